@@ -1,0 +1,526 @@
+//! What an exit connects to: ports and ranges. No IO.
+//!
+//! A rule is `allow` or `deny`, then `ADDRESS:PORTS`. The address is `*`, an address or a range
+//! (`10.0.0.0/8`; IPv6 in brackets, `[2001:db8::]/32`), the ports are `*`, one port or `FROM-TO`. The first
+//! rule that matches decides; what no rule matches is refused. Private and special ranges are refused unless
+//! a rule allows a range *within* them: `allow *:*` opens the internet, not the exit's own network. Addresses
+//! that carry an IPv4 address in them (mapped, 6to4, NAT64, Teredo) must pass as that address too.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// The rules of an exit, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitPolicy {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    verdict: Verdict,
+    /// `None` is `*`.
+    range: Option<Range>,
+    ports: RangeInclusive<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    Deny,
+}
+
+/// Addresses that share their first `prefix` bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    base: IpAddr,
+    prefix: u8,
+}
+
+/// Why a target is refused. The target is not repeated, so that the reason can be counted and logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// A rule denies it.
+    #[error("a rule of the exit policy denies it")]
+    Denied,
+    /// It lies in a private or special range that no rule opens.
+    #[error("it lies in a private or special range that the exit policy does not open")]
+    Special,
+    /// No rule allows it.
+    #[error("no rule of the exit policy allows it")]
+    NotAllowed,
+}
+
+/// A rule that cannot be read: a mistake in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "exit policy, rule {number} (\"{rule}\"): {problem}; a rule is \"allow\" or \"deny\", then an address, a range or \
+     *, a colon, then a port, FROM-TO or *: \"allow *:443\", \"deny 10.0.0.0/8:*\", \"allow [::1]/128:8000-9000\""
+)]
+pub struct PolicyError {
+    /// Its place in the list, counted from 1.
+    pub number: usize,
+    /// Its text.
+    pub rule: String,
+    /// What is wrong with it.
+    pub problem: RuleProblem,
+}
+
+/// What is wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleProblem {
+    /// It begins with neither verb.
+    #[error("it begins with neither \"allow\" nor \"deny\"")]
+    Verb,
+    /// It has no colon before ports.
+    #[error("the ports are missing")]
+    NoPorts,
+    /// The ports are none, or in the wrong order.
+    #[error("\"{0}\" is no port (1 to 65535), no FROM-TO and no *")]
+    Ports(String),
+    /// The address is none.
+    #[error("\"{0}\" is no address (IPv6 stands in brackets)")]
+    Address(String),
+    /// The prefix is none.
+    #[error("/{prefix} is no prefix: allowed is 0 to {longest}")]
+    Prefix {
+        /// As given.
+        prefix: String,
+        /// The longest that the address has.
+        longest: u8,
+    },
+    /// The address has bits beyond the prefix.
+    #[error("the address has bits beyond its prefix; the range would be {0}")]
+    Bits(String),
+    /// An IPv4 address in the dress of an IPv6 one.
+    #[error("write this IPv4 address as IPv4: it would never match")]
+    Mapped,
+}
+
+impl ExitPolicy {
+    /// The policy of an exit that is told nothing: all ports but 25 (mail between servers, where abuse is
+    /// worst), and no private or special range.
+    pub const DEFAULT_RULES: [&str; 2] = ["deny *:25", "allow *:*"];
+
+    /// Reads the rules. An empty list refuses everything.
+    pub fn parse<S: AsRef<str>>(rules: &[S]) -> Result<Self, PolicyError> {
+        let rules = rules.iter().enumerate().map(|(i, text)| {
+            let text = text.as_ref();
+            text.parse::<Rule>().map_err(|problem| PolicyError {
+                number: i + 1,
+                rule: text.to_owned(),
+                problem,
+            })
+        });
+        rules.collect::<Result<_, _>>().map(|rules| Self { rules })
+    }
+
+    /// Whether the exit may connect to this target.
+    pub fn check(&self, target: SocketAddr) -> Result<(), Refused> {
+        match target.ip() {
+            IpAddr::V6(ip) => match embedded(ip) {
+                Some((carried, Dress::SameHost)) => self.check_plain(carried.into(), target.port()),
+                Some((carried, Dress::Gateway)) => {
+                    self.check_plain(ip.into(), target.port())?;
+                    self.check_plain(carried.into(), target.port())
+                }
+                None => self.check_plain(ip.into(), target.port()),
+            },
+            ip => self.check_plain(ip, target.port()),
+        }
+    }
+
+    /// Whether any port of this address is allowed, so that an answer may name it.
+    pub fn check_any_port(&self, ip: IpAddr) -> Result<(), Refused> {
+        // The verdict changes only where the ports of a rule begin or have just ended.
+        let edges =
+            self.rules.iter().flat_map(|r| [Some(*r.ports.start()), r.ports.end().checked_add(1)]);
+        let mut outcome = self.check(SocketAddr::new(ip, 1));
+        for port in edges.flatten() {
+            outcome = outcome.or_else(|_| self.check(SocketAddr::new(ip, port)));
+        }
+        outcome
+    }
+
+    fn check_plain(&self, ip: IpAddr, port: u16) -> Result<(), Refused> {
+        let special = SPECIAL.iter().any(|range| range.contains(ip));
+        let matching = self
+            .rules
+            .iter()
+            .filter(|r| r.ports.contains(&port) && r.range.is_none_or(|x| x.contains(ip)));
+        for rule in matching {
+            match rule.verdict {
+                Verdict::Deny => return Err(Refused::Denied),
+                // A rule that allows more than the special range was not written with it in mind.
+                Verdict::Allow if special && !rule.names_special() => {}
+                Verdict::Allow => return Ok(()),
+            }
+        }
+        Err(if special { Refused::Special } else { Refused::NotAllowed })
+    }
+}
+
+impl Default for ExitPolicy {
+    fn default() -> Self {
+        let any = |verdict, ports| Rule { verdict, range: None, ports };
+        Self { rules: vec![any(Verdict::Deny, 25..=25), any(Verdict::Allow, 1..=u16::MAX)] }
+    }
+}
+
+impl Rule {
+    fn names_special(&self) -> bool {
+        self.range.is_some_and(|named| {
+            SPECIAL.iter().any(|s| s.prefix <= named.prefix && s.contains(named.base))
+        })
+    }
+}
+
+impl FromStr for Rule {
+    type Err = RuleProblem;
+
+    fn from_str(text: &str) -> Result<Self, RuleProblem> {
+        let (verb, target) =
+            text.trim().split_once(char::is_whitespace).ok_or(RuleProblem::Verb)?;
+        let verdict = match verb {
+            "allow" => Verdict::Allow,
+            "deny" => Verdict::Deny,
+            _ => return Err(RuleProblem::Verb),
+        };
+        let target = target.trim();
+        let (range, ports) = target.rsplit_once(':').ok_or(RuleProblem::NoPorts)?;
+        if ports.contains(']') {
+            return Err(RuleProblem::NoPorts);
+        }
+        let range = if range == "*" { None } else { Some(range.parse()?) };
+        Ok(Self { verdict, range, ports: parse_ports(ports)? })
+    }
+}
+
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, RuleProblem> {
+    let bad = || RuleProblem::Ports(text.to_owned());
+    if text == "*" {
+        return Ok(1..=u16::MAX);
+    }
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let port = |t: &str| t.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(bad);
+    let ports = port(from)?..=port(to)?;
+    if ports.is_empty() { Err(bad()) } else { Ok(ports) }
+}
+
+impl FromStr for Range {
+    type Err = RuleProblem;
+
+    fn from_str(text: &str) -> Result<Self, RuleProblem> {
+        let bad = || RuleProblem::Address(text.to_owned());
+        // Both [::1]/128 and [::1/128] are in use elsewhere.
+        let bare = text.replace(['[', ']'], "");
+        let (address, prefix) = match bare.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (bare.as_str(), None),
+        };
+        let base: IpAddr = address.parse().map_err(|_| bad())?;
+        if base.is_ipv6() != text.starts_with('[') {
+            return Err(bad());
+        }
+        let longest = if base.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|p| *p <= longest)
+                .ok_or_else(|| RuleProblem::Prefix { prefix: text.to_owned(), longest })?,
+        };
+        let range = Self { base: masked(base, prefix), prefix };
+        if range.base != base {
+            return Err(RuleProblem::Bits(range.to_string()));
+        }
+        let mapped = |ip: Ipv6Addr| ip.to_ipv4_mapped().is_some();
+        if matches!(base, IpAddr::V6(ip) if mapped(ip) && prefix >= 96) {
+            return Err(RuleProblem::Mapped);
+        }
+        Ok(range)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.base {
+            IpAddr::V4(base) => write!(f, "{base}/{}", self.prefix),
+            IpAddr::V6(base) => write!(f, "[{base}]/{}", self.prefix),
+        }
+    }
+}
+
+impl Range {
+    fn contains(&self, ip: IpAddr) -> bool {
+        ip.is_ipv4() == self.base.is_ipv4() && masked(ip, self.prefix) == self.base
+    }
+}
+
+fn masked(ip: IpAddr, prefix: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Ipv4Addr::from(u32::from(ip) & mask).into()
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            Ipv6Addr::from(u128::from(ip) & mask).into()
+        }
+    }
+}
+
+/// How an IPv6 address carries an IPv4 one.
+enum Dress {
+    /// It is that host, written otherwise.
+    SameHost,
+    /// A gateway on the way reaches that host.
+    Gateway,
+}
+
+/// The IPv4 address in a mapped (RFC 4291), 6to4 (RFC 3056), NAT64 (RFC 6052) or Teredo (RFC 4380) address.
+fn embedded(ip: Ipv6Addr) -> Option<(Ipv4Addr, Dress)> {
+    if let Some(carried) = ip.to_ipv4_mapped() {
+        return Some((carried, Dress::SameHost));
+    }
+    let bits = u128::from(ip);
+    let carried = match ip.segments() {
+        [0x2002, ..] => (bits >> 80) as u32,
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => bits as u32,
+        [0x2001, 0, ..] => !(bits as u32),
+        _ => return None,
+    };
+    Some((carried.into(), Dress::Gateway))
+}
+
+/// The address to dial for one that was checked: the same host, without disguise.
+pub fn undisguised(target: SocketAddr) -> SocketAddr {
+    SocketAddr::new(target.ip().to_canonical(), target.port())
+}
+
+const fn v4(a: u8, b: u8, c: u8, prefix: u8) -> Range {
+    Range { base: IpAddr::V4(Ipv4Addr::new(a, b, c, 0)), prefix }
+}
+
+const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Range {
+    Range { base: IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)), prefix }
+}
+
+/// Private and special ranges (the IANA special-purpose registries, RFC 6890 and successors).
+const SPECIAL: [Range; 27] = [
+    v4(0, 0, 0, 8),           // this network
+    v4(10, 0, 0, 8),          // private (RFC 1918)
+    v4(100, 64, 0, 10),       // carrier NAT (RFC 6598)
+    v4(127, 0, 0, 8),         // loopback
+    v4(169, 254, 0, 16),      // link-local, and the metadata services of clouds
+    v4(172, 16, 0, 12),       // private (RFC 1918)
+    v4(192, 0, 0, 24),        // protocol assignments
+    v4(192, 0, 2, 24),        // documentation
+    v4(192, 88, 99, 24),      // 6to4 relays
+    v4(192, 168, 0, 16),      // private (RFC 1918)
+    v4(198, 18, 0, 15),       // benchmarks
+    v4(198, 51, 100, 24),     // documentation
+    v4(203, 0, 113, 24),      // documentation
+    v4(224, 0, 0, 4),         // multicast
+    v4(240, 0, 0, 4),         // reserved, and broadcast
+    v6(0, 0, 0, 96),          // unspecified, loopback, IPv4-compatible
+    v6(0x64, 0xff9b, 1, 48),  // NAT64 of the local network (RFC 8215)
+    v6(0x100, 0, 0, 64),      // discard
+    v6(0x2001, 2, 0, 48),     // benchmarks
+    v6(0x2001, 0x10, 0, 28),  // ORCHID
+    v6(0x2001, 0x20, 0, 28),  // ORCHIDv2
+    v6(0x2001, 0xdb8, 0, 32), // documentation
+    v6(0x3fff, 0, 0, 20),     // documentation
+    v6(0xfc00, 0, 0, 7),      // unique local
+    v6(0xfe80, 0, 0, 10),     // link-local
+    v6(0xfec0, 0, 0, 10),     // site-local
+    v6(0xff00, 0, 0, 8),      // multicast
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(rules: &[&str]) -> ExitPolicy {
+        ExitPolicy::parse(rules).unwrap()
+    }
+
+    fn check(policy: &ExitPolicy, target: &str) -> Result<(), Refused> {
+        policy.check(target.parse().unwrap())
+    }
+
+    const SPECIAL_TARGETS: [&str; 32] = [
+        "0.0.0.0",
+        "0.1.2.3",
+        "10.1.2.3",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.1",
+        "192.0.2.1",
+        "192.168.1.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "239.255.255.255",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fc00::1",
+        "fdff::1",
+        "fe80::1",
+        "febf::1",
+        "ff02::1",
+        "2001:db8::1",
+        "::ffff:10.0.0.1",
+        "2002:0a00:0001::1",
+        "64:ff9b::7f00:1",
+        "2001:0:1:2:3:4:80ff:fffe",
+    ];
+
+    #[test]
+    fn the_default_is_the_internet_without_mail_between_servers() {
+        let policy = ExitPolicy::default();
+        assert_eq!(ExitPolicy::parse(&ExitPolicy::DEFAULT_RULES), Ok(policy.clone()));
+        for target in [
+            "9.9.9.9:443",
+            "[2620:fe::fe]:53",
+            "172.32.0.1:80",
+            "[::ffff:9.9.9.9]:80",
+            "[64:ff9b::909:909]:1",
+        ] {
+            assert_eq!(check(&policy, target), Ok(()), "{target}");
+        }
+        assert_eq!(check(&policy, "9.9.9.9:25"), Err(Refused::Denied));
+        assert_eq!(check(&policy, "9.9.9.9:0"), Err(Refused::NotAllowed));
+    }
+
+    #[test]
+    fn no_wide_rule_opens_a_special_range() {
+        for rules in [
+            &["allow *:*"][..],
+            &["allow 0.0.0.0/0:*", "allow [::]/0:*"],
+            &ExitPolicy::DEFAULT_RULES,
+        ] {
+            for ip in SPECIAL_TARGETS {
+                let target = SocketAddr::new(ip.parse().unwrap(), 80);
+                assert_eq!(policy(rules).check(target), Err(Refused::Special), "{ip}");
+                assert_eq!(
+                    policy(rules).check_any_port(target.ip()),
+                    Err(Refused::Special),
+                    "{ip}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_within_a_special_range_opens_it() {
+        let policy = policy(&["allow 127.0.0.0/8:8000-9000", "allow [::1]/128:*", "allow *:443"]);
+        assert_eq!(check(&policy, "127.0.0.1:8000"), Ok(()));
+        assert_eq!(check(&policy, "[::ffff:127.0.0.1]:9000"), Ok(()));
+        assert_eq!(check(&policy, "[::1]:1"), Ok(()));
+        assert_eq!(check(&policy, "127.0.0.1:443"), Err(Refused::Special));
+        assert_eq!(check(&policy, "10.0.0.1:443"), Err(Refused::Special));
+        assert_eq!(check(&policy, "9.9.9.9:80"), Err(Refused::NotAllowed));
+        assert_eq!(policy.check_any_port("127.0.0.1".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let policy = policy(&["deny 9.9.9.0/24:*", "allow 9.9.9.9:*", "allow 9.0.0.0/8:1-100"]);
+        assert_eq!(check(&policy, "9.9.9.9:80"), Err(Refused::Denied));
+        assert_eq!(check(&policy, "[64:ff9b::909:909]:80"), Err(Refused::NotAllowed));
+        assert_eq!(check(&policy, "9.1.1.1:100"), Ok(()));
+        assert_eq!(check(&policy, "9.1.1.1:101"), Err(Refused::NotAllowed));
+        assert_eq!(policy.check_any_port("9.9.9.9".parse().unwrap()), Err(Refused::NotAllowed));
+    }
+
+    #[test]
+    fn an_address_in_disguise_passes_both_as_itself_and_as_what_it_carries() {
+        assert_eq!(
+            check(&policy(&["deny [2002::]/16:*", "allow *:*"]), "[2002:909:909::1]:80"),
+            Err(Refused::Denied)
+        );
+        assert_eq!(
+            check(&policy(&["deny 9.9.9.9:*", "allow *:*"]), "[2002:909:909::1]:80"),
+            Err(Refused::Denied)
+        );
+        assert_eq!(check(&policy(&["allow *:*"]), "[2002:909:909::1]:80"), Ok(()));
+    }
+
+    #[test]
+    fn errors_name_the_rule_and_what_is_allowed() {
+        let problem = |rule: &str| ExitPolicy::parse(&["allow *:80", rule]).unwrap_err().problem;
+        assert_eq!(problem("permit *:80"), RuleProblem::Verb);
+        assert_eq!(problem("allow"), RuleProblem::Verb);
+        assert_eq!(problem("[::1]/128:80"), RuleProblem::Verb);
+        assert_eq!(problem("allow *"), RuleProblem::NoPorts);
+        assert_eq!(problem("allow [::1]"), RuleProblem::NoPorts);
+        for ports in ["0", "65536", "9-8", "http", "", "1-2-3"] {
+            assert_eq!(problem(&format!("allow *:{ports}")), RuleProblem::Ports(ports.into()));
+        }
+        assert_eq!(problem("allow 10.0.0/8:*"), RuleProblem::Address("10.0.0/8".into()));
+        assert_eq!(problem("allow example.com:*"), RuleProblem::Address("example.com".into()));
+        assert_eq!(problem("allow ::1:80"), RuleProblem::Address("::1".into()));
+        assert_eq!(
+            problem("allow 10.0.0.0/33:*"),
+            RuleProblem::Prefix { prefix: "33".into(), longest: 32 }
+        );
+        assert_eq!(problem("allow 10.0.0.1/8:*"), RuleProblem::Bits("10.0.0.0/8".into()));
+        assert_eq!(problem("allow [::ffff:10.0.0.0]/104:*"), RuleProblem::Mapped);
+        let error = ExitPolicy::parse(&["allow *:80", "allow *:http"]).unwrap_err().to_string();
+        assert!(
+            error.contains("rule 2") && error.contains("allow *:http") && error.contains("FROM-TO"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_contains_what_shares_its_prefix(base: u128, other: u128, prefix in 0u8..=128, flip in 0u32..128) {
+            let range = Range { base: masked(Ipv6Addr::from(base).into(), prefix), prefix };
+            let near = Ipv6Addr::from(base ^ (1 << (127 - flip)));
+            prop_assert_eq!(range.contains(near.into()), flip >= u32::from(prefix));
+            let shared = (base ^ other).leading_zeros() >= u32::from(prefix);
+            prop_assert_eq!(range.contains(Ipv6Addr::from(other).into()), shared);
+        }
+
+        #[test]
+        fn mapped_addresses_fare_like_their_own(ip: u32, port in 1u16.., named: u32, prefix in 0u8..=32) {
+            let named = Range { base: masked(Ipv4Addr::from(named).into(), prefix), prefix };
+            let policy = policy(&[&format!("deny {named}:*"), "allow 127.0.0.0/8:*", "allow *:*"]);
+            let ip = Ipv4Addr::from(ip);
+            let plain = policy.check(SocketAddr::new(ip.into(), port));
+            prop_assert_eq!(policy.check(SocketAddr::new(ip.to_ipv6_mapped().into(), port)), plain);
+            prop_assert_eq!(plain == Err(Refused::Denied), named.contains(ip.into()));
+        }
+
+        #[test]
+        fn any_port_means_that_there_is_one(from in 1u16..400, to in 1u16..400, low in 1u16..400, high in 1u16..400) {
+            let (from, to) = (from.min(to), from.max(to));
+            let (low, high) = (low.min(high), low.max(high));
+            let policy = policy(&[&format!("deny *:{low}-{high}"), &format!("allow *:{from}-{to}")]);
+            let ip: IpAddr = "9.9.9.9".parse().unwrap();
+            let one = (1..=400).any(|port| policy.check(SocketAddr::new(ip, port)).is_ok());
+            prop_assert_eq!(policy.check_any_port(ip).is_ok(), one);
+        }
+
+        #[test]
+        fn rules_of_random_text_do_no_harm(text in "\\PC{0,40}", tail in "[0-9a-f:.*/\\[\\]-]{0,40}") {
+            let _ = ExitPolicy::parse(&[text, format!("allow {tail}"), format!("deny {tail}:*")]);
+        }
+    }
+}

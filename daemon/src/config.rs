@@ -1,0 +1,267 @@
+//! Configuration: TOML with `-o key=value` on top. A key that nobody knows is a warning; a value that is wrong
+//! is an error that says where it stands, which key it belongs to and what is allowed (what serde, or the
+//! type's own `Deserialize`, says). Programs end with [`Exit::Config`](crate::exit::Exit::Config) on it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A configuration, and what is odd about it.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The configuration.
+    pub config: T,
+    /// One readable line for each unknown key.
+    pub warnings: Vec<String>,
+    /// The directory of the file; relative paths in it start there, see [`resolve`].
+    pub base: PathBuf,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{place}: {}{message}", .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
+    Invalid {
+        /// `file:line:column`, or the `-o` that it came from.
+        place: String,
+        /// The key with its tables, dotted, where there is one.
+        key: Option<String>,
+        /// What is wrong and what is allowed, on one line.
+        message: String,
+    },
+    /// A `-o` that is not `key=value`.
+    #[error("-o {text}: {message}")]
+    Override {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Reads `path` and puts `overrides`, each `dotted.key=value`, on top. A value that is not TOML is a string.
+///
+/// # Errors
+/// When the file or an override cannot be read, or does not say what `T` wants.
+pub fn load<T: DeserializeOwned>(
+    path: &Path,
+    overrides: &[String],
+) -> Result<Loaded<T>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (config, warnings) = parse(&text, &path.display().to_string(), overrides)?;
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok(Loaded {
+        config,
+        warnings,
+        base,
+    })
+}
+
+/// A `path` from a configuration that lies in the directory `base`.
+pub fn resolve(base: &Path, path: &Path) -> PathBuf {
+    base.join(path)
+}
+
+/// As [`load`], of a `text` that is called `name`.
+///
+/// # Errors
+/// As for [`load`], except for reading.
+pub fn parse<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    overrides: &[String],
+) -> Result<(T, Vec<String>), ConfigError> {
+    let source = Source {
+        text,
+        name,
+        overrides: padded(text, overrides)?,
+    };
+    let parse = |text| DeTable::parse(text).map_err(|error| source.explain(&error, None));
+    let mut root = parse(text)?;
+    for (_, text) in &source.overrides {
+        merge(root.get_mut(), parse(text)?.into_inner());
+    }
+
+    let mut unknown = Vec::new();
+    let table = root.clone();
+    let config = serde_ignored::deserialize(toml::Deserializer::from(root), |key| {
+        unknown.push(key.to_string())
+    })
+    .map_err(|error| source.explain(&error, Some(table.get_ref())))?;
+    let warning = |key: String| match find(table.get_ref(), &key) {
+        Some(at) => format!("{}: unknown key `{key}` is ignored", source.place(at.start)),
+        None => format!("{name}: unknown key `{key}` is ignored"),
+    };
+    Ok((config, unknown.into_iter().map(warning).collect()))
+}
+
+struct Source<'a> {
+    text: &'a str,
+    name: &'a str,
+    /// What was given after `-o`, and the TOML of it.
+    overrides: Vec<(&'a str, String)>,
+}
+
+impl Source<'_> {
+    /// Where the byte `at` stands, for a person.
+    fn place(&self, at: usize) -> String {
+        if let Some(before) = self.text.get(..at) {
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            return format!("{}:{line}:{column}", self.name);
+        }
+        let from = self
+            .overrides
+            .iter()
+            .rev()
+            .find(|(_, toml)| leading_spaces(toml) <= at);
+        from.map_or_else(|| self.name.to_owned(), |(given, _)| format!("-o {given}"))
+    }
+
+    fn explain(&self, error: &toml::de::Error, root: Option<&DeTable<'_>>) -> ConfigError {
+        let span = error.span();
+        ConfigError::Invalid {
+            place: span
+                .as_ref()
+                .map_or_else(|| self.name.to_owned(), |span| self.place(span.start)),
+            key: root.zip(span).and_then(|(root, span)| key_at(root, &span)),
+            message: error.message().trim().replace('\n', "; "),
+        }
+    }
+}
+
+/// Each override as a TOML document that starts where the one before it ends, so that one number tells where a
+/// value came from.
+fn padded<'a>(text: &str, overrides: &'a [String]) -> Result<Vec<(&'a str, String)>, ConfigError> {
+    let mut at = text.len() + 1;
+    let mut out = Vec::with_capacity(overrides.len());
+    for given in overrides {
+        let wrong = |message: &str| ConfigError::Override {
+            text: given.clone(),
+            message: message.to_owned(),
+        };
+        let (key, value) = given
+            .split_once('=')
+            .ok_or_else(|| wrong("wants key=value"))?;
+        let (key, value) = (key.trim(), value.trim());
+        let is_bare = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+        };
+        if !key.split('.').all(is_bare) {
+            return Err(wrong(
+                "the key wants letters, digits, `-` and `_`, with dots between tables",
+            ));
+        }
+        let is_toml = !value.contains('\n') && DeValue::parse(value).is_ok();
+        let value = if is_toml {
+            value.to_owned()
+        } else {
+            toml::Value::String(value.to_owned()).to_string()
+        };
+        let toml = format!("{:at$}{key} = {value}", "");
+        at = toml.len() + 1;
+        out.push((given.as_str(), toml));
+    }
+    Ok(out)
+}
+
+fn leading_spaces(toml: &str) -> usize {
+    toml.len() - toml.trim_start_matches(' ').len()
+}
+
+fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
+    for (key, value) in over {
+        match (
+            base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut),
+            value,
+        ) {
+            (Some(DeValue::Table(base)), value) if value.get_ref().is_table() => {
+                if let DeValue::Table(over) = value.into_inner() {
+                    merge(base, over);
+                }
+            }
+            (_, value) => {
+                base.remove(key.get_ref().as_ref());
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The dotted key of the innermost value that holds `span`, or whose key it is.
+fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
+    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    for (key, value) in table.iter() {
+        // A table's own span is its header: look inside first.
+        let inner = value_at(value.get_ref(), span);
+        if inner.is_some() || holds(value.span()) || holds(key.span()) {
+            return Some(format!("{}{}", key.get_ref(), inner.unwrap_or_default()));
+        }
+    }
+    None
+}
+
+fn value_at(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
+    match value {
+        DeValue::Table(table) => key_at(table, span).map(|key| format!(".{key}")),
+        DeValue::Array(items) => items.iter().enumerate().find_map(|(n, item)| {
+            let outer = item.span();
+            match value_at(item.get_ref(), span) {
+                Some(inner) => Some(format!("[{n}]{inner}")),
+                None => {
+                    (outer.start <= span.start && span.end <= outer.end).then(|| format!("[{n}]"))
+                }
+            }
+        }),
+        _ => None,
+    }
+}
+
+/// Where the dotted `key`, as serde_ignored spells it, stands.
+fn find(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    let (first, rest) = key
+        .split_once('.')
+        .map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let (name, value) = table.iter().find(|(name, _)| name.get_ref() == first)?;
+    let Some(mut rest) = rest else {
+        return Some(name.span());
+    };
+    let mut value = value.get_ref();
+    loop {
+        match value {
+            DeValue::Table(table) => return find(table, rest),
+            DeValue::Array(items) => {
+                let (index, after) = rest.split_once('.')?;
+                value = items.get(index.parse::<usize>().ok()?)?.get_ref();
+                rest = after;
+            }
+            // serde_ignored writes `?` for an `Option` that it passed.
+            _ => return None,
+        }
+    }
+}

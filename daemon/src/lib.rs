@@ -1,0 +1,12 @@
+//! What the two daemons share: links, configuration, key files, the admin page, the control socket, logs, the
+//! end of a run. It touches the world so that the engines need not.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod exit;
+pub mod link;
+pub mod logs;
+pub mod secret;
+pub mod shutdown;
+mod tls;

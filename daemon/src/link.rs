@@ -1,0 +1,804 @@
+//! Links: libp2p over TCP and Yamux, secured by our own TLS ([`crate::tls`]), one stream each, frames on it.
+//!
+//! A link is a connection of its own with exactly one stream, which the dialler opens. TLS starts with the
+//! first byte and Yamux with the first byte inside: there is nothing to negotiate, so nothing to negotiate
+//! down, and the check for the dialled peer sits inside the handshake. The behaviour below stands in for
+//! `libp2p-stream` 0.5 and `libp2p-connection-limits`: the former keeps a sender for every connection that
+//! ever was and drops streams that come in pairs; the latter does not count. The Yamux adapter stands in for
+//! `libp2p-yamux`, whose receive window cannot be capped below 1 GiB a connection.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use std::{fmt, io};
+
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, BufWriter};
+use futures::{StreamExt as _, ready};
+use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{PortUse, TransportError};
+use libp2p::core::upgrade::ReadyUpgrade;
+use libp2p::core::{ConnectedPoint, Endpoint as Side, Transport as _};
+use libp2p::identity::{PublicKey, ed25519};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::{ConnectionClosed, DialFailure, FromSwarm, ListenFailure};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError,
+    NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, Swarm, SwarmEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, tcp};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Sleep;
+
+mod frames;
+
+pub use crate::tls::{Allow, Identity};
+pub use frames::{FRAME, FrameReceiver, FrameSender};
+
+/// The protocol of the one stream.
+const FRAMES: StreamProtocol = StreamProtocol::new("/shoal/frames/1");
+/// Under TLS, so that a frame is one record and one system call.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// What a peer may have in flight to us on one connection; the most that a reader who stalls has to hold.
+const WINDOW: usize = 4 * 1024 * 1024;
+/// Streams a connection may have before Yamux closes it: the one, and one to be refused politely.
+const STREAMS: usize = 2;
+/// The largest Yamux payload: six frames, which fit one TLS record with the Yamux header.
+const YAMUX_FRAME: usize = 6 * FRAME;
+/// Unacknowledged data for this long, or four unanswered probes, and the kernel gives a connection up.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// Connections at once from one identity: the old one, and the one that takes its place.
+const PER_PEER: usize = 2;
+/// Dials that wait for the endpoint's task; more wait in `dial`.
+const DIALS: usize = 64;
+
+/// What an endpoint is told when it starts.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where to listen; port 0 means any free one. `None`: dial only.
+    pub listen: Option<SocketAddr>,
+    /// Who may connect.
+    pub allow: Allow,
+    /// Connections from others at a time. One more is closed at once and counted.
+    pub max_connections: usize,
+    /// Connections from others that have not finished the handshake, at a time. One more is closed at once and
+    /// counted.
+    pub max_pending: usize,
+    /// How long a connection may take for TCP and TLS together, and then for its stream.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Settings {
+    /// Listens nowhere and lets nobody in; 1,024 connections, 128 of them before the handshake's end, 10 s.
+    fn default() -> Self {
+        Self {
+            listen: None,
+            allow: Allow::list(HashSet::new()),
+            max_connections: 1_024,
+            max_pending: 128,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What was refused, since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections from others that ended before the handshake did: noise, other protocols, timeouts, and the
+    /// refused peers below.
+    pub handshake_failures: AtomicU64,
+    /// Peers that are not on the list.
+    pub refused_peers: AtomicU64,
+    /// Connections beyond a limit: all, before the handshake's end, or of one peer.
+    pub refused_connections: AtomicU64,
+    /// Streams beyond the one.
+    pub refused_streams: AtomicU64,
+    /// Connections that the system could not give us (too many open files, as a rule).
+    pub accept_errors: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What can go wrong with a link. None of these texts names a peer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The listening address is taken.
+    #[error(
+        "{0} is in use: another program (or another copy of this one) listens there; stop it or choose another address"
+    )]
+    PortInUse(SocketAddr),
+    /// The listening address cannot be had for another reason.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The key is no Ed25519 public key.
+    #[error("not an Ed25519 public key")]
+    BadKey,
+    /// No TCP connection.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// Nothing within the time for a handshake.
+    #[error("no answer in time")]
+    Timeout,
+    /// The handshake failed: another key than the one dialled, or no post-quantum group, or no Shoal at all.
+    #[error("the handshake failed")]
+    Handshake(#[source] rustls::Error),
+    /// The other end closed after the handshake: we are not on its list, or it is full.
+    #[error("the other end closed the link: it may not know us, or be full")]
+    Refused,
+    /// This endpoint has been closed, or its settings are refused by the TLS library.
+    #[error("the endpoint is closed")]
+    Closed,
+    /// The stream ended within a frame.
+    #[error("the stream ended within a frame")]
+    Truncated,
+    /// The link is gone.
+    #[error("the link is gone")]
+    Io(#[source] io::Error),
+}
+
+/// A link that stands: a stream of frames to or from one peer. It lasts until both halves are dropped.
+pub struct Link {
+    /// Who is at the other end: its Ed25519 public key, proven in the handshake.
+    pub peer: [u8; 32],
+    /// The way out.
+    pub sender: FrameSender,
+    /// The way in.
+    pub receiver: FrameReceiver,
+}
+
+impl Link {
+    fn new(peer: [u8; 32], stream: Stream) -> Self {
+        let (read, write) = stream.split();
+        Self {
+            peer,
+            sender: FrameSender::new(write),
+            receiver: FrameReceiver::new(read),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// One end of many links. All of them end when it is dropped.
+pub struct Endpoint {
+    dialler: Dialler,
+    incoming: mpsc::Receiver<Link>,
+    listen: Option<SocketAddr>,
+    counters: Arc<Counters>,
+    task: AbortHandle,
+}
+
+/// Opens links from an [`Endpoint`]; one for every task that dials.
+#[derive(Clone)]
+pub struct Dialler {
+    commands: mpsc::Sender<Dial>,
+    timeout: Duration,
+}
+
+struct Dial {
+    peer: PeerId,
+    address: SocketAddr,
+    reply: Reply,
+}
+
+type Reply = oneshot::Sender<Result<Link, Error>>;
+
+impl Endpoint {
+    /// Starts listening and returns at once. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`] and [`Error::Listen`].
+    pub fn new(identity: &Identity, settings: Settings) -> Result<Self, Error> {
+        Self::with_provider(identity, settings, crate::tls::provider())
+    }
+
+    /// With other algorithms, for tests of what a peer without ours meets.
+    pub(crate) fn with_provider(
+        identity: &Identity,
+        settings: Settings,
+        provider: CryptoProvider,
+    ) -> Result<Self, Error> {
+        let counters = Arc::new(Counters::default());
+        let provider = Arc::new(provider);
+        let server = crate::tls::server(
+            identity,
+            settings.allow.clone(),
+            counters.clone(),
+            provider.clone(),
+        )
+        .map_err(Error::Handshake)?;
+        let security = Arc::new(Security {
+            identity: identity.clone(),
+            server: server.into(),
+            provider,
+        });
+
+        let transport = tcp::tokio::Transport::new(tcp::Config::new())
+            .and_then(move |tcp, point| secure(tcp, point, security));
+        let transport = TransportTimeout::new(transport, settings.handshake_timeout).boxed();
+
+        // A connection holds at most one link, so this queue cannot be full.
+        let (links, incoming) = mpsc::channel(settings.max_connections.max(1));
+        let behaviour = Behaviour {
+            max_connections: settings.max_connections,
+            max_pending: settings.max_pending,
+            timeout: settings.handshake_timeout,
+            counters: counters.clone(),
+            links,
+            dials: HashMap::new(),
+            pending: HashSet::new(),
+            established: HashMap::new(),
+        };
+        let config = libp2p::swarm::Config::with_tokio_executor()
+            .with_idle_connection_timeout(Duration::ZERO)
+            .with_max_negotiating_inbound_streams(STREAMS);
+        let mut swarm = Swarm::new(transport, behaviour, peer_id(&identity.public())?, config);
+
+        let mut listen = None;
+        if let Some(wanted) = settings.listen {
+            let address = probe(wanted)?;
+            swarm.listen_on(multiaddr(address)).map_err(|error| {
+                let error = match error {
+                    TransportError::Other(error) => error,
+                    error @ TransportError::MultiaddrNotSupported(_) => io::Error::other(error),
+                };
+                listen_error(wanted, error)
+            })?;
+            listen = Some(address);
+        }
+
+        let (commands, dials) = mpsc::channel(DIALS);
+        let task = tokio::spawn(run(swarm, dials)).abort_handle();
+        let dialler = Dialler {
+            commands,
+            timeout: settings.handshake_timeout,
+        };
+        Ok(Self {
+            dialler,
+            incoming,
+            listen,
+            counters,
+            task,
+        })
+    }
+
+    /// Where this endpoint listens, with the port that was found when port 0 was asked for.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.listen
+    }
+
+    /// What was refused so far.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// A handle that dials, for other tasks.
+    pub fn dialler(&self) -> Dialler {
+        self.dialler.clone()
+    }
+
+    /// Opens a link; see [`Dialler::dial`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, Error> {
+        self.dialler.dial(peer, address).await
+    }
+
+    /// The next link that a peer has opened. `None` when the endpoint cannot listen any more. May be
+    /// cancelled.
+    pub async fn accept(&mut self) -> Option<Link> {
+        self.incoming.recv().await
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Dialler {
+    /// Opens a link, on a connection of its own, to the owner of `peer` at `address`. When this returns, the
+    /// other end has let us in.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`], [`Error::Connect`], [`Error::Timeout`], [`Error::Handshake`] (among others when the
+    /// other end has another key), [`Error::Refused`], [`Error::Closed`].
+    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, Error> {
+        let (reply, answer) = oneshot::channel();
+        let dial = Dial {
+            peer: peer_id(&peer)?,
+            address,
+            reply,
+        };
+        // Twice: once for the connection, once for the stream.
+        let answer = tokio::time::timeout(self.timeout * 2, async {
+            self.commands.send(dial).await.map_err(|_| Error::Closed)?;
+            // The handler goes without a word when the other end closes the connection.
+            answer.await.unwrap_or(Err(Error::Refused))
+        });
+        answer.await.unwrap_or(Err(Error::Timeout))
+    }
+}
+
+/// Drives the swarm until the endpoint is dropped (which aborts this) or can no longer listen.
+async fn run(mut swarm: Swarm<Behaviour>, mut dials: mpsc::Receiver<Dial>) {
+    loop {
+        tokio::select! {
+            dial = dials.recv() => match dial {
+                Some(dial) => start_dial(&mut swarm, dial),
+                None => return,
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::ListenerError { .. } => count(&swarm.behaviour().counters.accept_errors),
+                SwarmEvent::ListenerClosed { .. } => return,
+                _ => {}
+            },
+        }
+    }
+}
+
+fn start_dial(swarm: &mut Swarm<Behaviour>, dial: Dial) {
+    let options = DialOpts::peer_id(dial.peer)
+        .condition(PeerCondition::Always)
+        .addresses(vec![multiaddr(dial.address)])
+        .allocate_new_port()
+        .build();
+    let id = options.connection_id();
+    swarm.behaviour_mut().dials.insert(id, dial.reply);
+    if let Err(error) = swarm.dial(options)
+        && let Some(reply) = swarm.behaviour_mut().dials.remove(&id)
+    {
+        let _ = reply.send(Err(dial_error(&error)));
+    }
+}
+
+/// Finds out what libp2p would hide: it listens with SO_REUSEPORT, so that a second daemon on the same port
+/// would start without an error and take half of the connections.
+fn probe(wanted: SocketAddr) -> Result<SocketAddr, Error> {
+    let bound = std::net::TcpListener::bind(wanted).and_then(|socket| socket.local_addr());
+    bound.map_err(|error| listen_error(wanted, error))
+}
+
+fn listen_error(wanted: SocketAddr, error: io::Error) -> Error {
+    match find::<io::Error>(&error).map_or(error.kind(), io::Error::kind) {
+        io::ErrorKind::AddrInUse => Error::PortInUse(wanted),
+        _ => Error::Listen(wanted, error),
+    }
+}
+
+/// What went wrong, without the addresses that libp2p puts in its texts.
+fn dial_error(error: &DialError) -> Error {
+    let DialError::Transport(errors) = error else {
+        return match error {
+            DialError::LocalPeerId { .. } | DialError::WrongPeerId { .. } => Error::BadKey,
+            _ => Error::Closed,
+        };
+    };
+    let Some((_, TransportError::Other(error))) = errors.first() else {
+        return Error::Connect(io::ErrorKind::AddrNotAvailable.into());
+    };
+    if let Some(error) = find::<rustls::Error>(error) {
+        return Error::Handshake(error.clone());
+    }
+    match find::<io::Error>(error) {
+        Some(error) => Error::Connect(match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => error.kind().into(),
+        }),
+        None => Error::Timeout,
+    }
+}
+
+/// The innermost error of type `T` in the chain of sources of `error`, past the wrappers that libp2p adds.
+fn find<'a, T: std::error::Error + 'static>(error: &'a io::Error) -> Option<&'a T> {
+    let mut found = None;
+    let mut next = error
+        .get_ref()
+        .map(|error| error as &(dyn std::error::Error + 'static));
+    while let Some(error) = next {
+        found = error.downcast_ref::<T>().or(found);
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    found
+}
+
+fn multiaddr(address: SocketAddr) -> Multiaddr {
+    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
+}
+
+fn peer_id(key: &[u8; 32]) -> Result<PeerId, Error> {
+    let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| Error::BadKey)?;
+    Ok(PeerId::from_public_key(&PublicKey::from(key)))
+}
+
+/// The key in the name of a peer: libp2p writes short keys out in full.
+fn key_of(peer: &PeerId) -> Option<[u8; 32]> {
+    let key = PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
+    Some(key.try_into_ed25519().ok()?.to_bytes())
+}
+
+struct Security {
+    identity: Identity,
+    server: TlsAcceptor,
+    provider: Arc<CryptoProvider>,
+}
+
+/// From a TCP connection to a multiplexed one whose other end is known.
+async fn secure(
+    tcp: tcp::tokio::TcpStream,
+    point: ConnectedPoint,
+    security: Arc<Security>,
+) -> io::Result<(PeerId, StreamMuxerBox)> {
+    watch(&tcp)?;
+    let tcp = BufWriter::with_capacity(WRITE_BUFFER, tcp);
+    let (tls, mode) = match point {
+        ConnectedPoint::Dialer { address, .. } => {
+            let peer = match address.iter().last() {
+                Some(Protocol::P2p(peer)) => key_of(&peer),
+                _ => None,
+            };
+            let peer = peer.ok_or_else(|| io::Error::other("dialled without a key"))?;
+            let config = crate::tls::client(&security.identity, peer, security.provider.clone());
+            // TLS wants a name; it is neither sent nor looked at.
+            let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
+            let tls = TlsConnector::from(config.map_err(io::Error::other)?)
+                .connect(name, tcp)
+                .await?;
+            (TlsStream::Client(tls), yamux::Mode::Client)
+        }
+        ConnectedPoint::Listener { .. } => (
+            TlsStream::Server(security.server.accept(tcp).await?),
+            yamux::Mode::Server,
+        ),
+    };
+    let peer = crate::tls::finished(tls.get_ref().1).map_err(io::Error::other)?;
+    let peer = peer_id(&peer).map_err(io::Error::other)?;
+
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(STREAMS);
+    config.set_max_connection_receive_window(Some(WINDOW));
+    config.set_split_send_size(YAMUX_FRAME);
+    Ok((
+        peer,
+        StreamMuxerBox::new(Mux::new(yamux::Connection::new(tls, config, mode))),
+    ))
+}
+
+/// Lets the kernel find out that the other end is gone.
+fn watch(tcp: &tcp::tokio::TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(&tcp.0, true)?;
+    #[cfg(target_os = "linux")]
+    {
+        sockopt::set_tcp_keepidle(&tcp.0, DEAD_AFTER / 2)?;
+        sockopt::set_tcp_keepintvl(&tcp.0, DEAD_AFTER / 6)?;
+        sockopt::set_tcp_keepcnt(&tcp.0, 4)?;
+        sockopt::set_tcp_user_timeout(
+            &tcp.0,
+            u32::try_from(DEAD_AFTER.as_millis()).unwrap_or(u32::MAX),
+        )?;
+    }
+    Ok(())
+}
+
+/// Yamux, as libp2p wants it. Holds at most one stream that nobody has asked for yet; others are reset.
+struct Mux<C> {
+    connection: yamux::Connection<C>,
+    waiting: Option<yamux::Stream>,
+    waker: Option<Waker>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Mux<C> {
+    fn new(connection: yamux::Connection<C>) -> Self {
+        Self {
+            connection,
+            waiting: None,
+            waker: None,
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<yamux::Stream, yamux::ConnectionError>> {
+        let next = ready!(self.connection.poll_next_inbound(cx));
+        Poll::Ready(next.unwrap_or(Err(yamux::ConnectionError::Closed)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Mux<C> {
+    type Substream = yamux::Stream;
+    type Error = yamux::ConnectionError;
+
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        if let Some(stream) = self.waiting.take() {
+            return Poll::Ready(Ok(stream));
+        }
+        let next = self.poll_next(cx);
+        if next.is_pending() {
+            self.waker = Some(cx.waker().clone());
+        }
+        next
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        self.connection.poll_new_outbound(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.connection.poll_close(cx)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        let stream = ready!(self.poll_next(cx))?;
+        if self.waiting.is_none() {
+            self.waiting = Some(stream);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Limits, and who waits for which connection.
+struct Behaviour {
+    max_connections: usize,
+    max_pending: usize,
+    timeout: Duration,
+    counters: Arc<Counters>,
+    links: mpsc::Sender<Link>,
+    /// Our dials, until their connection stands. Bounded by time: each fails or stands within the timeout.
+    dials: HashMap<ConnectionId, Reply>,
+    /// Connections from others before the handshake's end, at most `max_pending`.
+    pending: HashSet<ConnectionId>,
+    /// Connections from others that stand, at most `max_connections`.
+    established: HashMap<ConnectionId, PeerId>,
+}
+
+impl Behaviour {
+    fn refuse(&self, why: &'static str) -> ConnectionDenied {
+        count(&self.counters.refused_connections);
+        ConnectionDenied::new(io::Error::other(why))
+    }
+
+    fn handler(&self, peer: &PeerId, role: Role) -> Result<Handler, ConnectionDenied> {
+        let peer = key_of(peer).ok_or_else(|| ConnectionDenied::new(Error::BadKey))?;
+        let waiting = Some(Box::pin(tokio::time::sleep(self.timeout)));
+        Ok(Handler {
+            peer,
+            role,
+            waiting,
+            counters: self.counters.clone(),
+        })
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = std::convert::Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        if self.pending.len() >= self.max_pending || self.established.len() >= self.max_connections
+        {
+            return Err(self.refuse("full"));
+        }
+        self.pending.insert(id);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
+        self.pending.remove(&id);
+        let same = self
+            .established
+            .values()
+            .filter(|other| **other == peer)
+            .count();
+        if same >= PER_PEER || self.established.len() >= self.max_connections {
+            return Err(self.refuse("full"));
+        }
+        let handler = self.handler(&peer, Role::Listener(Some(self.links.clone())))?;
+        self.established.insert(id, peer);
+        Ok(handler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Side,
+        _: PortUse,
+    ) -> Result<Handler, ConnectionDenied> {
+        let reply = self
+            .dials
+            .remove(&id)
+            .ok_or_else(|| ConnectionDenied::new(Error::Closed))?;
+        self.handler(&peer, Role::Dialler(Request::Due, Some(reply)))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
+                self.established.remove(&connection_id);
+            }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                if self.pending.remove(&connection_id) {
+                    count(&self.counters.handshake_failures);
+                }
+            }
+            FromSwarm::DialFailure(DialFailure {
+                connection_id,
+                error,
+                ..
+            }) => {
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Err(dial_error(error)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: std::convert::Infallible,
+    ) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, std::convert::Infallible>> {
+        Poll::Pending
+    }
+}
+
+/// One connection: waits for its one stream, a while, and then lives as long as that.
+struct Handler {
+    peer: [u8; 32],
+    role: Role,
+    /// Runs while there is no stream yet; the connection closes when it ends.
+    waiting: Option<Pin<Box<Sleep>>>,
+    counters: Arc<Counters>,
+}
+
+enum Role {
+    /// Asks for a stream, and whom to give it to.
+    Dialler(Request, Option<Reply>),
+    /// Takes one stream; who gets it.
+    Listener(Option<mpsc::Sender<Link>>),
+}
+
+enum Request {
+    Due,
+    Made,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = std::convert::Infallible;
+    type ToBehaviour = std::convert::Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(FRAMES), ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+        if let Some(timer) = &mut self.waiting
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.waiting = None;
+        }
+        if let Role::Dialler(request @ Request::Due, _) = &mut self.role {
+            *request = Request::Made;
+            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(FRAMES), ());
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, event: std::convert::Infallible) {
+        match event {}
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: stream,
+                ..
+            }) => {
+                let taker = match &mut self.role {
+                    Role::Listener(taker) => taker.take(),
+                    Role::Dialler(..) => None,
+                };
+                match taker.map(|links| links.try_send(Link::new(self.peer, stream))) {
+                    Some(Ok(())) => self.waiting = None,
+                    Some(Err(_)) | None => count(&self.counters.refused_streams),
+                }
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                ..
+            }) => {
+                self.waiting = None;
+                if let Role::Dialler(_, reply) = &mut self.role
+                    && let Some(reply) = reply.take()
+                {
+                    let _ = reply.send(Ok(Link::new(self.peer, stream)));
+                }
+            }
+            ConnectionEvent::DialUpgradeError(_) => {
+                self.waiting = None;
+                if let Role::Dialler(_, reply) = &mut self.role {
+                    reply.take(); // Dropped: `dial` takes that for a refusal.
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Key files: 32 bytes as one line of hex, in a file of mode 0600 in a directory of mode 0700. They appear
+//! whole or not at all, and one that others could read is refused.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: files and fresh keys.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use rand::TryRng as _;
+use zeroize::Zeroizing;
+
+/// 32 secret bytes, wiped when they go.
+pub type Secret = Zeroizing<[u8; 32]>;
+
+/// Characters of a key file, with the end of the line.
+const LINE: usize = 65;
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// Others may read or enter it.
+    #[error("{} is open to other users of this machine; run: chmod {mode:o} {}", .path.display(), .path.display())]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// The mode it should have.
+        mode: u32,
+    },
+    /// It belongs to somebody else.
+    #[error("{} belongs to another user; run: chown {wanted} {}", .path.display(), .path.display())]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// The number of the user that it should belong to: the one that runs this program.
+        wanted: u32,
+    },
+    /// It is no key file.
+    #[error("{} is no key file: it wants one line of 64 hex digits", .0.display())]
+    Malformed(PathBuf),
+    /// It exists already.
+    #[error("{} exists already and is not replaced", .0.display())]
+    Exists(PathBuf),
+    /// Reading or writing failed.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl SecretError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the file is simply not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// 32 fresh bytes from the operating system.
+///
+/// # Errors
+/// When it has none.
+pub fn fresh() -> io::Result<Secret> {
+    let mut secret = Secret::default();
+    rand::rngs::SysRng
+        .try_fill_bytes(secret.as_mut())
+        .map_err(io::Error::other)?;
+    Ok(secret)
+}
+
+/// Reads the key in `path`.
+///
+/// # Errors
+/// When it is not there ([`SecretError::is_absent`]), is no key file, or is open to others.
+pub fn read(path: &Path) -> Result<Secret, SecretError> {
+    let io = || SecretError::io(path);
+    check_directory(parent(path))?;
+    let file = File::open(path).map_err(io())?;
+    // Of the open file, so that nobody swaps it in between.
+    check(path, &file.metadata().map_err(io())?, 0o600)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(LINE + 1));
+    file.take(LINE as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(io())?;
+    let line = text.strip_suffix(b"\n").unwrap_or(&text);
+    let mut secret = Secret::default();
+    let decoded =
+        line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret.as_mut()) == Ok(32);
+    if decoded {
+        Ok(secret)
+    } else {
+        Err(SecretError::Malformed(path.to_owned()))
+    }
+}
+
+/// Writes a fresh key to `path`, which must not exist.
+///
+/// # Errors
+/// When it exists or cannot be written.
+pub fn create(path: &Path) -> Result<Secret, SecretError> {
+    let secret = fresh().map_err(SecretError::io(path))?;
+    store(path, &secret)?;
+    Ok(secret)
+}
+
+/// Writes `secret` to `path`, which must not exist.
+///
+/// # Errors
+/// When it exists or cannot be written.
+pub fn store(path: &Path, secret: &Secret) -> Result<(), SecretError> {
+    let mut text = Zeroizing::new([b'\n'; LINE]);
+    if let Some(digits) = text.first_chunk_mut::<64>() {
+        HEXLOWER.encode_mut(secret.as_ref(), digits);
+    }
+    let (temporary, name) = write_beside(path, text.as_ref())?;
+    // A link, unlike a rename, never replaces: of two programs that create the same key, one loses.
+    let linked = fs::hard_link(&temporary, path);
+    let removed = fs::remove_file(&temporary);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(SecretError::Exists(name))
+        }
+        Err(error) => Err(SecretError::io(path)(error)),
+        Ok(()) => removed
+            .and_then(|()| sync(parent(path)))
+            .map_err(SecretError::io(path)),
+    }
+}
+
+/// Reads the key in `path`, or writes a fresh one there.
+///
+/// # Errors
+/// As for [`read`] and [`create`].
+pub fn read_or_create(path: &Path) -> Result<Secret, SecretError> {
+    match read(path) {
+        Err(error) if error.is_absent() => match create(path) {
+            // Somebody was faster.
+            Err(SecretError::Exists(_)) => read(path),
+            created => created,
+        },
+        found => found,
+    }
+}
+
+/// Replaces the file `path` by `contents`, whole or not at all, with mode 0600: for state that is not a key.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<(), SecretError> {
+    let (temporary, _) = write_beside(path, contents)?;
+    fs::rename(&temporary, path)
+        .and_then(|()| sync(parent(path)))
+        .map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            SecretError::io(path)(error)
+        })
+}
+
+/// Makes `path` and what is missing above it, with mode 0700; if it is there, checks that it is ours alone.
+///
+/// # Errors
+/// When it cannot be made, or is open to others.
+pub fn private_directory(path: &Path) -> Result<(), SecretError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(SecretError::io(path))?;
+    check_directory(path)
+}
+
+/// Whether `path` lies in memory, so that what is written there ends with the machine's next start.
+pub fn memory_backed(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS: i128 = 0x0102_1994;
+        const RAMFS: i128 = 0x8584_58f6;
+        return rustix::fs::statfs(path).is_ok_and(|fs| {
+            // The type's width and sign differ between machines.
+            let kind = fs.f_type as i128 & 0xffff_ffff;
+            kind == TMPFS || kind == RAMFS
+        });
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Whether memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
+/// dm-crypt does not count.
+pub fn swap_on_plain_disk() -> bool {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .any(|device| {
+            let device = fs::canonicalize(device).unwrap_or_else(|_| device.into());
+            let name = device
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let uuid = fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
+            !name.starts_with("zram") && !uuid.starts_with("CRYPT-")
+        })
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn check_directory(path: &Path) -> Result<(), SecretError> {
+    check(
+        path,
+        &fs::metadata(path).map_err(SecretError::io(path))?,
+        0o700,
+    )
+}
+
+fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {
+    let path = path.to_owned();
+    let wanted = rustix::process::geteuid().as_raw();
+    if found.uid() != wanted && found.uid() != 0 {
+        return Err(SecretError::Foreign { path, wanted });
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(SecretError::Exposed { path, mode });
+    }
+    Ok(())
+}
+
+/// Writes a file beside `path` that nobody else can read, down to the disk. Its path, and `path` again.
+fn write_beside(path: &Path, contents: &[u8]) -> Result<(PathBuf, PathBuf), SecretError> {
+    let directory = parent(path);
+    private_directory(directory)?;
+    let random = fresh().map_err(SecretError::io(path))?;
+    let suffix = HEXLOWER.encode(
+        random
+            .first_chunk::<8>()
+            .map_or(&[], |chunk| chunk.as_slice()),
+    );
+    let temporary = directory.join(format!(".new-{suffix}"));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(contents)?;
+            file.sync_all()
+        });
+    match written {
+        Ok(()) => Ok((temporary, path.to_owned())),
+        Err(error) => {
+            let _ = fs::remove_file(&temporary);
+            Err(SecretError::io(path)(error))
+        }
+    }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

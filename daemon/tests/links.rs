@@ -1,0 +1,278 @@
+//! Links between real endpoints on loopback.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use shoal_daemon::link::{Allow, Endpoint, Error, FRAME, Identity, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SHORT: Duration = Duration::from_millis(500);
+
+fn identity(n: u8) -> Identity {
+    Identity::from_seed(&[n; 32])
+}
+
+fn listening(allow: Allow) -> Settings {
+    Settings {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        allow,
+        handshake_timeout: Duration::from_secs(20),
+        ..Settings::default()
+    }
+}
+
+/// Waits for a while for `counter` to reach `least`.
+async fn reaches(counter: &AtomicU64, least: u64) {
+    for _ in 0..500 {
+        if counter.load(Ordering::Relaxed) >= least {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the counter stays at {}", counter.load(Ordering::Relaxed));
+}
+
+fn frame(n: u8) -> Box<[u8; FRAME]> {
+    Box::new([n; FRAME])
+}
+
+fn dialler() -> Endpoint {
+    Endpoint::new(
+        &identity(1),
+        Settings {
+            handshake_timeout: Duration::from_secs(20),
+            ..Settings::default()
+        },
+    )
+    .unwrap()
+}
+
+fn listener(allow: Allow) -> (Endpoint, SocketAddr) {
+    let endpoint = Endpoint::new(&identity(2), listening(allow)).unwrap();
+    let address = endpoint.listen_addr().unwrap();
+    (endpoint, address)
+}
+
+#[tokio::test]
+async fn frames_go_both_ways() {
+    let (mut b, address) = listener(Allow::list([identity(1).public()].into()));
+    let a = dialler();
+    let mut up = a.dial(identity(2).public(), address).await.unwrap();
+    let mut down = b.accept().await.unwrap();
+    assert_eq!(up.peer, identity(2).public());
+    assert_eq!(down.peer, identity(1).public());
+
+    up.sender.send(&frame(1)).await.unwrap();
+    let many: Vec<_> = (2..42).map(frame).collect();
+    up.sender.send_all(&many).await.unwrap();
+    assert_eq!(down.receiver.next().await.unwrap(), Some(frame(1)));
+    let mut got = Vec::new();
+    while got.len() < many.len() {
+        let before = got.len();
+        let count = down.receiver.next_batch(&mut got, 7).await.unwrap();
+        assert!((1..=7).contains(&count) && got.len() == before + count);
+    }
+    assert_eq!(got, many);
+
+    down.sender.send(&frame(99)).await.unwrap();
+    assert_eq!(up.receiver.next().await.unwrap(), Some(frame(99)));
+}
+
+#[tokio::test]
+async fn what_was_sent_arrives_although_the_sender_left() {
+    let (mut b, address) = listener(Allow::anyone());
+    let a = dialler();
+    let mut up = a.dial(identity(2).public(), address).await.unwrap();
+    let many: Vec<_> = (0..60).map(frame).collect();
+    up.sender.send_all(&many).await.unwrap();
+    up.sender.close().await.unwrap();
+    drop(up.receiver);
+    let mut down = b.accept().await.unwrap();
+    let mut got = Vec::new();
+    while down.receiver.next_batch(&mut got, 100).await.unwrap() > 0 {}
+    assert_eq!(got, many);
+}
+
+#[tokio::test]
+async fn a_dropped_endpoint_ends_its_links() {
+    let (mut b, address) = listener(Allow::anyone());
+    let a = dialler();
+    let mut up = a.dial(identity(2).public(), address).await.unwrap();
+    let mut down = b.accept().await.unwrap();
+    drop(b);
+    let ended = tokio::time::timeout(Duration::from_secs(5), up.receiver.next())
+        .await
+        .unwrap();
+    assert!(!matches!(ended, Ok(Some(_))));
+    let ended = tokio::time::timeout(Duration::from_secs(5), down.receiver.next())
+        .await
+        .unwrap();
+    assert!(!matches!(ended, Ok(Some(_))));
+    drop(a);
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused() {
+    let (b, address) = listener(Allow::anyone());
+    let error = dialler()
+        .dial(identity(3).public(), address)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Handshake(_)), "{error:?}");
+    reaches(&b.counters().handshake_failures, 1).await;
+}
+
+#[tokio::test]
+async fn a_peer_off_the_list_is_refused_and_let_in_once_listed() {
+    let allow = Allow::list(HashSet::new());
+    let (mut b, address) = listener(allow.clone());
+    let a = dialler();
+    let error = a.dial(identity(2).public(), address).await.unwrap_err();
+    assert!(matches!(error, Error::Refused), "{error:?}");
+    assert_eq!(b.counters().refused_peers.load(Ordering::Relaxed), 1);
+
+    allow.replace([identity(1).public()].into());
+    let _up = a.dial(identity(2).public(), address).await.unwrap();
+    assert_eq!(b.accept().await.unwrap().peer, identity(1).public());
+}
+
+#[tokio::test]
+async fn noise_on_the_port_does_no_harm() {
+    let (mut b, address) = listener(Allow::anyone());
+    for length in [1, 5, 100, 10_000, 100_000] {
+        let mut noise = vec![0u8; length];
+        noise
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, byte)| *byte = (i * i * 31 + length) as u8);
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let _ = tcp.write_all(&noise).await;
+        let _ = tcp.shutdown().await;
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    }
+    reaches(&b.counters().handshake_failures, 5).await;
+    let a = dialler();
+    let _up = a.dial(identity(2).public(), address).await.unwrap();
+    assert!(b.accept().await.is_some());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let (_b, address) = listener(Allow::anyone());
+    let settings = Settings {
+        listen: Some(address),
+        ..Settings::default()
+    };
+    let error = Endpoint::new(&identity(3), settings.clone()).err().unwrap();
+    assert!(matches!(error, Error::PortInUse(taken) if taken == address));
+    assert!(error.to_string().contains(&address.to_string()));
+
+    // The same when it is no Shoal that listens there.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings {
+        listen: other.local_addr().ok(),
+        ..settings
+    };
+    assert!(matches!(
+        Endpoint::new(&identity(3), settings),
+        Err(Error::PortInUse(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_dropped_after_the_handshake_timeout() {
+    let settings = Settings {
+        handshake_timeout: SHORT,
+        ..listening(Allow::anyone())
+    };
+    let b = Endpoint::new(&identity(2), settings).unwrap();
+    let mut tcp = TcpStream::connect(b.listen_addr().unwrap()).await.unwrap();
+    let ended = tokio::time::timeout(SHORT * 10, tcp.read(&mut [0]))
+        .await
+        .unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)));
+    reaches(&b.counters().handshake_failures, 1).await;
+}
+
+#[tokio::test]
+async fn half_open_connections_beyond_the_limit_are_refused_and_counted() {
+    let settings = Settings {
+        max_pending: 8,
+        handshake_timeout: SHORT * 2,
+        ..listening(Allow::anyone())
+    };
+    let mut b = Endpoint::new(&identity(2), settings).unwrap();
+    let address = b.listen_addr().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    reaches(&b.counters().refused_connections, 292).await;
+    reaches(&b.counters().handshake_failures, 8).await;
+    let a = dialler();
+    let _up = a.dial(identity(2).public(), address).await.unwrap();
+    assert!(b.accept().await.is_some());
+}
+
+#[tokio::test]
+async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
+    let (mut b, address) = listener(Allow::anyone());
+    let a = dialler();
+    let first = a.dial(identity(2).public(), address).await.unwrap();
+    let _second = a.dial(identity(2).public(), address).await.unwrap();
+    let error = a.dial(identity(2).public(), address).await.unwrap_err();
+    assert!(matches!(error, Error::Refused), "{error:?}");
+    reaches(&b.counters().refused_connections, 1).await;
+
+    drop(first);
+    let mut ended = b.accept().await.unwrap();
+    assert!(!matches!(ended.receiver.next().await, Ok(Some(_))));
+    drop(ended);
+    let mut third = a.dial(identity(2).public(), address).await;
+    for _ in 0..50 {
+        if third.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        third = a.dial(identity(2).public(), address).await;
+    }
+    assert!(third.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_an_error_without_the_address() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = dialler()
+        .dial(identity(2).public(), free)
+        .await
+        .unwrap_err();
+    let Error::Connect(cause) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(!format!("{error:?} {error} {cause}").contains("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_listener_that_does_not_answer_is_a_timeout() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let a = Endpoint::new(
+        &identity(1),
+        Settings {
+            handshake_timeout: SHORT,
+            ..Settings::default()
+        },
+    )
+    .unwrap();
+    let error = a
+        .dial(identity(2).public(), silent.local_addr().unwrap())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Timeout), "{error:?}");
+}

@@ -1,0 +1,116 @@
+//! Who may read a key file, and that it is whole.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use shoal_daemon::secret::{
+    SecretError, create, memory_backed, private_directory, read, read_or_create, replace, store,
+    swap_on_plain_disk,
+};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_key_is_made_once_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys/identity");
+    let made = read_or_create(&path).unwrap();
+    assert_eq!(read_or_create(&path).unwrap(), made);
+    assert_ne!(*made, [0; 32]);
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    assert_eq!(fs::read(&path).unwrap().len(), 65);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_key_is_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k");
+    let first = create(&path).unwrap();
+    assert!(matches!(create(&path), Err(SecretError::Exists(_))));
+    assert!(matches!(
+        store(&path, &[1; 32].into()),
+        Err(SecretError::Exists(_))
+    ));
+    assert_eq!(read(&path).unwrap(), first);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k");
+    create(&path).unwrap();
+    chmod(&path, 0o640);
+    let error = read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("chmod 600 {}", path.display())),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_that_others_can_read_is_refused_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k");
+    create(&path).unwrap();
+    chmod(dir.path(), 0o755);
+    let error = read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("chmod 700 {}", dir.path().display())),
+        "{error}"
+    );
+    assert!(private_directory(dir.path()).is_err());
+}
+
+#[test]
+fn what_is_no_key_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k");
+    for text in [
+        "",
+        "abc\n",
+        &"g".repeat(64),
+        &"a".repeat(63),
+        &"a".repeat(65),
+        &"a".repeat(100_000),
+    ] {
+        replace(&path, text.as_bytes()).unwrap();
+        assert!(matches!(read(&path), Err(SecretError::Malformed(_))));
+        assert!(matches!(
+            read_or_create(&path),
+            Err(SecretError::Malformed(_))
+        ));
+    }
+    replace(&path, "Aa".repeat(32).as_bytes()).unwrap();
+    assert_eq!(*read(&path).unwrap(), [0xaa; 32]);
+}
+
+#[test]
+fn a_key_that_is_not_there_is_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(read(&dir.path().join("k")).unwrap_err().is_absent());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_told_from_disk() {
+    if fs::read_to_string("/proc/mounts")
+        .unwrap()
+        .lines()
+        .any(|line| line.starts_with("tmpfs /dev/shm"))
+    {
+        assert!(memory_backed(Path::new("/dev/shm")));
+    }
+    assert!(!memory_backed(Path::new("/proc")));
+    assert!(!memory_backed(Path::new("/nowhere")));
+    swap_on_plain_disk();
+}

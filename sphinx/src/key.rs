@@ -1,0 +1,106 @@
+//! X25519 keys of hops.
+
+use rand::CryptoRng;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use crate::Error;
+
+/// A hop's public key: a point that is not of small order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Of 32 bytes, as RFC 7748 reads them.
+    ///
+    /// # Errors
+    /// [`Error::LowOrder`]: the secrets derived from it would be known to all.
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, Error> {
+        if has_small_order(&bytes) { Err(Error::LowOrder) } else { Ok(Self(bytes)) }
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// A hop's secret key. It is wiped when dropped and has no `Debug`.
+#[derive(Clone)]
+pub struct SecretKey(pub(crate) StaticSecret);
+
+impl SecretKey {
+    /// A new key.
+    pub fn generate(rng: &mut dyn CryptoRng) -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rng.fill_bytes(bytes.as_mut());
+        Self::from_bytes(*bytes)
+    }
+
+    /// Of 32 bytes, as RFC 7748 clamps them.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(StaticSecret::from(bytes))
+    }
+
+    /// Its bytes, for the file it is kept in.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        // A clamped multiple of the base point has its prime order.
+        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+}
+
+/// The u-coordinates of the points of small order on the curve and its twist, with the two encodings that are
+/// not reduced. (Bernstein, "Curve25519: new Diffie-Hellman speed records", and <https://cr.yp.to/ecdh.html>.)
+const SMALL_ORDER: [[u8; 32]; 7] = {
+    let mut zero_to_p_plus_one = [[0; 32]; 7];
+    zero_to_p_plus_one[1][0] = 1;
+    zero_to_p_plus_one[2] = [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ];
+    zero_to_p_plus_one[3] = [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ];
+    let mut low = 0;
+    while low < 3 {
+        let mut point = [0xff; 32];
+        point[0] = 0xec + low;
+        point[31] = 0x7f;
+        zero_to_p_plus_one[4 + low as usize] = point;
+        low += 1;
+    }
+    zero_to_p_plus_one
+};
+
+/// Whether every scalar multiple that X25519 computes of this point is zero.
+pub(crate) fn has_small_order(u: &[u8; 32]) -> bool {
+    let mut masked = *u;
+    masked[31] &= 0x7f;
+    SMALL_ORDER.contains(&masked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listed_points_are_those_that_contribute_nothing() {
+        for mut point in SMALL_ORDER {
+            for high_bit in [0, 0x80] {
+                point[31] = point[31] & 0x7f | high_bit;
+                let shared = StaticSecret::from([7; 32]).diffie_hellman(&point.into());
+                assert!(!shared.was_contributory(), "{point:02x?}");
+                assert_eq!(PublicKey::from_bytes(point), Err(Error::LowOrder));
+            }
+        }
+        assert!(PublicKey::from_bytes(*SecretKey::from_bytes([9; 32]).public().as_bytes()).is_ok());
+    }
+}

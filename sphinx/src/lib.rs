@@ -1,0 +1,143 @@
+//! Sphinx packets: seal, peel and single-use reply blocks (SURBs), in one fixed size. No IO.
+//!
+//! The wire format is that of the crate `sphinx-packet`, version 260 and no other (Danezis and Goldberg,
+//! "Sphinx", IEEE S&P 2009, with LIONESS payloads and SURBs that carry one payload key seed). The work is behind
+//! [`Codec`], so that a simulation of 10^7 packets can take [`StandIn`], of the same lengths, in its place.
+
+mod error;
+mod frame;
+mod key;
+mod packet;
+mod real;
+mod stand_in;
+
+pub use error::Error;
+pub use frame::{CLIENT_CONTROL, Downward, FRAME_LEN, FRAME_VERSION, Frame};
+pub use key::{PublicKey, SecretKey};
+pub use packet::{Packet, Payload, ReplayTag, Surb, SurbKeys};
+pub use real::Sphinx;
+pub use stand_in::StandIn;
+
+use std::time::Duration;
+
+use rand::CryptoRng;
+
+/// Bytes of a packet's header: point 32, MAC 16, routing 5 × 60.
+pub const HEADER_LEN: usize = 348;
+/// Bytes of a packet's payload.
+pub const PAYLOAD_LEN: usize = 2048;
+/// Bytes of a packet.
+pub const PACKET_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
+/// Longest message: the payload less 16 zero bytes in front and one byte where the padding begins.
+pub const MESSAGE_LEN: usize = PAYLOAD_LEN - 17;
+/// Bytes of a SURB: header, address of the first hop 32, seed of the payload key 16.
+pub const SURB_LEN: usize = HEADER_LEN + 32 + 16;
+/// Most hops of a path.
+pub const MAX_HOPS: usize = 5;
+
+/// The 32 bytes by which a hop is named inside a packet: the identity of a node, the inbox of a client.
+pub type Address = [u8; 32];
+
+/// What a SURB or a loop is found by when it comes back. All zero means "none".
+pub type PacketId = [u8; 16];
+
+/// One hop of a path.
+#[derive(Clone, Copy)]
+pub struct Hop {
+    /// Who it is.
+    pub address: Address,
+    /// Its key for the epoch in which the packet travels.
+    pub key: PublicKey,
+    /// How long it shall hold the packet, to the nanosecond. The last hop's is not carried.
+    pub delay: Duration,
+}
+
+/// What a hop finds in a packet.
+pub enum Peeled {
+    /// A packet to pass on.
+    Forward {
+        /// To whom.
+        next: Address,
+        /// After how long.
+        delay: Duration,
+        /// What.
+        packet: Packet,
+    },
+    /// A packet that ends here.
+    Final {
+        /// The destination its sender wrote: the hop's own address, in a sound packet.
+        destination: Address,
+        /// The identifier its sender wrote: that of a SURB or a loop, or zero.
+        id: PacketId,
+        /// [`Payload::message`] of a packet that was sealed to here; [`Codec::unseal`] of a reply.
+        payload: Payload,
+    },
+}
+
+/// A packet whose replay tag is known and whose header is authentic, before the expensive part is paid for.
+pub struct Opened {
+    tag: ReplayTag,
+    packet: Packet,
+    keys: real::HopKeys,
+}
+
+impl Opened {
+    /// By which a second copy of the packet is recognised.
+    pub fn tag(&self) -> &ReplayTag {
+        &self.tag
+    }
+}
+
+/// What makes and opens packets.
+///
+/// Each method draws the same number of bytes from its generator in every implementation, so that exchanging
+/// one for another changes no later draw.
+pub trait Codec: Send + Sync {
+    /// Seals `message` (at most [`MESSAGE_LEN`] bytes) for the last hop of `path` (1 to [`MAX_HOPS`] hops).
+    ///
+    /// # Errors
+    /// [`Error::Path`] or [`Error::MessageTooLong`]: the caller's mistake.
+    fn seal(
+        &self,
+        rng: &mut dyn CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+        message: &[u8],
+    ) -> Result<Packet, Error>;
+
+    /// Makes a SURB that ends at the last hop of `path`, and the keys with which its maker, and nobody else,
+    /// opens the reply. `id` must not be zero.
+    ///
+    /// # Errors
+    /// [`Error::Path`]: the caller's mistake.
+    fn surb(
+        &self,
+        rng: &mut dyn CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+    ) -> Result<(Surb, SurbKeys), Error>;
+
+    /// Spends a SURB: the packet to send, and the address of its first hop.
+    ///
+    /// # Errors
+    /// [`Error::MessageTooLong`], or [`Error::Surb`] if its maker built it wrongly.
+    fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error>;
+
+    /// Derives the keys of this hop, checks the point and the MAC, and gives the replay tag.
+    ///
+    /// # Errors
+    /// [`Error::LowOrder`] or [`Error::Mac`]: the packet is not for this key, or was changed.
+    fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error>;
+
+    /// The rest of a hop's work: routing, blinding, payload. Call it only for a tag that is new.
+    ///
+    /// # Errors
+    /// [`Error::Version`] or [`Error::Routing`]: whoever built the packet wrote nonsense.
+    fn peel(&self, opened: Opened) -> Result<Peeled, Error>;
+
+    /// Opens the reply to one's own SURB.
+    ///
+    /// # Errors
+    /// [`Error::Payload`]: the reply was changed on its way, or the keys are another SURB's.
+    fn unseal(&self, keys: &SurbKeys, payload: Payload) -> Result<Vec<u8>, Error>;
+}

@@ -1,0 +1,228 @@
+//! The epoch document: who the nodes are in an epoch, signed by k of n pinned authorities.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{decode, encode};
+use crate::{
+    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Paths, Role,
+    SecretIdentity, Signature, Signed,
+};
+
+/// Most bytes of a document.
+pub const MAX_DOCUMENT_LEN: usize = 4 << 20;
+/// Further epochs in which a document may be used: it has their keys.
+pub const FURTHER_EPOCHS: u64 = 2;
+
+/// What a user gets with the software: the name of a network and the keys of its authorities.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Its name; documents of other names are foreign.
+    pub name: String,
+    /// Keys of the authorities that may sign.
+    pub authorities: Vec<Identity>,
+}
+
+impl Network {
+    /// ⌊(n + f) / 2⌋ + 1 signatures make a document, f being ⌊(n − 1) / 3⌋: two documents of one epoch would
+    /// need more than f authorities that sign both.
+    pub fn threshold(&self) -> usize {
+        let n = self.authorities.len();
+        let f = n.saturating_sub(1) / 3;
+        (n + f) / 2 + 1
+    }
+}
+
+/// A node as the authorities list it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListedNode {
+    /// What it says of itself.
+    pub descriptor: Signed<NodeDescriptor>,
+    /// Its layer, 1 to L; zero for a gateway.
+    pub layer: u8,
+}
+
+impl ListedNode {
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        self.descriptor.body().identity
+    }
+}
+
+/// What the authorities agreed on for one epoch.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Document {
+    /// Name of the network.
+    pub network: String,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Seconds (Unix time) at which the epoch begins.
+    pub begins: u64,
+    /// Length of an epoch, seconds.
+    pub epoch_s: u32,
+    /// Number of the amendment, 0 for the document as agreed on.
+    pub amendment: u16,
+    /// Rates, delays, limits, classes.
+    pub parameters: Parameters,
+    /// Nodes, ordered by identity: frames name them by their place here.
+    pub nodes: Vec<ListedNode>,
+    /// Services that everyone may use as exits.
+    pub exits: Vec<Signed<ClientDescriptor>>,
+}
+
+impl Document {
+    /// Checks everything but signatures of authorities and the clock.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |why: String| Err(Error::Invalid { what: "topology document", why });
+        self.parameters.check()?;
+        if self.epoch_s == 0 {
+            return wrong("an epoch has no length".into());
+        }
+        if self.nodes.len() >= usize::from(shoal_sphinx::CLIENT_CONTROL) {
+            return wrong("it lists more nodes than a frame can name".into());
+        }
+        if !self.nodes.is_sorted_by(|a, b| a.identity() < b.identity()) {
+            return wrong("its nodes are not ordered by identity, or one is listed twice".into());
+        }
+        for node in &self.nodes {
+            node.descriptor.verify()?;
+            let sound = match node.descriptor.body().role {
+                Role::Mix => (1..=self.parameters.layers).contains(&node.layer),
+                Role::Gateway => node.layer == 0,
+            };
+            if !sound {
+                return wrong("a mix is in no layer, or a gateway in one".into());
+            }
+            let last = Epoch(self.epoch.0.saturating_add(FURTHER_EPOCHS));
+            if node.descriptor.body().key(self.epoch).is_none()
+                || node.descriptor.body().key(last).is_none()
+            {
+                return wrong("a node lacks keys for the epochs of the document".into());
+            }
+        }
+        let mut identities = HashSet::new();
+        for exit in &self.exits {
+            exit.verify()?;
+            if !identities.insert(exit.body().identity) {
+                return wrong("an exit is listed twice".into());
+            }
+        }
+        for layer in 1..=self.parameters.layers {
+            let found = self.nodes.iter().filter(|node| node.layer == layer).count();
+            let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
+            if found < needed {
+                return Err(Error::TooFewMixes { layer, found, needed });
+            }
+        }
+        Paths::new(self).check_satisfiable()
+    }
+
+    /// Whether it may be used at this second (Unix time).
+    ///
+    /// # Errors
+    /// [`Error::Stale`] or [`Error::NotYetValid`].
+    pub fn check_time(&self, unix_s: u64) -> Result<(), Error> {
+        let length = u64::from(self.epoch_s);
+        let ends = self.begins.saturating_add(length.saturating_mul(1 + FURTHER_EPOCHS));
+        let error = u64::from(self.parameters.clock_error_s);
+        if unix_s.saturating_add(error) < self.begins {
+            return Err(Error::NotYetValid { seconds: self.begins - unix_s });
+        }
+        if unix_s >= ends {
+            return Err(Error::Stale { seconds: unix_s - ends });
+        }
+        Ok(())
+    }
+
+    /// The epoch at this second (Unix time), not earlier than the document's own.
+    pub fn epoch_at(&self, unix_s: u64) -> Epoch {
+        let passed = unix_s.saturating_sub(self.begins) / u64::from(self.epoch_s.max(1));
+        Epoch(self.epoch.0.saturating_add(passed))
+    }
+
+    /// The node at a place of the list.
+    pub fn node(&self, index: usize) -> Option<&ListedNode> {
+        self.nodes.get(index)
+    }
+
+    /// The place of a node in the list.
+    pub fn index_of(&self, identity: &Identity) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
+    }
+
+    /// Places of the gateways.
+    pub fn gateways(&self) -> impl Iterator<Item = usize> + '_ {
+        self.in_layer(0)
+    }
+
+    /// Places of the mixes of a layer, 1 to L.
+    pub fn in_layer(&self, layer: u8) -> impl Iterator<Item = usize> + '_ {
+        self.nodes.iter().enumerate().filter(move |(_, node)| node.layer == layer).map(|(i, _)| i)
+    }
+}
+
+/// A document with signatures of authorities.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SignedDocument {
+    body: Vec<u8>,
+    signatures: Vec<(Identity, Signature)>,
+}
+
+impl SignedDocument {
+    /// Signs a document that was checked.
+    pub fn new<'a>(
+        document: &Document,
+        authorities: impl IntoIterator<Item = &'a SecretIdentity>,
+    ) -> Self {
+        let body = encode(document);
+        let signatures = authorities
+            .into_iter()
+            .map(|secret| (secret.identity(), secret.sign(Context::Document, &body)))
+            .collect();
+        Self { body, signatures }
+    }
+
+    /// Canonical bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a document, and checks all of it: form, signatures of at least k different pinned authorities, the
+    /// descriptors inside, the rules, the clock.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in words for the user.
+    pub fn verify(bytes: &[u8], network: &Network, unix_s: u64) -> Result<Document, Error> {
+        const WHAT: &str = "topology document";
+        let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
+        let mut verdicts: HashMap<Identity, bool> = HashMap::new();
+        for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {
+            if network.authorities.contains(authority) {
+                let valid = authority.verify(Context::Document, &signed.body, signature);
+                *verdicts.entry(*authority).or_default() |= valid;
+            }
+        }
+        let valid = verdicts.values().filter(|valid| **valid).count();
+        if valid < network.threshold() {
+            return Err(Error::TooFewSignatures {
+                valid,
+                needed: network.threshold(),
+                of: network.authorities.len(),
+            });
+        }
+        let document: Document = decode(WHAT, &signed.body, MAX_DOCUMENT_LEN)?;
+        if document.network != network.name {
+            return Err(Error::ForeignNetwork {
+                expected: network.name.clone(),
+                found: document.network,
+            });
+        }
+        document.check_time(unix_s)?;
+        document.check()?;
+        Ok(document)
+    }
+}

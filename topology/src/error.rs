@@ -1,0 +1,81 @@
+/// What is wrong with a document, a descriptor or a path: each names who has to do what.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Bytes that no encoder of ours writes.
+    #[error("malformed {what}: not in the canonical encoding")]
+    Malformed {
+        /// What was being read.
+        what: &'static str,
+    },
+    /// Longer than anything sound.
+    #[error("{what} has {len} bytes, more than the {max} that are allowed")]
+    TooLong {
+        /// What was being read.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A signature by whoever must have signed is missing or wrong.
+    #[error("the signature on the {what} is wrong")]
+    Signature {
+        /// What was being read.
+        what: &'static str,
+    },
+    /// Not enough of the pinned authorities signed.
+    #[error("the topology document has {valid} valid signatures of pinned authorities; {needed} of {of} are needed")]
+    TooFewSignatures {
+        /// Valid ones, each authority counted once.
+        valid: usize,
+        /// Needed.
+        needed: usize,
+        /// Pinned authorities.
+        of: usize,
+    },
+    /// A document of another network.
+    #[error("the topology document is for the network {found:?}, not {expected:?}")]
+    ForeignNetwork {
+        /// The network file's.
+        expected: String,
+        /// The document's.
+        found: String,
+    },
+    /// Two epochs past its own, or more.
+    #[error("the topology document is stale: its last epoch ended {seconds} s ago; wait for the authorities, or check this machine's clock")]
+    Stale {
+        /// Seconds since it could last be used.
+        seconds: u64,
+    },
+    /// From the future.
+    #[error("the topology document begins in {seconds} s: check this machine's clock")]
+    NotYetValid {
+        /// Seconds until it can be used.
+        seconds: u64,
+    },
+    /// Too few nodes for what the network promises.
+    #[error("layer {layer} has {found} mixes, fewer than the {needed} that the parameters ask for")]
+    TooFewMixes {
+        /// 1 to L.
+        layer: u8,
+        /// Mixes in it.
+        found: usize,
+        /// The parameters' minimum.
+        needed: usize,
+    },
+    /// No path keeps the rules.
+    #[error("no path keeps the rules (all operators, and where asked jurisdictions, differ): {why}")]
+    Unsatisfiable {
+        /// Between whom.
+        why: String,
+    },
+    /// A field that breaks a rule of its own.
+    #[error("the {what} is invalid: {why}")]
+    Invalid {
+        /// What was being read.
+        what: &'static str,
+        /// The rule.
+        why: String,
+    },
+}

@@ -1,0 +1,132 @@
+//! Names and signatures: Ed25519 identities, epochs, layers.
+
+use std::fmt;
+
+use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// An Ed25519 public key: the identity of a node, a client, an authority, or the address of an inbox.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity(pub [u8; 32]);
+
+impl Identity {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether `signature` is this identity's over `message` in `context`.
+    pub fn verify(&self, context: Context, message: &[u8], signature: &Signature) -> bool {
+        let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };
+        // A weak key would sign everything.
+        !key.is_weak() && key.verify(&context.separate(message), &signature.to_dalek()).is_ok()
+    }
+}
+
+/// The full key, in base32; wrap it in `Sensitive` wherever it could be a client's.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::BASE32_NOPAD_NOCASE.encode(&self.0).to_ascii_lowercase())
+    }
+}
+
+/// Deliberately empty of content: identities reach logs by accident through `{:?}`.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity(..)")
+    }
+}
+
+impl std::str::FromStr for Identity {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self, Error> {
+        let wrong = || Error::Invalid {
+            what: "identity",
+            why: "it must be the base32 of 32 bytes (52 characters)".into(),
+        };
+        let bytes = data_encoding::BASE32_NOPAD_NOCASE.decode(s.trim().as_bytes()).map_err(|_| wrong())?;
+        bytes.try_into().map(Self).map_err(|_| wrong())
+    }
+}
+
+/// What is signed: a signature for one purpose is worth nothing for another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// A node's descriptor.
+    Node,
+    /// A client's descriptor.
+    Client,
+    /// An epoch document.
+    Document,
+    /// A client's proof that an inbox is its own.
+    Inbox,
+}
+
+impl Context {
+    fn separate(self, message: &[u8]) -> Vec<u8> {
+        let name: &[u8] = match self {
+            Self::Node => b"shoal 1 node descriptor\0",
+            Self::Client => b"shoal 1 client descriptor\0",
+            Self::Document => b"shoal 1 epoch document\0",
+            Self::Inbox => b"shoal 1 inbox proof\0",
+        };
+        [name, message].concat()
+    }
+}
+
+/// The secret half of an [`Identity`]. Wiped when dropped, and without `Debug`.
+#[derive(Clone)]
+pub struct SecretIdentity(SigningKey);
+
+impl SecretIdentity {
+    /// Of the 32 bytes that its file holds (RFC 8032's seed).
+    pub fn from_bytes(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The public half.
+    pub fn identity(&self) -> Identity {
+        Identity(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs `message` for one purpose.
+    pub fn sign(&self, context: Context, message: &[u8]) -> Signature {
+        let bytes = self.0.sign(&context.separate(message)).to_bytes();
+        let (mut r, mut s) = ([0; 32], [0; 32]);
+        r.copy_from_slice(&bytes[..32]);
+        s.copy_from_slice(&bytes[32..]);
+        Signature { r, s }
+    }
+}
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Signature {
+    r: [u8; 32],
+    s: [u8; 32],
+}
+
+impl Signature {
+    fn to_dalek(self) -> ed25519_dalek::Signature {
+        ed25519_dalek::Signature::from_components(self.r, self.s)
+    }
+}
+
+/// A number of an epoch: Unix time divided by the epoch's length.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The byte that frames carry.
+    pub fn low_byte(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

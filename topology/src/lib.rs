@@ -1,0 +1,24 @@
+//! Who the nodes are, and what everyone agrees on: descriptors, epoch documents, parameters, paths. No IO.
+
+pub mod address;
+pub mod control;
+mod descriptor;
+mod document;
+mod encoding;
+mod error;
+mod id;
+mod parameters;
+mod path;
+pub mod random;
+pub mod time;
+
+pub use descriptor::{
+    ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
+};
+pub use document::{Document, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument};
+pub use error::Error;
+pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
+pub use parameters::{Class, Law, Parameters, Routes};
+pub use path::Paths;
+pub use random::{Seed, Stream, exponential};
+pub use time::Time;

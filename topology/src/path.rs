@@ -1,0 +1,171 @@
+//! Paths: drawn uniformly, never by latency, among those whose nodes all differ in operator.
+
+use rand::{Rng, RngExt, seq::SliceRandom};
+
+use crate::{Document, Error};
+
+/// Draws before the search gives up on chance. With one sound path in a thousand, e^-10 is left.
+const DRAWS: usize = 10_000;
+
+/// The paths of a document.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Places of the mixes, a layer each.
+    layers: Vec<Vec<usize>>,
+    gateways: Vec<usize>,
+    /// Operator and, where it counts, jurisdiction of each node, as small numbers.
+    units: Vec<(u32, Option<u32>)>,
+}
+
+impl Paths {
+    /// Of a document, sound or not.
+    pub fn new(document: &Document) -> Self {
+        let mut names = std::collections::HashMap::new();
+        let mut number = |kind: u8, name: &str| {
+            let next = names.len() as u32;
+            *names.entry((kind, name.to_owned())).or_insert(next)
+        };
+        let units = document
+            .nodes
+            .iter()
+            .map(|node| {
+                let node = node.descriptor.body();
+                let jurisdiction = document
+                    .parameters
+                    .distinct_jurisdictions
+                    .then(|| number(1, &node.jurisdiction));
+                (number(0, &node.operator), jurisdiction)
+            })
+            .collect();
+        let layers = (1..=document.parameters.layers)
+            .map(|layer| document.in_layer(layer).collect())
+            .collect();
+        Self { layers, gateways: document.gateways().collect(), units }
+    }
+
+    /// Mixes for a packet that enters at one gateway and leaves at another; both the same for a loop. `None` if
+    /// no path keeps the rules.
+    pub fn draw(&self, rng: &mut impl Rng, entry: usize, exit: usize) -> Option<Vec<usize>> {
+        let ends = if entry == exit { vec![entry] } else { vec![entry, exit] };
+        self.complete(rng, &ends, &(0..self.layers.len()).collect::<Vec<_>>())
+    }
+
+    /// Hops of a loop of the node at `start`, itself last: from a mix of layer i the layers i + 1 to L, a
+    /// gateway, the layers 1 to i; from a gateway all layers.
+    pub fn draw_node_loop(&self, rng: &mut impl Rng, start: usize) -> Option<Vec<usize>> {
+        let Some(own) = self.layers.iter().position(|layer| layer.contains(&start)) else {
+            let mut path = self.draw(rng, start, start)?;
+            path.push(start);
+            return Some(path);
+        };
+        for _ in 0..64 {
+            let gateway = *self.gateways.get(rng.random_range(0..self.gateways.len().max(1)))?;
+            let order: Vec<usize> = (own + 1..self.layers.len()).chain(0..own).collect();
+            if self.conflict(start, gateway) {
+                continue;
+            }
+            if let Some(mut path) = self.complete(rng, &[start, gateway], &order) {
+                path.insert(self.layers.len() - own - 1, gateway);
+                path.push(start);
+                return Some(path);
+            }
+        }
+        None
+    }
+
+    fn conflict(&self, a: usize, b: usize) -> bool {
+        let (Some(a), Some(b)) = (self.units.get(a), self.units.get(b)) else { return true };
+        a.0 == b.0 || (a.1.is_some() && a.1 == b.1)
+    }
+
+    fn fits(&self, chosen: &[usize], node: usize) -> bool {
+        chosen.iter().all(|other| !self.conflict(*other, node))
+    }
+
+    /// One mix of each of `layers`, in this order, that go with `ends` and with each other.
+    fn complete(&self, rng: &mut impl Rng, ends: &[usize], layers: &[usize]) -> Option<Vec<usize>> {
+        if let [a, b] = ends
+            && self.conflict(*a, *b)
+        {
+            return None;
+        }
+        // Rejection keeps the draw uniform over sound paths.
+        for _ in 0..DRAWS {
+            let mut chosen = ends.to_vec();
+            let sound = layers.iter().all(|layer| {
+                let Some(mixes) = self.layers.get(*layer).filter(|mixes| !mixes.is_empty()) else {
+                    return false;
+                };
+                let drawn = mixes.get(rng.random_range(0..mixes.len())).copied();
+                drawn.is_some_and(|mix| {
+                    let fits = self.fits(&chosen, mix);
+                    chosen.push(mix);
+                    fits
+                })
+            });
+            if sound {
+                return Some(chosen.split_off(ends.len()));
+            }
+            if layers.iter().any(|layer| self.layers.get(*layer).is_none_or(Vec::is_empty)) {
+                return None;
+            }
+        }
+        let mut chosen = ends.to_vec();
+        self.search(rng, &mut chosen, layers).then(|| chosen.split_off(ends.len()))
+    }
+
+    /// Exhaustive, in random order: for documents in which sound paths are rare.
+    fn search(&self, rng: &mut impl Rng, chosen: &mut Vec<usize>, layers: &[usize]) -> bool {
+        let Some((layer, rest)) = layers.split_first() else { return true };
+        let Some(mixes) = self.layers.get(*layer) else { return false };
+        // One mix stands for all of its unit: they conflict with the same nodes.
+        let mut candidates: Vec<usize> =
+            mixes.iter().copied().filter(|mix| self.fits(chosen, *mix)).collect();
+        candidates.shuffle(rng);
+        let mut seen = std::collections::HashSet::new();
+        candidates.retain(|mix| self.units.get(*mix).is_some_and(|unit| seen.insert(*unit)));
+        for mix in candidates {
+            chosen.push(mix);
+            if self.search(rng, chosen, rest) {
+                return true;
+            }
+            chosen.pop();
+        }
+        false
+    }
+
+    /// Whether every gateway has a loop and every two gateways that go together have a path.
+    pub(crate) fn check_satisfiable(&self) -> Result<(), Error> {
+        // The order does not matter to whether there is one.
+        let mut rng = crate::Seed::new([0; 32]).stream("satisfiable");
+        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        let mut pairs = 0;
+        for (i, entry) in self.gateways.iter().enumerate() {
+            if !self.search(&mut rng, &mut vec![*entry], &layers) {
+                return Err(Error::Unsatisfiable { why: "a gateway has no loop".into() });
+            }
+            for exit in self.gateways.iter().skip(i + 1) {
+                if self.conflict(*entry, *exit) {
+                    continue;
+                }
+                pairs += 1;
+                if !self.search(&mut rng, &mut vec![*entry, *exit], &layers) {
+                    return Err(Error::Unsatisfiable {
+                        why: "two gateways are joined by no path".into(),
+                    });
+                }
+            }
+        }
+        if pairs == 0 {
+            return Err(Error::Unsatisfiable {
+                why: "there are no two gateways of different operators".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a packet may enter at one of these gateways and leave at the other.
+    pub fn compatible(&self, entry: usize, exit: usize) -> bool {
+        !self.conflict(entry, exit)
+    }
+}
