@@ -1,1 +1,17 @@
-//! 
+//! A client of the mixnet: a person's, behind a local SOCKS5 proxy, or a service's, run by `serve`.
+//!
+//! The engines ([`engine::Client`], [`service::Service`]), the tunnel and the handshakes know nothing of sockets,
+//! files, clocks or ambient randomness. The program around them is in `daemon`, behind the feature of that name.
+
+#[cfg(feature = "daemon")]
+pub mod daemon;
+pub mod engine;
+pub mod message;
+pub mod policy;
+pub mod request;
+mod route;
+pub mod service;
+pub mod socks;
+mod surbs;
+pub mod tunnel;
+pub mod uplink;

@@ -445,7 +445,7 @@ mod tests {
         assert_eq!(check(&policy, "[64:ff9b::909:909]:80"), Err(Refused::NotAllowed));
         assert_eq!(check(&policy, "9.1.1.1:100"), Ok(()));
         assert_eq!(check(&policy, "9.1.1.1:101"), Err(Refused::NotAllowed));
-        assert_eq!(policy.check_any_port("9.9.9.9".parse().unwrap()), Err(Refused::NotAllowed));
+        assert_eq!(policy.check_any_port("9.9.9.9".parse().unwrap()), Err(Refused::Denied));
     }
 
     #[test]

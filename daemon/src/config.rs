@@ -101,7 +101,7 @@ pub fn parse<T: DeserializeOwned>(
     let mut unknown = Vec::new();
     let table = root.clone();
     let config = serde_ignored::deserialize(toml::Deserializer::from(root), |key| {
-        unknown.push(key.to_string())
+        unknown.push(dotted(&key))
     })
     .map_err(|error| source.explain(&error, Some(table.get_ref())))?;
     let warning = |key: String| match find(table.get_ref(), &key) {
@@ -242,6 +242,11 @@ fn value_at(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
     }
 }
 
+/// The name of a key, without the `?` that serde_ignored writes for an `Option` on the way.
+fn dotted(key: &serde_ignored::Path<'_>) -> String {
+    key.to_string().replace(".?", "")
+}
+
 /// Where the dotted `key`, as serde_ignored spells it, stands.
 fn find(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
     let (first, rest) = key
@@ -260,7 +265,6 @@ fn find(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
                 value = items.get(index.parse::<usize>().ok()?)?.get_ref();
                 rest = after;
             }
-            // serde_ignored writes `?` for an `Option` that it passed.
             _ => return None,
         }
     }

@@ -3,10 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod config;
+pub mod control;
 pub mod exit;
 pub mod link;
 pub mod logs;
+pub mod network;
 pub mod secret;
 pub mod shutdown;
 mod tls;

@@ -13,16 +13,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{fmt, io};
 
-use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, BufWriter};
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter};
 use futures::{StreamExt as _, ready};
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
-use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::transport::{PortUse, TransportError};
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::core::{ConnectedPoint, Endpoint as Side, Transport as _};
@@ -43,9 +42,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 mod frames;
+mod settings;
 
 pub use crate::tls::{Allow, Identity};
 pub use frames::{FRAME, FrameReceiver, FrameSender};
+pub use settings::{Counters, Error, Settings};
 
 /// The protocol of the one stream.
 const FRAMES: StreamProtocol = StreamProtocol::new("/shoal/frames/1");
@@ -63,93 +64,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 const PER_PEER: usize = 2;
 /// Dials that wait for the endpoint's task; more wait in `dial`.
 const DIALS: usize = 64;
-
-/// What an endpoint is told when it starts.
-#[derive(Clone)]
-pub struct Settings {
-    /// Where to listen; port 0 means any free one. `None`: dial only.
-    pub listen: Option<SocketAddr>,
-    /// Who may connect.
-    pub allow: Allow,
-    /// Connections from others at a time. One more is closed at once and counted.
-    pub max_connections: usize,
-    /// Connections from others that have not finished the handshake, at a time. One more is closed at once and
-    /// counted.
-    pub max_pending: usize,
-    /// How long a connection may take for TCP and TLS together, and then for its stream.
-    pub handshake_timeout: Duration,
-}
-
-impl Default for Settings {
-    /// Listens nowhere and lets nobody in; 1,024 connections, 128 of them before the handshake's end, 10 s.
-    fn default() -> Self {
-        Self {
-            listen: None,
-            allow: Allow::list(HashSet::new()),
-            max_connections: 1_024,
-            max_pending: 128,
-            handshake_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// What was refused, since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections from others that ended before the handshake did: noise, other protocols, timeouts, and the
-    /// refused peers below.
-    pub handshake_failures: AtomicU64,
-    /// Peers that are not on the list.
-    pub refused_peers: AtomicU64,
-    /// Connections beyond a limit: all, before the handshake's end, or of one peer.
-    pub refused_connections: AtomicU64,
-    /// Streams beyond the one.
-    pub refused_streams: AtomicU64,
-    /// Connections that the system could not give us (too many open files, as a rule).
-    pub accept_errors: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// What can go wrong with a link. None of these texts names a peer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The listening address is taken.
-    #[error(
-        "{0} is in use: another program (or another copy of this one) listens there; stop it or choose another address"
-    )]
-    PortInUse(SocketAddr),
-    /// The listening address cannot be had for another reason.
-    #[error("cannot listen on {0}")]
-    Listen(SocketAddr, #[source] io::Error),
-    /// The key is no Ed25519 public key.
-    #[error("not an Ed25519 public key")]
-    BadKey,
-    /// No TCP connection.
-    #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    /// Nothing within the time for a handshake.
-    #[error("no answer in time")]
-    Timeout,
-    /// The handshake failed: another key than the one dialled, or no post-quantum group, or no Shoal at all.
-    #[error("the handshake failed")]
-    Handshake(#[source] rustls::Error),
-    /// The other end closed after the handshake: we are not on its list, or it is full.
-    #[error("the other end closed the link: it may not know us, or be full")]
-    Refused,
-    /// This endpoint has been closed, or its settings are refused by the TLS library.
-    #[error("the endpoint is closed")]
-    Closed,
-    /// The stream ended within a frame.
-    #[error("the stream ended within a frame")]
-    Truncated,
-    /// The link is gone.
-    #[error("the link is gone")]
-    Io(#[source] io::Error),
-}
 
 /// A link that stands: a stream of frames to or from one peer. It lasts until both halves are dropped.
 pub struct Link {
@@ -232,9 +146,18 @@ impl Endpoint {
             provider,
         });
 
+        // The errors of both stages are io::Error: told apart by `dial_error` once they come back.
         let transport = tcp::tokio::Transport::new(tcp::Config::new())
-            .and_then(move |tcp, point| secure(tcp, point, security));
-        let transport = TransportTimeout::new(transport, settings.handshake_timeout).boxed();
+            .and_then(move |tcp, point| secure(tcp, point, security))
+            .map_err(|error| error.into_inner());
+        let transport = TransportTimeout::new(transport, settings.handshake_timeout)
+            .map_err(|error| match error {
+                TransportTimeoutError::Timeout => io::ErrorKind::TimedOut.into(),
+                TransportTimeoutError::TimerError(error) | TransportTimeoutError::Other(error) => {
+                    error
+                }
+            })
+            .boxed();
 
         // A connection holds at most one link, so this queue cannot be full.
         let (links, incoming) = mpsc::channel(settings.max_connections.max(1));
@@ -350,7 +273,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut dials: mpsc::Receiver<Dial>) {
                 None => return,
             },
             event = swarm.select_next_some() => match event {
-                SwarmEvent::ListenerError { .. } => count(&swarm.behaviour().counters.accept_errors),
+                SwarmEvent::ListenerError { .. } => Counters::add(&swarm.behaviour().counters.accept_errors),
                 SwarmEvent::ListenerClosed { .. } => return,
                 _ => {}
             },
@@ -381,7 +304,7 @@ fn probe(wanted: SocketAddr) -> Result<SocketAddr, Error> {
 }
 
 fn listen_error(wanted: SocketAddr, error: io::Error) -> Error {
-    match find::<io::Error>(&error).map_or(error.kind(), io::Error::kind) {
+    match root(&error).kind() {
         io::ErrorKind::AddrInUse => Error::PortInUse(wanted),
         _ => Error::Listen(wanted, error),
     }
@@ -398,35 +321,32 @@ fn dial_error(error: &DialError) -> Error {
     let Some((_, TransportError::Other(error))) = errors.first() else {
         return Error::Connect(io::ErrorKind::AddrNotAvailable.into());
     };
-    if let Some(error) = find::<rustls::Error>(error) {
-        return Error::Handshake(error.clone());
-    }
-    match find::<io::Error>(error) {
-        Some(error) => Error::Connect(match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => error.kind().into(),
-        }),
-        None => Error::Timeout,
+    let error = root(error);
+    let tls = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<rustls::Error>());
+    match (tls, error.kind(), error.raw_os_error()) {
+        (Some(error), ..) => Error::Handshake(error.clone()),
+        (None, io::ErrorKind::TimedOut, _) => Error::Timeout,
+        // Once TCP stood: the other end is full, or closed without an alert.
+        (
+            None,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe,
+            _,
+        ) => Error::Refused,
+        (None, _, Some(code)) => Error::Connect(io::Error::from_raw_os_error(code)),
+        (None, kind, None) => Error::Connect(kind.into()),
     }
 }
 
-/// The innermost error of type `T` in the chain of sources of `error`, past the wrappers that libp2p adds.
-fn find<'a, T: std::error::Error + 'static>(error: &'a io::Error) -> Option<&'a T> {
-    let mut found = None;
-    let mut next = error
-        .get_ref()
-        .map(|error| error as &(dyn std::error::Error + 'static));
-    while let Some(error) = next {
-        found = error.downcast_ref::<T>().or(found);
-        next = match error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+/// The error within the ones that libp2p wraps around it.
+fn root(mut error: &io::Error) -> &io::Error {
+    while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        error = inner;
     }
-    found
+    error
 }
 
 fn multiaddr(address: SocketAddr) -> Multiaddr {
@@ -468,15 +388,20 @@ async fn secure(
             let config = crate::tls::client(&security.identity, peer, security.provider.clone());
             // TLS wants a name; it is neither sent nor looked at.
             let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
-            let tls = TlsConnector::from(config.map_err(io::Error::other)?)
-                .connect(name, tcp)
-                .await?;
+            let connect = TlsConnector::from(config.map_err(io::Error::other)?).connect(name, tcp);
+            let tls = match connect.into_fallible().await {
+                Ok(tls) => tls,
+                Err((error, tcp)) => return Err(give_up(error, tcp).await),
+            };
             (TlsStream::Client(tls), yamux::Mode::Client)
         }
-        ConnectedPoint::Listener { .. } => (
-            TlsStream::Server(security.server.accept(tcp).await?),
-            yamux::Mode::Server,
-        ),
+        ConnectedPoint::Listener { .. } => {
+            let tls = match security.server.accept(tcp).into_fallible().await {
+                Ok(tls) => tls,
+                Err((error, tcp)) => return Err(give_up(error, tcp).await),
+            };
+            (TlsStream::Server(tls), yamux::Mode::Server)
+        }
     };
     let peer = crate::tls::finished(tls.get_ref().1).map_err(io::Error::other)?;
     let peer = peer_id(&peer).map_err(io::Error::other)?;
@@ -489,6 +414,12 @@ async fn secure(
         peer,
         StreamMuxerBox::new(Mux::new(yamux::Connection::new(tls, config, mode))),
     ))
+}
+
+/// Sends the alert that rustls has left in the buffer, so that the other end learns why.
+async fn give_up(error: io::Error, mut tcp: BufWriter<tcp::tokio::TcpStream>) -> io::Error {
+    let _ = tcp.flush().await;
+    error
 }
 
 /// Lets the kernel find out that the other end is gone.
@@ -595,7 +526,7 @@ struct Behaviour {
 
 impl Behaviour {
     fn refuse(&self, why: &'static str) -> ConnectionDenied {
-        count(&self.counters.refused_connections);
+        Counters::add(&self.counters.refused_connections);
         ConnectionDenied::new(io::Error::other(why))
     }
 
@@ -670,10 +601,10 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
                 self.established.remove(&connection_id);
             }
-            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
-                if self.pending.remove(&connection_id) {
-                    count(&self.counters.handshake_failures);
-                }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. })
+                if self.pending.remove(&connection_id) =>
+            {
+                Counters::add(&self.counters.handshake_failures);
             }
             FromSwarm::DialFailure(DialFailure {
                 connection_id,
@@ -776,9 +707,9 @@ impl ConnectionHandler for Handler {
                     Role::Listener(taker) => taker.take(),
                     Role::Dialler(..) => None,
                 };
-                match taker.map(|links| links.try_send(Link::new(self.peer, stream))) {
-                    Some(Ok(())) => self.waiting = None,
-                    Some(Err(_)) | None => count(&self.counters.refused_streams),
+                match taker.map(|links| links.try_send(Link::new(self.peer, stream)).is_ok()) {
+                    Some(true) => self.waiting = None,
+                    Some(false) | None => Counters::add(&self.counters.refused_streams),
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
@@ -802,3 +733,6 @@ impl ConnectionHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,11 +187,11 @@ pub fn memory_backed(path: &Path) -> bool {
     {
         const TMPFS: i128 = 0x0102_1994;
         const RAMFS: i128 = 0x8584_58f6;
-        return rustix::fs::statfs(path).is_ok_and(|fs| {
+        rustix::fs::statfs(path).is_ok_and(|fs| {
             // The type's width and sign differ between machines.
             let kind = fs.f_type as i128 & 0xffff_ffff;
             kind == TMPFS || kind == RAMFS
-        });
+        })
     }
     #[cfg(not(target_os = "linux"))]
     {

@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::Signer as _;
@@ -321,7 +320,7 @@ impl ClientCertVerifier for ListedPeers {
         match public_key(key) {
             Some(key) if self.allow.permits(&key) => Ok(ClientCertVerified::assertion()),
             _ => {
-                self.counters.refused_peers.fetch_add(1, Ordering::Relaxed);
+                Counters::add(&self.counters.refused_peers);
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }
         }

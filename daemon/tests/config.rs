@@ -1,5 +1,8 @@
 //! What a configuration may say, and what is said back.
 
+// Helpers fail as tests do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 
 use serde::Deserialize;
@@ -73,28 +76,17 @@ fn unknown_keys_are_warnings_that_say_where() {
     let (config, warnings) = read(text, &[]).unwrap();
     assert_eq!(config.links.port, 5);
     assert_eq!(warnings.len(), 4, "{warnings:?}");
-    assert_eq!(
-        warnings[1],
-        "a.toml:4:1: unknown key `links.prot` is ignored"
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|w| w == "a.toml:1:1: unknown key `nmae` is ignored"),
-        "{warnings:?}"
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|w| w == "a.toml:7:1: unknown key `nodes.0.name` is ignored"),
-        "{warnings:?}"
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|w| w == "a.toml:10:1: unknown key `maybe.x` is ignored"),
-        "{warnings:?}"
-    );
+    for expected in [
+        "a.toml:1:1: unknown key `nmae` is ignored",
+        "a.toml:4:1: unknown key `links.prot` is ignored",
+        "a.toml:7:1: unknown key `nodes.0.name` is ignored",
+        "a.toml:10:1: unknown key `maybe.x` is ignored",
+    ] {
+        assert!(
+            warnings.iter().any(|warning| warning == expected),
+            "{warnings:?}"
+        );
+    }
 }
 
 #[test]

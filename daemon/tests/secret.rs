@@ -1,5 +1,8 @@
 //! Who may read a key file, and that it is whole.
 
+// Helpers fail as tests do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,6 +11,13 @@ use shoal_daemon::secret::{
     SecretError, create, memory_backed, private_directory, read, read_or_create, replace, store,
     swap_on_plain_disk,
 };
+
+/// A directory as key files want it.
+fn private() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    chmod(dir.path(), 0o700);
+    dir
+}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -19,7 +29,7 @@ fn chmod(path: &Path, mode: u32) {
 
 #[test]
 fn a_key_is_made_once_and_read_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join("keys/identity");
     let made = read_or_create(&path).unwrap();
     assert_eq!(read_or_create(&path).unwrap(), made);
@@ -32,7 +42,7 @@ fn a_key_is_made_once_and_read_back() {
 
 #[test]
 fn a_key_is_never_replaced() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join("k");
     let first = create(&path).unwrap();
     assert!(matches!(create(&path), Err(SecretError::Exists(_))));
@@ -46,7 +56,7 @@ fn a_key_is_never_replaced() {
 
 #[test]
 fn a_file_that_others_can_read_is_refused_with_the_cure() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join("k");
     create(&path).unwrap();
     chmod(&path, 0o640);
@@ -59,7 +69,7 @@ fn a_file_that_others_can_read_is_refused_with_the_cure() {
 
 #[test]
 fn a_directory_that_others_can_read_is_refused_with_the_cure() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join("k");
     create(&path).unwrap();
     chmod(dir.path(), 0o755);
@@ -73,7 +83,7 @@ fn a_directory_that_others_can_read_is_refused_with_the_cure() {
 
 #[test]
 fn what_is_no_key_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     let path = dir.path().join("k");
     for text in [
         "",
@@ -96,7 +106,7 @@ fn what_is_no_key_is_refused() {
 
 #[test]
 fn a_key_that_is_not_there_is_absent() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private();
     assert!(read(&dir.path().join("k")).unwrap_err().is_absent());
 }
 

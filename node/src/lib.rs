@@ -1,1 +1,18 @@
-//! 
+//! A node of Shoal, mix or gateway: the engine without IO, and (feature `daemon`) the program around it.
+
+pub mod counters;
+pub mod engine;
+mod limit;
+pub mod opener;
+pub mod place;
+pub mod replay;
+pub mod wheel;
+
+pub use counters::{Counters, DropReason};
+pub use engine::{Engine, Input, Output, SessionId, Settings};
+pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
+pub use opener::{Arrived, Opener};
+pub use place::Place;
+
+#[cfg(feature = "daemon")]
+pub mod daemon;

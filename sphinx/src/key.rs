@@ -56,29 +56,31 @@ impl SecretKey {
 
 /// The u-coordinates of the points of small order on the curve and its twist, with the two encodings that are
 /// not reduced. (Bernstein, "Curve25519: new Diffie-Hellman speed records", and <https://cr.yp.to/ecdh.html>.)
-const SMALL_ORDER: [[u8; 32]; 7] = {
-    let mut zero_to_p_plus_one = [[0; 32]; 7];
-    zero_to_p_plus_one[1][0] = 1;
-    zero_to_p_plus_one[2] = [
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    ends(0, 0, 0),
+    ends(1, 0, 0),
+    [
         0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
         0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
         0xb8, 0x00,
-    ];
-    zero_to_p_plus_one[3] = [
+    ],
+    [
         0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
         0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
         0x11, 0x57,
-    ];
-    let mut low = 0;
-    while low < 3 {
-        let mut point = [0xff; 32];
-        point[0] = 0xec + low;
-        point[31] = 0x7f;
-        zero_to_p_plus_one[4 + low as usize] = point;
-        low += 1;
-    }
-    zero_to_p_plus_one
-};
+    ],
+    // p - 1, and p and p + 1 not reduced.
+    ends(0xec, 0xff, 0x7f),
+    ends(0xed, 0xff, 0x7f),
+    ends(0xee, 0xff, 0x7f),
+];
+
+const fn ends(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
 
 /// Whether every scalar multiple that X25519 computes of this point is zero.
 pub(crate) fn has_small_order(u: &[u8; 32]) -> bool {

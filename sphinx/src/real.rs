@@ -56,10 +56,8 @@ impl HopKeys {
 
     fn derive(shared_secret: &[u8; 32]) -> (Self, ReplayTag) {
         let mut okm = Zeroizing::new([0; constants::EXPANDED_SHARED_SECRET_LENGTH]);
-        let hkdf = Hkdf::<Sha256>::new(
-            Some(constants::EXPANDED_SHARED_SECRET_HKDF_SALT),
-            shared_secret,
-        );
+        let hkdf =
+            Hkdf::<Sha256>::new(Some(constants::EXPANDED_SHARED_SECRET_HKDF_SALT), shared_secret);
         expand(&hkdf, constants::EXPANDED_SHARED_SECRET_HKDF_INFO, okm.as_mut());
         // The payload key's place has 192 bytes, of which version 260 uses the first 16, as a seed.
         let keys = Self {
@@ -107,7 +105,9 @@ fn route(path: &[Hop], id: PacketId) -> Result<(Vec<Node>, Vec<Delay>, Destinati
     }
     let nodes = path
         .iter()
-        .map(|hop| Node::new(NodeAddressBytes::from_bytes(hop.address), (*hop.key.as_bytes()).into()))
+        .map(|hop| {
+            Node::new(NodeAddressBytes::from_bytes(hop.address), (*hop.key.as_bytes()).into())
+        })
         .collect();
     let delays = path
         .iter()
@@ -148,8 +148,7 @@ impl Codec for Sphinx {
         let secret = draw_secret(rng);
         let (nodes, delays, destination) = route(path, id)?;
         let material = SURBMaterial::new(nodes, delays, destination, SINGLE_SEED_SURB_VERSION);
-        let (surb, recovery) =
-            SURB::new_recoverable(secret, material).map_err(|_| Error::Path)?;
+        let (surb, recovery) = SURB::new_recoverable(secret, material).map_err(|_| Error::Path)?;
         let recovery = Zeroizing::new(recovery.to_bytes());
         let (_, seeds) = recovery.split_at_checked(16).ok_or(Error::Surb)?;
         let seeds = Zeroizing::new(seeds.as_chunks::<16>().0.to_vec());
@@ -161,8 +160,7 @@ impl Codec for Sphinx {
             return Err(Error::MessageTooLong);
         }
         let surb = SURB::from_bytes(surb.as_bytes().as_slice()).map_err(|_| Error::Surb)?;
-        let (packet, first) =
-            surb.use_surb(message, PAYLOAD_LEN).map_err(|_| Error::Surb)?;
+        let (packet, first) = surb.use_surb(message, PAYLOAD_LEN).map_err(|_| Error::Surb)?;
         Ok((Packet::from_slice(&packet.to_bytes())?, first.to_bytes()))
     }
 

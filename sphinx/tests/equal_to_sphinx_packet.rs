@@ -62,19 +62,23 @@ fn every_hop_opens_what_the_reference_opens() {
                 (
                     Peeled::Forward { next, delay, packet: peeled },
                     ProcessedPacketData::ForwardHop {
-                        next_hop_packet, next_hop_address, delay: theirs,
+                        next_hop_packet,
+                        next_hop_address,
+                        delay: theirs,
                     },
                 ) => {
                     assert_eq!(next, next_hop_address.to_bytes(), "seed {seed}");
                     assert_eq!(delay, theirs.to_duration(), "seed {seed}");
-                    assert_eq!(peeled.as_bytes().as_slice(), next_hop_packet.to_bytes(), "seed {seed}");
+                    assert_eq!(
+                        peeled.as_bytes().as_slice(),
+                        next_hop_packet.to_bytes(),
+                        "seed {seed}"
+                    );
                     packet = peeled;
                 }
                 (
                     Peeled::Final { destination, id, payload },
-                    ProcessedPacketData::FinalHop {
-                        destination: d, identifier, payload: theirs,
-                    },
+                    ProcessedPacketData::FinalHop { destination: d, identifier, payload: theirs },
                 ) => {
                     assert_eq!(destination, d.as_bytes(), "seed {seed}");
                     assert_eq!(id, identifier, "seed {seed}");
@@ -180,7 +184,8 @@ fn forged(rng: &mut impl CryptoRng, hop: &SecretKey, routing: [u8; 300]) -> Pack
         .unwrap();
     let mut routing = routing;
     let key: [u8; 16] = okm[..16].try_into().unwrap();
-    ctr::Ctr64BE::<aes::Aes128>::new((&key).into(), (&[0; 16]).into()).apply_keystream(&mut routing);
+    ctr::Ctr64BE::<aes::Aes128>::new((&key).into(), (&[0; 16]).into())
+        .apply_keystream(&mut routing);
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&okm[16..32]).unwrap();
     mac.update(&routing);
     let mac = mac.finalize().into_bytes();
@@ -230,7 +235,10 @@ fn paths_of_no_hops_or_six_and_surbs_without_identifier_are_refused() {
         let path = &net.path[..5];
         assert_eq!(codec.surb(&mut net.rng, path, [0; 16]).err(), Some(Error::Path));
         let long = vec![0; MESSAGE_LEN + 1];
-        assert_eq!(codec.seal(&mut net.rng, path, [0; 16], &long).err(), Some(Error::MessageTooLong));
+        assert_eq!(
+            codec.seal(&mut net.rng, path, [0; 16], &long).err(),
+            Some(Error::MessageTooLong)
+        );
     }
 }
 

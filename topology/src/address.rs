@@ -197,7 +197,8 @@ mod tests {
         assert_eq!(text, FIXED);
     }
 
-    const FIXED: &str = "";
+    const FIXED: &str = "aeaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaawci.\
+        ah777777777777777777777777777777777777777777777777777oyo.shoal";
 
     #[test]
     fn any_single_mistyped_character_is_noticed() {

@@ -167,7 +167,8 @@ impl Assembly {
         if self.parts.iter().any(Option::is_none) {
             return None;
         }
-        let whole: Vec<u8> = std::mem::take(&mut self.parts).into_iter().flatten().flatten().collect();
+        let whole: Vec<u8> =
+            std::mem::take(&mut self.parts).into_iter().flatten().flatten().collect();
         (blake3::hash(&whole).as_bytes().get(..8) == Some(&self.tag)).then_some(whole)
     }
 }

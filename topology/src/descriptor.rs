@@ -69,7 +69,10 @@ impl NodeDescriptor {
         if self.keys.iter().any(|key| PublicKey::from_bytes(key.key).is_err()) {
             return wrong("a key is a point of small order");
         }
-        if [&self.operator, &self.jurisdiction].iter().any(|name| name.is_empty() || name.len() > 64) {
+        if [&self.operator, &self.jurisdiction]
+            .iter()
+            .any(|name| name.is_empty() || name.len() > 64)
+        {
             return wrong("operator and jurisdiction have 1 to 64 bytes");
         }
         Ok(())

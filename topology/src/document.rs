@@ -97,10 +97,8 @@ impl Document {
             if !sound {
                 return wrong("a mix is in no layer, or a gateway in one".into());
             }
-            let last = Epoch(self.epoch.0.saturating_add(FURTHER_EPOCHS));
-            if node.descriptor.body().key(self.epoch).is_none()
-                || node.descriptor.body().key(last).is_none()
-            {
+            let mut epochs = (0..=FURTHER_EPOCHS).map(|n| Epoch(self.epoch.0.saturating_add(n)));
+            if epochs.any(|epoch| node.descriptor.body().key(epoch).is_none()) {
                 return wrong("a node lacks keys for the epochs of the document".into());
             }
         }

@@ -6,7 +6,10 @@ use crate::Error;
 
 /// Encodes; the types of this crate always can be.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    #[expect(clippy::expect_used, reason = "fails for maps of unknown length alone, which no type here has")]
+    #[expect(
+        clippy::expect_used,
+        reason = "fails for maps of unknown length alone, which no type here has"
+    )]
     postcard::to_stdvec(value).expect("types of this crate have an encoding")
 }
 

@@ -25,7 +25,9 @@ pub enum Error {
         what: &'static str,
     },
     /// Not enough of the pinned authorities signed.
-    #[error("the topology document has {valid} valid signatures of pinned authorities; {needed} of {of} are needed")]
+    #[error(
+        "the topology document has {valid} valid signatures of pinned authorities; {needed} of {of} are needed"
+    )]
     TooFewSignatures {
         /// Valid ones, each authority counted once.
         valid: usize,
@@ -43,7 +45,9 @@ pub enum Error {
         found: String,
     },
     /// Two epochs past its own, or more.
-    #[error("the topology document is stale: its last epoch ended {seconds} s ago; wait for the authorities, or check this machine's clock")]
+    #[error(
+        "the topology document is stale: its last epoch ended {seconds} s ago; wait for the authorities, or check this machine's clock"
+    )]
     Stale {
         /// Seconds since it could last be used.
         seconds: u64,
@@ -65,7 +69,9 @@ pub enum Error {
         needed: usize,
     },
     /// No path keeps the rules.
-    #[error("no path keeps the rules (all operators, and where asked jurisdictions, differ): {why}")]
+    #[error(
+        "no path keeps the rules (all operators, and where asked jurisdictions, differ): {why}"
+    )]
     Unsatisfiable {
         /// Between whom.
         why: String,

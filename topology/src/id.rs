@@ -46,7 +46,8 @@ impl std::str::FromStr for Identity {
             what: "identity",
             why: "it must be the base32 of 32 bytes (52 characters)".into(),
         };
-        let bytes = data_encoding::BASE32_NOPAD_NOCASE.decode(s.trim().as_bytes()).map_err(|_| wrong())?;
+        let bytes =
+            data_encoding::BASE32_NOPAD_NOCASE.decode(s.trim().as_bytes()).map_err(|_| wrong())?;
         bytes.try_into().map(Self).map_err(|_| wrong())
     }
 }

@@ -15,7 +15,9 @@ pub mod time;
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
-pub use document::{Document, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument};
+pub use document::{
+    Document, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument,
+};
 pub use error::Error;
 pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
 pub use parameters::{Class, Law, Parameters, Routes};

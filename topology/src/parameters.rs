@@ -1,5 +1,6 @@
 //! What the network asks of everyone: rates, delays, limits, and the classes of clients.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -157,7 +158,8 @@ impl Parameters {
         if !(1..=3).contains(&self.layers) {
             return wrong("there are 1 to 3 layers: a packet has room for 5 hops");
         }
-        if !self.node_loops_per_s.is_finite() || !(0.0..=10_000.0).contains(&self.node_loops_per_s) {
+        if !self.node_loops_per_s.is_finite() || !(0.0..=10_000.0).contains(&self.node_loops_per_s)
+        {
             return wrong("the nodes' rate of loops must lie between 0 and 10,000 per second");
         }
         if self.max_delay_us == 0 || self.max_delay_us > 600_000_000 {
@@ -165,6 +167,13 @@ impl Parameters {
         }
         if self.classes.is_empty() || self.classes.len() > 64 {
             return wrong("there are 1 to 64 classes");
+        }
+        let names: HashSet<&str> = self.classes.iter().map(|class| class.name.as_str()).collect();
+        if names.len() < self.classes.len() {
+            return wrong("two classes have the same name");
+        }
+        if self.classes.iter().any(|class| class.mean_delay_us > self.max_delay_us) {
+            return wrong("a class asks for a mean delay that no node grants");
         }
         self.classes.iter().try_for_each(Class::check)
     }

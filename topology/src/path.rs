@@ -47,30 +47,27 @@ impl Paths {
     /// no path keeps the rules.
     pub fn draw(&self, rng: &mut impl Rng, entry: usize, exit: usize) -> Option<Vec<usize>> {
         let ends = if entry == exit { vec![entry] } else { vec![entry, exit] };
-        self.complete(rng, &ends, &(0..self.layers.len()).collect::<Vec<_>>())
+        self.complete(rng, &ends, &self.all_layers())
     }
 
     /// Hops of a loop of the node at `start`, itself last: from a mix of layer i the layers i + 1 to L, a
-    /// gateway, the layers 1 to i; from a gateway all layers.
+    /// gateway, the layers 1 to i; from a gateway all layers. `None` if no loop keeps the rules.
     pub fn draw_node_loop(&self, rng: &mut impl Rng, start: usize) -> Option<Vec<usize>> {
-        let Some(own) = self.layers.iter().position(|layer| layer.contains(&start)) else {
-            let mut path = self.draw(rng, start, start)?;
-            path.push(start);
-            return Some(path);
-        };
-        for _ in 0..64 {
-            let gateway = *self.gateways.get(rng.random_range(0..self.gateways.len().max(1)))?;
-            let order: Vec<usize> = (own + 1..self.layers.len()).chain(0..own).collect();
-            if self.conflict(start, gateway) {
-                continue;
-            }
-            if let Some(mut path) = self.complete(rng, &[start, gateway], &order) {
-                path.insert(self.layers.len() - own - 1, gateway);
-                path.push(start);
-                return Some(path);
-            }
+        let mut layers = self.all_layers();
+        if let Some(own) = layers.iter().position(|layer| layer.contains(&start)) {
+            layers.rotate_left(own);
+            // The gateway takes the place of the node's own layer, behind layer L.
+            let gateway_at = layers.len() - own;
+            layers.insert(gateway_at, &self.gateways);
+            layers.remove(0);
         }
-        None
+        let mut path = self.complete(rng, &[start], &layers)?;
+        path.push(start);
+        Some(path)
+    }
+
+    fn all_layers(&self) -> Vec<&[usize]> {
+        self.layers.iter().map(Vec::as_slice).collect()
     }
 
     fn conflict(&self, a: usize, b: usize) -> bool {
@@ -82,32 +79,34 @@ impl Paths {
         chosen.iter().all(|other| !self.conflict(*other, node))
     }
 
-    /// One mix of each of `layers`, in this order, that go with `ends` and with each other.
-    fn complete(&self, rng: &mut impl Rng, ends: &[usize], layers: &[usize]) -> Option<Vec<usize>> {
+    /// One node of each of `layers`, in this order, that go with `ends` and with each other.
+    fn complete(
+        &self,
+        rng: &mut impl Rng,
+        ends: &[usize],
+        layers: &[&[usize]],
+    ) -> Option<Vec<usize>> {
         if let [a, b] = ends
             && self.conflict(*a, *b)
         {
+            return None;
+        }
+        if layers.iter().any(|layer| layer.is_empty()) {
             return None;
         }
         // Rejection keeps the draw uniform over sound paths.
         for _ in 0..DRAWS {
             let mut chosen = ends.to_vec();
             let sound = layers.iter().all(|layer| {
-                let Some(mixes) = self.layers.get(*layer).filter(|mixes| !mixes.is_empty()) else {
-                    return false;
-                };
-                let drawn = mixes.get(rng.random_range(0..mixes.len())).copied();
-                drawn.is_some_and(|mix| {
-                    let fits = self.fits(&chosen, mix);
-                    chosen.push(mix);
+                let drawn = layer.get(rng.random_range(0..layer.len())).copied();
+                drawn.is_some_and(|node| {
+                    let fits = self.fits(&chosen, node);
+                    chosen.push(node);
                     fits
                 })
             });
             if sound {
                 return Some(chosen.split_off(ends.len()));
-            }
-            if layers.iter().any(|layer| self.layers.get(*layer).is_none_or(Vec::is_empty)) {
-                return None;
             }
         }
         let mut chosen = ends.to_vec();
@@ -115,17 +114,13 @@ impl Paths {
     }
 
     /// Exhaustive, in random order: for documents in which sound paths are rare.
-    fn search(&self, rng: &mut impl Rng, chosen: &mut Vec<usize>, layers: &[usize]) -> bool {
+    fn search(&self, rng: &mut impl Rng, chosen: &mut Vec<usize>, layers: &[&[usize]]) -> bool {
         let Some((layer, rest)) = layers.split_first() else { return true };
-        let Some(mixes) = self.layers.get(*layer) else { return false };
-        // One mix stands for all of its unit: they conflict with the same nodes.
         let mut candidates: Vec<usize> =
-            mixes.iter().copied().filter(|mix| self.fits(chosen, *mix)).collect();
+            layer.iter().copied().filter(|node| self.fits(chosen, *node)).collect();
         candidates.shuffle(rng);
-        let mut seen = std::collections::HashSet::new();
-        candidates.retain(|mix| self.units.get(*mix).is_some_and(|unit| seen.insert(*unit)));
-        for mix in candidates {
-            chosen.push(mix);
+        for node in self.one_of_each_unit(candidates) {
+            chosen.push(node);
             if self.search(rng, chosen, rest) {
                 return true;
             }
@@ -134,17 +129,25 @@ impl Paths {
         false
     }
 
+    /// One node stands for all of its unit: they conflict with the same nodes.
+    fn one_of_each_unit(&self, mut nodes: Vec<usize>) -> Vec<usize> {
+        let mut seen = std::collections::HashSet::new();
+        nodes.retain(|node| self.units.get(*node).is_some_and(|unit| seen.insert(*unit)));
+        nodes
+    }
+
     /// Whether every gateway has a loop and every two gateways that go together have a path.
     pub(crate) fn check_satisfiable(&self) -> Result<(), Error> {
         // The order does not matter to whether there is one.
         let mut rng = crate::Seed::new([0; 32]).stream("satisfiable");
-        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        let layers = self.all_layers();
+        let gateways = self.one_of_each_unit(self.gateways.clone());
         let mut pairs = 0;
-        for (i, entry) in self.gateways.iter().enumerate() {
+        for (i, entry) in gateways.iter().enumerate() {
             if !self.search(&mut rng, &mut vec![*entry], &layers) {
                 return Err(Error::Unsatisfiable { why: "a gateway has no loop".into() });
             }
-            for exit in self.gateways.iter().skip(i + 1) {
+            for exit in gateways.iter().skip(i + 1) {
                 if self.conflict(*entry, *exit) {
                     continue;
                 }

@@ -520,7 +520,7 @@ mod tests {
             (_, "silent.test") => return None,
             (1, "private.test") => vec![vec![10, 0, 0, 1]],
             (1, "mixed.test") => vec![vec![10, 0, 0, 1], vec![127, 0, 0, 1]],
-            (1, name) if name.ends_with("here.test") => {
+            (1, name) if name.ends_with(".here.test") => {
                 vec![vec![
                     127,
                     0,
@@ -618,7 +618,7 @@ mod tests {
             dialer.connect(&host("silent.test"), 80).await.unwrap_err(),
             ReplyCode::TtlExpired
         );
-        assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 
         // A listener whose queue is full does not answer at all.
         let socket = TcpSocket::new_v4().unwrap();
@@ -631,7 +631,7 @@ mod tests {
             match dialer.connect(&host("127.0.0.1"), port).await {
                 Ok(stream) => kept.push(stream),
                 Err(code) => {
-                    assert!(begin.elapsed() < Duration::from_millis(1500));
+                    assert!(begin.elapsed() < Duration::from_secs(3));
                     break code;
                 }
             }

@@ -170,7 +170,8 @@ mod tests {
             data: Vec<u8>,
         ) {
             let bytes = build(&host, port, &data);
-            prop_assert!(parse(&bytes).ok() == Some(Datagram { host, port, data: &data }));
+            let same = parse(&bytes).ok() == Some(Datagram { host, port, data: &data });
+            prop_assert!(same);
         }
 
         #[test]

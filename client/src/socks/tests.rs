@@ -176,7 +176,7 @@ fn against_tor(asked: SocksRequest) -> (Request, (SocksStatus, String)) {
     let mut ours = Handshake::new(Limits::default());
     let mut request = None;
     loop {
-        let mut say = Vec::new();
+        let say;
         match tor.step(&mut from_us).unwrap() {
             NextStep::Send(bytes) => match ours.handle(&bytes) {
                 Step::Send(bytes) => say = bytes,
@@ -189,7 +189,7 @@ fn against_tor(asked: SocksRequest) -> (Request, (SocksStatus, String)) {
             },
             NextStep::Recv(_) => unreachable!("every message of ours was given to it whole"),
             NextStep::Finished(end) => {
-                let got = end.into_output().unwrap();
+                let got = end.into_output_forbid_pipelining().unwrap();
                 return (request.unwrap(), (got.status(), got.addr().to_string()));
             }
         }

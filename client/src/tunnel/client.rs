@@ -12,7 +12,7 @@ use shoal_topology::{Seed, Time};
 use super::end::End;
 use super::transport::{self, Clock, Role};
 use super::window::{Fixed, Window};
-use super::{CLIENT_MTU, Error, SERVICE_MTU, Read, Settings, StreamId, TunnelEvent, Write, tls};
+use super::{CLIENT_MTU, Error, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent, Write, tls};
 
 /// Where quinn believes the service to be. It is only compared with itself.
 const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1);
@@ -40,18 +40,24 @@ impl Tunnel {
         let clock = Clock(base);
         let window = Window::open();
         let mut config = ClientConfig::new(Arc::new(tls::client(&service)?));
-        config
-            .initial_dst_cid_provider(transport::first_ids(seed))
-            .transport_config(transport::transport(
+        config.initial_dst_cid_provider(transport::first_ids(seed)).transport_config(
+            transport::transport(
                 settings,
                 Role::Client,
                 CLIENT_MTU,
                 Arc::new(Fixed(window.clone())),
-            ));
+            ),
+        );
         let mut reset_secret = [0; 32];
         seed.stream("resets").fill_bytes(&mut reset_secret);
-        let mut endpoint = Endpoint::new(transport::endpoint(seed, &reset_secret), None, false, None);
-        let (handle, conn) = endpoint.connect(clock.instant(now), config, SERVICE, tls::SERVER_NAME)?;
+        let mut endpoint = Endpoint::new(
+            transport::endpoint(seed, Role::Client, &reset_secret),
+            None,
+            false,
+            None,
+        );
+        let (handle, conn) =
+            endpoint.connect(clock.instant(now), config, SERVICE, tls::SERVER_NAME)?;
         let end = End::new(conn, handle, clock, now, window, settings);
         Ok(Self { endpoint, end, scratch: Vec::new(), ignored: 0 })
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{
-    ApplicationClose, Connection, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
-    ConnectionStats, Dir, Endpoint, Event, FrameStats, ReadError, SendDatagramError, Side, StreamEvent,
-    TransportErrorCode, VarInt, WriteError,
+    ApplicationClose, Connection, ConnectionClose, ConnectionError, ConnectionEvent,
+    ConnectionHandle, ConnectionStats, Dir, Endpoint, Event, FrameStats, ReadError,
+    SendDatagramError, Side, StreamEvent, TransportErrorCode, VarInt, WriteError,
 };
 use shoal_topology::Time;
 
@@ -73,12 +73,18 @@ impl End {
     }
 
     /// Takes what the endpoint made of a datagram; false when there was nothing authentic and new in it.
-    pub(super) fn on_datagram(&mut self, endpoint: &mut Endpoint, now: Time, event: ConnectionEvent) -> bool {
+    pub(super) fn on_datagram(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Time,
+        event: ConnectionEvent,
+    ) -> bool {
         let before = frames(&self.conn.stats().frame_rx);
         self.conn.handle_event(event);
         let useful = frames(&self.conn.stats().frame_rx) != before;
         if useful {
             self.heard = now;
+            self.watchdog.on_heard(now, self.conn.min_rtt());
         }
         self.settle(endpoint, now);
         useful
@@ -101,7 +107,7 @@ impl End {
     }
 
     pub(super) fn on_timeout(&mut self, endpoint: &mut Endpoint, now: Time) {
-        if self.watchdog.bark(now, self.conn.rtt()) && !self.conn.is_handshaking() {
+        if self.watchdog.bark(now, self.conn.min_rtt()) && !self.conn.is_handshaking() {
             self.conn.ping();
             self.window.lift();
         }
@@ -119,7 +125,12 @@ impl End {
     }
 
     /// Puts the next datagram into `out`, which holds nothing else then; false when there is none.
-    pub(super) fn transmit(&mut self, endpoint: &mut Endpoint, now: Time, out: &mut Vec<u8>) -> bool {
+    pub(super) fn transmit(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) -> bool {
         out.clear();
         // Who has closed needs no answer, and may have thrown away what would carry it.
         if self.ending == Ending::Told {
@@ -130,7 +141,7 @@ impl End {
         if sent {
             if eliciting(&self.conn.stats()) != before {
                 self.window.lower();
-                self.watchdog.on_sent(now, self.conn.rtt());
+                self.watchdog.on_sent(now, self.conn.min_rtt());
             }
             if let Ending::Telling(reason) = self.ending {
                 self.tell(reason);
@@ -154,7 +165,7 @@ impl End {
         if acknowledged != self.acknowledged {
             self.acknowledged = acknowledged;
             if self.window.in_flight() {
-                self.watchdog.on_progress(now, self.conn.rtt());
+                self.watchdog.on_progress(now, self.conn.min_rtt());
             } else {
                 self.watchdog.stop();
             }
@@ -223,7 +234,8 @@ impl End {
     }
 
     pub(super) fn poll_event(&mut self) -> Option<TunnelEvent> {
-        if self.datagrams {
+        // After `Connected`, before `Closed`.
+        if self.datagrams && self.events.is_at_end() {
             if let Some(datagram) = self.conn.datagrams().recv() {
                 return Some(TunnelEvent::Datagram(datagram.into()));
             }

@@ -42,6 +42,11 @@ impl Events {
         Some(event)
     }
 
+    /// Whether nothing waits but perhaps the end.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.queue.front(), None | Some(TunnelEvent::Closed(_)))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -151,7 +151,8 @@ impl Pair {
             now: Time::ZERO,
             base,
             clients: Vec::new(),
-            service: Tunnels::new(base, Time::ZERO, &seed.part("service"), &SECRET, settings).unwrap(),
+            service: Tunnels::new(base, Time::ZERO, &seed.part("service"), &SECRET, settings)
+                .unwrap(),
             loss: 0.0,
             outage: None,
             service_events: Vec::new(),
@@ -221,7 +222,8 @@ impl Pair {
     /// Delay of a packet through three mixes, or none when it is lost.
     fn travel(&mut self, class: Class) -> Option<Time> {
         // Drawn in any case, so that loss moves nothing else.
-        let delay = (0..3).map(|_| exponential(&mut self.net, class.hop)).sum::<Duration>() + 5 * LINK;
+        let delay =
+            (0..3).map(|_| exponential(&mut self.net, class.hop)).sum::<Duration>() + 5 * LINK;
         let lost = self.net.random::<f64>() < self.loss;
         let out = self.outage.is_some_and(|(from, to)| (from..to).contains(&self.now));
         (!lost && !out).then_some(self.now + delay)
@@ -302,9 +304,9 @@ impl Pair {
                 let mean = Duration::from_secs_f64(1.0 / self.clients[at].class.loops);
                 let pause = exponential(&mut self.loop_rng, mean);
                 self.push(now + pause, Happening::Loop(at));
-                self.to_gateway(at, Vec::new());
+                self.reach_gateway(at, Vec::new());
             }
-            Happening::ToGateway(at, datagram) => self.to_gateway(at, datagram),
+            Happening::ToGateway(at, datagram) => self.reach_gateway(at, datagram),
             Happening::ToService(at, datagram) => {
                 self.service.handle_datagram(self.clients[at].pseudonym, now, &datagram);
             }
@@ -315,7 +317,7 @@ impl Pair {
         }
     }
 
-    fn to_gateway(&mut self, at: usize, datagram: Vec<u8>) {
+    fn reach_gateway(&mut self, at: usize, datagram: Vec<u8>) {
         let client = &mut self.clients[at];
         let room = (2.0 * client.class.down).max(16.0) as usize;
         if client.fifo.len() < room {
@@ -329,14 +331,18 @@ impl Pair {
         let ready: Vec<_> = self.service.ready().collect();
         let mut due: Option<Time> = None;
         for pseudonym in ready {
-            let Some(at) = self.clients.iter().position(|c| c.pseudonym == pseudonym) else { continue };
+            let Some(at) = self.clients.iter().position(|c| c.pseudonym == pseudonym) else {
+                continue;
+            };
             let client = &mut self.clients[at];
             let (class, rate) = (client.class, client.class.budget());
             let passed = self.now.since(client.tokens_at).as_secs_f64();
             client.tokens = (client.tokens + passed * rate).min(4.0);
             client.tokens_at = self.now;
             let mut out = Vec::new();
-            while self.clients[at].tokens >= 1.0 && self.service.poll_transmit(pseudonym, self.now, &mut out) {
+            while self.clients[at].tokens >= 1.0
+                && self.service.poll_transmit(pseudonym, self.now, &mut out)
+            {
                 assert!(out.len() <= usize::from(SERVICE_MTU));
                 self.clients[at].tokens -= 1.0;
                 self.service_trace.push((self.now, out.len()));
@@ -346,7 +352,8 @@ impl Pair {
             }
             let missing = 1.0 - self.clients[at].tokens;
             if missing > 0.0 {
-                let when = self.now + Duration::from_secs_f64(missing / rate) + Duration::from_micros(1);
+                let when =
+                    self.now + Duration::from_secs_f64(missing / rate) + Duration::from_micros(1);
                 due = Some(due.map_or(when, |d| d.min(when)));
             }
         }
@@ -392,7 +399,8 @@ impl Pair {
                             Some(b'd') => {
                                 job.head.push(*byte);
                                 if job.head.len() == 9 {
-                                    job.left = u64::from_be_bytes(job.head[1..9].try_into().unwrap());
+                                    job.left =
+                                        u64::from_be_bytes(job.head[1..9].try_into().unwrap());
                                 }
                             }
                             Some(b'e') => job.out.push_back(*byte),

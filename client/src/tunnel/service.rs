@@ -13,7 +13,8 @@ use super::end::End;
 use super::transport::{self, Clock, Role};
 use super::window::{Fixed, Window};
 use super::{
-    CLIENT_MTU, CloseReason, Error, Pseudonym, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent, Write, tls,
+    CLIENT_MTU, CloseReason, Error, Pseudonym, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent,
+    Write, tls,
 };
 
 /// Answers to strangers (refusals, resets) that wait to be sent; when it is full the oldest goes.
@@ -71,7 +72,7 @@ impl Tunnels {
         let server = transport::server(Arc::new(tls::server(identity_secret)?));
         // From the identity, so that a service that was started anew can tell its clients that it forgot them.
         let reset_secret = transport::derive(identity_secret, b"shoal 2026 stateless reset");
-        let config = transport::endpoint(seed, &reset_secret);
+        let config = transport::endpoint(seed, Role::Service, &reset_secret);
         Ok(Self {
             endpoint: Endpoint::new(config, Some(Arc::new(server.clone())), false, None),
             clock: Clock(base),
@@ -120,7 +121,9 @@ impl Tunnels {
                 // quinn drops what bears another address than the connection's, that is, another pseudonym.
                 let owner = self.handles.get(&handle.0).copied();
                 owner
-                    .and_then(|owner| self.with(owner, |end, endpoint| end.on_datagram(endpoint, now, event)))
+                    .and_then(|owner| {
+                        self.with(owner, |end, endpoint| end.on_datagram(endpoint, now, event))
+                    })
                     .unwrap_or(false)
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.welcome(pseudonym, now, incoming),
@@ -186,7 +189,11 @@ impl Tunnels {
             .filter_map(|(pseudonym, Peer { end, .. })| {
                 let silence = now.since(end.heard());
                 let limit = if end.was_connected() { SILENT } else { SLOW_HANDSHAKE };
-                (end.is_closed() || silence > limit).then_some((end.is_closed(), silence, *pseudonym))
+                (end.is_closed() || silence > limit).then_some((
+                    end.is_closed(),
+                    silence,
+                    *pseudonym,
+                ))
             })
             .max();
         match victim {
@@ -243,7 +250,11 @@ impl Tunnels {
 
     /// Does something with a connection, and then all that may have become due: its timer, its turn for events,
     /// its place among those that have something to send, its removal.
-    fn with<T>(&mut self, pseudonym: Pseudonym, act: impl FnOnce(&mut End, &mut Endpoint) -> T) -> Option<T> {
+    fn with<T>(
+        &mut self,
+        pseudonym: Pseudonym,
+        act: impl FnOnce(&mut End, &mut Endpoint) -> T,
+    ) -> Option<T> {
         let peer = self.peers.get_mut(&pseudonym)?;
         let done = act(&mut peer.end, &mut self.endpoint);
         let timer = peer.end.next_timeout();
@@ -269,7 +280,8 @@ impl Tunnels {
 
     /// To be called at [`Self::next_timeout`]; at other times it does no harm.
     pub fn handle_timeout(&mut self, now: Time) {
-        while let Some((_, pseudonym)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+        while let Some((_, pseudonym)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
+        {
             let before = self.timers.first().copied();
             self.with(pseudonym, |end, endpoint| end.on_timeout(endpoint, now));
             if self.timers.first().copied() == before {
@@ -292,7 +304,11 @@ impl Tunnels {
     /// The first of [`Self::ready`] after this one, around the end if need be: for turns.
     pub fn next_ready(&self, after: Pseudonym) -> Option<Pseudonym> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.ready.range((Excluded(after), Unbounded)).next().or_else(|| self.ready.first()).copied()
+        self.ready
+            .range((Excluded(after), Unbounded))
+            .next()
+            .or_else(|| self.ready.first())
+            .copied()
     }
 
     /// Puts the next datagram for this pseudonym, of at most [`SERVICE_MTU`] bytes, into `out` in place of what
@@ -306,7 +322,8 @@ impl Tunnels {
             return true;
         }
         out.clear();
-        let sent = self.with(pseudonym, |end, endpoint| end.transmit(endpoint, now, out)).unwrap_or(false);
+        let sent =
+            self.with(pseudonym, |end, endpoint| end.transmit(endpoint, now, out)).unwrap_or(false);
         if !sent {
             self.ready.remove(&pseudonym);
         }

@@ -97,7 +97,14 @@ fn a_handshake_survives_loss() {
 
 #[test]
 fn a_download_fills_the_slots() {
-    for (class, loss, share) in [(WEB, 0.0, 0.9), (WEB, 0.01, 0.8), (FAST, 0.0, 0.9), (FAST, 0.01, 0.8)] {
+    for (class, loss, share) in [
+        (WEB, 0.0, 0.9),
+        (WEB, 0.01, 0.8),
+        (WEB, 0.05, 0.7),
+        (FAST, 0.0, 0.9),
+        (FAST, 0.01, 0.8),
+        (FAST, 0.05, 0.7),
+    ] {
         let rate = download_rate(1, class, loss, 2 * MB);
         println!(
             "download of 2 MB, up {} down {}, loss {loss}: {:.1} kB/s, {:.1} % of {:.1} kB/s",
@@ -109,6 +116,9 @@ fn a_download_fills_the_slots() {
         );
         assert!(rate >= share * class.capacity(), "{class:?} {loss}: {rate}");
     }
+    let long = download_rate(2, FAST, 0.0, 10 * MB);
+    println!("download of 10 MB, up 140 down 300: {:.1} kB/s", long / 1e3);
+    assert!(long >= 420_000.0, "{long}");
 }
 
 #[test]
@@ -116,7 +126,8 @@ fn an_upload_arrives_whole() {
     for loss in [0.0, 0.02] {
         let mut pair = Pair::connected(3, FAST, loss);
         let data: Vec<u8> = (0..600_000).map(pattern).collect();
-        let sum = data.iter().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(*b)));
+        let sum =
+            data.iter().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(*b)));
         let mut request = vec![b'u'];
         request.extend_from_slice(&data);
         let start = pair.now;
@@ -237,7 +248,10 @@ fn a_close_reaches_the_peer_with_its_code() {
     assert_eq!(pair.clients[0].tunnel.read(id, &mut [0; 8]), Read::Reset(GONE));
     pair.run_for(Duration::from_secs(5));
     assert_eq!(pair.closed(0), Some(CloseReason::Local));
-    assert_eq!(pair.service_events.last(), Some(&(who, TunnelEvent::Closed(CloseReason::Peer(42)))));
+    assert_eq!(
+        pair.service_events.last(),
+        Some(&(who, TunnelEvent::Closed(CloseReason::Peer(42))))
+    );
     assert!(pair.service.is_empty() && pair.service.next_timeout().is_none());
     assert_eq!(pair.clients[0].tunnel.next_timeout(), None);
 
@@ -252,24 +266,38 @@ fn a_close_reaches_the_peer_with_its_code() {
 
 #[test]
 fn a_download_resumes_soon_after_an_outage() {
-    for (seed, class) in [(10, WEB), (11, FAST), (12, WEB), (13, FAST)] {
+    let mut resumptions = Vec::new();
+    for seed in 100..130 {
+        let (class, out) =
+            [(WEB, 30), (FAST, 30), (WEB, 5), (FAST, 70), (WEB, 1)][seed as usize % 5];
         let mut pair = Pair::connected(seed, class, 0.0);
         let id = pair.download(0, 4 * MB);
         pair.run_for(Duration::from_secs(3));
         let from = pair.now;
-        let to = from + Duration::from_secs(30);
+        let to = from + Duration::from_secs(out);
         pair.outage = Some((from, to));
-        pair.run_for(Duration::from_secs(30));
+        pair.run_for(Duration::from_secs(out));
         let before = pair.got(0, id);
-        let trace = pair.service_trace.iter().filter(|(at, _)| *at >= from + Duration::from_secs(2)).count();
-        assert!(trace < 120, "{trace} datagrams into an outage");
+        let trace = pair
+            .service_trace
+            .iter()
+            .filter(|(at, _)| *at >= from + Duration::from_secs(2))
+            .count();
+        assert!(trace < 140, "{trace} datagrams into an outage");
         pair.run_until(to + Duration::from_secs(60), |p| p.got(0, id) > before);
         let resumed = pair.now.since(to);
-        println!("download resumed {:.2} s after an outage of 30 s", resumed.as_secs_f64());
-        assert!(resumed < Duration::from_secs(3), "{resumed:?}");
-        pair.run_until(Time::from_secs(120), |p| p.clients[0].ended.contains_key(&id));
+        resumptions.push(resumed);
+        // After half a minute of silence the ends ask every 5 s only.
+        let limit = if out > 30 { 6 } else { 2 };
+        assert!(resumed < Duration::from_secs(limit), "{out} s: {resumed:?}");
+        pair.run_until(to + Duration::from_secs(60), |p| p.clients[0].ended.contains_key(&id));
         assert_eq!(pair.got(0, id) as u64, 4 * MB);
     }
+    println!(
+        "resumed after outages of 1 to 70 s: p50 {:?}, max {:?}",
+        quantile(&mut resumptions, 0.5),
+        quantile(&mut resumptions, 1.0)
+    );
 }
 
 #[test]
@@ -326,7 +354,9 @@ fn an_idle_tunnel_has_no_busy_timers() {
     let client = pair.clients[0].timeouts - before.0;
     let service = pair.service_timeouts - before.1;
     let replies = pair.service_trace.len() - before.2;
-    println!("300 idle seconds: {client} timeouts at the client, {service} at the service, {replies} replies");
+    println!(
+        "300 idle seconds: {client} timeouts at the client, {service} at the service, {replies} replies"
+    );
     assert!(client < 60 && service < 60, "{client} {service}");
     assert!(pair.clients[0].tunnel.is_connected());
     assert_eq!(pair.closed(0), None);
@@ -355,8 +385,8 @@ fn pseudonyms_do_not_mix() {
     let ids: Vec<_> = (0..3).map(|at| pair.download(at, 100_000 * (at as u64 + 1))).collect();
     assert_eq!(ids, [StreamId(0); 3]);
     pair.run_until(Time::from_secs(60), |p| p.clients.iter().all(|c| !c.ended.is_empty()));
-    for at in 0..3 {
-        assert_eq!(pair.got(at, ids[at]), 100_000 * (at + 1));
+    for (at, id) in ids.into_iter().enumerate() {
+        assert_eq!(pair.got(at, id), 100_000 * (at + 1));
     }
     // A datagram of one under the pseudonym of another does nothing.
     let mut out = Vec::new();
@@ -426,7 +456,10 @@ fn settings_that_cannot_work_are_refused() {
     let bad = [
         Settings { initial_rtt: Duration::ZERO, ..good.clone() },
         Settings { idle_timeout: Duration::MAX, ..good.clone() },
-        Settings { client: Windows { stream: 1 << 20, connection: 1 << 20, send: 1 << 20 }, ..good.clone() },
+        Settings {
+            client: Windows { stream: 1 << 20, connection: 1 << 20, send: 1 << 20 },
+            ..good.clone()
+        },
         Settings { max_connections: 0, ..good },
     ];
     for settings in bad {

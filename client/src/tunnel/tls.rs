@@ -19,9 +19,7 @@ use rustls::pki_types::{
 };
 use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme, quic, version,
-};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme, quic, version};
 
 /// The protocol spoken inside.
 const ALPN: &[u8] = b"shoal/1";
@@ -33,15 +31,14 @@ pub(super) const SERVER_NAME: &str = "shoal";
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// `PrivateKeyInfo` of an Ed25519 key, up to the key (RFC 8410, section 7).
-const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
 /// TLS for a client that wants the service of this Ed25519 key and no other.
 pub(super) fn client(service: &[u8; 32]) -> Result<QuicClientConfig, Error> {
     let provider = Arc::new(provider());
-    let verifier = PinnedKey {
-        spki: spki(service),
-        algorithms: provider.signature_verification_algorithms,
-    };
+    let verifier =
+        PinnedKey { spki: spki(service), algorithms: provider.signature_verification_algorithms };
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
@@ -54,10 +51,16 @@ pub(super) fn client(service: &[u8; 32]) -> Result<QuicClientConfig, Error> {
 
 /// TLS for the service with this Ed25519 seed.
 pub(super) fn server(identity_secret: &[u8; 32]) -> Result<QuicServerConfig, Error> {
-    let mut pkcs8 = PKCS8_PREFIX.to_vec();
-    pkcs8.extend_from_slice(identity_secret);
-    let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))?;
-    let public = key.public_key().ok_or(Error::General("an Ed25519 key has a public half".into()))?;
+    let mut pkcs8 = [0; PKCS8_PREFIX.len() + 32];
+    let (prefix, rest) = pkcs8.split_at_mut(PKCS8_PREFIX.len());
+    prefix.copy_from_slice(&PKCS8_PREFIX);
+    rest.copy_from_slice(identity_secret);
+    let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()));
+    // No copy of the secret stays behind.
+    std::hint::black_box(&mut pkcs8).fill(0);
+    let key = key?;
+    let public =
+        key.public_key().ok_or(Error::General("an Ed25519 key has a public half".into()))?;
     let certified = CertifiedKey::new(vec![CertificateDer::from(public.to_vec())], key);
 
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
@@ -139,7 +142,7 @@ impl ServerCertVerifier for PinnedKey {
         _cert: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerMisbehaved::SelectedUnofferedCertCompression.into())
+        Err(Error::General("TLS 1.3 only".into()))
     }
 
     fn verify_tls13_signature(

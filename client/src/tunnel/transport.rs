@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use quinn_proto::congestion::ControllerFactory;
 use quinn_proto::crypto::{AeadKey, CryptoError, HandshakeTokenKey, HmacKey};
 use quinn_proto::{
-    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig,
-    TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use rand::Rng;
 use rustls::crypto::aws_lc_rs::cipher_suite;
@@ -27,6 +27,9 @@ const CRYPTO_BUFFER: usize = 16 << 10;
 
 /// Longest datagram that either end takes.
 const MAX_DATAGRAM: u16 = 2000;
+
+/// Bytes of a connection's name at a service.
+const ID_LEN: usize = 8;
 
 /// Later than every instant that is reached: `Instant` cannot be carried as far as [`Time`].
 const HORIZON: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -132,16 +135,21 @@ pub(super) fn transport(
 
 /// What all connections of one end share. `reset_secret` is what a peer recognises this end's resets by: a
 /// service that was started anew must have the same.
-pub(super) fn endpoint(seed: &Seed, reset_secret: &[u8; 32]) -> Arc<EndpointConfig> {
+pub(super) fn endpoint(seed: &Seed, role: Role, reset_secret: &[u8; 32]) -> Arc<EndpointConfig> {
     let mut rng_seed = [0; 32];
     seed.stream("quic").fill_bytes(&mut rng_seed);
     let ids = seed.part("connection ids");
+    let len = match role {
+        // One connection to an endpoint needs no name: eight bytes more for data in each datagram.
+        Role::Client => 0,
+        Role::Service => ID_LEN,
+    };
     let mut config = EndpointConfig::new(Arc::new(ResetKey(*reset_secret)));
     config
         .supported_versions(vec![1])
         .grease_quic_bit(false)
         .rng_seed(Some(rng_seed))
-        .cid_generator(move || Box::new(SeededIds(ids.stream("local"))));
+        .cid_generator(move || Box::new(SeededIds { stream: ids.stream("local"), len }));
     // The default of 1472 would cap the datagrams of the peer. A constant in range cannot be refused.
     let _ = config.max_udp_payload_size(MAX_DATAGRAM);
     Arc::new(config)
@@ -168,18 +176,21 @@ pub(super) fn first_ids(seed: &Seed) -> Arc<dyn Fn() -> ConnectionId + Send + Sy
     })
 }
 
-/// Eight bytes from a stream of the seed.
-struct SeededIds(Stream);
+/// So many bytes, at most [`ID_LEN`], from a stream of the seed.
+struct SeededIds {
+    stream: Stream,
+    len: usize,
+}
 
 impl ConnectionIdGenerator for SeededIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; 8];
-        self.0.fill_bytes(&mut bytes);
-        ConnectionId::new(&bytes)
+        let mut bytes = [0; ID_LEN];
+        self.stream.fill_bytes(&mut bytes);
+        ConnectionId::new(bytes.get(..self.len).unwrap_or_default())
     }
 
     fn cid_len(&self) -> usize {
-        8
+        self.len
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {
@@ -215,7 +226,8 @@ impl HmacKey for ResetKey {
 
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         // quinn never verifies with it; constant time costs nothing.
-        let wrong = derive(&self.0, data).iter().zip(signature).fold(0, |wrong, (a, b)| wrong | (a ^ b));
+        let wrong =
+            derive(&self.0, data).iter().zip(signature).fold(0, |wrong, (a, b)| wrong | (a ^ b));
         if wrong == 0 && signature.len() == 32 { Ok(()) } else { Err(CryptoError) }
     }
 }

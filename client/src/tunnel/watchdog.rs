@@ -3,6 +3,10 @@
 //! QUIC's own probes double their distance without a useful limit: after an outage of 30 s a download resumed
 //! 10 s late. The watchdog asks at a steady pace instead, so that it resumes within a second, and slows down
 //! when the peer has been silent for long, since each question takes a slot or a SURB.
+//!
+//! Its measure is the shortest round trip seen, not the smoothed one: an acknowledgement that an outage held up
+//! counts as a round trip as long as the outage, which also keeps quinn from giving up what was lost in it. And
+//! a sender with a full window does not even acknowledge: so whoever hears from the peer again asks at once.
 
 use std::time::Duration;
 
@@ -21,14 +25,16 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Watchdog {
     period: Duration,
-    /// When the last acknowledgement came, or the first datagram after a pause left.
+    /// When the peer was heard last, or the first datagram after a pause left.
     since: Time,
+    /// When it asked last, if nothing was acknowledged since.
+    asked: Option<Time>,
     due: Option<Time>,
 }
 
 impl Watchdog {
     pub(super) fn new(period: Duration) -> Self {
-        Self { period, since: Time::ZERO, due: None }
+        Self { period, since: Time::ZERO, asked: None, due: None }
     }
 
     /// When [`Self::bark`] wants to be called.
@@ -48,9 +54,18 @@ impl Watchdog {
         self.start(now, rtt);
     }
 
+    /// Something came from the peer, whatever it was.
+    pub(super) fn on_heard(&mut self, now: Time, rtt: Duration) {
+        if let (Some(due), Some(asked)) = (self.due, self.asked) {
+            self.since = now;
+            self.due = Some(due.min(now.max(asked + self.pause(rtt))));
+        }
+    }
+
     /// Nothing is in flight any more, or the connection has ended.
     pub(super) fn stop(&mut self) {
         self.due = None;
+        self.asked = None;
     }
 
     /// Whether it is time to ask.
@@ -58,17 +73,19 @@ impl Watchdog {
         let Some(due) = self.due.filter(|due| *due <= now) else { return false };
         let patient = now.since(self.since) < PATIENCE;
         let pause = if patient { self.pause(rtt) } else { SELDOM.max(self.pause(rtt)) };
+        self.asked = Some(now);
         self.due = Some(now.max(due) + pause);
         true
     }
 
     fn start(&mut self, now: Time, rtt: Duration) {
         self.since = now;
+        self.asked = None;
         self.due = Some(now + self.pause(rtt));
     }
 
     fn pause(&self, rtt: Duration) -> Duration {
-        self.period.max(rtt.saturating_mul(5) / 2).min(LONGEST)
+        self.period.max(rtt.saturating_mul(4)).min(LONGEST)
     }
 }
 
@@ -95,7 +112,22 @@ mod tests {
     #[test]
     fn a_long_round_trip_slows_it() {
         let mut dog = Watchdog::new(Duration::from_millis(500));
-        dog.on_sent(Time::ZERO, Duration::from_secs(3));
-        assert_eq!(dog.due(), Some(Time::from_millis(7_500)));
+        dog.on_sent(Time::ZERO, Duration::from_secs(2));
+        assert_eq!(dog.due(), Some(Time::from_secs(8)));
+    }
+
+    #[test]
+    fn a_peer_that_speaks_again_is_asked_again() {
+        let mut dog = Watchdog::new(Duration::from_millis(500));
+        dog.on_sent(Time::ZERO, RTT);
+        while let Some(due) = dog.due().filter(|due| *due <= Time::from_secs(36)) {
+            dog.bark(due, RTT);
+        }
+        assert_eq!(dog.due(), Some(Time::from_secs(40)));
+        dog.on_heard(Time::from_secs(37), RTT);
+        assert_eq!(dog.due(), Some(Time::from_secs(37)));
+        assert!(dog.bark(Time::from_secs(37), RTT));
+        dog.on_heard(Time::from_secs(37), RTT);
+        assert_eq!(dog.due(), Some(Time::from_millis(37_500)));
     }
 }

@@ -63,7 +63,9 @@ impl Window {
 
     /// A budget that is no number counts as the least.
     pub(super) fn set_budget(&self, packets_per_s: f64) {
-        let packets = (packets_per_s * SECONDS).ceil().max(MIN_PACKETS).min(MAX_PACKETS);
+        // Not `clamp`: it would hand on what is no number.
+        let packets = MIN_PACKETS.max((packets_per_s * SECONDS).ceil());
+        let packets = MAX_PACKETS.min(packets);
         self.bytes.store(packets as u64 * u64::from(SERVICE_MTU), Ordering::Relaxed);
     }
 
@@ -104,15 +106,35 @@ impl ControllerFactory for Fixed {
 struct FixedController(Arc<Window>);
 
 impl Controller for FixedController {
-    fn on_ack(&mut self, _now: Instant, _sent: Instant, _bytes: u64, _limited: bool, _rtt: &RttEstimator) {
+    fn on_ack(
+        &mut self,
+        _now: Instant,
+        _sent: Instant,
+        _bytes: u64,
+        _limited: bool,
+        _rtt: &RttEstimator,
+    ) {
         self.0.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn on_end_acks(&mut self, _now: Instant, in_flight: u64, _limited: bool, _largest: Option<u64>) {
+    fn on_end_acks(
+        &mut self,
+        _now: Instant,
+        in_flight: u64,
+        _limited: bool,
+        _largest: Option<u64>,
+    ) {
         self.0.in_flight.store(in_flight, Ordering::Relaxed);
     }
 
-    fn on_congestion_event(&mut self, _now: Instant, _sent: Instant, _persistent: bool, _lost: u64) {}
+    fn on_congestion_event(
+        &mut self,
+        _now: Instant,
+        _sent: Instant,
+        _persistent: bool,
+        _lost: u64,
+    ) {
+    }
 
     fn on_mtu_update(&mut self, _mtu: u16) {}
 

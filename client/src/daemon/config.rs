@@ -1,0 +1,297 @@
+//! The configuration file of a client: every key has a default, and `init` writes them all with what they mean.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use shoal_daemon::config::{ConfigError, load, resolve};
+use shoal_topology::Identity;
+
+/// A client's configuration, paths resolved.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The network file.
+    pub network: PathBuf,
+    /// One or two gateways, the preferred one first.
+    pub gateways: Vec<Gateway>,
+    /// Class of traffic of `run`.
+    pub class: String,
+    /// Long-lived keys.
+    pub data_dir: PathBuf,
+    /// The control socket.
+    pub runtime_dir: PathBuf,
+    /// File with the admission token of the gateway; none if it is open.
+    pub token: Option<PathBuf>,
+    /// Least severe level that is logged.
+    pub log: String,
+    /// The SOCKS5 proxy.
+    pub socks: Socks,
+    /// When to fail closed.
+    pub protect: Protect,
+    /// HTTP for the operator.
+    pub admin: Admin,
+    /// What `serve` offers.
+    pub serve: Serve,
+}
+
+/// A gateway to connect to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gateway {
+    /// Its identity, base32.
+    #[serde(deserialize_with = "identity")]
+    pub identity: Identity,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// The SOCKS5 proxy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Socks {
+    /// Where it listens: a loopback address.
+    pub listen: SocketAddr,
+    /// Connections at a time, those that have not yet asked for anything included.
+    pub max_connections: usize,
+    /// A request is answered within this many seconds, with a reply that says how it went.
+    pub request_timeout_s: u64,
+}
+
+/// When to fail closed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Protect {
+    /// Let one gateway serve both ends when no other path is left.
+    pub allow_shared_gateway: bool,
+    /// Refuse documents with fewer mixes in a layer, whatever the network asks for.
+    pub min_mixes_per_layer: usize,
+}
+
+/// HTTP for the operator.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    /// Where `/livez`, `/readyz` and `/metrics` are; empty turns them off.
+    pub listen: String,
+}
+
+/// What `serve` offers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Serve {
+    /// An exit to the internet, or one internal target.
+    pub kind: Kind,
+    /// The internal target of kind `target`.
+    pub target: SocketAddr,
+    /// The exit policy.
+    pub policy: Vec<String>,
+    /// `system`, or the address of a DNS server.
+    pub resolver: String,
+    /// Names with fixed addresses, asked before the resolver.
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Tunnels at a time.
+    pub max_tunnels: usize,
+}
+
+/// What a service is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Connects to where its clients say, by its policy.
+    Exit,
+    /// Connects to one address.
+    Target,
+}
+
+fn identity<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Identity, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: "network.toml".into(),
+            gateways: Vec::new(),
+            class: "web".into(),
+            data_dir: "data".into(),
+            runtime_dir: "run".into(),
+            token: None,
+            log: "info".into(),
+            socks: Socks::default(),
+            protect: Protect::default(),
+            admin: Admin::default(),
+            serve: Serve::default(),
+        }
+    }
+}
+
+impl Default for Socks {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1080)),
+            max_connections: 8_192,
+            request_timeout_s: 30,
+        }
+    }
+}
+
+impl Default for Protect {
+    fn default() -> Self {
+        Self { allow_shared_gateway: false, min_mixes_per_layer: 2 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9180".into() }
+    }
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Exit,
+            target: SocketAddr::from(([127, 0, 0, 1], 80)),
+            policy: crate::policy::ExitPolicy::DEFAULT_RULES.iter().map(ToString::to_string).collect(),
+            resolver: "system".into(),
+            hosts: BTreeMap::new(),
+            max_tunnels: 256,
+        }
+    }
+}
+
+/// Reads the configuration; relative paths start where the file is. The strings are warnings.
+///
+/// # Errors
+/// What is wrong, with file, line and what is allowed.
+pub fn read(path: &Path, overrides: &[String]) -> Result<(Config, Vec<String>), ConfigError> {
+    let loaded = load::<Config>(path, overrides)?;
+    let mut config = loaded.config;
+    for dir in [&mut config.network, &mut config.data_dir, &mut config.runtime_dir] {
+        *dir = resolve(&loaded.base, dir);
+    }
+    config.token = config.token.map(|token| resolve(&loaded.base, &token));
+    config.check(path)?;
+    Ok((config, loaded.warnings))
+}
+
+impl Config {
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key: &str, message: String| {
+            Err(ConfigError::Invalid {
+                place: path.display().to_string(),
+                key: Some(key.into()),
+                message,
+            })
+        };
+        if self.gateways.is_empty() || self.gateways.len() > 2 {
+            return wrong("gateways", "name one or two gateways, the preferred one first".into());
+        }
+        if !self.socks.listen.ip().is_loopback() {
+            let message = "must be a loopback address: whoever reaches this port uses your identity";
+            return wrong("socks.listen", message.into());
+        }
+        if !(1..=600).contains(&self.socks.request_timeout_s) {
+            return wrong("socks.request_timeout_s", "must lie between 1 and 600 seconds".into());
+        }
+        if !(16..=65_536).contains(&self.socks.max_connections) {
+            return wrong("socks.max_connections", "must lie between 16 and 65,536".into());
+        }
+        if !(1..=4_096).contains(&self.serve.max_tunnels) {
+            return wrong("serve.max_tunnels", "must lie between 1 and 4,096".into());
+        }
+        if self.serve.resolver != "system" && self.serve.resolver.parse::<SocketAddr>().is_err() {
+            let message = "must be \"system\" or the address and port of a DNS server";
+            return wrong("serve.resolver", message.into());
+        }
+        if let Err(error) = crate::policy::ExitPolicy::parse(&self.serve.policy) {
+            return wrong("serve.policy", error.to_string());
+        }
+        let admin = &self.admin.listen;
+        if !admin.is_empty() && admin.parse::<SocketAddr>().is_err() {
+            return wrong("admin.listen", "must be an address and a port, or empty".into());
+        }
+        Ok(())
+    }
+}
+
+/// The file that `init` writes.
+pub const TEMPLATE: &str = r#"# Shoal client. Relative paths start at this file. Every value shown is the default, where one is shown.
+# `-o key=value` on the command line overrides a value: -o socks.listen=127.0.0.1:1081
+
+# The network file: the name of the network and the keys of the authorities that sign its topology.
+network = "network.toml"
+
+# What your link shows to an observer: a class of the network (text, web, fast, call). All users of a class look
+# the same. It says how fast you are, and what it costs, used or not; `shoal-client check` prints that.
+class = "web"
+
+# Long-lived keys, mode 0600.
+data_dir = "data"
+
+# The control socket of `shoal-client status`.
+runtime_dir = "run"
+
+# File with the admission token for the gateways, if they ask for one.
+# token = "token"
+
+# error, warn, info, debug or trace. No level logs an address, a name or a key.
+log = "info"
+
+# One or two gateways, the preferred one first. Both should have different operators. The client moves to the
+# second when the first does not come back.
+# [[gateways]]
+# identity = "base32 of its 32-byte identity"
+# address = "192.0.2.1:9001"
+
+[socks]
+# The proxy: CONNECT, UDP ASSOCIATE, RESOLVE, RESOLVE_PTR. A loopback address. User name and password keep what
+# different applications do apart; any will do.
+listen = "127.0.0.1:1080"
+# Connections at a time; one more is closed at once.
+max_connections = 8192
+# Every request is answered within this time, if only to say that nothing came back.
+request_timeout_s = 30
+
+[protect]
+# Your gateway knows where you are, the gateway of a service how much it gets. When no other path is left, may
+# one gateway be both? If not, the client says so and sends nothing.
+allow_shared_gateway = false
+# Refuse a topology with fewer mixes in a layer than this.
+min_mixes_per_layer = 2
+
+[admin]
+# /livez, /readyz and /metrics (Prometheus), on loopback; "" turns them off.
+listen = "127.0.0.1:9180"
+
+# What `shoal-client serve` offers; `run` does not use it.
+[serve]
+# "exit" connects its clients to where they say; "target" to one address, whatever they say.
+kind = "exit"
+# For kind "target".
+target = "127.0.0.1:80"
+# For kind "exit": the first rule that matches decides. Private and special addresses are refused unless a rule
+# names a range inside them.
+policy = ["deny *:25", "allow *:*"]
+# "system", or the address of a DNS server.
+resolver = "system"
+# Tunnels at a time; beyond that the one that has been idle longest makes room.
+max_tunnels = 256
+# Names with fixed addresses, asked before the resolver.
+[serve.hosts]
+# "intranet.example" = ["192.0.2.10"]
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_says_what_the_defaults_are() {
+        let (config, warnings) =
+            shoal_daemon::config::parse::<Config>(TEMPLATE, "template", &[]).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+}

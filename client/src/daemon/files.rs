@@ -1,0 +1,87 @@
+//! What a client keeps on disk: its keys, mode 0600, and its descriptor for whoever signs the topology.
+
+use std::path::Path;
+
+use shoal_daemon::config::ConfigError;
+use shoal_daemon::secret::{self, SecretError};
+use shoal_sphinx::SecretKey;
+use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
+
+use super::Config;
+use super::clock::unix_s;
+use super::config::TEMPLATE;
+
+/// How long a descriptor is valid. Keys that rotate by the day come with live epochs.
+const PERIOD_S: u64 = 30 * 86_400;
+
+/// The keys of a client.
+pub(super) struct Keys {
+    /// Seed of its long-lived identity.
+    pub(super) identity: secret::Secret,
+    /// Owns its inbox.
+    pub(super) inbox: SecretIdentity,
+    /// Opens its packets.
+    pub(super) packets: SecretKey,
+}
+
+impl Keys {
+    /// Reads them; makes those that are missing.
+    pub(super) fn open(config: &Config) -> Result<Self, SecretError> {
+        secret::private_directory(&config.data_dir)?;
+        let open = |name: &str| secret::read_or_create(&config.data_dir.join(name));
+        Ok(Self {
+            identity: open("identity.key")?,
+            inbox: SecretIdentity::from_bytes(&*open("inbox.key")?),
+            packets: SecretKey::from_bytes(*open("packets.key")?),
+        })
+    }
+
+    pub(super) fn descriptor(&self, gateways: Vec<Identity>) -> Signed<ClientDescriptor> {
+        let secret = SecretIdentity::from_bytes(&self.identity);
+        let body = ClientDescriptor {
+            identity: secret.identity(),
+            key: *self.packets.public().as_bytes(),
+            inbox: self.inbox.identity(),
+            gateways,
+            // The day, not the second: a descriptor does not tell when a service started.
+            not_before: unix_s() / 86_400 * 86_400,
+            not_after: unix_s() / 86_400 * 86_400 + PERIOD_S,
+        };
+        Signed::<ClientDescriptor>::new(body, &secret)
+    }
+}
+
+/// A seed for this run, from the system.
+pub(super) fn run_seed() -> std::io::Result<Seed> {
+    Ok(Seed::new(*secret::fresh()?))
+}
+
+/// The signed descriptor of a client with this configuration; its keys are made if they are missing.
+///
+/// # Errors
+/// Keys that cannot be read.
+pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretError> {
+    let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
+    Ok(Keys::open(config)?.descriptor(gateways))
+}
+
+/// Makes a directory with a commented configuration and fresh keys. Nothing that exists is overwritten.
+///
+/// # Errors
+/// When something cannot be written, or `client.toml` is there already.
+pub fn init(dir: &Path) -> Result<(), super::Error> {
+    secret::private_directory(dir)?;
+    let path = dir.join("client.toml");
+    if path.exists() {
+        return Err(ConfigError::Invalid {
+            place: path.display().to_string(),
+            key: None,
+            message: "exists already; remove it to start anew".into(),
+        }
+        .into());
+    }
+    let config = Config { data_dir: dir.join("data"), ..Config::default() };
+    Keys::open(&config)?;
+    secret::replace(&path, TEMPLATE.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Streams of tunnels as something that a task can wait on.
+//!
+//! One engine, one thread, many tasks: each task owns one stream, calls the engine, and sleeps until the driver
+//! says that there is something to read or room to write.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use crate::tunnel::{GONE, Read, StreamId, TunnelEvent, Write};
+
+/// Bytes that one read takes from a socket or a stream.
+const CHUNK: usize = 16 << 10;
+/// Datagrams that wait for one association; the newest is dropped when it is full.
+const DATAGRAMS: usize = 64;
+/// How long a half-open pair may stay silent once one side has ended.
+const LINGER: Duration = Duration::from_secs(300);
+
+/// An engine with tunnels. `P` names a tunnel of it.
+pub(super) trait Ends {
+    /// A tunnel.
+    type Tunnel: Copy + Eq + Hash;
+    fn read(&mut self, stream: Key<Self>, buf: &mut [u8]) -> Read;
+    fn write(&mut self, stream: Key<Self>, data: &[u8]) -> Write;
+    fn finish(&mut self, stream: Key<Self>);
+    fn reset(&mut self, stream: Key<Self>, code: u64);
+    fn stop(&mut self, stream: Key<Self>, code: u64);
+    /// Sends a datagram; says whether it fitted.
+    fn datagram(&mut self, tunnel: Self::Tunnel, data: Vec<u8>) -> bool;
+    /// The task is done with the stream.
+    fn closed(&mut self, stream: Key<Self>);
+}
+
+/// A stream of a tunnel of an engine.
+pub(super) type Key<E> = (<E as Ends>::Tunnel, StreamId);
+
+#[derive(Default)]
+struct Wake {
+    readable: Notify,
+    writable: Notify,
+}
+
+/// An engine and those who wait for it.
+pub(super) struct Hub<E: Ends> {
+    pub(super) engine: RefCell<E>,
+    wakes: RefCell<HashMap<Key<E>, Rc<Wake>>>,
+    datagrams: RefCell<HashMap<(E::Tunnel, u64), mpsc::Sender<Vec<u8>>>>,
+    /// Told whenever the engine may have something to send.
+    pub(super) kick: Notify,
+}
+
+impl<E: Ends> Hub<E> {
+    pub(super) fn new(engine: E) -> Rc<Self> {
+        Rc::new(Self {
+            engine: RefCell::new(engine),
+            wakes: RefCell::default(),
+            datagrams: RefCell::default(),
+            kick: Notify::new(),
+        })
+    }
+
+    /// A task's end of a stream.
+    pub(super) fn stream(self: &Rc<Self>, key: Key<E>) -> Stream<E> {
+        let wake = Rc::new(Wake::default());
+        self.wakes.borrow_mut().insert(key, wake.clone());
+        Stream { hub: self.clone(), key, wake }
+    }
+
+    /// Passes an event on to whoever waits for it. `decode` gives the association of a datagram.
+    pub(super) fn dispatch(
+        &self,
+        tunnel: E::Tunnel,
+        event: &TunnelEvent,
+        association: impl Fn(&[u8]) -> Option<u64>,
+    ) {
+        match event {
+            TunnelEvent::Readable(id) => {
+                if let Some(wake) = self.wakes.borrow().get(&(tunnel, *id)) {
+                    wake.readable.notify_one();
+                }
+            }
+            TunnelEvent::Writable(id) | TunnelEvent::Stopped(id, _) => {
+                if let Some(wake) = self.wakes.borrow().get(&(tunnel, *id)) {
+                    wake.writable.notify_one();
+                }
+            }
+            TunnelEvent::Datagram(data) => {
+                let datagrams = self.datagrams.borrow();
+                if let Some(to) = association(data).and_then(|id| datagrams.get(&(tunnel, id))) {
+                    let _ = to.try_send(data.clone());
+                }
+            }
+            TunnelEvent::Closed(_) => self.wake_all(tunnel),
+            _ => {}
+        }
+    }
+
+    /// Wakes all streams of a tunnel: it has ended.
+    pub(super) fn wake_all(&self, tunnel: E::Tunnel) {
+        for ((of, _), wake) in self.wakes.borrow().iter() {
+            if *of == tunnel {
+                wake.readable.notify_one();
+                wake.writable.notify_one();
+            }
+        }
+    }
+}
+
+/// One stream. Dropped before its end, it resets both directions.
+pub(super) struct Stream<E: Ends> {
+    hub: Rc<Hub<E>>,
+    key: Key<E>,
+    wake: Rc<Wake>,
+}
+
+impl<E: Ends> Stream<E> {
+    /// Which stream of its tunnel it is.
+    pub(super) fn index(&self) -> u64 {
+        self.key.1.index()
+    }
+
+    /// Reads; zero at the end.
+    ///
+    /// # Errors
+    /// The code with which the peer gave up.
+    pub(super) async fn read(&self, buf: &mut [u8]) -> Result<usize, u64> {
+        loop {
+            let read = self.hub.engine.borrow_mut().read(self.key, buf);
+            match read {
+                Read::Data(n) => {
+                    // Reading opens the peer's window, and that wants to be told.
+                    self.hub.kick.notify_one();
+                    return Ok(n);
+                }
+                Read::Blocked => self.wake.readable.notified().await,
+                Read::Finished => return Ok(0),
+                Read::Reset(code) => return Err(code),
+            }
+        }
+    }
+
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// The code with which the peer stopped us.
+    pub(super) async fn write(&self, mut data: &[u8]) -> Result<(), u64> {
+        while !data.is_empty() {
+            let written = self.hub.engine.borrow_mut().write(self.key, data);
+            match written {
+                Write::Written(n) => {
+                    self.hub.kick.notify_one();
+                    data = data.get(n..).unwrap_or_default();
+                }
+                Write::Blocked => self.wake.writable.notified().await,
+                Write::Stopped(code) => return Err(code),
+            }
+        }
+        Ok(())
+    }
+
+    /// No more will be written.
+    pub(super) fn finish(&self) {
+        self.hub.engine.borrow_mut().finish(self.key);
+        self.hub.kick.notify_one();
+    }
+
+    /// Gives up writing.
+    pub(super) fn reset(&self) {
+        self.hub.engine.borrow_mut().reset(self.key, 1);
+        self.hub.kick.notify_one();
+    }
+
+    /// Gives up reading.
+    pub(super) fn stop(&self) {
+        self.hub.engine.borrow_mut().stop(self.key, 1);
+        self.hub.kick.notify_one();
+    }
+
+    /// Sends a datagram beside the stream; says whether it fitted.
+    pub(super) fn send_datagram(&self, data: Vec<u8>) -> bool {
+        let sent = self.hub.engine.borrow_mut().datagram(self.key.0, data);
+        self.hub.kick.notify_one();
+        sent
+    }
+
+    /// Datagrams of the association that this stream opened.
+    pub(super) fn datagrams(&self) -> mpsc::Receiver<Vec<u8>> {
+        let (to, from) = mpsc::channel(DATAGRAMS);
+        self.hub.datagrams.borrow_mut().insert((self.key.0, self.index()), to);
+        from
+    }
+
+    /// Reads until `decode` finds a whole message, and keeps what follows it.
+    ///
+    /// # Errors
+    /// The stream ended before, or `decode` refused.
+    pub(super) async fn message<T, F>(&self, rest: &mut Vec<u8>, decode: F) -> Result<T, u64>
+    where
+        F: Fn(&[u8]) -> Result<Option<(T, usize)>, crate::request::DecodeError>,
+    {
+        loop {
+            match decode(rest) {
+                Ok(Some((message, used))) => {
+                    rest.drain(..used.min(rest.len()));
+                    return Ok(message);
+                }
+                Ok(None) => {}
+                Err(_) => return Err(GONE),
+            }
+            let mut buf = [0; 2048];
+            match self.read(&mut buf).await? {
+                0 => return Err(GONE),
+                n => rest.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Joins a TCP connection and this stream until both directions have ended. `early` came from the stream with
+    /// what preceded, `leftover` from the connection.
+    pub(super) async fn relay(&self, tcp: TcpStream, early: Vec<u8>, leftover: Vec<u8>) {
+        let _ = tcp.set_nodelay(true);
+        let (mut from, mut to) = tcp.into_split();
+        let ended = Notify::new();
+        let moved = std::cell::Cell::new(0u64);
+        let count = |n: usize| moved.set(moved.get() + n as u64);
+        let up = async {
+            if self.write(&leftover).await.is_err() {
+                return;
+            }
+            let mut buf = vec![0; CHUNK];
+            loop {
+                match from.read(&mut buf).await {
+                    Ok(0) => {
+                        self.finish();
+                        break;
+                    }
+                    Ok(n) => {
+                        count(n);
+                        if self.write(buf.get(..n).unwrap_or_default()).await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => {
+                        self.reset();
+                        self.stop();
+                        break;
+                    }
+                }
+            }
+            ended.notify_one();
+        };
+        let down = async {
+            if to.write_all(&early).await.is_err() {
+                self.stop();
+                return;
+            }
+            let mut buf = vec![0; CHUNK];
+            loop {
+                match self.read(&mut buf).await {
+                    Ok(0) => {
+                        let _ = to.shutdown().await;
+                        break;
+                    }
+                    Ok(n) => {
+                        count(n);
+                        if to.write_all(buf.get(..n).unwrap_or_default()).await.is_err() {
+                            self.stop();
+                            self.reset();
+                            break;
+                        }
+                    }
+                    // The far end gave up: dropping the connection says so to the user's program.
+                    Err(_) => {
+                        self.reset();
+                        break;
+                    }
+                }
+            }
+            ended.notify_one();
+        };
+        let both = async { tokio::join!(up, down) };
+        let limit = async {
+            ended.notified().await;
+            let mut before = u64::MAX;
+            while before != moved.get() {
+                before = moved.get();
+                tokio::time::sleep(LINGER).await;
+            }
+        };
+        tokio::select! {
+            _ = both => {}
+            () = limit => {}
+        }
+    }
+}
+
+impl<E: Ends> Drop for Stream<E> {
+    fn drop(&mut self) {
+        let mut engine = self.hub.engine.borrow_mut();
+        // No effect on directions that have ended.
+        engine.reset(self.key, 1);
+        engine.stop(self.key, 1);
+        engine.closed(self.key);
+        drop(engine);
+        self.hub.wakes.borrow_mut().remove(&self.key);
+        self.hub.datagrams.borrow_mut().remove(&(self.key.0, self.index()));
+        self.hub.kick.notify_one();
+    }
+}
+
+/// Reads from a connection that has nothing more to say, for a moment: closing at once would reset it, and the
+/// peer might never see the last reply.
+pub(super) async fn drain(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let mut buf = [0; 1024];
+    let read_all = async { while matches!(tcp.read(&mut buf).await, Ok(n) if n > 0) {} };
+    let _ = timeout(Duration::from_secs(1), read_all).await;
+}

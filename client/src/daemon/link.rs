@@ -1,0 +1,237 @@
+//! The link to a gateway: dialled, proven, kept up, dialled again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shoal_daemon::link::{Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings};
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
+use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::{Identity, SecretIdentity, Time};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use super::clock::Clock;
+use super::config::Gateway;
+use crate::uplink::Uplink;
+
+/// A step of the handshake takes no longer.
+const STEP: Duration = Duration::from_secs(5);
+/// A paced link carries something every few milliseconds: silence for so long means that it is dead.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Pauses between attempts.
+const BACKOFF: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(3)];
+/// Failed attempts at one gateway before the other is tried.
+const ATTEMPTS: usize = 3;
+
+/// What a link tells the engine.
+pub(super) enum Event {
+    /// The gateway let us in.
+    Up(Identity),
+    /// The link is gone.
+    Down(Identity, Down),
+    /// A packet.
+    Frame(Identity, Frame),
+    /// A document, not yet verified.
+    Document(Vec<u8>),
+}
+
+/// Why a link is down.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Down {
+    #[error("the gateway cannot be reached")]
+    Unreachable,
+    #[error("the gateway did not answer")]
+    Silent,
+    #[error("the gateway refuses this client: {0}")]
+    Refused(Refusal),
+    #[error("the link to the gateway broke")]
+    Broken,
+}
+
+/// How the frames of a link leave.
+pub(super) enum Out {
+    /// A person's: whatever is ready, at the slots.
+    Slots(Arc<Slots>),
+    /// A service's: at once.
+    AtOnce(mpsc::Receiver<Frame>),
+}
+
+/// An uplink between the thread of the link and that of the engine.
+pub(super) struct Slots {
+    pub(super) uplink: Mutex<Uplink>,
+    /// A slot has passed: there is room for frames.
+    pub(super) taken: Notify,
+    /// The schedule begins.
+    pub(super) started: Notify,
+}
+
+/// What does not change from one attempt to the next.
+pub(super) struct Link {
+    pub(super) clock: Clock,
+    pub(super) inbox: SecretIdentity,
+    pub(super) token: Vec<u8>,
+    pub(super) mode: Mode,
+    pub(super) descriptor: Option<Vec<u8>>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Packets that came while the engine's queue was full.
+    pub(super) overrun: Arc<AtomicU64>,
+    /// Dummies.
+    pub(super) dummies: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Keeps a link to the first of `gateways` that answers, until `shutdown`.
+    pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
+        let mut failed = 0;
+        loop {
+            let Some(gateway) = gateways.get(failed / ATTEMPTS % gateways.len().max(1)) else { return };
+            let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let result = tokio::select! {
+                () = shutdown.wait() => return,
+                result = self.once(gateway, &mut out, &up) => result,
+            };
+            let down = result.err().unwrap_or(Down::Broken);
+            if up.load(Ordering::Relaxed) {
+                // It worked: the same gateway gets its attempts again.
+                failed -= failed % ATTEMPTS;
+            }
+            if self.events.send(Event::Down(gateway.identity, down)).await.is_err() {
+                return;
+            }
+            let pause = BACKOFF.get(failed % ATTEMPTS).copied().unwrap_or(STEP);
+            failed += 1;
+            tokio::select! {
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        gateway: &Gateway,
+        out: &mut Out,
+        up: &std::sync::atomic::AtomicBool,
+    ) -> Result<(), Down> {
+        // A fresh key each time: the gateway's host learns nothing from it, and no one else sees it.
+        let key = LinkKey::throwaway().map_err(|_| Down::Unreachable)?;
+        let peer = Identity(key.public());
+        let settings = Settings { listen: None, ..Settings::default() };
+        let endpoint = Endpoint::new(&key, settings).map_err(|_| Down::Unreachable)?;
+        let dialled = timeout(STEP, endpoint.dial(gateway.identity.0, gateway.address)).await;
+        let mut link = dialled.map_err(|_| Down::Silent)?.map_err(|_| Down::Unreachable)?;
+
+        let Notice::Challenge { nonce } = notice(&mut link.receiver).await? else {
+            return Err(Down::Silent);
+        };
+        let proof = Hello::prove(&self.inbox, &gateway.identity, &peer, &nonce);
+        let hello = Hello {
+            inbox: self.inbox.identity(),
+            proof,
+            token: self.token.clone(),
+            mode: self.mode.clone(),
+            descriptor: self.descriptor.clone(),
+        };
+        let packet = hello.pack().map_err(|_| Down::Broken)?;
+        let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet };
+        send(&mut link.sender, &[frame.encode()]).await?;
+        match notice(&mut link.receiver).await? {
+            Notice::Welcome => {}
+            Notice::Refused(why) => return Err(Down::Refused(why)),
+            Notice::Challenge { .. } => return Err(Down::Broken),
+        }
+        up.store(true, Ordering::Relaxed);
+        self.events.send(Event::Up(gateway.identity)).await.map_err(|_| Down::Broken)?;
+        tokio::select! {
+            result = self.receive(gateway.identity, &mut link.receiver) => result,
+            result = self.transmit(&mut link.sender, out) => result,
+        }
+    }
+
+    /// Takes whatever comes, at once: a client that did not drain its socket would show when it is busy.
+    async fn receive(&self, from: Identity, receiver: &mut FrameReceiver) -> Result<(), Down> {
+        let mut assembly = Assembly::default();
+        let mut batch = Vec::new();
+        let paced = self.mode != Mode::Service;
+        loop {
+            batch.clear();
+            let next = receiver.next_batch(&mut batch, 32);
+            let received = if paced {
+                timeout(SILENCE, next).await.map_err(|_| Down::Silent)?
+            } else {
+                next.await
+            };
+            if received.map_err(|_| Down::Broken)? == 0 {
+                return Err(Down::Broken);
+            }
+            for bytes in &batch {
+                let Ok(frame) = Frame::decode(bytes) else { return Err(Down::Broken) };
+                match Downward::from_field(frame.field) {
+                    Some(Downward::Dummy) => {
+                        self.dummies.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Some(Downward::Packet) => {
+                        if self.events.try_send(Event::Frame(from, frame)).is_err() {
+                            self.overrun.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    Some(Downward::Document) => {
+                        let part = DocumentPart::unpack(&frame.packet).map_err(|_| Down::Broken)?;
+                        if let Some(document) = assembly.add(part) {
+                            let event = Event::Document(document);
+                            self.events.send(event).await.map_err(|_| Down::Broken)?;
+                        }
+                    }
+                    Some(Downward::Notice) | None => {}
+                }
+            }
+        }
+    }
+
+    async fn transmit(&self, sender: &mut FrameSender, out: &mut Out) -> Result<(), Down> {
+        match out {
+            Out::Slots(slots) => loop {
+                let next = slots.uplink.lock().map_or(Time::NEVER, |uplink| uplink.next_slot());
+                if next == Time::NEVER {
+                    // No document yet: a frame could name no first hop.
+                    slots.started.notified().await;
+                    continue;
+                }
+                self.clock.sleep_until(next).await;
+                let frame =
+                    slots.uplink.lock().ok().map(|mut uplink| uplink.take(self.clock.now()));
+                slots.taken.notify_one();
+                if let Some(frame) = frame {
+                    send(sender, &[frame.encode()]).await?;
+                }
+            },
+            Out::AtOnce(frames) => loop {
+                let Some(frame) = frames.recv().await else { return Ok(()) };
+                let mut batch = vec![frame.encode()];
+                while batch.len() < 16
+                    && let Ok(frame) = frames.try_recv()
+                {
+                    batch.push(frame.encode());
+                }
+                send(sender, &batch).await?;
+            },
+        }
+    }
+}
+
+async fn notice(receiver: &mut FrameReceiver) -> Result<Notice, Down> {
+    let bytes = timeout(STEP, receiver.next()).await.map_err(|_| Down::Silent)?;
+    let bytes = bytes.map_err(|_| Down::Broken)?.ok_or(Down::Broken)?;
+    let frame = Frame::decode(&bytes).map_err(|_| Down::Broken)?;
+    if Downward::from_field(frame.field) != Some(Downward::Notice) {
+        return Err(Down::Broken);
+    }
+    Notice::unpack(&frame.packet).map_err(|_| Down::Broken)
+}
+
+async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(), Down> {
+    timeout(SILENCE, sender.send_all(frames)).await.map_err(|_| Down::Silent)?.map_err(|_| Down::Broken)
+}

@@ -1,0 +1,608 @@
+//! A person's client: the engine's thread, the link's thread, and what joins them.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use shoal_daemon::admin::Readiness;
+use shoal_daemon::network;
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sphinx::Sphinx;
+use shoal_topology::control::Mode;
+use shoal_topology::{Network, Parameters, Seed, SignedDocument, Time};
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use super::clock::{Clock, unix_s};
+use super::files::{Keys, run_seed};
+use super::hub::{Ends, Hub, Key};
+use super::link::{Down, Event, Link, Out, Slots};
+use super::{Config, Error, Ready, Report, Shared, proxy};
+use crate::engine::{
+    Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target, Unprotected,
+};
+use crate::request::{Request, Response, UdpPacket};
+use crate::socks::ReplyCode;
+use crate::tunnel::{self, Read, StreamId, Write};
+use crate::uplink::Uplink;
+
+/// Frames that wait for the engine; more are dropped, as a full network queue would.
+const EVENTS: usize = 4_096;
+/// How often the report is made anew.
+const REPORT: Duration = Duration::from_millis(500);
+/// Frames that are handled before streams get their turn.
+const TURN: usize = 32;
+
+/// The engine as the tasks of one thread share it.
+pub(super) struct Person {
+    pub(super) client: Client,
+    pub(super) clock: Clock,
+    /// Why groups failed lately; those who wait for one look here.
+    failures: VecDeque<(GroupId, Failure)>,
+}
+
+impl Person {
+    /// Why a group that is gone ended.
+    fn failure(&self, id: GroupId) -> Failure {
+        let found = self.failures.iter().rev().find(|(of, _)| *of == id);
+        found.map_or(Failure::Closed, |(_, why)| *why)
+    }
+}
+
+impl Ends for Person {
+    type Tunnel = GroupId;
+
+    fn read(&mut self, (id, stream): Key<Self>, buf: &mut [u8]) -> Read {
+        self.client.touch(self.clock.now(), id);
+        self.client.tunnel(id).map_or(Read::Reset(tunnel::GONE), |tunnel| tunnel.read(stream, buf))
+    }
+
+    fn write(&mut self, (id, stream): Key<Self>, data: &[u8]) -> Write {
+        self.client.touch(self.clock.now(), id);
+        let tunnel = self.client.tunnel(id);
+        tunnel.map_or(Write::Stopped(tunnel::GONE), |tunnel| tunnel.write(stream, data))
+    }
+
+    fn finish(&mut self, (id, stream): Key<Self>) {
+        if let Some(tunnel) = self.client.tunnel(id) {
+            tunnel.finish(stream);
+        }
+    }
+
+    fn reset(&mut self, (id, stream): Key<Self>, code: u64) {
+        if let Some(tunnel) = self.client.tunnel(id) {
+            tunnel.reset(stream, code);
+        }
+    }
+
+    fn stop(&mut self, (id, stream): Key<Self>, code: u64) {
+        if let Some(tunnel) = self.client.tunnel(id) {
+            tunnel.stop(stream, code);
+        }
+    }
+
+    fn datagram(&mut self, id: GroupId, data: Vec<u8>) -> bool {
+        self.client.touch(self.clock.now(), id);
+        self.client
+            .tunnel(id)
+            .is_some_and(|tunnel| data.len() <= tunnel.max_datagram_len() && tunnel.send_datagram(data))
+    }
+
+    fn closed(&mut self, (id, _): Key<Self>) {
+        self.client.closed(self.clock.now(), id);
+    }
+}
+
+/// What the proxy's tasks hold.
+pub(super) struct Shop {
+    pub(super) hub: Rc<Hub<Person>>,
+    /// A group connected, failed, or has room for a stream.
+    pub(super) changed: Notify,
+    /// Requests by how they ended.
+    pub(super) tally: RefCell<Tally>,
+}
+
+/// How requests ended. No targets, no times.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) open: u64,
+    pub(super) answered: u64,
+    pub(super) refused: u64,
+    pub(super) malformed: u64,
+    pub(super) turned_away: u64,
+}
+
+/// A stream on which a request was answered, and what came after the answer.
+pub(super) type Answered = (super::hub::Stream<Person>, Response, Vec<u8>);
+
+impl Shop {
+    /// Opens a stream in the group of this isolation and target, and asks `request` on it.
+    ///
+    /// # Errors
+    /// The reply for the user's program.
+    pub(super) async fn ask(
+        &self,
+        isolation: Isolation,
+        target: Target,
+        request: &Request,
+    ) -> Result<Answered, ReplyCode> {
+        let mut failed = ReplyCode::GeneralFailure;
+        // A tunnel that closes before the request is under way says nothing about the request.
+        for _ in 0..3 {
+            let (id, stream) = match self.stream(isolation, target).await {
+                Ok(opened) => opened,
+                Err((code, again)) if again => {
+                    failed = code;
+                    continue;
+                }
+                Err((code, _)) => return Err(code),
+            };
+            let stream = self.hub.stream((id, stream));
+            let _complaint = Complaint { shop: self, id, answered: false.into() };
+            if stream.write(&request.encode()).await.is_err() {
+                continue;
+            }
+            let mut rest = Vec::new();
+            let response = stream.message(&mut rest, Response::decode).await;
+            _complaint.answered.set(true);
+            return match response {
+                Ok(Response::Failed(code)) => Err(code),
+                Ok(response) => Ok((stream, response, rest)),
+                Err(_) => Err(ReplyCode::GeneralFailure),
+            };
+        }
+        Err(failed)
+    }
+
+    /// A stream of a group that stands; the boolean of an error says whether to try again.
+    async fn stream(
+        &self,
+        isolation: Isolation,
+        target: Target,
+    ) -> Result<(GroupId, StreamId), (ReplyCode, bool)> {
+        let id = {
+            let mut person = self.hub.engine.borrow_mut();
+            let now = person.clock.now();
+            match person.client.protection(now) {
+                // What may come by itself is waited for, until the request's own time is up.
+                Ok(()) | Err(Unprotected::NoGateway | Unprotected::NoDocument) => {}
+                Err(Unprotected::Document(_)) => return Err((ReplyCode::NotAllowed, false)),
+            }
+            let id = person.client.group(now, isolation, target);
+            id.ok_or((ReplyCode::GeneralFailure, false))?
+        };
+        self.hub.kick.notify_one();
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut person = self.hub.engine.borrow_mut();
+                let now = person.clock.now();
+                match person.client.stage(id) {
+                    Some(Stage::Connected) => {
+                        if let Some(stream) = person.client.open(now, id) {
+                            return Ok((id, stream));
+                        }
+                    }
+                    Some(_) => {}
+                    None => return Err(reply(person.failure(id))),
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Tells the engine when a request is given up without an answer.
+struct Complaint<'a> {
+    shop: &'a Shop,
+    id: GroupId,
+    answered: std::cell::Cell<bool>,
+}
+
+impl Drop for Complaint<'_> {
+    fn drop(&mut self) {
+        if !self.answered.get() {
+            let mut person = self.shop.hub.engine.borrow_mut();
+            let now = person.clock.now();
+            person.client.complain(now, self.id);
+            drop(person);
+            self.shop.hub.kick.notify_one();
+        }
+    }
+}
+
+fn reply(why: Failure) -> (ReplyCode, bool) {
+    match why {
+        Failure::UnknownGateway | Failure::UnknownService => (ReplyCode::HostUnreachable, false),
+        Failure::NoAnswer => (ReplyCode::TtlExpired, false),
+        Failure::NoPath => (ReplyCode::NetworkUnreachable, false),
+        Failure::Silent | Failure::Closed | Failure::Idle => (ReplyCode::GeneralFailure, true),
+    }
+}
+
+/// Starts the two threads. The listener is bound before this returns, so that its errors are.
+pub(super) fn start(
+    config: Config,
+    shutdown: Shutdown,
+    shared: Shared,
+    ready: Ready,
+) -> Result<std::thread::JoinHandle<()>, Error> {
+    let network = network::load(&config.network)?;
+    let keys = Keys::open(&config)?;
+    let token = match &config.token {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path)
+            .map_err(|error| Error::Value { key: "token", why: format!("{}: {error}", path.display()) })?
+            .trim_ascii()
+            .to_vec(),
+    };
+    let listener = std::net::TcpListener::bind(config.socks.listen)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| Error::Listen(config.socks.listen, error))?;
+
+    let system = |what| move |source| Error::System { what, source };
+    let seed = run_seed().map_err(system("drawing a seed"))?;
+    let clock = Clock::start();
+    // Until the document says what the class is, its usual shape stands in; nothing is sent before.
+    let defaults = Parameters::default();
+    let class = defaults.class(&config.class).or(defaults.classes.first()).cloned();
+    let class = class.ok_or(Error::Value { key: "class", why: "unknown".into() })?;
+    let slots = Arc::new(Slots {
+        uplink: Mutex::new(Uplink::new(&seed.part("uplink"), class.clone(), clock.now())),
+        taken: Notify::new(),
+        started: Notify::new(),
+    });
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let link = Link {
+        clock,
+        inbox: keys.inbox.clone(),
+        token,
+        mode: Mode::Class(config.class.clone()),
+        descriptor: None,
+        events: events_in,
+        overrun: overrun.clone(),
+        dummies: dummies.clone(),
+    };
+    let (gateways, out, stop) = (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
+    let link_thread = thread("shoal-link", move |runtime| {
+        runtime.block_on(link.keep(&gateways, out, &stop));
+    })
+    .map_err(system("starting a thread"))?;
+
+    thread("shoal-engine", move |runtime| {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async move {
+            let settings = Settings {
+                allow_shared_gateway: config.protect.allow_shared_gateway,
+                tunnel: tunnel::Settings {
+                    // Three hops each way and the slots: what a first answer takes.
+                    initial_rtt: 8 * class.mean_delay(),
+                    ..tunnel::Settings::default()
+                },
+            };
+            let now = clock.now();
+            let secrets = (keys.packets.clone(), keys.inbox.identity());
+            let codec = Arc::new(Sphinx);
+            let client = Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
+            let person = Person { client, clock, failures: VecDeque::new() };
+            let shop = Rc::new(Shop {
+                hub: Hub::new(person),
+                changed: Notify::new(),
+                tally: RefCell::default(),
+            });
+            let driver = Driver {
+                shop: shop.clone(),
+                slots,
+                network,
+                seed,
+                config: config.clone(),
+                shared,
+                ready,
+                overrun,
+                dummies,
+                trouble: None,
+                down: None,
+                linked: None,
+            };
+            let proxy = proxy::serve(listener, shop, config.socks, shutdown.clone());
+            tokio::join!(driver.run(events, &shutdown), proxy);
+        });
+        let _ = link_thread.join();
+    })
+    .map_err(system("starting a thread"))
+}
+
+/// A thread with a runtime of its own.
+pub(super) fn thread(
+    name: &str,
+    body: impl FnOnce(tokio::runtime::Runtime) + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(name.into()).spawn(move || body(runtime))
+}
+
+struct Driver {
+    shop: Rc<Shop>,
+    slots: Arc<Slots>,
+    network: Network,
+    seed: Seed,
+    config: Config,
+    shared: Shared,
+    ready: Ready,
+    overrun: Arc<AtomicU64>,
+    dummies: Arc<AtomicU64>,
+    /// What is wrong with the last document.
+    trouble: Option<String>,
+    down: Option<Down>,
+    linked: Option<usize>,
+}
+
+impl Driver {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: &Shutdown) {
+        let hub = self.shop.hub.clone();
+        let clock = hub.engine.borrow().clock;
+        let mut next_report = clock.now();
+        loop {
+            for _ in 0..TURN {
+                match events.try_recv() {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
+            }
+            let now = clock.now();
+            if hub.engine.borrow_mut().client.next_timeout() <= now {
+                hub.engine.borrow_mut().client.handle_timeout(now);
+            }
+            self.pass_on();
+            let produced = self.produce();
+            self.pass_on();
+            if now >= next_report {
+                next_report = now + REPORT;
+                self.report();
+            }
+            if produced || !events.is_empty() {
+                // The streams' tasks run in between.
+                tokio::task::yield_now().await;
+                if shutdown.is_triggered() {
+                    return;
+                }
+                continue;
+            }
+            let next = hub.engine.borrow_mut().client.next_timeout().min(next_report);
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event),
+                    None => return,
+                },
+                () = self.slots.taken.notified() => {}
+                () = hub.kick.notified() => {}
+                () = clock.sleep_until(next) => {}
+                () = shutdown.wait() => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let hub = self.shop.hub.clone();
+        let mut person = hub.engine.borrow_mut();
+        let now = person.clock.now();
+        match event {
+            Event::Up(gateway) => {
+                info!("linked to a gateway");
+                self.down = None;
+                self.linked = self.config.gateways.iter().position(|g| g.identity == gateway);
+                person.client.set_link(now, Some(gateway));
+                self.restart(&person.client, now, true);
+            }
+            Event::Down(_, why) => {
+                if self.linked.take().is_some() {
+                    warn!("the link is down: {why}");
+                }
+                self.down = Some(why);
+                person.client.set_link(now, None);
+            }
+            Event::Frame(_, frame) => {
+                if person.client.handle_frame(now, frame) == Arrival::FromOthers
+                    && let Ok(mut uplink) = self.slots.uplink.lock()
+                {
+                    uplink.credit();
+                }
+            }
+            Event::Document(bytes) => {
+                let unix_s = unix_s();
+                let known = person.client.protection(now) != Err(Unprotected::NoDocument);
+                match self.verify(&bytes, unix_s) {
+                    Ok(document) => {
+                        self.trouble = None;
+                        person.client.set_document(now, unix_s, document.into(), &self.seed);
+                        self.restart(&person.client, now, !known);
+                    }
+                    Err(why) => {
+                        warn!("the gateway sent a topology document that is refused: {why}");
+                        self.trouble = Some(why);
+                    }
+                }
+            }
+        }
+    }
+
+    fn verify(&self, bytes: &[u8], unix_s: u64) -> Result<shoal_topology::Document, String> {
+        let document = SignedDocument::verify(bytes, &self.network, unix_s).map_err(|e| e.to_string())?;
+        if document.parameters.class(&self.config.class).is_none() {
+            let names: Vec<_> =
+                document.parameters.classes.iter().map(|class| class.name.as_str()).collect();
+            return Err(format!("class: the network has the classes {}", names.join(", ")));
+        }
+        let least = self.config.protect.min_mixes_per_layer;
+        for layer in 1..=document.parameters.layers {
+            let found = document.in_layer(layer).count();
+            if found < least {
+                return Err(format!(
+                    "layer {layer} has {found} mixes, fewer than protect.min_mixes_per_layer = {least}"
+                ));
+            }
+        }
+        Ok(document)
+    }
+
+    /// Begins with the paths of the current document, and with a new schedule if the link is new.
+    fn restart(&self, client: &Client, now: Time, anew: bool) {
+        let (hops, epoch) = client.first_hops(now);
+        if let Ok(mut uplink) = self.slots.uplink.lock() {
+            uplink.set_class(client.class().clone());
+            uplink.clear(hops, epoch);
+            if anew {
+                uplink.restart(now);
+            }
+        }
+        self.slots.started.notify_one();
+    }
+
+    fn pass_on(&self) {
+        let hub = &self.shop.hub;
+        loop {
+            let output = hub.engine.borrow_mut().client.poll_output();
+            match output {
+                None => return,
+                Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
+                Some(Output::Failed(id, why)) => {
+                    {
+                        let mut person = hub.engine.borrow_mut();
+                        person.failures.push_back((id, why));
+                        if person.failures.len() > 512 {
+                            person.failures.pop_front();
+                        }
+                    }
+                    hub.wake_all(id);
+                    self.shop.changed.notify_waiters();
+                }
+                Some(Output::Tunnel(id, event)) => {
+                    if let tunnel::TunnelEvent::Available = event {
+                        self.shop.changed.notify_waiters();
+                    }
+                    let association =
+                        |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
+                    hub.dispatch(id, &event, association);
+                }
+            }
+        }
+    }
+
+    /// Prepares one frame, if one is missing.
+    fn produce(&self) -> bool {
+        let mut person = self.shop.hub.engine.borrow_mut();
+        let now = person.clock.now();
+        let Ok((mut wants, sent)) =
+            self.slots.uplink.lock().map(|mut uplink| (uplink.wants(), uplink.sent_loops()))
+        else {
+            return false;
+        };
+        person.client.loops_sent(sent);
+        let Some((ready, frame)) = person.client.produce(now, &mut wants) else { return false };
+        if let Ok(mut uplink) = self.slots.uplink.lock() {
+            uplink.put(ready, frame);
+        }
+        true
+    }
+
+    fn report(&self) {
+        let person = self.shop.hub.engine.borrow_mut();
+        let now = person.clock.now();
+        let protection = person.client.protection(now);
+        let not_ready = match (&self.trouble, &protection) {
+            (Some(trouble), _) => Some(trouble.clone()),
+            (None, Err(Unprotected::NoGateway)) => {
+                Some(self.down.map_or("connecting to a gateway".into(), |down| down.to_string()))
+            }
+            (None, Err(why)) => Some(why.to_string()),
+            (None, Ok(())) => None,
+        };
+        let counts = person.client.counts();
+        let loops = person.client.loops();
+        let (groups, surbs) = person.client.sizes();
+        let stages = person.client.stages();
+        let waiting = |stage| stages.iter().filter(|(at, _)| *at == stage).count();
+        let filled = self.slots.uplink.lock().map(|uplink| uplink.filled()).unwrap_or_default();
+        let tally = *self.shop.tally.borrow();
+        let overrun = self.overrun.load(Ordering::Relaxed);
+        let dummies = self.dummies.load(Ordering::Relaxed);
+        let silent: Vec<String> = person
+            .client
+            .silent_mixes()
+            .into_iter()
+            .map(|(layer, place)| format!("mix {place} of layer {layer} returns none of our loops"))
+            .collect();
+        let mut warnings = silent;
+        if self.config.protect.allow_shared_gateway {
+            warnings.push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
+        }
+        let (known, back) = loops.recent;
+        if known >= 20 && back * 2 < known {
+            warnings.push(format!("{} of the last {known} loops were lost", known - back));
+        }
+        let LoopCounts { sent, returned, lost, median_ms, .. } = loops;
+        let status = json!({
+            "role": "client",
+            "ready": not_ready.is_none(),
+            "why_not": not_ready,
+            "warnings": warnings,
+            "class": self.config.class,
+            "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
+            "epoch": person.client.epoch(now),
+            "tunnels": {
+                "looking_for_service": waiting(Stage::Looking),
+                "connecting": waiting(Stage::Connecting),
+                "connected": waiting(Stage::Connected),
+            },
+            "requests": {
+                "waiting": tally.open, "answered": tally.answered, "refused": tally.refused,
+                "malformed": tally.malformed, "turned_away": tally.turned_away,
+            },
+            "loops": {
+                "sent": sent, "returned": returned, "lost": lost,
+                "recent": known, "recent_returned": back, "median_ms": median_ms,
+            },
+            "slots": {
+                "data": filled.data, "surbs": filled.refill, "loops": filled.loops,
+                "cover": filled.drops, "filler": filled.filler,
+            },
+            "arrivals": {
+                "packets": counts.packets, "dummies": dummies, "unknown": counts.unknown, "overrun": overrun,
+            },
+            "surbs_out": surbs,
+        });
+        let n = |value: u64| value as f64;
+        let gauges = vec![
+            ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(not_ready.is_none()))),
+            ("shoal_client_tunnels", "Isolation groups", groups as f64),
+            ("shoal_client_surbs_out", "SURBs that services may still use", surbs as f64),
+            ("shoal_client_loops_sent", "Loops sent", n(sent)),
+            ("shoal_client_loops_returned", "Loops that came back", n(returned)),
+            ("shoal_client_loops_lost", "Loops given up", n(lost)),
+            ("shoal_client_slots_filler", "Slots for which nothing was ready", n(filled.filler)),
+            ("shoal_client_slots", "Slots that passed", n(filled.total())),
+            ("shoal_client_requests_answered", "SOCKS requests that were answered", n(tally.answered)),
+            ("shoal_client_requests_refused", "SOCKS requests that failed", n(tally.refused)),
+            ("shoal_client_requests_malformed", "SOCKS handshakes that made no sense", n(tally.malformed)),
+            ("shoal_client_connections_turned_away", "SOCKS connections beyond the limit", n(tally.turned_away)),
+            ("shoal_client_packets_unknown", "Packets that nobody asked for", n(counts.unknown)),
+            ("shoal_client_packets_overrun", "Packets dropped because the engine was behind", n(overrun)),
+            ("shoal_client_packets_without_path", "Packets for which no path keeps the rules", n(counts.no_path)),
+        ];
+        let readiness = match &not_ready {
+            None => Readiness::Ready,
+            Some(why) => Readiness::NotReady(why.clone()),
+        };
+        let _ = self.ready.send(readiness);
+        if let Ok(mut report) = self.shared.lock() {
+            *report = Report { status, gauges };
+        }
+    }
+}

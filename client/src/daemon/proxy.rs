@@ -1,0 +1,181 @@
+//! The SOCKS5 listener.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_daemon::shutdown::Shutdown;
+use shoal_topology::address::{ServiceAddress, is_shoal_host};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::config::Socks;
+use super::hub::drain;
+use super::person::Shop;
+use super::udp;
+use crate::engine::{Isolation, Target};
+use crate::request::{Request, Response};
+use crate::socks::{self, Command, Handshake, Host, Limits, Refusal, ReplyCode, Step};
+
+/// A handshake takes no longer.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+/// What one read of a handshake takes.
+const READ: usize = 4 << 10;
+
+pub(super) async fn serve(
+    listener: std::net::TcpListener,
+    shop: Rc<Shop>,
+    config: Socks,
+    shutdown: Shutdown,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    let request_timeout = Duration::from_secs(config.request_timeout_s);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.wait() => return,
+        };
+        let Ok((tcp, _)) = accepted else {
+            // Out of file descriptors, most likely: it passes, and a busy loop would not help.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            shop.tally.borrow_mut().turned_away += 1;
+            continue;
+        };
+        let shop = shop.clone();
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            connection(tcp, &shop, request_timeout).await;
+        });
+    }
+}
+
+async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration) {
+    let Ok(Some((request, leftover))) = timeout(HANDSHAKE, handshake(&mut tcp, shop)).await else {
+        return;
+    };
+    shop.tally.borrow_mut().open += 1;
+    let ended = timeout(request_timeout, answer(&mut tcp, shop, &request)).await;
+    shop.tally.borrow_mut().open -= 1;
+    match ended.unwrap_or(Err(ReplyCode::TtlExpired)) {
+        Err(code) => {
+            shop.tally.borrow_mut().refused += 1;
+            let _ = tcp.write_all(&socks::reply(code, None)).await;
+            drain(tcp).await;
+        }
+        Ok(done) => {
+            shop.tally.borrow_mut().answered += 1;
+            match done {
+                Done::Connected(stream, early) => {
+                    if tcp.write_all(&socks::reply(ReplyCode::Succeeded, None)).await.is_ok() {
+                        stream.relay(tcp, early, leftover).await;
+                    }
+                }
+                Done::Udp(stream, early, socket) => udp::client(tcp, &stream, early, socket).await,
+                Done::Said(reply) => {
+                    let _ = tcp.write_all(&reply).await;
+                    drain(tcp).await;
+                }
+            }
+        }
+    }
+}
+
+async fn handshake(tcp: &mut TcpStream, shop: &Shop) -> Option<(socks::Request, Vec<u8>)> {
+    let mut handshake = Handshake::new(Limits::default());
+    let mut buf = [0; READ];
+    let mut input = 0;
+    loop {
+        match handshake.handle(buf.get(..input)?) {
+            Step::NeedMore => {
+                input = tcp.read(&mut buf).await.ok().filter(|n| *n > 0)?;
+            }
+            Step::Send(bytes) => {
+                tcp.write_all(&bytes).await.ok()?;
+                input = 0;
+            }
+            Step::Done { request, leftover } => return Some((request, leftover)),
+            Step::Refuse { reply, reason } => {
+                if reason != Refusal::Over {
+                    shop.tally.borrow_mut().malformed += 1;
+                }
+                tcp.write_all(&reply).await.ok()?;
+                let _ = tcp.shutdown().await;
+                let read = async { while matches!(tcp.read(&mut buf).await, Ok(n) if n > 0) {} };
+                let _ = timeout(Duration::from_secs(1), read).await;
+                return None;
+            }
+        }
+    }
+}
+
+enum Done {
+    Connected(super::hub::Stream<super::person::Person>, Vec<u8>),
+    Udp(super::hub::Stream<super::person::Person>, Vec<u8>, tokio::net::UdpSocket),
+    Said(Vec<u8>),
+}
+
+async fn answer(tcp: &mut TcpStream, shop: &Shop, request: &socks::Request) -> Result<Done, ReplyCode> {
+    let credentials =
+        request.isolation.as_ref().map(|i| (i.user.as_slice(), i.password.as_slice()));
+    let isolation = Isolation::new(credentials);
+    let (target, asked) = translate(request)?;
+    match request.command {
+        Command::UdpAssociate => {
+            // The datagrams come from where the request came from, so to the same address of this machine.
+            let local = tcp.local_addr().map_err(|_| ReplyCode::GeneralFailure)?.ip();
+            let socket = tokio::net::UdpSocket::bind(SocketAddr::new(local, 0)).await;
+            let socket = socket.map_err(|_| ReplyCode::GeneralFailure)?;
+            let bound = socket.local_addr().map_err(|_| ReplyCode::GeneralFailure)?;
+            let (stream, response, rest) = shop.ask(isolation, target, &asked).await?;
+            if response != Response::UdpReady {
+                return Err(ReplyCode::GeneralFailure);
+            }
+            let reply = socks::reply(ReplyCode::Succeeded, Some(bound));
+            tcp.write_all(&reply).await.map_err(|_| ReplyCode::GeneralFailure)?;
+            Ok(Done::Udp(stream, rest, socket))
+        }
+        _ => {
+            let (stream, response, rest) = shop.ask(isolation, target, &asked).await?;
+            match response {
+                Response::Connected => Ok(Done::Connected(stream, rest)),
+                Response::Resolved { addresses, .. } => {
+                    let first = addresses.first().ok_or(ReplyCode::HostUnreachable)?;
+                    Ok(Done::Said(socks::reply_ip(*first)))
+                }
+                Response::ResolvedPtr { name, .. } => Ok(Done::Said(socks::reply_name(&name))),
+                _ => Err(ReplyCode::GeneralFailure),
+            }
+        }
+    }
+}
+
+/// Whom to ask, and what.
+fn translate(request: &socks::Request) -> Result<(Target, Request), ReplyCode> {
+    let (host, port) = (&request.host, request.port);
+    if let Host::Name(name) = host
+        && is_shoal_host(name.as_str())
+        && request.command != Command::UdpAssociate
+    {
+        // The name never leaves this machine: only its keys do, inside the mixnet.
+        let address: ServiceAddress = name.as_str().parse().map_err(|_| ReplyCode::HostUnreachable)?;
+        return match request.command {
+            Command::Connect => Ok((Target::Service(address), Request::Target { port })),
+            _ => Err(ReplyCode::HostUnreachable),
+        };
+    }
+    let asked = match (request.command, host) {
+        (Command::Connect, _) => Request::Connect { host: host.clone(), port },
+        (Command::UdpAssociate, _) => Request::Udp,
+        (Command::Resolve, Host::Name(name)) => Request::Resolve { name: name.clone() },
+        (Command::ResolvePtr, Host::Ip(ip)) => Request::ResolvePtr { ip: *ip },
+        (Command::Resolve | Command::ResolvePtr, _) => return Err(ReplyCode::AddressTypeNotSupported),
+    };
+    Ok((Target::Exit, asked))
+}

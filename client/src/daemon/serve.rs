@@ -1,0 +1,430 @@
+//! A service: an exit to the internet, or one internal target. It keeps a link to each of its gateways.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use shoal_daemon::admin::Readiness;
+use shoal_daemon::network;
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sphinx::{Frame, Sphinx};
+use shoal_topology::control::Mode;
+use shoal_topology::{Identity, Network, SignedDocument};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::clock::{Clock, unix_s};
+use super::config::Kind;
+use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
+use super::files::{Keys, run_seed};
+use super::hub::{Ends, Hub, Key, Stream};
+use super::link::{Down, Event, Link, Out};
+use super::person::thread;
+use super::{Config, Error, Ready, Report, Shared, udp};
+use crate::policy::ExitPolicy;
+use crate::request::{Request, Response, UdpPacket};
+use crate::service::Service;
+use crate::socks::{HostName, ReplyCode};
+use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
+
+/// Frames that wait for the engine, and for each link; more are dropped and counted.
+const QUEUE: usize = 4_096;
+const REPORT: Duration = Duration::from_millis(500);
+const TURN: usize = 64;
+/// A request must be on its stream within this time.
+const REQUEST: Duration = Duration::from_secs(20);
+
+struct Server {
+    service: Service,
+    clock: Clock,
+}
+
+impl Ends for Server {
+    type Tunnel = Pseudonym;
+
+    fn read(&mut self, (of, stream): Key<Self>, buf: &mut [u8]) -> Read {
+        self.service.tunnels().read(of, stream, buf)
+    }
+
+    fn write(&mut self, (of, stream): Key<Self>, data: &[u8]) -> Write {
+        self.service.tunnels().write(of, stream, data)
+    }
+
+    fn finish(&mut self, (of, stream): Key<Self>) {
+        self.service.tunnels().finish(of, stream);
+    }
+
+    fn reset(&mut self, (of, stream): Key<Self>, code: u64) {
+        self.service.tunnels().reset(of, stream, code);
+    }
+
+    fn stop(&mut self, (of, stream): Key<Self>, code: u64) {
+        self.service.tunnels().stop(of, stream, code);
+    }
+
+    fn datagram(&mut self, of: Pseudonym, data: Vec<u8>) -> bool {
+        let tunnels = self.service.tunnels();
+        data.len() <= tunnels.max_datagram_len(of) && tunnels.send_datagram(of, data)
+    }
+
+    fn closed(&mut self, _: Key<Self>) {}
+}
+
+/// What streams are joined to.
+enum Offer {
+    Exit(Arc<Dialer>),
+    Target(SocketAddr),
+}
+
+pub(super) fn start(
+    config: Config,
+    shutdown: Shutdown,
+    shared: Shared,
+    ready: Ready,
+) -> Result<std::thread::JoinHandle<()>, Error> {
+    let network = network::load(&config.network)?;
+    let keys = Keys::open(&config)?;
+    let offer = offer(&config)?;
+    let system = |what| move |source| Error::System { what, source };
+    let seed = run_seed().map_err(system("drawing a seed"))?;
+    let clock = Clock::start();
+    let settings =
+        tunnel::Settings { max_connections: config.serve.max_tunnels, ..tunnel::Settings::default() };
+    let secrets = (&*keys.identity, keys.packets.clone());
+    let codec = Arc::new(Sphinx);
+    let now = clock.now();
+    let service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
+    let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
+    let descriptor = keys.descriptor(gateways).encode();
+    let token = match &config.token {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path)
+            .map_err(|error| Error::Value { key: "token", why: format!("{}: {error}", path.display()) })?
+            .trim_ascii()
+            .to_vec(),
+    };
+
+    thread("shoal-service", move |runtime| {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async move {
+            let (events_in, events) = mpsc::channel(QUEUE);
+            let overrun = Arc::new(AtomicU64::new(0));
+            let mut links = HashMap::new();
+            for gateway in config.gateways.clone() {
+                let (to_link, frames) = mpsc::channel(QUEUE);
+                links.insert(gateway.identity, To { frames: to_link, up: false, down: None });
+                let link = Link {
+                    clock,
+                    inbox: keys.inbox.clone(),
+                    token: token.clone(),
+                    mode: Mode::Service,
+                    descriptor: Some(descriptor.clone()),
+                    events: events_in.clone(),
+                    overrun: overrun.clone(),
+                    dummies: Arc::default(),
+                };
+                let shutdown = shutdown.clone();
+                tokio::task::spawn_local(async move {
+                    link.keep(&[gateway], Out::AtOnce(frames), &shutdown).await;
+                });
+            }
+            drop(events_in);
+            let driver = Driver {
+                hub: Hub::new(Server { service, clock }),
+                offer: Rc::new(offer),
+                links,
+                network,
+                kind: config.serve.kind,
+                trouble: None,
+                document: None,
+                shared,
+                ready,
+                overrun,
+                full: 0,
+            };
+            driver.run(events, &shutdown).await;
+        });
+    })
+    .map_err(system("starting a thread"))
+}
+
+fn offer(config: &Config) -> Result<Offer, Error> {
+    let serve = &config.serve;
+    if serve.kind == Kind::Target {
+        return Ok(Offer::Target(serve.target));
+    }
+    let wrong = |key, why: String| Error::Value { key, why };
+    let policy = ExitPolicy::parse(&serve.policy).map_err(|e| wrong("serve.policy", e.to_string()))?;
+    let mut hosts = HashMap::new();
+    for (name, addresses) in &serve.hosts {
+        let name = HostName::parse(name)
+            .map_err(|_| wrong("serve.hosts", format!("{name:?} is not the name of a host")))?;
+        hosts.insert(name, addresses.clone());
+    }
+    let resolver = match serve.resolver.parse() {
+        Ok(server) => Resolver::Server(server),
+        Err(_) => Resolver::System,
+    };
+    let (timeouts, limits) = (Timeouts::default(), Limits::default());
+    Ok(Offer::Exit(Arc::new(Dialer::new(DialConfig { resolver, hosts, policy, timeouts, limits })?)))
+}
+
+/// A link, as the engine sees it.
+struct To {
+    frames: mpsc::Sender<Frame>,
+    up: bool,
+    down: Option<Down>,
+}
+
+struct Driver {
+    hub: Rc<Hub<Server>>,
+    offer: Rc<Offer>,
+    links: HashMap<Identity, To>,
+    network: Network,
+    kind: Kind,
+    trouble: Option<String>,
+    document: Option<Arc<shoal_topology::Document>>,
+    shared: Shared,
+    ready: Ready,
+    overrun: Arc<AtomicU64>,
+    full: u64,
+}
+
+impl Driver {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: &Shutdown) {
+        let hub = self.hub.clone();
+        let clock = hub.engine.borrow().clock;
+        let mut next_report = clock.now();
+        loop {
+            for _ in 0..TURN {
+                match events.try_recv() {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
+            }
+            let now = clock.now();
+            {
+                let mut server = hub.engine.borrow_mut();
+                if server.service.next_timeout() <= now {
+                    server.service.handle_timeout(now);
+                }
+                server.service.work(now);
+            }
+            self.pass_on();
+            if now >= next_report {
+                next_report = now + REPORT;
+                self.report();
+            }
+            if !events.is_empty() {
+                tokio::task::yield_now().await;
+                if shutdown.is_triggered() {
+                    return;
+                }
+                continue;
+            }
+            let next = hub.engine.borrow_mut().service.next_timeout().min(next_report);
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event),
+                    None => return,
+                },
+                () = hub.kick.notified() => {}
+                () = clock.sleep_until(next) => {}
+                () = shutdown.wait() => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let hub = self.hub.clone();
+        let mut server = hub.engine.borrow_mut();
+        let now = server.clock.now();
+        match event {
+            Event::Up(gateway) => {
+                info!("linked to a gateway");
+                if let Some(link) = self.links.get_mut(&gateway) {
+                    (link.up, link.down) = (true, None);
+                }
+            }
+            Event::Down(gateway, why) => {
+                if let Some(link) = self.links.get_mut(&gateway) {
+                    if link.up {
+                        warn!("a link is down: {why}");
+                    }
+                    (link.up, link.down) = (false, Some(why));
+                }
+            }
+            Event::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
+            Event::Document(bytes) => {
+                let unix_s = unix_s();
+                match SignedDocument::verify(&bytes, &self.network, unix_s) {
+                    Ok(document) => {
+                        self.trouble = None;
+                        let document = Arc::new(document);
+                        self.document = Some(document.clone());
+                        server.service.set_document(now, unix_s, document);
+                    }
+                    Err(why) => {
+                        warn!("a gateway sent a topology document that is refused: {why}");
+                        self.trouble = Some(why.to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass_on(&mut self) {
+        loop {
+            let send = self.hub.engine.borrow_mut().service.poll_output();
+            let Some(send) = send else { break };
+            let link = self.links.get(&send.gateway);
+            if link.is_none_or(|link| link.frames.try_send(send.frame).is_err()) {
+                self.full += 1;
+            }
+        }
+        loop {
+            let event = self.hub.engine.borrow_mut().service.poll_event();
+            let Some((pseudonym, event)) = event else { return };
+            if let TunnelEvent::Opened(id) = event {
+                let stream = self.hub.stream((pseudonym, id));
+                let offer = self.offer.clone();
+                tokio::task::spawn_local(async move { answer(&stream, &offer).await });
+                continue;
+            }
+            let association = |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
+            self.hub.dispatch(pseudonym, &event, association);
+        }
+    }
+
+    fn report(&self) {
+        let mut server = self.hub.engine.borrow_mut();
+        let counts = server.service.counts();
+        let (tunnels, surbs) = server.service.sizes();
+        let ignored = server.service.tunnels().ignored();
+        let up = self.links.values().filter(|link| link.up).count();
+        let stale = match &self.document {
+            None => Some("no topology document yet".to_string()),
+            Some(document) => document.check_time(unix_s()).err().map(|error| error.to_string()),
+        };
+        let not_ready = if up == 0 {
+            let down = self.links.values().find_map(|link| link.down);
+            Some(down.map_or("connecting to a gateway".into(), |down| down.to_string()))
+        } else {
+            self.trouble.clone().or(stale)
+        };
+        let mut warnings = Vec::new();
+        if up < self.links.len() {
+            warnings.push(format!("linked to {up} of {} gateways", self.links.len()));
+        }
+        let overrun = self.overrun.load(Ordering::Relaxed);
+        let busy = match &*self.offer {
+            Offer::Exit(dialer) => dialer.refused_busy(),
+            Offer::Target(_) => 0,
+        };
+        let status = json!({
+            "role": if self.kind == Kind::Exit { "exit" } else { "service" },
+            "ready": not_ready.is_none(),
+            "why_not": not_ready,
+            "warnings": warnings,
+            "links": { "up": up, "of": self.links.len() },
+            "tunnels": tunnels,
+            "surbs": surbs,
+            "packets": {
+                "received": counts.received, "sent": counts.sent, "unknown": counts.unknown,
+                "overrun": overrun, "link_full": self.full,
+            },
+            "surbs_dropped": { "full": counts.surbs_full, "bad": counts.surbs_bad },
+            "waited_for_surbs": counts.starved,
+            "refused": { "tunnels": counts.no_room, "dials": busy, "datagrams": ignored },
+        });
+        let n = |value: u64| value as f64;
+        let gauges = vec![
+            ("shoal_service_ready", "1 if clients can be answered", f64::from(u8::from(not_ready.is_none()))),
+            ("shoal_service_links", "Links that are up", up as f64),
+            ("shoal_service_tunnels", "Tunnels", tunnels as f64),
+            ("shoal_service_surbs", "SURBs in stock", surbs as f64),
+            ("shoal_service_packets_received", "Packets that brought something", n(counts.received)),
+            ("shoal_service_packets_sent", "Replies", n(counts.sent)),
+            ("shoal_service_packets_unknown", "Packets that could not be read", n(counts.unknown)),
+            ("shoal_service_packets_overrun", "Packets dropped because the engine was behind", n(overrun)),
+            ("shoal_service_link_full", "Replies dropped because a link's queue was full", n(self.full)),
+            ("shoal_service_surbs_full", "SURBs dropped because the stock was full", n(counts.surbs_full)),
+            ("shoal_service_surbs_bad", "SURBs that led nowhere", n(counts.surbs_bad)),
+            ("shoal_service_starved", "Times that a reply waited for a SURB", n(counts.starved)),
+            ("shoal_service_dials_refused", "Connections refused because too many were under way", n(busy)),
+        ];
+        let readiness = match &not_ready {
+            None => Readiness::Ready,
+            Some(why) => Readiness::NotReady(why.clone()),
+        };
+        let _ = self.ready.send(readiness);
+        if let Ok(mut report) = self.shared.lock() {
+            *report = Report { status, gauges };
+        }
+    }
+}
+
+async fn answer(stream: &Stream<Server>, offer: &Offer) {
+    let mut rest = Vec::new();
+    let request = timeout(REQUEST, stream.message(&mut rest, Request::decode)).await;
+    let Ok(Ok(request)) = request else { return };
+    let fail = async |code| {
+        let _ = stream.write(&Response::Failed(code).encode()).await;
+        stream.finish();
+        // The answer must be on its way before the stream is dropped; the client reads it to the end.
+        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
+    };
+    let dialer = match (offer, &request) {
+        (Offer::Target(target), Request::Target { .. }) => {
+            return match timeout(Timeouts::default().connect, TcpStream::connect(target)).await {
+                Ok(Ok(tcp)) => join(stream, tcp, rest).await,
+                Ok(Err(_)) => fail(ReplyCode::ConnectionRefused).await,
+                Err(_) => fail(ReplyCode::TtlExpired).await,
+            };
+        }
+        (Offer::Exit(dialer), _) => dialer,
+        (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
+    };
+    match request {
+        Request::Connect { host, port } => match dialer.connect(&host, port).await {
+            Ok(tcp) => join(stream, tcp, rest).await,
+            Err(code) => fail(code).await,
+        },
+        Request::Resolve { name } => match dialer.resolve(&name).await {
+            Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
+            Err(code) => fail(code).await,
+        },
+        Request::ResolvePtr { ip } => match dialer.resolve_ptr(ip).await {
+            Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
+            Err(code) => fail(code).await,
+        },
+        Request::Udp => match dialer.udp().await {
+            Ok(association) => {
+                if stream.write(&Response::UdpReady.encode()).await.is_ok() {
+                    udp::service(stream, rest, association).await;
+                }
+            }
+            Err(code) => fail(code).await,
+        },
+        Request::Target { .. } => fail(ReplyCode::NotAllowed).await,
+    }
+}
+
+async fn join(stream: &Stream<Server>, tcp: TcpStream, rest: Vec<u8>) {
+    if stream.write(&Response::Connected.encode()).await.is_ok() {
+        stream.relay(tcp, rest, Vec::new()).await;
+    }
+}
+
+async fn say(stream: &Stream<Server>, response: &Response) {
+    if stream.write(&response.encode()).await.is_ok() {
+        stream.finish();
+        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
+    }
+}

@@ -1,0 +1,779 @@
+//! A person's client, without IO: isolation groups with their tunnels, cover, loops and SURBs.
+//!
+//! Drive it so: hand it what arrives ([`Client::handle_frame`], [`Client::set_link`], …), call
+//! [`Client::handle_timeout`] when [`Client::next_timeout`] is reached, and after each of these take all outputs
+//! ([`Client::poll_output`]). Frames leave through an [`Uplink`], which the caller owns, since it must be asked at
+//! slots: whenever [`Uplink::wants`] something, ask [`Client::produce`] for it.
+
+mod group;
+mod loops;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom;
+use shoal_sphinx::{Codec, Downward, Frame, PacketId, Peeled, SecretKey};
+use shoal_topology::address::ServiceAddress;
+use shoal_topology::control::kind;
+use shoal_topology::{Class, ClientDescriptor, Document, Identity, Seed, Signed, Stream, Time};
+
+use crate::message::{FromService, ToService};
+use crate::route::{End, Route, Router, packet_id};
+use crate::surbs::Outstanding;
+use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
+use crate::uplink::{Ready, Wants};
+pub use group::{Failure, GroupId, Isolation, Stage, Target};
+use group::{Group, Place};
+pub use loops::LoopCounts;
+use loops::Loops;
+
+#[cfg(doc)]
+use crate::uplink::Uplink;
+
+/// Most SURBs that are out at a time, 200 bytes each.
+const MAX_OUTSTANDING: usize = 8_192;
+/// Most isolation groups at a time.
+const MAX_GROUPS: usize = 256;
+/// A descriptor is asked for this often, and this long.
+const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
+const QUERY_LIMIT: Duration = Duration::from_secs(12);
+/// A service that does not answer in this time is tried at its other gateway, or another in its place.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A service in use that is silent for so long is tried at its other gateway.
+const SILENCE: Duration = Duration::from_secs(4);
+/// A group without streams for so long is given up, and its pseudonym with it.
+const GROUP_IDLE: Duration = Duration::from_secs(600);
+/// How long a failed place is avoided.
+const AVOID: Duration = Duration::from_secs(30);
+/// How often groups are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the user's configuration tells the engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When no other path is left, let one gateway serve both ends. It then sees how many packets arrive for the
+    /// user and how many for the service.
+    pub allow_shared_gateway: bool,
+    /// For the tunnels.
+    pub tunnel: tunnel::Settings,
+}
+
+/// What the engine tells its caller.
+#[derive(Debug)]
+pub enum Output {
+    /// The tunnel of a group stands: streams can be opened.
+    Connected(GroupId),
+    /// The group ended; so did its streams.
+    Failed(GroupId, Failure),
+    /// Something happened in the tunnel of a group.
+    Tunnel(GroupId, TunnelEvent),
+}
+
+/// Whether an arrival counts against the loops that the uplink owes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// Nothing for the client: a dummy, or garbage.
+    Nothing,
+    /// A loop of its own.
+    Loop,
+    /// A packet from others.
+    FromOthers,
+}
+
+/// Why user traffic does not leave.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unprotected {
+    /// No link.
+    #[error("not connected to a gateway")]
+    NoGateway,
+    /// No document yet.
+    #[error("no topology document yet")]
+    NoDocument,
+    /// The document says no.
+    #[error("{0}")]
+    Document(shoal_topology::Error),
+}
+
+/// What happened so far, for `status` and metrics. Totals only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Packets from others.
+    pub packets: u64,
+    /// Dummies.
+    pub dummies: u64,
+    /// Packets that could not be opened, or that nobody asked for.
+    pub unknown: u64,
+    /// SURBs made.
+    pub surbs: u64,
+    /// Packets that found no path.
+    pub no_path: u64,
+}
+
+/// What a SURB was made for.
+enum Purpose {
+    Tunnel(GroupId),
+    Query(ServiceAddress),
+}
+
+/// A question for a descriptor.
+struct Query {
+    since: Time,
+    asked: Option<Time>,
+}
+
+/// A person's client.
+pub struct Client {
+    codec: Arc<dyn Codec>,
+    base: Instant,
+    seed: Seed,
+    class: Class,
+    settings: Settings,
+    secret: SecretKey,
+    inbox: Identity,
+    router: Option<Router>,
+    link: Option<Identity>,
+    groups: BTreeMap<GroupId, Group>,
+    next_group: u64,
+    last_turn: GroupId,
+    queries: HashMap<ServiceAddress, Query>,
+    descriptors: HashMap<ServiceAddress, ClientDescriptor>,
+    avoid: HashMap<Place, Time>,
+    outstanding: Outstanding<Purpose>,
+    loops: Loops,
+    packets_rng: Stream,
+    ids_rng: Stream,
+    choices_rng: Stream,
+    next_tick: Time,
+    counts: Counts,
+    outputs: VecDeque<Output>,
+}
+
+impl Client {
+    /// A client of a class, with the key of its period and its inbox. `base` stands for [`Time::ZERO`].
+    pub fn new(
+        codec: Arc<dyn Codec>,
+        (base, now): (Instant, Time),
+        seed: &Seed,
+        class: Class,
+        (secret, inbox): (SecretKey, Identity),
+        settings: Settings,
+    ) -> Self {
+        Self {
+            codec,
+            base,
+            seed: seed.part("groups"),
+            class,
+            settings,
+            secret,
+            inbox,
+            router: None,
+            link: None,
+            groups: BTreeMap::new(),
+            next_group: 0,
+            last_turn: GroupId(0),
+            queries: HashMap::new(),
+            descriptors: HashMap::new(),
+            avoid: HashMap::new(),
+            outstanding: Outstanding::new(MAX_OUTSTANDING),
+            loops: Loops::default(),
+            packets_rng: seed.stream("packets"),
+            ids_rng: seed.stream("identifiers"),
+            choices_rng: seed.stream("choices"),
+            next_tick: now,
+            counts: Counts::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// A verified document; `unix_s` is the second of Unix time at `now`. Clear the uplink afterwards.
+    pub fn set_document(&mut self, now: Time, unix_s: u64, document: Arc<Document>, seed: &Seed) {
+        if let Some(class) = document.parameters.class(&self.class.name) {
+            self.class = class.clone();
+        }
+        let streams = match self.router.take() {
+            Some(router) => router.into_streams(),
+            None => (seed.stream("paths"), seed.stream("delays")),
+        };
+        self.router = Some(Router::new(document, Some(&self.class), (now, unix_s), streams));
+        self.loops.forget_paths();
+    }
+
+    /// The gateway that the client is linked to, or none. Clear the uplink afterwards.
+    pub fn set_link(&mut self, now: Time, gateway: Option<Identity>) {
+        if gateway.is_some() && gateway != self.link {
+            // SURBs that lead to the inbox at the old gateway lead nowhere now.
+            self.outstanding.retain(|_| false);
+            for group in self.groups.values_mut() {
+                group.stock.clear();
+            }
+        }
+        self.link = gateway;
+        self.next_tick = now;
+    }
+
+    /// The class, as the document in use defines it.
+    pub fn class(&self) -> &Class {
+        &self.class
+    }
+
+    /// The epoch whose keys are used now; `None` without a document.
+    pub fn epoch(&self, now: Time) -> Option<u64> {
+        self.router.as_ref().map(|router| router.epoch(now).0)
+    }
+
+    /// Places of the first layer's mixes, and the low byte of the epoch, for [`Uplink::clear`].
+    pub fn first_hops(&self, now: Time) -> (Vec<u16>, u8) {
+        self.router.as_ref().map_or((Vec::new(), 0), |router| {
+            (router.first_hops(), router.epoch(now).low_byte())
+        })
+    }
+
+    /// Whether user traffic may leave now.
+    ///
+    /// # Errors
+    /// Why not, in words for the user.
+    pub fn protection(&self, now: Time) -> Result<(), Unprotected> {
+        let router = self.router.as_ref().ok_or(Unprotected::NoDocument)?;
+        router.document().check_time(router.unix_s(now)).map_err(Unprotected::Document)?;
+        let linked = self.link.as_ref().and_then(|gateway| router.gateway(gateway));
+        linked.map(|_| ()).ok_or(Unprotected::NoGateway)
+    }
+
+    /// The group of an isolation and a target: made when there is none. [`Output::Connected`] or
+    /// [`Output::Failed`] follows, unless it is connected already.
+    pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
+        let same = |group: &Group| group.isolation == isolation && group.target == target;
+        if let Some((id, _)) = self.groups.iter().find(|(_, group)| same(group)) {
+            return Some(*id);
+        }
+        if self.groups.len() >= MAX_GROUPS {
+            return None;
+        }
+        self.next_group += 1;
+        let id = GroupId(self.next_group);
+        let name = self.next_group.to_string();
+        self.groups.insert(id, Group::new(now, &self.seed.part(&name), isolation, target));
+        self.next_tick = now;
+        Some(id)
+    }
+
+    /// Where a group stands; `None` if it ended.
+    pub fn stage(&self, id: GroupId) -> Option<Stage> {
+        self.groups.get(&id).map(Group::stage)
+    }
+
+    /// The pseudonym of a group, for tests that two groups never share one.
+    pub fn pseudonym(&self, id: GroupId) -> Option<tunnel::Pseudonym> {
+        self.groups.get(&id).map(|group| group.pseudonym)
+    }
+
+    /// Opens a stream. `None` if the tunnel does not stand or has as many as it may.
+    pub fn open(&mut self, now: Time, id: GroupId) -> Option<StreamId> {
+        let group = self.groups.get_mut(&id)?;
+        let stream = group.tunnel.as_mut()?.open(now)?;
+        group.streams += 1;
+        group.stock.in_use(now);
+        Some(stream)
+    }
+
+    /// The caller is done with a stream that it opened.
+    pub fn closed(&mut self, now: Time, id: GroupId) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.streams = group.streams.saturating_sub(1);
+            group.last_used = now;
+        }
+    }
+
+    /// The tunnel of a group, to write and read streams.
+    pub fn tunnel(&mut self, id: GroupId) -> Option<&mut Tunnel> {
+        self.groups.get_mut(&id)?.tunnel.as_mut()
+    }
+
+    /// The user gave something to a stream, or takes something from it.
+    pub fn touch(&mut self, now: Time, id: GroupId) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.stock.in_use(now);
+            group.last_used = now;
+        }
+    }
+
+    /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
+    pub fn complain(&mut self, now: Time, id: GroupId) {
+        let silent = |group: &Group| now.since(group.stock.heard()) > 2 * SILENCE;
+        if self.groups.get(&id).is_some_and(silent) {
+            self.fail(now, id, Failure::Silent);
+        }
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How the loops of the last while fared.
+    pub fn loops(&self) -> LoopCounts {
+        self.loops.counts()
+    }
+
+    /// Names of mixes of which no loop has come back lately: layer and place in it, from 1.
+    pub fn silent_mixes(&self) -> Vec<(u8, usize)> {
+        let Some(router) = &self.router else { return Vec::new() };
+        let document = router.document();
+        let name = |mix: usize| {
+            let layer = document.node(mix)?.layer;
+            Some((layer, 1 + document.in_layer(layer).position(|index| index == mix)?))
+        };
+        self.loops.silent().into_iter().filter_map(name).collect()
+    }
+
+    /// Number of groups, and of SURBs that are out.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.groups.len(), self.outstanding.len())
+    }
+
+    /// Where each group stands, for `status`.
+    pub fn stages(&self) -> Vec<(Stage, usize)> {
+        self.groups.values().map(|group| (group.stage(), group.streams)).collect()
+    }
+
+    /// The next thing to tell the caller.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Client::handle_timeout`] must be called at the latest.
+    pub fn next_timeout(&mut self) -> Time {
+        let timeouts = self.groups.values_mut().filter_map(|g| g.tunnel.as_mut()?.next_timeout());
+        timeouts.min().unwrap_or(Time::NEVER).min(self.next_tick)
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for (id, group) in &mut self.groups {
+            if let Some(tunnel) = &mut group.tunnel
+                && tunnel.next_timeout().is_some_and(|at| at <= now)
+            {
+                tunnel.handle_timeout(now);
+                take_events(*id, tunnel, &mut self.outputs);
+            }
+        }
+        self.end_closed(now);
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.loops.expire(now);
+            self.avoid.retain(|_, until| *until > now);
+            for id in self.groups.keys().copied().collect::<Vec<_>>() {
+                self.tick(now, id);
+            }
+        }
+    }
+
+    /// Loops that the uplink has sent.
+    pub fn loops_sent(&mut self, sent: Vec<(PacketId, Time)>) {
+        sent.into_iter().for_each(|(id, at)| self.loops.sent(id, at));
+    }
+
+    /// A frame came from the gateway: a packet or a dummy.
+    pub fn handle_frame(&mut self, now: Time, frame: Frame) -> Arrival {
+        match Downward::from_field(frame.field) {
+            Some(Downward::Packet) => {}
+            Some(Downward::Dummy) => {
+                self.counts.dummies += 1;
+                return Arrival::Nothing;
+            }
+            _ => return Arrival::Nothing,
+        }
+        let opened = self.codec.open(&self.secret, frame.packet);
+        let Ok(Peeled::Final { id, payload, .. }) = opened.and_then(|o| self.codec.peel(o)) else {
+            self.counts.unknown += 1;
+            return Arrival::FromOthers;
+        };
+        if self.loops.returned(&id, now) {
+            return Arrival::Loop;
+        }
+        let reply = self.outstanding.take(&id).and_then(|(purpose, keys)| {
+            Some((purpose, self.codec.unseal(&keys, payload).ok()?))
+        });
+        match reply {
+            Some((Purpose::Tunnel(id), message)) => self.handle_reply(now, id, &message),
+            Some((Purpose::Query(address), message)) => self.handle_answer(now, address, &message),
+            None => {
+                self.counts.unknown += 1;
+                return Arrival::FromOthers;
+            }
+        }
+        self.counts.packets += 1;
+        Arrival::FromOthers
+    }
+
+    fn handle_reply(&mut self, now: Time, id: GroupId, message: &[u8]) {
+        let (Some(group), Some(reply)) = (self.groups.get_mut(&id), FromService::decode(message))
+        else {
+            self.counts.unknown += 1;
+            return;
+        };
+        let Some(tunnel) = &mut group.tunnel else { return };
+        let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
+        group.stock.reported(now, reply.stock, round_trip);
+        tunnel.handle_datagram(now, &reply.datagram);
+        take_events(id, tunnel, &mut self.outputs);
+        if !group.connected && tunnel.is_connected() {
+            group.connected = true;
+            self.outputs.push_back(Output::Connected(id));
+        }
+        self.end_closed(now);
+    }
+
+    fn handle_answer(&mut self, now: Time, address: ServiceAddress, message: &[u8]) {
+        let descriptor = match message.split_first_chunk::<2>() {
+            Some(([kind::ANSWER, 1], bytes)) => Signed::<ClientDescriptor>::decode(bytes).ok(),
+            _ => None,
+        };
+        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
+        let descriptor = descriptor.map(|signed| signed.body().clone()).filter(|descriptor| {
+            descriptor.identity.0 == address.identity
+                && (descriptor.not_before..=descriptor.not_after).contains(&unix_s)
+        });
+        self.queries.remove(&address);
+        match descriptor {
+            Some(descriptor) => {
+                if self.descriptors.len() >= 4 * MAX_GROUPS {
+                    self.descriptors.clear();
+                }
+                self.descriptors.insert(address, descriptor);
+                self.next_tick = now;
+            }
+            None => {
+                let waiting = |group: &Group| group.target == Target::Service(address);
+                let ids: Vec<_> =
+                    self.groups.iter().filter(|(_, g)| waiting(g)).map(|(id, _)| *id).collect();
+                ids.into_iter().for_each(|id| self.fail(now, id, Failure::UnknownService));
+            }
+        }
+    }
+
+    /// One frame of those that the uplink wants; `wants` is lowered by it, and to zero for what there is not.
+    pub fn produce(&mut self, now: Time, wants: &mut Wants) -> Option<(Ready, Frame)> {
+        if self.protection(now).is_err() {
+            (wants.data, wants.refill) = (0, 0);
+        }
+        if wants.data > 0 {
+            if let Some(frame) = self.make_data(now) {
+                wants.data -= 1;
+                return Some((Ready::Data, frame));
+            }
+            wants.data = 0;
+        }
+        if wants.loops > 0 {
+            if let Some((id, frame)) = self.make_loop(now) {
+                wants.loops -= 1;
+                return Some((Ready::Loop(id), frame));
+            }
+            wants.loops = 0;
+        }
+        if wants.refill > 0 {
+            if let Some(frame) = self.make_refill(now) {
+                wants.refill -= 1;
+                return Some((Ready::Refill, frame));
+            }
+            wants.refill = 0;
+        }
+        if wants.drops > 0 {
+            if let Some(frame) = self.make_drop(now) {
+                wants.drops -= 1;
+                return Some((Ready::Drop, frame));
+            }
+            wants.drops = 0;
+        }
+        None
+    }
+
+    /// A question that waits, or a datagram of the group whose turn it is.
+    fn make_data(&mut self, now: Time) -> Option<Frame> {
+        let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
+        if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
+            return self.make_query(now, address);
+        }
+        let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
+        let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
+            .chain(self.groups.range(..=self.last_turn))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in turns {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let starving = group.connected && group.stock.is_starving(now);
+            let Some(tunnel) = &mut group.tunnel else { continue };
+            // A long upload must not keep the replies from having SURBs: every other packet brings only them.
+            if starving && !group.refilled {
+                group.refilled = true;
+                if let Some(frame) = self.send(now, id, Vec::new()) {
+                    self.last_turn = id;
+                    return Some(frame);
+                }
+                continue;
+            }
+            let mut datagram = Vec::new();
+            let sends = tunnel.poll_transmit(now, &mut datagram);
+            take_events(id, tunnel, &mut self.outputs);
+            if sends {
+                group.refilled = false;
+                self.last_turn = id;
+                return self.send(now, id, datagram);
+            }
+        }
+        None
+    }
+
+    fn make_refill(&mut self, now: Time) -> Option<Frame> {
+        let short = |group: &Group| group.connected && group.stock.missing(now) >= 5;
+        let id = *self.groups.iter().find(|(_, group)| short(group))?.0;
+        self.send(now, id, Vec::new())
+    }
+
+    fn make_loop(&mut self, now: Time) -> Option<(PacketId, Frame)> {
+        let own = self.own_gateway()?;
+        let id = packet_id(&mut self.ids_rng);
+        let end = self.end();
+        let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
+        let frame = self.seal(&route, id, &[kind::LOOP])?;
+        self.loops.made(id, route.mixes);
+        Some((id, frame))
+    }
+
+    fn make_drop(&mut self, now: Time) -> Option<Frame> {
+        let own = self.own_gateway()?;
+        let router = self.router.as_mut()?;
+        let gateway = router.any_gateway(own)?;
+        let route = router.draw(now, own, gateway, None)?;
+        self.seal(&route, [0; 16], &[kind::DROP])
+    }
+
+    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Frame> {
+        let own = self.own_gateway()?;
+        let end = self.end();
+        let router = self.router.as_mut()?;
+        let gateway = router.gateway(&Identity(address.gateway))?;
+        // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
+        let entry = if router.compatible(own, gateway) { own } else { gateway };
+        let there = router.draw(now, entry, gateway, None)?;
+        let entry = if router.compatible(gateway, own) { gateway } else { own };
+        let back = router.draw(now, entry, own, Some(end))?;
+        let surb_id = packet_id(&mut self.ids_rng);
+        let (surb, keys) = self.codec.surb(&mut self.packets_rng, &back.hops, surb_id).ok()?;
+        let mut message = vec![kind::QUERY];
+        message.extend(address.identity);
+        message.extend_from_slice(surb.as_bytes());
+        let frame = self.seal(&there, [0; 16], &message)?;
+        self.outstanding.put(Purpose::Query(address), keys);
+        if let Some(query) = self.queries.get_mut(&address) {
+            query.asked = Some(now);
+        }
+        Some(frame)
+    }
+
+    /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
+    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Frame> {
+        let own = self.own_gateway()?;
+        let end = self.end();
+        let busy = self.groups.values().filter(|g| now.since(g.stock.heard()) < SILENCE).count();
+        let budget = (self.class.budget_per_s() / busy.max(1) as f64).clamp(1.0, 65_535.0) as u16;
+        let group = self.groups.get_mut(&id)?;
+        let place = group.place?;
+        let room = ToService::room(datagram.len());
+        // Before the tunnel stands the stock is unknown: fill the room.
+        let missing = if group.connected { group.stock.missing(now) } else { room };
+        let router = self.router.as_mut()?;
+        let shared = !router.compatible(own, place.gateway);
+        let (entry, back_entry) =
+            if shared { (place.gateway, own) } else { (own, place.gateway) };
+        let mut surbs = Vec::new();
+        for _ in 0..room.min(missing) {
+            let Some(back) = router.draw(now, back_entry, own, Some(end)) else { break };
+            let surb_id = packet_id(&mut self.ids_rng);
+            let Ok((surb, keys)) = self.codec.surb(&mut self.packets_rng, &back.hops, surb_id)
+            else {
+                break;
+            };
+            self.outstanding.put(Purpose::Tunnel(id), keys);
+            surbs.push(surb);
+        }
+        self.counts.surbs += surbs.len() as u64;
+        group.stock.sent(now, surbs.len());
+        let end = End { address: place.inbox, key: place.key };
+        let Some(route) = router.draw(now, entry, place.gateway, Some(end)) else {
+            self.counts.no_path += 1;
+            return None;
+        };
+        let pseudonym = group.pseudonym;
+        let message = ToService { pseudonym, budget, surbs, datagram }.encode();
+        self.seal(&route, [0; 16], &message)
+    }
+
+    fn seal(&mut self, route: &Route, id: PacketId, message: &[u8]) -> Option<Frame> {
+        let packet = self.codec.seal(&mut self.packets_rng, &route.hops, id, message).ok()?;
+        Some(Frame { epoch: route.epoch, field: route.first, packet })
+    }
+
+    fn end(&self) -> End {
+        End { address: self.inbox.0, key: self.secret.public() }
+    }
+
+    fn own_gateway(&self) -> Option<usize> {
+        self.router.as_ref()?.gateway(self.link.as_ref()?)
+    }
+
+    /// Moves a group on.
+    fn tick(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if group.streams == 0 && group.connected && now.since(group.last_used) > GROUP_IDLE {
+            return self.fail(now, id, Failure::Idle);
+        }
+        if self.own_gateway().is_none() || self.protection(now).is_err() {
+            return;
+        }
+        match group.stage() {
+            Stage::Looking => self.look(now, id),
+            Stage::Connecting if now.since(group.since) > CONNECT_LIMIT => {
+                self.avoid_place(now, id);
+                if let Some(group) = self.groups.get_mut(&id) {
+                    (group.tunnel, group.place) = (None, None);
+                }
+                self.look(now, id);
+            }
+            Stage::Connecting => {}
+            Stage::Connected => self.move_if_silent(now, id),
+        }
+    }
+
+    /// Finds a place for a group: a service's inbox at one of its gateways.
+    fn look(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let target = group.target;
+        if let Target::Service(address) = target
+            && !self.descriptors.contains_key(&address)
+        {
+            let fresh = Query { since: now, asked: None };
+            let since = self.queries.entry(address).or_insert(fresh).since;
+            let known = self.router.as_ref().and_then(|r| r.gateway(&Identity(address.gateway)));
+            if known.is_none() {
+                self.queries.remove(&address);
+                self.fail(now, id, Failure::UnknownGateway);
+            } else if now.since(since) > QUERY_LIMIT {
+                self.queries.remove(&address);
+                self.fail(now, id, Failure::NoAnswer);
+            }
+            return;
+        }
+        let mut places = self.places(&target);
+        if places.is_empty() {
+            return self.fail(now, id, Failure::NoPath);
+        }
+        places.retain(|place| !self.avoid.contains_key(place));
+        let Some(place) = places.first().copied() else {
+            return self.fail(now, id, Failure::NoAnswer);
+        };
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let settings = &self.settings.tunnel;
+        match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
+            Ok(tunnel) => group.connect(now, place, tunnel),
+            Err(_) => self.fail(now, id, Failure::NoPath),
+        }
+    }
+
+    /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
+    fn places(&mut self, target: &Target) -> Vec<Place> {
+        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
+            return Vec::new();
+        };
+        let exits = router.document().exits.iter().map(Signed::<ClientDescriptor>::body);
+        let descriptors: Vec<&ClientDescriptor> = match target {
+            Target::Exit => exits.collect(),
+            Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
+        };
+        let mut places = Vec::new();
+        for descriptor in descriptors {
+            for gateway in &descriptor.gateways {
+                let (Some(gateway), Some(key)) = (router.gateway(gateway), descriptor.public_key())
+                else {
+                    continue;
+                };
+                let shared = !router.compatible(own, gateway);
+                if !shared || self.settings.allow_shared_gateway {
+                    let (inbox, identity) = (descriptor.inbox.0, descriptor.identity.0);
+                    places.push((shared, Place { identity, inbox, key, gateway }));
+                }
+            }
+        }
+        places.shuffle(&mut self.choices_rng);
+        places.sort_by_key(|(shared, _)| *shared);
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// A service in use that has been silent, or a gateway that has become our own: the same tunnel goes on
+    /// through another gateway of the service.
+    fn move_if_silent(&mut self, now: Time, id: GroupId) {
+        let Some(own) = self.own_gateway() else { return };
+        let Some(group) = self.groups.get(&id) else { return };
+        let (Some(place), target) = (group.place, group.target) else { return };
+        let compatible = self.router.as_ref().is_some_and(|r| r.compatible(own, place.gateway));
+        let silent = group.streams > 0
+            && now.since(group.stock.heard()) > SILENCE
+            && now.since(group.moved) > SILENCE;
+        let stranded = !compatible && now.since(group.moved) > SILENCE;
+        if !silent && !stranded {
+            return;
+        }
+        if silent {
+            self.avoid_place(now, id);
+        }
+        let places = self.places(&target);
+        let other = places.into_iter().find(|other| {
+            other.identity == place.identity
+                && other.gateway != place.gateway
+                && !self.avoid.contains_key(other)
+        });
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.moved = now;
+            if let Some(other) = other {
+                group.place = Some(other);
+                group.stock.clear();
+            } else if silent {
+                // Nowhere else to go: the same place is as good as any.
+                self.avoid.remove(&place);
+            }
+        }
+    }
+
+    fn avoid_place(&mut self, now: Time, id: GroupId) {
+        if let Some(place) = self.groups.get(&id).and_then(|group| group.place) {
+            self.avoid.insert(place, now + AVOID);
+        }
+    }
+
+    /// Ends groups whose tunnel has closed.
+    fn end_closed(&mut self, now: Time) {
+        let closed = |group: &Group| group.tunnel.as_ref().is_some_and(Tunnel::is_closed);
+        let ids: Vec<_> = self.groups.iter().filter(|(_, g)| closed(g)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.avoid_place(now, id);
+            self.fail(now, id, Failure::Closed);
+        }
+    }
+
+    fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
+        if let Some(mut group) = self.groups.remove(&id) {
+            if let Some(tunnel) = &mut group.tunnel {
+                tunnel.close(now, 0);
+            }
+            self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
+            self.outputs.push_back(Output::Failed(id, why));
+        }
+    }
+}
+
+fn take_events(id: GroupId, tunnel: &mut Tunnel, outputs: &mut VecDeque<Output>) {
+    while let Some(event) = tunnel.poll_event() {
+        outputs.push_back(Output::Tunnel(id, event));
+    }
+}

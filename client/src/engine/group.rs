@@ -1,0 +1,150 @@
+//! Isolation groups: what shares one tunnel, one pseudonym and one stock of SURBs, and with whom.
+
+use shoal_sphinx::{Address, PublicKey};
+use shoal_topology::address::ServiceAddress;
+use shoal_topology::{Seed, Time};
+
+use crate::surbs::Stock;
+use crate::tunnel::{Pseudonym, Tunnel};
+
+/// A group of one client, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupId(pub(super) u64);
+
+/// What must not be linked to something else: a hash of the SOCKS user name and password, or of nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Isolation([u8; 32]);
+
+impl Isolation {
+    /// Of a user name and a password.
+    pub fn new(credentials: Option<(&[u8], &[u8])>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");
+        if let Some((user, password)) = credentials {
+            hasher.update(&(user.len() as u64).to_le_bytes()).update(user);
+            hasher.update(&(password.len() as u64).to_le_bytes()).update(password);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Whom a group talks to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Any exit of the document.
+    Exit,
+    /// The service of this address.
+    Service(ServiceAddress),
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// It looks for its service: a descriptor, or a gateway, is missing.
+    Looking,
+    /// The handshake is under way.
+    Connecting,
+    /// Streams can be opened.
+    Connected,
+}
+
+/// Why a group ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The gateway that the address names is not in the document.
+    #[error("the address names a gateway that is not part of this network")]
+    UnknownGateway,
+    /// The gateway knows no such service.
+    #[error("the gateway knows no service of this identity")]
+    UnknownService,
+    /// Nothing came back.
+    #[error("the service does not answer")]
+    NoAnswer,
+    /// There is no exit, or none that a path leads to.
+    #[error("no path leads to the service that keeps the rules")]
+    NoPath,
+    /// A request found the service silent.
+    #[error("the service has gone silent")]
+    Silent,
+    /// The tunnel closed.
+    #[error("the tunnel closed")]
+    Closed,
+    /// Nobody used it.
+    #[error("the tunnel was not used")]
+    Idle,
+}
+
+/// Where a service can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) identity: [u8; 32],
+    pub(super) inbox: Address,
+    pub(super) key: PublicKey,
+    /// Place of its gateway in the document's list.
+    pub(super) gateway: usize,
+}
+
+pub(super) struct Group {
+    pub(super) isolation: Isolation,
+    pub(super) target: Target,
+    seed: Seed,
+    attempts: u64,
+    pub(super) pseudonym: Pseudonym,
+    pub(super) place: Option<Place>,
+    pub(super) tunnel: Option<Tunnel>,
+    pub(super) connected: bool,
+    pub(super) stock: Stock,
+    /// The last packet brought SURBs only.
+    pub(super) refilled: bool,
+    pub(super) streams: usize,
+    pub(super) since: Time,
+    pub(super) moved: Time,
+    pub(super) last_used: Time,
+}
+
+impl Group {
+    pub(super) fn new(now: Time, seed: &Seed, isolation: Isolation, target: Target) -> Self {
+        Self {
+            isolation,
+            target,
+            seed: seed.clone(),
+            attempts: 0,
+            pseudonym: [0; 16],
+            place: None,
+            tunnel: None,
+            connected: false,
+            stock: Stock::new(now),
+            refilled: false,
+            streams: 0,
+            since: now,
+            moved: now,
+            last_used: now,
+        }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match (&self.tunnel, self.connected) {
+            (None, _) => Stage::Looking,
+            (Some(_), false) => Stage::Connecting,
+            (Some(_), true) => Stage::Connected,
+        }
+    }
+
+    /// A seed for the next attempt: two attempts share neither pseudonym nor connection identifiers.
+    pub(super) fn next_seed(&mut self) -> Seed {
+        self.attempts += 1;
+        self.seed.part(&self.attempts.to_string())
+    }
+
+    pub(super) fn connect(&mut self, now: Time, place: Place, tunnel: Tunnel) {
+        use rand::Rng;
+        let mut rng = self.seed.part(&self.attempts.to_string()).stream("pseudonym");
+        rng.fill_bytes(&mut self.pseudonym);
+        self.place = Some(place);
+        self.tunnel = Some(tunnel);
+        self.connected = false;
+        self.stock = Stock::new(now);
+        self.stock.in_use(now);
+        (self.since, self.moved) = (now, now);
+    }
+}

@@ -1,0 +1,279 @@
+//! A service, without IO: the other end of the tunnels, for all its clients.
+//!
+//! It answers at once and has no slots (DESIGN, section 1). It knows its clients by pseudonyms, and each datagram
+//! that it sends costs one SURB of that pseudonym and one token of the budget that the client named.
+//!
+//! Drive it as the client's engine: after every call take all outputs, and the events of the tunnels.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
+use shoal_topology::{Document, Identity, Seed, Stream, Time};
+
+use crate::message::{FromService, ToService};
+use crate::route::Router;
+use crate::surbs::MAX_STOCK;
+use crate::tunnel::{self, Pseudonym, TunnelEvent, Tunnels};
+
+/// Tokens that gather while a service is idle: it may answer at once with so many packets.
+const BURST: f64 = 16.0;
+/// Pseudonyms that were heard of and whose tunnel does not stand yet.
+const MAX_STRANGERS: usize = 256;
+/// How long a pseudonym may take until its tunnel stands, or lasts after it closed.
+const STRANGER_LIMIT: Duration = Duration::from_secs(20);
+/// Least time between two looks at clients that wait for a token.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What happened so far, for `status` and metrics. Totals only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Packets that brought something.
+    pub received: u64,
+    /// Replies.
+    pub sent: u64,
+    /// Packets that could not be opened or read.
+    pub unknown: u64,
+    /// SURBs that came when the stock was full.
+    pub surbs_full: u64,
+    /// SURBs that were malformed, or led nowhere.
+    pub surbs_bad: u64,
+    /// Pseudonyms that found no room.
+    pub no_room: u64,
+    /// Times that something waited for a SURB.
+    pub starved: u64,
+}
+
+/// A frame for a gateway.
+pub struct Send {
+    /// Which gateway.
+    pub gateway: Identity,
+    /// What.
+    pub frame: Frame,
+}
+
+/// What is known of one client.
+struct Peer {
+    surbs: VecDeque<Surb>,
+    /// The gateway its last packet came through. A SURB is used there: its path was drawn for that.
+    gateway: Identity,
+    budget: f64,
+    tokens: f64,
+    counted: Time,
+    heard: Time,
+    connected: bool,
+    starved: bool,
+}
+
+/// A service.
+pub struct Service {
+    codec: Arc<dyn Codec>,
+    secret: SecretKey,
+    tunnels: Tunnels,
+    router: Option<Router>,
+    peers: BTreeMap<Pseudonym, Peer>,
+    max_peers: usize,
+    counts: Counts,
+    outputs: VecDeque<Send>,
+    events: VecDeque<(Pseudonym, TunnelEvent)>,
+    next_tick: Time,
+    streams: Option<(Stream, Stream)>,
+}
+
+impl Service {
+    /// A service of this identity (the seed of its Ed25519 key) and X25519 key. `base` stands for [`Time::ZERO`].
+    ///
+    /// # Errors
+    /// Settings or a key that the tunnels refuse.
+    pub fn new(
+        codec: Arc<dyn Codec>,
+        (base, now): (Instant, Time),
+        seed: &Seed,
+        (identity, secret): (&[u8; 32], SecretKey),
+        settings: &tunnel::Settings,
+    ) -> Result<Self, tunnel::Error> {
+        Ok(Self {
+            codec,
+            secret,
+            tunnels: Tunnels::new(base, now, seed, identity, settings)?,
+            router: None,
+            peers: BTreeMap::new(),
+            max_peers: settings.max_connections + MAX_STRANGERS,
+            counts: Counts::default(),
+            outputs: VecDeque::new(),
+            events: VecDeque::new(),
+            next_tick: Time::NEVER,
+            streams: Some((seed.stream("paths"), seed.stream("delays"))),
+        })
+    }
+
+    /// A verified document; `unix_s` is the second of Unix time at `now`.
+    pub fn set_document(&mut self, now: Time, unix_s: u64, document: Arc<Document>) {
+        let streams = match self.router.take() {
+            Some(router) => Some(router.into_streams()),
+            None => self.streams.take(),
+        };
+        if let Some(streams) = streams {
+            self.router = Some(Router::new(document, None, (now, unix_s), streams));
+        }
+    }
+
+    /// A frame that came through a gateway.
+    pub fn handle_frame(&mut self, now: Time, gateway: Identity, frame: Frame) {
+        if Downward::from_field(frame.field) != Some(Downward::Packet) {
+            return;
+        }
+        let opened = self.codec.open(&self.secret, frame.packet);
+        let message = match opened.and_then(|opened| self.codec.peel(opened)) {
+            Ok(Peeled::Final { payload, .. }) => payload.message().ok().and_then(ToService::decode),
+            _ => None,
+        };
+        let Some(message) = message else {
+            self.counts.unknown += 1;
+            return;
+        };
+        self.counts.received += 1;
+        let pseudonym = message.pseudonym;
+        if !self.peers.contains_key(&pseudonym) && self.peers.len() >= self.max_peers {
+            self.counts.no_room += 1;
+            return;
+        }
+        let peer = self.peers.entry(pseudonym).or_insert_with(|| Peer {
+            surbs: VecDeque::new(),
+            gateway,
+            budget: 0.0,
+            tokens: BURST,
+            counted: now,
+            heard: now,
+            connected: false,
+            starved: false,
+        });
+        peer.gateway = gateway;
+        peer.heard = now;
+        peer.starved = false;
+        // A stranger's stock is small: only a tunnel that stands earns room.
+        let room = if peer.connected { MAX_STOCK } else { 16 };
+        for surb in message.surbs {
+            if peer.surbs.len() >= room {
+                self.counts.surbs_full += 1;
+                // The newest are spent first: the oldest may lead to where the client no longer is.
+                peer.surbs.pop_front();
+            }
+            peer.surbs.push_back(surb);
+        }
+        let budget = f64::from(message.budget.max(1));
+        if budget != peer.budget {
+            peer.budget = budget;
+            self.tunnels.set_budget(pseudonym, budget);
+        }
+        if !message.datagram.is_empty() {
+            self.tunnels.handle_datagram(pseudonym, now, &message.datagram);
+            // A connection that has just been made takes the budget now.
+            if !peer.connected {
+                self.tunnels.set_budget(pseudonym, budget);
+            }
+        }
+        self.work(now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.tunnels.handle_timeout(now);
+        let stranger = |peer: &Peer| !peer.connected && now.since(peer.heard) > STRANGER_LIMIT;
+        self.peers.retain(|_, peer| !stranger(peer));
+        self.work(now);
+    }
+
+    /// When [`Service::handle_timeout`] must be called at the latest.
+    pub fn next_timeout(&mut self) -> Time {
+        self.tunnels.next_timeout().unwrap_or(Time::NEVER).min(self.next_tick)
+    }
+
+    /// The tunnels, to read and write streams; call [`Service::work`] afterwards.
+    pub fn tunnels(&mut self) -> &mut Tunnels {
+        &mut self.tunnels
+    }
+
+    /// Sends what tunnels have, as far as SURBs and tokens reach, and collects events.
+    pub fn work(&mut self, now: Time) {
+        while let Some((pseudonym, event)) = self.tunnels.poll_event() {
+            if let Some(peer) = self.peers.get_mut(&pseudonym) {
+                match &event {
+                    TunnelEvent::Connected => peer.connected = true,
+                    TunnelEvent::Closed(_) => {
+                        peer.connected = false;
+                        peer.heard = now;
+                    }
+                    _ => {}
+                }
+            }
+            self.events.push_back((pseudonym, event));
+        }
+        self.next_tick = Time::NEVER;
+        for pseudonym in self.tunnels.ready().collect::<Vec<_>>() {
+            self.send(now, pseudonym);
+        }
+    }
+
+    fn send(&mut self, now: Time, pseudonym: Pseudonym) {
+        let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
+        peer.tokens += now.since(peer.counted).as_secs_f64() * peer.budget.max(1.0);
+        peer.tokens = peer.tokens.min(BURST);
+        peer.counted = now;
+        loop {
+            if peer.surbs.is_empty() {
+                self.counts.starved += u64::from(!peer.starved);
+                peer.starved = true;
+                return;
+            }
+            if peer.tokens < 1.0 {
+                let wait = Duration::from_secs_f64((1.0 - peer.tokens) / peer.budget.max(1.0));
+                self.next_tick = self.next_tick.min(now + wait.max(TICK));
+                return;
+            }
+            let mut datagram = Vec::new();
+            if !self.tunnels.poll_transmit(pseudonym, now, &mut datagram) {
+                return;
+            }
+            peer.tokens -= 1.0;
+            // A datagram whose SURB is bad is lost like any other; QUIC sends it again.
+            let Some(surb) = peer.surbs.pop_back() else { return };
+            let stock = peer.surbs.len() as u16;
+            let message = FromService { stock, datagram }.encode();
+            let first = self.codec.reply(surb, &message).ok().and_then(|(packet, first)| {
+                let router = self.router.as_ref()?;
+                let index = router.document().index_of(&Identity(first))?;
+                let node = router.document().node(index)?;
+                (node.layer == 1).then_some((packet, index, router.epoch(now).low_byte()))
+            });
+            let Some((packet, index, epoch)) = first else {
+                self.counts.surbs_bad += 1;
+                continue;
+            };
+            self.counts.sent += 1;
+            let frame = Frame { epoch, field: index as u16, packet };
+            self.outputs.push_back(Send { gateway: peer.gateway, frame });
+        }
+    }
+
+    /// The next frame to send.
+    pub fn poll_output(&mut self) -> Option<Send> {
+        self.outputs.pop_front()
+    }
+
+    /// The next event of a tunnel.
+    pub fn poll_event(&mut self) -> Option<(Pseudonym, TunnelEvent)> {
+        self.events.pop_front()
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Tunnels, and SURBs in stock.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.tunnels.len(), self.peers.values().map(|peer| peer.surbs.len()).sum())
+    }
+}

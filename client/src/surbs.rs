@@ -1,0 +1,176 @@
+//! SURBs: the ones a client waits for, and how many it believes a service still has.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use shoal_sphinx::{PacketId, SurbKeys};
+use shoal_topology::Time;
+
+/// The SURBs that are out, and what each was made for. Bounded: beyond `max` the oldest is forgotten, and a reply
+/// that still uses it is counted as unknown.
+pub struct Outstanding<U> {
+    max: usize,
+    by_id: HashMap<PacketId, (U, SurbKeys)>,
+    order: VecDeque<PacketId>,
+}
+
+impl<U> Outstanding<U> {
+    /// Room for `max`.
+    pub fn new(max: usize) -> Self {
+        Self { max, by_id: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Keeps the keys of a SURB that goes out.
+    pub fn put(&mut self, purpose: U, keys: SurbKeys) {
+        let id = keys.id();
+        self.by_id.insert(id, (purpose, keys));
+        self.order.push_back(id);
+        while self.by_id.len() > self.max {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.by_id.remove(&oldest);
+        }
+        // Identifiers of SURBs that came back stay in the order until they are half of it.
+        if self.order.len() > 2 * self.by_id.len() + 64 {
+            self.order.retain(|id| self.by_id.contains_key(id));
+        }
+    }
+
+    /// The SURB came back: it opens once.
+    pub fn take(&mut self, id: &PacketId) -> Option<(U, SurbKeys)> {
+        self.by_id.remove(id)
+    }
+
+    /// Forgets those that this says.
+    pub fn retain(&mut self, mut keep: impl FnMut(&U) -> bool) {
+        self.by_id.retain(|_, (purpose, _)| keep(purpose));
+    }
+
+    /// How many are out.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}
+
+/// Fewest SURBs that a service shall have at hand, idle and in use.
+const IDLE: f64 = 16.0;
+const IN_USE: f64 = 64.0;
+/// Most, a bound on the memory of both ends.
+pub const MAX_STOCK: usize = 480;
+/// With no word from the service for so long, what it reported counts for nothing.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A client's estimate of a service's stock. Each reply reports it; what was sent in the round trip before that
+/// is not yet in the report. Packets get lost, so an estimate that only added and subtracted would drift.
+pub struct Stock {
+    reported: f64,
+    heard: Time,
+    sent: VecDeque<(Time, u8)>,
+    /// Replies per second, a running mean over a second.
+    demand: f64,
+    in_use_until: Time,
+}
+
+impl Stock {
+    /// Of a service that has none.
+    pub fn new(now: Time) -> Self {
+        Self { reported: 0.0, heard: now, sent: VecDeque::new(), demand: 0.0, in_use_until: now }
+    }
+
+    /// The user sends or receives: replies are wanted soon.
+    pub fn in_use(&mut self, now: Time) {
+        self.in_use_until = now + Duration::from_secs(3);
+    }
+
+    /// `count` SURBs leave.
+    pub fn sent(&mut self, now: Time, count: usize) {
+        self.sent.push_back((now, count as u8));
+        while self.sent.front().is_some_and(|(at, _)| now.since(*at) > PATIENCE) || self.sent.len() > 1024 {
+            self.sent.pop_front();
+        }
+    }
+
+    /// A reply says how many are left.
+    pub fn reported(&mut self, now: Time, stock: u16, round_trip: Duration) {
+        let gap = now.since(self.heard).as_secs_f64().min(1.0);
+        // Exponential smoothing over one second, a reply at a time.
+        self.demand = self.demand * (1.0 - gap) + 1.0;
+        self.demand = self.demand.min(2_000.0);
+        self.reported = f64::from(stock);
+        self.heard = now;
+        while self.sent.front().is_some_and(|(at, _)| now.since(*at) > round_trip) {
+            self.sent.pop_front();
+        }
+    }
+
+    /// When a reply last came.
+    pub fn heard(&self) -> Time {
+        self.heard
+    }
+
+    /// How many the service lacks.
+    pub fn missing(&self, now: Time) -> usize {
+        let silence = now.since(self.heard);
+        let in_use = self.in_use_until > now;
+        let base = if silence > PATIENCE && in_use { 0.0 } else { self.reported };
+        let under_way: f64 = self
+            .sent
+            .iter()
+            .filter(|(at, _)| now.since(*at) < PATIENCE)
+            .map(|(_, count)| f64::from(*count))
+            .sum();
+        let demand = self.demand * (1.0 - silence.as_secs_f64()).max(0.0);
+        let target = if in_use { IN_USE + 1.2 * demand } else { IDLE };
+        (target.min(MAX_STOCK as f64 * 0.8) - base - under_way).max(0.0) as usize
+    }
+
+    /// Whether so few are left that replies may soon stop: then slots carry SURBs before data.
+    pub fn is_starving(&self, now: Time) -> bool {
+        let demand = self.demand * (1.0 - now.since(self.heard).as_secs_f64()).max(0.0);
+        self.missing(now) as f64 > 0.75 * (IN_USE + 1.2 * demand)
+    }
+
+    /// The SURBs that are out lead nowhere any more: the client moved.
+    pub fn clear(&mut self) {
+        self.reported = 0.0;
+        self.sent.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_was_sent_enough_lacks_nothing() {
+        let mut stock = Stock::new(Time::ZERO);
+        assert_eq!(stock.missing(Time::ZERO), 16);
+        stock.sent(Time::ZERO, 16);
+        assert_eq!(stock.missing(Time::ZERO), 0);
+    }
+
+    #[test]
+    fn silence_in_use_brings_the_stock_back_and_idle_silence_does_not() {
+        let mut stock = Stock::new(Time::ZERO);
+        stock.reported(Time::ZERO, 100, Duration::from_millis(100));
+        let later = Time::from_secs(4);
+        assert_eq!(stock.missing(later), 0);
+        stock.in_use(later);
+        assert_eq!(stock.missing(later), 64);
+        stock.sent(later, 64);
+        assert_eq!(stock.missing(later), 0);
+        stock.in_use(Time::from_secs(6));
+        assert_eq!(stock.missing(Time::from_secs(6)), 64);
+    }
+
+    #[test]
+    fn a_download_raises_the_stock() {
+        let mut stock = Stock::new(Time::ZERO);
+        for i in 0..600 {
+            let now = Time::from_millis(i * 5);
+            stock.in_use(now);
+            stock.reported(now, 0, Duration::from_millis(300));
+        }
+        let missing = stock.missing(Time::from_millis(3_000));
+        assert!((250..=384).contains(&missing), "{missing}");
+    }
+}

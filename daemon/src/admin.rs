@@ -1,0 +1,229 @@
+//! The admin page of a daemon, on loopback: `/livez`, `/readyz`, `/metrics`. One request a connection, at most
+//! 64 connections, each at most ten seconds: nothing piles up, whoever connects.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Registry, TextEncoder};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Sleep;
+
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// What a connection may last.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Whether a daemon does its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not yet, or no longer; why, in one line for the operator.
+    NotReady(String),
+}
+
+/// Why the admin page does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The address can be reached from other machines.
+    #[error("the admin address {0} is not on this machine alone: choose 127.0.0.1 or [::1]")]
+    NotLoopback(SocketAddr),
+    /// The port is taken.
+    #[error(
+        "the admin address {0} is in use by another program: stop it, or choose another address"
+    )]
+    PortInUse(SocketAddr),
+    /// It cannot be had for another reason.
+    #[error("cannot listen on the admin address {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+}
+
+/// The admin page; it closes when this is dropped.
+pub struct Admin {
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Registry,
+    ready: watch::Receiver<Readiness>,
+}
+
+impl Admin {
+    /// Serves `registry` and `ready` at `address`, which must be on loopback (port 0: any free one). Not ready
+    /// any more once the sender of `ready` is gone. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When `address` is not on loopback, is taken, or cannot be had.
+    pub async fn start(
+        address: SocketAddr,
+        registry: Registry,
+        ready: watch::Receiver<Readiness>,
+    ) -> Result<Self, AdminError> {
+        if !address.ip().is_loopback() {
+            return Err(AdminError::NotLoopback(address));
+        }
+        let refused = |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => AdminError::PortInUse(address),
+            _ => AdminError::Listen(address, error),
+        };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let bound = listener.local_addr().map_err(refused)?;
+        let pages = Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(Shared { registry, ready })
+            .layer(axum::middleware::map_response(last_response));
+        let listener = Limited {
+            listener,
+            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+        };
+        let task = tokio::spawn(async move {
+            // `serve` returns on a graceful end only, which is never asked for.
+            let _ = axum::serve(listener, pages).await;
+        });
+        Ok(Self {
+            address: bound,
+            task: task.abort_handle(),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    // `has_changed` fails when the sender is gone.
+    let gone = shared.ready.has_changed().is_err();
+    match shared.ready.borrow().clone() {
+        Readiness::Ready if !gone => "ready\n".into_response(),
+        Readiness::Ready => (StatusCode::SERVICE_UNAVAILABLE, "ended\n").into_response(),
+        Readiness::NotReady(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", why.replace('\n', " ")),
+        )
+            .into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn last_response(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A listener with a bound on connections and on the life of each.
+struct Limited {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Limited {
+    type Io = Brief;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Brief, SocketAddr) {
+        loop {
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                // Nobody closes the semaphore.
+                return std::future::pending().await;
+            };
+            if let Ok((stream, address)) = self.listener.accept().await {
+                let end = Box::pin(tokio::time::sleep(LIFETIME));
+                return (
+                    Brief {
+                        stream,
+                        end,
+                        _permit: permit,
+                    },
+                    address,
+                );
+            }
+            // Out of files, as a rule: try again when some may be free.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends by itself.
+struct Brief {
+    stream: TcpStream,
+    end: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Brief {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.end.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Brief {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_end(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Brief {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_end(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,98 @@
+//! What links are told, what they count, and what can go wrong with them.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::tls::Allow;
+
+/// What an endpoint is told when it starts.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where to listen; port 0 means any free one. `None`: dial only.
+    pub listen: Option<SocketAddr>,
+    /// Who may connect.
+    pub allow: Allow,
+    /// Connections from others at a time. One more is closed at once and counted.
+    pub max_connections: usize,
+    /// Connections from others that have not finished the handshake, at a time. One more is closed at once and
+    /// counted.
+    pub max_pending: usize,
+    /// How long a connection may take for TCP and TLS together, and then for its stream.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Settings {
+    /// Listens nowhere and lets nobody in; 1,024 connections, 128 of them before the handshake's end, 10 s.
+    fn default() -> Self {
+        Self {
+            listen: None,
+            allow: Allow::list(HashSet::new()),
+            max_connections: 1_024,
+            max_pending: 128,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What was refused, since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections from others that ended before the handshake did: noise, other protocols, timeouts, and the
+    /// refused peers below.
+    pub handshake_failures: AtomicU64,
+    /// Peers that are not on the list.
+    pub refused_peers: AtomicU64,
+    /// Connections beyond a limit: all, before the handshake's end, or of one peer.
+    pub refused_connections: AtomicU64,
+    /// Streams beyond the one.
+    pub refused_streams: AtomicU64,
+    /// Connections that the system could not give us (too many open files, as a rule).
+    pub accept_errors: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What can go wrong with a link. None of these texts names a peer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The listening address is taken.
+    #[error(
+        "{0} is in use: another program (or another copy of this one) listens there; stop it or choose another address"
+    )]
+    PortInUse(SocketAddr),
+    /// The listening address cannot be had for another reason.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The key is no Ed25519 public key.
+    #[error("not an Ed25519 public key")]
+    BadKey,
+    /// No TCP connection.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// Nothing within the time for a handshake.
+    #[error("no answer in time")]
+    Timeout,
+    /// The handshake failed: another key than the one dialled, or no post-quantum group, or no Shoal at all.
+    #[error("the handshake failed")]
+    Handshake(#[source] rustls::Error),
+    /// The other end closed after the handshake: we are not on its list, or it is full.
+    #[error("the other end closed the link: it may not know us, or be full")]
+    Refused,
+    /// This endpoint has been closed, or its settings are refused by the TLS library.
+    #[error("the endpoint is closed")]
+    Closed,
+    /// The stream ended within a frame.
+    #[error("the stream ended within a frame")]
+    Truncated,
+    /// The link is gone.
+    #[error("the link is gone")]
+    Io(#[source] io::Error),
+}

@@ -1,0 +1,170 @@
+//! Everything that reads bytes from a network, as functions that a fuzzer can call: one for each target.
+//!
+//! `fuzz/tests` runs them on stable Rust, with seeds, mutations and what once failed; `fuzz/cargo-fuzz` is the
+//! manifest for libFuzzer. A target panics when a promise is broken: nothing may panic, and what is accepted
+//! has one form.
+
+// A target fails by panicking.
+#![allow(clippy::expect_used)]
+
+pub mod seeds;
+
+use shoal_client::message::{FromService, ToService};
+use shoal_sphinx::{
+    Codec, FRAME_LEN, Frame, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, SURB_LEN, Sphinx, StandIn,
+    Surb,
+};
+use shoal_topology::address::{ServiceAddress, is_shoal_host};
+use shoal_topology::control::{Assembly, DocumentPart, Hello, Notice, Word};
+use shoal_topology::{
+    ClientDescriptor, Context, Identity, Network, NodeDescriptor, Paths, Signed, SignedDocument,
+};
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the names of their files in `fuzz_targets`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("sphinx_frame", sphinx_frame),
+    ("surb_reply", surb_reply),
+    ("topology_document", topology_document),
+    ("topology_body", topology_body),
+    ("descriptors", descriptors),
+    ("control_words", control_words),
+    ("addresses", addresses),
+    ("socks_handshake", socks_handshake),
+    ("requests", requests),
+    ("tunnel_messages", tunnel_messages),
+];
+
+/// The first `N` bytes, zeros behind them.
+fn filled<const N: usize>(data: &[u8]) -> Box<[u8; N]> {
+    let mut bytes = Box::new([0; N]);
+    bytes.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+/// A frame from a link: decoded, opened by both codecs, peeled hop by hop.
+pub fn sphinx_frame(data: &[u8]) {
+    let bytes = filled::<FRAME_LEN>(data);
+    let Ok(frame) = Frame::decode(&bytes) else { return };
+    assert!(frame.encode() == bytes, "a frame has one form");
+    let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+    for codec in codecs {
+        let mut packet = frame.packet.clone();
+        for secret in seeds::hops() {
+            let Ok(opened) = codec.open(&secret, packet) else { break };
+            match codec.peel(opened) {
+                Ok(Peeled::Forward { packet: next, .. }) => packet = next,
+                Ok(Peeled::Final { payload, .. }) => {
+                    assert!(payload.message().map_or(0, <[u8]>::len) <= MESSAGE_LEN);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// A SURB that a client gave, spent by a service.
+pub fn surb_reply(data: &[u8]) {
+    let (surb, message) = data.split_at(data.len().min(SURB_LEN));
+    let bytes = filled::<SURB_LEN>(surb);
+    let surb = Surb::from_slice(bytes.as_slice()).expect("the length is right");
+    let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+    for codec in codecs {
+        if let Ok((packet, _)) = codec.reply(surb.clone(), message) {
+            assert_eq!(packet.as_bytes().len(), PACKET_LEN);
+            assert!(message.len() <= MESSAGE_LEN);
+        }
+    }
+}
+
+/// A document as a gateway sends it.
+pub fn topology_document(data: &[u8]) {
+    let network = seeds::network();
+    if let Ok(document) = SignedDocument::verify(data, &network, seeds::NOW) {
+        let document = SignedDocument::new(&document, [&seeds::authority()]).encode();
+        assert!(SignedDocument::verify(&document, &network, seeds::NOW).is_ok());
+    }
+}
+
+/// What stands inside a document, behind good signatures: authorities err too.
+pub fn topology_body(data: &[u8]) {
+    let authority = seeds::authority();
+    let network = Network { name: "fuzz".into(), authorities: vec![authority.identity()] };
+    let signature = authority.sign(Context::Document, data);
+    let bytes = postcard::to_stdvec(&(data, [(authority.identity(), signature)]))
+        .expect("bytes and a signature have an encoding");
+    let Ok(document) = SignedDocument::verify(&bytes, &network, seeds::NOW) else { return };
+    let again = SignedDocument::new(&document, [&authority]).encode();
+    assert!(again == bytes, "a document has one form");
+    let paths = Paths::new(&document);
+    let mut rng = shoal_topology::Seed::from_u64(0).stream("fuzz");
+    for gateway in document.gateways() {
+        assert!(paths.draw(&mut rng, gateway, gateway).is_some(), "an accepted document has loops");
+    }
+    for class in &document.parameters.classes {
+        assert!(class.budget_per_s() > 0.0 && class.bytes_per_day().0 > 0);
+    }
+}
+
+/// Descriptors of nodes and clients.
+pub fn descriptors(data: &[u8]) {
+    if let Ok(descriptor) = Signed::<NodeDescriptor>::decode(data) {
+        assert!(descriptor.encode() == data, "a descriptor has one form");
+    }
+    if let Ok(descriptor) = Signed::<ClientDescriptor>::decode(data) {
+        assert!(descriptor.encode() == data, "a descriptor has one form");
+    }
+}
+
+/// Words between a client and its gateway.
+pub fn control_words(data: &[u8]) {
+    let packet = Packet::new(filled::<PACKET_LEN>(data));
+    if let Ok(word) = Hello::unpack(&packet) {
+        assert!(word.pack().is_ok_and(|again| again == packet), "a word has one form");
+    }
+    if let Ok(word) = Notice::unpack(&packet) {
+        assert!(word.pack().is_ok_and(|again| again == packet), "a word has one form");
+    }
+    if let Ok(part) = DocumentPart::unpack(&packet) {
+        assert!(part.pack().is_ok_and(|again| again == packet), "a word has one form");
+        let mut assembly = Assembly::default();
+        for index in 0..4 {
+            let _ = assembly.add(DocumentPart { index, ..part.clone() });
+        }
+    }
+}
+
+/// Addresses of services, and identities.
+pub fn addresses(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(address) = text.parse::<ServiceAddress>() {
+        assert!(is_shoal_host(text), "an address never goes to a resolver");
+        assert!(address.to_string().parse() == Ok(address));
+    }
+    if let Ok(identity) = text.parse::<Identity>() {
+        assert_eq!(identity.to_string(), text.trim().to_ascii_lowercase());
+    }
+}
+
+/// What a program says to the SOCKS port.
+pub fn socks_handshake(data: &[u8]) {
+    shoal_client::socks::fuzz_handshake(data);
+}
+
+/// What stands at the start of a stream to a service, and datagrams.
+pub fn requests(data: &[u8]) {
+    shoal_client::request::fuzz_decode(data);
+}
+
+/// Messages of a tunnel, as a service and as a client read them.
+pub fn tunnel_messages(data: &[u8]) {
+    if let Some(message) = ToService::decode(data) {
+        assert!(message.encode() == data, "a message has one form");
+    }
+    if let Some(message) = FromService::decode(data) {
+        assert!(message.encode() == data, "a message has one form");
+    }
+}

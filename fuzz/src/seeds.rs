@@ -1,0 +1,186 @@
+//! Valid inputs, from which mutations start, and the keys that open them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shoal_client::message::{FromService, ToService};
+use shoal_client::request::Request;
+use shoal_client::socks::Host;
+use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, PacketId, SecretKey, Sphinx, StandIn};
+use shoal_topology::address::ServiceAddress;
+use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::{
+    ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
+    Role, SecretIdentity, Seed, Signed, SignedDocument,
+};
+
+/// Second at which the documents are read.
+pub const NOW: u64 = 1_800_000_000;
+const ID: PacketId = [3; 16];
+
+/// Keys of the five hops of every packet here.
+pub fn hops() -> Vec<SecretKey> {
+    (1..=MAX_HOPS as u8).map(|n| SecretKey::from_bytes([n; 32])).collect()
+}
+
+/// The one authority of [`network`].
+pub fn authority() -> SecretIdentity {
+    SecretIdentity::from_bytes(&[200; 32])
+}
+
+/// Whose documents are read.
+pub fn network() -> Network {
+    Network { name: "fuzz".into(), authorities: vec![authority().identity()] }
+}
+
+/// A sound document.
+pub fn document() -> Document {
+    let mut nodes: Vec<ListedNode> = (0..8u8)
+        .map(|n| {
+            let secret = SecretIdentity::from_bytes(&[100 + n; 32]);
+            let layer = n / 2;
+            let body = NodeDescriptor {
+                identity: secret.identity(),
+                role: if layer == 0 { Role::Gateway } else { Role::Mix },
+                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(n)))],
+                operator: format!("o{n}"),
+                jurisdiction: format!("j{n}"),
+                keys: vec![EpochKey { first: Epoch(0), last: Epoch(9), key: public(n) }],
+            };
+            ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, &secret), layer }
+        })
+        .collect();
+    nodes.sort_by_key(ListedNode::identity);
+    Document {
+        network: "fuzz".into(),
+        epoch: Epoch(1),
+        begins: NOW,
+        epoch_s: 3_600,
+        amendment: 0,
+        parameters: Parameters::default(),
+        nodes,
+        exits: vec![client_descriptor()],
+    }
+}
+
+fn public(n: u8) -> [u8; 32] {
+    *SecretKey::from_bytes([n + 1; 32]).public().as_bytes()
+}
+
+fn client_descriptor() -> Signed<ClientDescriptor> {
+    let secret = SecretIdentity::from_bytes(&[150; 32]);
+    let body = ClientDescriptor {
+        identity: secret.identity(),
+        key: public(150),
+        inbox: SecretIdentity::from_bytes(&[151; 32]).identity(),
+        gateways: vec![SecretIdentity::from_bytes(&[100; 32]).identity()],
+        not_before: NOW,
+        not_after: NOW + 86_400,
+    };
+    Signed::<ClientDescriptor>::new(body, &secret)
+}
+
+fn path() -> Vec<Hop> {
+    let hop = |(n, secret): (usize, SecretKey)| Hop {
+        address: [n as u8; 32],
+        key: secret.public(),
+        delay: Duration::from_millis(10),
+    };
+    hops().into_iter().enumerate().map(hop).collect()
+}
+
+/// Valid inputs of a target.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    let mut rng = Seed::from_u64(1).stream("seeds");
+    match target {
+        "sphinx_frame" => {
+            let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+            let sealed =
+                codecs.into_iter().filter_map(|c| c.seal(&mut rng, &path(), ID, b"hi").ok());
+            let frame = |packet| Frame { epoch: 1, field: 0, packet }.encode().to_vec();
+            sealed.map(frame).collect()
+        }
+        "surb_reply" => {
+            let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+            let surbs = codecs.into_iter().filter_map(|c| c.surb(&mut rng, &path(), ID).ok());
+            surbs.map(|(surb, _)| [surb.as_bytes().as_slice(), b"a reply"].concat()).collect()
+        }
+        "topology_document" => vec![SignedDocument::new(&document(), [&authority()]).encode()],
+        "topology_body" => postcard::to_stdvec(&document()).into_iter().collect(),
+        "descriptors" => {
+            let nodes = document().nodes;
+            let nodes = nodes.iter().take(2).map(|node| node.descriptor.encode());
+            nodes.chain([client_descriptor().encode()]).collect()
+        }
+        "control_words" => words(),
+        "addresses" => {
+            let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };
+            let identity = authority().identity().to_string();
+            vec![address.to_string().into_bytes(), identity.into_bytes(), b"a.shoal".to_vec()]
+        }
+        // The first byte is the size of the pieces.
+        "socks_handshake" => [
+            b"\x05\x05\x01\x00\x05\x01\x00\x03\x0bexample.com\x01\xbb".as_slice(),
+            b"\xff\x05\x02\x00\x02\x01\x04user\x04pass\x05\x03\x00\x01\x7f\x00\x00\x01\x00\x35",
+            b"\x40\x05\x01\x00\x05\xf0\x00\x03\x04name\x00\x00",
+            b"\x40\x05\x01\x00\x05\xf1\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x00",
+            b"\x40\x00\x00\x00\x01\x7f\x00\x00\x01\x00\x35data",
+            b"\x40GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"\x40\x04\x01\x00\x50\x7f\x00\x00\x01user\x00",
+        ]
+        .map(<[u8]>::to_vec)
+        .into(),
+        "requests" => requests(),
+        "tunnel_messages" => {
+            let surbs = Sphinx.surb(&mut rng, &path(), ID).map(|(surb, _)| vec![surb; 2]);
+            let to = ToService {
+                pseudonym: [1; 16],
+                budget: 100,
+                surbs: surbs.unwrap_or_default(),
+                datagram: vec![5; 300],
+            };
+            let from = FromService { stock: 200, datagram: vec![6; 400] };
+            vec![to.encode(), from.encode()]
+        }
+        _ => vec![],
+    }
+}
+
+fn words() -> Vec<Vec<u8>> {
+    let inbox = SecretIdentity::from_bytes(&[160; 32]);
+    let peer = authority().identity();
+    let hello = Hello {
+        inbox: inbox.identity(),
+        proof: Hello::prove(&inbox, &peer, &peer, &[1; 32]),
+        token: vec![1, 2, 3],
+        mode: Mode::Class("web".into()),
+        descriptor: Some(client_descriptor().encode()),
+    };
+    let service = Hello { mode: Mode::Service, descriptor: None, ..hello.clone() };
+    let document = SignedDocument::new(&document(), [&authority()]).encode();
+    let notices =
+        [Notice::Challenge { nonce: [9; 32] }, Notice::Welcome, Notice::Refused(Refusal::Full)];
+    let mut packets = vec![hello.pack(), service.pack()];
+    packets.extend(notices.iter().map(Word::pack));
+    packets.extend(DocumentPart::cut(&document).iter().map(Word::pack));
+    packets.into_iter().flatten().map(|packet| packet.as_bytes().to_vec()).collect()
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let hosts = ["example.com", "127.0.0.1", "2001:db8::1"];
+    let hosts = hosts.into_iter().filter_map(|host| Host::parse(host.as_bytes()).ok());
+    let mut requests = vec![Request::Udp, Request::Target { port: 80 }];
+    for host in hosts {
+        match &host {
+            Host::Name(name) => requests.push(Request::Resolve { name: name.clone() }),
+            Host::Ip(ip) => requests.push(Request::ResolvePtr { ip: *ip }),
+        }
+        requests.push(Request::Connect { host, port: 443 });
+    }
+    let mut seeds: Vec<_> = requests.iter().map(Request::encode).collect();
+    // Responses and a datagram.
+    seeds.push(vec![1, 1]);
+    seeds.push(vec![1, 2, 0, 0, 0, 60, 1, 0, 10, 0, 0, 1]);
+    seeds.push([[0; 8].as_slice(), &[0, 127, 0, 0, 1, 0, 53], b"data"].concat());
+    seeds
+}

@@ -1,0 +1,406 @@
+//! The program around the engine: files, links, threads, the admin page, the control socket.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: clock, timers, fresh keys.
+
+mod config;
+mod inbox;
+mod keys;
+mod links;
+mod machine;
+mod metrics;
+mod topology;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus::Registry;
+use shoal_daemon::admin::{Admin, AdminError, Readiness};
+use shoal_daemon::config::ConfigError;
+use shoal_daemon::control::{Control, ControlError};
+use shoal_daemon::exit::Exit;
+use shoal_daemon::link::{Allow, Endpoint, Settings as LinkSettings};
+use shoal_daemon::network;
+use shoal_daemon::secret::{self, SecretError};
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sphinx::Sphinx;
+use shoal_topology::{Document, Epoch, Role, Seed};
+use tokio::sync::watch;
+
+pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
+pub use keys::{Prepared, prepare};
+
+use crate::engine::{Engine, Input, Settings};
+use crate::opener::Opener;
+use crate::place::Place;
+use crate::replay::Replay;
+use links::{Context, Neighbourhood, Outgoing};
+use machine::{Clock, Event, Events};
+use metrics::{Metrics, Shared};
+use topology::{File, Look, unix_s};
+
+/// How often the topology file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// What links may take to write what waits, at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Why a node does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// A value of the configuration.
+    #[error("{0}")]
+    Config(String),
+    /// A key file or a directory.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The listener.
+    #[error(transparent)]
+    Link(#[from] shoal_daemon::link::Error),
+    /// The admin page.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The metrics.
+    #[error("cannot register the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The system.
+    #[error("cannot start: the system gives no thread or no randomness")]
+    System(#[from] std::io::Error),
+    /// A file that `init` writes.
+    #[error("cannot write {}", .0.display())]
+    Write(PathBuf, #[source] std::io::Error),
+    /// A file that `init` would write is there.
+    #[error("{} exists already and is not replaced", .0.display())]
+    Exists(PathBuf),
+}
+
+impl Error {
+    /// How a program ends on it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::File(_)
+            | Self::Config(_)
+            | Self::Secret(_)
+            | Self::Admin(AdminError::NotLoopback(_)) => Exit::Config,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// Writes `config.toml` and the identity into a directory, which is made. The path of the file.
+///
+/// # Errors
+/// When there is a configuration already, or something cannot be written.
+pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::create_dir_all(directory).map_err(|e| Error::Write(directory.to_owned(), e))?;
+    let path = directory.join("config.toml");
+    // 0600: tokens may come to stand in it.
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(config.to_toml().as_bytes())).map_err(|error| {
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists(path.clone()),
+            _ => Error::Write(path.clone(), error),
+        }
+    })?;
+    let data = config.clone().resolved(directory).data_dir;
+    secret::private_directory(&data)?;
+    secret::read_or_create(&data.join("identity.key"))?;
+    Ok(path)
+}
+
+/// What `check` finds: nothing, or what an operator should know although the node would run.
+///
+/// # Errors
+/// What keeps the node from running.
+pub fn check(config: &Config) -> Result<Vec<String>, Error> {
+    check_values(config)?;
+    let prepared = prepare(config)?;
+    let mut notes = warnings(config);
+    let known = match network::load(&config.network) {
+        Ok(known) => known,
+        Err(ConfigError::Read { .. }) => {
+            notes.push(format!(
+                "there is no network file {} yet: get it from those who run the network",
+                config.network.display()
+            ));
+            return Ok(notes);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let now = unix_s();
+    match File::new(config.topology.clone(), known).look(now) {
+        Look::New(document, _) => {
+            let own = prepared.descriptor.body();
+            let epoch = document.epoch_at(now);
+            notes.extend(topology::objection(&document, &own.identity, epoch, own));
+        }
+        Look::Bad(why) => notes.push(why),
+        Look::Same => {}
+    }
+    Ok(notes)
+}
+
+fn check_values(config: &Config) -> Result<(), Error> {
+    config.advertised().map_err(Error::Config)?;
+    if config.gateway.admission == AdmissionName::Tokens && config.gateway.token.is_empty() {
+        return Err(Error::Config(
+            "`gateway.admission` is \"tokens\" and there is no [[gateway.token]]: nobody could come in".into(),
+        ));
+    }
+    if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
+        return Err(AdminError::NotLoopback(admin).into());
+    }
+    Ok(())
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let runtime = config.runtime_dir();
+    if !secret::memory_backed(&runtime) {
+        warnings.push(format!(
+            "the runtime directory {} does not lie in memory: the mix key may survive on a disk; set \
+             `runtime_dir` to a directory on a tmpfs",
+            runtime.display()
+        ));
+    }
+    if secret::swap_on_plain_disk() {
+        warnings.push("memory may be swapped to a disk that is not encrypted: switch swap off".into());
+    }
+    warnings
+}
+
+/// Runs a node until `shutdown`, then ends in order, within two seconds. Many may run in one process.
+///
+/// # Errors
+/// Why it did not start.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    check_values(&config)?;
+    let known = network::load(&config.network)?;
+    let prepared = prepare(&config)?;
+    for warning in warnings(&config) {
+        tracing::warn!("{warning}");
+    }
+    let role = config.role.role();
+    let identity = prepared.descriptor.body().identity;
+    let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
+
+    let opener = Arc::new(Opener::new(Arc::new(Sphinx)));
+    let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
+    opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);
+
+    // First what can fail: a port in use must leave nothing half started.
+    let allow = match role {
+        Role::Mix => Allow::list(Default::default()),
+        Role::Gateway => Allow::anyone(),
+    };
+    let endpoint = Endpoint::new(
+        &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
+        LinkSettings {
+            listen: Some(config.listen),
+            allow: allow.clone(),
+            max_connections: config.gateway.max_clients + 1_024,
+            ..LinkSettings::default()
+        },
+    )?;
+    let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
+    let control = {
+        let (shared, ready, opener) = (shared.clone(), ready.clone(), opener.clone());
+        let name = match role {
+            Role::Mix => "mix",
+            Role::Gateway => "gateway",
+        };
+        let status = move || {
+            let status = shared.status(name, &ready.borrow(), &opener);
+            async move { status }
+        };
+        Control::start(&config.control_socket(), status).await?
+    };
+    let registry = Registry::new();
+    registry.register(Box::new(Metrics {
+        shared: shared.clone(),
+        opener: opener.clone(),
+        links: endpoint.counters(),
+        ready,
+    }))?;
+    let admin = match config.admin {
+        Some(address) => Some(Admin::start(address, registry, say.subscribe()).await?),
+        None => None,
+    };
+
+    let settings = Settings {
+        identity,
+        role,
+        pool_packets: config.pool_packets,
+        seed: Seed::new(*secret::fresh()?),
+        gateway: config
+            .gateway_settings(blake3::derive_key("shoal 2026 inbox names", prepared.inbox_key.as_ref())),
+    };
+    let engine = Engine::new(settings, Arc::new(Sphinx));
+    let (events, thread) = machine::start(engine, clock, shared.clone())?;
+    let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
+    if role == Role::Gateway && config.gateway.inbox {
+        open_inbox(&config, &prepared, &events).await;
+    }
+
+    let context = Context {
+        clock,
+        events: events.clone(),
+        shared: shared.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let (tell_around, around) = watch::channel(Neighbourhood::default());
+    let outgoing = Outgoing::new(context.clone(), endpoint.dialler());
+    let accepting = tokio::spawn(links::accept(endpoint, role, context, work, around));
+    tracing::info!("the node runs");
+
+    let mut watcher = Watcher {
+        file: File::new(config.topology.clone(), known),
+        prepared: &prepared,
+        opener: &opener,
+        events: &events,
+        shared: &shared,
+        allow: &allow,
+        around: tell_around,
+        outgoing,
+        state: State::Waiting("there is no topology document yet".into()),
+    };
+    while !shutdown.is_triggered() {
+        let readiness = watcher.look().await;
+        say.send_if_modified(|said| {
+            let changed = *said != readiness;
+            if changed {
+                match &readiness {
+                    Readiness::Ready => tracing::info!("ready"),
+                    Readiness::NotReady(why) => tracing::warn!("not ready: {why}"),
+                }
+                *said = readiness;
+            }
+            changed
+        });
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = shutdown.wait() => {}
+        }
+    }
+
+    say.send_replace(Readiness::NotReady("the node is ending".into()));
+    drop(admin);
+    events.post(Event::Stop).await;
+    let outgoing = watcher.outgoing;
+    let thread = tokio::task::spawn_blocking(move || thread.join());
+    let end = async { tokio::join!(outgoing.finish(FLUSH), accepting, thread) };
+    let _ = tokio::time::timeout(FLUSH + FLUSH / 2, end).await;
+    drop(control);
+    tracing::info!("the node has ended");
+    Ok(())
+}
+
+async fn open_inbox(config: &Config, prepared: &Prepared, events: &Events) {
+    let path = config.data_dir.join("inbox.redb");
+    let answer = {
+        let events = events.clone();
+        move |input| events.post_blocking(Event::Input(input))
+    };
+    let (key, most) = (*prepared.inbox_key, config.gateway.inbox_packets);
+    let opened =
+        tokio::task::spawn_blocking(move || inbox::Inbox::start(&path, &key, most, answer)).await;
+    match opened {
+        Ok(Ok(inbox)) => events.post(Event::Inbox(inbox)).await,
+        _ => tracing::error!(
+            "cannot open inbox.redb in the data directory: packets for absent clients are dropped; \
+             move the file away and restart"
+        ),
+    }
+}
+
+/// Where a node stands with its document.
+enum State {
+    /// None can be used; why.
+    Waiting(String),
+    /// One is in use.
+    Using(Arc<Document>, Epoch),
+}
+
+/// Follows the topology file.
+struct Watcher<'a> {
+    file: File,
+    prepared: &'a Prepared,
+    opener: &'a Opener,
+    events: &'a Events,
+    shared: &'a Shared,
+    allow: &'a Allow,
+    around: watch::Sender<Neighbourhood>,
+    outgoing: Outgoing,
+    state: State,
+}
+
+impl Watcher<'_> {
+    async fn look(&mut self) -> Readiness {
+        let now = unix_s();
+        match self.file.look(now) {
+            Look::Same => {}
+            Look::New(document, signed) => self.adopt(document, signed, now).await,
+            Look::Bad(why) => match &mut self.state {
+                State::Waiting(reason) => *reason = why,
+                State::Using(..) => tracing::warn!("{why}; the document before it stays in use"),
+            },
+        }
+        let (document, before) = match &self.state {
+            State::Waiting(why) => return Readiness::NotReady(why.clone()),
+            State::Using(document, epoch) => (document.clone(), *epoch),
+        };
+        if let Err(error) = document.check_time(now) {
+            self.events.post(Event::Input(Input::Stale)).await;
+            return Readiness::NotReady(error.to_string());
+        }
+        let epoch = document.epoch_at(now);
+        if epoch != before {
+            self.epoch(&document, epoch);
+            self.events.post(Event::Input(Input::Epoch(epoch))).await;
+            self.state = State::Using(document.clone(), epoch);
+        }
+        let own = self.prepared.descriptor.body();
+        if let Some(why) = topology::objection(&document, &own.identity, epoch, own) {
+            return Readiness::NotReady(why);
+        }
+        if self.shared.links_up.load(Ordering::Relaxed) == 0 {
+            return Readiness::NotReady("no link to a next hop stands yet".into());
+        }
+        Readiness::Ready
+    }
+
+    fn epoch(&self, document: &Document, epoch: Epoch) {
+        self.opener.update(document, epoch);
+        self.shared.epoch.store(epoch.0, Ordering::Relaxed);
+        self.shared.has_epoch.store(true, Ordering::Relaxed);
+    }
+
+    async fn adopt(&mut self, document: Arc<Document>, signed: Arc<[u8]>, now: u64) {
+        let epoch = document.epoch_at(now);
+        let place = Place::of(&document, &self.prepared.descriptor.body().identity);
+        self.epoch(&document, epoch);
+        let layer = place.as_ref().map_or(0, |place| usize::from(place.layer));
+        self.shared.layer.store(layer, Ordering::Relaxed);
+        if self.prepared.descriptor.body().role == Role::Mix {
+            let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
+            self.allow.replace(previous);
+        }
+        let queues = self.outgoing.follow(&document, place.as_ref());
+        self.events.post(Event::Neighbours(queues)).await;
+        let parts = signed.len() / 2_000 + 1;
+        self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
+        let input = Input::Document { document: document.clone(), signed, epoch };
+        self.events.post(Event::Input(input)).await;
+        self.state = State::Using(document, epoch);
+    }
+}
+

@@ -1,0 +1,515 @@
+//! `config.toml`: every field has a default, and [`Config::to_toml`] writes all of them with what they mean.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+use shoal_daemon::config::{ConfigError, resolve};
+use shoal_topology::Role;
+
+use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
+
+/// What a node does, as the configuration says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleName {
+    /// Holds and reorders packets.
+    #[default]
+    Mix,
+    /// Entry and inbox of clients.
+    Gateway,
+}
+
+impl RoleName {
+    /// As documents say it.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Mix => Role::Mix,
+            Self::Gateway => Role::Gateway,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mix => "mix",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl std::str::FromStr for RoleName {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "mix" => Ok(Self::Mix),
+            "gateway" => Ok(Self::Gateway),
+            "authority" => Err("authorities come with the voting protocol, which this version does \
+                                not have; choose mix or gateway"
+                .into()),
+            _ => Err("wants mix or gateway".into()),
+        }
+    }
+}
+
+/// Whom a gateway lets in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdmissionName {
+    /// Everyone.
+    #[default]
+    Open,
+    /// Those with a token of the list.
+    Tokens,
+}
+
+/// A token of the list.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct TokenConfig {
+    /// What the client shows.
+    pub secret: String,
+    /// Connections at a time.
+    #[serde(default = "one")]
+    pub connections: usize,
+    /// Whether its bearer may be a service (answers at once, without slots).
+    #[serde(default)]
+    pub service: bool,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for TokenConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenConfig(..)")
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The table `[gateway]`.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default)]
+pub struct GatewayConfig {
+    /// Whom it lets in.
+    pub admission: AdmissionName,
+    /// Clients at a time.
+    #[serde(deserialize_with = "positive")]
+    pub max_clients: usize,
+    /// Packets a second, each way, of a service.
+    #[serde(deserialize_with = "rate")]
+    pub service_per_s: f64,
+    /// Descriptor queries a second, in all.
+    #[serde(deserialize_with = "rate")]
+    pub queries_per_s: f64,
+    /// Whether packets for absent clients are kept.
+    pub inbox: bool,
+    /// Inboxes it knows at most.
+    #[serde(deserialize_with = "positive")]
+    pub max_inboxes: usize,
+    /// Packets in all inboxes together, at most.
+    pub inbox_packets: usize,
+    /// The tokens.
+    pub token: Vec<TokenConfig>,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            admission: AdmissionName::Open,
+            max_clients: 1_000,
+            service_per_s: 2_000.0,
+            queries_per_s: 100.0,
+            inbox: true,
+            max_inboxes: 100_000,
+            inbox_packets: 100_000,
+            token: Vec::new(),
+        }
+    }
+}
+
+/// A node's configuration.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// What it does.
+    pub role: RoleName,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where others reach it; empty: at `listen`.
+    pub advertise: Vec<SocketAddr>,
+    /// Who runs it.
+    #[serde(deserialize_with = "unit")]
+    pub operator: String,
+    /// Whose law it is under.
+    #[serde(deserialize_with = "unit")]
+    pub jurisdiction: String,
+    /// Long-lived files.
+    pub data_dir: PathBuf,
+    /// Files that end with the machine's next start; empty: see [`Config::runtime_dir`].
+    pub runtime_dir: PathBuf,
+    /// The signed topology document.
+    pub topology: PathBuf,
+    /// The network file.
+    pub network: PathBuf,
+    /// The admin page; `None`: off.
+    #[serde(deserialize_with = "optional_address")]
+    pub admin: Option<SocketAddr>,
+    /// Threads that peel; 0: one a core.
+    pub workers: usize,
+    /// The declared rate.
+    #[serde(deserialize_with = "positive")]
+    pub max_packets_per_s: usize,
+    /// How long a key is in use, for the size of the replay table.
+    #[serde(deserialize_with = "positive")]
+    pub key_lifetime_s: usize,
+    /// Most memory of the replay table, MiB.
+    #[serde(deserialize_with = "positive")]
+    pub replay_mib: usize,
+    /// Packets that the delay pool holds.
+    #[serde(deserialize_with = "positive")]
+    pub pool_packets: usize,
+    /// Level of the log.
+    #[serde(deserialize_with = "level")]
+    pub log: String,
+    /// What a gateway needs beside.
+    pub gateway: GatewayConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            role: RoleName::Mix,
+            listen: SocketAddr::from(([127, 0, 0, 1], 9_001)),
+            advertise: Vec::new(),
+            operator: "unnamed".into(),
+            jurisdiction: "unnamed".into(),
+            data_dir: "data".into(),
+            runtime_dir: PathBuf::new(),
+            topology: "topology".into(),
+            network: "network.toml".into(),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9_101))),
+            workers: 0,
+            max_packets_per_s: 2_000,
+            key_lifetime_s: 14_400,
+            replay_mib: 512,
+            pool_packets: 200_000,
+            log: "info".into(),
+            gateway: GatewayConfig::default(),
+        }
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match i64::deserialize(deserializer)? {
+        n @ 1..=1_000_000_000 => Ok(n as usize),
+        _ => Err(serde::de::Error::custom("wants a whole number from 1 to 1000000000")),
+    }
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let rate = f64::deserialize(deserializer)?;
+    if (0.01..=1e6).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(serde::de::Error::custom("wants a number from 0.01 to 1000000 (per second)"))
+    }
+}
+
+fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if (1..=64).contains(&name.len()) {
+        Ok(name)
+    } else {
+        Err(serde::de::Error::custom("wants a name of 1 to 64 bytes"))
+    }
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    shoal_daemon::logs::level(&name).map_err(serde::de::Error::custom)?;
+    Ok(name)
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| serde::de::Error::custom("wants an address with a port (127.0.0.1:9101), or \"\" for none");
+    text.parse().map(Some).map_err(wrong)
+}
+
+impl Config {
+    /// Reads a file, puts `key=value` overrides on top, and resolves its paths against the file's directory. The
+    /// second value are warnings, one line each.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or says something that is not allowed.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<(Self, Vec<String>), ConfigError> {
+        let loaded = shoal_daemon::config::load::<Self>(path, overrides)?;
+        Ok((loaded.config.resolved(&loaded.base), loaded.warnings))
+    }
+
+    /// With relative paths resolved against `base`.
+    #[must_use]
+    pub fn resolved(mut self, base: &Path) -> Self {
+        for path in [&mut self.data_dir, &mut self.topology, &mut self.network] {
+            *path = resolve(base, path);
+        }
+        if !self.runtime_dir.as_os_str().is_empty() {
+            self.runtime_dir = resolve(base, &self.runtime_dir);
+        }
+        self
+    }
+
+    /// The runtime directory: as configured, else systemd's `$RUNTIME_DIRECTORY`, else a directory of this node's
+    /// own under `$XDG_RUNTIME_DIR`, else `run` in the data directory.
+    pub fn runtime_dir(&self) -> PathBuf {
+        if !self.runtime_dir.as_os_str().is_empty() {
+            return self.runtime_dir.clone();
+        }
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(given) = variable("RUNTIME_DIRECTORY") {
+            return std::env::split_paths(&given).next().unwrap_or_default();
+        }
+        if let Some(base) = variable("XDG_RUNTIME_DIR") {
+            let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+            let name = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
+            return Path::new(&base).join(format!("shoal-node-{}", &name.as_str()[..16]));
+        }
+        self.data_dir.join("run")
+    }
+
+    /// The control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime_dir().join("control.sock")
+    }
+
+    /// The descriptor that `run` writes for whoever signs the topology.
+    pub fn descriptor_file(&self) -> PathBuf {
+        self.data_dir.join("descriptor")
+    }
+
+    /// Where others reach the node.
+    ///
+    /// # Errors
+    /// What to configure, in words.
+    pub fn advertised(&self) -> Result<Vec<SocketAddr>, String> {
+        let addresses =
+            if self.advertise.is_empty() { vec![self.listen] } else { self.advertise.clone() };
+        if addresses.len() > 4 {
+            return Err("`advertise`: wants at most 4 addresses".into());
+        }
+        if addresses.iter().any(|a| a.ip().is_unspecified() || a.port() == 0) {
+            return Err("`advertise`: wants the addresses, with ports, by which other nodes reach this \
+                        one, since `listen` names none in particular"
+                .into());
+        }
+        Ok(addresses)
+    }
+
+    /// What the engine needs to know of a gateway.
+    pub(super) fn gateway_settings(&self, inbox_key: [u8; 32]) -> GatewaySettings {
+        let token = |token: &TokenConfig| Token {
+            secret: token.secret.clone().into_bytes(),
+            connections: token.connections,
+            service: if token.service { Service::Allowed } else { Service::Refused },
+        };
+        GatewaySettings {
+            admission: match self.gateway.admission {
+                AdmissionName::Open => Admission::Open,
+                AdmissionName::Tokens => {
+                    Admission::Tokens(self.gateway.token.iter().map(token).collect())
+                }
+            },
+            max_clients: self.gateway.max_clients,
+            service_per_s: self.gateway.service_per_s,
+            queries_per_s: self.gateway.queries_per_s,
+            inbox: if self.gateway.inbox { Keeping::On } else { Keeping::Off },
+            max_inboxes: self.gateway.max_inboxes,
+            inbox_key,
+        }
+    }
+
+    /// Tags that the replay table has room for: the declared rate in a key's lifetime, as far as memory goes.
+    pub fn replay_capacity(&self) -> usize {
+        let wanted = self.max_packets_per_s.saturating_mul(self.key_lifetime_s);
+        wanted.min(self.replay_mib.saturating_mul(1 << 20) / 16)
+    }
+
+    /// The file, with a comment for every field.
+    pub fn to_toml(&self) -> String {
+        let string = |text: &str| toml::Value::String(text.into()).to_string();
+        let path = |path: &Path| string(&path.display().to_string());
+        let addresses: Vec<String> =
+            self.advertise.iter().map(|address| string(&address.to_string())).collect();
+        let admin = self.admin.map(|address| address.to_string()).unwrap_or_default();
+        let gateway = &self.gateway;
+        let admission = match gateway.admission {
+            AdmissionName::Open => "open",
+            AdmissionName::Tokens => "tokens",
+        };
+        let mut text = format!(
+            r#"# Configuration of shoal-node. Every line may be left out; its default is what `shoal-node init` writes.
+# Relative paths start at the directory of this file. `-o key=value` on the command line goes before it.
+
+# What this node does: "mix" or "gateway".
+role = {role}
+
+# Where it listens for links. 0.0.0.0 and [::] stand for all addresses of this machine.
+listen = {listen}
+
+# Where other nodes and clients reach it, 1 to 4 addresses with ports. Empty: at `listen`.
+advertise = [{advertise}]
+
+# Who runs the node, and whose law it is under: paths never use two nodes of one operator. 1 to 64 bytes.
+operator = {operator}
+jurisdiction = {jurisdiction}
+
+# Long-lived files: the identity (identity.key), the descriptor to give to the authorities, the inbox.
+data_dir = {data_dir}
+
+# Files that must not outlive the machine's next start: mix key, control socket. It should lie in memory.
+# Empty: $RUNTIME_DIRECTORY (systemd), else a directory of its own under $XDG_RUNTIME_DIR, else `run` in data_dir.
+runtime_dir = {runtime_dir}
+
+# The signed topology document. It is read anew whenever it changes.
+topology = {topology}
+
+# The network file: the name of the network and the identities of its authorities.
+network = {network}
+
+# The admin page: /livez, /readyz, /metrics, on this machine only. "" switches it off.
+admin = {admin}
+
+# Threads that open packets. 0: one for each core.
+workers = {workers}
+
+# The rate that this node is made for, packets a second, and how long a key is in use, seconds. Their product is
+# what the replay table must hold (16 bytes a packet, at most replay_mib MiB); what exceeds it is refused.
+max_packets_per_s = {max_packets_per_s}
+key_lifetime_s = {key_lifetime_s}
+replay_mib = {replay_mib}
+
+# Packets that wait for their time at once, about 2.5 kB each. When it is full, the newest is dropped.
+pool_packets = {pool_packets}
+
+# What is logged: "off", "error", "warn", "info", "debug" or "trace". SHOAL_LOG goes before it.
+log = {log}
+
+# A mix does not look at what follows.
+[gateway]
+
+# Whom it lets in: "open" (everyone) or "tokens" (whoever shows a token of the list below).
+admission = {admission}
+
+# Clients at a time. One more is refused.
+max_clients = {max_clients}
+
+# Packets a second, each way, of a service (an exit, an application). More wait, and then are dropped.
+service_per_s = {service_per_s:?}
+
+# Questions for descriptors of its clients that it answers a second, in all. More are dropped.
+queries_per_s = {queries_per_s:?}
+
+# Whether packets for clients that are away are kept (encrypted, in data_dir/inbox.redb), how many inboxes it
+# knows, and how many packets they hold together. Quota and expiry of one inbox are in the topology document.
+inbox = {inbox}
+max_inboxes = {max_inboxes}
+inbox_packets = {inbox_packets}
+
+# A token: what the client shows, its connections at a time, and whether its bearer may be a service.
+# [[gateway.token]]
+# secret = "…"
+# connections = 1
+# service = false
+"#,
+            role = string(self.role.name()),
+            listen = string(&self.listen.to_string()),
+            advertise = addresses.join(", "),
+            operator = string(&self.operator),
+            jurisdiction = string(&self.jurisdiction),
+            data_dir = path(&self.data_dir),
+            runtime_dir = path(&self.runtime_dir),
+            topology = path(&self.topology),
+            network = path(&self.network),
+            admin = string(&admin),
+            workers = self.workers,
+            max_packets_per_s = self.max_packets_per_s,
+            key_lifetime_s = self.key_lifetime_s,
+            replay_mib = self.replay_mib,
+            pool_packets = self.pool_packets,
+            log = string(&self.log),
+            admission = string(admission),
+            max_clients = gateway.max_clients,
+            service_per_s = gateway.service_per_s,
+            queries_per_s = gateway.queries_per_s,
+            inbox = gateway.inbox,
+            max_inboxes = gateway.max_inboxes,
+            inbox_packets = gateway.inbox_packets,
+        );
+        for token in &gateway.token {
+            let TokenConfig { secret, connections, service } = token;
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "\n[[gateway.token]]\nsecret = {}\nconnections = {connections}\nservice = {service}\n",
+                string(secret)
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
+        shoal_daemon::config::parse(text, "config.toml", &[])
+    }
+
+    #[test]
+    fn what_init_writes_is_the_default() {
+        let (config, warnings) = parse(&Config::default().to_toml()).unwrap();
+        assert_eq!(config, Config::default());
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(parse("").unwrap().0, Config::default());
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let token = TokenConfig { secret: "a\"b\n".into(), connections: 3, service: true };
+        let config = Config {
+            role: RoleName::Gateway,
+            advertise: vec!["192.0.2.1:9".parse().unwrap(), "[2001:db8::1]:9".parse().unwrap()],
+            operator: "Müller & \"Söhne\"".into(),
+            admin: None,
+            gateway: GatewayConfig {
+                admission: AdmissionName::Tokens,
+                service_per_s: 1.5,
+                token: vec![token],
+                ..GatewayConfig::default()
+            },
+            ..Config::default()
+        };
+        assert_eq!(parse(&config.to_toml()).unwrap().0, config);
+    }
+
+    #[test]
+    fn a_wrong_value_says_where_and_what_is_allowed() {
+        for (text, wanted) in [
+            ("\npool_packets = 0", "config.toml:2:"),
+            ("role = \"authority\"", "gateway"),
+            ("[gateway]\nservice_per_s = -1.0", "0.01"),
+            ("log = \"loud\"", "debug"),
+            ("admin = \"here\"", "127.0.0.1:9101"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The inbox: packets for clients that are away, in a redb file, off the hot path.
+//!
+//! Stored are a keyed hash of the inbox, a number, the minute, and the packet under a key that lives in the
+//! runtime directory: after a reboot nobody can read what is left, and it is thrown away. An error of the database
+//! loses packets, which are counted, and never ends the node.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use shoal_sphinx::{Frame, Packet};
+
+use crate::engine::Input;
+use crate::engine::gateway::InboxId;
+
+/// Key: inbox 16, number 8 (big-endian). Value: minute 4, nonce 24, sealed (low byte of the epoch, packet).
+const PACKETS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("packets 1");
+/// Holds a hash of the key, by which a file of another boot is known.
+const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about 1");
+/// Orders that wait. One more packet is not stored, and counted.
+const QUEUE: usize = 4_096;
+/// Orders in one transaction.
+const BATCH: usize = 512;
+/// How often what is too old is thrown away.
+const SWEEP: Duration = Duration::from_secs(60);
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(super) enum Order {
+    Store(InboxId, Frame),
+    Fetch(InboxId, usize),
+    /// Packets expire after so many seconds from now on.
+    Expiry(u32),
+}
+
+/// The way to the thread that has the file open.
+pub(super) struct Inbox {
+    orders: SyncSender<Order>,
+    thread: JoinHandle<()>,
+}
+
+impl Inbox {
+    /// Opens the file and starts the thread; `answer` gets what the engine must know, first of all what is there.
+    pub(super) fn start(
+        path: &Path,
+        key: &[u8; 32],
+        most: usize,
+        answer: impl Fn(Input) + Send + 'static,
+    ) -> Result<Self> {
+        let mut store = Store::open(path, key, most)?;
+        let (orders, queue) = sync_channel(QUEUE);
+        answer(Input::Known(store.known()?));
+        let run = move || store.run(&queue, &answer);
+        let thread = std::thread::Builder::new().name("inbox".into()).spawn(run)?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Gives an order, or says that there is no room for it.
+    pub(super) fn order(&self, order: Order) -> std::result::Result<(), Order> {
+        self.orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(order) | TrySendError::Disconnected(order) => order,
+        })
+    }
+
+    /// Writes what was ordered and ends.
+    pub(super) fn finish(self) {
+        drop(self.orders);
+        let _ = self.thread.join();
+    }
+}
+
+struct Store {
+    database: Database,
+    cipher: XChaCha20Poly1305,
+    next: u64,
+    held: usize,
+    most: usize,
+    expiry_s: u32,
+}
+
+impl Store {
+    fn open(path: &Path, key: &[u8; 32], most: usize) -> Result<Self> {
+        // Created by us alone, so that the mode is ours.
+        if !path.exists() {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        }
+        let database = Database::create(path)?;
+        let check = blake3::derive_key("shoal 2026 inbox check", key);
+        let sealing = blake3::derive_key("shoal 2026 inbox packets", key);
+        let transaction = database.begin_write()?;
+        let (next, held);
+        {
+            let mut about = transaction.open_table(ABOUT)?;
+            let ours = about.get("key")?.is_some_and(|found| found.value() == check);
+            if !ours {
+                transaction.delete_table(PACKETS)?;
+                about.insert("key", check.as_slice())?;
+            }
+            let packets = transaction.open_table(PACKETS)?;
+            held = usize::try_from(packets.len()?).unwrap_or(usize::MAX);
+            let mut last = 0;
+            for entry in packets.iter()? {
+                let (key, _) = entry?;
+                let number = key.value().last_chunk::<8>().copied().unwrap_or_default();
+                last = last.max(u64::from_be_bytes(number));
+            }
+            next = last + 1;
+        }
+        transaction.commit()?;
+        let cipher = XChaCha20Poly1305::new(&sealing.into());
+        Ok(Self { database, cipher, next, held, most, expiry_s: u32::MAX })
+    }
+
+    fn known(&self) -> Result<Vec<(InboxId, u32)>> {
+        let transaction = self.database.begin_read()?;
+        let mut known: BTreeMap<InboxId, u32> = BTreeMap::new();
+        for entry in transaction.open_table(PACKETS)?.iter()? {
+            let (key, _) = entry?;
+            *known.entry(inbox_of(key.value())).or_default() += 1;
+        }
+        Ok(known.into_iter().collect())
+    }
+
+    fn run(&mut self, queue: &Receiver<Order>, answer: &impl Fn(Input)) {
+        let mut swept = minute();
+        loop {
+            match queue.recv_timeout(SWEEP) {
+                Ok(first) => {
+                    let orders: Vec<_> =
+                        std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
+                    self.carry_out(orders, answer);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if minute() != swept {
+                swept = minute();
+                match self.sweep() {
+                    Ok(expired) => {
+                        for (inbox, packets) in expired {
+                            answer(Input::Expired { inbox, packets });
+                        }
+                    }
+                    Err(_) => tracing::warn!("cannot clean up the inbox file; is the disk full?"),
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, orders: Vec<Order>, answer: &impl Fn(Input)) {
+        let mut stored: BTreeMap<InboxId, u32> = BTreeMap::new();
+        let mut fetches = Vec::new();
+        for order in &orders {
+            match order {
+                Order::Store(inbox, _) => *stored.entry(*inbox).or_default() += 1,
+                Order::Fetch(inbox, _) => fetches.push(*inbox),
+                Order::Expiry(seconds) => self.expiry_s = *seconds,
+            }
+        }
+        match self.write(orders) {
+            Ok(answers) => answers.into_iter().for_each(answer),
+            Err(_) => {
+                // The transaction is gone with all that was in it.
+                tracing::warn!("cannot write the inbox file; packets for absent clients are lost");
+                for (inbox, packets) in stored {
+                    answer(Input::NotStored { inbox, packets });
+                }
+                for inbox in fetches {
+                    answer(Input::Fetched { inbox, frames: Vec::new() });
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, orders: Vec<Order>) -> Result<Vec<Input>> {
+        let mut answers = Vec::new();
+        let (mut held, mut next) = (self.held, self.next);
+        let transaction = self.database.begin_write()?;
+        {
+            let mut packets = transaction.open_table(PACKETS)?;
+            for order in orders {
+                match order {
+                    Order::Store(inbox, _) if held >= self.most => {
+                        answers.push(Input::NotStored { inbox, packets: 1 });
+                    }
+                    Order::Store(inbox, frame) => {
+                        let value = self.seal(inbox, &frame)?;
+                        packets.insert(key(inbox, next).as_slice(), value.as_slice())?;
+                        next += 1;
+                        held += 1;
+                    }
+                    Order::Fetch(inbox, max) => {
+                        let mut found = Vec::new();
+                        let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
+                        for entry in packets.range(first.as_slice()..=last.as_slice())?.take(max) {
+                            let (key, value) = entry?;
+                            found.push((key.value().to_vec(), self.open_value(inbox, value.value())));
+                        }
+                        for (key, _) in &found {
+                            packets.remove(key.as_slice())?;
+                            held = held.saturating_sub(1);
+                        }
+                        let frames = found.into_iter().filter_map(|(_, frame)| frame).collect();
+                        answers.push(Input::Fetched { inbox, frames });
+                    }
+                    Order::Expiry(_) => {}
+                }
+            }
+        }
+        transaction.commit()?;
+        (self.held, self.next) = (held, next);
+        Ok(answers)
+    }
+
+    fn sweep(&mut self) -> Result<Vec<(InboxId, u32)>> {
+        // Rounded up: nothing goes early.
+        let oldest = minute().saturating_sub(self.expiry_s.div_ceil(60).saturating_add(1));
+        let mut expired: BTreeMap<InboxId, u32> = BTreeMap::new();
+        let transaction = self.database.begin_write()?;
+        {
+            let mut packets = transaction.open_table(PACKETS)?;
+            packets.retain(|key, value| {
+                let at = value.first_chunk().map_or(0, |at| u32::from_be_bytes(*at));
+                if at < oldest {
+                    *expired.entry(inbox_of(key)).or_default() += 1;
+                }
+                at >= oldest
+            })?;
+        }
+        transaction.commit()?;
+        let gone: u32 = expired.values().sum();
+        self.held = self.held.saturating_sub(gone as usize);
+        Ok(expired.into_iter().collect())
+    }
+
+    fn seal(&self, inbox: InboxId, frame: &Frame) -> Result<Vec<u8>> {
+        let random = shoal_daemon::secret::fresh()?;
+        let nonce = random.first_chunk::<24>().copied().unwrap_or_default();
+        let mut plain = vec![frame.epoch];
+        plain.extend(frame.packet.as_bytes());
+        let payload = Payload { msg: &plain, aad: &inbox.0 };
+        let sealed =
+            self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| "cannot encrypt")?;
+        Ok([minute().to_be_bytes().as_slice(), &nonce, &sealed].concat())
+    }
+
+    fn open_value(&self, inbox: InboxId, value: &[u8]) -> Option<Frame> {
+        let (_, rest) = value.split_at_checked(4)?;
+        let (nonce, sealed) = rest.split_first_chunk::<24>()?;
+        let payload = Payload { msg: sealed, aad: &inbox.0 };
+        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).ok()?;
+        let (epoch, packet) = plain.split_first()?;
+        Some(Frame { epoch: *epoch, field: 0, packet: Packet::from_slice(packet).ok()? })
+    }
+}
+
+fn key(inbox: InboxId, number: u64) -> Vec<u8> {
+    [inbox.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+fn inbox_of(key: &[u8]) -> InboxId {
+    InboxId(key.first_chunk().copied().unwrap_or_default())
+}
+
+fn minute() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(now.as_secs() / 60).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(n: u8) -> Frame {
+        let mut packet = Packet::default();
+        packet.as_mut_bytes()[7] = n;
+        Frame { epoch: 3, field: 0, packet }
+    }
+
+    fn fetch(store: &mut Store, inbox: InboxId) -> Vec<u8> {
+        let answers = store.write(vec![Order::Fetch(inbox, 100)]).unwrap();
+        let Some(Input::Fetched { frames, .. }) = answers.into_iter().next() else { panic!() };
+        frames.iter().map(|frame| frame.packet.as_bytes()[7]).collect()
+    }
+
+    #[test]
+    fn packets_come_back_in_order_and_once_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inbox.redb");
+        let (a, b) = (InboxId([1; 16]), InboxId([2; 16]));
+        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let orders = [(a, 1), (b, 2), (a, 3)].map(|(inbox, n)| Order::Store(inbox, frame(n)));
+        store.write(orders.into()).unwrap();
+        drop(store);
+        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        assert!(store.known().unwrap() == [(a, 2), (b, 1)]);
+        store.write(vec![Order::Store(a, frame(4))]).unwrap();
+        assert_eq!(fetch(&mut store, a), [1, 3, 4]);
+        assert_eq!(fetch(&mut store, a), [0; 0]);
+        assert_eq!(fetch(&mut store, b), [2]);
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_of_another_boot_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inbox.redb");
+        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        store.write(vec![Order::Store(InboxId([1; 16]), frame(1))]).unwrap();
+        drop(store);
+        assert!(Store::open(&path, &[6; 32], 100).unwrap().known().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_full_or_too_old_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("inbox.redb"), &[5; 32], 2).unwrap();
+        let inbox = InboxId([1; 16]);
+        let orders = (0..3).map(|n| Order::Store(inbox, frame(n))).collect();
+        let answers = store.write(orders).unwrap();
+        assert!(matches!(answers[..], [Input::NotStored { packets: 1, .. }]));
+        store.expiry_s = 3_600;
+        assert!(store.sweep().unwrap().is_empty());
+        // As if the minute had been written long ago.
+        let transaction = store.database.begin_write().unwrap();
+        let old = [0u8; 4 + 24 + 16];
+        transaction.open_table(PACKETS).unwrap().insert(key(inbox, 1).as_slice(), old.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        assert!(store.sweep().unwrap() == [(inbox, 1)]);
+        assert_eq!(store.held, 1);
+    }
+
+    #[test]
+    fn nothing_of_a_packet_or_an_inbox_is_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inbox.redb");
+        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let mut frame = frame(1);
+        frame.packet.as_mut_bytes()[..6].copy_from_slice(b"secret");
+        store.write(vec![Order::Store(InboxId([1; 16]), frame)]).unwrap();
+        drop(store);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Links: one to each next hop, with a queue of its own; and those that nodes and clients open to us.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use shoal_daemon::link::{Dialler, Endpoint, Link};
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sphinx::Frame;
+use shoal_topology::{Document, Identity, Role, Stream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::machine::{Batch, Clock, Event, Events, Work};
+use super::metrics::Shared;
+use crate::engine::{Input, SessionId};
+use crate::place::Place;
+
+/// Frames that wait for one next hop. The newest is dropped when it is full, and counted.
+const LINK_QUEUE: usize = 4_096;
+/// Frames that wait for one client's link, beside the parts of a document.
+const CLIENT_QUEUE: usize = 256;
+/// Frames taken from a queue, or read from a link, at once.
+const BATCH: usize = 16;
+/// Waits between attempts to connect, doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A client's link that takes nothing for so long is closed.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// What the tasks of links share.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) clock: Clock,
+    pub(super) events: Events,
+    pub(super) shared: Arc<Shared>,
+    pub(super) shutdown: Shutdown,
+}
+
+struct Neighbour {
+    addresses: Vec<SocketAddr>,
+    queue: mpsc::Sender<Frame>,
+    task: AbortHandle,
+}
+
+/// The links to the next hops.
+pub(super) struct Outgoing {
+    context: Context,
+    dialler: Dialler,
+    neighbours: HashMap<Identity, Neighbour>,
+    tasks: JoinSet<()>,
+}
+
+impl Outgoing {
+    pub(super) fn new(context: Context, dialler: Dialler) -> Self {
+        Self { context, dialler, neighbours: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Links to those whom the document puts next, and to nobody else. Links that stand and stay do not break.
+    pub(super) fn follow(
+        &mut self,
+        document: &Document,
+        place: Option<&Place>,
+    ) -> HashMap<Identity, mpsc::Sender<Frame>> {
+        let mut before = std::mem::take(&mut self.neighbours);
+        for index in place.map(|place| place.next.as_slice()).unwrap_or_default() {
+            let Some(node) = document.node(*index) else { continue };
+            let (identity, addresses) =
+                (node.identity(), node.descriptor.body().addresses.clone());
+            let kept = before.remove(&identity).filter(|n| n.addresses == addresses);
+            let neighbour = kept.unwrap_or_else(|| self.connect(identity, addresses));
+            self.neighbours.insert(identity, neighbour);
+        }
+        // Those that go write what they have: their queue ends.
+        self.context.shared.links_expected.store(self.neighbours.len(), Ordering::Relaxed);
+        while self.tasks.try_join_next().is_some() {}
+        self.neighbours.iter().map(|(who, neighbour)| (*who, neighbour.queue.clone())).collect()
+    }
+
+    fn connect(&mut self, identity: Identity, addresses: Vec<SocketAddr>) -> Neighbour {
+        let (queue, frames) = mpsc::channel(LINK_QUEUE);
+        let (context, dialler) = (self.context.clone(), self.dialler.clone());
+        let link = keep_link(context, dialler, identity, addresses.clone(), frames);
+        let task = self.tasks.spawn(link);
+        Neighbour { addresses, queue, task }
+    }
+
+    /// Lets the links write what waits, for a while.
+    pub(super) async fn finish(mut self, patience: Duration) {
+        let tasks: Vec<AbortHandle> =
+            self.neighbours.drain().map(|(_, neighbour)| neighbour.task).collect();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(patience, all).await;
+        tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Counts a link as up as long as it lives.
+struct Up(Arc<Shared>);
+
+impl Up {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.links_up.fetch_add(1, Ordering::Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.0.links_up.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn keep_link(
+    context: Context,
+    dialler: Dialler,
+    identity: Identity,
+    addresses: Vec<SocketAddr>,
+    mut frames: mpsc::Receiver<Frame>,
+) {
+    // Jitter hides nothing: it keeps many from knocking at once.
+    let seed = shoal_daemon::secret::fresh().map_or([0; 32], |seed| *seed);
+    let mut jitter = Stream::from_seed(seed);
+    let mut wait = BACKOFF.0;
+    let mut next = addresses.iter().cycle();
+    while !frames.is_closed() && !context.shutdown.is_triggered() {
+        let Some(address) = next.next() else { return };
+        if let Ok(link) = dialler.dial(identity.0, *address).await {
+            let _up = Up::new(&context.shared);
+            let since = context.clock.now();
+            if carry(&context.shared, link, &mut frames).await.is_ok() {
+                break;
+            }
+            if context.clock.now().since(since) > BACKOFF.1 {
+                wait = BACKOFF.0;
+            }
+            tracing::debug!("a link to a next hop ended; connecting again");
+        }
+        let pause = wait.mul_f64(jitter.random_range(0.5..1.0));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = context.shutdown.wait() => {}
+        }
+        wait = (wait * 2).min(BACKOFF.1);
+    }
+    // Whatever never left is lost.
+    frames.close();
+    let mut lost = 0;
+    while frames.try_recv().is_ok() {
+        lost += 1;
+    }
+    context.shared.waiting_to_send.fetch_sub(lost, Ordering::Relaxed);
+    context.shared.link_lost.fetch_add(lost as u64, Ordering::Relaxed);
+}
+
+/// Writes what comes until the queue ends (`Ok`) or the link does.
+async fn carry(
+    shared: &Shared,
+    link: Link,
+    frames: &mut mpsc::Receiver<Frame>,
+) -> Result<(), ()> {
+    let Link { mut sender, mut receiver, .. } = link;
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.clear();
+        let count = tokio::select! {
+            count = frames.recv_many(&mut batch, BATCH) => count,
+            // The other end sends nothing here, so this is the end, or a peer that breaks the rules.
+            _ = receiver.next() => return Err(()),
+        };
+        if count == 0 {
+            let _ = sender.close().await;
+            return Ok(());
+        }
+        shared.waiting_to_send.fetch_sub(count, Ordering::Relaxed);
+        let encoded: Vec<_> = batch.iter().map(Frame::encode).collect();
+        if sender.send_all(&encoded).await.is_err() {
+            shared.link_lost.fetch_add(count as u64, Ordering::Relaxed);
+            return Err(());
+        }
+    }
+}
+
+/// What the document says of whom we take frames from; renewed with it.
+#[derive(Clone, Default)]
+pub(super) struct Neighbourhood {
+    pub(super) place: Option<Arc<Place>>,
+    /// Frames that the document takes.
+    pub(super) parts: usize,
+}
+
+/// Takes links until the end of the run.
+pub(super) async fn accept(
+    mut endpoint: Endpoint,
+    role: Role,
+    context: Context,
+    work: Work,
+    around: watch::Receiver<Neighbourhood>,
+) {
+    let sessions = AtomicU64::new(0);
+    let mut tasks = JoinSet::new();
+    loop {
+        let link = tokio::select! {
+            link = endpoint.accept() => link,
+            () = context.shutdown.wait() => break,
+            Some(_) = tasks.join_next() => continue,
+        };
+        let Some(link) = link else {
+            if !context.shutdown.is_triggered() {
+                tracing::error!("the listener has ended; restart the node");
+            }
+            break;
+        };
+        let node = takes_from(&around, &link);
+        if node {
+            tasks.spawn(take(context.clone(), link, work.clone(), around.clone()));
+        } else if role == Role::Gateway {
+            let session = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
+            let parts = around.borrow().parts;
+            tasks.spawn(serve(context.clone(), link, session, CLIENT_QUEUE + 2 * parts));
+        }
+    }
+    // Clients get what their queues hold, which end with the engine.
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_millis(700), all).await;
+}
+
+fn takes_from(around: &watch::Receiver<Neighbourhood>, link: &Link) -> bool {
+    let around = around.borrow();
+    around.place.as_ref().is_some_and(|place| place.takes_from(&Identity(link.peer)))
+}
+
+/// Reads a node's link, as long as the document lets it send to us.
+async fn take(
+    context: Context,
+    mut link: Link,
+    work: Work,
+    around: watch::Receiver<Neighbourhood>,
+) {
+    loop {
+        let mut frames = Vec::with_capacity(BATCH);
+        let read = tokio::select! {
+            read = link.receiver.next_batch(&mut frames, BATCH) => read,
+            () = context.shutdown.wait() => return,
+        };
+        if !matches!(read, Ok(1..)) || !takes_from(&around, &link) {
+            return;
+        }
+        work.give(Batch { received: context.clock.now(), frames });
+    }
+}
+
+/// Serves a client until either end is tired of it.
+async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
+    let (down, frames) = mpsc::channel(queue);
+    context.events.post(Event::Joined(session, Identity(link.peer), down)).await;
+    let Link { sender, mut receiver, .. } = link;
+    let read = async {
+        loop {
+            let mut frames = Vec::with_capacity(BATCH);
+            match receiver.next_batch(&mut frames, BATCH).await {
+                Ok(1..) => context.events.post(Event::Client(session, frames)).await,
+                _ => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = write(sender, frames) => {}
+    }
+    context.events.post(Event::Input(Input::Left(session))).await;
+}
+
+/// Writes what comes until the queue ends or the link stands still.
+async fn write(
+    mut sender: shoal_daemon::link::FrameSender,
+    mut frames: mpsc::Receiver<Frame>,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.clear();
+        if frames.recv_many(&mut batch, BATCH).await == 0 {
+            let _ = tokio::time::timeout(Duration::from_secs(1), sender.close()).await;
+            return;
+        }
+        let encoded: Vec<_> = batch.iter().map(Frame::encode).collect();
+        match tokio::time::timeout(STALLED, sender.send_all(&encoded)).await {
+            Ok(Ok(())) => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The engine's thread, and the threads that peel for it.
+//!
+//! A thread of its own, since a runtime's timers have whole milliseconds and delays do not.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use shoal_sphinx::{Downward, FRAME_LEN, Frame};
+use shoal_topology::{Identity, Time};
+use tokio::sync::mpsc;
+
+use super::inbox::{Inbox, Order};
+use super::metrics::{Shared, Snapshot};
+use crate::counters::DropReason;
+use crate::engine::{Engine, Input, Output, SessionId};
+use crate::opener::{Arrived, Opener};
+
+/// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
+const EVENTS: usize = 1_024;
+/// Batches that wait for workers. One more is dropped and counted.
+const BATCHES: usize = 256;
+/// How often the numbers for the outside are renewed, and drops elsewhere are taken over.
+const SNAPSHOT: Duration = Duration::from_millis(250);
+
+/// The clock of a node: its origin is its start.
+#[derive(Clone, Copy)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn now(self) -> Time {
+        Time::ZERO + self.0.elapsed()
+    }
+}
+
+/// What the engine's thread is told.
+pub(super) enum Event {
+    Input(Input),
+    /// What a worker opened.
+    Opened(Vec<Result<Arrived, DropReason>>),
+    /// What a client sent.
+    Client(SessionId, Vec<Box<[u8; FRAME_LEN]>>),
+    /// A client has connected; frames for it go there.
+    Joined(SessionId, Identity, mpsc::Sender<Frame>),
+    /// The queues of the next hops, in place of those before.
+    Neighbours(HashMap<Identity, mpsc::Sender<Frame>>),
+    /// The way to the inbox.
+    Inbox(Inbox),
+    /// Finish what is under way and end.
+    Stop,
+}
+
+/// The way to the engine's thread.
+#[derive(Clone)]
+pub(super) struct Events(SyncSender<Event>);
+
+impl Events {
+    /// Waits for room without blocking the runtime.
+    pub(super) async fn post(&self, mut event: Event) {
+        loop {
+            match self.0.try_send(event) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => event = back,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits for room; for threads.
+    pub(super) fn post_blocking(&self, event: Event) {
+        // Nobody is left to tell when the engine has ended.
+        let _ = self.0.send(event);
+    }
+}
+
+/// Starts the engine's thread.
+pub(super) fn start(
+    engine: Engine,
+    clock: Clock,
+    shared: Arc<Shared>,
+) -> std::io::Result<(Events, JoinHandle<()>)> {
+    let (events, queue) = sync_channel(EVENTS);
+    let machine = Machine {
+        engine,
+        clock,
+        shared,
+        neighbours: HashMap::new(),
+        clients: HashMap::new(),
+        inbox: None,
+    };
+    let thread =
+        std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
+    Ok((Events(events), thread))
+}
+
+struct Machine {
+    engine: Engine,
+    clock: Clock,
+    shared: Arc<Shared>,
+    neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
+    clients: HashMap<SessionId, mpsc::Sender<Frame>>,
+    inbox: Option<Inbox>,
+}
+
+impl Machine {
+    fn run(mut self, queue: &Receiver<Event>) {
+        let mut told = Time::ZERO;
+        loop {
+            let now = self.clock.now();
+            if now.since(told) >= SNAPSHOT {
+                told = now;
+                self.tell(now);
+            }
+            let wake = self.engine.next_wake().unwrap_or(Time::NEVER).since(now);
+            match queue.recv_timeout(wake.min(SNAPSHOT)) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.event(event),
+                Err(RecvTimeoutError::Timeout) => self.handle(Input::Wake),
+            }
+        }
+        // Queues end with their senders: links write what is in them and close.
+        self.neighbours.clear();
+        self.clients.clear();
+        if let Some(inbox) = self.inbox.take() {
+            inbox.finish();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.handle(input),
+            Event::Opened(batch) => {
+                batch.into_iter().for_each(|packet| self.handle(Input::Arrived(packet)));
+            }
+            Event::Client(session, frames) => {
+                for bytes in frames {
+                    let frame = Frame::decode(&bytes).map_err(|_| DropReason::Version);
+                    self.handle(Input::Client { session, frame });
+                }
+            }
+            Event::Joined(session, peer, queue) => {
+                self.clients.insert(session, queue);
+                self.handle(Input::Joined { session, peer });
+            }
+            Event::Neighbours(queues) => self.neighbours = queues,
+            Event::Inbox(inbox) => self.inbox = Some(inbox),
+            Event::Stop => {}
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.clock.now();
+        match &input {
+            Input::Left(session) => _ = self.clients.remove(session),
+            Input::Document { document, .. } => {
+                let expiry = document.parameters.inbox_expiry_s;
+                _ = self.inbox.as_ref().map(|inbox| inbox.order(Order::Expiry(expiry)));
+            }
+            _ => {}
+        }
+        self.engine.handle(now, input);
+        while let Some(output) = self.engine.poll_output() {
+            if let Some(answer) = self.output(output) {
+                self.engine.handle(now, answer);
+            }
+        }
+    }
+
+    /// Does what the engine wants; what it must know of that.
+    fn output(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Send { to, frame } => {
+                let Some(queue) = self.neighbours.get(&to) else {
+                    return Some(Input::Dropped(DropReason::LinkLost, 1));
+                };
+                // Before, since the link takes it away as soon as it has it.
+                self.shared.waiting_to_send.fetch_add(1, Ordering::Relaxed);
+                queue.try_send(frame).err().map(|_| {
+                    self.shared.waiting_to_send.fetch_sub(1, Ordering::Relaxed);
+                    Input::Dropped(DropReason::LinkQueueFull, 1)
+                })
+            }
+            Output::ToClient { session, frame } => {
+                let is_packet = frame.field == Downward::Packet as u16;
+                let sent = self.clients.get(&session)?.try_send(frame);
+                (sent.is_err() && is_packet)
+                    .then_some(Input::Dropped(DropReason::ClientQueueFull, 1))
+            }
+            Output::CloseClient(session) => {
+                self.clients.remove(&session);
+                None
+            }
+            Output::Store { inbox, frame } => {
+                let refused = match &self.inbox {
+                    Some(file) => file.order(Order::Store(inbox, frame)).is_err(),
+                    None => true,
+                };
+                refused.then_some(Input::NotStored { inbox, packets: 1 })
+            }
+            Output::Fetch { inbox, max } => {
+                let refused = match &self.inbox {
+                    Some(file) => file.order(Order::Fetch(inbox, max)).is_err(),
+                    None => true,
+                };
+                refused.then(|| Input::Fetched { inbox, frames: Vec::new() })
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Time) {
+        let elsewhere = [
+            (DropReason::Overload, &self.shared.overload),
+            (DropReason::LinkLost, &self.shared.link_lost),
+        ];
+        for (reason, count) in elsewhere {
+            let packets = count.swap(0, Ordering::Relaxed);
+            self.engine.handle(now, Input::Dropped(reason, packets));
+        }
+        let snapshot = Snapshot {
+            counters: self.engine.counters().clone(),
+            pooled: self.engine.pooled(),
+            clients: self.engine.clients(),
+        };
+        *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        // What `handle` did on the way comes out at once too.
+        self.handle(Input::Wake);
+    }
+}
+
+/// Frames that a link brought at once.
+pub(super) struct Batch {
+    pub(super) received: Time,
+    pub(super) frames: Vec<Box<[u8; FRAME_LEN]>>,
+}
+
+/// The way to the workers.
+#[derive(Clone)]
+pub(super) struct Work {
+    batches: SyncSender<Batch>,
+    shared: Arc<Shared>,
+}
+
+impl Work {
+    /// Hands a batch over, or drops and counts it when too many wait.
+    pub(super) fn give(&self, batch: Batch) {
+        let frames = batch.frames.len();
+        self.shared.waiting_to_peel.fetch_add(frames, Ordering::Relaxed);
+        if self.batches.try_send(batch).is_err() {
+            self.shared.waiting_to_peel.fetch_sub(frames, Ordering::Relaxed);
+            self.shared.overload.fetch_add(frames as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Starts the workers. They end when the last [`Work`] is gone.
+pub(super) fn start_workers(
+    threads: usize,
+    opener: &Arc<Opener>,
+    events: &Events,
+    shared: &Arc<Shared>,
+) -> std::io::Result<Work> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    };
+    let (batches, queue) = sync_channel::<Batch>(BATCHES);
+    let queue = Arc::new(Mutex::new(queue));
+    for number in 0..threads {
+        let (queue, opener) = (queue.clone(), opener.clone());
+        let (events, shared) = (events.clone(), shared.clone());
+        let work = move || {
+            loop {
+                // One waits for a batch, the others for their turn.
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(Batch { received, frames }) = next else { return };
+                shared.waiting_to_peel.fetch_sub(frames.len(), Ordering::Relaxed);
+                let opened = frames.iter().map(|frame| opener.open(received, frame)).collect();
+                events.post_blocking(Event::Opened(opened));
+            }
+        };
+        std::thread::Builder::new().name(format!("peel {number}")).spawn(work)?;
+    }
+    Ok(Work { batches, shared: shared.clone() })
+}

@@ -1,0 +1,399 @@
+//! A node without IO: time, packets and clients come in, packets and clients' frames go out.
+//!
+//! `handle(now, input)`, then [`Engine::poll_output`] until it gives none; then call `handle` with [`Input::Wake`]
+//! at [`Engine::next_wake`] at the latest. Peeling is not done here: [`crate::Opener`] does it, on other threads.
+
+pub mod gateway;
+mod loops;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use shoal_sphinx::{Address, Codec, Frame, Peeled};
+use shoal_topology::{Document, Epoch, Identity, Paths, Role, Seed, Time};
+
+use crate::counters::{Counters, DropReason};
+use crate::opener::Arrived;
+use crate::place::Place;
+use crate::wheel::Wheel;
+use gateway::{Gateway, GatewaySettings, InboxId};
+use loops::Loops;
+
+/// The most by which a node is late with what its own schedules ask for; beyond it leaves out.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// A connection of a client, named by whoever holds it. A name is never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+/// What an engine is told when it starts.
+pub struct Settings {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it does.
+    pub role: Role,
+    /// Packets that the delay pool holds. The newest is dropped when it is full.
+    pub pool_packets: usize,
+    /// Where all its randomness comes from.
+    pub seed: Seed,
+    /// What a gateway needs beside; a mix does not look at it.
+    pub gateway: GatewaySettings,
+}
+
+/// What happens to a node.
+pub enum Input {
+    /// A document was verified, or takes the place of another.
+    Document {
+        /// What it says.
+        document: Arc<Document>,
+        /// Its signed bytes, for clients.
+        signed: Arc<[u8]>,
+        /// The present epoch.
+        epoch: Epoch,
+    },
+    /// The present epoch is another now.
+    Epoch(Epoch),
+    /// The document is stale: no loops, no new clients.
+    Stale,
+    /// A frame came from a node and was opened, or not.
+    Arrived(Result<Arrived, DropReason>),
+    /// A client has connected.
+    Joined {
+        /// Its connection.
+        session: SessionId,
+        /// The throwaway identity that its link has proven.
+        peer: Identity,
+    },
+    /// A frame came from a client.
+    Client {
+        /// Its connection.
+        session: SessionId,
+        /// The frame, or that it was none.
+        frame: Result<Frame, DropReason>,
+    },
+    /// A client's connection has ended.
+    Left(SessionId),
+    /// What the inbox holds, after a start: packets for each of its clients.
+    Known(Vec<(InboxId, u32)>),
+    /// The answer to [`Output::Fetch`]: these frames are no longer in the inbox.
+    Fetched {
+        /// Whose.
+        inbox: InboxId,
+        /// Oldest first.
+        frames: Vec<Frame>,
+    },
+    /// Packets left the inbox because their time was over.
+    Expired {
+        /// Whose.
+        inbox: InboxId,
+        /// How many.
+        packets: u32,
+    },
+    /// Packets could not be stored.
+    NotStored {
+        /// Whose.
+        inbox: InboxId,
+        /// How many.
+        packets: u32,
+    },
+    /// Packets were dropped outside of the engine, which counts them.
+    Dropped(DropReason, u64),
+    /// It is [`Engine::next_wake`].
+    Wake,
+}
+
+/// What a node wants done.
+pub enum Output {
+    /// Send this to a node.
+    Send {
+        /// To whom.
+        to: Identity,
+        /// What.
+        frame: Frame,
+    },
+    /// Send this to a client.
+    ToClient {
+        /// By which connection.
+        session: SessionId,
+        /// What.
+        frame: Frame,
+    },
+    /// End a client's connection, after what was sent to it.
+    CloseClient(SessionId),
+    /// Put a packet into the inbox.
+    Store {
+        /// Whose.
+        inbox: InboxId,
+        /// What.
+        frame: Frame,
+    },
+    /// Take at most `max` packets out of the inbox, the oldest first, and answer with [`Input::Fetched`].
+    Fetch {
+        /// Whose.
+        inbox: InboxId,
+        /// How many.
+        max: usize,
+    },
+}
+
+/// What becomes due.
+enum Due {
+    /// A packet has waited its time.
+    ToNode(Identity, Frame),
+    /// A packet has waited its time, on its last mile.
+    ToClient(Identity, Frame),
+    /// The next loop of our own.
+    Loop,
+    /// Loops that are not back by now are lost.
+    LoopsLost,
+    /// A client has not said who it is.
+    Hello(SessionId),
+    /// A client's next instant.
+    Instant(SessionId),
+    /// A service's limit lets the next one pass.
+    Release(SessionId),
+}
+
+/// What the engine knows of the network.
+struct Topology {
+    document: Arc<Document>,
+    /// The document as frames for clients.
+    parts: Arc<[Frame]>,
+    paths: Paths,
+    place: Option<Place>,
+    epoch: Epoch,
+    fresh: Freshness,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    Fresh,
+    Stale,
+}
+
+/// What both roles use.
+struct Core {
+    identity: Identity,
+    codec: Arc<dyn Codec>,
+    wheel: Wheel<Due>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+    topology: Option<Topology>,
+    /// Packets in the wheel, which holds timers too.
+    pooled: usize,
+    pool_packets: usize,
+}
+
+impl Core {
+    /// Puts a packet into the delay pool.
+    fn delay(&mut self, until: Time, due: Due) {
+        if self.pooled >= self.pool_packets {
+            self.counters.drop(DropReason::PoolFull);
+            return;
+        }
+        self.pooled += 1;
+        self.wheel.insert(until, due);
+    }
+
+    fn send(&mut self, to: Identity, frame: Frame) {
+        self.outputs.push_back(Output::Send { to, frame });
+    }
+
+    /// The topology, if it may be used and lists this node.
+    fn usable(&self) -> Option<&Topology> {
+        self.topology.as_ref().filter(|t| t.fresh == Freshness::Fresh && t.place.is_some())
+    }
+}
+
+/// A node.
+pub struct Engine {
+    core: Core,
+    loops: Loops,
+    gateway: Option<Gateway>,
+}
+
+impl Engine {
+    /// A node that has no document yet. `codec` builds its loops and answers.
+    pub fn new(settings: Settings, codec: Arc<dyn Codec>) -> Self {
+        let Settings { identity, role, pool_packets, seed, gateway } = settings;
+        let core = Core {
+            identity,
+            codec,
+            wheel: Wheel::new(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            topology: None,
+            pooled: 0,
+            pool_packets,
+        };
+        let gateway = (role == Role::Gateway).then(|| Gateway::new(gateway, &seed));
+        Self { core, loops: Loops::new(&seed), gateway }
+    }
+
+    /// Takes note of something at `now`, which never goes back. First does what was due before.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Wake => {}
+            Input::Document { document, signed, epoch } => {
+                self.document(now, document, &signed, epoch);
+            }
+            Input::Epoch(epoch) => {
+                if let Some(topology) = &mut self.core.topology {
+                    topology.epoch = epoch;
+                }
+            }
+            Input::Stale => {
+                if let Some(topology) = &mut self.core.topology {
+                    topology.fresh = Freshness::Stale;
+                }
+            }
+            Input::Arrived(arrived) => {
+                self.core.counters.received += 1;
+                match arrived {
+                    Ok(arrived) => self.arrived(now, arrived),
+                    Err(reason) => self.core.counters.drop(reason),
+                }
+            }
+            Input::Dropped(reason, packets) => self.core.counters.drop_many(reason, packets),
+            other => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.handle(&mut self.core, now, other);
+                }
+            }
+        }
+        // What was put in for now, or for a time that has passed, goes at once.
+        self.advance(now);
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle`] again at the latest.
+    pub fn next_wake(&self) -> Option<Time> {
+        self.core.wheel.next_deadline()
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Packets in the delay pool.
+    pub fn pooled(&self) -> usize {
+        self.core.pooled
+    }
+
+    /// Clients that were let in and are connected.
+    pub fn clients(&self) -> usize {
+        self.gateway.as_ref().map_or(0, Gateway::clients)
+    }
+
+    fn advance(&mut self, now: Time) {
+        while let Some((at, due)) = self.core.wheel.pop(now) {
+            // After a standstill (a suspended machine) the missed instants are not made up for.
+            let at = at.max(now - STANDSTILL);
+            match due {
+                Due::ToNode(to, frame) => {
+                    self.core.pooled -= 1;
+                    self.core.send(to, frame);
+                }
+                Due::ToClient(inbox, frame) => {
+                    self.core.pooled -= 1;
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.deliver(&mut self.core, at, inbox, frame);
+                    }
+                }
+                Due::Loop => self.loops.send(&mut self.core, at),
+                Due::LoopsLost => self.loops.give_up(&mut self.core, at),
+                Due::Hello(..) | Due::Instant(..) | Due::Release(..) => {
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.due(&mut self.core, at, due);
+                    }
+                }
+            }
+        }
+    }
+
+    fn document(&mut self, now: Time, document: Arc<Document>, signed: &[u8], epoch: Epoch) {
+        let parts = gateway::document_frames(signed);
+        let place = Place::of(&document, &self.core.identity);
+        let paths = Paths::new(&document);
+        let fresh = Freshness::Fresh;
+        self.core.topology = Some(Topology { document, parts, paths, place, epoch, fresh });
+        self.loops.start(&mut self.core, now);
+        if let Some(gateway) = &mut self.gateway {
+            gateway.new_document(&mut self.core, now);
+        }
+    }
+
+    fn arrived(&mut self, now: Time, arrived: Arrived) {
+        let Arrived { received, epoch, peeled } = arrived;
+        match peeled {
+            Peeled::Forward { next, delay, packet } => {
+                // From the packet's arrival, not from the end of its peeling; never in the past.
+                let until = (received + delay).max(now);
+                let frame = Frame { epoch, field: 0, packet };
+                self.forward(until, Identity(next), frame);
+            }
+            Peeled::Final { destination, id, payload } => {
+                if Identity(destination) != self.core.identity {
+                    self.core.counters.drop(DropReason::Malformed);
+                } else if self.loops.returned(&id) {
+                    self.core.counters.loops_returned += 1;
+                } else if let (Some(gateway), Ok(message)) =
+                    (&mut self.gateway, payload.message())
+                {
+                    gateway.message(&mut self.core, now, epoch, message);
+                } else {
+                    self.core.counters.drop(DropReason::Malformed);
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, until: Time, next: Identity, frame: Frame) {
+        let place = self.core.topology.as_ref().and_then(|topology| topology.place.as_ref());
+        if place.is_some_and(|place| place.sends_to(&next)) {
+            let before = self.core.pooled;
+            self.core.delay(until, Due::ToNode(next, frame));
+            self.core.counters.forwarded += u64::from(self.core.pooled > before);
+        } else if self.gateway.as_ref().is_some_and(|gateway| gateway.knows(&next)) {
+            self.core.delay(until, Due::ToClient(next, frame));
+        } else if self.gateway.is_some() && !self.lists(&next) {
+            self.core.counters.drop(DropReason::UnknownClient);
+        } else {
+            self.core.counters.drop(DropReason::NoRoute);
+        }
+    }
+
+    fn lists(&self, node: &Identity) -> bool {
+        self.core.topology.as_ref().is_some_and(|t| t.document.index_of(node).is_some())
+    }
+}
+
+/// 16 random bytes that are not all zero.
+fn draw_id(rng: &mut shoal_topology::Stream) -> shoal_sphinx::PacketId {
+    let mut id = [0; 16];
+    while id == [0; 16] {
+        rng.fill_bytes(&mut id);
+    }
+    id
+}
+
+/// A node of the list as a hop.
+fn hop(
+    topology: &Topology,
+    index: usize,
+    delay: Duration,
+) -> Option<shoal_sphinx::Hop> {
+    let node = topology.document.node(index)?.descriptor.body();
+    let address: Address = node.identity.0;
+    Some(shoal_sphinx::Hop { address, key: node.key(topology.epoch)?, delay })
+}

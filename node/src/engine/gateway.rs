@@ -1,0 +1,572 @@
+//! The gateway's part: who is let in, what goes down to clients and when, the inbox, the descriptors.
+
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
+use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word, kind};
+use shoal_topology::{ClientDescriptor, Identity, Seed, Signed, Stream, Time, exponential};
+
+use super::{Core, Due, Input, Output, SessionId};
+use crate::counters::DropReason;
+use crate::limit::Limit;
+use session::{Active, FETCH};
+
+/// How long a client may take to say who it is.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// By which an inbox is known outside of the engine: a keyed hash of its address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboxId(pub [u8; 16]);
+
+/// Whom a gateway lets in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Everyone, as a person or as a service.
+    Open,
+    /// Those who show one of these.
+    Tokens(Vec<Token>),
+}
+
+/// An admission token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What the client shows.
+    pub secret: Vec<u8>,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Whether its bearer may be a service.
+    pub service: Service,
+}
+
+/// Without content: a token is as good as its bearer.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Whether the bearer of a token may answer at once, without slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Service {
+    /// It may.
+    Allowed,
+    /// It may not.
+    Refused,
+}
+
+/// What a gateway is told when it starts.
+#[derive(Clone)]
+pub struct GatewaySettings {
+    /// Whom it lets in.
+    pub admission: Admission,
+    /// Clients at a time, in all.
+    pub max_clients: usize,
+    /// Packets a second, in each direction, of a service.
+    pub service_per_s: f64,
+    /// Descriptor queries that are answered a second, in all.
+    pub queries_per_s: f64,
+    /// Whether it keeps packets for clients that are away.
+    pub inbox: Keeping,
+    /// Inboxes that it knows at most; one more takes the place of an empty one whose client is away.
+    pub max_inboxes: usize,
+    /// Makes [`InboxId`]s.
+    pub inbox_key: [u8; 32],
+}
+
+/// Whether packets for absent clients are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeping {
+    /// They are.
+    On,
+    /// They are dropped.
+    Off,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            admission: Admission::Open,
+            max_clients: 1_000,
+            service_per_s: 2_000.0,
+            queries_per_s: 100.0,
+            inbox: Keeping::On,
+            max_inboxes: 100_000,
+            inbox_key: [0; 32],
+        }
+    }
+}
+
+enum Stage {
+    /// Was challenged and has not answered.
+    Challenged([u8; 32]),
+    /// Was let in.
+    Active(Box<Active>),
+}
+
+struct Session {
+    peer: Identity,
+    stage: Stage,
+}
+
+/// The gateway's part of an engine.
+pub(super) struct Gateway {
+    settings: GatewaySettings,
+    /// Ordered, since a new document goes to all: the same seed gives the same trace.
+    sessions: BTreeMap<SessionId, Session>,
+    by_inbox: HashMap<Identity, SessionId>,
+    /// Packets that wait in the inbox, for each that was ever asked for here.
+    known: HashMap<InboxId, u32>,
+    /// Descriptors by the identity of the client, each with the inbox that brought it.
+    descriptors: HashMap<Identity, (InboxId, Signed<ClientDescriptor>)>,
+    /// By which the descriptor of an inbox is found, when it goes.
+    identities: HashMap<InboxId, Identity>,
+    /// Connections by each listed token, in their order.
+    connections: Vec<usize>,
+    nonces: Stream,
+    answers: Stream,
+    queries: Limit,
+}
+
+impl Gateway {
+    pub(super) fn new(settings: GatewaySettings, seed: &Seed) -> Self {
+        let tokens = match &settings.admission {
+            Admission::Open => 0,
+            Admission::Tokens(tokens) => tokens.len(),
+        };
+        Self {
+            sessions: BTreeMap::new(),
+            by_inbox: HashMap::new(),
+            known: HashMap::new(),
+            descriptors: HashMap::new(),
+            identities: HashMap::new(),
+            connections: vec![0; tokens],
+            nonces: seed.stream("gateway nonces"),
+            answers: seed.stream("gateway answer delays"),
+            queries: Limit::new(settings.queries_per_s, settings.queries_per_s),
+            settings,
+        }
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.by_inbox.len()
+    }
+
+    /// Whether an inbox was ever asked for here.
+    pub(super) fn knows(&self, inbox: &Identity) -> bool {
+        self.by_inbox.contains_key(inbox) || self.known.contains_key(&self.inbox_id(inbox))
+    }
+
+    fn inbox_id(&self, inbox: &Identity) -> InboxId {
+        let hash = blake3::keyed_hash(&self.settings.inbox_key, &inbox.0);
+        InboxId(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+    }
+
+    pub(super) fn handle(&mut self, core: &mut Core, now: Time, input: Input) {
+        match input {
+            Input::Joined { session, peer } => self.joined(core, now, session, peer),
+            Input::Client { session, frame } => self.frame(core, now, session, frame),
+            Input::Left(session) => self.left(core, session),
+            Input::Known(inboxes) => {
+                let room = self.settings.max_inboxes;
+                self.known.extend(inboxes.into_iter().take(room));
+            }
+            Input::Fetched { inbox, frames } => self.fetched(core, now, inbox, frames),
+            Input::Expired { inbox, packets } => {
+                self.taken(inbox, packets);
+                core.counters.drop_many(DropReason::InboxExpired, u64::from(packets));
+            }
+            Input::NotStored { inbox, packets } => {
+                self.taken(inbox, packets);
+                core.counters.drop_many(DropReason::InboxFull, u64::from(packets));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn due(&mut self, core: &mut Core, at: Time, due: Due) {
+        match due {
+            Due::Hello(session) => {
+                let silent = |s: &Session| matches!(s.stage, Stage::Challenged(_));
+                if self.sessions.get(&session).is_some_and(silent) {
+                    self.close(core, session);
+                }
+            }
+            Due::Instant(session) => {
+                if let Some(active) = self.active(session) {
+                    active.instant(core, session, at);
+                }
+                self.fetch_more(core, session);
+            }
+            Due::Release(session) => {
+                if let Some(active) = self.active(session) {
+                    active.release(core, session, at);
+                }
+                self.fetch_more(core, session);
+            }
+            _ => {}
+        }
+    }
+
+    /// A new document goes to everyone who is connected.
+    pub(super) fn new_document(&mut self, core: &mut Core, now: Time) {
+        let Some(parts) = core.topology.as_ref().map(|topology| topology.parts.clone()) else {
+            return;
+        };
+        for (session, state) in &mut self.sessions {
+            if let Stage::Active(active) = &mut state.stage {
+                active.new_document(core, *session, now, &parts);
+            }
+        }
+    }
+
+    fn active(&mut self, session: SessionId) -> Option<&mut Active> {
+        match &mut self.sessions.get_mut(&session)?.stage {
+            Stage::Active(active) => Some(active),
+            Stage::Challenged(_) => None,
+        }
+    }
+
+    fn joined(&mut self, core: &mut Core, now: Time, session: SessionId, peer: Identity) {
+        let mut nonce = [0; 32];
+        self.nonces.fill_bytes(&mut nonce);
+        notice(core, session, &Notice::Challenge { nonce });
+        self.sessions.insert(session, Session { peer, stage: Stage::Challenged(nonce) });
+        core.wheel.insert(now + HELLO_WITHIN, Due::Hello(session));
+    }
+
+    fn frame(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        session: SessionId,
+        frame: Result<Frame, DropReason>,
+    ) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(reason) => {
+                core.counters.drop(reason);
+                self.close(core, session);
+                return;
+            }
+        };
+        match &mut state.stage {
+            Stage::Active(active) => match active.upward(core, now, frame) {
+                Ok((to, frame)) => {
+                    core.counters.from_clients += 1;
+                    core.send(to, frame);
+                }
+                Err(reason) => core.counters.drop(reason),
+            },
+            Stage::Challenged(nonce) => {
+                let (nonce, peer) = (*nonce, state.peer);
+                let hello = (frame.field == CLIENT_CONTROL)
+                    .then(|| Hello::unpack(&frame.packet).ok())
+                    .flatten();
+                let Some(hello) = hello else {
+                    core.counters.drop(DropReason::Malformed);
+                    self.close(core, session);
+                    return;
+                };
+                if let Err(refusal) = self.admit(core, now, session, &peer, &nonce, hello) {
+                    core.counters.clients_refused += 1;
+                    notice(core, session, &Notice::Refused(refusal));
+                    self.close(core, session);
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        session: SessionId,
+        peer: &Identity,
+        nonce: &[u8; 32],
+        hello: Hello,
+    ) -> Result<(), Refusal> {
+        if !hello.is_proven(&core.identity, peer, nonce) {
+            return Err(Refusal::Proof);
+        }
+        let topology = core.usable().ok_or(Refusal::NotReady)?;
+        let older = self.by_inbox.get(&hello.inbox).copied();
+        let token = self.token(&hello, older)?;
+        let class = match &hello.mode {
+            Mode::Service => None,
+            Mode::Class(name) => {
+                Some(topology.document.parameters.class(name).ok_or(Refusal::Class)?)
+            }
+        };
+        let pace = session::Pace::new(now, class, self.settings.service_per_s);
+        let up = session::up_limit(class, self.settings.service_per_s);
+        let parts = topology.parts.clone();
+        let descriptor = hello
+            .descriptor
+            .as_deref()
+            .map(|bytes| check_descriptor(bytes, &hello.inbox, &core.identity))
+            .transpose()?;
+        let inbox = self.inbox_id(&hello.inbox);
+        if older.is_none() && self.by_inbox.len() >= self.settings.max_clients {
+            return Err(Refusal::Full);
+        }
+        self.remember(inbox)?;
+
+        // Nothing can fail any more. What waits on an older connection of the same client moves to this one.
+        let mut active = Active::new(hello.inbox, inbox, token, up, pace);
+        if let Some(older) = older {
+            if let Some(old) = self.active(older) {
+                active.inherit(old);
+            }
+            self.close(core, older);
+        }
+        if let Some(token) = token.and_then(|token| self.connections.get_mut(token)) {
+            *token += 1;
+        }
+        if let Some(descriptor) = descriptor {
+            self.keep_descriptor(inbox, descriptor);
+        }
+        self.by_inbox.insert(hello.inbox, session);
+        core.counters.clients_admitted += 1;
+        notice(core, session, &Notice::Welcome);
+        for frame in parts.iter() {
+            core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
+        }
+        active.begin(core, session, now);
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.stage = Stage::Active(Box::new(active));
+        }
+        self.fetch_more(core, session);
+        Ok(())
+    }
+
+    /// Which listed token lets this client in. A connection that will be closed for it does not count.
+    fn token(&self, hello: &Hello, older: Option<SessionId>) -> Result<Option<usize>, Refusal> {
+        let Admission::Tokens(tokens) = &self.settings.admission else { return Ok(None) };
+        // In a time that does not depend on where they differ.
+        let shown = blake3::hash(&hello.token);
+        let fits = |token: &Token| blake3::hash(&token.secret) == shown;
+        let index = tokens.iter().position(fits).ok_or(Refusal::Token)?;
+        let token = tokens.get(index).ok_or(Refusal::Token)?;
+        if hello.mode == Mode::Service && token.service == Service::Refused {
+            return Err(Refusal::Token);
+        }
+        let replaces = older.is_some_and(|older| match self.sessions.get(&older) {
+            Some(Session { stage: Stage::Active(old), .. }) => old.token == Some(index),
+            _ => false,
+        });
+        let used = self.connections.get(index).copied().unwrap_or_default();
+        if used >= token.connections + usize::from(replaces) {
+            return Err(Refusal::Connections);
+        }
+        Ok(Some(index))
+    }
+
+    fn remember(&mut self, inbox: InboxId) -> Result<(), Refusal> {
+        if !self.known.contains_key(&inbox) && self.known.len() >= self.settings.max_inboxes {
+            let connected: std::collections::HashSet<InboxId> =
+                self.by_inbox.keys().map(|inbox| self.inbox_id(inbox)).collect();
+            // The least of them, so that the choice can be repeated.
+            let idle = |(inbox, waiting): &(&InboxId, &u32)| {
+                **waiting == 0 && !connected.contains(*inbox)
+            };
+            let idle = self.known.iter().filter(idle).map(|(inbox, _)| *inbox).min();
+            let idle = idle.ok_or(Refusal::Full)?;
+            self.known.remove(&idle);
+            if let Some(identity) = self.identities.remove(&idle) {
+                self.descriptors.remove(&identity);
+            }
+        }
+        self.known.entry(inbox).or_default();
+        Ok(())
+    }
+
+    fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
+        let identity = new.body().identity;
+        if let Some((_, kept)) = self.descriptors.get(&identity)
+            && kept.body().not_before > new.body().not_before
+        {
+            return;
+        }
+        if let Some(old) = self.identities.insert(inbox, identity)
+            && old != identity
+        {
+            self.descriptors.remove(&old);
+        }
+        if let Some((old, _)) = self.descriptors.insert(identity, (inbox, new))
+            && old != inbox
+        {
+            self.identities.remove(&old);
+        }
+    }
+
+    fn left(&mut self, core: &mut Core, session: SessionId) {
+        let Some(state) = self.sessions.remove(&session) else { return };
+        let Stage::Active(active) = state.stage else { return };
+        if let Some(token) = active.token.and_then(|token| self.connections.get_mut(token)) {
+            *token = token.saturating_sub(1);
+        }
+        if self.by_inbox.get(&active.inbox) == Some(&session) {
+            self.by_inbox.remove(&active.inbox);
+        }
+        // What it did not get any more waits for it.
+        let id = active.id;
+        for frame in active.into_waiting() {
+            self.store(core, id, frame);
+        }
+    }
+
+    fn close(&mut self, core: &mut Core, session: SessionId) {
+        core.outputs.push_back(Output::CloseClient(session));
+        self.left(core, session);
+    }
+
+    /// A packet for a client has waited its time.
+    pub(super) fn deliver(&mut self, core: &mut Core, now: Time, inbox: Identity, frame: Frame) {
+        core.counters.for_clients += 1;
+        let session = self.by_inbox.get(&inbox).copied();
+        if let Some((session, active)) = session.and_then(|s| Some((s, self.active(s)?))) {
+            active.deliver(core, session, now, frame);
+        } else {
+            let id = self.inbox_id(&inbox);
+            self.store(core, id, frame);
+        }
+    }
+
+    fn store(&mut self, core: &mut Core, inbox: InboxId, frame: Frame) {
+        let quota =
+            core.topology.as_ref().map_or(0, |t| t.document.parameters.inbox_packets);
+        match self.known.get_mut(&inbox) {
+            None => core.counters.drop(DropReason::UnknownClient),
+            Some(waiting) if self.settings.inbox == Keeping::On && *waiting < quota => {
+                *waiting += 1;
+                core.outputs.push_back(Output::Store { inbox, frame });
+            }
+            Some(_) => core.counters.drop(DropReason::InboxFull),
+        }
+    }
+
+    fn taken(&mut self, inbox: InboxId, packets: u32) {
+        if let Some(waiting) = self.known.get_mut(&inbox) {
+            *waiting = waiting.saturating_sub(packets);
+        }
+    }
+
+    /// Asks for what waits in the inbox, when the client has none of it left.
+    fn fetch_more(&mut self, core: &mut Core, session: SessionId) {
+        let Some(id) = self.active(session).filter(|active| active.wants_more()).map(|a| a.id)
+        else {
+            return;
+        };
+        if self.known.get(&id).is_some_and(|waiting| *waiting > 0)
+            && let Some(active) = self.active(session)
+        {
+            active.fetching = true;
+            core.outputs.push_back(Output::Fetch { inbox: id, max: FETCH });
+        }
+    }
+
+    fn fetched(&mut self, core: &mut Core, now: Time, inbox: InboxId, frames: Vec<Frame>) {
+        match frames.len() {
+            // The count was wrong: a packet could not be read.
+            0 => _ = self.known.get_mut(&inbox).map(|waiting| *waiting = 0),
+            packets => self.taken(inbox, u32::try_from(packets).unwrap_or(u32::MAX)),
+        }
+        let to = self.sessions.iter().find_map(|(session, state)| match &state.stage {
+            Stage::Active(active) if active.id == inbox => Some(*session),
+            _ => None,
+        });
+        match to.and_then(|session| Some((session, self.active(session)?))) {
+            Some((session, active)) => {
+                active.fetched(core, session, now, frames);
+                self.fetch_more(core, session);
+            }
+            // It has left meanwhile.
+            None => frames.into_iter().for_each(|frame| self.store(core, inbox, frame)),
+        }
+    }
+
+    /// A packet ended here, and was no loop of our own.
+    pub(super) fn message(&mut self, core: &mut Core, now: Time, epoch: u8, message: &[u8]) {
+        match message.split_first() {
+            Some((&kind::DROP, _)) => core.counters.cover += 1,
+            Some((&kind::QUERY, query)) => {
+                if let Err(reason) = self.answer(core, now, epoch, query) {
+                    core.counters.drop(reason);
+                }
+            }
+            _ => core.counters.drop(DropReason::Malformed),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        epoch: u8,
+        query: &[u8],
+    ) -> Result<(), DropReason> {
+        let malformed = DropReason::Malformed;
+        let (identity, rest) = query.split_first_chunk::<32>().ok_or(malformed)?;
+        let surb = rest.get(..SURB_LEN).ok_or(malformed)?;
+        let surb = Surb::from_slice(surb).map_err(|_| malformed)?;
+        if !self.queries.pass(now) {
+            return Err(DropReason::RateLimited);
+        }
+        let mut answer = vec![kind::ANSWER, 0];
+        if let Some((_, descriptor)) = self.descriptors.get(&Identity(*identity)) {
+            answer = vec![kind::ANSWER, 1];
+            answer.extend(descriptor.encode());
+        }
+        let (packet, first) = core.codec.reply(surb, &answer).map_err(|_| malformed)?;
+        let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
+        let first = Identity(first);
+        if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {
+            return Err(DropReason::NoRoute);
+        }
+        core.counters.queries += 1;
+        // Not at once: whoever sees the gateway's links shall not pair the question with the answer.
+        let mean = Duration::from_micros(topology.document.parameters.node_loop_delay_us);
+        let delay = exponential(&mut self.answers, mean);
+        core.delay(now + delay, Due::ToNode(first, Frame { epoch, field: 0, packet }));
+        Ok(())
+    }
+}
+
+fn check_descriptor(
+    bytes: &[u8],
+    inbox: &Identity,
+    gateway: &Identity,
+) -> Result<Signed<ClientDescriptor>, Refusal> {
+    let descriptor =
+        Signed::<ClientDescriptor>::decode(bytes).map_err(|_| Refusal::Descriptor)?;
+    let body = descriptor.body();
+    if body.inbox == *inbox && body.gateways.contains(gateway) {
+        Ok(descriptor)
+    } else {
+        Err(Refusal::Descriptor)
+    }
+}
+
+fn downward(kind: Downward, packet: Packet) -> Frame {
+    Frame { epoch: 0, field: kind as u16, packet }
+}
+
+fn notice(core: &mut Core, session: SessionId, notice: &Notice) {
+    // A notice fits a frame many times over.
+    if let Ok(packet) = notice.pack() {
+        let frame = downward(Downward::Notice, packet);
+        core.outputs.push_back(Output::ToClient { session, frame });
+    }
+}
+
+/// A signed document as frames for clients.
+pub(super) fn document_frames(signed: &[u8]) -> Arc<[Frame]> {
+    let frame = |part: DocumentPart| Some(downward(Downward::Document, part.pack().ok()?));
+    DocumentPart::cut(signed).into_iter().filter_map(frame).collect()
+}

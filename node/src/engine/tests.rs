@@ -1,0 +1,440 @@
+//! Nodes in virtual time, on a network that is a queue.
+
+mod network;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shoal_sphinx::{FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
+use shoal_topology::control::{Hello, Mode, kind};
+use shoal_topology::random::exponential;
+
+use super::*;
+use gateway::{Admission, Keeping, Service, Token};
+use network::{Net, Options};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn loops_are_sent_at_their_rate_and_come_back() {
+    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 5.0, ..Options::default() });
+    net.run(ms(100_000));
+    for engine in net.engines() {
+        let counters = engine.counters();
+        // 500 expected; five standard deviations are 112.
+        assert!((388..=612).contains(&counters.loops_sent), "{counters:?}");
+        let under_way = counters.loops_sent - counters.loops_returned;
+        assert!(under_way < 20, "{counters:?}");
+        assert_eq!(counters.loops_lost, 0);
+        assert_eq!(counters.dropped_in_all(), 0, "{counters:?}");
+    }
+}
+
+#[test]
+fn a_loop_that_a_mix_swallows_is_counted_as_lost() {
+    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 5.0, ..Options::default() });
+    net.dead = Some(net.mix(2, 0));
+    net.run(ms(60_000));
+    let gateway = net.engine(net.gateway(0)).counters().clone();
+    assert!(gateway.loops_lost > 50 && gateway.loops_returned > 50, "{gateway:?}");
+    assert!(gateway.loops_sent >= gateway.loops_lost + gateway.loops_returned);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_with_either_codec() {
+    let options = || Options { loops_per_s: 3.0, ..Options::default() };
+    let trace = |codec: Arc<dyn Codec>| {
+        let mut net = Net::new(codec, options());
+        let (client, peer) = (net.join(0, 1, Mode::Class("web".into())), net.join(1, 2, Mode::Service));
+        let mut rng = Seed::from_u64(5).stream("client");
+        for _ in 0..10 {
+            net.run(ms(50));
+            net.send_through(&mut rng, client, 0, net.address(peer), &[kind::TUNNEL, 1]);
+        }
+        net.run(ms(2_000));
+        assert_eq!(net.packets_for(peer).len(), 10);
+        net.trace
+    };
+    let real = trace(Arc::new(Sphinx));
+    assert!(real.len() > 100);
+    assert!(real == trace(Arc::new(StandIn)));
+    assert!(real == trace(Arc::new(Sphinx)));
+}
+
+#[test]
+fn a_delay_is_kept_to_the_nanosecond() {
+    let mut net = Net::new(Arc::new(Sphinx), Options::default());
+    let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
+    let start = net.now;
+    // Opened late: the delay counts from the packet's arrival.
+    for delay in [2_000_123, 1, 2_000_122, 1_000_000] {
+        let path = [(mix, Duration::from_nanos(delay)), (next, Duration::ZERO)];
+        let frame = net.seal(&path, &[kind::DROP]);
+        let arrived = net.open(mix, start, &frame);
+        net.handle_at(mix, start, Input::Arrived(arrived));
+    }
+    let mut sent = Vec::new();
+    while let Some(at) = net.engine(mix).next_wake() {
+        net.handle_at(mix, at, Input::Wake);
+        sent.extend(net.sent.drain(..).map(|_| at.since(start).as_nanos()));
+    }
+    assert_eq!(sent, [1, 1_000_000, 2_000_122, 2_000_123]);
+}
+
+/// A frame for `mix`, and why it must be dropped.
+fn dropped(net: &mut Net, node: usize, frame: Frame) -> DropReason {
+    let before = net.engine(node).counters().clone();
+    let opened = net.open(node, net.now, &frame);
+    net.handle_at(node, net.now, Input::Arrived(opened));
+    let after = net.engine(node).counters();
+    let changed = |reason: &&DropReason| after.dropped(**reason) != before.dropped(**reason);
+    let reasons: Vec<_> = DropReason::ALL.iter().filter(changed).collect();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    *reasons[0]
+}
+
+#[test]
+fn each_bad_packet_is_dropped_for_its_reason() {
+    let mut net = Net::new(Arc::new(Sphinx), Options::default());
+    let (mix, next, gateway) = (net.mix(1, 0), net.mix(2, 0), net.gateway(0));
+    let path = |delay| [(mix, delay), (next, Duration::ZERO)];
+
+    let good = net.seal(&path(ms(1)), &[kind::DROP]);
+    let opened = net.open(mix, net.now, &good);
+    net.handle_at(mix, net.now, Input::Arrived(opened));
+    assert_eq!(net.engine(mix).counters().dropped_in_all(), 0);
+    assert_eq!(dropped(&mut net, mix, good.clone()), DropReason::Replay);
+
+    let mut flipped = net.seal(&path(ms(1)), &[kind::DROP]);
+    flipped.packet.as_mut_bytes()[100] ^= 1;
+    assert_eq!(dropped(&mut net, mix, flipped), DropReason::Mac);
+
+    let mut low = good.clone();
+    low.packet.as_mut_bytes()[..32].fill(0);
+    assert_eq!(dropped(&mut net, mix, low), DropReason::LowOrder);
+
+    let other_epoch = Frame { epoch: good.epoch.wrapping_add(100), ..good.clone() };
+    assert_eq!(dropped(&mut net, mix, other_epoch), DropReason::UnknownEpoch);
+
+    let long = net.seal(&path(ms(5_001)), &[kind::DROP]);
+    assert_eq!(dropped(&mut net, mix, long), DropReason::DelayTooLong);
+
+    for wrong in [net.mix(1, 1), net.mix(3, 0), gateway] {
+        let astray = net.seal(&[(mix, ms(1)), (wrong, Duration::ZERO)], &[kind::DROP]);
+        assert_eq!(dropped(&mut net, mix, astray), DropReason::NoRoute);
+    }
+    let astray = net.seal(&[(gateway, ms(0)), (net.mix(3, 0), Duration::ZERO)], &[kind::DROP]);
+    assert_eq!(dropped(&mut net, gateway, astray), DropReason::NoRoute);
+    let stranger = Hop { address: [7; 32], key: SecretKey::from_bytes([7; 32]).public(), delay: ms(0) };
+    let nobody = net.seal_to(&[(gateway, ms(0))], stranger, &[kind::TUNNEL]);
+    assert_eq!(dropped(&mut net, gateway, nobody), DropReason::UnknownClient);
+
+    let senseless = net.seal(&[(mix, ms(0))], &[kind::TUNNEL]);
+    assert_eq!(dropped(&mut net, mix, senseless), DropReason::Malformed);
+    for message in [&[][..], &[kind::QUERY, 1], &[kind::LOOP], &[200; MESSAGE_LEN]] {
+        let senseless = net.seal(&[(gateway, ms(0))], message);
+        assert_eq!(dropped(&mut net, gateway, senseless), DropReason::Malformed);
+    }
+
+    let mut version = good.encode();
+    version[0] = 9;
+    let opened = net.opener(mix).open(net.now, &version);
+    assert!(matches!(opened, Err(DropReason::Version)));
+
+}
+
+#[test]
+fn more_packets_than_the_declared_rate_are_refused() {
+    // Room for one tag in each shard.
+    let mut net = Net::new(Arc::new(StandIn), Options { replay: 64, ..Options::default() });
+    let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
+    let path = |delay| [(mix, delay), (next, Duration::ZERO)];
+    let full = (0..500).any(|_| {
+        let frame = net.seal(&path(ms(1)), &[kind::DROP]);
+        matches!(net.open(mix, net.now, &frame), Err(DropReason::ReplayTableFull))
+    });
+    assert!(full);
+}
+
+#[test]
+fn a_full_pool_drops_the_newest() {
+    let mut net = Net::new(Arc::new(StandIn), Options { pool: 10, ..Options::default() });
+    let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
+    for _ in 0..25 {
+        let frame = net.seal(&[(mix, ms(50)), (next, ms(0))], &[kind::DROP]);
+        let opened = net.open(mix, net.now, &frame);
+        net.handle_at(mix, net.now, Input::Arrived(opened));
+    }
+    let counters = net.engine(mix).counters();
+    assert_eq!((counters.forwarded, counters.dropped(DropReason::PoolFull)), (10, 15));
+    assert_eq!(net.engine(mix).pooled(), 10);
+    net.run(ms(100));
+    assert_eq!(net.engine(mix).pooled(), 0);
+}
+
+/// Instants, kinds aside, of all frames that went down.
+fn instants(net: &Net, client: usize) -> Vec<Time> {
+    net.down(client).iter().map(|(at, _)| *at).collect()
+}
+
+#[test]
+fn what_goes_down_and_when_does_not_depend_on_what_comes() {
+    let run = |packets: usize| {
+        let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 1.0, ..Options::default() });
+        let client = net.join(0, 1, Mode::Class("web".into()));
+        let mut rng = Seed::from_u64(5).stream("client");
+        for n in 0..1_000 {
+            net.run(ms(3));
+            for _ in 0..usize::from(n % 10 == 0) * packets {
+                net.deliver(&mut rng, client, &[kind::TUNNEL]);
+            }
+        }
+        (instants(&net, client), net.packets_for(client).len())
+    };
+    let ((idle, none), (busy, many)) = (run(0), run(5));
+    assert_eq!(none, 0);
+    assert!(many > 250, "{many}");
+    assert!(idle == busy);
+    // 110 a second, without drift.
+    let schedule = &idle[idle.len() - 300..];
+    for pair in schedule.windows(2) {
+        let gap = pair[1].since(pair[0]).as_nanos();
+        assert!((9_090_909..=9_090_910).contains(&gap), "{gap}");
+    }
+}
+
+#[test]
+fn a_full_client_queue_drops_the_newest() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let client = net.join(0, 1, Mode::Class("text".into()));
+    let mut rng = Seed::from_u64(5).stream("client");
+    for _ in 0..40 {
+        net.deliver(&mut rng, client, &[kind::TUNNEL]);
+    }
+    let gateway = net.gateway(0);
+    // 2 a second: 16 wait.
+    assert_eq!(net.engine(gateway).counters().dropped(DropReason::ClientQueueFull), 24);
+    net.run(ms(20_000));
+    assert_eq!(net.packets_for(client).len(), 16);
+}
+
+#[test]
+fn what_waited_in_the_inbox_takes_only_the_instants_of_dummies() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut rng = Seed::from_u64(5).stream("client");
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    net.run(ms(100));
+    net.leave(client);
+    for n in 0..50 {
+        net.deliver(&mut rng, client, &[kind::TUNNEL, 1, n]);
+    }
+    let gateway = net.gateway(0);
+    assert_eq!(net.stored(gateway), 50);
+    net.rejoin(client);
+    // One live packet for every second instant.
+    for n in 0..40 {
+        net.deliver(&mut rng, client, &[kind::TUNNEL, 0, n]);
+        net.run(Duration::from_nanos(2 * 9_090_909));
+    }
+    net.run(ms(1_000));
+    let messages = net.messages_for(client);
+    let live: Vec<_> = messages.iter().enumerate().filter(|(_, m)| m[1] == 0).collect();
+    let waited: Vec<u8> = messages.iter().filter(|m| m[1] == 1).map(|m| m[2]).collect();
+    assert_eq!(live.len(), 40);
+    assert!(waited == (0..50).collect::<Vec<u8>>(), "in order, each once: {waited:?}");
+    // A live packet is never behind more than the one frame of its pair.
+    assert!(live.iter().all(|(at, message)| *at <= 2 * usize::from(message[2]) + 1));
+    assert_eq!(net.stored(gateway), 0);
+}
+
+#[test]
+fn an_inbox_has_a_quota_and_can_be_off() {
+    for (inbox, expected) in [(Keeping::On, 20), (Keeping::Off, 0)] {
+        let mut net =
+            Net::new(Arc::new(StandIn), Options { inbox, inbox_packets: 20, ..Options::default() });
+        let mut rng = Seed::from_u64(5).stream("client");
+        let client = net.join(0, 1, Mode::Class("web".into()));
+        net.leave(client);
+        for _ in 0..30 {
+            net.deliver(&mut rng, client, &[kind::TUNNEL]);
+        }
+        let gateway = net.gateway(0);
+        assert_eq!(net.stored(gateway), expected);
+        let full = net.engine(gateway).counters().dropped(DropReason::InboxFull);
+        assert_eq!(full, 30 - expected as u64);
+    }
+}
+
+#[test]
+fn a_client_that_sends_more_than_its_class_is_limited() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    let mut rng = Seed::from_u64(5).stream("slots");
+    let gateway = net.gateway(0);
+    let mut frames = |net: &mut Net, per_s: f64, seconds: u64| {
+        let end = net.now + Duration::from_secs(seconds);
+        let before = net.engine(gateway).counters().clone();
+        while net.now < end {
+            net.run(exponential(&mut rng, Duration::from_secs_f64(1.0 / per_s)));
+            net.up(client, Frame { epoch: 0, field: net.mix(1, 0) as u16, packet: Default::default() });
+        }
+        let after = net.engine(gateway).counters();
+        let limited = |c: &Counters| c.dropped(DropReason::RateLimited);
+        (after.from_clients - before.from_clients, limited(after) - limited(&before))
+    };
+    // Its own rate, Poisson, for ten minutes: never.
+    assert_eq!(frames(&mut net, 50.0, 600).1, 0);
+    let (passed, limited) = frames(&mut net, 200.0, 60);
+    assert!((3_200..3_700).contains(&passed) && limited > 8_000, "{passed} {limited}");
+    // No mix of the first layer: not forwarded.
+    for field in [net.mix(2, 0) as u16, gateway as u16, 500] {
+        net.run(ms(1_000));
+        let before = net.engine(gateway).counters().dropped(DropReason::NoRoute);
+        net.up(client, Frame { epoch: 0, field, packet: Default::default() });
+        assert_eq!(net.engine(gateway).counters().dropped(DropReason::NoRoute), before + 1);
+    }
+}
+
+#[test]
+fn a_service_gets_its_packets_at_once_within_its_rate() {
+    let mut net =
+        Net::new(Arc::new(StandIn), Options { service_per_s: 200.0, ..Options::default() });
+    let service = net.join(0, 1, Mode::Service);
+    let mut rng = Seed::from_u64(5).stream("client");
+    let before = net.down(service).len();
+    net.deliver(&mut rng, service, &[kind::TUNNEL]);
+    assert_eq!(net.down(service).len(), before + 1);
+    for _ in 0..100 {
+        net.deliver(&mut rng, service, &[kind::TUNNEL]);
+    }
+    let burst = net.down(service).len() - before;
+    assert!((10..=12).contains(&burst), "{burst}");
+    net.run(ms(1_000));
+    assert_eq!(net.packets_for(service).len(), 101);
+}
+
+#[test]
+fn who_does_not_prove_its_inbox_is_refused() {
+    use shoal_topology::control::Refusal;
+    let tokens = Admission::Tokens(vec![
+        Token { secret: b"person".to_vec(), connections: 1, service: Service::Refused },
+        Token { secret: b"exit".to_vec(), connections: 2, service: Service::Allowed },
+    ]);
+    let mut net =
+        Net::new(Arc::new(StandIn), Options { admission: tokens, ..Options::default() });
+    let web = || Mode::Class("web".into());
+    assert_eq!(net.try_join(0, 1, web(), b"person", |_| {}).1, None);
+    assert_eq!(net.try_join(0, 2, web(), b"person", |_| {}).1, Some(Refusal::Connections));
+    // The same client again: its older connection makes room.
+    assert_eq!(net.try_join(0, 1, web(), b"person", |_| {}).1, None);
+    assert_eq!(net.engine(net.gateway(0)).clients(), 1);
+    assert_eq!(net.try_join(0, 3, web(), b"nobody", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(1, 3, Mode::Service, b"person", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(0, 3, Mode::Service, b"exit", |_| {}).1, None);
+    let none = Mode::Class("none".into());
+    assert_eq!(net.try_join(0, 4, none, b"exit", |_| {}).1, Some(Refusal::Class));
+    let forge = |hello: &mut Hello| hello.inbox = Identity([1; 32]);
+    assert_eq!(net.try_join(0, 4, web(), b"exit", forge).1, Some(Refusal::Proof));
+    let nonsense = |hello: &mut Hello| hello.descriptor = Some(vec![1, 2, 3]);
+    assert_eq!(net.try_join(0, 4, web(), b"exit", nonsense).1, Some(Refusal::Descriptor));
+    let gateway = net.gateway(0);
+    net.handle(gateway, Input::Stale);
+    assert_eq!(net.try_join(0, 4, web(), b"exit", |_| {}).1, Some(Refusal::NotReady));
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed_after_five_seconds() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let gateway = net.gateway(0);
+    let session = SessionId(77);
+    net.handle(gateway, Input::Joined { session, peer: Identity([3; 32]) });
+    net.run(ms(4_999));
+    assert!(net.closed.is_empty());
+    net.run(ms(2));
+    assert_eq!(net.closed, [session]);
+}
+
+#[test]
+fn a_descriptor_is_answered_by_reply_block() {
+    for codec in [Arc::new(StandIn) as Arc<dyn Codec>, Arc::new(Sphinx)] {
+        let mut net = Net::new(codec, Options::default());
+        let asked = net.join_listed(0, 1);
+        let asker = net.join(1, 2, Mode::Class("web".into()));
+        let found = net.query(asker, 0, net.client_identity(asked));
+        assert_eq!(found[..2], [kind::ANSWER, 1]);
+        assert!(found.len() > 100);
+        let found = net.query(asker, 0, Identity([9; 32]));
+        assert_eq!(found, [kind::ANSWER, 0]);
+    }
+}
+
+#[test]
+fn queries_are_limited() {
+    let mut net = Net::new(Arc::new(StandIn), Options { queries_per_s: 2.0, ..Options::default() });
+    let asker = net.join(1, 2, Mode::Class("web".into()));
+    let gateway = net.gateway(0);
+    for _ in 0..10 {
+        let frame = net.query_frame(asker, 0, Identity([9; 32])).0;
+        let opened = net.open(gateway, net.now, &frame);
+        net.handle(gateway, Input::Arrived(opened));
+    }
+    assert_eq!(net.engine(gateway).counters().queries, 3);
+    assert_eq!(net.engine(gateway).counters().dropped(DropReason::RateLimited), 7);
+}
+
+#[test]
+fn a_new_document_goes_to_clients_in_place_of_dummies() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    net.run(ms(100));
+    let before = net.down(client).len();
+    net.new_document();
+    assert_eq!(net.down(client).len(), before, "nothing at once");
+    net.run(ms(1_000));
+    let parts = net.down(client)[before..].iter().filter(|(_, frame)| frame.field == 2).count();
+    assert!(parts >= 1);
+    let last = net.down(client).len();
+    assert!((before + 109..=before + 111).contains(&last));
+}
+
+#[test]
+fn a_standstill_is_not_made_up_for() {
+    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 10.0, ..Options::default() });
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    let gateway = net.gateway(0);
+    let before = net.down(client).len();
+    net.handle_at(gateway, net.now + ms(3_600_000), Input::Wake);
+    assert!(net.down(client).len() - before < 130);
+    assert!(net.engine(gateway).counters().loops_sent < 40);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_bytes_from_a_network_panic(
+        bytes in proptest::collection::vec(any::<u8>(), FRAME_LEN),
+        sphinx in any::<bool>(), versioned in any::<bool>(),
+    ) {
+        let codec: Arc<dyn Codec> = if sphinx { Arc::new(Sphinx) } else { Arc::new(StandIn) };
+        let mut net = Net::new(codec, Options::default());
+        let client = net.join(0, 1, Mode::Class("web".into()));
+        let mut frame = Box::new([0; FRAME_LEN]);
+        frame.copy_from_slice(&bytes);
+        if versioned {
+            frame[..2].copy_from_slice(&[1, 10]);
+        }
+        for node in 0..net.len() {
+            let opened = net.opener(node).open(net.now, &frame);
+            net.handle(node, Input::Arrived(opened));
+        }
+        let gateway = net.gateway(0);
+        let decoded = || Frame::decode(&frame).map_err(|_| DropReason::Version);
+        let session = SessionId(1_000);
+        net.handle(gateway, Input::Joined { session, peer: Identity([1; 32]) });
+        net.handle(gateway, Input::Client { session, frame: decoded() });
+        net.handle(gateway, Input::Client { session: net.session(client), frame: decoded() });
+        net.run(ms(100));
+    }
+}

@@ -1,0 +1,458 @@
+//! Three layers of two mixes, two gateways, and clients that are a few lines each.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
+use shoal_topology::control::{Notice, Refusal, Word};
+use shoal_topology::{
+    ClientDescriptor, EpochKey, ListedNode, NodeDescriptor, Parameters, SecretIdentity, Signed,
+    SignedDocument, Stream,
+};
+
+use super::*;
+use crate::{Opener, replay::Replay};
+
+const EPOCH: u64 = 1_000_010;
+const LATENCY: Duration = Duration::from_millis(1);
+
+pub(super) struct Options {
+    pub(super) loops_per_s: f64,
+    pub(super) pool: usize,
+    pub(super) replay: usize,
+    pub(super) inbox: Keeping,
+    pub(super) inbox_packets: u32,
+    pub(super) service_per_s: f64,
+    pub(super) queries_per_s: f64,
+    pub(super) admission: Admission,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            loops_per_s: 0.0,
+            pool: 10_000,
+            replay: 100_000,
+            inbox: Keeping::On,
+            inbox_packets: 1_000,
+            service_per_s: 2_000.0,
+            queries_per_s: 100.0,
+            admission: Admission::Open,
+        }
+    }
+}
+
+struct Node {
+    engine: Engine,
+    opener: Opener,
+    key: PublicKey,
+    inbox: BTreeMap<InboxId, VecDeque<Frame>>,
+}
+
+struct Client {
+    gateway: usize,
+    number: u8,
+    mode: Mode,
+    session: SessionId,
+    inbox: SecretIdentity,
+    key: SecretKey,
+    down: Vec<(Time, Frame)>,
+}
+
+pub(super) struct Net {
+    pub(super) now: Time,
+    /// Everything that an observer of the links sees: instant, from, to.
+    pub(super) trace: Vec<(Time, u64, u64)>,
+    /// What nodes sent since this was last drained.
+    pub(super) sent: Vec<Identity>,
+    pub(super) closed: Vec<SessionId>,
+    /// A node that swallows everything.
+    pub(super) dead: Option<usize>,
+    codec: Arc<dyn Codec>,
+    document: Arc<Document>,
+    signed: Arc<[u8]>,
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    under_way: VecDeque<(Time, usize, Frame)>,
+    sessions: u64,
+    rng: Stream,
+}
+
+impl Net {
+    pub(super) fn new(codec: Arc<dyn Codec>, options: Options) -> Self {
+        let layers = [1, 1, 2, 2, 3, 3, 0, 0];
+        let secret = |n: usize| SecretIdentity::from_bytes(&[n as u8 + 1; 32]);
+        let key = |n: usize| SecretKey::from_bytes([n as u8 + 100; 32]);
+        let mut numbers: Vec<usize> = (0..layers.len()).collect();
+        numbers.sort_by_key(|n| secret(*n).identity());
+        let listed = |n: &usize| {
+            let role = if layers[*n] == 0 { Role::Gateway } else { Role::Mix };
+            let body = NodeDescriptor {
+                identity: secret(*n).identity(),
+                role,
+                addresses: vec!["127.0.0.1:1".parse().unwrap()],
+                operator: format!("operator {n}"),
+                jurisdiction: "here".into(),
+                keys: vec![EpochKey {
+                    first: shoal_topology::Epoch(0),
+                    last: shoal_topology::Epoch(u64::MAX),
+                    key: *key(*n).public().as_bytes(),
+                }],
+            };
+            ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, &secret(*n)), layer: layers[*n] }
+        };
+        let parameters = Parameters {
+            node_loops_per_s: options.loops_per_s,
+            inbox_packets: options.inbox_packets,
+            ..Parameters::default()
+        };
+        let document = Document {
+            network: "test".into(),
+            epoch: Epoch(EPOCH),
+            begins: 0,
+            epoch_s: 60,
+            amendment: 0,
+            parameters,
+            nodes: numbers.iter().map(listed).collect(),
+            exits: Vec::new(),
+        };
+        document.check().unwrap();
+        let signed: Arc<[u8]> = SignedDocument::new(&document, [&secret(0)]).encode().into();
+        let document = Arc::new(document);
+        let seed = Seed::from_u64(7);
+        let nodes = numbers.iter().map(|n| {
+            let opener = Opener::new(codec.clone());
+            let all = (Epoch(0), Epoch(u64::MAX));
+            opener.add_key(all.0, all.1, key(*n), Replay::new([5; 32], options.replay));
+            opener.update(&document, Epoch(EPOCH));
+            let settings = Settings {
+                identity: secret(*n).identity(),
+                role: if layers[*n] == 0 { Role::Gateway } else { Role::Mix },
+                pool_packets: options.pool,
+                seed: seed.part(&n.to_string()),
+                gateway: GatewaySettings {
+                    admission: options.admission.clone(),
+                    service_per_s: options.service_per_s,
+                    queries_per_s: options.queries_per_s,
+                    inbox: options.inbox,
+                    ..GatewaySettings::default()
+                },
+            };
+            let engine = Engine::new(settings, codec.clone());
+            Node { engine, opener, key: key(*n).public(), inbox: BTreeMap::new() }
+        });
+        let mut net = Self {
+            now: Time::from_secs(1),
+            trace: Vec::new(),
+            sent: Vec::new(),
+            closed: Vec::new(),
+            dead: None,
+            nodes: nodes.collect(),
+            codec,
+            document,
+            signed,
+            clients: Vec::new(),
+            under_way: VecDeque::new(),
+            sessions: 0,
+            rng: Seed::from_u64(8).stream("test packets"),
+        };
+        net.new_document();
+        net
+    }
+
+    pub(super) fn new_document(&mut self) {
+        for node in 0..self.len() {
+            let (document, signed) = (self.document.clone(), self.signed.clone());
+            self.handle(node, Input::Document { document, signed, epoch: Epoch(EPOCH) });
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn mix(&self, layer: u8, n: usize) -> usize {
+        self.document.in_layer(layer).nth(n).unwrap()
+    }
+
+    pub(super) fn gateway(&self, n: usize) -> usize {
+        self.document.gateways().nth(n).unwrap()
+    }
+
+    pub(super) fn engine(&self, node: usize) -> &Engine {
+        &self.nodes[node].engine
+    }
+
+    pub(super) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.nodes.iter().map(|node| &node.engine)
+    }
+
+    pub(super) fn opener(&self, node: usize) -> &Opener {
+        &self.nodes[node].opener
+    }
+
+    pub(super) fn open(&mut self, node: usize, at: Time, frame: &Frame) -> Result<Arrived, DropReason> {
+        self.nodes[node].opener.open(at, &frame.encode())
+    }
+
+    pub(super) fn handle(&mut self, node: usize, input: Input) {
+        self.handle_at(node, self.now, input);
+    }
+
+    pub(super) fn handle_at(&mut self, node: usize, at: Time, input: Input) {
+        self.now = self.now.max(at);
+        self.nodes[node].engine.handle(at, input);
+        while let Some(output) = self.nodes[node].engine.poll_output() {
+            match output {
+                Output::Send { to, frame } => {
+                    let index = self.document.index_of(&to).unwrap();
+                    self.trace.push((at, node as u64, index as u64));
+                    self.sent.push(to);
+                    self.under_way.push_back((at + LATENCY, index, frame));
+                }
+                Output::ToClient { session, frame } => {
+                    self.trace.push((at, node as u64, 1_000 + session.0));
+                    if let Some(client) = self.clients.iter_mut().find(|c| c.session == session) {
+                        client.down.push((at, frame));
+                    }
+                }
+                Output::CloseClient(session) => self.closed.push(session),
+                Output::Store { inbox, frame } => {
+                    self.nodes[node].inbox.entry(inbox).or_default().push_back(frame);
+                }
+                Output::Fetch { inbox, max } => {
+                    let kept = self.nodes[node].inbox.entry(inbox).or_default();
+                    let frames = kept.drain(..kept.len().min(max)).collect();
+                    self.nodes[node].engine.handle(at, Input::Fetched { inbox, frames });
+                }
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let wake = (0..self.len()).filter_map(|n| Some((self.engine(n).next_wake()?, n))).min();
+            let frame = self.under_way.front().map(|(at, node, _)| (*at, *node));
+            let next = wake.map(|(at, _)| at).into_iter().chain(frame.map(|(at, _)| at)).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            if frame.is_some_and(|(at, _)| at == next) {
+                let (at, node, frame) = self.under_way.pop_front().unwrap();
+                if self.dead != Some(node) {
+                    let opened = self.nodes[node].opener.open_frame(at, frame);
+                    self.handle_at(node, at, Input::Arrived(opened));
+                }
+            } else if let Some((at, node)) = wake {
+                self.handle_at(node, at, Input::Wake);
+            }
+        }
+        self.now = end;
+    }
+
+    fn hop(&self, node: usize, delay: Duration) -> Hop {
+        let address = self.document.node(node).unwrap().identity().0;
+        Hop { address, key: self.nodes[node].key, delay }
+    }
+
+    fn frame(&self, packet: shoal_sphinx::Packet) -> Frame {
+        Frame { epoch: Epoch(EPOCH).low_byte(), field: 0, packet }
+    }
+
+    pub(super) fn seal(&mut self, path: &[(usize, Duration)], message: &[u8]) -> Frame {
+        let hops: Vec<Hop> = path.iter().map(|(node, delay)| self.hop(*node, *delay)).collect();
+        let packet = self.codec.seal(&mut self.rng, &hops, [0; 16], message).unwrap();
+        self.frame(packet)
+    }
+
+    pub(super) fn seal_to(&mut self, path: &[(usize, Duration)], last: Hop, message: &[u8]) -> Frame {
+        let mut hops: Vec<Hop> = path.iter().map(|(node, delay)| self.hop(*node, *delay)).collect();
+        hops.push(last);
+        let packet = self.codec.seal(&mut self.rng, &hops, [0; 16], message).unwrap();
+        self.frame(packet)
+    }
+
+    // Clients.
+
+    pub(super) fn join(&mut self, gateway: usize, number: u8, mode: Mode) -> usize {
+        let (client, refusal) = self.try_join(gateway, number, mode, b"", |_| {});
+        assert_eq!(refusal, None);
+        client
+    }
+
+    pub(super) fn join_listed(&mut self, gateway: usize, number: u8) -> usize {
+        let at = self.document.node(self.gateway(gateway)).unwrap().identity();
+        let mode = Mode::Class("web".into());
+        let (client, refusal) = self.try_join(gateway, number, mode, b"", |hello| {
+            let identity = SecretIdentity::from_bytes(&[number + 50; 32]);
+            let body = ClientDescriptor {
+                identity: identity.identity(),
+                key: *SecretKey::from_bytes([number; 32]).public().as_bytes(),
+                inbox: hello.inbox,
+                gateways: vec![at],
+                not_before: 0,
+                not_after: 1,
+            };
+            hello.descriptor = Some(Signed::<ClientDescriptor>::new(body, &identity).encode());
+        });
+        assert_eq!(refusal, None);
+        client
+    }
+
+    pub(super) fn client_identity(&self, client: usize) -> Identity {
+        SecretIdentity::from_bytes(&[self.clients[client].number + 50; 32]).identity()
+    }
+
+    pub(super) fn try_join(
+        &mut self,
+        gateway: usize,
+        number: u8,
+        mode: Mode,
+        token: &[u8],
+        change: impl FnOnce(&mut Hello),
+    ) -> (usize, Option<Refusal>) {
+        let node = self.gateway(gateway);
+        self.sessions += 1;
+        let session = SessionId(self.sessions);
+        let inbox = SecretIdentity::from_bytes(&[number + 180; 32]);
+        let peer = Identity([number; 32]);
+        let key = SecretKey::from_bytes([number; 32]);
+        let down = Vec::new();
+        self.clients.push(Client { gateway: node, number, mode: mode.clone(), session, inbox, key, down });
+        let client = self.clients.len() - 1;
+        self.handle(node, Input::Joined { session, peer });
+        let word = |net: &Self| Notice::unpack(&net.clients[client].down.last().unwrap().1.packet);
+        let Ok(Notice::Challenge { nonce }) = word(self) else { panic!("no challenge") };
+        let own = self.document.node(node).unwrap().identity();
+        let inbox = &self.clients[client].inbox;
+        let mut hello = Hello {
+            inbox: inbox.identity(),
+            proof: Hello::prove(inbox, &own, &peer, &nonce),
+            token: token.to_vec(),
+            mode,
+            descriptor: None,
+        };
+        change(&mut hello);
+        let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().unwrap() };
+        let before = self.clients[client].down.len();
+        self.up(client, frame);
+        let first = self.clients[client].down.get(before).map(|(_, frame)| frame.packet.clone());
+        match Notice::unpack(&first.unwrap()) {
+            Ok(Notice::Welcome) => (client, None),
+            Ok(Notice::Refused(refusal)) => (client, Some(refusal)),
+            _ => panic!("neither welcome nor refusal"),
+        }
+    }
+
+    pub(super) fn rejoin(&mut self, client: usize) {
+        let Client { number, mode, .. } = &self.clients[client];
+        let (number, mode) = (*number, mode.clone());
+        let again = self.join(0, number, mode);
+        self.clients[client].session = SessionId(0);
+        self.clients.swap(client, again);
+    }
+
+    pub(super) fn leave(&mut self, client: usize) {
+        let Client { gateway, session, .. } = self.clients[client];
+        self.handle(gateway, Input::Left(session));
+    }
+
+    pub(super) fn session(&self, client: usize) -> SessionId {
+        self.clients[client].session
+    }
+
+    pub(super) fn up(&mut self, client: usize, frame: Frame) {
+        let Client { gateway, session, .. } = self.clients[client];
+        self.handle(gateway, Input::Client { session, frame: Ok(frame) });
+    }
+
+    pub(super) fn address(&self, client: usize) -> (usize, Hop) {
+        let client = &self.clients[client];
+        let (address, key) = (client.inbox.identity().0, client.key.public());
+        (client.gateway, Hop { address, key, delay: Duration::ZERO })
+    }
+
+    /// A packet for a client, put into its gateway.
+    pub(super) fn deliver(&mut self, _: &mut Stream, client: usize, message: &[u8]) {
+        let (gateway, hop) = self.address(client);
+        let frame = self.seal_to(&[(gateway, Duration::ZERO)], hop, message);
+        let opened = self.open(gateway, self.now, &frame);
+        self.handle(gateway, Input::Arrived(opened));
+    }
+
+    /// A packet from one client to another, through three mixes.
+    pub(super) fn send_through(
+        &mut self,
+        rng: &mut Stream,
+        client: usize,
+        n: usize,
+        (gateway, last): (usize, Hop),
+        message: &[u8],
+    ) {
+        let mut path: Vec<_> = (1..=3)
+            .map(|layer| (self.mix(layer, n), exponential(rng, Duration::from_millis(15))))
+            .collect();
+        path.push((gateway, Duration::ZERO));
+        let frame = self.seal_to(&path, last, message);
+        self.up(client, Frame { field: path[0].0 as u16, ..frame });
+    }
+
+    pub(super) fn down(&self, client: usize) -> &[(Time, Frame)] {
+        &self.clients[client].down
+    }
+
+    pub(super) fn packets_for(&self, client: usize) -> Vec<Frame> {
+        let packet = |frame: &Frame| frame.field == Downward::Packet as u16;
+        self.down(client).iter().map(|(_, frame)| frame.clone()).filter(packet).collect()
+    }
+
+    fn finals(&self, client: usize) -> Vec<Peeled> {
+        let peel = |frame: Frame| {
+            let opened = self.codec.open(&self.clients[client].key, frame.packet).ok()?;
+            self.codec.peel(opened).ok()
+        };
+        self.packets_for(client).into_iter().filter_map(peel).collect()
+    }
+
+    pub(super) fn messages_for(&self, client: usize) -> Vec<Vec<u8>> {
+        let message = |peeled| match peeled {
+            Peeled::Final { payload, .. } => payload.message().ok().map(<[u8]>::to_vec),
+            Peeled::Forward { .. } => None,
+        };
+        self.finals(client).into_iter().filter_map(message).collect()
+    }
+
+    pub(super) fn stored(&self, node: usize) -> usize {
+        self.nodes[node].inbox.values().map(VecDeque::len).sum()
+    }
+
+    /// A query as the gateway finds it.
+    pub(super) fn query_frame(
+        &mut self,
+        asker: usize,
+        gateway: usize,
+        identity: Identity,
+    ) -> (Frame, SurbKeys) {
+        let (own, last) = self.address(asker);
+        let mut back: Vec<Hop> =
+            (1..=3).map(|layer| self.hop(self.mix(layer, 1), Duration::from_millis(5))).collect();
+        back.extend([self.hop(own, Duration::ZERO), last]);
+        let (surb, keys) = self.codec.surb(&mut self.rng, &back, [6; 16]).unwrap();
+        let mut message = vec![kind::QUERY];
+        message.extend(identity.0);
+        message.extend(surb.as_bytes());
+        (self.seal(&[(self.gateway(gateway), Duration::ZERO)], &message), keys)
+    }
+
+    pub(super) fn query(&mut self, asker: usize, gateway: usize, identity: Identity) -> Vec<u8> {
+        let (frame, keys) = self.query_frame(asker, gateway, identity);
+        let node = self.gateway(gateway);
+        let opened = self.open(node, self.now, &frame);
+        self.handle(node, Input::Arrived(opened));
+        self.run(Duration::from_secs(2));
+        let Some(Peeled::Final { id, payload, .. }) = self.finals(asker).pop() else {
+            panic!("no answer")
+        };
+        assert_eq!(id, keys.id());
+        self.codec.unseal(&keys, payload).unwrap()
+    }
+}

@@ -1,0 +1,173 @@
+//! The command line of a node.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shoal_daemon::exit::{Exit, report};
+use shoal_daemon::shutdown::Shutdown;
+use shoal_daemon::{control, logs};
+use shoal_node::daemon::{self, Config, RoleName};
+
+/// A node of a Shoal network: a mix, or a gateway for clients.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Write a configuration with comments, and an identity, into a directory
+    #[command(after_help = "Example: shoal-node init --role gateway /etc/shoal")]
+    Init {
+        /// mix or gateway
+        #[arg(long, value_parser = |s: &str| s.parse::<RoleName>())]
+        role: RoleName,
+        /// The directory; it is made
+        dir: PathBuf,
+    },
+    /// Run the node until SIGTERM or Ctrl-C
+    #[command(after_help = "Example: shoal-node run -c /etc/shoal/config.toml -o log=debug")]
+    Run(Given),
+    /// Say what is wrong with a configuration, the keys and the topology document, and end
+    #[command(after_help = "Example: shoal-node check -c /etc/shoal/config.toml")]
+    Check(Given),
+    /// Ask a node that runs how it is
+    #[command(after_help = "Example: shoal-node status -c /etc/shoal/config.toml --json")]
+    Status {
+        /// The node's configuration
+        #[arg(short, long, value_name = "FILE", default_value = "config.toml")]
+        config: PathBuf,
+        /// The node's control socket, instead of the one that the configuration says
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// One line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Given {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "config.toml")]
+    config: PathBuf,
+    /// A value that goes before the file's; may be given several times
+    #[arg(short = 'o', value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Init { role, dir } => init(role, &dir),
+        Verb::Run(given) => run(&given),
+        Verb::Check(given) => check(&given),
+        Verb::Status { config, socket, json } => status(&config, socket, json),
+    };
+    match done {
+        Ok(()) => Exit::Done.into(),
+        Err((exit, error)) => {
+            report(&*error);
+            exit.into()
+        }
+    }
+}
+
+type Done = Result<(), (Exit, Box<dyn std::error::Error>)>;
+
+fn failed(error: impl std::error::Error + 'static) -> (Exit, Box<dyn std::error::Error>) {
+    (Exit::Failed, Box::new(error))
+}
+
+fn because(error: daemon::Error) -> (Exit, Box<dyn std::error::Error>) {
+    (error.exit(), Box::new(error))
+}
+
+/// Nobody is left to tell when stdout is closed.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {line}");
+}
+
+fn load(given: &Given) -> Result<Config, (Exit, Box<dyn std::error::Error>)> {
+    let (config, warnings) =
+        Config::load(&given.config, &given.overrides).map_err(|error| because(error.into()))?;
+    warnings.iter().for_each(|warning| warn(warning));
+    Ok(config)
+}
+
+fn init(role: RoleName, dir: &Path) -> Done {
+    let config = Config { role, ..Config::default() };
+    let path = daemon::init(dir, &config).map_err(because)?;
+    say(&format!("wrote {}", path.display()));
+    say("next: set `operator`, `jurisdiction`, `listen` and `advertise` in it, and put the network file beside it;");
+    say(&format!("      shoal-node check -c {0} && shoal-node run -c {0}", path.display()));
+    Ok(())
+}
+
+fn check(given: &Given) -> Done {
+    let config = load(given)?;
+    let notes = daemon::check(&config).map_err(because)?;
+    notes.iter().for_each(|note| warn(note));
+    say(&format!("{}: the configuration is sound", given.config.display()));
+    Ok(())
+}
+
+fn run(given: &Given) -> Done {
+    let config = load(given)?;
+    logs::init(None, &config.log).map_err(|error| (Exit::Config, error.into()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let ended = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals().map_err(failed)?;
+        daemon::run(config, shutdown).await.map_err(because)
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    ended
+}
+
+fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
+    let socket = match socket {
+        Some(socket) => socket,
+        None => {
+            let loaded = Config::load(config, &[]).map_err(|error| because(error.into()))?;
+            loaded.0.control_socket()
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let status = runtime.block_on(control::query(&socket)).map_err(failed)?;
+    if json {
+        say(&status.to_string());
+    } else {
+        print(&status, 0);
+    }
+    Ok(())
+}
+
+/// One line a value, tables indented.
+fn print(value: &serde_json::Value, depth: usize) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let indent = "  ".repeat(depth);
+        let name = name.replace('_', " ");
+        match value {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(table) if table.is_empty() => say(&format!("{indent}{name}: none")),
+            serde_json::Value::Object(_) => {
+                say(&format!("{indent}{name}:"));
+                print(value, depth + 1);
+            }
+            serde_json::Value::String(text) => say(&format!("{indent}{name}: {text}")),
+            serde_json::Value::Bool(true) => say(&format!("{indent}{name}: yes")),
+            serde_json::Value::Bool(false) => say(&format!("{indent}{name}: no")),
+            other => say(&format!("{indent}{name}: {other}")),
+        }
+    }
+}

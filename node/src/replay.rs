@@ -1,0 +1,178 @@
+//! Which packets were here before: exact keyed 64-bit fingerprints of replay tags in open-addressed tables.
+//!
+//! Nothing is ever forgotten in the life of the key: a table at its capacity refuses. Two tags share a fingerprint
+//! with a probability of n² / 2^65 (10^8 tags: 3 in 10,000, and then one good packet is lost); the key keeps
+//! senders from choosing tags that collide or crowd one place.
+
+use std::sync::{Mutex, PoisonError};
+
+use shoal_sphinx::ReplayTag;
+
+/// So that peel workers seldom wait for each other, and a growing table stops only its own share.
+const SHARDS: usize = 64;
+/// Slots of a shard at first.
+const FIRST_SLOTS: usize = 64;
+
+/// What [`Replay::insert`] finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// The tag is new, and is known from now on.
+    New,
+    /// The tag was here before.
+    Before,
+    /// The tag is new, and there is no room to remember it.
+    Full,
+}
+
+/// The tags of one key. At most 16 bytes a tag, beyond the first few thousand.
+pub struct Replay {
+    key: [u8; 32],
+    shards: Vec<Mutex<Shard>>,
+    capacity: usize,
+}
+
+impl Replay {
+    /// Room for `capacity` tags, taken in steps as they come. `key` is random and nobody else's.
+    pub fn new(key: [u8; 32], capacity: usize) -> Self {
+        let each = capacity.div_ceil(SHARDS);
+        let shard = || Shard { slots: vec![0; FIRST_SLOTS], used: 0, capacity: each };
+        Self { key, shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), capacity }
+    }
+
+    /// Remembers a tag.
+    pub fn insert(&self, tag: &ReplayTag) -> Seen {
+        let hash = blake3::keyed_hash(&self.key, tag.as_bytes());
+        let (fingerprint, rest) = hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[1; 8], &[]));
+        // Zero marks a free slot.
+        let fingerprint = u64::from_le_bytes(*fingerprint).max(1);
+        let shard = usize::from(rest.first().copied().unwrap_or_default()) % SHARDS;
+        match self.shards.get(shard) {
+            Some(shard) => shard.lock().unwrap_or_else(PoisonError::into_inner).insert(fingerprint),
+            None => Seen::Full,
+        }
+    }
+
+    /// How many tags it knows.
+    pub fn len(&self) -> usize {
+        self.sum(|shard| shard.used)
+    }
+
+    /// Whether it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many tags it can know.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of its tables.
+    pub fn memory_bytes(&self) -> usize {
+        8 * self.sum(|shard| shard.slots.len())
+    }
+
+    fn sum(&self, of: impl Fn(&Shard) -> usize) -> usize {
+        self.shards.iter().map(|s| of(&s.lock().unwrap_or_else(PoisonError::into_inner))).sum()
+    }
+}
+
+struct Shard {
+    slots: Vec<u64>,
+    used: usize,
+    capacity: usize,
+}
+
+impl Shard {
+    fn insert(&mut self, fingerprint: u64) -> Seen {
+        match self.find(fingerprint) {
+            None => return Seen::Before,
+            Some(_) if self.used >= self.capacity => return Seen::Full,
+            Some(_) => {}
+        }
+        // Four fifths full at most; grown by a half, so slightly more than half full at least: 15 bytes a tag.
+        if (self.used + 1) * 5 > self.slots.len() * 4 {
+            self.grow();
+        }
+        if let Some(slot) = self.find(fingerprint).and_then(|at| self.slots.get_mut(at)) {
+            *slot = fingerprint;
+            self.used += 1;
+        }
+        Seen::New
+    }
+
+    /// The free slot where it belongs; `None` if it is there.
+    fn find(&self, fingerprint: u64) -> Option<usize> {
+        let len = self.slots.len();
+        // Scaled rather than reduced: any length will do (Lemire, "Fast random integer generation", 2019).
+        let mut at = ((u128::from(fingerprint) * len as u128) >> 64) as usize;
+        loop {
+            match self.slots.get(at) {
+                Some(0) => return Some(at),
+                Some(found) if *found == fingerprint => return None,
+                Some(_) => at += 1,
+                None => at = 0,
+            }
+        }
+    }
+
+    fn grow(&mut self) {
+        let most = (self.capacity * 5).div_ceil(4) + 1;
+        let len = (self.slots.len() * 3 / 2).min(most).max(self.slots.len() + 1);
+        let old = std::mem::replace(&mut self.slots, vec![0; len]);
+        for fingerprint in old.into_iter().filter(|slot| *slot != 0) {
+            if let Some(slot) = self.find(fingerprint).and_then(|at| self.slots.get_mut(at)) {
+                *slot = fingerprint;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_sphinx::{Codec, Packet, SecretKey, StandIn};
+
+    use super::*;
+
+    /// The tags of the stand-in codec are the first 32 bytes of a packet.
+    fn tag(n: u64) -> ReplayTag {
+        let mut packet = Packet::default();
+        packet.as_mut_bytes()[..8].copy_from_slice(&n.to_le_bytes());
+        packet.as_mut_bytes()[33] = 1;
+        *StandIn.open(&SecretKey::from_bytes([1; 32]), packet).unwrap().tag()
+    }
+
+    #[test]
+    fn each_tag_is_new_once_and_known_for_ever() {
+        let replay = Replay::new([3; 32], 100_000);
+        for n in 0..40_000 {
+            assert_eq!(replay.insert(&tag(n)), Seen::New, "{n}");
+        }
+        for n in 0..40_000 {
+            assert_eq!(replay.insert(&tag(n)), Seen::Before, "{n}");
+        }
+        assert_eq!(replay.len(), 40_000);
+        assert!(replay.memory_bytes() <= 16 * replay.len(), "{}", replay.memory_bytes());
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_forgets_nothing() {
+        let replay = Replay::new([3; 32], 640);
+        let known: Vec<u64> = (0..5_000).filter(|n| replay.insert(&tag(*n)) == Seen::New).collect();
+        assert_eq!(known.len(), 640);
+        assert_eq!(replay.len(), replay.capacity());
+        assert!(known.iter().all(|n| replay.insert(&tag(*n)) == Seen::Before));
+        assert_eq!(replay.insert(&tag(1 << 40)), Seen::Full);
+    }
+
+    #[test]
+    fn of_threads_with_the_same_tags_one_finds_each_new() {
+        let replay = Replay::new([9; 32], 10_000);
+        let new: usize = std::thread::scope(|scope| {
+            let run = || (0..2_000).filter(|n| replay.insert(&tag(*n)) == Seen::New).count();
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(new, 2_000);
+    }
+}

@@ -1,0 +1,238 @@
+//! `shoal-sim`: a mixnet on loopback, and measurements of it.
+
+// The launcher waits for signals and deadlines of the real clock.
+#![allow(clippy::disallowed_methods)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use shoal_daemon::exit::{Exit, report};
+use shoal_daemon::logs;
+use shoal_daemon::shutdown::Shutdown;
+use shoal_sim::localnet::{self, Localnet, Options};
+use shoal_sim::speed;
+
+/// A Shoal mixnet on this machine.
+#[derive(Parser)]
+#[command(name = "shoal-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a whole mixnet on loopback: real daemons, an exit, an internal service, clients.
+    ///
+    /// Example: shoal-sim localnet --socks 127.0.0.1:1080 --for 600
+    Localnet(LocalnetArgs),
+    /// Measure a localnet: echo, first answers, downloads, idle cost.
+    ///
+    /// Example: shoal-sim speed --json
+    Speed {
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
+        /// Fewer and shorter measurements.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// One daemon of a localnet that runs in processes of their own. It ends when its standard input does.
+    #[command(hide = true)]
+    Daemon {
+        /// Which program.
+        kind: KindArg,
+        /// Its configuration.
+        config: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct LocalnetArgs {
+    /// Mixes in each of the three layers.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    mixes_per_layer: usize,
+    /// Gateways, each of an operator of its own.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    gateways: usize,
+    /// Authorities whose signatures make a topology document.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    authorities: usize,
+    /// Length of an epoch.
+    #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
+    epoch: u64,
+    /// Clients with a SOCKS port.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    clients: usize,
+    /// Their class: text, web, fast or call.
+    #[arg(long, default_value = "web", value_name = "NAME")]
+    class: String,
+    /// SOCKS address of the first client; the others follow. Default: 127.0.0.1:1080, or any free port if that is
+    /// taken; port 0: free ports.
+    #[arg(long, value_name = "ADDR")]
+    socks: Option<SocketAddr>,
+    /// End after so many seconds; else at Ctrl-C.
+    #[arg(long = "for", value_name = "SECONDS")]
+    duration: Option<u64>,
+    /// Run the daemons as processes of their own.
+    #[arg(long)]
+    processes: bool,
+    /// Print one line of JSON when ready.
+    #[arg(long)]
+    json: bool,
+    /// Keep everything in this directory, and leave it there.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// DNS server of the exit, address and port; else the system's.
+    #[arg(long, value_name = "ADDR")]
+    resolver: Option<SocketAddr>,
+    /// Level of the daemons' logs: error, warn, info, debug or trace.
+    #[arg(long, default_value = "warn", value_name = "LEVEL")]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KindArg {
+    Node,
+    Client,
+    Service,
+}
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().verb {
+        Verb::Localnet(args) => localnet(args),
+        Verb::Speed { json, quick } => speed(json, quick),
+        Verb::Daemon { kind, config } => daemon(kind, config),
+    };
+    match ended {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            report(error.as_ref());
+            if error.is::<Usage>() { Exit::Usage.into() } else { Exit::Failed.into() }
+        }
+    }
+}
+
+/// Options that no localnet can have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
+    logs::init(Some(&args.log), "warn")?;
+    let options = Options {
+        mixes_per_layer: args.mixes_per_layer,
+        gateways: args.gateways,
+        authorities: args.authorities,
+        epoch: Duration::from_secs(args.epoch),
+        clients: args.clients,
+        class: args.class,
+        socks: args.socks,
+        processes: args.processes,
+        log: args.log,
+        resolver: args.resolver.map_or("system".into(), |address| address.to_string()),
+        dir: args.dir,
+        ..Options::default()
+    };
+    localnet::check(&options).map_err(|error| Usage(error.to_string()))?;
+    runtime()?.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        if !args.json {
+            println!("Starting a mixnet on loopback ...");
+        }
+        let net = tokio::select! {
+            net = Localnet::start(options) => net?,
+            () = shutdown.wait() => return Ok(()),
+        };
+        if args.json {
+            println!("{}", net.summary());
+        } else {
+            explain(&net, args.duration);
+        }
+        let limit = args.duration.map(Duration::from_secs);
+        tokio::select! {
+            () = shutdown.wait() => {}
+            () = tokio::time::sleep(limit.unwrap_or(Duration::MAX)), if limit.is_some() => {}
+        }
+        if !args.json {
+            println!("Ending ...");
+        }
+        net.stop().await;
+        Ok(())
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn explain(net: &Localnet, duration: Option<u64>) {
+    let Some(socks) = net.socks.first() else { return };
+    let client = net.daemons.iter().find(|daemon| daemon.kind == localnet::Kind::Client);
+    println!("Ready after {:.1} s: {} daemons, joined by TCP on loopback.\n", net.took.as_secs_f64(), net.daemons.len());
+    println!("Try, in another terminal:");
+    println!("  curl -x socks5h://{socks} http://{}/", net.service);
+    println!("  curl -x socks5h://{socks} http://{}/      (through the exit, to a page of this localnet)", net.target);
+    println!("  chromium --proxy-server=socks5://{socks}");
+    if let Some(client) = client {
+        println!("  shoal-client status --socket {}", client.control.display());
+    }
+    for (n, socks) in net.socks.iter().enumerate().skip(1) {
+        println!("  client {} has its SOCKS port at {socks}", n + 1);
+    }
+    println!("\nEverything is in {}.", net.dir().display());
+    println!("A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may");
+    println!("see both ends of a connection when the other is gone.");
+    match duration {
+        Some(seconds) => println!("It ends in {seconds} s, or at Ctrl-C."),
+        None => println!("Ctrl-C ends it."),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn speed(json: bool, quick: bool) -> anyhow::Result<()> {
+    logs::init(Some("error"), "error")?;
+    let mut plan = speed::Plan::default();
+    if quick {
+        plan = speed::Plan {
+            echoes: 50,
+            first_answers: 10,
+            download: 1_000_000,
+            idle: Duration::from_secs(5),
+        };
+    }
+    let measured = runtime()?.block_on(speed::measure(&plan))?;
+    if json {
+        println!("{measured}");
+    } else if let Some(fields) = measured.as_object() {
+        fields.iter().for_each(|(name, value)| println!("{:<28} {value}", name.replace('_', " ")));
+    }
+    Ok(())
+}
+
+fn daemon(kind: KindArg, config: PathBuf) -> anyhow::Result<()> {
+    let kind = match kind {
+        KindArg::Node => localnet::Kind::Node,
+        KindArg::Client => localnet::Kind::Client,
+        KindArg::Service => localnet::Kind::Service,
+    };
+    logs::init(None, &localnet::log_level(&config))?;
+    runtime()?.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        let stop = shutdown.clone();
+        // The launcher holds the other end: when it is gone, however it went, so are its daemons.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.trigger();
+        });
+        localnet::run(kind, config, shutdown).await
+    })
+}

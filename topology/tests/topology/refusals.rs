@@ -1,0 +1,247 @@
+//! Documents that the authorities signed and that are refused all the same.
+
+use shoal_topology::*;
+
+use crate::world::*;
+
+/// The words with which a document is refused.
+fn refused(change: impl FnOnce(&mut Document)) -> Error {
+    let mut document = sound();
+    change(&mut document);
+    authorities(4).pass(&document).expect_err("the document breaks a rule")
+}
+
+fn says(error: &Error, words: &str) {
+    let text = error.to_string();
+    assert!(text.contains(words), "{text:?} does not say {words:?}");
+}
+
+/// Puts a changed and signed descriptor in the place of the first that fits.
+fn change_node(
+    document: &mut Document,
+    role: Role,
+    change: impl FnOnce(&mut NodeDescriptor, &mut u8),
+) {
+    let node = document.nodes.iter_mut().find(|node| node.descriptor.body().role == role).unwrap();
+    let n = (0..100).find(|n| secret(*n).identity() == node.identity()).unwrap();
+    let (mut body, mut layer) = (node.descriptor.body().clone(), node.layer);
+    change(&mut body, &mut layer);
+    *node = listed(n, body, layer);
+}
+
+#[test]
+fn a_sound_document_is_accepted() {
+    assert!(authorities(4).pass(&sound()).is_ok());
+}
+
+#[test]
+fn a_document_of_another_network() {
+    assert_eq!(
+        refused(|d| d.network = "other".into()),
+        Error::ForeignNetwork { expected: "test".into(), found: "other".into() }
+    );
+}
+
+#[test]
+fn too_few_mixes_in_a_layer() {
+    assert_eq!(
+        refused(|d| d.parameters.min_mixes_per_layer = 3),
+        Error::TooFewMixes { layer: 1, found: 2, needed: 3 }
+    );
+    assert_eq!(
+        refused(|d| d.nodes.retain(|node| node.layer != 2)),
+        Error::TooFewMixes { layer: 2, found: 0, needed: 1 }
+    );
+    // A minimum of none still means one.
+    assert_eq!(
+        refused(|d| {
+            d.parameters.min_mixes_per_layer = 0;
+            d.nodes.retain(|node| node.layer != 3);
+        }),
+        Error::TooFewMixes { layer: 3, found: 0, needed: 1 }
+    );
+}
+
+#[test]
+fn operators_that_leave_no_path() {
+    let four = authorities(4);
+    let unsatisfiable = |units: &[Vec<Unit>], words: &str| {
+        let error = four.pass(&document(units)).unwrap_err();
+        assert!(matches!(error, Error::Unsatisfiable { .. }), "{error}");
+        says(&error, words);
+    };
+    let gateways = vec![(0, 0), (1, 1)];
+    // Two layers in one hand.
+    unsatisfiable(
+        &[gateways.clone(), vec![(2, 2)], vec![(2, 2)], vec![(3, 3)]],
+        "a gateway has no loop",
+    );
+    // Each gateway has loops, but between them a layer is in the hands of either.
+    unsatisfiable(
+        &[gateways.clone(), vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 3)]],
+        "two gateways are joined by no path",
+    );
+    // One operator runs both gateways.
+    unsatisfiable(
+        &[vec![(0, 0), (0, 1)], vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]],
+        "no two gateways of different operators",
+    );
+    unsatisfiable(
+        &[vec![(0, 0)], vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]],
+        "no two gateways of different operators",
+    );
+    assert!(four.pass(&document(&[gateways, vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]])).is_ok());
+}
+
+#[test]
+fn jurisdictions_count_where_the_network_says_so_and_only_there() {
+    let four = authorities(4);
+    // Five operators, but two mixing layers under one law.
+    let mut document = document(&[vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 2)], vec![(4, 4)]]);
+    assert!(four.pass(&document).is_ok());
+    document.parameters.distinct_jurisdictions = true;
+    assert!(matches!(four.pass(&document), Err(Error::Unsatisfiable { .. })));
+}
+
+#[test]
+fn nodes_out_of_order_or_listed_twice() {
+    says(&refused(|d| d.nodes.swap(0, 1)), "not ordered");
+    says(
+        &refused(|d| {
+            let again = d.nodes[3].clone();
+            d.nodes.insert(3, again);
+        }),
+        "listed twice",
+    );
+}
+
+#[test]
+fn a_key_of_small_order() {
+    for key in [[0; 32], std::array::from_fn(|i| u8::from(i == 0))] {
+        let error = refused(|d| change_node(d, Role::Mix, |node, _| node.keys[0].key = key));
+        says(&error, "small order");
+    }
+}
+
+#[test]
+fn a_node_without_a_key_for_one_of_the_three_epochs() {
+    // Epochs 5 to 7; the gap may be anywhere, the middle included.
+    for missing in 5..=7 {
+        let error = refused(|d| {
+            change_node(d, Role::Gateway, |node, _| {
+                let key = node.keys[0].key;
+                let before = EpochKey { first: Epoch(0), last: Epoch(missing - 1), key };
+                let behind = EpochKey { first: Epoch(missing + 1), last: Epoch(9), key };
+                node.keys = vec![before, behind];
+            });
+        });
+        says(&error, "lacks keys");
+    }
+}
+
+#[test]
+fn a_mix_in_no_layer_and_a_gateway_in_one() {
+    let words = "a mix is in no layer, or a gateway in one";
+    for wrong in [0, 4, 255] {
+        says(&refused(|d| change_node(d, Role::Mix, |_, layer| *layer = wrong)), words);
+    }
+    for wrong in [1, 3, 4] {
+        says(&refused(|d| change_node(d, Role::Gateway, |_, layer| *layer = wrong)), words);
+    }
+}
+
+#[test]
+fn a_descriptor_that_its_node_did_not_sign() {
+    let error = refused(|d| {
+        let mut forged = d.nodes[0].descriptor.body().clone();
+        forged.operator = "somebody else".into();
+        d.nodes[0].descriptor = Signed::<NodeDescriptor>::new(forged, &secret(77));
+    });
+    assert_eq!(error, Error::Signature { what: "node descriptor" });
+}
+
+#[test]
+fn descriptors_with_values_out_of_bounds() {
+    let node = |change: fn(&mut NodeDescriptor)| {
+        refused(|d| change_node(d, Role::Mix, |node, _| change(node)))
+    };
+    says(&node(|n| n.addresses.clear()), "1 to 4 addresses");
+    says(&node(|n| n.addresses = vec![n.addresses[0]; 5]), "1 to 4 addresses");
+    says(&node(|n| n.keys.clear()), "1 to 8 keys");
+    says(&node(|n| n.keys = vec![n.keys[0]; 9]), "1 to 8 keys");
+    says(&node(|n| n.keys[0].first = Epoch(11)), "before its first");
+    says(&node(|n| n.operator.clear()), "1 to 64 bytes");
+    says(&node(|n| n.operator = "x".repeat(65)), "1 to 64 bytes");
+    says(&node(|n| n.jurisdiction.clear()), "1 to 64 bytes");
+}
+
+#[test]
+fn an_exit_that_is_listed_twice_or_did_not_sign() {
+    let exit = |n: u64, signer: u64| {
+        let body = ClientDescriptor {
+            identity: secret(n).identity(),
+            key: sphinx_key(n),
+            inbox: secret(n + 1).identity(),
+            gateways: vec![secret(0).identity()],
+            not_before: BEGINS,
+            not_after: BEGINS + 86_400,
+        };
+        Signed::<ClientDescriptor>::new(body, &secret(signer))
+    };
+    says(&refused(|d| d.exits = vec![exit(50, 50), exit(50, 50)]), "an exit is listed twice");
+    assert_eq!(
+        refused(|d| d.exits = vec![exit(50, 51)]),
+        Error::Signature { what: "client descriptor" }
+    );
+}
+
+#[test]
+fn parameters_out_of_bounds() {
+    let refused = |change: fn(&mut Parameters)| refused(|d| change(&mut d.parameters));
+    says(&refused(|p| p.layers = 0), "1 to 3 layers");
+    says(&refused(|p| p.layers = 4), "1 to 3 layers");
+    says(&refused(|p| p.node_loops_per_s = f64::NAN), "rate of loops");
+    says(&refused(|p| p.node_loops_per_s = -1.0), "rate of loops");
+    says(&refused(|p| p.max_delay_us = 0), "longest delay");
+    says(&refused(|p| p.max_delay_us = 600_000_001), "longest delay");
+    says(&refused(|p| p.classes.clear()), "1 to 64 classes");
+    says(&refused(|p| p.classes = vec![p.classes[0].clone(); 65]), "1 to 64 classes");
+    says(&refused(|p| p.classes.push(p.classes[0].clone())), "same name");
+    says(&refused(|p| p.classes[0].mean_delay_us = p.max_delay_us + 1), "no node grants");
+    for wrong in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e9] {
+        let class = |change: fn(&mut Class, f64)| {
+            let mut document = sound();
+            change(&mut document.parameters.classes[1], wrong);
+            authorities(4).pass(&document).expect_err("a rate out of bounds")
+        };
+        says(&class(|c, rate| c.payload_per_s = rate), "class web");
+        says(&class(|c, rate| c.loops_per_s = rate), "class web");
+        says(&class(|c, rate| c.down_per_s = rate), "class web");
+    }
+    says(&refused(|p| p.classes[0].loop_share = 1.01), "between 0 and 1");
+    says(&refused(|p| p.classes[0].loop_share = f64::NAN), "between 0 and 1");
+    says(&refused(|p| p.classes[0].loops_per_s = p.classes[0].down_per_s), "must exceed");
+    says(&refused(|p| p.classes[0].name = String::new()), "1 to 32 bytes");
+}
+
+#[test]
+fn an_epoch_without_length() {
+    says(&refused(|d| d.epoch_s = 0), "");
+    assert!(sound().check().is_ok());
+    let empty = Document { epoch_s: 0, ..sound() };
+    says(&empty.check().unwrap_err(), "no length");
+}
+
+#[test]
+fn more_bytes_than_a_document_may_have() {
+    let four = authorities(4);
+    let bytes = vec![0; MAX_DOCUMENT_LEN + 1];
+    assert_eq!(
+        SignedDocument::verify(&bytes, &four.network, BEGINS),
+        Err(Error::TooLong {
+            what: "topology document",
+            len: MAX_DOCUMENT_LEN + 1,
+            max: MAX_DOCUMENT_LEN
+        })
+    );
+}
