@@ -224,9 +224,9 @@ impl Client {
 
     /// Places of the first layer's mixes, and the low byte of the epoch, for [`Uplink::clear`].
     pub fn first_hops(&self, now: Time) -> (Vec<u16>, u8) {
-        self.router.as_ref().map_or((Vec::new(), 0), |router| {
-            (router.first_hops(), router.epoch(now).low_byte())
-        })
+        self.router
+            .as_ref()
+            .map_or((Vec::new(), 0), |router| (router.first_hops(), router.epoch(now).low_byte()))
     }
 
     /// Whether user traffic may leave now.
@@ -392,9 +392,10 @@ impl Client {
         if self.loops.returned(&id, now) {
             return Arrival::Loop;
         }
-        let reply = self.outstanding.take(&id).and_then(|(purpose, keys)| {
-            Some((purpose, self.codec.unseal(&keys, payload).ok()?))
-        });
+        let reply = self
+            .outstanding
+            .take(&id)
+            .and_then(|(purpose, keys)| Some((purpose, self.codec.unseal(&keys, payload).ok()?)));
         match reply {
             Some((Purpose::Tunnel(id), message)) => self.handle_reply(now, id, &message),
             Some((Purpose::Query(address), message)) => self.handle_answer(now, address, &message),
@@ -585,8 +586,7 @@ impl Client {
         let missing = if group.connected { group.stock.missing(now) } else { room };
         let router = self.router.as_mut()?;
         let shared = !router.compatible(own, place.gateway);
-        let (entry, back_entry) =
-            if shared { (place.gateway, own) } else { (own, place.gateway) };
+        let (entry, back_entry) = if shared { (place.gateway, own) } else { (own, place.gateway) };
         let mut surbs = Vec::new();
         for _ in 0..room.min(missing) {
             let Some(back) = router.draw(now, back_entry, own, Some(end)) else { break };
@@ -754,7 +754,8 @@ impl Client {
     /// Ends groups whose tunnel has closed.
     fn end_closed(&mut self, now: Time) {
         let closed = |group: &Group| group.tunnel.as_ref().is_some_and(Tunnel::is_closed);
-        let ids: Vec<_> = self.groups.iter().filter(|(_, g)| closed(g)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            self.groups.iter().filter(|(_, g)| closed(g)).map(|(id, _)| *id).collect();
         for id in ids {
             self.avoid_place(now, id);
             self.fail(now, id, Failure::Closed);

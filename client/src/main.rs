@@ -72,7 +72,8 @@ fn main() -> ExitCode {
         Err(error) => {
             report(error.as_ref());
             let ours = error.downcast_ref::<Error>().is_some_and(Error::is_config);
-            let theirs = error.is::<shoal_daemon::config::ConfigError>() || error.is::<logs::BadLevel>();
+            let theirs =
+                error.is::<shoal_daemon::config::ConfigError>() || error.is::<logs::BadLevel>();
             if ours || theirs { Exit::Config.into() } else { Exit::Failed.into() }
         }
     }
@@ -91,7 +92,10 @@ fn act(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Init { dir } => {
             daemon::init(&dir)?;
-            println!("Wrote {}. Name a gateway in it, and put network.toml beside it.", dir.join("client.toml").display());
+            println!(
+                "Wrote {}. Name a gateway in it, and put network.toml beside it.",
+                dir.join("client.toml").display()
+            );
         }
         Verb::Run(options) => {
             let config = read(&options)?;
@@ -113,13 +117,19 @@ fn act(verb: Verb) -> anyhow::Result<()> {
             let config = read(&options)?;
             let network = network::load(&config.network)?;
             daemon::descriptor(&config)?;
-            println!("The configuration is sound; network {:?}, {} authorities.", network.name, network.authorities.len());
+            println!(
+                "The configuration is sound; network {:?}, {} authorities.",
+                network.name,
+                network.authorities.len()
+            );
             if let Some(class) = shoal_topology::Parameters::default().class(&config.class) {
                 let (up, down) = class.bytes_per_day();
                 let giga = |bytes: u64| bytes as f64 / 1e9;
                 println!(
                     "Class {} costs {:.2} GB up and {:.2} GB down per day, used or not (the network may define it otherwise).",
-                    class.name, giga(up), giga(down)
+                    class.name,
+                    giga(up),
+                    giga(down)
                 );
             }
         }
@@ -153,7 +163,10 @@ fn print_status(value: &serde_json::Value, indent: usize) {
             serde_json::Value::Array(items) if items.is_empty() => {}
             serde_json::Value::Array(items) => {
                 println!("{:indent$}{key}:", "");
-                items.iter().filter_map(|item| item.as_str()).for_each(|item| println!("{:indent$}  {item}", ""));
+                items
+                    .iter()
+                    .filter_map(|item| item.as_str())
+                    .for_each(|item| println!("{:indent$}  {item}", ""));
             }
             serde_json::Value::Null => {}
             serde_json::Value::String(text) => println!("{:indent$}{key}: {text}", ""),

@@ -81,8 +81,8 @@ impl FromService {
     /// Reads one; `None` for anything that [`FromService::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ([kind, s0, s1, l0, l1], datagram) = bytes.split_first_chunk::<5>()?;
-        let sound = *kind == kind::TUNNEL
-            && datagram.len() == usize::from(u16::from_be_bytes([*l0, *l1]));
+        let sound =
+            *kind == kind::TUNNEL && datagram.len() == usize::from(u16::from_be_bytes([*l0, *l1]));
         sound.then(|| Self { stock: u16::from_be_bytes([*s0, *s1]), datagram: datagram.to_vec() })
     }
 }

@@ -361,7 +361,9 @@ impl<'a> Reader<'a> {
         let length = self.byte()?;
         let text =
             std::str::from_utf8(self.take(usize::from(length))?).map_err(|_| DecodeError::Name)?;
-        HostName::parse(text).map_err(|_| DecodeError::Name)
+        let name = HostName::parse(text).map_err(|_| DecodeError::Name)?;
+        // One form: no capitals, no dot at the end.
+        if name.as_str() == text { Ok(name) } else { Err(DecodeError::Name) }
     }
 
     fn host(&mut self) -> Result<Host, DecodeError> {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{CryptoRng, Rng};
+use rand::CryptoRng;
 use shoal_sphinx::{Address, Hop, PublicKey};
-use shoal_topology::{Class, Document, Epoch, Identity, Paths, Role, Routes, Stream, Time, exponential};
-
+use shoal_topology::{
+    Class, Document, Epoch, Identity, Paths, Role, Routes, Stream, Time, exponential,
+};
 
 /// What is at the end of a path.
 #[derive(Clone, Copy)]
@@ -97,7 +98,13 @@ impl Router {
 
     /// Mix 1 to L, the gateway `exit`, and, unless the gateway itself is the end, `end`. The sender stands at
     /// the gateway `entry`. `None` if the document has no such path.
-    pub fn draw(&mut self, now: Time, entry: usize, exit: usize, end: Option<End>) -> Option<Route> {
+    pub fn draw(
+        &mut self,
+        now: Time,
+        entry: usize,
+        exit: usize,
+        end: Option<End>,
+    ) -> Option<Route> {
         let mixes = self.mixes(now, entry, exit)?;
         let epoch = self.epoch(now);
         let mut hops = Vec::with_capacity(mixes.len() + 2);
@@ -156,7 +163,7 @@ impl Router {
 }
 
 /// Sixteen random bytes that are not all zero: zero means "no identifier".
-pub fn packet_id(rng: &mut (impl Rng + CryptoRng)) -> shoal_sphinx::PacketId {
+pub fn packet_id(rng: &mut impl CryptoRng) -> shoal_sphinx::PacketId {
     let mut id = [0; 16];
     while id == [0; 16] {
         rng.fill_bytes(&mut id);

@@ -84,7 +84,9 @@ impl Stock {
     /// `count` SURBs leave.
     pub fn sent(&mut self, now: Time, count: usize) {
         self.sent.push_back((now, count as u8));
-        while self.sent.front().is_some_and(|(at, _)| now.since(*at) > PATIENCE) || self.sent.len() > 1024 {
+        while self.sent.front().is_some_and(|(at, _)| now.since(*at) > PATIENCE)
+            || self.sent.len() > 1024
+        {
             self.sent.pop_front();
         }
     }

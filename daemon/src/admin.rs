@@ -91,18 +91,12 @@ impl Admin {
             .route("/metrics", get(metrics))
             .with_state(Shared { registry, ready })
             .layer(axum::middleware::map_response(last_response));
-        let listener = Limited {
-            listener,
-            permits: Arc::new(Semaphore::new(CONNECTIONS)),
-        };
+        let listener = Limited { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)) };
         let task = tokio::spawn(async move {
             // `serve` returns on a graceful end only, which is never asked for.
             let _ = axum::serve(listener, pages).await;
         });
-        Ok(Self {
-            address: bound,
-            task: task.abort_handle(),
-        })
+        Ok(Self { address: bound, task: task.abort_handle() })
     }
 
     /// Where it listens.
@@ -123,11 +117,10 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     match shared.ready.borrow().clone() {
         Readiness::Ready if !gone => "ready\n".into_response(),
         Readiness::Ready => (StatusCode::SERVICE_UNAVAILABLE, "ended\n").into_response(),
-        Readiness::NotReady(why) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{}\n", why.replace('\n', " ")),
-        )
-            .into_response(),
+        Readiness::NotReady(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", why.replace('\n', " ")))
+                .into_response()
+        }
     }
 }
 
@@ -139,9 +132,7 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 async fn last_response(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -163,14 +154,7 @@ impl axum::serve::Listener for Limited {
             };
             if let Ok((stream, address)) = self.listener.accept().await {
                 let end = Box::pin(tokio::time::sleep(LIFETIME));
-                return (
-                    Brief {
-                        stream,
-                        end,
-                        _permit: permit,
-                    },
-                    address,
-                );
+                return (Brief { stream, end, _permit: permit }, address);
             }
             // Out of files, as a rule: try again when some may be free.
             tokio::time::sleep(Duration::from_millis(100)).await;

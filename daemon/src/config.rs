@@ -60,17 +60,11 @@ pub fn load<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
 ) -> Result<Loaded<T>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let (config, warnings) = parse(&text, &path.display().to_string(), overrides)?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok(Loaded {
-        config,
-        warnings,
-        base,
-    })
+    Ok(Loaded { config, warnings, base })
 }
 
 /// A `path` from a configuration that lies in the directory `base`.
@@ -87,11 +81,7 @@ pub fn parse<T: DeserializeOwned>(
     name: &str,
     overrides: &[String],
 ) -> Result<(T, Vec<String>), ConfigError> {
-    let source = Source {
-        text,
-        name,
-        overrides: padded(text, overrides)?,
-    };
+    let source = Source { text, name, overrides: padded(text, overrides)? };
     let parse = |text| DeTable::parse(text).map_err(|error| source.explain(&error, None));
     let mut root = parse(text)?;
     for (_, text) in &source.overrides {
@@ -123,20 +113,10 @@ impl Source<'_> {
     fn place(&self, at: usize) -> String {
         if let Some(before) = self.text.get(..at) {
             let line = before.matches('\n').count() + 1;
-            let column = before
-                .rsplit('\n')
-                .next()
-                .unwrap_or_default()
-                .chars()
-                .count()
-                + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             return format!("{}:{line}:{column}", self.name);
         }
-        let from = self
-            .overrides
-            .iter()
-            .rev()
-            .find(|(_, toml)| leading_spaces(toml) <= at);
+        let from = self.overrides.iter().rev().find(|(_, toml)| leading_spaces(toml) <= at);
         from.map_or_else(|| self.name.to_owned(), |(given, _)| format!("-o {given}"))
     }
 
@@ -162,15 +142,11 @@ fn padded<'a>(text: &str, overrides: &'a [String]) -> Result<Vec<(&'a str, Strin
             text: given.clone(),
             message: message.to_owned(),
         };
-        let (key, value) = given
-            .split_once('=')
-            .ok_or_else(|| wrong("wants key=value"))?;
+        let (key, value) = given.split_once('=').ok_or_else(|| wrong("wants key=value"))?;
         let (key, value) = (key.trim(), value.trim());
         let is_bare = |part: &str| {
             !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+                && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
         };
         if !key.split('.').all(is_bare) {
             return Err(wrong(
@@ -196,10 +172,7 @@ fn leading_spaces(toml: &str) -> usize {
 
 fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
     for (key, value) in over {
-        match (
-            base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut),
-            value,
-        ) {
+        match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value) {
             (Some(DeValue::Table(base)), value) if value.get_ref().is_table() => {
                 if let DeValue::Table(over) = value.into_inner() {
                     merge(base, over);
@@ -249,9 +222,8 @@ fn dotted(key: &serde_ignored::Path<'_>) -> String {
 
 /// Where the dotted `key`, as serde_ignored spells it, stands.
 fn find(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
-    let (first, rest) = key
-        .split_once('.')
-        .map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let (first, rest) =
+        key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
     let (name, value) = table.iter().find(|(name, _)| name.get_ref() == first)?;
     let Some(mut rest) = rest else {
         return Some(name.span());

@@ -71,9 +71,7 @@ impl Control {
         A: Future<Output = Value> + Send + 'static,
     {
         private_directory(
-            path.parent()
-                .filter(|dir| !dir.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
+            path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         )?;
         let bind = |error| ControlError::Bind(path.to_owned(), error);
         if let Ok(found) = std::fs::symlink_metadata(path) {
@@ -89,11 +87,7 @@ impl Control {
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(bind)?;
         let inode = std::fs::symlink_metadata(path).map_err(bind)?.ino();
         let task = tokio::spawn(serve(listener, Arc::new(status))).abort_handle();
-        Ok(Self {
-            path: path.to_owned(),
-            inode,
-            task,
-        })
+        Ok(Self { path: path.to_owned(), inode, task })
     }
 }
 
@@ -142,11 +136,7 @@ where
 pub async fn query(path: &Path) -> Result<Value, ControlError> {
     let ask = async {
         let mut answer = Vec::new();
-        UnixStream::connect(path)
-            .await?
-            .take(LONGEST)
-            .read_to_end(&mut answer)
-            .await?;
+        UnixStream::connect(path).await?.take(LONGEST).read_to_end(&mut answer).await?;
         serde_json::from_slice(&answer).map_err(io::Error::from)
     };
     match tokio::time::timeout(PATIENCE + PATIENCE / 2, ask).await {

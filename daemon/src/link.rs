@@ -78,11 +78,7 @@ pub struct Link {
 impl Link {
     fn new(peer: [u8; 32], stream: Stream) -> Self {
         let (read, write) = stream.split();
-        Self {
-            peer,
-            sender: FrameSender::new(write),
-            receiver: FrameReceiver::new(read),
-        }
+        Self { peer, sender: FrameSender::new(write), receiver: FrameReceiver::new(read) }
     }
 }
 
@@ -140,11 +136,8 @@ impl Endpoint {
             provider.clone(),
         )
         .map_err(Error::Handshake)?;
-        let security = Arc::new(Security {
-            identity: identity.clone(),
-            server: server.into(),
-            provider,
-        });
+        let security =
+            Arc::new(Security { identity: identity.clone(), server: server.into(), provider });
 
         // The errors of both stages are io::Error: told apart by `dial_error` once they come back.
         let transport = tcp::tokio::Transport::new(tcp::Config::new())
@@ -191,17 +184,8 @@ impl Endpoint {
 
         let (commands, dials) = mpsc::channel(DIALS);
         let task = tokio::spawn(run(swarm, dials)).abort_handle();
-        let dialler = Dialler {
-            commands,
-            timeout: settings.handshake_timeout,
-        };
-        Ok(Self {
-            dialler,
-            incoming,
-            listen,
-            counters,
-            task,
-        })
+        let dialler = Dialler { commands, timeout: settings.handshake_timeout };
+        Ok(Self { dialler, incoming, listen, counters, task })
     }
 
     /// Where this endpoint listens, with the port that was found when port 0 was asked for.
@@ -249,11 +233,7 @@ impl Dialler {
     /// other end has another key), [`Error::Refused`], [`Error::Closed`].
     pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, Error> {
         let (reply, answer) = oneshot::channel();
-        let dial = Dial {
-            peer: peer_id(&peer)?,
-            address,
-            reply,
-        };
+        let dial = Dial { peer: peer_id(&peer)?, address, reply };
         // Twice: once for the connection, once for the stream.
         let answer = tokio::time::timeout(self.timeout * 2, async {
             self.commands.send(dial).await.map_err(|_| Error::Closed)?;
@@ -322,9 +302,7 @@ fn dial_error(error: &DialError) -> Error {
         return Error::Connect(io::ErrorKind::AddrNotAvailable.into());
     };
     let error = root(error);
-    let tls = error
-        .get_ref()
-        .and_then(|error| error.downcast_ref::<rustls::Error>());
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     match (tls, error.kind(), error.raw_os_error()) {
         (Some(error), ..) => Error::Handshake(error.clone()),
         (None, io::ErrorKind::TimedOut, _) => Error::Timeout,
@@ -410,10 +388,7 @@ async fn secure(
     config.set_max_num_streams(STREAMS);
     config.set_max_connection_receive_window(Some(WINDOW));
     config.set_split_send_size(YAMUX_FRAME);
-    Ok((
-        peer,
-        StreamMuxerBox::new(Mux::new(yamux::Connection::new(tls, config, mode))),
-    ))
+    Ok((peer, StreamMuxerBox::new(Mux::new(yamux::Connection::new(tls, config, mode)))))
 }
 
 /// Sends the alert that rustls has left in the buffer, so that the other end learns why.
@@ -448,11 +423,7 @@ struct Mux<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Mux<C> {
     fn new(connection: yamux::Connection<C>) -> Self {
-        Self {
-            connection,
-            waiting: None,
-            waker: None,
-        }
+        Self { connection, waiting: None, waker: None }
     }
 
     fn poll_next(
@@ -533,12 +504,7 @@ impl Behaviour {
     fn handler(&self, peer: &PeerId, role: Role) -> Result<Handler, ConnectionDenied> {
         let peer = key_of(peer).ok_or_else(|| ConnectionDenied::new(Error::BadKey))?;
         let waiting = Some(Box::pin(tokio::time::sleep(self.timeout)));
-        Ok(Handler {
-            peer,
-            role,
-            waiting,
-            counters: self.counters.clone(),
-        })
+        Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
 }
 
@@ -568,11 +534,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
         self.pending.remove(&id);
-        let same = self
-            .established
-            .values()
-            .filter(|other| **other == peer)
-            .count();
+        let same = self.established.values().filter(|other| **other == peer).count();
         if same >= PER_PEER || self.established.len() >= self.max_connections {
             return Err(self.refuse("full"));
         }
@@ -589,10 +551,7 @@ impl NetworkBehaviour for Behaviour {
         _: Side,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        let reply = self
-            .dials
-            .remove(&id)
-            .ok_or_else(|| ConnectionDenied::new(Error::Closed))?;
+        let reply = self.dials.remove(&id).ok_or_else(|| ConnectionDenied::new(Error::Closed))?;
         self.handler(&peer, Role::Dialler(Request::Due, Some(reply)))
     }
 
@@ -606,11 +565,7 @@ impl NetworkBehaviour for Behaviour {
             {
                 Counters::add(&self.counters.handshake_failures);
             }
-            FromSwarm::DialFailure(DialFailure {
-                connection_id,
-                error,
-                ..
-            }) => {
+            FromSwarm::DialFailure(DialFailure { connection_id, error, .. }) => {
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Err(dial_error(error)));
                 }

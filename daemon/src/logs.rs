@@ -28,9 +28,7 @@ pub struct BadLevel(String);
 /// # Errors
 /// When the level that applies has no meaning.
 pub fn init(flag: Option<&str>, configured: &str) -> Result<(), BadLevel> {
-    let variable = std::env::var(VARIABLE)
-        .ok()
-        .filter(|level| !level.is_empty());
+    let variable = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
     let level = level(flag.or(variable.as_deref()).unwrap_or(configured))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -60,9 +58,7 @@ pub fn level(name: &str) -> Result<LevelFilter, BadLevel> {
 
 /// Our crates at `level`, all others not at all.
 fn ours(level: LevelFilter) -> Targets {
-    Targets::new()
-        .with_target("shoal_", level)
-        .with_default(LevelFilter::OFF)
+    Targets::new().with_target("shoal_", level).with_default(LevelFilter::OFF)
 }
 
 /// `2026-01-31T23:59:59Z`: no fraction, which would tell packets apart.
@@ -70,9 +66,7 @@ struct Seconds;
 
 impl FormatTime for Seconds {
     fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         w.write_str(&utc(now.as_secs()))
     }
 }
@@ -87,11 +81,7 @@ fn utc(secs: u64) -> String {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -123,10 +113,7 @@ mod tests {
             "hickory_proto",
             "shoal",
         ] {
-            assert!(
-                !filter.would_enable(other, &tracing::Level::ERROR),
-                "{other}"
-            );
+            assert!(!filter.would_enable(other, &tracing::Level::ERROR), "{other}");
         }
         assert!(!ours(LevelFilter::INFO).would_enable("shoal_node", &tracing::Level::DEBUG));
     }

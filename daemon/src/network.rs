@@ -37,7 +37,10 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
             message: "a network has at least one authority".into(),
         });
     }
-    Ok(Network { name: file.name, authorities: file.authorities.into_iter().map(|k| k.0).collect() })
+    Ok(Network {
+        name: file.name,
+        authorities: file.authorities.into_iter().map(|k| k.0).collect(),
+    })
 }
 
 /// The text of a network file.

@@ -56,10 +56,7 @@ pub enum SecretError {
 
 impl SecretError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        |source| Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        |source| Self::Io { path: path.to_owned(), source }
     }
 
     /// Whether the file is simply not there.
@@ -74,9 +71,7 @@ impl SecretError {
 /// When it has none.
 pub fn fresh() -> io::Result<Secret> {
     let mut secret = Secret::default();
-    rand::rngs::SysRng
-        .try_fill_bytes(secret.as_mut())
-        .map_err(io::Error::other)?;
+    rand::rngs::SysRng.try_fill_bytes(secret.as_mut()).map_err(io::Error::other)?;
     Ok(secret)
 }
 
@@ -91,18 +86,12 @@ pub fn read(path: &Path) -> Result<Secret, SecretError> {
     // Of the open file, so that nobody swaps it in between.
     check(path, &file.metadata().map_err(io())?, 0o600)?;
     let mut text = Zeroizing::new(Vec::with_capacity(LINE + 1));
-    file.take(LINE as u64 + 1)
-        .read_to_end(&mut text)
-        .map_err(io())?;
+    file.take(LINE as u64 + 1).read_to_end(&mut text).map_err(io())?;
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
     let mut secret = Secret::default();
     let decoded =
         line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret.as_mut()) == Ok(32);
-    if decoded {
-        Ok(secret)
-    } else {
-        Err(SecretError::Malformed(path.to_owned()))
-    }
+    if decoded { Ok(secret) } else { Err(SecretError::Malformed(path.to_owned())) }
 }
 
 /// Writes a fresh key to `path`, which must not exist.
@@ -133,9 +122,7 @@ pub fn store(path: &Path, secret: &Secret) -> Result<(), SecretError> {
             Err(SecretError::Exists(name))
         }
         Err(error) => Err(SecretError::io(path)(error)),
-        Ok(()) => removed
-            .and_then(|()| sync(parent(path)))
-            .map_err(SecretError::io(path)),
+        Ok(()) => removed.and_then(|()| sync(parent(path))).map_err(SecretError::io(path)),
     }
 }
 
@@ -160,12 +147,10 @@ pub fn read_or_create(path: &Path) -> Result<Secret, SecretError> {
 /// When it cannot be written.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), SecretError> {
     let (temporary, _) = write_beside(path, contents)?;
-    fs::rename(&temporary, path)
-        .and_then(|()| sync(parent(path)))
-        .map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            SecretError::io(path)(error)
-        })
+    fs::rename(&temporary, path).and_then(|()| sync(parent(path))).map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        SecretError::io(path)(error)
+    })
 }
 
 /// Makes `path` and what is missing above it, with mode 0700; if it is there, checks that it is ours alone.
@@ -173,11 +158,7 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), SecretError> {
 /// # Errors
 /// When it cannot be made, or is open to others.
 pub fn private_directory(path: &Path) -> Result<(), SecretError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(SecretError::io(path))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(SecretError::io(path))?;
     check_directory(path)
 }
 
@@ -204,20 +185,12 @@ pub fn memory_backed(path: &Path) -> bool {
 /// dm-crypt does not count.
 pub fn swap_on_plain_disk() -> bool {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    swaps
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next())
-        .any(|device| {
-            let device = fs::canonicalize(device).unwrap_or_else(|_| device.into());
-            let name = device
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let uuid = fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
-            !name.starts_with("zram") && !uuid.starts_with("CRYPT-")
-        })
+    swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).any(|device| {
+        let device = fs::canonicalize(device).unwrap_or_else(|_| device.into());
+        let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let uuid = fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
+        !name.starts_with("zram") && !uuid.starts_with("CRYPT-")
+    })
 }
 
 fn parent(path: &Path) -> &Path {
@@ -228,11 +201,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn check_directory(path: &Path) -> Result<(), SecretError> {
-    check(
-        path,
-        &fs::metadata(path).map_err(SecretError::io(path))?,
-        0o700,
-    )
+    check(path, &fs::metadata(path).map_err(SecretError::io(path))?, 0o700)
 }
 
 fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {
@@ -252,21 +221,15 @@ fn write_beside(path: &Path, contents: &[u8]) -> Result<(PathBuf, PathBuf), Secr
     let directory = parent(path);
     private_directory(directory)?;
     let random = fresh().map_err(SecretError::io(path))?;
-    let suffix = HEXLOWER.encode(
-        random
-            .first_chunk::<8>()
-            .map_or(&[], |chunk| chunk.as_slice()),
-    );
+    let suffix = HEXLOWER.encode(random.first_chunk::<8>().map_or(&[], |chunk| chunk.as_slice()));
     let temporary = directory.join(format!(".new-{suffix}"));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(contents)?;
-            file.sync_all()
-        });
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(
+            |mut file| {
+                file.write_all(contents)?;
+                file.sync_all()
+            },
+        );
     match written {
         Ok(()) => Ok((temporary, path.to_owned())),
         Err(error) => {

@@ -30,9 +30,8 @@ use crate::link::Counters;
 pub(crate) const PROTOCOL: &[u8] = b"/shoal/tls-pq/1";
 
 /// What stands before the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410, section 4).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Who this end of a link is: an Ed25519 key pair. Its secret half is wiped when the last copy goes, and it has
 /// no `Debug`.
@@ -51,9 +50,7 @@ impl Identity {
     /// When the operating system gives no randomness.
     pub fn throwaway() -> std::io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
-        rand::rngs::SysRng
-            .try_fill_bytes(seed.as_mut())
-            .map_err(std::io::Error::other)?;
+        rand::rngs::SysRng.try_fill_bytes(seed.as_mut()).map_err(std::io::Error::other)?;
         Ok(Self::from_seed(&seed))
     }
 
@@ -114,10 +111,7 @@ pub(crate) fn client(
     peer: [u8; 32],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let verifier = ThisPeer {
-        peer,
-        provider: provider.clone(),
-    };
+    let verifier = ThisPeer { peer, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -138,17 +132,11 @@ pub(crate) fn server(
     counters: Arc<Counters>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let verifier = ListedPeers {
-        allow,
-        counters,
-        provider: provider.clone(),
-    };
+    let verifier = ListedPeers { allow, counters, provider: provider.clone() };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
-            identity.certified(),
-        )));
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.certified())));
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -158,9 +146,7 @@ pub(crate) fn server(
 /// Whom a finished handshake is with. Checks once more what the configuration asked for: the group, and the
 /// protocol, which rustls lets the other end leave out.
 pub(crate) fn finished(tls: &CommonState) -> Result<[u8; 32], rustls::Error> {
-    if tls
-        .negotiated_key_exchange_group()
-        .map(|group| group.name())
+    if tls.negotiated_key_exchange_group().map(|group| group.name())
         != Some(NamedGroup::X25519MLKEM768)
     {
         return Err(PeerIncompatible::NoKxGroupsInCommon.into());
@@ -168,10 +154,7 @@ pub(crate) fn finished(tls: &CommonState) -> Result<[u8; 32], rustls::Error> {
     if tls.alpn_protocol() != Some(PROTOCOL) {
         return Err(rustls::Error::NoApplicationProtocol);
     }
-    let key = tls
-        .peer_certificates()
-        .and_then(|keys| keys.first())
-        .and_then(|key| public_key(key));
+    let key = tls.peer_certificates().and_then(|keys| keys.first()).and_then(|key| public_key(key));
     key.ok_or(rustls::Error::NoCertificatesPresented)
 }
 
@@ -213,15 +196,11 @@ impl fmt::Debug for Key {
 
 impl SigningKey for Key {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        offered
-            .contains(&SignatureScheme::ED25519)
-            .then(|| Box::new(Self(self.0.clone())) as _)
+        offered.contains(&SignatureScheme::ED25519).then(|| Box::new(Self(self.0.clone())) as _)
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        Some(SubjectPublicKeyInfoDer::from(
-            spki(&self.0.public()).to_vec(),
-        ))
+        Some(SubjectPublicKeyInfoDer::from(spki(&self.0.public()).to_vec()))
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {

@@ -30,9 +30,7 @@ async fn the_three_pages_say_what_they_should() {
     registry.register(Box::new(counter.clone())).unwrap();
     counter.inc_by(41);
     let (ready, watched) = watch::channel(Readiness::NotReady("no topology yet".into()));
-    let admin = Admin::start(ANY.parse().unwrap(), registry, watched)
-        .await
-        .unwrap();
+    let admin = Admin::start(ANY.parse().unwrap(), registry, watched).await.unwrap();
     let at = admin.address();
 
     assert!(get(at, "/livez").await.starts_with("HTTP/1.1 200 "));
@@ -54,9 +52,7 @@ async fn the_three_pages_say_what_they_should() {
 #[tokio::test]
 async fn idle_connections_do_not_shut_others_out() {
     let (_ready, watched) = watch::channel(Readiness::Ready);
-    let admin = Admin::start(ANY.parse().unwrap(), Registry::new(), watched)
-        .await
-        .unwrap();
+    let admin = Admin::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
     let mut idle = Vec::new();
     for _ in 0..80 {
         idle.push(TcpStream::connect(admin.address()).await.unwrap());
@@ -71,12 +67,6 @@ async fn a_port_in_use_and_a_public_address_are_told_apart() {
     let (_ready, watched) = watch::channel(Readiness::Ready);
     let start = |address: SocketAddr| Admin::start(address, Registry::new(), watched.clone());
     let first = start(ANY.parse().unwrap()).await.unwrap();
-    assert!(matches!(
-        start(first.address()).await,
-        Err(AdminError::PortInUse(_))
-    ));
-    assert!(matches!(
-        start("0.0.0.0:0".parse().unwrap()).await,
-        Err(AdminError::NotLoopback(_))
-    ));
+    assert!(matches!(start(first.address()).await, Err(AdminError::PortInUse(_))));
+    assert!(matches!(start("0.0.0.0:0".parse().unwrap()).await, Err(AdminError::NotLoopback(_))));
 }

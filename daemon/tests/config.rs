@@ -82,10 +82,7 @@ fn unknown_keys_are_warnings_that_say_where() {
         "a.toml:7:1: unknown key `nodes.0.name` is ignored",
         "a.toml:10:1: unknown key `maybe.x` is ignored",
     ] {
-        assert!(
-            warnings.iter().any(|warning| warning == expected),
-            "{warnings:?}"
-        );
+        assert!(warnings.iter().any(|warning| warning == expected), "{warnings:?}");
     }
 }
 
@@ -99,10 +96,7 @@ fn a_wrong_type_says_line_column_and_key() {
 #[test]
 fn a_wrong_value_says_what_is_allowed() {
     let error = refused("rate = -2.0\n", &[]);
-    assert_eq!(
-        error,
-        "a.toml:1:8: `rate`: -2 is no rate: wants more than 0 per second"
-    );
+    assert_eq!(error, "a.toml:1:8: `rate`: -2 is no rate: wants more than 0 per second");
 }
 
 #[test]
@@ -114,10 +108,7 @@ fn a_wrong_value_in_a_list_says_which_one() {
 #[test]
 fn a_missing_field_names_its_table() {
     let error = refused("[links]\n", &[]);
-    assert!(
-        error.starts_with("a.toml:1:1: `links`: missing field `port`"),
-        "{error}"
-    );
+    assert!(error.starts_with("a.toml:1:1: `links`: missing field `port`"), "{error}");
 }
 
 #[test]
@@ -129,33 +120,21 @@ fn broken_toml_says_where() {
 #[test]
 fn overrides_go_on_top_and_may_be_bare_strings() {
     let text = "name = \"a\"\n[links]\nport = 1\n";
-    let (config, warnings) = read(
-        text,
-        &["links.port = 7", "name=b c", "rate=2.5", "nodes=[{id=3}]"],
-    )
-    .unwrap();
+    let (config, warnings) =
+        read(text, &["links.port = 7", "name=b c", "rate=2.5", "nodes=[{id=3}]"]).unwrap();
     assert_eq!(config.links.port, 7);
     assert_eq!(config.name, "b c");
     assert_eq!(config.rate, Rate(2.5));
     assert_eq!(config.nodes, [Node { id: 3 }]);
     assert!(warnings.is_empty());
     let (_, warnings) = read(text, &["lniks.port=7"]).unwrap();
-    assert_eq!(
-        warnings,
-        ["-o lniks.port=7: unknown key `lniks` is ignored"]
-    );
+    assert_eq!(warnings, ["-o lniks.port=7: unknown key `lniks` is ignored"]);
 }
 
 #[test]
 fn a_wrong_override_is_named() {
-    let error = refused(
-        "[links]\nport = 1\n",
-        &["name=q", "links.port=99999", "rate=3.0"],
-    );
-    assert!(
-        error.starts_with("-o links.port=99999: `links.port`: "),
-        "{error}"
-    );
+    let error = refused("[links]\nport = 1\n", &["name=q", "links.port=99999", "rate=3.0"]);
+    assert!(error.starts_with("-o links.port=99999: `links.port`: "), "{error}");
     assert!(refused("", &["port"]).starts_with("-o port: "));
     assert!(refused("", &["a b=1"]).starts_with("-o a b=1: "));
 }
@@ -179,12 +158,6 @@ fn paths_are_relative_to_the_file() {
     let file = dir.path().join("a.toml");
     std::fs::write(&file, "name = 'z'").unwrap();
     let loaded = load::<Config>(&file, &[]).unwrap();
-    assert_eq!(
-        resolve(&loaded.base, Path::new("keys/id")),
-        dir.path().join("keys/id")
-    );
-    assert_eq!(
-        resolve(&loaded.base, Path::new("/etc/id")),
-        Path::new("/etc/id")
-    );
+    assert_eq!(resolve(&loaded.base, Path::new("keys/id")), dir.path().join("keys/id"));
+    assert_eq!(resolve(&loaded.base, Path::new("/etc/id")), Path::new("/etc/id"));
 }

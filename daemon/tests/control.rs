@@ -18,16 +18,11 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 #[tokio::test]
 async fn every_question_has_its_answer() {
     let (_dir, path) = place();
-    let _control = Control::start(&path, async || json!({"ready": true}))
-        .await
-        .unwrap();
+    let _control = Control::start(&path, async || json!({"ready": true})).await.unwrap();
     for _ in 0..20 {
         assert_eq!(query(&path).await.unwrap(), json!({"ready": true}));
     }
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[tokio::test]
@@ -44,10 +39,7 @@ async fn the_socket_of_a_killed_daemon_is_replaced() {
     // The file stays when a listener of std goes, as it does after a kill.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    assert!(matches!(
-        query(&path).await,
-        Err(ControlError::NotRunning(_))
-    ));
+    assert!(matches!(query(&path).await, Err(ControlError::NotRunning(_))));
     let control = Control::start(&path, async || json!(1)).await.unwrap();
     assert_eq!(query(&path).await.unwrap(), json!(1));
     drop(control);

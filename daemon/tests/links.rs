@@ -45,10 +45,7 @@ fn frame(n: u8) -> Box<[u8; FRAME]> {
 fn dialler() -> Endpoint {
     Endpoint::new(
         &identity(1),
-        Settings {
-            handshake_timeout: Duration::from_secs(20),
-            ..Settings::default()
-        },
+        Settings { handshake_timeout: Duration::from_secs(20), ..Settings::default() },
     )
     .unwrap()
 }
@@ -106,13 +103,9 @@ async fn a_dropped_endpoint_ends_its_links() {
     let mut up = a.dial(identity(2).public(), address).await.unwrap();
     let mut down = b.accept().await.unwrap();
     drop(b);
-    let ended = tokio::time::timeout(Duration::from_secs(5), up.receiver.next())
-        .await
-        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), up.receiver.next()).await.unwrap();
     assert!(!matches!(ended, Ok(Some(_))));
-    let ended = tokio::time::timeout(Duration::from_secs(5), down.receiver.next())
-        .await
-        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), down.receiver.next()).await.unwrap();
     assert!(!matches!(ended, Ok(Some(_))));
     drop(a);
 }
@@ -120,10 +113,7 @@ async fn a_dropped_endpoint_ends_its_links() {
 #[tokio::test]
 async fn a_wrong_key_is_refused() {
     let (b, address) = listener(Allow::anyone());
-    let error = dialler()
-        .dial(identity(3).public(), address)
-        .await
-        .unwrap_err();
+    let error = dialler().dial(identity(3).public(), address).await.unwrap_err();
     assert!(matches!(error, Error::Handshake(_)), "{error:?}");
     reaches(&b.counters().handshake_failures, 1).await;
 }
@@ -147,10 +137,7 @@ async fn noise_on_the_port_does_no_harm() {
     let (mut b, address) = listener(Allow::anyone());
     for length in [1, 5, 100, 10_000, 100_000] {
         let mut noise = vec![0u8; length];
-        noise
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, byte)| *byte = (i * i * 31 + length) as u8);
+        noise.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * i * 31 + length) as u8);
         let mut tcp = TcpStream::connect(address).await.unwrap();
         let _ = tcp.write_all(&noise).await;
         let _ = tcp.shutdown().await;
@@ -165,48 +152,31 @@ async fn noise_on_the_port_does_no_harm() {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let (_b, address) = listener(Allow::anyone());
-    let settings = Settings {
-        listen: Some(address),
-        ..Settings::default()
-    };
+    let settings = Settings { listen: Some(address), ..Settings::default() };
     let error = Endpoint::new(&identity(3), settings.clone()).err().unwrap();
     assert!(matches!(error, Error::PortInUse(taken) if taken == address));
     assert!(error.to_string().contains(&address.to_string()));
 
     // The same when it is no Shoal that listens there.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings = Settings {
-        listen: other.local_addr().ok(),
-        ..settings
-    };
-    assert!(matches!(
-        Endpoint::new(&identity(3), settings),
-        Err(Error::PortInUse(_))
-    ));
+    let settings = Settings { listen: other.local_addr().ok(), ..settings };
+    assert!(matches!(Endpoint::new(&identity(3), settings), Err(Error::PortInUse(_))));
 }
 
 #[tokio::test]
 async fn a_half_open_connection_is_dropped_after_the_handshake_timeout() {
-    let settings = Settings {
-        handshake_timeout: SHORT,
-        ..listening(Allow::anyone())
-    };
+    let settings = Settings { handshake_timeout: SHORT, ..listening(Allow::anyone()) };
     let b = Endpoint::new(&identity(2), settings).unwrap();
     let mut tcp = TcpStream::connect(b.listen_addr().unwrap()).await.unwrap();
-    let ended = tokio::time::timeout(SHORT * 10, tcp.read(&mut [0]))
-        .await
-        .unwrap();
+    let ended = tokio::time::timeout(SHORT * 10, tcp.read(&mut [0])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)));
     reaches(&b.counters().handshake_failures, 1).await;
 }
 
 #[tokio::test]
 async fn half_open_connections_beyond_the_limit_are_refused_and_counted() {
-    let settings = Settings {
-        max_pending: 8,
-        handshake_timeout: SHORT * 2,
-        ..listening(Allow::anyone())
-    };
+    let settings =
+        Settings { max_pending: 8, handshake_timeout: SHORT * 2, ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
     let mut held = Vec::new();
@@ -247,17 +217,9 @@ async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
 
 #[tokio::test]
 async fn nobody_at_the_address_is_an_error_without_the_address() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let error = dialler()
-        .dial(identity(2).public(), free)
-        .await
-        .unwrap_err();
-    let Error::Connect(cause) = &error else {
-        panic!("{error:?}")
-    };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = dialler().dial(identity(2).public(), free).await.unwrap_err();
+    let Error::Connect(cause) = &error else { panic!("{error:?}") };
     assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(!format!("{error:?} {error} {cause}").contains("127.0.0.1"));
 }
@@ -265,17 +227,9 @@ async fn nobody_at_the_address_is_an_error_without_the_address() {
 #[tokio::test]
 async fn a_listener_that_does_not_answer_is_a_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let a = Endpoint::new(
-        &identity(1),
-        Settings {
-            handshake_timeout: SHORT,
-            ..Settings::default()
-        },
-    )
-    .unwrap();
-    let error = a
-        .dial(identity(2).public(), silent.local_addr().unwrap())
-        .await
-        .unwrap_err();
+    let a =
+        Endpoint::new(&identity(1), Settings { handshake_timeout: SHORT, ..Settings::default() })
+            .unwrap();
+    let error = a.dial(identity(2).public(), silent.local_addr().unwrap()).await.unwrap_err();
     assert!(matches!(error, Error::Timeout), "{error:?}");
 }

@@ -46,10 +46,7 @@ fn a_key_is_never_replaced() {
     let path = dir.path().join("k");
     let first = create(&path).unwrap();
     assert!(matches!(create(&path), Err(SecretError::Exists(_))));
-    assert!(matches!(
-        store(&path, &[1; 32].into()),
-        Err(SecretError::Exists(_))
-    ));
+    assert!(matches!(store(&path, &[1; 32].into()), Err(SecretError::Exists(_))));
     assert_eq!(read(&path).unwrap(), first);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -61,10 +58,7 @@ fn a_file_that_others_can_read_is_refused_with_the_cure() {
     create(&path).unwrap();
     chmod(&path, 0o640);
     let error = read(&path).unwrap_err().to_string();
-    assert!(
-        error.contains(&format!("chmod 600 {}", path.display())),
-        "{error}"
-    );
+    assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
 }
 
 #[test]
@@ -74,10 +68,7 @@ fn a_directory_that_others_can_read_is_refused_with_the_cure() {
     create(&path).unwrap();
     chmod(dir.path(), 0o755);
     let error = read(&path).unwrap_err().to_string();
-    assert!(
-        error.contains(&format!("chmod 700 {}", dir.path().display())),
-        "{error}"
-    );
+    assert!(error.contains(&format!("chmod 700 {}", dir.path().display())), "{error}");
     assert!(private_directory(dir.path()).is_err());
 }
 
@@ -85,20 +76,12 @@ fn a_directory_that_others_can_read_is_refused_with_the_cure() {
 fn what_is_no_key_is_refused() {
     let dir = private();
     let path = dir.path().join("k");
-    for text in [
-        "",
-        "abc\n",
-        &"g".repeat(64),
-        &"a".repeat(63),
-        &"a".repeat(65),
-        &"a".repeat(100_000),
-    ] {
+    for text in
+        ["", "abc\n", &"g".repeat(64), &"a".repeat(63), &"a".repeat(65), &"a".repeat(100_000)]
+    {
         replace(&path, text.as_bytes()).unwrap();
         assert!(matches!(read(&path), Err(SecretError::Malformed(_))));
-        assert!(matches!(
-            read_or_create(&path),
-            Err(SecretError::Malformed(_))
-        ));
+        assert!(matches!(read_or_create(&path), Err(SecretError::Malformed(_))));
     }
     replace(&path, "Aa".repeat(32).as_bytes()).unwrap();
     assert_eq!(*read(&path).unwrap(), [0xaa; 32]);

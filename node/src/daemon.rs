@@ -173,7 +173,8 @@ fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     if secret::swap_on_plain_disk() {
-        warnings.push("memory may be swapped to a disk that is not encrypted: switch swap off".into());
+        warnings
+            .push("memory may be swapped to a disk that is not encrypted: switch swap off".into());
     }
     warnings
 }
@@ -241,8 +242,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         role,
         pool_packets: config.pool_packets,
         seed: Seed::new(*secret::fresh()?),
-        gateway: config
-            .gateway_settings(blake3::derive_key("shoal 2026 inbox names", prepared.inbox_key.as_ref())),
+        gateway: config.gateway_settings(blake3::derive_key(
+            "shoal 2026 inbox names",
+            prepared.inbox_key.as_ref(),
+        )),
     };
     let engine = Engine::new(settings, Arc::new(Sphinx));
     let (events, thread) = machine::start(engine, clock, shared.clone())?;
@@ -403,4 +406,3 @@ impl Watcher<'_> {
         self.state = State::Using(document, epoch);
     }
 }
-

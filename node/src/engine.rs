@@ -347,8 +347,7 @@ impl Engine {
                     self.core.counters.drop(DropReason::Malformed);
                 } else if self.loops.returned(&id) {
                     self.core.counters.loops_returned += 1;
-                } else if let (Some(gateway), Ok(message)) =
-                    (&mut self.gateway, payload.message())
+                } else if let (Some(gateway), Ok(message)) = (&mut self.gateway, payload.message())
                 {
                     gateway.message(&mut self.core, now, epoch, message);
                 } else {
@@ -388,11 +387,7 @@ fn draw_id(rng: &mut shoal_topology::Stream) -> shoal_sphinx::PacketId {
 }
 
 /// A node of the list as a hop.
-fn hop(
-    topology: &Topology,
-    index: usize,
-    delay: Duration,
-) -> Option<shoal_sphinx::Hop> {
+fn hop(topology: &Topology, index: usize, delay: Duration) -> Option<shoal_sphinx::Hop> {
     let node = topology.document.node(index)?.descriptor.body();
     let address: Address = node.identity.0;
     Some(shoal_sphinx::Hop { address, key: node.key(topology.epoch)?, delay })

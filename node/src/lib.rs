@@ -9,8 +9,8 @@ pub mod replay;
 pub mod wheel;
 
 pub use counters::{Counters, DropReason};
-pub use engine::{Engine, Input, Output, SessionId, Settings};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
+pub use engine::{Engine, Input, Output, SessionId, Settings};
 pub use opener::{Arrived, Opener};
 pub use place::Place;
 

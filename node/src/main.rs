@@ -108,7 +108,9 @@ fn init(role: RoleName, dir: &Path) -> Done {
     let config = Config { role, ..Config::default() };
     let path = daemon::init(dir, &config).map_err(because)?;
     say(&format!("wrote {}", path.display()));
-    say("next: set `operator`, `jurisdiction`, `listen` and `advertise` in it, and put the network file beside it;");
+    say(
+        "next: set `operator`, `jurisdiction`, `listen` and `advertise` in it, and put the network file beside it;",
+    );
     say(&format!("      shoal-node check -c {0} && shoal-node run -c {0}", path.display()));
     Ok(())
 }
@@ -124,7 +126,8 @@ fn check(given: &Given) -> Done {
 fn run(given: &Given) -> Done {
     let config = load(given)?;
     logs::init(None, &config.log).map_err(|error| (Exit::Config, error.into()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().map_err(failed)?;
@@ -142,7 +145,8 @@ fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
             loaded.0.control_socket()
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let status = runtime.block_on(control::query(&socket)).map_err(failed)?;
     if json {
         say(&status.to_string());
@@ -159,7 +163,9 @@ fn print(value: &serde_json::Value, depth: usize) {
         let name = name.replace('_', " ");
         match value {
             serde_json::Value::Null => {}
-            serde_json::Value::Object(table) if table.is_empty() => say(&format!("{indent}{name}: none")),
+            serde_json::Value::Object(table) if table.is_empty() => {
+                say(&format!("{indent}{name}: none"))
+            }
             serde_json::Value::Object(_) => {
                 say(&format!("{indent}{name}:"));
                 print(value, depth + 1);

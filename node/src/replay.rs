@@ -42,7 +42,8 @@ impl Replay {
     /// Remembers a tag.
     pub fn insert(&self, tag: &ReplayTag) -> Seen {
         let hash = blake3::keyed_hash(&self.key, tag.as_bytes());
-        let (fingerprint, rest) = hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[1; 8], &[]));
+        let (fingerprint, rest) =
+            hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[1; 8], &[]));
         // Zero marks a free slot.
         let fingerprint = u64::from_le_bytes(*fingerprint).max(1);
         let shard = usize::from(rest.first().copied().unwrap_or_default()) % SHARDS;

@@ -16,13 +16,17 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
     let mut running: Vec<Running> = net.nodes.iter().map(Node::start).collect();
     for node in &net.nodes {
         within(PATIENCE, "descriptor", || node.config.descriptor_file().exists().then_some(()));
-        within(PATIENCE, "livez", || get(node.admin(), "/livez").filter(|(status, _)| *status == 200));
+        within(PATIENCE, "livez", || {
+            get(node.admin(), "/livez").filter(|(status, _)| *status == 200)
+        });
         let (status, why) = get(node.admin(), "/readyz").unwrap();
         assert_eq!(status, 503, "{why}");
     }
     net.sign(10);
     for node in &net.nodes {
-        within(PATIENCE, "ready", || get(node.admin(), "/readyz").filter(|(status, _)| *status == 200));
+        within(PATIENCE, "ready", || {
+            get(node.admin(), "/readyz").filter(|(status, _)| *status == 200)
+        });
     }
     for node in &net.nodes {
         within(PATIENCE, "loops", || {
@@ -34,7 +38,11 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
     // Noise, half-open connections and HTTP to every listener.
     let mut idle = Vec::new();
     for (n, node) in net.nodes.iter().enumerate() {
-        for noise in [vec![0; 4_096], (0..4_096u32).map(|i| (i * i >> 3) as u8).collect(), b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        for noise in [
+            vec![0; 4_096],
+            (0..4_096u32).map(|i| ((i * i) >> 3) as u8).collect(),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        ] {
             let mut stream = TcpStream::connect(node.config.listen).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let _ = stream.write_all(&noise);
@@ -65,8 +73,12 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
 
     // Nothing that names anybody.
     let logs: String = running.iter().map(Running::log).collect();
-    let pages: String =
-        net.nodes.iter().filter_map(|node| get(node.admin(), "/metrics")).map(|page| page.1).collect();
+    let pages: String = net
+        .nodes
+        .iter()
+        .filter_map(|node| get(node.admin(), "/metrics"))
+        .map(|page| page.1)
+        .collect();
     for node in &net.nodes {
         let bytes = std::fs::read(node.config.descriptor_file()).unwrap();
         let descriptor =

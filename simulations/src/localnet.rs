@@ -18,7 +18,8 @@ use shoal_daemon::{control, logs, network, secret};
 use shoal_node::daemon as node;
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{
-    Document, Epoch, Identity, ListedNode, Network, Parameters, Role, SecretIdentity, SignedDocument,
+    Document, Epoch, Identity, ListedNode, Network, Parameters, Role, SecretIdentity,
+    SignedDocument,
 };
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -57,6 +58,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// What the network fixes for everyone.
     pub parameters: Parameters,
+    /// The `shoal-sim` that processes run; else this program.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -74,6 +77,7 @@ impl Default for Options {
             resolver: "system".into(),
             dir: None,
             parameters: Parameters::default(),
+            program: None,
         }
     }
 }
@@ -152,7 +156,8 @@ struct Ports(Vec<TcpListener>);
 
 impl Ports {
     fn next(&mut self) -> anyhow::Result<SocketAddr> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
         let address = listener.local_addr()?;
         self.0.push(listener);
         Ok(address)
@@ -316,7 +321,10 @@ impl Daemon {
     /// A configuration that cannot be read, a program that cannot be started.
     async fn start(&mut self, options: &Options) -> anyhow::Result<()> {
         if options.processes {
-            let exe = std::env::current_exe().context("finding this program")?;
+            let exe = match &options.program {
+                Some(program) => program.clone(),
+                None => std::env::current_exe().context("finding this program")?,
+            };
             let log = std::fs::File::create(self.config.with_extension("log"))?;
             let child = Command::new(exe)
                 .arg("daemon")
@@ -378,8 +386,8 @@ impl Daemon {
     ///
     /// # Errors
     /// As when it was first started.
-    pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.start(&Options { processes: true, ..Options::default() }).await
+    pub async fn restart(&mut self, options: &Options) -> anyhow::Result<()> {
+        self.start(options).await
     }
 }
 
@@ -422,7 +430,9 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
         bail!("--mixes-per-layer must lie between 1 and 100");
     }
     if !(2..=100).contains(&options.gateways) {
-        bail!("--gateways must lie between 2 and 100: a path has two gateways of different operators");
+        bail!(
+            "--gateways must lie between 2 and 100: a path has two gateways of different operators"
+        );
     }
     if !(1..=100).contains(&options.authorities) {
         bail!("--authorities must lie between 1 and 100");
@@ -447,9 +457,11 @@ fn directory(options: &Options) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
     }
     // In memory where there is room: mix keys must not touch a disk.
     let memory = Path::new("/dev/shm");
-    let parent = if secret::memory_backed(memory) { memory.to_owned() } else { std::env::temp_dir() };
+    let parent =
+        if secret::memory_backed(memory) { memory.to_owned() } else { std::env::temp_dir() };
     let dir = tempfile::Builder::new()
         .prefix("shoal-localnet-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .tempdir_in(&parent)
         .with_context(|| format!("making a directory in {}", parent.display()))?;
     Ok((dir.path().to_owned(), Some(dir)))
@@ -486,8 +498,9 @@ impl<'a> Plan<'a> {
     fn nodes(&mut self) -> anyhow::Result<Vec<Daemon>> {
         let mut daemons = Vec::new();
         let layers = usize::from(self.options.parameters.layers);
-        let mixes = (1..=layers)
-            .flat_map(|layer| (1..=self.options.mixes_per_layer).map(move |n| format!("mix-{layer}-{n}")));
+        let mixes = (1..=layers).flat_map(|layer| {
+            (1..=self.options.mixes_per_layer).map(move |n| format!("mix-{layer}-{n}"))
+        });
         let gateways = (1..=self.options.gateways).map(|n| format!("gateway-{n}"));
         for name in mixes.chain(gateways) {
             let dir = self.dir.join(&name);
@@ -505,12 +518,15 @@ impl<'a> Plan<'a> {
                 network: self.dir.join("network.toml"),
                 ..node::Config::default()
             };
-            let path = if dir.join("config.toml").exists() {
-                std::fs::remove_file(dir.join("config.toml"))?;
-                node::init(&dir, &config)?
-            } else {
-                node::init(&dir, &config)?
-            };
+            secret::private_directory(&dir)?;
+            // A directory that is used again keeps its keys; its ports are new.
+            match std::fs::remove_file(dir.join("config.toml")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+            let path = node::init(&dir, &config)?;
             daemons.push(Daemon {
                 name,
                 kind: Kind::Node,
@@ -556,7 +572,14 @@ impl<'a> Plan<'a> {
                      allow_shared_gateway = true\nmin_mixes_per_layer = 1\n"
                 );
                 let gateways = [n % count, (n + 1) % count];
-                self.client(&format!("client-{}", n + 1), Kind::Client, &gateways, nodes, Some(socks), &text)
+                self.client(
+                    &format!("client-{}", n + 1),
+                    Kind::Client,
+                    &gateways,
+                    nodes,
+                    Some(socks),
+                    &text,
+                )
             })
             .collect()
     }
@@ -569,7 +592,8 @@ impl<'a> Plan<'a> {
             Some(address) => address,
             None => SocketAddr::from((Ipv4Addr::LOCALHOST, 1080)),
         };
-        let port = wanted.port().checked_add(offset).context("--socks: no port left for all clients")?;
+        let port =
+            wanted.port().checked_add(offset).context("--socks: no port left for all clients")?;
         let address = SocketAddr::new(wanted.ip(), port);
         match TcpListener::bind(address) {
             Ok(listener) => {
@@ -577,7 +601,9 @@ impl<'a> Plan<'a> {
                 Ok(address)
             }
             Err(_) if self.options.socks.is_none() => self.ports.next(),
-            Err(error) => bail!("cannot listen for SOCKS on {address}: {error}; choose another with --socks"),
+            Err(error) => {
+                bail!("cannot listen for SOCKS on {address}: {error}; choose another with --socks")
+            }
         }
     }
 
@@ -635,7 +661,12 @@ struct Signer {
 }
 
 impl Signer {
-    fn new(options: &Options, dir: &Path, nodes: &[Daemon], exits: &[PathBuf]) -> anyhow::Result<Self> {
+    fn new(
+        options: &Options,
+        dir: &Path,
+        nodes: &[Daemon],
+        exits: &[PathBuf],
+    ) -> anyhow::Result<Self> {
         let secrets = (0..options.authorities)
             .map(|_| Ok(SecretIdentity::from_bytes(&*secret::fresh()?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -649,7 +680,9 @@ impl Signer {
             let descriptor = node::prepare(&config)?.descriptor;
             // A mix's name says its layer: mix-LAYER-NUMBER.
             let layer = match descriptor.body().role {
-                Role::Mix => daemon.name.split('-').nth(1).and_then(|l| l.parse().ok()).unwrap_or(1),
+                Role::Mix => {
+                    daemon.name.split('-').nth(1).and_then(|l| l.parse().ok()).unwrap_or(1)
+                }
                 Role::Gateway => 0,
             };
             listed.push(ListedNode { descriptor, layer });
@@ -683,7 +716,8 @@ impl Signer {
         };
         document.check()?;
         // As many as a document needs: no more must be necessary.
-        let signed = SignedDocument::new(&document, self.secrets.iter().take(self.network.threshold()));
+        let signed =
+            SignedDocument::new(&document, self.secrets.iter().take(self.network.threshold()));
         let bytes = signed.encode();
         for file in &self.files {
             secret::replace(file, &bytes)?;

@@ -176,10 +176,17 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
 fn explain(net: &Localnet, duration: Option<u64>) {
     let Some(socks) = net.socks.first() else { return };
     let client = net.daemons.iter().find(|daemon| daemon.kind == localnet::Kind::Client);
-    println!("Ready after {:.1} s: {} daemons, joined by TCP on loopback.\n", net.took.as_secs_f64(), net.daemons.len());
+    println!(
+        "Ready after {:.1} s: {} daemons, joined by TCP on loopback.\n",
+        net.took.as_secs_f64(),
+        net.daemons.len()
+    );
     println!("Try, in another terminal:");
     println!("  curl -x socks5h://{socks} http://{}/", net.service);
-    println!("  curl -x socks5h://{socks} http://{}/      (through the exit, to a page of this localnet)", net.target);
+    println!(
+        "  curl -x socks5h://{socks} http://{}/      (through the exit, to a page of this localnet)",
+        net.target
+    );
     println!("  chromium --proxy-server=socks5://{socks}");
     if let Some(client) = client {
         println!("  shoal-client status --socket {}", client.control.display());
@@ -188,7 +195,9 @@ fn explain(net: &Localnet, duration: Option<u64>) {
         println!("  client {} has its SOCKS port at {socks}", n + 1);
     }
     println!("\nEverything is in {}.", net.dir().display());
-    println!("A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may");
+    println!(
+        "A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may"
+    );
     println!("see both ends of a connection when the other is gone.");
     match duration {
         Some(seconds) => println!("It ends in {seconds} s, or at Ctrl-C."),

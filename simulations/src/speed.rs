@@ -109,7 +109,9 @@ async fn serve(what: Serve) -> anyhow::Result<(JoinHandle<()>, SocketAddr)> {
                 match what {
                     Serve::Echo => {
                         while let Ok(n) = tcp.read(&mut buf).await {
-                            let Some(data) = buf.get(..n).filter(|data| !data.is_empty()) else { return };
+                            let Some(data) = buf.get(..n).filter(|data| !data.is_empty()) else {
+                                return;
+                            };
                             if tcp.write_all(data).await.is_err() {
                                 return;
                             }

@@ -1,5 +1,8 @@
 //! What this crate opens, and what it makes of it, is what `sphinx-packet` makes of it, byte for byte.
 
+// Helpers fail as tests do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -153,7 +153,10 @@ impl Default for Serve {
         Self {
             kind: Kind::Exit,
             target: SocketAddr::from(([127, 0, 0, 1], 80)),
-            policy: crate::policy::ExitPolicy::DEFAULT_RULES.iter().map(ToString::to_string).collect(),
+            policy: crate::policy::ExitPolicy::DEFAULT_RULES
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             resolver: "system".into(),
             hosts: BTreeMap::new(),
             max_tunnels: 256,
@@ -189,7 +192,8 @@ impl Config {
             return wrong("gateways", "name one or two gateways, the preferred one first".into());
         }
         if !self.socks.listen.ip().is_loopback() {
-            let message = "must be a loopback address: whoever reaches this port uses your identity";
+            let message =
+                "must be a loopback address: whoever reaches this port uses your identity";
             return wrong("socks.listen", message.into());
         }
         if !(1..=600).contains(&self.socks.request_timeout_s) {

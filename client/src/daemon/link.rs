@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shoal_daemon::link::{Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings};
+use shoal_daemon::link::{
+    Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
+};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Word};
@@ -21,8 +23,12 @@ const STEP: Duration = Duration::from_secs(5);
 /// A paced link carries something every few milliseconds: silence for so long means that it is dead.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Pauses between attempts.
-const BACKOFF: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(3)];
+const BACKOFF: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
 /// Failed attempts at one gateway before the other is tried.
 const ATTEMPTS: usize = 3;
 
@@ -87,7 +93,9 @@ impl Link {
     pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
         let mut failed = 0;
         loop {
-            let Some(gateway) = gateways.get(failed / ATTEMPTS % gateways.len().max(1)) else { return };
+            let Some(gateway) = gateways.get(failed / ATTEMPTS % gateways.len().max(1)) else {
+                return;
+            };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
             let result = tokio::select! {
                 () = shutdown.wait() => return,
@@ -233,5 +241,8 @@ async fn notice(receiver: &mut FrameReceiver) -> Result<Notice, Down> {
 }
 
 async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(), Down> {
-    timeout(SILENCE, sender.send_all(frames)).await.map_err(|_| Down::Silent)?.map_err(|_| Down::Broken)
+    timeout(SILENCE, sender.send_all(frames))
+        .await
+        .map_err(|_| Down::Silent)?
+        .map_err(|_| Down::Broken)
 }

@@ -23,7 +23,8 @@ use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
-    Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target, Unprotected,
+    Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
+    Unprotected,
 };
 use crate::request::{Request, Response, UdpPacket};
 use crate::socks::ReplyCode;
@@ -87,9 +88,9 @@ impl Ends for Person {
 
     fn datagram(&mut self, id: GroupId, data: Vec<u8>) -> bool {
         self.client.touch(self.clock.now(), id);
-        self.client
-            .tunnel(id)
-            .is_some_and(|tunnel| data.len() <= tunnel.max_datagram_len() && tunnel.send_datagram(data))
+        self.client.tunnel(id).is_some_and(|tunnel| {
+            data.len() <= tunnel.max_datagram_len() && tunnel.send_datagram(data)
+        })
     }
 
     fn closed(&mut self, (id, _): Key<Self>) {
@@ -238,7 +239,10 @@ pub(super) fn start(
     let token = match &config.token {
         None => Vec::new(),
         Some(path) => std::fs::read(path)
-            .map_err(|error| Error::Value { key: "token", why: format!("{}: {error}", path.display()) })?
+            .map_err(|error| Error::Value {
+                key: "token",
+                why: format!("{}: {error}", path.display()),
+            })?
             .trim_ascii()
             .to_vec(),
     };
@@ -270,7 +274,8 @@ pub(super) fn start(
         overrun: overrun.clone(),
         dummies: dummies.clone(),
     };
-    let (gateways, out, stop) = (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
+    let (gateways, out, stop) =
+        (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
     let link_thread = thread("shoal-link", move |runtime| {
         runtime.block_on(link.keep(&gateways, out, &stop));
     })
@@ -434,7 +439,8 @@ impl Driver {
     }
 
     fn verify(&self, bytes: &[u8], unix_s: u64) -> Result<shoal_topology::Document, String> {
-        let document = SignedDocument::verify(bytes, &self.network, unix_s).map_err(|e| e.to_string())?;
+        let document =
+            SignedDocument::verify(bytes, &self.network, unix_s).map_err(|e| e.to_string())?;
         if document.parameters.class(&self.config.class).is_none() {
             let names: Vec<_> =
                 document.parameters.classes.iter().map(|class| class.name.as_str()).collect();
@@ -541,7 +547,8 @@ impl Driver {
             .collect();
         let mut warnings = silent;
         if self.config.protect.allow_shared_gateway {
-            warnings.push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
+            warnings
+                .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
         }
         let (known, back) = loops.recent;
         if known >= 20 && back * 2 < known {
@@ -580,7 +587,11 @@ impl Driver {
         });
         let n = |value: u64| value as f64;
         let gauges = vec![
-            ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(not_ready.is_none()))),
+            (
+                "shoal_client_ready",
+                "1 if user traffic may leave",
+                f64::from(u8::from(not_ready.is_none())),
+            ),
             ("shoal_client_tunnels", "Isolation groups", groups as f64),
             ("shoal_client_surbs_out", "SURBs that services may still use", surbs as f64),
             ("shoal_client_loops_sent", "Loops sent", n(sent)),
@@ -588,13 +599,33 @@ impl Driver {
             ("shoal_client_loops_lost", "Loops given up", n(lost)),
             ("shoal_client_slots_filler", "Slots for which nothing was ready", n(filled.filler)),
             ("shoal_client_slots", "Slots that passed", n(filled.total())),
-            ("shoal_client_requests_answered", "SOCKS requests that were answered", n(tally.answered)),
+            (
+                "shoal_client_requests_answered",
+                "SOCKS requests that were answered",
+                n(tally.answered),
+            ),
             ("shoal_client_requests_refused", "SOCKS requests that failed", n(tally.refused)),
-            ("shoal_client_requests_malformed", "SOCKS handshakes that made no sense", n(tally.malformed)),
-            ("shoal_client_connections_turned_away", "SOCKS connections beyond the limit", n(tally.turned_away)),
+            (
+                "shoal_client_requests_malformed",
+                "SOCKS handshakes that made no sense",
+                n(tally.malformed),
+            ),
+            (
+                "shoal_client_connections_turned_away",
+                "SOCKS connections beyond the limit",
+                n(tally.turned_away),
+            ),
             ("shoal_client_packets_unknown", "Packets that nobody asked for", n(counts.unknown)),
-            ("shoal_client_packets_overrun", "Packets dropped because the engine was behind", n(overrun)),
-            ("shoal_client_packets_without_path", "Packets for which no path keeps the rules", n(counts.no_path)),
+            (
+                "shoal_client_packets_overrun",
+                "Packets dropped because the engine was behind",
+                n(overrun),
+            ),
+            (
+                "shoal_client_packets_without_path",
+                "Packets for which no path keeps the rules",
+                n(counts.no_path),
+            ),
         ];
         let readiness = match &not_ready {
             None => Readiness::Ready,

@@ -121,7 +121,11 @@ enum Done {
     Said(Vec<u8>),
 }
 
-async fn answer(tcp: &mut TcpStream, shop: &Shop, request: &socks::Request) -> Result<Done, ReplyCode> {
+async fn answer(
+    tcp: &mut TcpStream,
+    shop: &Shop,
+    request: &socks::Request,
+) -> Result<Done, ReplyCode> {
     let credentials =
         request.isolation.as_ref().map(|i| (i.user.as_slice(), i.password.as_slice()));
     let isolation = Isolation::new(credentials);
@@ -164,7 +168,8 @@ fn translate(request: &socks::Request) -> Result<(Target, Request), ReplyCode> {
         && request.command != Command::UdpAssociate
     {
         // The name never leaves this machine: only its keys do, inside the mixnet.
-        let address: ServiceAddress = name.as_str().parse().map_err(|_| ReplyCode::HostUnreachable)?;
+        let address: ServiceAddress =
+            name.as_str().parse().map_err(|_| ReplyCode::HostUnreachable)?;
         return match request.command {
             Command::Connect => Ok((Target::Service(address), Request::Target { port })),
             _ => Err(ReplyCode::HostUnreachable),
@@ -175,7 +180,9 @@ fn translate(request: &socks::Request) -> Result<(Target, Request), ReplyCode> {
         (Command::UdpAssociate, _) => Request::Udp,
         (Command::Resolve, Host::Name(name)) => Request::Resolve { name: name.clone() },
         (Command::ResolvePtr, Host::Ip(ip)) => Request::ResolvePtr { ip: *ip },
-        (Command::Resolve | Command::ResolvePtr, _) => return Err(ReplyCode::AddressTypeNotSupported),
+        (Command::Resolve | Command::ResolvePtr, _) => {
+            return Err(ReplyCode::AddressTypeNotSupported);
+        }
     };
     Ok((Target::Exit, asked))
 }

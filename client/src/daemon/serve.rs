@@ -94,8 +94,10 @@ pub(super) fn start(
     let system = |what| move |source| Error::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
     let clock = Clock::start();
-    let settings =
-        tunnel::Settings { max_connections: config.serve.max_tunnels, ..tunnel::Settings::default() };
+    let settings = tunnel::Settings {
+        max_connections: config.serve.max_tunnels,
+        ..tunnel::Settings::default()
+    };
     let secrets = (&*keys.identity, keys.packets.clone());
     let codec = Arc::new(Sphinx);
     let now = clock.now();
@@ -105,7 +107,10 @@ pub(super) fn start(
     let token = match &config.token {
         None => Vec::new(),
         Some(path) => std::fs::read(path)
-            .map_err(|error| Error::Value { key: "token", why: format!("{}: {error}", path.display()) })?
+            .map_err(|error| Error::Value {
+                key: "token",
+                why: format!("{}: {error}", path.display()),
+            })?
             .trim_ascii()
             .to_vec(),
     };
@@ -160,7 +165,8 @@ fn offer(config: &Config) -> Result<Offer, Error> {
         return Ok(Offer::Target(serve.target));
     }
     let wrong = |key, why: String| Error::Value { key, why };
-    let policy = ExitPolicy::parse(&serve.policy).map_err(|e| wrong("serve.policy", e.to_string()))?;
+    let policy =
+        ExitPolicy::parse(&serve.policy).map_err(|e| wrong("serve.policy", e.to_string()))?;
     let mut hosts = HashMap::new();
     for (name, addresses) in &serve.hosts {
         let name = HostName::parse(name)
@@ -172,7 +178,13 @@ fn offer(config: &Config) -> Result<Offer, Error> {
         Err(_) => Resolver::System,
     };
     let (timeouts, limits) = (Timeouts::default(), Limits::default());
-    Ok(Offer::Exit(Arc::new(Dialer::new(DialConfig { resolver, hosts, policy, timeouts, limits })?)))
+    Ok(Offer::Exit(Arc::new(Dialer::new(DialConfig {
+        resolver,
+        hosts,
+        policy,
+        timeouts,
+        limits,
+    })?)))
 }
 
 /// A link, as the engine sees it.
@@ -297,7 +309,8 @@ impl Driver {
                 tokio::task::spawn_local(async move { answer(&stream, &offer).await });
                 continue;
             }
-            let association = |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
+            let association =
+                |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
             self.hub.dispatch(pseudonym, &event, association);
         }
     }
@@ -345,19 +358,43 @@ impl Driver {
         });
         let n = |value: u64| value as f64;
         let gauges = vec![
-            ("shoal_service_ready", "1 if clients can be answered", f64::from(u8::from(not_ready.is_none()))),
+            (
+                "shoal_service_ready",
+                "1 if clients can be answered",
+                f64::from(u8::from(not_ready.is_none())),
+            ),
             ("shoal_service_links", "Links that are up", up as f64),
             ("shoal_service_tunnels", "Tunnels", tunnels as f64),
             ("shoal_service_surbs", "SURBs in stock", surbs as f64),
-            ("shoal_service_packets_received", "Packets that brought something", n(counts.received)),
+            (
+                "shoal_service_packets_received",
+                "Packets that brought something",
+                n(counts.received),
+            ),
             ("shoal_service_packets_sent", "Replies", n(counts.sent)),
             ("shoal_service_packets_unknown", "Packets that could not be read", n(counts.unknown)),
-            ("shoal_service_packets_overrun", "Packets dropped because the engine was behind", n(overrun)),
-            ("shoal_service_link_full", "Replies dropped because a link's queue was full", n(self.full)),
-            ("shoal_service_surbs_full", "SURBs dropped because the stock was full", n(counts.surbs_full)),
+            (
+                "shoal_service_packets_overrun",
+                "Packets dropped because the engine was behind",
+                n(overrun),
+            ),
+            (
+                "shoal_service_link_full",
+                "Replies dropped because a link's queue was full",
+                n(self.full),
+            ),
+            (
+                "shoal_service_surbs_full",
+                "SURBs dropped because the stock was full",
+                n(counts.surbs_full),
+            ),
             ("shoal_service_surbs_bad", "SURBs that led nowhere", n(counts.surbs_bad)),
             ("shoal_service_starved", "Times that a reply waited for a SURB", n(counts.starved)),
-            ("shoal_service_dials_refused", "Connections refused because too many were under way", n(busy)),
+            (
+                "shoal_service_dials_refused",
+                "Connections refused because too many were under way",
+                n(busy),
+            ),
         ];
         let readiness = match &not_ready {
             None => Readiness::Ready,

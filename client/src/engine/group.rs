@@ -18,7 +18,8 @@ pub struct Isolation([u8; 32]);
 impl Isolation {
     /// Of a user name and a password.
     pub fn new(credentials: Option<(&[u8], &[u8])>) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");
+        let mut hasher =
+            blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");
         if let Some((user, password)) = credentials {
             hasher.update(&(user.len() as u64).to_le_bytes()).update(user);
             hasher.update(&(password.len() as u64).to_le_bytes()).update(password);

@@ -22,11 +22,7 @@ pub struct FrameSender {
 
 impl FrameSender {
     pub(crate) fn new(stream: impl AsyncWrite + Send + 'static) -> Self {
-        Self {
-            stream: Box::pin(stream),
-            buffer: Vec::new(),
-            writing: false,
-        }
+        Self { stream: Box::pin(stream), buffer: Vec::new(), writing: false }
     }
 
     /// Sends one frame. It has left this process when this returns.
@@ -50,10 +46,7 @@ impl FrameSender {
             for frame in batch {
                 self.buffer.extend_from_slice(frame.as_slice());
             }
-            self.stream
-                .write_all(&self.buffer)
-                .await
-                .map_err(Error::Io)?;
+            self.stream.write_all(&self.buffer).await.map_err(Error::Io)?;
         }
         self.finish().await
     }
@@ -68,9 +61,7 @@ impl FrameSender {
 
     fn begin(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.writing, true) {
-            return Err(Error::Io(io::Error::other(
-                "an earlier write was given up half way",
-            )));
+            return Err(Error::Io(io::Error::other("an earlier write was given up half way")));
         }
         Ok(())
     }
@@ -94,12 +85,7 @@ pub struct FrameReceiver {
 impl FrameReceiver {
     pub(crate) fn new(stream: impl AsyncRead + Send + 'static) -> Self {
         let buffer = vec![0; BATCH * FRAME].into_boxed_slice();
-        Self {
-            stream: Box::pin(stream),
-            buffer,
-            start: 0,
-            end: 0,
-        }
+        Self { stream: Box::pin(stream), buffer, start: 0, end: 0 }
     }
 
     /// The next frame; `None` when the other end has closed.
@@ -107,11 +93,7 @@ impl FrameReceiver {
     /// # Errors
     /// [`Error::Truncated`] when the stream ends within a frame; otherwise when the link is gone.
     pub async fn next(&mut self) -> Result<Option<Box<[u8; FRAME]>>, Error> {
-        Ok(if self.fill().await? {
-            self.take()
-        } else {
-            None
-        })
+        Ok(if self.fill().await? { self.take() } else { None })
     }
 
     /// Waits for a frame, then moves those that have arrived, at most `max`, to the end of `frames`. How many
@@ -194,17 +176,9 @@ mod tests {
         let mut receiver = FrameReceiver::new(Cursor::new(bytes));
         let mut frames = Vec::new();
         assert_eq!(receiver.next_batch(&mut frames, 10).await.unwrap(), 10);
-        assert_eq!(
-            receiver.next_batch(&mut frames, 100).await.unwrap(),
-            BATCH - 10
-        );
+        assert_eq!(receiver.next_batch(&mut frames, 100).await.unwrap(), BATCH - 10);
         while receiver.next_batch(&mut frames, 100).await.unwrap() > 0 {}
-        assert!(
-            frames
-                .iter()
-                .enumerate()
-                .all(|(n, frame)| frame[..] == [n as u8; FRAME])
-        );
+        assert!(frames.iter().enumerate().all(|(n, frame)| frame[..] == [n as u8; FRAME]));
         assert_eq!(frames.len(), 40);
     }
 

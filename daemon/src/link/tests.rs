@@ -19,26 +19,14 @@ fn endpoint(seed: u8, provider: CryptoProvider) -> Endpoint {
 #[tokio::test]
 async fn a_peer_without_the_hybrid_group_is_refused_whoever_dials() {
     let public = |seed| Identity::from_seed(&[seed; 32]).public();
-    let classical = CryptoProvider {
-        kx_groups: vec![X25519],
-        ..crate::tls::provider()
-    };
+    let classical = CryptoProvider { kx_groups: vec![X25519], ..crate::tls::provider() };
     let (ours, theirs) = (endpoint(1, crate::tls::provider()), endpoint(2, classical));
 
-    let inward = theirs
-        .dial(public(1), ours.listen_addr().unwrap())
-        .await
-        .unwrap_err();
+    let inward = theirs.dial(public(1), ours.listen_addr().unwrap()).await.unwrap_err();
     assert!(matches!(inward, Error::Handshake(_)), "{inward:?}");
-    let outward = ours
-        .dial(public(2), theirs.listen_addr().unwrap())
-        .await
-        .unwrap_err();
+    let outward = ours.dial(public(2), theirs.listen_addr().unwrap()).await.unwrap_err();
     assert!(matches!(outward, Error::Handshake(_)), "{outward:?}");
-    assert_eq!(
-        ours.counters().handshake_failures.load(Ordering::Relaxed),
-        1
-    );
+    assert_eq!(ours.counters().handshake_failures.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -73,10 +73,8 @@ async fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outc
     let (a, b) = duplex(64 * 1024);
     let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
     let dialler = async move {
-        let mut tls = TlsConnector::from(client)
-            .connect(name, Pipe(a))
-            .await
-            .map_err(|e| e.to_string())?;
+        let mut tls =
+            TlsConnector::from(client).connect(name, Pipe(a)).await.map_err(|e| e.to_string())?;
         // The server's verdict on our key comes with the first read.
         let mut byte = [0];
         tls.read_exact(&mut byte).await.map_err(|e| e.to_string())?;
@@ -84,10 +82,7 @@ async fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outc
     };
     let listener = async move {
         use futures::AsyncWriteExt as _;
-        let mut tls = TlsAcceptor::from(server)
-            .accept(Pipe(b))
-            .await
-            .map_err(|e| e.to_string())?;
+        let mut tls = TlsAcceptor::from(server).accept(Pipe(b)).await.map_err(|e| e.to_string())?;
         tls.write_all(&[1]).await.map_err(|e| e.to_string())?;
         tls.flush().await.map_err(|e| e.to_string())?;
         summary(tls.get_ref().1)
@@ -112,13 +107,7 @@ fn world() -> World {
 impl World {
     fn server(&self, provider: CryptoProvider) -> Arc<ServerConfig> {
         let allow = Allow::list([self.client.public()].into());
-        server(
-            &self.server,
-            allow,
-            self.counters.clone(),
-            Arc::new(provider),
-        )
-        .unwrap()
+        server(&self.server, allow, self.counters.clone(), Arc::new(provider)).unwrap()
     }
     fn client(&self, provider: CryptoProvider) -> Arc<ClientConfig> {
         client(&self.client, self.server.public(), Arc::new(provider)).unwrap()
@@ -126,10 +115,7 @@ impl World {
 }
 
 fn classical() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![X25519],
-        ..provider()
-    }
+    CryptoProvider { kx_groups: vec![X25519], ..provider() }
 }
 
 #[tokio::test]

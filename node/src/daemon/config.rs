@@ -44,9 +44,11 @@ impl std::str::FromStr for RoleName {
         match s {
             "mix" => Ok(Self::Mix),
             "gateway" => Ok(Self::Gateway),
-            "authority" => Err("authorities come with the voting protocol, which this version does \
+            "authority" => {
+                Err("authorities come with the voting protocol, which this version does \
                                 not have; choose mix or gateway"
-                .into()),
+                    .into())
+            }
             _ => Err("wants mix or gateway".into()),
         }
     }
@@ -238,7 +240,9 @@ fn optional_address<'de, D: Deserializer<'de>>(
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |_| serde::de::Error::custom("wants an address with a port (127.0.0.1:9101), or \"\" for none");
+    let wrong = |_| {
+        serde::de::Error::custom("wants an address with a port (127.0.0.1:9101), or \"\" for none")
+    };
     text.parse().map(Some).map_err(wrong)
 }
 
@@ -276,7 +280,8 @@ impl Config {
             return std::env::split_paths(&given).next().unwrap_or_default();
         }
         if let Some(base) = variable("XDG_RUNTIME_DIR") {
-            let data = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+            let data =
+                std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
             let name = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
             return Path::new(&base).join(format!("shoal-node-{}", &name.as_str()[..16]));
         }
@@ -304,9 +309,11 @@ impl Config {
             return Err("`advertise`: wants at most 4 addresses".into());
         }
         if addresses.iter().any(|a| a.ip().is_unspecified() || a.port() == 0) {
-            return Err("`advertise`: wants the addresses, with ports, by which other nodes reach this \
+            return Err(
+                "`advertise`: wants the addresses, with ports, by which other nodes reach this \
                         one, since `listen` names none in particular"
-                .into());
+                    .into(),
+            );
         }
         Ok(addresses)
     }

@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
+};
 use shoal_sphinx::{Frame, Packet};
 
 use crate::engine::Input;
@@ -200,7 +203,10 @@ impl Store {
                         let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
                         for entry in packets.range(first.as_slice()..=last.as_slice())?.take(max) {
                             let (key, value) = entry?;
-                            found.push((key.value().to_vec(), self.open_value(inbox, value.value())));
+                            found.push((
+                                key.value().to_vec(),
+                                self.open_value(inbox, value.value()),
+                            ));
                         }
                         for (key, _) in &found {
                             packets.remove(key.as_slice())?;
@@ -331,7 +337,11 @@ mod tests {
         // As if the minute had been written long ago.
         let transaction = store.database.begin_write().unwrap();
         let old = [0u8; 4 + 24 + 16];
-        transaction.open_table(PACKETS).unwrap().insert(key(inbox, 1).as_slice(), old.as_slice()).unwrap();
+        transaction
+            .open_table(PACKETS)
+            .unwrap()
+            .insert(key(inbox, 1).as_slice(), old.as_slice())
+            .unwrap();
         transaction.commit().unwrap();
         assert!(store.sweep().unwrap() == [(inbox, 1)]);
         assert_eq!(store.held, 1);

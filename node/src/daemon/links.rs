@@ -67,8 +67,7 @@ impl Outgoing {
         let mut before = std::mem::take(&mut self.neighbours);
         for index in place.map(|place| place.next.as_slice()).unwrap_or_default() {
             let Some(node) = document.node(*index) else { continue };
-            let (identity, addresses) =
-                (node.identity(), node.descriptor.body().addresses.clone());
+            let (identity, addresses) = (node.identity(), node.descriptor.body().addresses.clone());
             let kept = before.remove(&identity).filter(|n| n.addresses == addresses);
             let neighbour = kept.unwrap_or_else(|| self.connect(identity, addresses));
             self.neighbours.insert(identity, neighbour);
@@ -156,11 +155,7 @@ async fn keep_link(
 }
 
 /// Writes what comes until the queue ends (`Ok`) or the link does.
-async fn carry(
-    shared: &Shared,
-    link: Link,
-    frames: &mut mpsc::Receiver<Frame>,
-) -> Result<(), ()> {
+async fn carry(shared: &Shared, link: Link, frames: &mut mpsc::Receiver<Frame>) -> Result<(), ()> {
     let Link { mut sender, mut receiver, .. } = link;
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -274,10 +269,7 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
 }
 
 /// Writes what comes until the queue ends or the link stands still.
-async fn write(
-    mut sender: shoal_daemon::link::FrameSender,
-    mut frames: mpsc::Receiver<Frame>,
-) {
+async fn write(mut sender: shoal_daemon::link::FrameSender, mut frames: mpsc::Receiver<Frame>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         batch.clear();

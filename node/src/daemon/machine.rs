@@ -26,6 +26,9 @@ const BATCHES: usize = 256;
 /// How often the numbers for the outside are renewed, and drops elsewhere are taken over.
 const SNAPSHOT: Duration = Duration::from_millis(250);
 
+/// Frames as a link's receiver hands them out, each in a box of its own.
+pub(super) type Frames = Vec<Box<[u8; FRAME_LEN]>>;
+
 /// The clock of a node: its origin is its start.
 #[derive(Clone, Copy)]
 pub(super) struct Clock(Instant);
@@ -46,7 +49,7 @@ pub(super) enum Event {
     /// What a worker opened.
     Opened(Vec<Result<Arrived, DropReason>>),
     /// What a client sent.
-    Client(SessionId, Vec<Box<[u8; FRAME_LEN]>>),
+    Client(SessionId, Frames),
     /// A client has connected; frames for it go there.
     Joined(SessionId, Identity, mpsc::Sender<Frame>),
     /// The queues of the next hops, in place of those before.
@@ -237,7 +240,7 @@ impl Machine {
 /// Frames that a link brought at once.
 pub(super) struct Batch {
     pub(super) received: Time,
-    pub(super) frames: Vec<Box<[u8; FRAME_LEN]>>,
+    pub(super) frames: Frames,
 }
 
 /// The way to the workers.

@@ -55,7 +55,8 @@ impl Shared {
             .map(|reason| (reason.label().to_owned(), counters.dropped(*reason).into()))
             .collect();
         let layer = self.layer.load(Ordering::Relaxed);
-        let epoch = self.has_epoch.load(Ordering::Relaxed).then(|| self.epoch.load(Ordering::Relaxed));
+        let epoch =
+            self.has_epoch.load(Ordering::Relaxed).then(|| self.epoch.load(Ordering::Relaxed));
         let (replay_used, replay_room) = opener.replay_fill();
         json!({
             "program": "shoal-node",
@@ -126,7 +127,11 @@ impl Metrics {
             ("loops_sent_total", "Own loops sent.", c.loops_sent),
             ("loops_returned_total", "Own loops that came back.", c.loops_returned),
             ("loops_lost_total", "Own loops that did not come back.", c.loops_lost),
-            ("loops_without_path_total", "Own loops that no path was found for.", c.loops_without_path),
+            (
+                "loops_without_path_total",
+                "Own loops that no path was found for.",
+                c.loops_without_path,
+            ),
             (
                 "link_handshake_failures_total",
                 "Connections that ended before their handshake.",
@@ -142,7 +147,11 @@ impl Metrics {
                 "Connections beyond a limit.",
                 link(&self.links.refused_connections),
             ),
-            ("link_refused_streams_total", "Streams beyond the one.", link(&self.links.refused_streams)),
+            (
+                "link_refused_streams_total",
+                "Streams beyond the one.",
+                link(&self.links.refused_streams),
+            ),
             (
                 "link_accept_errors_total",
                 "Connections that the system could not give.",
@@ -154,7 +163,8 @@ impl Metrics {
             counter.inc_by(value);
             families.extend(counter.collect());
         }
-        let opts = Opts::new("shoal_node_dropped_total", "Packets that went no further, by reason.");
+        let opts =
+            Opts::new("shoal_node_dropped_total", "Packets that went no further, by reason.");
         let dropped = IntCounterVec::new(opts, &["reason"])?;
         for reason in DropReason::ALL {
             dropped.with_label_values(&[reason.label()]).inc_by(c.dropped(*reason));
@@ -163,13 +173,29 @@ impl Metrics {
         let size = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         let (used, room) = self.opener.replay_fill();
         let gauges = [
-            ("ready", "1 when the node does its work.", usize::from(*self.ready.borrow() == Readiness::Ready)),
+            (
+                "ready",
+                "1 when the node does its work.",
+                usize::from(*self.ready.borrow() == Readiness::Ready),
+            ),
             ("pool_packets", "Packets that wait for their time.", pooled),
             ("clients", "Clients that are connected.", clients),
             ("links_up", "Links to next hops that stand.", size(&self.shared.links_up)),
-            ("links_expected", "Links to next hops that should.", size(&self.shared.links_expected)),
-            ("peel_queue_frames", "Frames that wait to be opened.", size(&self.shared.waiting_to_peel)),
-            ("link_queue_frames", "Frames that wait to be sent.", size(&self.shared.waiting_to_send)),
+            (
+                "links_expected",
+                "Links to next hops that should.",
+                size(&self.shared.links_expected),
+            ),
+            (
+                "peel_queue_frames",
+                "Frames that wait to be opened.",
+                size(&self.shared.waiting_to_peel),
+            ),
+            (
+                "link_queue_frames",
+                "Frames that wait to be sent.",
+                size(&self.shared.waiting_to_send),
+            ),
             ("replay_tags", "Replay tags that are remembered.", used),
             ("replay_room", "Replay tags that can be remembered.", room),
         ];

@@ -372,9 +372,8 @@ impl Gateway {
             let connected: std::collections::HashSet<InboxId> =
                 self.by_inbox.keys().map(|inbox| self.inbox_id(inbox)).collect();
             // The least of them, so that the choice can be repeated.
-            let idle = |(inbox, waiting): &(&InboxId, &u32)| {
-                **waiting == 0 && !connected.contains(*inbox)
-            };
+            let idle =
+                |(inbox, waiting): &(&InboxId, &u32)| **waiting == 0 && !connected.contains(*inbox);
             let idle = self.known.iter().filter(idle).map(|(inbox, _)| *inbox).min();
             let idle = idle.ok_or(Refusal::Full)?;
             self.known.remove(&idle);
@@ -439,8 +438,7 @@ impl Gateway {
     }
 
     fn store(&mut self, core: &mut Core, inbox: InboxId, frame: Frame) {
-        let quota =
-            core.topology.as_ref().map_or(0, |t| t.document.parameters.inbox_packets);
+        let quota = core.topology.as_ref().map_or(0, |t| t.document.parameters.inbox_packets);
         match self.known.get_mut(&inbox) {
             None => core.counters.drop(DropReason::UnknownClient),
             Some(waiting) if self.settings.inbox == Keeping::On && *waiting < quota => {
@@ -543,8 +541,7 @@ fn check_descriptor(
     inbox: &Identity,
     gateway: &Identity,
 ) -> Result<Signed<ClientDescriptor>, Refusal> {
-    let descriptor =
-        Signed::<ClientDescriptor>::decode(bytes).map_err(|_| Refusal::Descriptor)?;
+    let descriptor = Signed::<ClientDescriptor>::decode(bytes).map_err(|_| Refusal::Descriptor)?;
     let body = descriptor.body();
     if body.inbox == *inbox && body.gateways.contains(gateway) {
         Ok(descriptor)

@@ -75,7 +75,8 @@ impl Loops {
         core: &Core,
     ) -> Option<(shoal_topology::Identity, Frame, PacketId, Duration)> {
         let topology = core.usable()?;
-        let path = topology.paths.draw_node_loop(&mut self.paths, topology.place.as_ref()?.index)?;
+        let path =
+            topology.paths.draw_node_loop(&mut self.paths, topology.place.as_ref()?.index)?;
         let parameters = &topology.document.parameters;
         let mean = Duration::from_micros(parameters.node_loop_delay_us);
         let mut total = Duration::ZERO;

@@ -47,7 +47,8 @@ fn the_same_seed_gives_the_same_trace_with_either_codec() {
     let options = || Options { loops_per_s: 3.0, ..Options::default() };
     let trace = |codec: Arc<dyn Codec>| {
         let mut net = Net::new(codec, options());
-        let (client, peer) = (net.join(0, 1, Mode::Class("web".into())), net.join(1, 2, Mode::Service));
+        let (client, peer) =
+            (net.join(0, 1, Mode::Class("web".into())), net.join(1, 2, Mode::Service));
         let mut rng = Seed::from_u64(5).stream("client");
         for _ in 0..10 {
             net.run(ms(50));
@@ -127,7 +128,8 @@ fn each_bad_packet_is_dropped_for_its_reason() {
     }
     let astray = net.seal(&[(gateway, ms(0)), (net.mix(3, 0), Duration::ZERO)], &[kind::DROP]);
     assert_eq!(dropped(&mut net, gateway, astray), DropReason::NoRoute);
-    let stranger = Hop { address: [7; 32], key: SecretKey::from_bytes([7; 32]).public(), delay: ms(0) };
+    let stranger =
+        Hop { address: [7; 32], key: SecretKey::from_bytes([7; 32]).public(), delay: ms(0) };
     let nobody = net.seal_to(&[(gateway, ms(0))], stranger, &[kind::TUNNEL]);
     assert_eq!(dropped(&mut net, gateway, nobody), DropReason::UnknownClient);
 
@@ -142,7 +144,6 @@ fn each_bad_packet_is_dropped_for_its_reason() {
     version[0] = 9;
     let opened = net.opener(mix).open(net.now, &version);
     assert!(matches!(opened, Err(DropReason::Version)));
-
 }
 
 #[test]
@@ -182,7 +183,8 @@ fn instants(net: &Net, client: usize) -> Vec<Time> {
 #[test]
 fn what_goes_down_and_when_does_not_depend_on_what_comes() {
     let run = |packets: usize| {
-        let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 1.0, ..Options::default() });
+        let mut net =
+            Net::new(Arc::new(StandIn), Options { loops_per_s: 1.0, ..Options::default() });
         let client = net.join(0, 1, Mode::Class("web".into()));
         let mut rng = Seed::from_u64(5).stream("client");
         for n in 0..1_000 {
@@ -278,7 +280,10 @@ fn a_client_that_sends_more_than_its_class_is_limited() {
         let before = net.engine(gateway).counters().clone();
         while net.now < end {
             net.run(exponential(&mut rng, Duration::from_secs_f64(1.0 / per_s)));
-            net.up(client, Frame { epoch: 0, field: net.mix(1, 0) as u16, packet: Default::default() });
+            net.up(
+                client,
+                Frame { epoch: 0, field: net.mix(1, 0) as u16, packet: Default::default() },
+            );
         }
         let after = net.engine(gateway).counters();
         let limited = |c: &Counters| c.dropped(DropReason::RateLimited);
@@ -322,8 +327,7 @@ fn who_does_not_prove_its_inbox_is_refused() {
         Token { secret: b"person".to_vec(), connections: 1, service: Service::Refused },
         Token { secret: b"exit".to_vec(), connections: 2, service: Service::Allowed },
     ]);
-    let mut net =
-        Net::new(Arc::new(StandIn), Options { admission: tokens, ..Options::default() });
+    let mut net = Net::new(Arc::new(StandIn), Options { admission: tokens, ..Options::default() });
     let web = || Mode::Class("web".into());
     assert_eq!(net.try_join(0, 1, web(), b"person", |_| {}).1, None);
     assert_eq!(net.try_join(0, 2, web(), b"person", |_| {}).1, Some(Refusal::Connections));

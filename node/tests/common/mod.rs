@@ -1,6 +1,8 @@
 //! Real nodes on loopback, each in a directory of its own.
 
-#![allow(dead_code)] // Each test takes what it needs.
+#![allow(dead_code, unreachable_pub)] // Each test takes what it needs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // A test's own helpers may fail.
+#![allow(clippy::disallowed_methods)] // Real programs run on the real clock.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -107,7 +109,10 @@ impl Node {
     }
 
     pub fn start(&self) -> Running {
-        Running::start(&["run", "-c", self.path(), "-o", "log=debug"], &self.file.with_extension("log"))
+        Running::start(
+            &["run", "-c", self.path(), "-o", "log=debug"],
+            &self.file.with_extension("log"),
+        )
     }
 
     pub fn status(&self) -> Option<String> {
@@ -129,7 +134,8 @@ impl Net {
         let dir = tempfile::tempdir().unwrap();
         let authority = SecretIdentity::from_bytes(&[77; 32]);
         let network = Network { name: "test".into(), authorities: vec![authority.identity()] };
-        std::fs::write(dir.path().join("network.toml"), shoal_daemon::network::to_toml(&network)).unwrap();
+        std::fs::write(dir.path().join("network.toml"), shoal_daemon::network::to_toml(&network))
+            .unwrap();
         let node = |(n, layer): (usize, &u8)| {
             let config = Config {
                 role: if *layer == 0 { RoleName::Gateway } else { RoleName::Mix },
@@ -154,7 +160,10 @@ impl Net {
     pub fn sign(&self, age: u64) {
         let listed = |(node, layer): (&Node, &u8)| {
             let bytes = std::fs::read(node.config.descriptor_file()).unwrap();
-            ListedNode { descriptor: Signed::<NodeDescriptor>::decode(&bytes).unwrap(), layer: *layer }
+            ListedNode {
+                descriptor: Signed::<NodeDescriptor>::decode(&bytes).unwrap(),
+                layer: *layer,
+            }
         };
         let mut nodes: Vec<ListedNode> = self.nodes.iter().zip(&self.layers).map(listed).collect();
         nodes.sort_by_key(ListedNode::identity);

@@ -1,7 +1,7 @@
 //! Everything a client or node believes about the network, against documents that are wrong in one way each.
 
 // Helpers fail as tests do.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod descriptors;
 mod documents;

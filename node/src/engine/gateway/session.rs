@@ -166,10 +166,7 @@ impl Active {
 
     /// Live packets first; what waited elsewhere, and documents, take instants that would be dummies.
     fn next(&mut self) -> Option<Frame> {
-        self.queue
-            .pop_front()
-            .or_else(|| self.parts.pop_front())
-            .or_else(|| self.stash.pop_front())
+        self.queue.pop_front().or_else(|| self.parts.pop_front()).or_else(|| self.stash.pop_front())
     }
 
     /// Sends a service what its limit lets pass, and plans the rest.
@@ -199,13 +196,7 @@ impl Active {
     }
 
     /// A packet for the client.
-    pub(super) fn deliver(
-        &mut self,
-        core: &mut Core,
-        session: SessionId,
-        now: Time,
-        frame: Frame,
-    ) {
+    pub(super) fn deliver(&mut self, core: &mut Core, session: SessionId, now: Time, frame: Frame) {
         if self.queue.len() >= self.room() {
             core.counters.drop(DropReason::ClientQueueFull);
             return;

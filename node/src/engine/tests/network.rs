@@ -98,7 +98,10 @@ impl Net {
                     key: *key(*n).public().as_bytes(),
                 }],
             };
-            ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, &secret(*n)), layer: layers[*n] }
+            ListedNode {
+                descriptor: Signed::<NodeDescriptor>::new(body, &secret(*n)),
+                layer: layers[*n],
+            }
         };
         let parameters = Parameters {
             node_loops_per_s: options.loops_per_s,
@@ -190,7 +193,12 @@ impl Net {
         &self.nodes[node].opener
     }
 
-    pub(super) fn open(&mut self, node: usize, at: Time, frame: &Frame) -> Result<Arrived, DropReason> {
+    pub(super) fn open(
+        &mut self,
+        node: usize,
+        at: Time,
+        frame: &Frame,
+    ) -> Result<Arrived, DropReason> {
         self.nodes[node].opener.open(at, &frame.encode())
     }
 
@@ -264,7 +272,12 @@ impl Net {
         self.frame(packet)
     }
 
-    pub(super) fn seal_to(&mut self, path: &[(usize, Duration)], last: Hop, message: &[u8]) -> Frame {
+    pub(super) fn seal_to(
+        &mut self,
+        path: &[(usize, Duration)],
+        last: Hop,
+        message: &[u8],
+    ) -> Frame {
         let mut hops: Vec<Hop> = path.iter().map(|(node, delay)| self.hop(*node, *delay)).collect();
         hops.push(last);
         let packet = self.codec.seal(&mut self.rng, &hops, [0; 16], message).unwrap();
@@ -317,7 +330,15 @@ impl Net {
         let peer = Identity([number; 32]);
         let key = SecretKey::from_bytes([number; 32]);
         let down = Vec::new();
-        self.clients.push(Client { gateway: node, number, mode: mode.clone(), session, inbox, key, down });
+        self.clients.push(Client {
+            gateway: node,
+            number,
+            mode: mode.clone(),
+            session,
+            inbox,
+            key,
+            down,
+        });
         let client = self.clients.len() - 1;
         self.handle(node, Input::Joined { session, peer });
         let word = |net: &Self| Notice::unpack(&net.clients[client].down.last().unwrap().1.packet);

@@ -1,0 +1,57 @@
+//! P2: what a client's link shows does not depend on what its user does. The engines of all daemons, in virtual
+//! time; with the same seed the trace of a link is the same to the bit.
+
+#[path = "world/mod.rs"]
+mod world;
+
+use std::sync::Arc;
+
+use shoal_sphinx::{Codec, Sphinx, StandIn};
+use shoal_topology::Time;
+use world::{User, World};
+
+fn world(seed: u64, codec: Arc<dyn Codec>, user: User, seconds: u64) -> World {
+    let mut world = World::new(seed, codec, &[user, User::Idle]);
+    world.run(Time::from_secs(seconds));
+    world
+}
+
+#[test]
+fn the_link_of_a_busy_user_is_that_of_an_idle_one_to_the_bit() {
+    for seed in 1..=3 {
+        let idle = world(seed, Arc::new(StandIn), User::Idle, 30);
+        for user in [User::Downloads(300_000), User::Uploads] {
+            let busy = world(seed, Arc::new(StandIn), user, 30);
+            let person = &busy.people[0];
+            let moved = person.downloaded + person.uploaded;
+            assert!(moved > 500_000, "seed {seed}: the user moved {moved} bytes only");
+            assert_eq!(person.trace, idle.people[0].trace, "seed {seed}");
+            // Nor does it show on the link of somebody else.
+            assert_eq!(busy.people[1].trace, idle.people[1].trace, "seed {seed}");
+        }
+        let expected = 30 * (45 + 5 + 110);
+        let frames = idle.people[0].trace.len();
+        assert!((expected * 9 / 10..expected * 11 / 10).contains(&frames), "{frames} frames");
+    }
+}
+
+#[test]
+fn both_codecs_give_the_same_trace() {
+    let real = world(4, Arc::new(Sphinx) as Arc<dyn Codec>, User::Downloads(50_000), 4);
+    let stand_in = world(4, Arc::new(StandIn), User::Downloads(50_000), 4);
+    assert_eq!(real.people[0].trace, stand_in.people[0].trace);
+    assert!(real.people[0].downloaded > 50_000 && stand_in.people[0].downloaded > 50_000);
+}
+
+#[test]
+fn loops_come_back_and_a_download_reaches_what_the_slots_carry() {
+    let world = world(5, Arc::new(StandIn), User::Downloads(2_000_000), 40);
+    let person = &world.people[0];
+    let loops = person.client.loops();
+    assert!(loops.returned * 100 >= loops.sent.saturating_sub(10) * 95, "{loops:?}");
+    // 0.95 · (110 − 5) packets of 1,600 bytes are 159 kB/s.
+    let rate = person.downloaded as f64 / 39.0;
+    assert!(rate > 140_000.0, "{rate} bytes/s; the uplink sent {:?}", person.uplink.filled());
+    assert_eq!(person.uplink.filled().filler, 0);
+    assert_eq!(world.document().nodes.len(), 8);
+}
