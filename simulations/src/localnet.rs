@@ -300,7 +300,8 @@ impl Localnet {
                     let _ = tokio::time::timeout_at(deadline, task).await;
                 }
                 Some(Run::Process(mut child)) => {
-                    if tokio::time::timeout_at(deadline, child.wait()).await.is_err() {
+                    let ended = tokio::time::timeout_at(deadline, child.wait()).await;
+                    if ended.is_err() {
                         let _ = child.kill().await;
                     }
                 }

@@ -41,6 +41,9 @@ pub(super) trait Ends {
 /// A stream of a tunnel of an engine.
 pub(super) type Key<E> = (<E as Ends>::Tunnel, StreamId);
 
+/// Where the datagrams of an association go: tunnel, index of the stream that opened it.
+type Associations<E> = HashMap<(<E as Ends>::Tunnel, u64), mpsc::Sender<Vec<u8>>>;
+
 #[derive(Default)]
 struct Wake {
     readable: Notify,
@@ -51,7 +54,7 @@ struct Wake {
 pub(super) struct Hub<E: Ends> {
     pub(super) engine: RefCell<E>,
     wakes: RefCell<HashMap<Key<E>, Rc<Wake>>>,
-    datagrams: RefCell<HashMap<(E::Tunnel, u64), mpsc::Sender<Vec<u8>>>>,
+    datagrams: RefCell<Associations<E>>,
     /// Told whenever the engine may have something to send.
     pub(super) kick: Notify,
 }

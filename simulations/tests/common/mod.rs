@@ -1,6 +1,13 @@
 //! A localnet of real daemons for one test at a time, and small servers to reach through it.
 
-#![allow(dead_code)] // Each test uses a part.
+// Each test uses a part, and may panic: that is how it fails.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
