@@ -40,8 +40,12 @@ const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
 /// A service that does not answer in this time is tried at its other gateway, or another in its place.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A service in use that is silent for so long is tried at its other gateway.
+/// How long a group looks for a place that answers.
+const LOOK_LIMIT: Duration = Duration::from_secs(25);
+/// A service that leaves a question unanswered for so long is tried at its other gateway.
 const SILENCE: Duration = Duration::from_secs(4);
+/// And after so long its streams end: the user's programs are told, and the next request starts anew.
+const GIVE_UP: Duration = Duration::from_secs(20);
 /// A group without streams for so long is given up, and its pseudonym with it.
 const GROUP_IDLE: Duration = Duration::from_secs(600);
 /// How long a failed place is avoided.
@@ -208,6 +212,10 @@ impl Client {
                 group.stock.clear();
             }
         }
+        // While there is no link nobody can answer; when there is one, everyone gets their time.
+        for group in self.groups.values_mut() {
+            group.asked = None;
+        }
         self.link = gateway;
         self.next_tick = now;
     }
@@ -300,8 +308,7 @@ impl Client {
 
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
     pub fn complain(&mut self, now: Time, id: GroupId) {
-        let silent = |group: &Group| now.since(group.stock.heard()) > 2 * SILENCE;
-        if self.groups.get(&id).is_some_and(silent) {
+        if self.groups.get(&id).is_some_and(|group| group.silence(now) > 2 * SILENCE) {
             self.fail(now, id, Failure::Silent);
         }
     }
@@ -330,6 +337,13 @@ impl Client {
     /// Number of groups, and of SURBs that are out.
     pub fn sizes(&self) -> (usize, usize) {
         (self.groups.len(), self.outstanding.len())
+    }
+
+    /// How many groups wait for a service that has left a question unanswered for seconds.
+    pub fn silent_services(&self, now: Time) -> usize {
+        let limit = self.patience() * SILENCE;
+        let silent = |group: &&Group| group.silence(now) > limit;
+        self.groups.values().filter(silent).count()
     }
 
     /// Where each group stands, for `status`.
@@ -417,6 +431,7 @@ impl Client {
         let Some(tunnel) = &mut group.tunnel else { return };
         let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
         group.stock.reported(now, reply.stock, round_trip);
+        group.asked = None;
         tunnel.handle_datagram(now, &reply.datagram);
         take_events(id, tunnel, &mut self.outputs);
         if !group.connected && tunnel.is_connected() {
@@ -581,6 +596,9 @@ impl Client {
         let budget = (self.class.budget_per_s() / busy.max(1) as f64).clamp(1.0, 65_535.0) as u16;
         let group = self.groups.get_mut(&id)?;
         let place = group.place?;
+        if !datagram.is_empty() {
+            group.asked.get_or_insert(now);
+        }
         let room = ToService::room(datagram.len());
         // Before the tunnel stands the stock is unknown: fill the room.
         let missing = if group.connected { group.stock.missing(now) } else { room };
@@ -615,6 +633,11 @@ impl Client {
         Some(Frame { epoch: route.epoch, field: route.first, packet })
     }
 
+    /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
+    fn patience(&self) -> u32 {
+        if self.class.mean_delay() > Duration::from_millis(50) { 4 } else { 1 }
+    }
+
     fn end(&self) -> End {
         End { address: self.inbox.0, key: self.secret.public() }
     }
@@ -632,9 +655,12 @@ impl Client {
         if self.own_gateway().is_none() || self.protection(now).is_err() {
             return;
         }
+        if !group.connected && now.since(group.born) > self.patience() * LOOK_LIMIT {
+            return self.fail(now, id, Failure::NoAnswer);
+        }
         match group.stage() {
             Stage::Looking => self.look(now, id),
-            Stage::Connecting if now.since(group.since) > CONNECT_LIMIT => {
+            Stage::Connecting if now.since(group.since) > self.patience() * CONNECT_LIMIT => {
                 self.avoid_place(now, id);
                 if let Some(group) = self.groups.get_mut(&id) {
                     (group.tunnel, group.place) = (None, None);
@@ -669,10 +695,10 @@ impl Client {
         if places.is_empty() {
             return self.fail(now, id, Failure::NoPath);
         }
-        places.retain(|place| !self.avoid.contains_key(place));
-        let Some(place) = places.first().copied() else {
-            return self.fail(now, id, Failure::NoAnswer);
-        };
+        // Where nobody answered lately comes last, the longest ago first. It is tried all the same: what kept
+        // the answer away may have been a mix.
+        places.sort_by_key(|place| self.avoid.get(place).copied());
+        let Some(place) = places.first().copied() else { return };
         let Some(group) = self.groups.get_mut(&id) else { return };
         let settings = &self.settings.tunnel;
         match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
@@ -717,9 +743,11 @@ impl Client {
         let Some(group) = self.groups.get(&id) else { return };
         let (Some(place), target) = (group.place, group.target) else { return };
         let compatible = self.router.as_ref().is_some_and(|r| r.compatible(own, place.gateway));
-        let silent = group.streams > 0
-            && now.since(group.stock.heard()) > SILENCE
-            && now.since(group.moved) > SILENCE;
+        if group.silence(now) > self.patience() * GIVE_UP {
+            return self.fail(now, id, Failure::Silent);
+        }
+        let limit = self.patience() * SILENCE;
+        let silent = group.silence(now) > limit && now.since(group.moved) > limit;
         let stranded = !compatible && now.since(group.moved) > SILENCE;
         if !silent && !stranded {
             return;

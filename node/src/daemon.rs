@@ -101,7 +101,7 @@ impl Error {
 /// When there is a configuration already, or something cannot be written.
 pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::create_dir_all(directory).map_err(|e| Error::Write(directory.to_owned(), e))?;
+    secret::private_directory(directory)?;
     let path = directory.join("config.toml");
     // 0600: tokens may come to stand in it.
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);

@@ -19,7 +19,7 @@ class Faults:
     def __init__(self, run):
         self.run, self.net, self.quick = run, run.net, run.quick
         self.proxy = run.net.socks[0]
-        self.users = 0
+        self.users, self.stages = 0, {}
 
     def all(self, check):
         session = Session(self.proxy, self.run.echo.port)
@@ -56,7 +56,10 @@ class Faults:
         said += [warning for warning in status["warnings"] if "allow_shared_gateway" not in warning]
         if status.get("gateway") == "second":
             said.append("at the second gateway")
-        said += [f"{name}: {n}" for name, n in tunnels.items() if n and name != "connected"]
+        # A new tunnel passes through these stages; one that stays there for seconds waits for something.
+        now, waits = time.monotonic(), [name for name, n in tunnels.items() if n and name != "connected"]
+        self.stages = {name: self.stages.get(name, now) for name in waits}
+        said += [f"{name}: {tunnels[name]}" for name, since in self.stages.items() if now - since > 2]
         return said
 
     def fault(self, victim, comes_back):

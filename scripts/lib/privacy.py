@@ -2,6 +2,7 @@
 
 import collections
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -110,7 +111,12 @@ def wire(run, check):
         except PermissionError:
             raise Skip("may not open a packet socket; run as root") from None
         names = scratch()
-        net = Localnet(run.binaries, "--resolver", f"127.0.0.1:{run.dns.port}", directory=names)
+        try:
+            net = Localnet(run.binaries, "--resolver", f"127.0.0.1:{run.dns.port}", directory=names)
+        except RuntimeError:
+            state["capture"].stop()
+            shutil.rmtree(names, ignore_errors=True)
+            raise
         try:
             proxy = net.socks[0]
             for n in range(3):

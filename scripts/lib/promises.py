@@ -18,7 +18,11 @@ PROMISES = [
 
 
 def main():
-    found = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line.startswith("{"):
+        print(f"no measurement: {line!r}")
+        return 1
+    found = json.loads(line)
     missed = 0
     print(f"{'':28} {'obtained':>10} {'promised':>12}")
     for name, promise, unit, more in PROMISES:

@@ -128,7 +128,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 #[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
-    logs::init(Some(&args.log), "warn")?;
+    logs::init(Some(&args.log), "warn").map_err(|error| Usage(error.to_string()))?;
     let options = Options {
         mixes_per_layer: args.mixes_per_layer,
         gateways: args.gateways,

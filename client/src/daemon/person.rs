@@ -546,6 +546,13 @@ impl Driver {
             .map(|(layer, place)| format!("mix {place} of layer {layer} returns none of our loops"))
             .collect();
         let mut warnings = silent;
+        match person.client.silent_services(now) {
+            0 => {}
+            1 => warnings.push("a service or exit in use does not answer".into()),
+            n => {
+                warnings.push(format!("{n} tunnels wait for services or exits that do not answer"))
+            }
+        }
         if self.config.protect.allow_shared_gateway {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());

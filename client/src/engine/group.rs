@@ -1,5 +1,7 @@
 //! Isolation groups: what shares one tunnel, one pseudonym and one stock of SURBs, and with whom.
 
+use std::time::Duration;
+
 use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Seed, Time};
@@ -98,6 +100,9 @@ pub(super) struct Group {
     /// The last packet brought SURBs only.
     pub(super) refilled: bool,
     pub(super) streams: usize,
+    pub(super) born: Time,
+    /// When the first datagram left to which nothing has come back yet.
+    pub(super) asked: Option<Time>,
     pub(super) since: Time,
     pub(super) moved: Time,
     pub(super) last_used: Time,
@@ -117,10 +122,17 @@ impl Group {
             stock: Stock::new(now),
             refilled: false,
             streams: 0,
+            born: now,
+            asked: None,
             since: now,
             moved: now,
             last_used: now,
         }
+    }
+
+    /// How long the service has left a question unanswered.
+    pub(super) fn silence(&self, now: Time) -> Duration {
+        self.asked.map_or(Duration::ZERO, |at| now.since(at))
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -144,6 +156,7 @@ impl Group {
         self.place = Some(place);
         self.tunnel = Some(tunnel);
         self.connected = false;
+        self.asked = None;
         self.stock = Stock::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);
