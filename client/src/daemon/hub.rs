@@ -73,7 +73,7 @@ impl<E: Ends> Hub<E> {
     pub(super) fn stream(self: &Rc<Self>, key: Key<E>) -> Stream<E> {
         let wake = Rc::new(Wake::default());
         self.wakes.borrow_mut().insert(key, wake.clone());
-        Stream { hub: self.clone(), key, wake }
+        Stream { hub: self.clone(), key, wake, finished: false.into() }
     }
 
     /// Passes an event on to whoever waits for it. `decode` gives the association of a datagram.
@@ -116,11 +116,13 @@ impl<E: Ends> Hub<E> {
     }
 }
 
-/// One stream. Dropped before its end, it resets both directions.
+/// One stream. Dropped before its end, it gives up what has not ended.
 pub(super) struct Stream<E: Ends> {
     hub: Rc<Hub<E>>,
     key: Key<E>,
     wake: Rc<Wake>,
+    /// The end has been written: what is still under way must arrive, so a reset must not overtake it.
+    finished: std::cell::Cell<bool>,
 }
 
 impl<E: Ends> Stream<E> {
@@ -170,12 +172,16 @@ impl<E: Ends> Stream<E> {
 
     /// No more will be written.
     pub(super) fn finish(&self) {
+        self.finished.set(true);
         self.hub.engine.borrow_mut().finish(self.key);
         self.hub.kick.notify_one();
     }
 
-    /// Gives up writing.
+    /// Gives up writing, unless the end has been written.
     pub(super) fn reset(&self) {
+        if self.finished.get() {
+            return;
+        }
         self.hub.engine.borrow_mut().reset(self.key, 1);
         self.hub.kick.notify_one();
     }
@@ -307,8 +313,9 @@ impl<E: Ends> Stream<E> {
 impl<E: Ends> Drop for Stream<E> {
     fn drop(&mut self) {
         let mut engine = self.hub.engine.borrow_mut();
-        // No effect on directions that have ended.
-        engine.reset(self.key, 1);
+        if !self.finished.get() {
+            engine.reset(self.key, 1);
+        }
         engine.stop(self.key, 1);
         engine.closed(self.key);
         drop(engine);
