@@ -1,4 +1,4 @@
-//! Links: libp2p over TCP and Yamux, secured by our own TLS ([`crate::tls`]), one stream each, frames on it.
+//! Links: libp2p over TCP and Yamux, secured by our own TLS (`tls`), one stream each, frames on it.
 //!
 //! A link is a connection of its own with exactly one stream, which the dialler opens. TLS starts with the
 //! first byte and Yamux with the first byte inside: there is nothing to negotiate, so nothing to negotiate
