@@ -236,7 +236,7 @@ impl<E: Ends> Stream<E> {
     pub(super) async fn relay(&self, tcp: TcpStream, early: Vec<u8>, leftover: Vec<u8>) {
         let _ = tcp.set_nodelay(true);
         let (mut from, mut to) = tcp.into_split();
-        let ended = Notify::new();
+        let (ended, broken) = (Notify::new(), Notify::new());
         let moved = std::cell::Cell::new(0u64);
         let count = |n: usize| moved.set(moved.get() + n as u64);
         let up = async {
@@ -285,9 +285,11 @@ impl<E: Ends> Stream<E> {
                             break;
                         }
                     }
-                    // The far end gave up: dropping the connection says so to the user's program.
+                    // The far end gave up. A reset says so; an orderly end would pass for that of the data.
                     Err(_) => {
                         self.reset();
+                        let _ = to.as_ref().set_zero_linger();
+                        broken.notify_one();
                         break;
                     }
                 }
@@ -306,6 +308,7 @@ impl<E: Ends> Stream<E> {
         tokio::select! {
             _ = both => {}
             () = limit => {}
+            () = broken.notified() => {}
         }
     }
 }
