@@ -26,7 +26,4 @@ pub enum Error {
     /// The payload was changed on its way, or was sealed for another key.
     #[error("the payload was changed")]
     Payload,
-    /// A SURB that cannot be used.
-    #[error("the SURB is malformed")]
-    Surb,
 }

@@ -1,14 +1,17 @@
 //! X25519 keys of hops.
 
 use rand::CryptoRng;
-use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::Error;
+use crate::{Error, curve};
 
 /// A hop's public key: a point that is not of small order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PublicKey([u8; 32]);
+pub struct PublicKey {
+    bytes: [u8; 32],
+    /// False on the twist.
+    is_on_curve: bool,
+}
 
 impl PublicKey {
     /// Of 32 bytes, as RFC 7748 reads them.
@@ -16,18 +19,25 @@ impl PublicKey {
     /// # Errors
     /// [`Error::LowOrder`]: the secrets derived from it would be known to all.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, Error> {
-        if has_small_order(&bytes) { Err(Error::LowOrder) } else { Ok(Self(bytes)) }
+        if has_small_order(&bytes) {
+            return Err(Error::LowOrder);
+        }
+        Ok(Self { bytes, is_on_curve: curve::is_on_curve(&bytes) })
     }
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
+    }
+
+    pub(crate) fn is_on_curve(&self) -> bool {
+        self.is_on_curve
     }
 }
 
 /// A hop's secret key. It is wiped when dropped and has no `Debug`.
-#[derive(Clone)]
-pub struct SecretKey(pub(crate) StaticSecret);
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SecretKey(pub(crate) [u8; 32]);
 
 impl SecretKey {
     /// A new key.
@@ -39,18 +49,18 @@ impl SecretKey {
 
     /// Of 32 bytes, as RFC 7748 clamps them.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(StaticSecret::from(bytes))
+        Self(bytes)
     }
 
     /// Its bytes, for the file it is kept in.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes())
+        Zeroizing::new(self.0)
     }
 
     /// The public half.
     pub fn public(&self) -> PublicKey {
         // A clamped multiple of the base point has its prime order.
-        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        PublicKey { bytes: curve::multiply_base(&self.0), is_on_curve: true }
     }
 }
 
@@ -98,8 +108,7 @@ mod tests {
         for mut point in SMALL_ORDER {
             for high_bit in [0, 0x80] {
                 point[31] = point[31] & 0x7f | high_bit;
-                let shared = StaticSecret::from([7; 32]).diffie_hellman(&point.into());
-                assert!(!shared.was_contributory(), "{point:02x?}");
+                assert_eq!(*curve::multiply(&[7; 32], &point), [0; 32], "{point:02x?}");
                 assert_eq!(PublicKey::from_bytes(point), Err(Error::LowOrder));
             }
         }

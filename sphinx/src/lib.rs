@@ -4,8 +4,10 @@
 //! "Sphinx", IEEE S&P 2009, with LIONESS payloads and SURBs that carry one payload key seed). The work is behind
 //! [`Codec`], so that a simulation of 10^7 packets can take [`StandIn`], of the same lengths, in its place.
 
+mod curve;
 mod error;
 mod frame;
+mod header;
 mod key;
 mod packet;
 mod real;
@@ -78,7 +80,7 @@ pub enum Peeled {
 pub struct Opened {
     tag: ReplayTag,
     packet: Packet,
-    keys: real::HopKeys,
+    keys: header::HopKeys,
 }
 
 impl Opened {
@@ -90,8 +92,8 @@ impl Opened {
 
 /// What makes and opens packets.
 ///
-/// Each method draws the same number of bytes from its generator in every implementation, so that exchanging
-/// one for another changes no later draw.
+/// Each method draws the same number of bytes from its generator in every implementation, and none if it fails, so
+/// that exchanging one for another changes no later draw.
 pub trait Codec: Send + Sync {
     /// Seals `message` (at most [`MESSAGE_LEN`] bytes) for the last hop of `path` (1 to [`MAX_HOPS`] hops).
     ///
@@ -120,7 +122,7 @@ pub trait Codec: Send + Sync {
     /// Spends a SURB: the packet to send, and the address of its first hop.
     ///
     /// # Errors
-    /// [`Error::MessageTooLong`], or [`Error::Surb`] if its maker built it wrongly.
+    /// [`Error::MessageTooLong`]. A SURB that means nothing makes a packet that its first hop refuses.
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error>;
 
     /// Derives the keys of this hop, checks the point and the MAC, and gives the replay tag.

@@ -2,7 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{Error, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, PacketId, SURB_LEN};
+use crate::{Error, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, PacketId, SURB_LEN};
 
 /// A packet of [`PACKET_LEN`] bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +31,15 @@ impl Packet {
     /// Its bytes, to be filled.
     pub fn as_mut_bytes(&mut self) -> &mut [u8; PACKET_LEN] {
         &mut self.0
+    }
+
+    /// Header and payload.
+    pub(crate) fn split_mut(&mut self) -> (&mut [u8; HEADER_LEN], &mut [u8; PAYLOAD_LEN]) {
+        #[expect(clippy::expect_used, reason = "the lengths are constants")]
+        let (header, payload) = self.0.split_first_chunk_mut().expect("a packet has a header");
+        #[expect(clippy::expect_used, reason = "the lengths are constants")]
+        let payload = payload.first_chunk_mut().expect("and a payload behind it");
+        (header, payload)
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rand::CryptoRng;
 
+use crate::header::{self, HopKeys};
 use crate::packet::{pad, unpad};
-use crate::real::HopKeys;
 use crate::{
     Address, Codec, Error, HEADER_LEN, Hop, MAX_HOPS, MESSAGE_LEN, Opened, PACKET_LEN, PAYLOAD_LEN,
     Packet, PacketId, Payload, Peeled, ReplayTag, SURB_LEN, SecretKey, Surb, SurbKeys,
@@ -22,18 +22,15 @@ const HOP_LEN: usize = 40;
 #[derive(Clone, Copy, Default)]
 pub struct StandIn;
 
-fn header(
+fn build(
     rng: &mut dyn CryptoRng,
     path: &[Hop],
     id: PacketId,
 ) -> Result<([u8; HEADER_LEN], Address), Error> {
-    let mut header = Vec::with_capacity(HEADER_LEN);
-    header.resize(32, 0);
-    rng.fill_bytes(&mut header);
     let first = path.first().ok_or(Error::Path)?;
-    if path.len() > MAX_HOPS {
-        return Err(Error::Path);
-    }
+    let (nonce, _) = header::draw(rng, path)?;
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    header.extend(nonce.as_slice());
     header.extend([0, path.len() as u8]);
     header.extend(id);
     for hop in path {
@@ -67,7 +64,10 @@ impl Codec for StandIn {
         id: PacketId,
         message: &[u8],
     ) -> Result<Packet, Error> {
-        let (header, _) = header(rng, path, id)?;
+        if message.len() > MESSAGE_LEN {
+            return Err(Error::MessageTooLong);
+        }
+        let (header, _) = build(rng, path, id)?;
         assemble(&header, message)
     }
 
@@ -77,10 +77,10 @@ impl Codec for StandIn {
         path: &[Hop],
         id: PacketId,
     ) -> Result<(Surb, SurbKeys), Error> {
-        let (header, first) = header(rng, path, id)?;
         if id == [0; 16] {
             return Err(Error::Path);
         }
+        let (header, first) = build(rng, path, id)?;
         let mut bytes = header.to_vec();
         bytes.extend(first);
         bytes.resize(SURB_LEN, 0);
@@ -88,9 +88,6 @@ impl Codec for StandIn {
     }
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
-        if message.len() > MESSAGE_LEN {
-            return Err(Error::MessageTooLong);
-        }
         let (header, rest) = surb.as_bytes().split_at(HEADER_LEN);
         Ok((assemble(header, message)?, array(rest, 0)?))
     }
