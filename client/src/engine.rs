@@ -7,6 +7,8 @@
 
 mod group;
 mod loops;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use crate::uplink::Uplink;
 const MAX_OUTSTANDING: usize = 8_192;
 /// Most isolation groups at a time.
 const MAX_GROUPS: usize = 256;
+/// Most last words to services that wait for a slot; beyond that services find out by themselves.
+const MAX_FAREWELLS: usize = 64;
 /// A descriptor is asked for this often, and this long.
 const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
@@ -144,6 +148,7 @@ pub struct Client {
     descriptors: HashMap<ServiceAddress, ClientDescriptor>,
     avoid: HashMap<Place, Time>,
     outstanding: Outstanding<Purpose>,
+    farewells: VecDeque<(Place, ToService)>,
     loops: Loops,
     packets_rng: Stream,
     ids_rng: Stream,
@@ -180,6 +185,7 @@ impl Client {
             descriptors: HashMap::new(),
             avoid: HashMap::new(),
             outstanding: Outstanding::new(MAX_OUTSTANDING),
+            farewells: VecDeque::new(),
             loops: Loops::default(),
             packets_rng: seed.stream("packets"),
             ids_rng: seed.stream("identifiers"),
@@ -511,6 +517,9 @@ impl Client {
         if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
             return self.make_query(now, address);
         }
+        if let Some((place, farewell)) = self.farewells.pop_front() {
+            return self.send_to(now, &place, &farewell);
+        }
         let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
         let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
             .chain(self.groups.range(..=self.last_turn))
@@ -592,11 +601,10 @@ impl Client {
     fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Frame> {
         let own = self.own_gateway()?;
         let end = self.end();
-        let busy = self.groups.values().filter(|g| now.since(g.stock.heard()) < SILENCE).count();
-        let budget = (self.class.budget_per_s() / busy.max(1) as f64).clamp(1.0, 65_535.0) as u16;
+        let budget = self.budget(now, id);
         let group = self.groups.get_mut(&id)?;
         let place = group.place?;
-        if !datagram.is_empty() {
+        if group.tunnel.as_ref().is_some_and(Tunnel::waits) {
             group.asked.get_or_insert(now);
         }
         let room = ToService::room(datagram.len());
@@ -604,10 +612,10 @@ impl Client {
         let missing = if group.connected { group.stock.missing(now) } else { room };
         let router = self.router.as_mut()?;
         let shared = !router.compatible(own, place.gateway);
-        let (entry, back_entry) = if shared { (place.gateway, own) } else { (own, place.gateway) };
+        let entry = if shared { own } else { place.gateway };
         let mut surbs = Vec::new();
         for _ in 0..room.min(missing) {
-            let Some(back) = router.draw(now, back_entry, own, Some(end)) else { break };
+            let Some(back) = router.draw(now, entry, own, Some(end)) else { break };
             let surb_id = packet_id(&mut self.ids_rng);
             let Ok((surb, keys)) = self.codec.surb(&mut self.packets_rng, &back.hops, surb_id)
             else {
@@ -618,14 +626,32 @@ impl Client {
         }
         self.counts.surbs += surbs.len() as u64;
         group.stock.sent(now, surbs.len());
+        let pseudonym = group.pseudonym;
+        self.send_to(now, &place, &ToService { pseudonym, budget, surbs, datagram })
+    }
+
+    /// A packet to where a service is.
+    fn send_to(&mut self, now: Time, place: &Place, message: &ToService) -> Option<Frame> {
+        let own = self.own_gateway()?;
+        let router = self.router.as_mut()?;
+        let shared = !router.compatible(own, place.gateway);
+        let entry = if shared { place.gateway } else { own };
         let end = End { address: place.inbox, key: place.key };
         let Some(route) = router.draw(now, entry, place.gateway, Some(end)) else {
             self.counts.no_path += 1;
             return None;
         };
-        let pseudonym = group.pseudonym;
-        let message = ToService { pseudonym, budget, surbs, datagram }.encode();
-        self.seal(&route, [0; 16], &message)
+        self.seal(&route, [0; 16], &message.encode())
+    }
+
+    /// The packets per second that the service of a group may send: what the others leave, or its fair share of the
+    /// whole if they leave less.
+    fn budget(&self, now: Time, id: GroupId) -> u16 {
+        let whole = self.class.budget_per_s();
+        let in_use = self.groups.values().filter(|group| group.stock.is_in_use(now)).count();
+        let others = self.groups.iter().filter(|(other, _)| **other != id);
+        let taken: f64 = others.map(|(_, group)| group.stock.demand(now)).sum();
+        (whole - taken).max(whole / in_use.max(1) as f64).clamp(1.0, 65_535.0) as u16
     }
 
     fn seal(&mut self, route: &Route, id: PacketId, message: &[u8]) -> Option<Frame> {
@@ -792,8 +818,16 @@ impl Client {
 
     fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
         if let Some(mut group) = self.groups.remove(&id) {
-            if let Some(tunnel) = &mut group.tunnel {
+            if let (Some(tunnel), Some(place)) = (&mut group.tunnel, group.place) {
+                // The service would ask for a sign of life until it has no SURBs left.
                 tunnel.close(now, 0);
+                let mut datagram = Vec::new();
+                if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram)
+                {
+                    let pseudonym = group.pseudonym;
+                    let farewell = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
+                    self.farewells.push_back((place, farewell));
+                }
             }
             self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
             self.outputs.push_back(Output::Failed(id, why));

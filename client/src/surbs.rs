@@ -81,6 +81,16 @@ impl Stock {
         self.in_use_until = now + Duration::from_secs(3);
     }
 
+    /// Whether the user did so lately.
+    pub fn is_in_use(&self, now: Time) -> bool {
+        self.in_use_until > now
+    }
+
+    /// Replies per second, of late.
+    pub fn demand(&self, now: Time) -> f64 {
+        self.demand * (1.0 - now.since(self.heard).as_secs_f64()).max(0.0)
+    }
+
     /// `count` SURBs leave.
     pub fn sent(&mut self, now: Time, count: usize) {
         self.sent.push_back((now, count as u8));
@@ -104,15 +114,10 @@ impl Stock {
         }
     }
 
-    /// When a reply last came.
-    pub fn heard(&self) -> Time {
-        self.heard
-    }
-
     /// How many the service lacks.
     pub fn missing(&self, now: Time) -> usize {
         let silence = now.since(self.heard);
-        let in_use = self.in_use_until > now;
+        let in_use = self.is_in_use(now);
         let base = if silence > PATIENCE && in_use { 0.0 } else { self.reported };
         let under_way: f64 = self
             .sent
@@ -120,15 +125,13 @@ impl Stock {
             .filter(|(at, _)| now.since(*at) < PATIENCE)
             .map(|(_, count)| f64::from(*count))
             .sum();
-        let demand = self.demand * (1.0 - silence.as_secs_f64()).max(0.0);
-        let target = if in_use { IN_USE + 1.2 * demand } else { IDLE };
+        let target = if in_use { IN_USE + 1.2 * self.demand(now) } else { IDLE };
         (target.min(MAX_STOCK as f64 * 0.8) - base - under_way).max(0.0) as usize
     }
 
     /// Whether so few are left that replies may soon stop: then slots carry SURBs before data.
     pub fn is_starving(&self, now: Time) -> bool {
-        let demand = self.demand * (1.0 - now.since(self.heard).as_secs_f64()).max(0.0);
-        self.missing(now) as f64 > 0.75 * (IN_USE + 1.2 * demand)
+        self.missing(now) as f64 > 0.75 * (IN_USE + 1.2 * self.demand(now))
     }
 
     /// The SURBs that are out lead nowhere any more: the client moved.

@@ -55,3 +55,19 @@ fn loops_come_back_and_a_download_reaches_what_the_slots_carry() {
     assert_eq!(person.uplink.filled().filler, 0);
     assert_eq!(world.document().nodes.len(), 8);
 }
+
+#[test]
+fn a_quiet_tunnel_stays_costs_little_and_ends_at_both_ends() {
+    let mut world = world(6, Arc::new(StandIn), User::DownloadsOnce(100_000), 30);
+    assert_eq!(world.people[0].downloaded, 100_000);
+    let before = world.exit.counts().sent;
+    world.run(Time::from_secs(600));
+    assert_eq!((world.people[0].ended, world.exit.sizes().0), (0, 1));
+    // A sign of life every 20 s, and its acknowledgement.
+    let sent = world.exit.counts().sent - before;
+    assert!((20..90).contains(&sent), "{sent} packets in 570 s");
+    // Ten minutes after the last stream the client gives the tunnel up, and says so.
+    world.run(Time::from_secs(625));
+    assert_eq!((world.people[0].ended, world.exit.sizes().0), (1, 0));
+    assert_eq!(world.people[0].client.sizes().0, 0);
+}

@@ -171,6 +171,11 @@ impl Tunnel {
         self.end.is_closed()
     }
 
+    /// Whether the service owes an answer: what was sent asks for an acknowledgement, and there is none yet.
+    pub fn waits(&self) -> bool {
+        self.end.waits()
+    }
+
     /// The smoothed round trip; none before the handshake is done.
     pub fn rtt(&self) -> Option<Duration> {
         self.end.rtt()

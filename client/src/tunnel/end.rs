@@ -124,6 +124,11 @@ impl End {
         }
     }
 
+    /// Whether anything that asks for an acknowledgement has none.
+    pub(super) fn waits(&self) -> bool {
+        self.watchdog.due().is_some()
+    }
+
     /// Puts the next datagram into `out`, which holds nothing else then; false when there is none.
     pub(super) fn transmit(
         &mut self,

@@ -62,6 +62,8 @@ pub enum User {
     Idle,
     /// Downloads again and again, so many bytes each time.
     Downloads(u32),
+    /// Downloads so many bytes once, and is idle from then on.
+    DownloadsOnce(u32),
     /// Uploads without end.
     Uploads,
 }
@@ -74,6 +76,8 @@ pub struct Person {
     stream: Option<StreamId>,
     pub downloaded: u64,
     pub uploaded: u64,
+    /// Groups that ended.
+    pub ended: u64,
     pub trace: Vec<Seen>,
     inbox: SecretIdentity,
     class: String,
@@ -87,7 +91,7 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: HashMap<u64, Event>,
     pub people: Vec<Person>,
-    exit: Service,
+    pub exit: Service,
     exit_inbox: SecretIdentity,
     serving: BTreeMap<([u8; 16], StreamId), u32>,
     document: Arc<Document>,
@@ -239,6 +243,7 @@ impl World {
                     stream: None,
                     downloaded: 0,
                     uploaded: 0,
+                    ended: 0,
                     trace: Vec::new(),
                     inbox,
                     class: "web".into(),
@@ -471,12 +476,18 @@ impl World {
             person.client.handle_timeout(now);
         }
         // The gateway lets a client in within three link latencies; then its user begins.
-        if person.user != User::Idle && now > Time::from_millis(500) && person.group.is_none() {
+        let wants = match person.user {
+            User::Idle => false,
+            User::DownloadsOnce(_) => person.downloaded == 0,
+            _ => true,
+        };
+        if wants && now > Time::from_millis(500) && person.group.is_none() {
             person.group = person.client.group(now, Isolation::new(None), Target::Exit);
         }
         while let Some(output) = person.client.poll_output() {
             if let ClientOutput::Failed(..) = output {
                 (person.group, person.stream) = (None, None);
+                person.ended += 1;
             }
         }
         if let Some(group) = person.group {
@@ -500,7 +511,6 @@ impl World {
         }
     }
 
-    /// Loops that came back, of those sent by the person.
     pub fn document(&self) -> &Document {
         &self.document
     }
@@ -508,10 +518,16 @@ impl World {
 
 impl Person {
     fn act(&mut self, now: Time, group: GroupId) {
+        if let User::DownloadsOnce(bytes) = self.user
+            && self.downloaded >= u64::from(bytes)
+            && self.stream.is_none()
+        {
+            return;
+        }
         if self.stream.is_none() {
             let Some(stream) = self.client.open(now, group) else { return };
             self.stream = Some(stream);
-            if let User::Downloads(bytes) = self.user
+            if let User::Downloads(bytes) | User::DownloadsOnce(bytes) = self.user
                 && let Some(tunnel) = self.client.tunnel(group)
             {
                 tunnel.write(stream, &bytes.to_be_bytes());

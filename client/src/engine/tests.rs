@@ -1,0 +1,60 @@
+use shoal_sphinx::StandIn;
+use shoal_topology::Parameters;
+
+use super::*;
+
+fn client() -> Client {
+    let class = Parameters::default().class("web").cloned().unwrap();
+    let settings = Settings { allow_shared_gateway: false, tunnel: tunnel::Settings::default() };
+    let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
+    let base = (std::time::Instant::now(), Time::ZERO);
+    Client::new(Arc::new(StandIn), base, &Seed::from_u64(1), class, key, settings)
+}
+
+fn group(client: &mut Client, user: &[u8]) -> GroupId {
+    client.group(Time::ZERO, Isolation::new(Some((user, b""))), Target::Exit).unwrap()
+}
+
+#[test]
+fn quiet_tunnels_leave_the_whole_budget_to_one_that_downloads() {
+    let mut client = client();
+    let whole = client.class().budget_per_s() as u16;
+    let quiet: Vec<GroupId> = (0..50_u8).map(|i| group(&mut client, &[i])).collect();
+    let busy = group(&mut client, b"busy");
+    let now = Time::from_secs(10);
+    for id in quiet {
+        // A keep-alive each, half a second ago.
+        let stock = &mut client.groups.get_mut(&id).unwrap().stock;
+        stock.reported(Time::from_millis(9_500), 16, Duration::from_millis(100));
+    }
+    client.touch(now, busy);
+    let budget = client.budget(now, busy);
+    assert!((whole - 26..=whole).contains(&budget), "{budget} of {whole}");
+}
+
+#[test]
+fn two_that_download_share_the_budget() {
+    let mut client = client();
+    let whole = client.class().budget_per_s();
+    let ids = [group(&mut client, b"one"), group(&mut client, b"two")];
+    // Each reply is one that the service could send under the budget that it was told last.
+    let mut budgets = [whole, 1.0];
+    let mut owed = [0.0, 0.0];
+    let mut now = Time::ZERO;
+    for _ in 0..5_000 {
+        now = now + Duration::from_millis(1);
+        for (i, id) in ids.into_iter().enumerate() {
+            client.touch(now, id);
+            owed[i] += budgets[i] / 1_000.0;
+            if owed[i] >= 1.0 {
+                owed[i] -= 1.0;
+                let stock = &mut client.groups.get_mut(&id).unwrap().stock;
+                stock.reported(now, 16, Duration::from_millis(100));
+            }
+            budgets[i] = f64::from(client.budget(now, id));
+        }
+    }
+    for budget in budgets {
+        assert!((budget - whole / 2.0).abs() < 0.1 * whole, "{budgets:?} of {whole}");
+    }
+}
