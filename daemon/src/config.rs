@@ -101,6 +101,21 @@ pub fn parse<T: DeserializeOwned>(
     Ok((config, unknown.into_iter().map(warning).collect()))
 }
 
+/// What serde says, for people who do not write Rust.
+fn in_plain_words(message: &str) -> String {
+    let mut message = message.trim().replace('\n', "; ");
+    for (kind, allowed) in [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("u32", "a whole number up to 4,294,967,295"),
+        ("u16", "a whole number up to 65,535"),
+        ("u8", "a whole number up to 255"),
+    ] {
+        message = message.replace(&format!("expected {kind}"), &format!("expected {allowed}"));
+    }
+    message
+}
+
 struct Source<'a> {
     text: &'a str,
     name: &'a str,
@@ -127,7 +142,7 @@ impl Source<'_> {
                 .as_ref()
                 .map_or_else(|| self.name.to_owned(), |span| self.place(span.start)),
             key: root.zip(span).and_then(|(root, span)| key_at(root, &span)),
-            message: error.message().trim().replace('\n', "; "),
+            message: in_plain_words(error.message()),
         }
     }
 }

@@ -73,7 +73,7 @@ class Operating:
         said_of = []
         cases = {
             "node": [('role = "mixer"', "mix"), ('listen = "nowhere"', ""), ("max_packets_per_s = -1", ""), ('log = "loud"', "debug")],
-            "client": [("class = 7", "string"), ('min_mixes_per_layer = "two"', "usize"), ('allow_shared_gateway = 1', "boolean")],
+            "client": [("class = 7", "string"), ('min_mixes_per_layer = "two"', "whole number"), ('allow_shared_gateway = 1', "boolean")],
         }[kind]
         for line, allowed in cases:
             binary, path, number = self.copy(kind, line)

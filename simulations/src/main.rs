@@ -217,7 +217,15 @@ fn speed(json: bool, quick: bool) -> anyhow::Result<()> {
             idle: Duration::from_secs(5),
         };
     }
-    let measured = runtime()?.block_on(speed::measure(&plan))?;
+    let measured = runtime()?.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        // Dropped half way, a measurement takes its localnet with it.
+        tokio::select! {
+            measured = speed::measure(&plan) => measured,
+            () = shutdown.wait() => anyhow::bail!("interrupted"),
+        }
+    })?;
     if json {
         println!("{measured}");
     } else if let Some(fields) = measured.as_object() {

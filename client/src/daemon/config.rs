@@ -213,8 +213,15 @@ impl Config {
             return wrong("serve.policy", error.to_string());
         }
         let admin = &self.admin.listen;
-        if !admin.is_empty() && admin.parse::<SocketAddr>().is_err() {
-            return wrong("admin.listen", "must be an address and a port, or empty".into());
+        if !admin.is_empty() {
+            let message = match admin.parse::<SocketAddr>() {
+                Err(_) => "must be an address and a port, or empty",
+                Ok(admin) if !admin.ip().is_loopback() => {
+                    "must be a loopback address: metrics are for this machine; forward them from here"
+                }
+                Ok(_) => return Ok(()),
+            };
+            return wrong("admin.listen", message.into());
         }
         Ok(())
     }
@@ -297,5 +304,17 @@ mod tests {
             shoal_daemon::config::parse::<Config>(TEMPLATE, "template", &[]).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+    #[test]
+    fn listeners_beyond_loopback_are_refused() {
+        for (key, value) in [("socks.listen", "0.0.0.0:1080"), ("admin.listen", "[::]:9100")] {
+            let over = [
+                format!("{key}={value}"),
+                "gateways=[{identity=\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",address=\"127.0.0.1:1\"}]".into(),
+            ];
+            let (config, _) = shoal_daemon::config::parse::<Config>(TEMPLATE, "t", &over).unwrap();
+            let refused = config.check(Path::new("t")).unwrap_err().to_string();
+            assert!(refused.contains(key) && refused.contains("loopback"), "{refused}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::Config;
 use super::clock::unix_s;
 use super::config::TEMPLATE;
 
-/// How long a descriptor is valid. Keys that rotate by the day come with live epochs.
+/// How long a descriptor is valid; a service renews it long before. Keys that rotate come with live epochs.
 const PERIOD_S: u64 = 30 * 86_400;
 
 /// The keys of a client.
@@ -54,6 +54,16 @@ impl Keys {
 /// A seed for this run, from the system.
 pub(super) fn run_seed() -> std::io::Result<Seed> {
     Ok(Seed::new(*secret::fresh()?))
+}
+
+/// What the configured token file holds, for the gateway; nothing if there is none.
+pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
+    let Some(path) = &config.token else { return Ok(Vec::new()) };
+    let bytes = std::fs::read(path).map_err(|error| super::Error::Value {
+        key: "token",
+        why: format!("{}: {error}", path.display()),
+    })?;
+    Ok(bytes.trim_ascii().to_vec())
 }
 
 /// The signed descriptor of a client with this configuration; its keys are made if they are missing.

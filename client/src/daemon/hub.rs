@@ -3,7 +3,7 @@
 //! One engine, one thread, many tasks: each task owns one stream, calls the engine, and sleeps until the driver
 //! says that there is something to read or room to write.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -55,6 +55,8 @@ pub(super) struct Hub<E: Ends> {
     pub(super) engine: RefCell<E>,
     wakes: RefCell<HashMap<Key<E>, Rc<Wake>>>,
     datagrams: RefCell<Associations<E>>,
+    /// Datagrams dropped because a queue was full.
+    lost_datagrams: Cell<u64>,
     /// Told whenever the engine may have something to send.
     pub(super) kick: Notify,
 }
@@ -65,6 +67,7 @@ impl<E: Ends> Hub<E> {
             engine: RefCell::new(engine),
             wakes: RefCell::default(),
             datagrams: RefCell::default(),
+            lost_datagrams: Cell::default(),
             kick: Notify::new(),
         })
     }
@@ -96,13 +99,24 @@ impl<E: Ends> Hub<E> {
             }
             TunnelEvent::Datagram(data) => {
                 let datagrams = self.datagrams.borrow();
-                if let Some(to) = association(data).and_then(|id| datagrams.get(&(tunnel, id))) {
-                    let _ = to.try_send(data.clone());
+                if let Some(to) = association(data).and_then(|id| datagrams.get(&(tunnel, id)))
+                    && to.try_send(data.clone()).is_err()
+                {
+                    self.lose_datagram();
                 }
             }
             TunnelEvent::Closed(_) => self.wake_all(tunnel),
             _ => {}
         }
+    }
+
+    fn lose_datagram(&self) {
+        self.lost_datagrams.set(self.lost_datagrams.get() + 1);
+    }
+
+    /// Datagrams dropped because a queue was full.
+    pub(super) fn lost_datagrams(&self) -> u64 {
+        self.lost_datagrams.get()
     }
 
     /// Wakes all streams of a tunnel: it has ended.
@@ -122,7 +136,7 @@ pub(super) struct Stream<E: Ends> {
     key: Key<E>,
     wake: Rc<Wake>,
     /// The end has been written: what is still under way must arrive, so a reset must not overtake it.
-    finished: std::cell::Cell<bool>,
+    finished: Cell<bool>,
 }
 
 impl<E: Ends> Stream<E> {
@@ -199,6 +213,11 @@ impl<E: Ends> Stream<E> {
         sent
     }
 
+    /// Counts a datagram that found a queue full.
+    pub(super) fn lose_datagram(&self) {
+        self.hub.lose_datagram();
+    }
+
     /// Datagrams of the association that this stream opened.
     pub(super) fn datagrams(&self) -> mpsc::Receiver<Vec<u8>> {
         let (to, from) = mpsc::channel(DATAGRAMS);
@@ -237,7 +256,7 @@ impl<E: Ends> Stream<E> {
         let _ = tcp.set_nodelay(true);
         let (mut from, mut to) = tcp.into_split();
         let (ended, broken) = (Notify::new(), Notify::new());
-        let moved = std::cell::Cell::new(0u64);
+        let moved = Cell::new(0u64);
         let count = |n: usize| moved.set(moved.get() + n as u64);
         let up = async {
             if self.write(&leftover).await.is_err() {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::RngExt as _;
 use shoal_daemon::link::{
     Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
@@ -55,6 +56,8 @@ pub(super) enum Down {
     Refused(Refusal),
     #[error("the link to the gateway broke")]
     Broken,
+    #[error("the descriptor is being renewed")]
+    Renewal,
 }
 
 /// How the frames of a link leave.
@@ -80,7 +83,8 @@ pub(super) struct Link {
     pub(super) inbox: SecretIdentity,
     pub(super) token: Vec<u8>,
     pub(super) mode: Mode,
-    pub(super) descriptor: Option<Vec<u8>>,
+    /// Makes the descriptor of a service, valid from now on.
+    pub(super) descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
     pub(super) events: mpsc::Sender<Event>,
     /// Packets that came while the engine's queue was full.
     pub(super) overrun: Arc<AtomicU64>,
@@ -141,7 +145,7 @@ impl Link {
             proof,
             token: self.token.clone(),
             mode: self.mode.clone(),
-            descriptor: self.descriptor.clone(),
+            descriptor: self.descriptor.as_ref().map(|make| make()),
         };
         let packet = hello.pack().map_err(|_| Down::Broken)?;
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet };
@@ -156,7 +160,18 @@ impl Link {
         tokio::select! {
             result = self.receive(gateway.identity, &mut link.receiver) => result,
             result = self.transmit(&mut link.sender, out) => result,
+            () = self.renewal() => Err(Down::Renewal),
         }
+    }
+
+    /// When a service's descriptor should be renewed, at an instant that differs from link to link; never for a
+    /// person, who has none at the gateway.
+    async fn renewal(&self) {
+        if self.descriptor.is_none() {
+            return std::future::pending().await;
+        }
+        let days = rand::rng().random_range(3.0..7.0);
+        tokio::time::sleep(Duration::from_secs_f64(days * 86_400.0)).await;
     }
 
     /// Takes whatever comes, at once: a client that did not drain its socket would show when it is busy.

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::clock::{Clock, unix_s};
-use super::files::{Keys, run_seed};
+use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
 use super::{Config, Error, Ready, Report, Shared, proxy};
@@ -236,16 +236,7 @@ pub(super) fn start(
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let keys = Keys::open(&config)?;
-    let token = match &config.token {
-        None => Vec::new(),
-        Some(path) => std::fs::read(path)
-            .map_err(|error| Error::Value {
-                key: "token",
-                why: format!("{}: {error}", path.display()),
-            })?
-            .trim_ascii()
-            .to_vec(),
-    };
+    let token = token(&config)?;
     let listener = std::net::TcpListener::bind(config.socks.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| Error::Listen(config.socks.listen, error))?;
@@ -627,6 +618,11 @@ impl Driver {
                 "shoal_client_packets_overrun",
                 "Packets dropped because the engine was behind",
                 n(overrun),
+            ),
+            (
+                "shoal_client_datagrams_lost",
+                "Datagrams of UDP ASSOCIATE dropped because a queue was full",
+                n(self.shop.hub.lost_datagrams()),
             ),
             (
                 "shoal_client_packets_without_path",

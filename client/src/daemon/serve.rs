@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::clock::{Clock, unix_s};
 use super::config::Kind;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
-use super::files::{Keys, run_seed};
+use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
 use super::person::thread;
@@ -103,22 +103,15 @@ pub(super) fn start(
     let now = clock.now();
     let service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
-    let descriptor = keys.descriptor(gateways).encode();
-    let token = match &config.token {
-        None => Vec::new(),
-        Some(path) => std::fs::read(path)
-            .map_err(|error| Error::Value {
-                key: "token",
-                why: format!("{}: {error}", path.display()),
-            })?
-            .trim_ascii()
-            .to_vec(),
-    };
+    let token = token(&config)?;
 
     thread("shoal-service", move |runtime| {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let (events_in, events) = mpsc::channel(QUEUE);
+            let inbox = keys.inbox.clone();
+            let descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync> =
+                Arc::new(move || keys.descriptor(gateways.clone()).encode());
             let overrun = Arc::new(AtomicU64::new(0));
             let mut links = HashMap::new();
             for gateway in config.gateways.clone() {
@@ -126,7 +119,7 @@ pub(super) fn start(
                 links.insert(gateway.identity, To { frames: to_link, up: false, down: None });
                 let link = Link {
                     clock,
-                    inbox: keys.inbox.clone(),
+                    inbox: inbox.clone(),
                     token: token.clone(),
                     mode: Mode::Service,
                     descriptor: Some(descriptor.clone()),
@@ -382,6 +375,11 @@ impl Driver {
                 "shoal_service_link_full",
                 "Replies dropped because a link's queue was full",
                 n(self.full),
+            ),
+            (
+                "shoal_service_datagrams_lost",
+                "Datagrams of UDP ASSOCIATE dropped because a queue was full",
+                n(self.hub.lost_datagrams()),
             ),
             (
                 "shoal_service_surbs_full",

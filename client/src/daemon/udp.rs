@@ -2,7 +2,6 @@
 //! long for that.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
@@ -100,14 +99,16 @@ pub(super) async fn service<E: Ends + 'static>(
     let id = stream.index();
     let mut datagrams = stream.datagrams();
     let association = Arc::new(association);
-    let lookups = Rc::new(Semaphore::new(LOOKUPS));
+    let lookups = Arc::new(Semaphore::new(LOOKUPS));
     // A name may take seconds to look up: the datagrams behind it do not wait.
     let dispatch = |packet: UdpPacket| {
-        let (association, lookups) = (association.clone(), lookups.clone());
+        let Ok(place) = lookups.clone().try_acquire_owned() else {
+            return stream.lose_datagram();
+        };
+        let association = association.clone();
         tokio::task::spawn_local(async move {
-            if let Ok(_place) = lookups.try_acquire() {
-                let _ = association.send(&packet.host, packet.port, &packet.data).await;
-            }
+            let _ = association.send(&packet.host, packet.port, &packet.data).await;
+            drop(place);
         });
     };
     let short = async {

@@ -8,6 +8,12 @@ use shoal_topology::Time;
 
 /// A loop that is not back after so long is lost: five times what 999 of 1,000 loops of class text take.
 const LOST_AFTER: Duration = Duration::from_secs(12);
+/// A loop that takes so many times as long as the median one, or a second if that is more, is late.
+const LATE_FACTOR: u32 = 8;
+const LATE_LEAST: Duration = Duration::from_secs(1);
+/// A mix of which so many loops in a row are late is silent. Where another one in two loses every packet, an honest
+/// mix looks like that once in 256 times.
+const SILENT: u32 = 8;
 /// Loops that are remembered.
 const REMEMBERED: usize = 512;
 /// Loops that stand ready or are under way.
@@ -32,7 +38,11 @@ pub struct LoopCounts {
 pub(super) struct Loops {
     open: HashMap<PacketId, Open>,
     sent: VecDeque<(PacketId, Time)>,
-    recent: VecDeque<Fate>,
+    /// Those of `sent` that are not late yet.
+    young: VecDeque<(PacketId, Time)>,
+    recent: VecDeque<Option<Duration>>,
+    /// What was seen of each mix.
+    mixes: HashMap<usize, Seen>,
     counts: LoopCounts,
 }
 
@@ -41,9 +51,12 @@ struct Open {
     mixes: Vec<usize>,
 }
 
-struct Fate {
-    mixes: Vec<usize>,
-    took: Option<Duration>,
+#[derive(Default)]
+struct Seen {
+    /// When the youngest of the loops left that came back.
+    back: Time,
+    /// How many that left since are late.
+    late: u32,
 }
 
 impl Loops {
@@ -59,6 +72,7 @@ impl Loops {
         if let Some(open) = self.open.get_mut(&id) {
             open.sent = Some(at);
             self.sent.push_back((id, at));
+            self.young.push_back((id, at));
             self.counts.sent += 1;
         }
     }
@@ -69,56 +83,84 @@ impl Loops {
         self.counts.returned += 1;
         // A loop may be back before the uplink's report that it was sent is read.
         let took = open.sent.map_or(Duration::ZERO, |at| now.since(at));
-        self.remember(Fate { mixes: open.mixes, took: Some(took) });
+        for mix in open.mixes {
+            let seen = self.mixes.entry(mix).or_default();
+            let sent = open.sent.unwrap_or(now);
+            if sent >= seen.back {
+                *seen = Seen { back: sent, late: 0 };
+            }
+        }
+        self.remember(Some(took));
         true
     }
 
     pub(super) fn expire(&mut self, now: Time) {
+        let late_after = match self.median() {
+            Some(median) => (LATE_FACTOR * median).clamp(LATE_LEAST, LOST_AFTER),
+            None => LOST_AFTER,
+        };
+        while let Some((id, at)) = self.young.front().copied()
+            && now.since(at) > late_after
+        {
+            self.young.pop_front();
+            self.blame(&id, at);
+        }
         while let Some((id, at)) = self.sent.front().copied()
             && now.since(at) > LOST_AFTER
         {
             self.sent.pop_front();
-            if let Some(open) = self.open.remove(&id) {
+            if self.open.remove(&id).is_some() {
                 self.counts.lost += 1;
-                self.remember(Fate { mixes: open.mixes, took: None });
+                self.remember(None);
+            }
+        }
+    }
+
+    /// Counts a late loop against the mixes of its path: against those that are silent, if there are any.
+    fn blame(&mut self, id: &PacketId, sent: Time) {
+        let Some(open) = self.open.get(id) else { return };
+        let silent = self.silent();
+        let explained = open.mixes.iter().any(|mix| silent.contains(mix));
+        for mix in &open.mixes {
+            let seen = self.mixes.entry(*mix).or_default();
+            if sent > seen.back && (!explained || silent.contains(mix)) {
+                seen.late = seen.late.saturating_add(1);
             }
         }
     }
 
     /// Another document: places in the list mean other mixes.
     pub(super) fn forget_paths(&mut self) {
-        self.recent.clear();
+        self.mixes.clear();
         self.open.values_mut().for_each(|open| open.mixes.clear());
     }
 
     pub(super) fn counts(&self) -> LoopCounts {
-        let mut took: Vec<Duration> = self.recent.iter().filter_map(|fate| fate.took).collect();
-        took.sort_unstable();
-        let median = took.get(took.len() / 2).copied().unwrap_or_default();
+        let median = self.median().unwrap_or_default();
+        let back = self.recent.iter().flatten().count();
         LoopCounts {
-            recent: (self.recent.len(), took.len()),
+            recent: (self.recent.len(), back),
             median_ms: u64::try_from(median.as_millis()).unwrap_or(u64::MAX),
             ..self.counts
         }
     }
 
-    /// Mixes of which at least eight of the last loops are known and none came back.
+    /// Mixes from which nothing comes back.
     pub(super) fn silent(&self) -> Vec<usize> {
-        let mut seen: HashMap<usize, (u32, u32)> = HashMap::new();
-        for fate in self.recent.iter().rev().take(128) {
-            for mix in &fate.mixes {
-                let (known, back) = seen.entry(*mix).or_default();
-                *known += 1;
-                *back += u32::from(fate.took.is_some());
-            }
-        }
-        let silent = |(_, (known, back)): &(usize, (u32, u32))| *known >= 8 && *back == 0;
-        let mut mixes: Vec<usize> = seen.into_iter().filter(silent).map(|(mix, _)| mix).collect();
+        let silent = self.mixes.iter().filter(|(_, seen)| seen.late >= SILENT);
+        let mut mixes: Vec<usize> = silent.map(|(mix, _)| *mix).collect();
         mixes.sort_unstable();
         mixes
     }
 
-    fn remember(&mut self, fate: Fate) {
+    /// How long the recent loops took that came back.
+    fn median(&self) -> Option<Duration> {
+        let mut took: Vec<Duration> = self.recent.iter().flatten().copied().collect();
+        let middle = took.len() / 2;
+        (!took.is_empty()).then(|| *took.select_nth_unstable(middle).1)
+    }
+
+    fn remember(&mut self, fate: Option<Duration>) {
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
         }
@@ -130,21 +172,40 @@ impl Loops {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_mix_that_returns_no_loop_is_named() {
-        let mut loops = Loops::default();
-        for i in 0..40u8 {
-            let id = [i; 16];
-            let mix = usize::from(i % 2);
+    /// Loops by two mixes in turn, ten a second; those by the second are lost between these instants (ms).
+    fn run(loops: &mut Loops, lost: std::ops::Range<u64>, until: u64) {
+        for at in (0..until).step_by(100) {
+            let now = Time::from_millis(at);
+            loops.expire(now);
+            let id = u128::from(at).to_be_bytes();
+            let mix = (at / 100 % 2) as usize;
             loops.made(id, vec![mix, 5]);
-            loops.sent(id, Time::ZERO);
-            if mix == 0 {
-                assert!(loops.returned(&id, Time::from_millis(90)));
-                assert!(!loops.returned(&id, Time::from_millis(91)), "a loop counts once");
+            loops.sent(id, now);
+            if mix == 0 || !lost.contains(&at) {
+                assert!(loops.returned(&id, now + Duration::from_millis(90)));
+                assert!(!loops.returned(&id, now), "a loop counts once");
             }
         }
-        loops.expire(Time::from_secs(16));
+    }
+
+    #[test]
+    fn a_mix_that_returns_no_loop_is_named_within_seconds_and_cleared_when_it_does() {
+        let mut loops = Loops::default();
+        run(&mut loops, 10_000..100_000, 12_000);
+        assert!(loops.silent().is_empty());
+        let mut loops = Loops::default();
+        run(&mut loops, 10_000..100_000, 13_000);
         assert_eq!(loops.silent(), [1]);
+        let mut loops = Loops::default();
+        run(&mut loops, 10_000..20_000, 20_200);
+        assert!(loops.silent().is_empty());
+    }
+
+    #[test]
+    fn loops_are_counted_when_their_fate_is_known() {
+        let mut loops = Loops::default();
+        run(&mut loops, 0..4_000, 4_000);
+        loops.expire(Time::from_secs(16));
         let counts = loops.counts();
         assert_eq!((counts.sent, counts.returned, counts.lost), (40, 20, 20));
         assert_eq!(counts.recent, (40, 20));

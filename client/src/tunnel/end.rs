@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn_proto::{
     ApplicationClose, Connection, ConnectionClose, ConnectionError, ConnectionEvent,
-    ConnectionHandle, ConnectionStats, Dir, Endpoint, Event, FrameStats, ReadError,
-    SendDatagramError, Side, StreamEvent, TransportErrorCode, VarInt, WriteError,
+    ConnectionHandle, Dir, Endpoint, Event, FrameStats, ReadError, SendDatagramError, Side,
+    StreamEvent, TransportErrorCode, VarInt, WriteError,
 };
 use shoal_topology::Time;
 
@@ -38,6 +38,10 @@ pub(super) struct End {
     window: Arc<Window>,
     acknowledged: u64,
     watchdog: Watchdog,
+    /// The last datagram that asks for more than an acknowledgement: when the watchdog asks, it goes once more.
+    /// QUIC itself would send its content again after a probe timeout, which each question of the watchdog puts off.
+    tail: Vec<u8>,
+    send_tail: bool,
     events: Events,
     datagrams: bool,
     connected: bool,
@@ -63,6 +67,8 @@ impl End {
             window,
             acknowledged: 0,
             watchdog: Watchdog::new(settings.watchdog),
+            tail: Vec::new(),
+            send_tail: false,
             events: Events::default(),
             datagrams: false,
             connected: false,
@@ -110,6 +116,7 @@ impl End {
         if self.watchdog.bark(now, self.conn.min_rtt()) && !self.conn.is_handshaking() {
             self.conn.ping();
             self.window.lift();
+            self.send_tail = !self.tail.is_empty();
         }
         self.conn.handle_timeout(self.clock.instant(now));
         self.settle(endpoint, now);
@@ -141,12 +148,20 @@ impl End {
         if self.ending == Ending::Told {
             return false;
         }
-        let before = eliciting(&self.conn.stats());
+        if std::mem::take(&mut self.send_tail) {
+            out.extend_from_slice(&self.tail);
+            return true;
+        }
+        let before = self.conn.stats().frame_tx;
         let sent = self.conn.poll_transmit(self.clock.instant(now), 1, out).is_some();
         if sent {
-            if eliciting(&self.conn.stats()) != before {
+            let after = self.conn.stats().frame_tx;
+            if demanding(&after) != demanding(&before) {
                 self.window.lower();
                 self.watchdog.on_sent(now, self.conn.min_rtt());
+            }
+            if demanding(&after) - after.ping != demanding(&before) - before.ping {
+                self.tail.clone_from(out);
             }
             if let Ending::Telling(reason) = self.ending {
                 self.tell(reason);
@@ -173,6 +188,8 @@ impl End {
                 self.watchdog.on_progress(now, self.conn.min_rtt());
             } else {
                 self.watchdog.stop();
+                self.tail.clear();
+                self.send_tail = false;
             }
         }
         if self.conn.is_closed() {
@@ -441,11 +458,7 @@ fn frames(stats: &FrameStats) -> u64 {
     stats.acks + stats.connection_close + demanding(stats)
 }
 
-/// How many frames sent that ask for an acknowledgement.
-fn eliciting(stats: &ConnectionStats) -> u64 {
-    demanding(&stats.frame_tx)
-}
-
+/// How many frames that ask for an acknowledgement.
 fn demanding(f: &FrameStats) -> u64 {
     f.ack_frequency
         + f.crypto

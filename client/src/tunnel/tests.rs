@@ -300,6 +300,24 @@ fn a_download_resumes_soon_after_an_outage() {
     );
 }
 
+/// One of two mixes of a layer is dead: a path works once in two.
+#[test]
+fn a_message_gets_through_where_every_other_packet_is_lost() {
+    let mut took = Vec::new();
+    for seed in 200..220 {
+        let mut pair = Pair::connected(seed, WEB, 0.0);
+        let id = pair.request(0, b"e", false);
+        pair.echo(0, id);
+        pair.loss = 0.5;
+        for _ in 0..10 {
+            took.push(pair.echo(0, id));
+        }
+    }
+    let (p50, p99) = (quantile(&mut took, 0.5), quantile(&mut took, 0.99));
+    println!("echo at 50 % loss: p50 {p50:?}, p99 {p99:?}, max {:?}", quantile(&mut took, 1.0));
+    assert!(p50 < Duration::from_secs(2) && p99 < Duration::from_secs(8), "{p50:?}, {p99:?}");
+}
+
 #[test]
 fn a_vanished_peer_times_out_without_a_flood() {
     let mut pair = Pair::connected(14, WEB, 0.0);
