@@ -5,6 +5,9 @@
 //!
 //! Drive it as the client's engine: after every call take all outputs, and the events of the tunnels.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +24,8 @@ use crate::tunnel::{self, Pseudonym, TunnelEvent, Tunnels};
 const BURST: f64 = 16.0;
 /// Pseudonyms that were heard of and whose tunnel does not stand yet.
 const MAX_STRANGERS: usize = 256;
+/// SURBs that are kept for one.
+const STRANGER_STOCK: usize = 16;
 /// How long a pseudonym may take until its tunnel stands, or lasts after it closed.
 const STRANGER_LIMIT: Duration = Duration::from_secs(20);
 /// Least time between two looks at clients that wait for a token.
@@ -39,7 +44,7 @@ pub struct Counts {
     pub surbs_full: u64,
     /// SURBs that were malformed, or led nowhere.
     pub surbs_bad: u64,
-    /// Pseudonyms that found no room.
+    /// Pseudonyms that went, before their tunnel stood, to make room for others.
     pub no_room: u64,
     /// Times that something waited for a SURB.
     pub starved: u64,
@@ -78,6 +83,8 @@ pub struct Service {
     outputs: VecDeque<Send>,
     events: VecDeque<(Pseudonym, TunnelEvent)>,
     next_tick: Time,
+    /// When the next pseudonym without a tunnel may have to go.
+    next_parting: Time,
     streams: Option<(Stream, Stream)>,
 }
 
@@ -104,6 +111,7 @@ impl Service {
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             next_tick: Time::NEVER,
+            next_parting: Time::NEVER,
             streams: Some((seed.stream("paths"), seed.stream("delays"))),
         })
     }
@@ -135,9 +143,9 @@ impl Service {
         };
         self.counts.received += 1;
         let pseudonym = message.pseudonym;
-        if !self.peers.contains_key(&pseudonym) && self.peers.len() >= self.max_peers {
-            self.counts.no_room += 1;
-            return;
+        if !self.peers.contains_key(&pseudonym) {
+            self.make_room();
+            self.next_parting = self.next_parting.min(now + STRANGER_LIMIT);
         }
         let peer = self.peers.entry(pseudonym).or_insert_with(|| Peer {
             surbs: VecDeque::new(),
@@ -153,7 +161,7 @@ impl Service {
         peer.heard = now;
         peer.starved = false;
         // A stranger's stock is small: only a tunnel that stands earns room.
-        let room = if peer.connected { MAX_STOCK } else { 16 };
+        let room = if peer.connected { MAX_STOCK } else { STRANGER_STOCK };
         for surb in message.surbs {
             if peer.surbs.len() >= room {
                 self.counts.surbs_full += 1;
@@ -177,17 +185,35 @@ impl Service {
         self.work(now);
     }
 
+    /// Whoever floods with new pseudonyms displaces the one that has been silent longest, and needs hundreds of
+    /// packets within a handshake to displace one that is about to connect.
+    fn make_room(&mut self) {
+        if self.peers.len() < self.max_peers {
+            return;
+        }
+        let strangers = self.peers.iter().filter(|(_, peer)| !peer.connected);
+        if let Some(oldest) = strangers.min_by_key(|(_, peer)| peer.heard).map(|(name, _)| *name) {
+            self.peers.remove(&oldest);
+            self.counts.no_room += 1;
+        }
+    }
+
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Time) {
         self.tunnels.handle_timeout(now);
-        let stranger = |peer: &Peer| !peer.connected && now.since(peer.heard) > STRANGER_LIMIT;
-        self.peers.retain(|_, peer| !stranger(peer));
+        if self.next_parting <= now {
+            let parting = |peer: &Peer| peer.heard + STRANGER_LIMIT;
+            self.peers.retain(|_, peer| peer.connected || parting(peer) > now);
+            let strangers = self.peers.values().filter(|peer| !peer.connected);
+            self.next_parting = strangers.map(parting).min().unwrap_or(Time::NEVER);
+        }
         self.work(now);
     }
 
     /// When [`Service::handle_timeout`] must be called at the latest.
     pub fn next_timeout(&mut self) -> Time {
-        self.tunnels.next_timeout().unwrap_or(Time::NEVER).min(self.next_tick)
+        let tunnels = self.tunnels.next_timeout().unwrap_or(Time::NEVER);
+        tunnels.min(self.next_tick).min(self.next_parting)
     }
 
     /// The tunnels, to read and write streams; call [`Service::work`] afterwards.
@@ -204,6 +230,7 @@ impl Service {
                     TunnelEvent::Closed(_) => {
                         peer.connected = false;
                         peer.heard = now;
+                        self.next_parting = self.next_parting.min(now + STRANGER_LIMIT);
                     }
                     _ => {}
                 }

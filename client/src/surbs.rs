@@ -146,6 +146,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn beyond_the_bound_the_oldest_surb_is_forgotten() {
+        use shoal_sphinx::{Codec, Hop, SecretKey, StandIn};
+        let mut rng = shoal_topology::Seed::from_u64(1).stream("surbs");
+        let key = SecretKey::from_bytes([1; 32]).public();
+        let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
+        let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
+        let mut out = Outstanding::new(100);
+        for n in 0..1_000 {
+            out.put(n, StandIn.surb(&mut rng, &[hop], id(n)).unwrap().1);
+            // Every third comes back at once, so that the order has gaps.
+            assert!(n % 3 != 0 || out.take(&id(n)).is_some());
+            assert!(out.len() <= 100 && out.order.len() <= 2 * 100 + 64, "{n}");
+        }
+        assert!(out.take(&id(2)).is_none());
+        assert!(out.take(&id(998)).is_some_and(|(purpose, _)| purpose == 998));
+        assert!(out.take(&id(998)).is_none(), "a SURB comes back once");
+    }
+
+    #[test]
     fn a_service_that_was_sent_enough_lacks_nothing() {
         let mut stock = Stock::new(Time::ZERO);
         assert_eq!(stock.missing(Time::ZERO), 16);

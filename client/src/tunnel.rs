@@ -55,6 +55,11 @@ pub type Pseudonym = [u8; 16];
 pub struct StreamId(u64);
 
 impl StreamId {
+    #[cfg(test)]
+    pub(crate) fn of(id: u64) -> Self {
+        Self(id)
+    }
+
     /// How many streams of this tunnel were opened before it.
     pub const fn index(self) -> u64 {
         self.0

@@ -355,3 +355,45 @@ pub(super) async fn drain(mut tcp: TcpStream) {
     let read_all = async { while matches!(tcp.read(&mut buf).await, Ok(n) if n > 0) {} };
     let _ = timeout(Duration::from_secs(1), read_all).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Ends for Nothing {
+        type Tunnel = u8;
+        fn read(&mut self, _: Key<Self>, _: &mut [u8]) -> Read {
+            Read::Blocked
+        }
+        fn write(&mut self, _: Key<Self>, _: &[u8]) -> Write {
+            Write::Blocked
+        }
+        fn finish(&mut self, _: Key<Self>) {}
+        fn reset(&mut self, _: Key<Self>, _: u64) {}
+        fn stop(&mut self, _: Key<Self>, _: u64) {}
+        fn datagram(&mut self, _: u8, _: Vec<u8>) -> bool {
+            false
+        }
+        fn closed(&mut self, _: Key<Self>) {}
+    }
+
+    #[test]
+    fn datagrams_that_nobody_takes_are_dropped_and_counted() {
+        let hub = Hub::new(Nothing);
+        let stream = hub.stream((1, StreamId::of(4)));
+        let (mut waiting, index) = (stream.datagrams(), stream.index());
+        for n in 0..100_u8 {
+            hub.dispatch(1, &TunnelEvent::Datagram(vec![n]), |_| Some(index));
+        }
+        assert_eq!(hub.lost_datagrams(), 100 - DATAGRAMS as u64);
+        let taken: Vec<u8> = std::iter::from_fn(|| waiting.try_recv().ok()).flatten().collect();
+        assert_eq!(taken, (0..DATAGRAMS as u8).collect::<Vec<_>>(), "the newest were dropped");
+        // Nor do they pile up for who has gone.
+        drop((stream, waiting));
+        hub.dispatch(1, &TunnelEvent::Datagram(vec![0]), |_| Some(index));
+        assert_eq!(hub.lost_datagrams(), 100 - DATAGRAMS as u64);
+        assert!(hub.datagrams.borrow().is_empty());
+    }
+}

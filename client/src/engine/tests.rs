@@ -58,3 +58,15 @@ fn two_that_download_share_the_budget() {
         assert!((budget - whole / 2.0).abs() < 0.1 * whole, "{budgets:?} of {whole}");
     }
 }
+
+#[test]
+fn isolation_groups_are_bounded() {
+    let mut client = client();
+    for i in 0..MAX_GROUPS {
+        group(&mut client, &i.to_be_bytes());
+    }
+    let one_more = Isolation::new(Some((b"one more", b"")));
+    assert!(client.group(Time::ZERO, one_more, Target::Exit).is_none());
+    let known = Isolation::new(Some((&0_usize.to_be_bytes(), b"")));
+    assert!(client.group(Time::ZERO, known, Target::Exit).is_some());
+}
