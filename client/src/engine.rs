@@ -18,7 +18,10 @@ use rand::seq::SliceRandom;
 use shoal_sphinx::{Codec, Downward, Frame, PacketId, Peeled, SecretKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
-use shoal_topology::{Class, ClientDescriptor, Document, Identity, Seed, Signed, Stream, Time};
+use shoal_topology::{
+    Class, ClientDescriptor, Document, Identity, ListedNode, Seed, Signed, Stream, Time,
+    exponential,
+};
 
 use crate::message::{FromService, ToService};
 use crate::route::{End, Route, Router, packet_id};
@@ -37,8 +40,10 @@ use crate::uplink::Uplink;
 const MAX_OUTSTANDING: usize = 8_192;
 /// Most isolation groups at a time.
 const MAX_GROUPS: usize = 256;
-/// Most last words to services that wait for a slot; beyond that services find out by themselves.
+/// Most last words to services that wait for their time, and how long that is, on average. Beyond it services find out
+/// by themselves.
 const MAX_FAREWELLS: usize = 64;
+const FAREWELL_DELAY: Duration = Duration::from_secs(4);
 /// A descriptor is asked for this often, and this long.
 const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
@@ -124,6 +129,14 @@ enum Purpose {
     Query(ServiceAddress),
 }
 
+/// The last datagram of a tunnel that was given up.
+struct Farewell {
+    /// When it may leave. Tunnels that end together must not say so together.
+    due: Time,
+    place: Place,
+    message: ToService,
+}
+
 /// A question for a descriptor.
 struct Query {
     since: Time,
@@ -138,7 +151,8 @@ pub struct Client {
     class: Class,
     settings: Settings,
     secret: SecretKey,
-    inbox: Identity,
+    /// Where packets for this client end.
+    end: End,
     router: Option<Router>,
     link: Option<Identity>,
     groups: BTreeMap<GroupId, Group>,
@@ -148,7 +162,7 @@ pub struct Client {
     descriptors: HashMap<ServiceAddress, ClientDescriptor>,
     avoid: HashMap<Place, Time>,
     outstanding: Outstanding<Purpose>,
-    farewells: VecDeque<(Place, ToService)>,
+    farewells: Vec<Farewell>,
     loops: Loops,
     packets_rng: Stream,
     ids_rng: Stream,
@@ -174,8 +188,8 @@ impl Client {
             seed: seed.part("groups"),
             class,
             settings,
+            end: End { address: inbox.0, key: secret.public() },
             secret,
-            inbox,
             router: None,
             link: None,
             groups: BTreeMap::new(),
@@ -185,7 +199,7 @@ impl Client {
             descriptors: HashMap::new(),
             avoid: HashMap::new(),
             outstanding: Outstanding::new(MAX_OUTSTANDING),
-            farewells: VecDeque::new(),
+            farewells: Vec::new(),
             loops: Loops::default(),
             packets_rng: seed.stream("packets"),
             ids_rng: seed.stream("identifiers"),
@@ -201,12 +215,45 @@ impl Client {
         if let Some(class) = document.parameters.class(&self.class.name) {
             self.class = class.clone();
         }
-        let streams = match self.router.take() {
-            Some(router) => router.into_streams(),
-            None => (seed.stream("paths"), seed.stream("delays")),
+        let (before, streams) = match self.router.take() {
+            Some(router) => (Some(router.document().clone()), router.into_streams()),
+            None => (None, (seed.stream("paths"), seed.stream("delays"))),
         };
         self.router = Some(Router::new(document, Some(&self.class), (now, unix_s), streams));
         self.loops.forget_paths();
+        if let Some(before) = before {
+            self.follow(now, &before);
+        }
+    }
+
+    /// Places in the list of the document `before` become places in that of the present one.
+    fn follow(&mut self, now: Time, before: &Document) {
+        self.avoid.clear();
+        self.farewells.clear();
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            let Some((place, target)) =
+                self.groups.get(&id).and_then(|group| Some((group.place?, group.target)))
+            else {
+                continue;
+            };
+            let gateway = before.node(place.gateway).map(ListedNode::identity);
+            let same = self.router.as_ref().and_then(|router| router.gateway(&gateway?));
+            let next = match same {
+                Some(gateway) => Some(Place { gateway, ..place }),
+                None => {
+                    self.places(now, &target).into_iter().find(|p| p.identity == place.identity)
+                }
+            };
+            match (next, self.groups.get_mut(&id)) {
+                (Some(next), Some(group)) => {
+                    group.place = Some(next);
+                    if same.is_none() {
+                        group.stock.clear();
+                    }
+                }
+                _ => self.fail(now, id, Failure::NoPath),
+            }
+        }
     }
 
     /// The gateway that the client is linked to, or none. Clear the uplink afterwards.
@@ -223,6 +270,7 @@ impl Client {
             group.asked = None;
         }
         self.link = gateway;
+        self.loops.forget_link();
         self.next_tick = now;
     }
 
@@ -517,9 +565,6 @@ impl Client {
         if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
             return self.make_query(now, address);
         }
-        if let Some((place, farewell)) = self.farewells.pop_front() {
-            return self.send_to(now, &place, &farewell);
-        }
         let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
         let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
             .chain(self.groups.range(..=self.last_turn))
@@ -547,7 +592,9 @@ impl Client {
                 return self.send(now, id, datagram);
             }
         }
-        None
+        let due = self.farewells.iter().position(|farewell| farewell.due <= now)?;
+        let Farewell { place, message, .. } = self.farewells.swap_remove(due);
+        self.send_to(now, &place, &message)
     }
 
     fn make_refill(&mut self, now: Time) -> Option<Frame> {
@@ -559,7 +606,7 @@ impl Client {
     fn make_loop(&mut self, now: Time) -> Option<(PacketId, Frame)> {
         let own = self.own_gateway()?;
         let id = packet_id(&mut self.ids_rng);
-        let end = self.end();
+        let end = self.end;
         let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
         let frame = self.seal(&route, id, &[kind::LOOP])?;
         self.loops.made(id, route.mixes);
@@ -576,7 +623,7 @@ impl Client {
 
     fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Frame> {
         let own = self.own_gateway()?;
-        let end = self.end();
+        let end = self.end;
         let router = self.router.as_mut()?;
         let gateway = router.gateway(&Identity(address.gateway))?;
         // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
@@ -600,7 +647,7 @@ impl Client {
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
     fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Frame> {
         let own = self.own_gateway()?;
-        let end = self.end();
+        let end = self.end;
         let budget = self.budget(now, id);
         let group = self.groups.get_mut(&id)?;
         let place = group.place?;
@@ -644,14 +691,25 @@ impl Client {
         self.seal(&route, [0; 16], &message.encode())
     }
 
-    /// The packets per second that the service of a group may send: what the others leave, or its fair share of the
-    /// whole if they leave less.
+    /// The packets per second that the service of a group may send: its max-min fair share, if it wants all it can
+    /// get and the others want what their stocks say.
     fn budget(&self, now: Time, id: GroupId) -> u16 {
-        let whole = self.class.budget_per_s();
+        let mut left = self.class.budget_per_s();
         let in_use = self.groups.values().filter(|group| group.stock.is_in_use(now)).count();
+        let even_share = left / in_use.max(1) as f64;
         let others = self.groups.iter().filter(|(other, _)| **other != id);
-        let taken: f64 = others.map(|(_, group)| group.stock.demand(now)).sum();
-        (whole - taken).max(whole / in_use.max(1) as f64).clamp(1.0, 65_535.0) as u16
+        let wants = others.map(|(_, group)| group.stock.wants(now, even_share));
+        let mut wants: Vec<f64> = wants.collect();
+        wants.sort_by(f64::total_cmp);
+        let mut sharing = wants.len() + 1;
+        for want in wants {
+            if want >= left / sharing as f64 {
+                break;
+            }
+            left -= want;
+            sharing -= 1;
+        }
+        (left / sharing as f64).clamp(1.0, 65_535.0) as u16
     }
 
     fn seal(&mut self, route: &Route, id: PacketId, message: &[u8]) -> Option<Frame> {
@@ -662,10 +720,6 @@ impl Client {
     /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
     fn patience(&self) -> u32 {
         if self.class.mean_delay() > Duration::from_millis(50) { 4 } else { 1 }
-    }
-
-    fn end(&self) -> End {
-        End { address: self.inbox.0, key: self.secret.public() }
     }
 
     fn own_gateway(&self) -> Option<usize> {
@@ -688,9 +742,7 @@ impl Client {
             Stage::Looking => self.look(now, id),
             Stage::Connecting if now.since(group.since) > self.patience() * CONNECT_LIMIT => {
                 self.avoid_place(now, id);
-                if let Some(group) = self.groups.get_mut(&id) {
-                    (group.tunnel, group.place) = (None, None);
-                }
+                self.part(now, id);
                 self.look(now, id);
             }
             Stage::Connecting => {}
@@ -702,6 +754,8 @@ impl Client {
     fn look(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
         let target = group.target;
+        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
+        self.descriptors.retain(|_, descriptor| unix_s <= descriptor.not_after);
         if let Target::Service(address) = target
             && !self.descriptors.contains_key(&address)
         {
@@ -717,7 +771,7 @@ impl Client {
             }
             return;
         }
-        let mut places = self.places(&target);
+        let mut places = self.places(now, &target);
         if places.is_empty() {
             return self.fail(now, id, Failure::NoPath);
         }
@@ -734,7 +788,7 @@ impl Client {
     }
 
     /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
-    fn places(&mut self, target: &Target) -> Vec<Place> {
+    fn places(&mut self, now: Time, target: &Target) -> Vec<Place> {
         let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
             return Vec::new();
         };
@@ -744,7 +798,9 @@ impl Client {
             Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
         };
         let mut places = Vec::new();
-        for descriptor in descriptors {
+        let unix_s = router.unix_s(now);
+        let valid = |d: &&ClientDescriptor| (d.not_before..=d.not_after).contains(&unix_s);
+        for descriptor in descriptors.into_iter().filter(valid) {
             for gateway in &descriptor.gateways {
                 let (Some(gateway), Some(key)) = (router.gateway(gateway), descriptor.public_key())
                 else {
@@ -781,7 +837,7 @@ impl Client {
         if silent {
             self.avoid_place(now, id);
         }
-        let places = self.places(&target);
+        let places = self.places(now, &target);
         let other = places.into_iter().find(|other| {
             other.identity == place.identity
                 && other.gateway != place.gateway
@@ -816,19 +872,26 @@ impl Client {
         }
     }
 
+    /// Gives up the tunnel of a group, and says so: its service would ask for a sign of life until it has no SURBs
+    /// left.
+    fn part(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (Some(mut tunnel), Some(place)) = (group.tunnel.take(), group.place.take()) else {
+            return;
+        };
+        tunnel.close(now, 0);
+        let mut datagram = Vec::new();
+        if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {
+            let due = now + exponential(&mut self.choices_rng, FAREWELL_DELAY);
+            let pseudonym = group.pseudonym;
+            let message = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
+            self.farewells.push(Farewell { due, place, message });
+        }
+    }
+
     fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
-        if let Some(mut group) = self.groups.remove(&id) {
-            if let (Some(tunnel), Some(place)) = (&mut group.tunnel, group.place) {
-                // The service would ask for a sign of life until it has no SURBs left.
-                tunnel.close(now, 0);
-                let mut datagram = Vec::new();
-                if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram)
-                {
-                    let pseudonym = group.pseudonym;
-                    let farewell = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
-                    self.farewells.push_back((place, farewell));
-                }
-            }
+        self.part(now, id);
+        if self.groups.remove(&id).is_some() {
             self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
             self.outputs.push_back(Output::Failed(id, why));
         }

@@ -67,17 +67,28 @@ pub struct Stock {
     sent: VecDeque<(Time, u8)>,
     /// Replies per second, a running mean over a second.
     demand: f64,
+    in_use_since: Time,
     in_use_until: Time,
 }
 
 impl Stock {
     /// Of a service that has none.
     pub fn new(now: Time) -> Self {
-        Self { reported: 0.0, heard: now, sent: VecDeque::new(), demand: 0.0, in_use_until: now }
+        Self {
+            reported: 0.0,
+            heard: now,
+            sent: VecDeque::new(),
+            demand: 0.0,
+            in_use_since: now,
+            in_use_until: now,
+        }
     }
 
     /// The user sends or receives: replies are wanted soon.
     pub fn in_use(&mut self, now: Time) {
+        if !self.is_in_use(now) {
+            self.in_use_since = now;
+        }
         self.in_use_until = now + Duration::from_secs(3);
     }
 
@@ -89,6 +100,17 @@ impl Stock {
     /// Replies per second, of late.
     pub fn demand(&self, now: Time) -> f64 {
         self.demand * (1.0 - now.since(self.heard).as_secs_f64()).max(0.0)
+    }
+
+    /// Replies per second that this service may want: no end of them if it uses half of an even share or more, or has
+    /// been in use too shortly to know; else a quarter more than of late.
+    pub fn wants(&self, now: Time, even_share: f64) -> f64 {
+        let demand = self.demand(now);
+        let is_new = now.since(self.in_use_since) < Duration::from_secs(2);
+        if self.is_in_use(now) && (is_new || demand > even_share / 2.0) {
+            return f64::INFINITY;
+        }
+        1.25 * demand
     }
 
     /// `count` SURBs leave.

@@ -27,7 +27,7 @@ mod watchdog;
 mod window;
 
 #[cfg(test)]
-mod pair;
+pub(crate) mod pair;
 #[cfg(test)]
 mod tests;
 

@@ -384,11 +384,17 @@ async fn secure(
     let peer = crate::tls::finished(tls.get_ref().1).map_err(io::Error::other)?;
     let peer = peer_id(&peer).map_err(io::Error::other)?;
 
+    let connection = yamux::Connection::new(tls, multiplexing(), mode);
+    Ok((peer, StreamMuxerBox::new(Mux::new(connection))))
+}
+
+/// What the other end may open and have in flight.
+fn multiplexing() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(STREAMS);
     config.set_max_connection_receive_window(Some(WINDOW));
     config.set_split_send_size(YAMUX_FRAME);
-    Ok((peer, StreamMuxerBox::new(Mux::new(yamux::Connection::new(tls, config, mode)))))
+    config
 }
 
 /// Sends the alert that rustls has left in the buffer, so that the other end learns why.

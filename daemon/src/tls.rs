@@ -333,4 +333,4 @@ impl ClientCertVerifier for ListedPeers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -191,6 +191,41 @@ async fn half_open_connections_beyond_the_limit_are_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn a_connection_beyond_the_limit_is_closed_and_counted_until_another_ends() {
+    assert_eq!(Settings::default().max_connections, 1_024);
+    let settings = Settings { max_connections: 2, ..listening(Allow::anyone()) };
+    let mut b = Endpoint::new(&identity(2), settings).unwrap();
+    let address = b.listen_addr().unwrap();
+    let peer = |n| {
+        let settings =
+            Settings { handshake_timeout: Duration::from_secs(20), ..Settings::default() };
+        Endpoint::new(&identity(n), settings).unwrap()
+    };
+    let (first, second, third) = (peer(3), peer(4), peer(5));
+    let mut stays = first.dial(identity(2).public(), address).await.unwrap();
+    let leaves = second.dial(identity(2).public(), address).await.unwrap();
+    let (mut down, ended) = (b.accept().await.unwrap(), b.accept().await.unwrap());
+    assert_eq!([down.peer, ended.peer], [identity(3).public(), identity(4).public()]);
+
+    let error = third.dial(identity(2).public(), address).await.unwrap_err();
+    assert!(matches!(error, Error::Refused), "{error:?}");
+    assert_eq!(b.counters().refused_connections.load(Ordering::Relaxed), 1);
+    stays.sender.send(&frame(1)).await.unwrap();
+    assert_eq!(down.receiver.next().await.unwrap(), Some(frame(1)));
+
+    drop((leaves, ended));
+    let mut link = third.dial(identity(2).public(), address).await;
+    for _ in 0..50 {
+        if link.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        link = third.dial(identity(2).public(), address).await;
+    }
+    assert!(link.is_ok());
+}
+
+#[tokio::test]
 async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
     let (mut b, address) = listener(Allow::anyone());
     let a = dialler();

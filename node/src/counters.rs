@@ -56,7 +56,7 @@ drop_reasons! {
     Overload = "overload",
     /// The queue to the next hop is full; the newest goes.
     LinkQueueFull = "link_queue_full",
-    /// The link broke while it was being sent.
+    /// The link broke before it was sent, or its next hop is not part of the network any more.
     LinkLost = "link_lost",
 }
 

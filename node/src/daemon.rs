@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: clock, timers, fresh keys.
 
+pub mod bench;
 mod config;
 mod inbox;
 mod keys;
@@ -25,7 +26,7 @@ use shoal_daemon::link::{Allow, Endpoint, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::Sphinx;
+use shoal_sphinx::backend::Backend;
 use shoal_topology::{Document, Epoch, Role, Seed};
 use tokio::sync::watch;
 
@@ -194,7 +195,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let identity = prepared.descriptor.body().identity;
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
-    let opener = Arc::new(Opener::new(Arc::new(Sphinx)));
+    let opener = Arc::new(Opener::new(Backend::best().codec()));
     let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
     opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);
 
@@ -203,12 +204,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         Role::Mix => Allow::list(Default::default()),
         Role::Gateway => Allow::anyone(),
     };
+    let clients = match config.role {
+        RoleName::Gateway => config.gateway.max_clients,
+        RoleName::Mix => 0,
+    };
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
         LinkSettings {
             listen: Some(config.listen),
             allow: allow.clone(),
-            max_connections: config.gateway.max_clients + 1_024,
+            max_connections: clients + 1_024,
             ..LinkSettings::default()
         },
     )?;
@@ -247,7 +252,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
             prepared.inbox_key.as_ref(),
         )),
     };
-    let engine = Engine::new(settings, Arc::new(Sphinx));
+    let engine = Engine::new(settings, Backend::best().codec());
     let (events, thread) = machine::start(engine, clock, shared.clone())?;
     let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {

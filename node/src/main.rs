@@ -11,6 +11,11 @@ use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_daemon::{control, logs};
 use shoal_node::daemon::{self, Config, RoleName};
+use shoal_sphinx::backend::Backend;
+
+/// Of the hops that a machine can open, those that a node on it can promise to forward: TLS, the system calls and the
+/// engine take the other half.
+const SHARE: f64 = 0.5;
 
 /// A node of a Shoal network: a mix, or a gateway for clients.
 #[derive(Parser)]
@@ -50,6 +55,21 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Measure how fast this machine opens and builds packets, beside the reference
+    #[command(after_help = "Example: shoal-node bench")]
+    Bench {
+        /// reference or scalar, instead of the fastest
+        #[arg(long, value_name = "NAME", value_parser = backend)]
+        backend: Option<Backend>,
+        /// One line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn backend(name: &str) -> Result<Backend, String> {
+    let names = Backend::ALL.map(Backend::name).join(", ");
+    Backend::from_name(name).ok_or_else(|| format!("there are {names}"))
 }
 
 #[derive(clap::Args)]
@@ -68,6 +88,7 @@ fn main() -> ExitCode {
         Verb::Run(given) => run(&given),
         Verb::Check(given) => check(&given),
         Verb::Status { config, socket, json } => status(&config, socket, json),
+        Verb::Bench { backend, json } => bench(backend.unwrap_or_else(Backend::best), json),
     };
     match done {
         Ok(()) => Exit::Done.into(),
@@ -153,6 +174,30 @@ fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
     } else {
         print(&status, 0);
     }
+    Ok(())
+}
+
+fn bench(backend: Backend, json: bool) -> Done {
+    let figures = daemon::bench::bench(backend);
+    if json {
+        say(&serde_json::to_string(&figures).map_err(failed)?);
+        return Ok(());
+    }
+    let (ours, theirs) = (figures.times, figures.reference);
+    say(&format!("{} on {}", figures.backend, figures.cpu));
+    for (what, ours, theirs, ratio) in [
+        ("open a hop", ours.peel_us, theirs.peel_us, figures.peel_ratio),
+        ("seal to 5 hops", ours.seal5_us, theirs.seal5_us, figures.seal5_ratio),
+        ("make a SURB", ours.surb_us, theirs.surb_us, figures.surb_ratio),
+    ] {
+        say(&format!(
+            "{what:<16} {ours:8.1} µs   reference {theirs:8.1} µs   {ratio:5.2} times as fast"
+        ));
+    }
+    let (cores, rate) = (figures.cores, figures.peel_per_s_all_cores);
+    say(&format!("all {cores} cores open {rate:.0} hops/s; links and queues come on top:"));
+    let declared = (rate * SHARE / 100.0).floor() * 100.0;
+    say(&format!("declare at most max_packets_per_s = {declared:.0}"));
     Ok(())
 }
 

@@ -67,7 +67,12 @@ fn a_quiet_tunnel_stays_costs_little_and_ends_at_both_ends() {
     let sent = world.exit.counts().sent - before;
     assert!((20..90).contains(&sent), "{sent} packets in 570 s");
     // Ten minutes after the last stream the client gives the tunnel up, and says so.
-    world.run(Time::from_secs(625));
+    world.run(Time::from_secs(640));
     assert_eq!((world.people[0].ended, world.exit.sizes().0), (1, 0));
     assert_eq!(world.people[0].client.sizes().0, 0);
+    // Neither the signs of life nor the end show on a link.
+    let mut idle = World::new(6, Arc::new(StandIn), &[User::Idle, User::Idle]);
+    idle.run(Time::from_secs(640));
+    assert!(world.people[0].trace == idle.people[0].trace);
+    assert!(world.people[1].trace == idle.people[1].trace);
 }

@@ -53,7 +53,7 @@ pub(crate) fn is_on_curve(u: &[u8; 32]) -> bool {
     MontgomeryPoint(*u).to_edwards(0).is_some()
 }
 
-/// 8ℓ, for ℓ the prime order of the base point: it divides by the order of every point on the curve.
+/// 8ℓ, for ℓ the prime order of the base point: the order of every point on the curve divides it.
 const EIGHT_L: [u64; 4] =
     [0xc09318d2e7ae9f68, 0xa6f7cef517bce6b2, 0x0000000000000000, 0x8000000000000000];
 
@@ -70,30 +70,37 @@ struct Product {
 
 impl Product {
     fn new(secret: &[u8; 32]) -> Self {
-        let [a, b, c, d] = *Zeroizing::new(limbs(&clamp(secret)));
-        let eighth = [a >> 3 | b << 61, b >> 3 | c << 61, c >> 3 | d << 61, d >> 3];
-        Self { eighth: Scalar::from_bytes_mod_order(bytes(&eighth)) }
+        let clamped = Zeroizing::new(clamp(secret));
+        let s = Zeroizing::new(limbs(&clamped));
+        let [a, b, c, d] = &*s;
+        let eighth = Zeroizing::new([a >> 3 | b << 61, b >> 3 | c << 61, c >> 3 | d << 61, d >> 3]);
+        let eighth = Zeroizing::new(bytes(&eighth));
+        Self { eighth: Scalar::from_bytes_mod_order(*eighth) }
     }
 
     fn multiply(&mut self, factor: &[u8; 32]) {
-        self.eighth *= Scalar::from_bytes_mod_order(clamp(factor));
+        let clamped = Zeroizing::new(clamp(factor));
+        self.eighth *= Scalar::from_bytes_mod_order(*clamped);
     }
 
     /// The scalar t = ±s modulo 8ℓ that clamping leaves as it is: 2^254 <= t < 2^255. `None` if neither of the two
     /// lies there: once in 2^127 products.
     fn clamped(&self) -> Option<Zeroizing<[u8; 32]>> {
-        let [a, b, c, d] = *Zeroizing::new(limbs(self.eighth.as_bytes()));
+        let e = Zeroizing::new(limbs(self.eighth.as_bytes()));
+        let [a, b, c, d] = &*e;
         let mut s = Zeroizing::new([a << 3, b << 3 | a >> 61, c << 3 | b >> 61, d << 3 | c >> 61]);
         let mut opposite = Zeroizing::new([0; 4]);
         let mut borrow = false;
         for ((opposite, order), s) in opposite.iter_mut().zip(EIGHT_L).zip(s.iter()) {
             (*opposite, borrow) = order.borrowing_sub(*s, borrow);
         }
-        let is_low = s[3].ct_lt(&(1 << 62));
+        let [.., top] = &*s;
+        let is_low = top.ct_lt(&(1 << 62));
         for (s, opposite) in s.iter_mut().zip(opposite.iter()) {
             s.conditional_assign(opposite, is_low);
         }
-        (s[3] >> 62 == 1).then(|| Zeroizing::new(bytes(&s)))
+        let [.., top] = &*s;
+        (top >> 62 == 1).then(|| Zeroizing::new(bytes(&s)))
     }
 }
 
@@ -224,8 +231,9 @@ mod tests {
         let l = [0x5812631a5cf5d3ed, 0x14def9dea2f79cd6, 0, 1 << 60];
         let is = [
             ([1, 0, 0, 0], false),
-            ([u64::MAX, 0, 0, 0], false),
-            ([0, 0, 1, 0], true),
+            // 8ℓ − 8e < 2^255 for e > δ = ℓ − 2^252 alone.
+            ([l[0], l[1], 0, 0], false),
+            ([l[0] + 1, l[1], 0, 0], true),
             ([u64::MAX, u64::MAX, u64::MAX, (1 << 59) - 1], true),
             ([0, 0, 0, 1 << 59], true),
             ([u64::MAX, u64::MAX, u64::MAX, (1 << 60) - 1], true),
@@ -241,6 +249,41 @@ mod tests {
             let eight = Scalar::from(8_u8);
             let expected = MontgomeryPoint(base) * (eight * product.eighth);
             assert_eq!(*multiply(&clamped, &base), expected.to_bytes(), "{limbs:x?}");
+        }
+    }
+
+    #[test]
+    fn coordinates_and_scalars_at_the_edges_are_those_of_dalek() {
+        let ends = |first: u8, between: u8, last: u8| {
+            let mut bytes = [between; 32];
+            (bytes[0], bytes[31]) = (first, last);
+            bytes
+        };
+        let mut points = vec![base_point(), ends(2, 0, 0), ends(0xff, 0xff, 0xff)];
+        // 0, 1, p − 1, p, p + 1, 2^255 − 1, each with the bit that does not count.
+        for high in [0, 0x80] {
+            points.extend([ends(0, 0, high), ends(1, 0, high)]);
+            points.extend([0xec, 0xed, 0xee, 0xff].map(|first| ends(first, 0xff, 0x7f | high)));
+        }
+        let scalars = [ends(0, 0, 0), ends(0xff, 0xff, 0xff), ends(1, 0, 0), ends(0, 0, 0x80)];
+        for u in points {
+            for scalar in scalars {
+                assert_eq!(*multiply(&scalar, &u), dalek(&scalar, &u), "{scalar:x?} {u:x?}");
+            }
+        }
+        assert!(is_on_curve(&base_point()) && !is_on_curve(&ends(2, 0, 0)));
+    }
+
+    #[test]
+    fn the_short_way_is_taken_for_every_key_that_a_secret_key_has() {
+        for n in 0..100 {
+            let (secret, hop) = ([n; 32], crate::SecretKey::from_bytes([n + 100; 32]).public());
+            assert!(hop.is_on_curve() && is_on_curve(hop.as_bytes()));
+            let mut sender = Sender::new(&secret);
+            for factor in 0..4 {
+                assert!(sender.product.clamped().is_some());
+                sender.blind(&[factor; 32]);
+            }
         }
     }
 

@@ -33,9 +33,6 @@ pub(crate) struct HopKeys {
 }
 
 impl HopKeys {
-    pub(crate) const NONE: Self =
-        Self { stream: [0; 16], mac: [0; 16], payload_seed: [0; 16], blinding: [0; 32] };
-
     pub(crate) fn derive(shared_secret: &[u8; 32]) -> (Self, ReplayTag) {
         let mut okm = Zeroizing::new([0; 288]);
         expand(&[], shared_secret, HKDF_INFO, okm.as_mut());
@@ -84,24 +81,27 @@ pub(crate) fn padding_len(hops: usize) -> usize {
     HOP_LEN * (MAX_HOPS + 1 - hops) - FINAL_LEN
 }
 
-/// What the sender of a packet draws: its secret, and the padding behind the last hop's part (random, not zero, so
-/// that the last hop does not learn the length of the path: Kuhn et al., "Breaking and (Partially) Fixing Provably
-/// Secure Onion Routing", IEEE S&P 2020).
+/// What the sender of a packet draws.
+pub(crate) struct Drawn {
+    pub(crate) secret: Zeroizing<[u8; 32]>,
+    /// Stands behind the last hop's part; random, not zero, so that the last hop does not learn the length of the
+    /// path (Kuhn et al., "Breaking and (Partially) Fixing Provably Secure Onion Routing", IEEE S&P 2020).
+    padding: Zeroizing<Vec<u8>>,
+}
+
+/// Draws what a packet needs.
 ///
 /// # Errors
 /// [`Error::Path`] for a path of no hops, or of too many; nothing is drawn then.
-pub(crate) fn draw(
-    rng: &mut dyn CryptoRng,
-    path: &[Hop],
-) -> Result<(Zeroizing<[u8; 32]>, Vec<u8>), Error> {
+pub(crate) fn draw(rng: &mut dyn CryptoRng, path: &[Hop]) -> Result<Drawn, Error> {
     if path.is_empty() || path.len() > MAX_HOPS {
         return Err(Error::Path);
     }
     let mut secret = Zeroizing::new([0; 32]);
     rng.fill_bytes(secret.as_mut());
-    let mut padding = vec![0; padding_len(path.len())];
+    let mut padding = Zeroizing::new(vec![0; padding_len(path.len())]);
     rng.fill_bytes(&mut padding);
-    Ok((secret, padding))
+    Ok(Drawn { secret, padding })
 }
 
 /// A header, and the seed of the payload key of each hop of the path.
@@ -112,7 +112,7 @@ pub(crate) struct Built {
 
 /// The header for a path of 1 to [`MAX_HOPS`] hops (Danezis and Goldberg, section 3.2, figure 2).
 pub(crate) fn build(rng: &mut dyn CryptoRng, path: &[Hop], id: PacketId) -> Result<Built, Error> {
-    let (secret, padding) = draw(rng, path)?;
+    let Drawn { secret, padding } = draw(rng, path)?;
     let last = path.last().ok_or(Error::Path)?;
 
     let mut sender = Sender::new(&secret);
@@ -137,12 +137,12 @@ pub(crate) fn build(rng: &mut dyn CryptoRng, path: &[Hop], id: PacketId) -> Resu
         add(&mut filler, tail);
     }
 
-    let mut block = Vec::with_capacity(ROUTING_LEN + HOP_LEN);
+    let mut block = Zeroizing::new(Vec::with_capacity(ROUTING_LEN + HOP_LEN));
     block.push(FINAL);
     block.extend(VERSION);
     block.extend(last.address);
     block.extend(id);
-    block.extend(padding);
+    block.extend_from_slice(&padding);
     if let Some((_, stream)) = hops.last() {
         add(&mut block, stream.as_slice());
     }
@@ -203,11 +203,11 @@ mod tests {
         type Error = Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-            unimplemented!("packets are built from bytes")
+            unreachable!("packets are built from bytes")
         }
 
         fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-            unimplemented!("packets are built from bytes")
+            unreachable!("packets are built from bytes")
         }
 
         fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {

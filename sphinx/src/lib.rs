@@ -4,6 +4,7 @@
 //! "Sphinx", IEEE S&P 2009, with LIONESS payloads and SURBs that carry one payload key seed). The work is behind
 //! [`Codec`], so that a simulation of 10^7 packets can take [`StandIn`], of the same lengths, in its place.
 
+pub mod backend;
 mod curve;
 mod error;
 mod frame;
@@ -80,7 +81,14 @@ pub enum Peeled {
 pub struct Opened {
     tag: ReplayTag,
     packet: Packet,
-    keys: header::HopKeys,
+    state: HopState,
+}
+
+/// What opening leaves for peeling.
+enum HopState {
+    Keys(header::HopKeys),
+    Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, header::HopKeys)>),
+    StandIn,
 }
 
 impl Opened {

@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use crate::header::{self, Built, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
 use crate::packet::{pad, unpad};
 use crate::{
-    Address, Codec, Error, HEADER_LEN, Hop, MESSAGE_LEN, Opened, PAYLOAD_LEN, Packet, PacketId,
-    Payload, Peeled, SURB_LEN, SecretKey, Surb, SurbKeys, curve,
+    Address, Codec, Error, HEADER_LEN, Hop, HopState, MESSAGE_LEN, Opened, PAYLOAD_LEN, Packet,
+    PacketId, Payload, Peeled, SURB_LEN, SecretKey, Surb, SurbKeys, curve,
 };
 
 const HKDF_SALT: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-SALT";
@@ -97,7 +97,7 @@ impl Codec for Sphinx {
         let bytes = packet.as_bytes().as_slice();
         let point: [u8; 32] = part(bytes, 0);
         let shared = curve::multiply(&secret.0, &point);
-        if *shared == [0; 32] {
+        if bool::from(shared.ct_eq(&[0; 32])) {
             return Err(Error::LowOrder);
         }
         let (keys, tag) = HopKeys::derive(&shared);
@@ -105,11 +105,13 @@ impl Codec for Sphinx {
         if !bool::from(expected.ct_eq(&part::<16>(bytes, 32))) {
             return Err(Error::Mac);
         }
-        Ok(Opened { tag, packet, keys })
+        Ok(Opened { tag, packet, state: HopState::Keys(keys) })
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {
-        let Opened { mut packet, keys, .. } = opened;
+        let Opened { mut packet, state: HopState::Keys(keys), .. } = opened else {
+            return Err(Error::Mac);
+        };
         let (header, payload) = packet.split_mut();
 
         // The routing block, moved up by one hop: what comes in at its end is the key stream over zeros.

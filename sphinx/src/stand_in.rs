@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rand::CryptoRng;
 
-use crate::header::{self, HopKeys};
+use crate::header;
 use crate::packet::{pad, unpad};
 use crate::{
-    Address, Codec, Error, HEADER_LEN, Hop, MAX_HOPS, MESSAGE_LEN, Opened, PACKET_LEN, PAYLOAD_LEN,
-    Packet, PacketId, Payload, Peeled, ReplayTag, SURB_LEN, SecretKey, Surb, SurbKeys,
+    Address, Codec, Error, HEADER_LEN, Hop, HopState, MAX_HOPS, MESSAGE_LEN, Opened, PACKET_LEN,
+    PAYLOAD_LEN, Packet, PacketId, Payload, Peeled, ReplayTag, SURB_LEN, SecretKey, Surb, SurbKeys,
 };
 
 /// Layout of the header: nonce 32, then position 1, number of hops 1, identifier 16, then 40 bytes a hop.
@@ -28,7 +28,7 @@ fn build(
     id: PacketId,
 ) -> Result<([u8; HEADER_LEN], Address), Error> {
     let first = path.first().ok_or(Error::Path)?;
-    let (nonce, _) = header::draw(rng, path)?;
+    let nonce = header::draw(rng, path)?.secret;
     let mut header = Vec::with_capacity(HEADER_LEN);
     header.extend(nonce.as_slice());
     header.extend([0, path.len() as u8]);
@@ -99,7 +99,7 @@ impl Codec for StandIn {
         }
         let mut tag: [u8; 32] = array(packet.as_bytes(), 0)?;
         tag[0] ^= position;
-        Ok(Opened { tag: ReplayTag(tag), packet, keys: HopKeys::NONE })
+        Ok(Opened { tag: ReplayTag(tag), packet, state: HopState::StandIn })
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rand::{CryptoRng, Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use shoal_sphinx::backend::Backend;
 use shoal_sphinx::*;
 use sphinx_packet::{ProcessedPacketData, SphinxPacket};
 
@@ -216,6 +217,99 @@ fn other_versions_and_flags_are_refused_without_a_panic() {
         let packet = forged(&mut rng, &hop, routing);
         let opened = Sphinx.open(&hop, packet).unwrap();
         assert_eq!(Sphinx.peel(opened).err(), Some(expected), "{start:?}");
+    }
+}
+
+/// What a hop makes of a packet, to compare.
+fn outcome(codec: &dyn Codec, hop: &SecretKey, packet: Packet) -> String {
+    let opened = match codec.open(hop, packet) {
+        Ok(opened) => opened,
+        Err(error) => return format!("refused: {error}"),
+    };
+    let tag = *opened.tag().as_bytes();
+    match codec.peel(opened) {
+        Ok(Peeled::Forward { next, delay, packet }) => {
+            format!("{tag:?} {next:?} {delay:?} {:?}", packet.as_bytes())
+        }
+        Ok(Peeled::Final { destination, id, payload }) => {
+            format!("{tag:?} {destination:?} {id:?} {:?}", payload.message())
+        }
+        Err(error) => format!("{tag:?} peeled: {error}"),
+    }
+}
+
+#[test]
+fn all_backends_make_the_same_of_sound_damaged_and_forged_packets() {
+    let mut rng = ChaCha12Rng::seed_from_u64(8);
+    let mut kinds = std::collections::BTreeMap::<&str, u32>::new();
+    for round in 0..2_000 {
+        let mut net = net(rng.next_u64(), 1 + round % MAX_HOPS);
+        let mut packet = Sphinx.seal(&mut rng, &net.path, [3; 16], b"hello").unwrap();
+        let kind = match round % 7 {
+            0 | 1 => "sound",
+            2 => {
+                packet.as_mut_bytes()[rng.random_range(0..HEADER_LEN)] ^=
+                    1 << rng.random_range(0..8);
+                "header"
+            }
+            3 => {
+                packet.as_mut_bytes()[rng.random_range(HEADER_LEN..PACKET_LEN)] ^= 1;
+                "payload"
+            }
+            4 => {
+                let mut routing = [0; 300];
+                rng.fill_bytes(&mut routing);
+                let [flag, version @ ..] = rng.random::<[u8; 4]>();
+                routing[0] = flag % 4;
+                routing[1..4].copy_from_slice(&version.map(|byte| byte % 2));
+                packet = forged(&mut rng, &net.secrets[0], routing);
+                "forged"
+            }
+            5 => {
+                let mut point = [0; 32];
+                point[0] = rng.random_range(0..2);
+                point[31] = 0x80 * rng.random_range(0..2);
+                packet.as_mut_bytes()[..32].copy_from_slice(&point);
+                "small order"
+            }
+            _ => {
+                net.secrets[0] = SecretKey::generate(&mut rng);
+                "another key"
+            }
+        };
+        *kinds.entry(kind).or_default() += 1;
+        let [reference, others @ ..] =
+            Backend::ALL.map(|backend| outcome(&*backend.codec(), &net.secrets[0], packet.clone()));
+        for other in others {
+            assert!(other == reference, "round {round}, {kind}: {other} for {reference}");
+        }
+        // And so on, down the path of a sound one.
+        if kind == "sound" {
+            for secret in &net.secrets {
+                let made =
+                    Backend::ALL.map(|backend| outcome(&*backend.codec(), secret, packet.clone()));
+                assert!(made.iter().all(|m| *m == made[0]), "round {round}");
+                match Sphinx.peel(Sphinx.open(secret, packet).unwrap()).unwrap() {
+                    Peeled::Forward { packet: next, .. } => packet = next,
+                    Peeled::Final { .. } => break,
+                }
+            }
+        }
+    }
+    assert!(kinds.len() == 6 && kinds.values().all(|count| *count > 200), "{kinds:?}");
+}
+
+#[test]
+fn replies_of_one_backend_open_with_another() {
+    let mut net = net(9, 5);
+    for maker in Backend::ALL.map(Backend::codec) {
+        for other in Backend::ALL.map(Backend::codec) {
+            let (surb, keys) = maker.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
+            let (packet, _) = other.reply(surb, b"an answer").unwrap();
+            let (_, id, payload) = walk(&*other, &net, packet);
+            assert_eq!(id, keys.id());
+            assert_eq!(maker.unseal(&keys, payload).unwrap(), b"an answer");
+        }
     }
 }
 

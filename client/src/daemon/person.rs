@@ -11,7 +11,7 @@ use serde_json::json;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::Sphinx;
+use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
 use shoal_topology::{Network, Parameters, Seed, SignedDocument, Time};
 use tokio::sync::{Notify, mpsc};
@@ -285,7 +285,7 @@ pub(super) fn start(
             };
             let now = clock.now();
             let secrets = (keys.packets.clone(), keys.inbox.identity());
-            let codec = Arc::new(Sphinx);
+            let codec = Backend::best().codec();
             let client = Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
             let person = Person { client, clock, failures: VecDeque::new() };
             let shop = Rc::new(Shop {
@@ -621,7 +621,7 @@ impl Driver {
             ),
             (
                 "shoal_client_datagrams_lost",
-                "Datagrams of UDP ASSOCIATE dropped because a queue was full",
+                "Datagrams of UDP ASSOCIATE that arrived and found a queue full",
                 n(self.shop.hub.lost_datagrams()),
             ),
             (

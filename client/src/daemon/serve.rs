@@ -11,7 +11,8 @@ use serde_json::json;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::{Frame, Sphinx};
+use shoal_sphinx::Frame;
+use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
 use shoal_topology::{Identity, Network, SignedDocument};
 use tokio::net::TcpStream;
@@ -99,7 +100,7 @@ pub(super) fn start(
         ..tunnel::Settings::default()
     };
     let secrets = (&*keys.identity, keys.packets.clone());
-    let codec = Arc::new(Sphinx);
+    let codec = Backend::best().codec();
     let now = clock.now();
     let service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
@@ -259,8 +260,10 @@ impl Driver {
             }
             Event::Down(gateway, why) => {
                 if let Some(link) = self.links.get_mut(&gateway) {
-                    if link.up {
-                        warn!("a link is down: {why}");
+                    match why {
+                        Down::Renewal => info!("renewing the descriptor"),
+                        _ if link.up => warn!("a link is down: {why}"),
+                        _ => {}
                     }
                     (link.up, link.down) = (false, Some(why));
                 }
@@ -378,7 +381,7 @@ impl Driver {
             ),
             (
                 "shoal_service_datagrams_lost",
-                "Datagrams of UDP ASSOCIATE dropped because a queue was full",
+                "Datagrams of UDP ASSOCIATE that arrived and found a queue full",
                 n(self.hub.lost_datagrams()),
             ),
             (

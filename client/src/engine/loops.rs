@@ -1,6 +1,6 @@
 //! A client's own loops: which came back, and what that says of the mixes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use shoal_sphinx::PacketId;
@@ -11,9 +11,11 @@ const LOST_AFTER: Duration = Duration::from_secs(12);
 /// A loop that takes so many times as long as the median one, or a second if that is more, is late.
 const LATE_FACTOR: u32 = 8;
 const LATE_LEAST: Duration = Duration::from_secs(1);
-/// A mix of which so many loops in a row are late is silent. Where another one in two loses every packet, an honest
-/// mix looks like that once in 256 times.
-const SILENT: u32 = 8;
+/// A mix is silent if so many loops by it are late, none that left since the first of them is back, and as many by
+/// other mixes of its layer are. Without the others it is the gateway or the link that is silent.
+const SILENT: usize = 8;
+/// Loops of a layer that came back, and late ones of a mix, that are kept to tell.
+const KEPT: usize = 64;
 /// Loops that are remembered.
 const REMEMBERED: usize = 512;
 /// Loops that stand ready or are under way.
@@ -41,22 +43,16 @@ pub(super) struct Loops {
     /// Those of `sent` that are not late yet.
     young: VecDeque<(PacketId, Time)>,
     recent: VecDeque<Option<Duration>>,
-    /// What was seen of each mix.
-    mixes: HashMap<usize, Seen>,
+    /// The loops that came back lately, for each layer: when they left, and by which mix of the layer.
+    back: Vec<VecDeque<(Time, usize)>>,
+    /// When the loops left that are late and that none followed back, for each layer and mix.
+    late: BTreeMap<(usize, usize), VecDeque<Time>>,
     counts: LoopCounts,
 }
 
 struct Open {
     sent: Option<Time>,
     mixes: Vec<usize>,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// When the youngest of the loops left that came back.
-    back: Time,
-    /// How many that left since are late.
-    late: u32,
 }
 
 impl Loops {
@@ -69,11 +65,12 @@ impl Loops {
     }
 
     pub(super) fn sent(&mut self, id: PacketId, at: Time) {
+        self.counts.sent += 1;
+        // A loop may be back before the uplink's report that it was sent is read.
         if let Some(open) = self.open.get_mut(&id) {
             open.sent = Some(at);
             self.sent.push_back((id, at));
             self.young.push_back((id, at));
-            self.counts.sent += 1;
         }
     }
 
@@ -81,16 +78,20 @@ impl Loops {
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(open) = self.open.remove(id) else { return false };
         self.counts.returned += 1;
-        // A loop may be back before the uplink's report that it was sent is read.
-        let took = open.sent.map_or(Duration::ZERO, |at| now.since(at));
-        for mix in open.mixes {
-            let seen = self.mixes.entry(mix).or_default();
-            let sent = open.sent.unwrap_or(now);
-            if sent >= seen.back {
-                *seen = Seen { back: sent, late: 0 };
+        let sent = open.sent.unwrap_or(now);
+        self.back.resize_with(self.back.len().max(open.mixes.len()), VecDeque::new);
+        for (layer, (back, mix)) in self.back.iter_mut().zip(open.mixes).enumerate() {
+            if let Some(late) = self.late.get_mut(&(layer, mix)) {
+                late.retain(|at| *at > sent);
+            }
+            back.push_back((sent, mix));
+            if back.len() > KEPT {
+                back.pop_front();
             }
         }
-        self.remember(Some(took));
+        if let Some(sent) = open.sent {
+            self.remember(Some(now.since(sent)));
+        }
         true
     }
 
@@ -121,17 +122,30 @@ impl Loops {
         let Some(open) = self.open.get(id) else { return };
         let silent = self.silent();
         let explained = open.mixes.iter().any(|mix| silent.contains(mix));
-        for mix in &open.mixes {
-            let seen = self.mixes.entry(*mix).or_default();
-            if sent > seen.back && (!explained || silent.contains(mix)) {
-                seen.late = seen.late.saturating_add(1);
+        for (layer, mix) in open.mixes.iter().copied().enumerate() {
+            let back = self.back.get(layer).into_iter().flatten();
+            let one_followed = back.filter(|(at, by)| *by == mix && *at >= sent).count() > 0;
+            if one_followed || (explained && !silent.contains(&mix)) {
+                continue;
+            }
+            let late = self.late.entry((layer, mix)).or_default();
+            if late.len() < KEPT {
+                late.push_back(sent);
             }
         }
     }
 
+    /// Another link: what the old one swallowed says nothing of mixes.
+    pub(super) fn forget_link(&mut self) {
+        self.young.clear();
+        self.late.clear();
+        self.back.clear();
+    }
+
     /// Another document: places in the list mean other mixes.
     pub(super) fn forget_paths(&mut self) {
-        self.mixes.clear();
+        self.forget_link();
+        self.recent.clear();
         self.open.values_mut().for_each(|open| open.mixes.clear());
     }
 
@@ -145,12 +159,14 @@ impl Loops {
         }
     }
 
-    /// Mixes from which nothing comes back.
+    /// Mixes from which nothing comes back, while loops by others of their layer do.
     pub(super) fn silent(&self) -> Vec<usize> {
-        let silent = self.mixes.iter().filter(|(_, seen)| seen.late >= SILENT);
-        let mut mixes: Vec<usize> = silent.map(|(mix, _)| *mix).collect();
-        mixes.sort_unstable();
-        mixes
+        let is_silent = |((layer, mix), late): &(&(usize, usize), &VecDeque<Time>)| {
+            let Some(since) = late.front().filter(|_| late.len() >= SILENT) else { return false };
+            let back = self.back.get(*layer).into_iter().flatten();
+            back.filter(|(at, by)| by != mix && at >= since).count() >= SILENT
+        };
+        self.late.iter().filter(is_silent).map(|((_, mix), _)| *mix).collect()
     }
 
     /// How long the recent loops took that came back.
@@ -172,43 +188,84 @@ impl Loops {
 mod tests {
     use super::*;
 
-    /// Loops by two mixes in turn, ten a second; those by the second are lost between these instants (ms).
-    fn run(loops: &mut Loops, lost: std::ops::Range<u64>, until: u64) {
-        for at in (0..until).step_by(100) {
+    /// Loops by two layers of two mixes, ten a second; those whose path `loses` says so of do not come back.
+    fn run(loops: &mut Loops, until_ms: u64, loses: impl Fn(u64, &[usize]) -> bool) {
+        for at in (0..until_ms).step_by(100) {
             let now = Time::from_millis(at);
             loops.expire(now);
-            let id = u128::from(at).to_be_bytes();
-            let mix = (at / 100 % 2) as usize;
-            loops.made(id, vec![mix, 5]);
+            let (id, n) = (u128::from(at).to_be_bytes(), (at / 100) as usize);
+            let mixes = vec![n % 2, 2 + n / 2 % 2];
+            let lost = loses(at, &mixes);
+            loops.made(id, mixes);
             loops.sent(id, now);
-            if mix == 0 || !lost.contains(&at) {
+            if !lost {
                 assert!(loops.returned(&id, now + Duration::from_millis(90)));
                 assert!(!loops.returned(&id, now), "a loop counts once");
             }
         }
     }
 
+    fn silent_after(until_ms: u64, loses: impl Fn(u64, &[usize]) -> bool) -> Vec<usize> {
+        let mut loops = Loops::default();
+        run(&mut loops, until_ms, loses);
+        loops.silent()
+    }
+
     #[test]
     fn a_mix_that_returns_no_loop_is_named_within_seconds_and_cleared_when_it_does() {
+        let dead = |at, mixes: &[usize]| at >= 10_000 && mixes.contains(&1);
+        assert!(silent_after(12_000, dead).is_empty());
+        assert_eq!(silent_after(13_000, dead), [1]);
+        // However long it lasts, the others are not named.
+        for until in (14_000..60_000).step_by(500) {
+            assert_eq!(silent_after(until, dead), [1], "{until}");
+        }
+        let back = |at, mixes: &[usize]| at < 20_000 && dead(at, mixes);
+        assert!(silent_after(20_300, back).is_empty());
+    }
+
+    #[test]
+    fn two_dead_mixes_are_both_named() {
+        let dead = |at, mixes: &[usize]| at >= 10_000 && mixes != [1, 2];
+        assert_eq!(silent_after(20_000, dead), [0, 3]);
+    }
+
+    #[test]
+    fn when_nothing_comes_back_no_mix_is_named() {
+        for until in (10_000..40_000).step_by(500) {
+            assert!(silent_after(until, |at, _| at >= 10_000).is_empty(), "{until}");
+        }
+        // Nor after the link stood still for five seconds.
+        for until in (15_000..30_000).step_by(300) {
+            let stall = |at, _: &[usize]| (10_000..15_000).contains(&at);
+            assert!(silent_after(until, stall).is_empty(), "{until}");
+        }
+        // Nor when all loops go one way: nothing tells its mixes apart.
         let mut loops = Loops::default();
-        run(&mut loops, 10_000..100_000, 12_000);
-        assert!(loops.silent().is_empty());
-        let mut loops = Loops::default();
-        run(&mut loops, 10_000..100_000, 13_000);
-        assert_eq!(loops.silent(), [1]);
-        let mut loops = Loops::default();
-        run(&mut loops, 10_000..20_000, 20_200);
-        assert!(loops.silent().is_empty());
+        for at in (0..30_000).step_by(100) {
+            let (id, now) = (u128::from(at).to_be_bytes(), Time::from_millis(at));
+            loops.expire(now);
+            loops.made(id, vec![0, 2]);
+            loops.sent(id, now);
+            assert!(at >= 10_000 || loops.returned(&id, now + Duration::from_millis(90)));
+            assert!(loops.silent().is_empty());
+        }
     }
 
     #[test]
     fn loops_are_counted_when_their_fate_is_known() {
         let mut loops = Loops::default();
-        run(&mut loops, 0..4_000, 4_000);
+        run(&mut loops, 4_000, |_, mixes| mixes.contains(&1));
         loops.expire(Time::from_secs(16));
         let counts = loops.counts();
         assert_eq!((counts.sent, counts.returned, counts.lost), (40, 20, 20));
         assert_eq!(counts.recent, (40, 20));
         assert_eq!(counts.median_ms, 90);
+        // One that is back before the report that it was sent counts, but not for the median.
+        loops.made([7; 16], vec![0, 2]);
+        assert!(loops.returned(&[7; 16], Time::from_secs(16)));
+        loops.sent([7; 16], Time::from_secs(16));
+        let counts = loops.counts();
+        assert_eq!((counts.sent, counts.returned, counts.median_ms), (41, 21, 90));
     }
 }

@@ -16,7 +16,7 @@ fn net(max_tunnels: usize) -> Net {
     let hop = Hop { address: [2; 32], key: secret.public(), delay: Duration::ZERO };
     let settings = tunnel::Settings { max_connections: max_tunnels, ..tunnel::Settings::default() };
     let seed = Seed::from_u64(1);
-    let start = (Instant::now(), Time::ZERO);
+    let start = (crate::tunnel::pair::base(), Time::ZERO);
     let codec = Arc::new(StandIn);
     let service = Service::new(codec, start, &seed, (&[4; 32], secret), &settings).unwrap();
     Net { service, hop, rng: seed.stream("net") }

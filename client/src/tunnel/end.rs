@@ -20,6 +20,9 @@ use super::{CloseReason, GONE, Read, Settings, StreamId, TunnelEvent, Write};
 /// Datagrams that are kept because they overtook what makes them readable.
 const MAX_EARLY: usize = 16;
 
+/// How often the watchdog repeats one datagram. Later questions are too far apart to be worth another SURB.
+const MAX_TAILS: u32 = 8;
+
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
@@ -42,6 +45,8 @@ pub(super) struct End {
     /// QUIC itself would send its content again after a probe timeout, which each question of the watchdog puts off.
     tail: Vec<u8>,
     send_tail: bool,
+    /// How many times more it may go.
+    tails_left: u32,
     events: Events,
     datagrams: bool,
     connected: bool,
@@ -69,6 +74,7 @@ impl End {
             watchdog: Watchdog::new(settings.watchdog),
             tail: Vec::new(),
             send_tail: false,
+            tails_left: 0,
             events: Events::default(),
             datagrams: false,
             connected: false,
@@ -116,7 +122,7 @@ impl End {
         if self.watchdog.bark(now, self.conn.min_rtt()) && !self.conn.is_handshaking() {
             self.conn.ping();
             self.window.lift();
-            self.send_tail = !self.tail.is_empty();
+            self.send_tail = self.tails_left > 0;
         }
         self.conn.handle_timeout(self.clock.instant(now));
         self.settle(endpoint, now);
@@ -148,10 +154,6 @@ impl End {
         if self.ending == Ending::Told {
             return false;
         }
-        if std::mem::take(&mut self.send_tail) {
-            out.extend_from_slice(&self.tail);
-            return true;
-        }
         let before = self.conn.stats().frame_tx;
         let sent = self.conn.poll_transmit(self.clock.instant(now), 1, out).is_some();
         if sent {
@@ -162,13 +164,24 @@ impl End {
             }
             if demanding(&after) - after.ping != demanding(&before) - before.ping {
                 self.tail.clone_from(out);
+                self.tails_left = MAX_TAILS;
             }
             if let Ending::Telling(reason) = self.ending {
                 self.tell(reason);
             }
         }
         self.settle(endpoint, now);
+        if !sent && self.ending == Ending::No && std::mem::take(&mut self.send_tail) {
+            self.tails_left -= 1;
+            out.extend_from_slice(&self.tail);
+            return true;
+        }
         sent
+    }
+
+    fn forget_tail(&mut self) {
+        self.tail.clear();
+        (self.send_tail, self.tails_left) = (false, 0);
     }
 
     /// To be called after everything that may change the connection.
@@ -188,12 +201,12 @@ impl End {
                 self.watchdog.on_progress(now, self.conn.min_rtt());
             } else {
                 self.watchdog.stop();
-                self.tail.clear();
-                self.send_tail = false;
+                self.forget_tail();
             }
         }
         if self.conn.is_closed() {
             self.watchdog.stop();
+            self.forget_tail();
         }
         if let Ending::Telling(reason) = self.ending
             && self.conn.is_drained()

@@ -52,7 +52,7 @@ pub(super) fn service_key(secret: &[u8; 32]) -> [u8; 32] {
 
 /// An `Instant` for [`Time::ZERO`]; which one does not matter, but std makes them in one way only.
 #[allow(clippy::disallowed_methods)]
-pub(super) fn base() -> Instant {
+pub(crate) fn base() -> Instant {
     Instant::now()
 }
 

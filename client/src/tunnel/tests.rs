@@ -314,8 +314,31 @@ fn a_message_gets_through_where_every_other_packet_is_lost() {
         }
     }
     let (p50, p99) = (quantile(&mut took, 0.5), quantile(&mut took, 0.99));
-    println!("echo at 50 % loss: p50 {p50:?}, p99 {p99:?}, max {:?}", quantile(&mut took, 1.0));
+    let max = quantile(&mut took, 1.0);
+    println!("echo at 50 % loss: p50 {p50:?}, p99 {p99:?}, max {max:?}");
     assert!(p50 < Duration::from_secs(2) && p99 < Duration::from_secs(8), "{p50:?}, {p99:?}");
+    assert!(max < Duration::from_secs(15), "{max:?}");
+}
+
+#[test]
+fn a_close_is_not_kept_back_by_a_question_of_the_watchdog() {
+    let mut pair = Pair::connected(31, WEB, 0.0);
+    let who = pair.clients[0].pseudonym;
+    let id = pair.request(0, b"e", false);
+    pair.echo(0, id);
+    pair.outage = Some((pair.now, Time::NEVER));
+    pair.clients[0].tunnel.write(id, b"into the void");
+    pair.run_for(Duration::from_secs(3));
+    // Time for the next question, and before anything of it leaves the user gives up.
+    let due = pair.clients[0].tunnel.next_timeout().unwrap();
+    let client = &mut pair.clients[0];
+    client.tunnel.handle_timeout(due);
+    client.tunnel.close(due, 5);
+    let mut last = Vec::new();
+    assert!(client.tunnel.poll_transmit(due, &mut last));
+    pair.service.handle_datagram(who, due, &last);
+    let events: Vec<_> = std::iter::from_fn(|| pair.service.poll_event()).collect();
+    assert!(events.contains(&(who, TunnelEvent::Closed(CloseReason::Peer(5)))), "{events:?}");
 }
 
 #[test]

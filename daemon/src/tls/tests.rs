@@ -10,7 +10,7 @@ use tokio::io::{DuplexStream, duplex};
 use super::*;
 
 /// tokio's pipe, as futures wants it.
-struct Pipe(DuplexStream);
+pub(crate) struct Pipe(pub(crate) DuplexStream);
 
 impl futures::AsyncRead for Pipe {
     fn poll_read(

@@ -39,9 +39,9 @@ pub(super) struct Context {
     pub(super) shutdown: Shutdown,
 }
 
-struct Neighbour {
+pub(super) struct Neighbour {
     addresses: Vec<SocketAddr>,
-    queue: mpsc::Sender<Frame>,
+    pub(super) queue: mpsc::Sender<Frame>,
     task: AbortHandle,
 }
 
@@ -78,7 +78,7 @@ impl Outgoing {
         self.neighbours.iter().map(|(who, neighbour)| (*who, neighbour.queue.clone())).collect()
     }
 
-    fn connect(&mut self, identity: Identity, addresses: Vec<SocketAddr>) -> Neighbour {
+    pub(super) fn connect(&mut self, identity: Identity, addresses: Vec<SocketAddr>) -> Neighbour {
         let (queue, frames) = mpsc::channel(LINK_QUEUE);
         let (context, dialler) = (self.context.clone(), self.dialler.clone());
         let link = keep_link(context, dialler, identity, addresses.clone(), frames);
@@ -282,5 +282,49 @@ async fn write(mut sender: shoal_daemon::link::FrameSender, mut frames: mpsc::Re
             Ok(Ok(())) => {}
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_daemon::link::{Allow, Identity as LinkIdentity, Settings};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_that_a_broken_link_had_not_written_are_counted_as_lost() {
+        let endpoint = |n, listen| {
+            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
+        };
+        let mut next_hop = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let address = next_hop.listen_addr().unwrap();
+        let ours = endpoint(1, None);
+        let peer = LinkIdentity::from_seed(&[2; 32]).public();
+        let link = ours.dial(peer, address).await.unwrap();
+        let theirs = next_hop.accept().await.unwrap();
+
+        let shared = Arc::new(Shared::default());
+        let waiting = || shared.waiting_to_send.load(Ordering::Relaxed);
+        let (queue, mut frames) = mpsc::channel(LINK_QUEUE);
+        for _ in 0..200 {
+            shared.waiting_to_send.fetch_add(1, Ordering::Relaxed);
+            queue.try_send(Frame { epoch: 0, field: 0, packet: Default::default() }).unwrap();
+        }
+        let carrying = tokio::spawn({
+            let shared = shared.clone();
+            async move { carry(&shared, link, &mut frames).await }
+        });
+        // Yamux lets 256 KiB go to one who does not read: six batches and part of the seventh.
+        let stuck = async {
+            while waiting() > 200 - 7 * BATCH {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), stuck).await.unwrap();
+        drop((theirs, next_hop));
+        assert!(carrying.await.unwrap().is_err());
+        assert_eq!(shared.link_lost.load(Ordering::Relaxed), BATCH as u64);
+        assert_eq!(waiting(), 200 - 7 * BATCH);
     }
 }

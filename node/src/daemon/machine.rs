@@ -65,6 +65,11 @@ pub(super) enum Event {
 pub(super) struct Events(SyncSender<Event>);
 
 impl Events {
+    pub(super) fn new() -> (Self, Receiver<Event>) {
+        let (events, queue) = sync_channel(EVENTS);
+        (Self(events), queue)
+    }
+
     /// Waits for room without blocking the runtime.
     pub(super) async fn post(&self, mut event: Event) {
         loop {
@@ -89,18 +94,11 @@ pub(super) fn start(
     clock: Clock,
     shared: Arc<Shared>,
 ) -> std::io::Result<(Events, JoinHandle<()>)> {
-    let (events, queue) = sync_channel(EVENTS);
-    let machine = Machine {
-        engine,
-        clock,
-        shared,
-        neighbours: HashMap::new(),
-        clients: HashMap::new(),
-        inbox: None,
-    };
+    let (events, queue) = Events::new();
+    let machine = Machine::new(engine, clock, shared);
     let thread =
         std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
-    Ok((Events(events), thread))
+    Ok((events, thread))
 }
 
 struct Machine {
@@ -113,6 +111,11 @@ struct Machine {
 }
 
 impl Machine {
+    fn new(engine: Engine, clock: Clock, shared: Arc<Shared>) -> Self {
+        let (neighbours, clients) = Default::default();
+        Self { engine, clock, shared, neighbours, clients, inbox: None }
+    }
+
     fn run(mut self, queue: &Receiver<Event>) {
         let mut told = Time::ZERO;
         loop {
@@ -251,6 +254,11 @@ pub(super) struct Work {
 }
 
 impl Work {
+    pub(super) fn new(shared: &Arc<Shared>) -> (Self, Receiver<Batch>) {
+        let (batches, queue) = sync_channel(BATCHES);
+        (Self { batches, shared: shared.clone() }, queue)
+    }
+
     /// Hands a batch over, or drops and counts it when too many wait.
     pub(super) fn give(&self, batch: Batch) {
         let frames = batch.frames.len();
@@ -273,12 +281,12 @@ pub(super) fn start_workers(
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
     };
-    let (batches, queue) = sync_channel::<Batch>(BATCHES);
+    let (work, queue) = Work::new(shared);
     let queue = Arc::new(Mutex::new(queue));
     for number in 0..threads {
         let (queue, opener) = (queue.clone(), opener.clone());
         let (events, shared) = (events.clone(), shared.clone());
-        let work = move || {
+        let peel = move || {
             loop {
                 // One waits for a batch, the others for their turn.
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -288,7 +296,10 @@ pub(super) fn start_workers(
                 events.post_blocking(Event::Opened(opened));
             }
         };
-        std::thread::Builder::new().name(format!("peel {number}")).spawn(work)?;
+        std::thread::Builder::new().name(format!("peel {number}")).spawn(peel)?;
     }
-    Ok(Work { batches, shared: shared.clone() })
+    Ok(work)
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,3 +128,41 @@ impl Loops {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_sphinx::StandIn;
+    use shoal_topology::{Identity, Role};
+
+    use super::*;
+    use crate::engine::{Engine, Settings};
+
+    #[test]
+    fn one_loop_more_than_can_be_waited_for_and_the_oldest_counts_as_lost() {
+        let settings = Settings {
+            identity: Identity([1; 32]),
+            role: Role::Mix,
+            pool_packets: 1,
+            seed: Seed::from_u64(1),
+            gateway: Default::default(),
+        };
+        let Engine { mut core, mut loops, .. } = Engine::new(settings, Arc::new(StandIn));
+        let id = |n: u32| {
+            let mut id = PacketId::default();
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            id
+        };
+        let until = Time::from_secs(5);
+        (0..65_536).for_each(|n| loops.wait_for(&mut core, id(n), until));
+        assert_eq!(core.counters.loops_lost, 0);
+        (65_536..65_539).for_each(|n| loops.wait_for(&mut core, id(n), until));
+        assert_eq!(core.counters.loops_lost, 3);
+        assert!((0..3).all(|n| !loops.returned(&id(n))));
+        assert!((3..65_539).all(|n| loops.returned(&id(n))));
+        // Each is counted once.
+        loops.give_up(&mut core, until);
+        assert_eq!(core.counters.loops_lost, 3);
+    }
+}

@@ -270,6 +270,36 @@ fn an_inbox_has_a_quota_and_can_be_off() {
 }
 
 #[test]
+fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
+    use shoal_topology::control::Refusal;
+    assert_eq!(GatewaySettings::default().max_inboxes, 100_000);
+    let mut net = Net::new(Arc::new(StandIn), Options { max_inboxes: 2, ..Options::default() });
+    let mut rng = Seed::from_u64(5).stream("client");
+    let gateway = net.gateway(0);
+    let web = || Mode::Class("web".into());
+    let asker = net.join(1, 9, web());
+    let (idle, stays) = (net.join_listed(0, 1), net.join(0, 2, web()));
+    assert_eq!(net.try_join(0, 3, web(), b"", |_| {}).1, Some(Refusal::Full));
+
+    net.leave(idle);
+    assert_eq!(net.query(asker, 0, net.client_identity(idle))[..2], [kind::ANSWER, 1]);
+    let new = net.join(0, 3, web());
+    assert_eq!(net.query(asker, 0, net.client_identity(idle)), [kind::ANSWER, 0]);
+    net.deliver(&mut rng, idle, &[kind::TUNNEL]);
+    assert_eq!(net.engine(gateway).counters().dropped(DropReason::UnknownClient), 1);
+    assert_eq!(net.engine(gateway).clients(), 2);
+
+    // Absent, but something waits for it.
+    net.leave(stays);
+    net.deliver(&mut rng, stays, &[kind::TUNNEL]);
+    assert_eq!(net.try_join(0, 4, web(), b"", |_| {}).1, Some(Refusal::Full));
+    assert_eq!(net.engine(gateway).counters().clients_refused, 2);
+    net.leave(new);
+    net.join(0, 4, web());
+    assert_eq!(net.stored(gateway), 1);
+}
+
+#[test]
 fn a_client_that_sends_more_than_its_class_is_limited() {
     let mut net = Net::new(Arc::new(StandIn), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));

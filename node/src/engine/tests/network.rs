@@ -21,6 +21,7 @@ pub(super) struct Options {
     pub(super) replay: usize,
     pub(super) inbox: Keeping,
     pub(super) inbox_packets: u32,
+    pub(super) max_inboxes: usize,
     pub(super) service_per_s: f64,
     pub(super) queries_per_s: f64,
     pub(super) admission: Admission,
@@ -34,6 +35,7 @@ impl Default for Options {
             replay: 100_000,
             inbox: Keeping::On,
             inbox_packets: 1_000,
+            max_inboxes: 1_000,
             service_per_s: 2_000.0,
             queries_per_s: 100.0,
             admission: Admission::Open,
@@ -137,6 +139,7 @@ impl Net {
                     service_per_s: options.service_per_s,
                     queries_per_s: options.queries_per_s,
                     inbox: options.inbox,
+                    max_inboxes: options.max_inboxes,
                     ..GatewaySettings::default()
                 },
             };
