@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
+use shoal_sim::load::Load;
 use shoal_sim::localnet::{self, Localnet, Options};
 use shoal_sim::speed;
 
@@ -40,6 +41,23 @@ enum Verb {
         /// Fewer and shorter measurements.
         #[arg(long)]
         quick: bool,
+    },
+    /// Measure one real mix under a given packet rate: what it forwards, loses, and delays beyond what was asked.
+    ///
+    /// Example: shoal-sim load --rate 3000 --seconds 10
+    Load {
+        /// Packets a second.
+        #[arg(long, default_value_t = 2_000, value_name = "N")]
+        rate: u32,
+        /// How long.
+        #[arg(long, default_value_t = 10, value_name = "S")]
+        seconds: u32,
+        /// Of packets and delays.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// One daemon of a localnet that runs in processes of their own. It ends when its standard input does.
     #[command(hide = true)]
@@ -106,6 +124,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().verb {
         Verb::Localnet(args) => localnet(args),
         Verb::Speed { json, quick } => speed(json, quick),
+        Verb::Load { rate, seconds, seed, json } => load(&Load { rate, seconds, seed }, json),
         Verb::Daemon { kind, config } => daemon(kind, config),
     };
     match ended {
@@ -205,9 +224,7 @@ fn explain(net: &Localnet, duration: Option<u64>) {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn speed(json: bool, quick: bool) -> anyhow::Result<()> {
-    logs::init(Some("error"), "error")?;
     let mut plan = speed::Plan::default();
     if quick {
         plan = speed::Plan {
@@ -217,19 +234,33 @@ fn speed(json: bool, quick: bool) -> anyhow::Result<()> {
             idle: Duration::from_secs(5),
         };
     }
+    measure(json, async { speed::measure(&plan).await })
+}
+
+fn load(load: &Load, json: bool) -> anyhow::Result<()> {
+    load.check().map_err(|error| Usage(error.to_string()))?;
+    measure(json, async { shoal_sim::load::run(load).await })
+}
+
+/// Prints what `measurement` gives. Dropped half way, it takes its daemons with it.
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn measure(
+    json: bool,
+    measurement: impl Future<Output = anyhow::Result<serde_json::Value>>,
+) -> anyhow::Result<()> {
+    logs::init(Some("error"), "error")?;
     let measured = runtime()?.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
-        // Dropped half way, a measurement takes its localnet with it.
         tokio::select! {
-            measured = speed::measure(&plan) => measured,
+            measured = measurement => measured,
             () = shutdown.wait() => anyhow::bail!("interrupted"),
         }
     })?;
     if json {
         println!("{measured}");
     } else if let Some(fields) = measured.as_object() {
-        fields.iter().for_each(|(name, value)| println!("{:<28} {value}", name.replace('_', " ")));
+        fields.iter().for_each(|(name, value)| println!("{:<32} {value}", name.replace('_', " ")));
     }
     Ok(())
 }

@@ -304,6 +304,7 @@ pub(super) fn start(
                 overrun,
                 dummies,
                 trouble: None,
+                news: false,
                 down: None,
                 linked: None,
             };
@@ -336,6 +337,8 @@ struct Driver {
     dummies: Arc<AtomicU64>,
     /// What is wrong with the last document.
     trouble: Option<String>,
+    /// Something changed that `status` must say at once.
+    news: bool,
     down: Option<Down>,
     linked: Option<usize>,
 }
@@ -359,7 +362,7 @@ impl Driver {
             self.pass_on();
             let produced = self.produce();
             self.pass_on();
-            if now >= next_report {
+            if std::mem::take(&mut self.news) || now >= next_report {
                 next_report = now + REPORT;
                 self.report();
             }
@@ -389,6 +392,7 @@ impl Driver {
         let hub = self.shop.hub.clone();
         let mut person = hub.engine.borrow_mut();
         let now = person.clock.now();
+        self.news |= !matches!(event, Event::Frame(..));
         match event {
             Event::Up(gateway) => {
                 info!("linked to a gateway");

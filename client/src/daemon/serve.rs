@@ -141,6 +141,7 @@ pub(super) fn start(
                 network,
                 kind: config.serve.kind,
                 trouble: None,
+                news: false,
                 document: None,
                 shared,
                 ready,
@@ -195,6 +196,8 @@ struct Driver {
     network: Network,
     kind: Kind,
     trouble: Option<String>,
+    /// Something changed that `status` must say at once.
+    news: bool,
     document: Option<Arc<shoal_topology::Document>>,
     shared: Shared,
     ready: Ready,
@@ -223,7 +226,7 @@ impl Driver {
                 server.service.work(now);
             }
             self.pass_on();
-            if now >= next_report {
+            if std::mem::take(&mut self.news) || now >= next_report {
                 next_report = now + REPORT;
                 self.report();
             }
@@ -251,6 +254,7 @@ impl Driver {
         let hub = self.hub.clone();
         let mut server = hub.engine.borrow_mut();
         let now = server.clock.now();
+        self.news |= !matches!(event, Event::Frame(..));
         match event {
             Event::Up(gateway) => {
                 info!("linked to a gateway");
