@@ -122,3 +122,23 @@ fn a_key_file_that_others_can_read_is_refused() {
     assert_eq!(done.status.code(), Some(78));
     assert!(text(&done.stderr).contains("chmod 600"), "{}", text(&done.stderr));
 }
+
+#[test]
+fn bench_prints_what_was_measured_for_each_backend() {
+    for backend in ["reference", "scalar"] {
+        let done = shoal_node(&["bench", "--json", "--backend", backend]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        let figures: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(figures["backend"], backend);
+        for name in ["peel_us", "seal5_us", "surb_us"] {
+            let (ours, theirs) = (&figures[name], &figures["reference"][name]);
+            let (ours, theirs) = (ours.as_f64().unwrap(), theirs.as_f64().unwrap());
+            let ratio = figures[name.replace("_us", "_ratio")].as_f64().unwrap();
+            assert!(ours > 0.0 && (ratio - theirs / ours).abs() < 1e-6 * ratio, "{figures}");
+        }
+        assert!(figures["peel_per_s_all_cores"].as_f64().unwrap() > 0.0);
+    }
+    let done = shoal_node(&["bench", "--backend", "abacus"]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).contains("reference, scalar"), "{}", text(&done.stderr));
+}

@@ -104,11 +104,11 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let arriving = async { sink.accept().await.context("the mix does not link to the sink") };
     let arriving =
         tokio::time::timeout(READY, arriving).await.context("the mix is not ready")??;
-    let link = dial(&generator, &mix, config.listen).await?;
+    let mut link = dial(&generator, &mix, config.listen).await?;
 
     let sheet = Arc::new(Sheet::new(&packets));
     let collecting = tokio::spawn(collect(arriving, sheet.clone()));
-    let sent = send(link, &packets, load.rate, &sheet).await?;
+    let sent = send(&mut link, &packets, load.rate, &sheet).await?;
     let longest = packets.iter().map(|packet| packet.delay).max().unwrap_or_default();
     let deadline = Instant::now() + longest + DRAIN;
     while sheet.count.load(Ordering::Relaxed) < packets.len() as u64 && Instant::now() < deadline {
@@ -351,7 +351,7 @@ async fn collect(mut link: Link, sheet: Arc<Sheet>) {
 
 /// Sends all packets at the given rate; when each left, from the sheet's start.
 async fn send(
-    mut link: Link,
+    link: &mut Link,
     packets: &[Prepared],
     rate: u32,
     sheet: &Sheet,

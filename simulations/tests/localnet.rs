@@ -164,3 +164,18 @@ async fn two_user_names_have_tunnels_of_their_own() {
     assert_eq!(tunnels().await, before + 4);
     net.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mix_under_load_forwards_every_packet() {
+    let _alone = alone().await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_shoal-sim"));
+    command.args(["load", "--rate", "200", "--seconds", "2", "--json"]).kill_on_drop(true);
+    let done = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    let done = done.unwrap().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(figures["lost"], 0, "{figures}");
+    for name in ["forwarded_per_s", "excess_delay_p99_ms", "rss_mb", "ratio"] {
+        assert!(figures[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {figures}");
+    }
+}
