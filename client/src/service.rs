@@ -20,8 +20,10 @@ use crate::route::Router;
 use crate::surbs::MAX_STOCK;
 use crate::tunnel::{self, Pseudonym, TunnelEvent, Tunnels};
 
-/// Tokens that gather while a service is idle: it may answer at once with so many packets.
+/// Tokens that gather while a service is idle, or held up: it may answer at once with so many packets, or with what it
+/// may send in so many seconds if that is more.
 const BURST: f64 = 16.0;
+const BURST_S: f64 = 0.16;
 /// Pseudonyms that were heard of and whose tunnel does not stand yet.
 const MAX_STRANGERS: usize = 256;
 /// SURBs that are kept for one.
@@ -246,7 +248,7 @@ impl Service {
     fn send(&mut self, now: Time, pseudonym: Pseudonym) {
         let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
         peer.tokens += now.since(peer.counted).as_secs_f64() * peer.budget.max(1.0);
-        peer.tokens = peer.tokens.min(BURST);
+        peer.tokens = peer.tokens.min(BURST.max(BURST_S * peer.budget));
         peer.counted = now;
         loop {
             if peer.surbs.is_empty() {

@@ -105,9 +105,10 @@ impl Stock {
     /// Replies per second that this service may want: no end of them if it uses half of an even share or more, or has
     /// been in use too shortly to know; else a quarter more than of late.
     pub fn wants(&self, now: Time, even_share: f64) -> f64 {
-        let demand = self.demand(now);
-        let is_new = now.since(self.in_use_since) < Duration::from_secs(2);
-        if self.is_in_use(now) && (is_new || demand > even_share / 2.0) {
+        let in_use = now.since(self.in_use_since).as_secs_f64();
+        // The running mean starts at zero: after t seconds it has seen 1 − e^−t of the whole.
+        let demand = self.demand(now) / (1.0 - (-in_use).exp()).max(0.1);
+        if self.is_in_use(now) && (in_use < 0.5 || demand > even_share / 2.0) {
             return f64::INFINITY;
         }
         1.25 * demand
