@@ -89,7 +89,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let reference = bench::reference_all_cores(cores);
 
-    let dir = directory()?;
+    let dir = crate::localnet::temporary("shoal-load-")?;
     let ends = Ends::new()?;
     let sink_at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;
@@ -156,18 +156,6 @@ impl Ends {
             sink_key: SecretKey::from_bytes(*secret::fresh()?).public(),
         })
     }
-}
-
-/// In memory where there is room: mix keys must not touch a disk.
-fn directory() -> anyhow::Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let parent =
-        if secret::memory_backed(memory) { memory.to_owned() } else { std::env::temp_dir() };
-    let dir = tempfile::Builder::new()
-        .prefix("shoal-load-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
-        .tempdir_in(parent)?;
-    Ok(dir)
 }
 
 fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> anyhow::Result<Endpoint> {

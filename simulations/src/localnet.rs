@@ -456,16 +456,20 @@ fn directory(options: &Options) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
         secret::private_directory(dir)?;
         return Ok((std::path::absolute(dir)?, None));
     }
-    // In memory where there is room: mix keys must not touch a disk.
+    let dir = temporary("shoal-localnet-")?;
+    Ok((dir.path().to_owned(), Some(dir)))
+}
+
+/// A directory of one's own, in memory where there is room: mix keys must not touch a disk.
+pub(crate) fn temporary(prefix: &str) -> anyhow::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let parent =
         if secret::memory_backed(memory) { memory.to_owned() } else { std::env::temp_dir() };
-    let dir = tempfile::Builder::new()
-        .prefix("shoal-localnet-")
+    tempfile::Builder::new()
+        .prefix(prefix)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .tempdir_in(&parent)
-        .with_context(|| format!("making a directory in {}", parent.display()))?;
-    Ok((dir.path().to_owned(), Some(dir)))
+        .with_context(|| format!("making a directory in {}", parent.display()))
 }
 
 /// A page for the internal service, so that there is something to fetch.
