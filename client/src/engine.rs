@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom;
-use shoal_sphinx::{Codec, Downward, Frame, PacketId, Peeled, SecretKey};
+use shoal_sphinx::{
+    Codec, Downward, Frame, Hop, PacketId, Peeled, Seal, SecretKey, Surb, SurbKeys,
+};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{
@@ -25,7 +27,7 @@ use shoal_topology::{
 
 use crate::message::{FromService, ToService};
 use crate::route::{End, Route, Router, packet_id};
-use crate::surbs::Outstanding;
+use crate::surbs::{AHEAD, Ahead, Outstanding};
 use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
 use crate::uplink::{Ready, Wants};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
@@ -137,6 +139,14 @@ struct Farewell {
     message: ToService,
 }
 
+/// A packet that is to be sealed.
+struct Draft {
+    ready: Ready,
+    route: Route,
+    id: PacketId,
+    message: Vec<u8>,
+}
+
 /// A question for a descriptor.
 struct Query {
     since: Time,
@@ -162,6 +172,7 @@ pub struct Client {
     descriptors: HashMap<ServiceAddress, ClientDescriptor>,
     avoid: HashMap<Place, Time>,
     outstanding: Outstanding<Purpose>,
+    ahead: Ahead,
     farewells: Vec<Farewell>,
     loops: Loops,
     packets_rng: Stream,
@@ -199,6 +210,7 @@ impl Client {
             descriptors: HashMap::new(),
             avoid: HashMap::new(),
             outstanding: Outstanding::new(MAX_OUTSTANDING),
+            ahead: Ahead::default(),
             farewells: Vec::new(),
             loops: Loops::default(),
             packets_rng: seed.stream("packets"),
@@ -221,6 +233,7 @@ impl Client {
         };
         self.router = Some(Router::new(document, Some(&self.class), (now, unix_s), streams));
         self.loops.forget_paths();
+        self.ahead = Ahead::default();
         if let Some(before) = before {
             self.follow(now, &before);
         }
@@ -523,44 +536,33 @@ impl Client {
         }
     }
 
-    /// One frame of those that the uplink wants; `wants` is lowered by it, and to zero for what there is not.
-    pub fn produce(&mut self, now: Time, wants: &mut Wants) -> Option<(Ready, Frame)> {
+    /// Frames of those that the uplink wants, as many as there is something for.
+    pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
         if self.protection(now).is_err() {
             (wants.data, wants.refill) = (0, 0);
         }
-        if wants.data > 0 {
-            if let Some(frame) = self.make_data(now) {
-                wants.data -= 1;
-                return Some((Ready::Data, frame));
-            }
-            wants.data = 0;
+        let mut drafts = Vec::new();
+        drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
+        drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
+        drafts.extend((0..wants.refill).map_while(|_| self.make_refill(now)));
+        drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
+        if drafts.is_empty() {
+            return Vec::new();
         }
-        if wants.loops > 0 {
-            if let Some((id, frame)) = self.make_loop(now) {
-                wants.loops -= 1;
-                return Some((Ready::Loop(id), frame));
-            }
-            wants.loops = 0;
-        }
-        if wants.refill > 0 {
-            if let Some(frame) = self.make_refill(now) {
-                wants.refill -= 1;
-                return Some((Ready::Refill, frame));
-            }
-            wants.refill = 0;
-        }
-        if wants.drops > 0 {
-            if let Some(frame) = self.make_drop(now) {
-                wants.drops -= 1;
-                return Some((Ready::Drop, frame));
-            }
-            wants.drops = 0;
-        }
-        None
+        let seals: Vec<Seal<'_>> = drafts
+            .iter()
+            .map(|Draft { route, id, message, .. }| Seal { path: &route.hops, id: *id, message })
+            .collect();
+        let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
+        let sealed = drafts.iter().zip(packets);
+        let frame = |(Draft { ready, route, .. }, packet): (&Draft, Result<_, _>)| {
+            Some((*ready, Frame { epoch: route.epoch, field: route.first, packet: packet.ok()? }))
+        };
+        sealed.filter_map(frame).collect()
     }
 
     /// A question that waits, or a datagram of the group whose turn it is.
-    fn make_data(&mut self, now: Time) -> Option<Frame> {
+    fn make_data(&mut self, now: Time) -> Option<Draft> {
         let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
         if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
             return self.make_query(now, address);
@@ -577,9 +579,9 @@ impl Client {
             // A long upload must not keep the replies from having SURBs: every other packet brings only them.
             if starving && !group.refilled {
                 group.refilled = true;
-                if let Some(frame) = self.send(now, id, Vec::new()) {
+                if let Some(draft) = self.send(now, id, Vec::new()) {
                     self.last_turn = id;
-                    return Some(frame);
+                    return Some(draft);
                 }
                 continue;
             }
@@ -597,57 +599,71 @@ impl Client {
         self.send_to(now, &place, &message)
     }
 
-    fn make_refill(&mut self, now: Time) -> Option<Frame> {
+    fn make_refill(&mut self, now: Time) -> Option<Draft> {
         let short = |group: &Group| group.connected && group.stock.missing(now) >= 5;
         let id = *self.groups.iter().find(|(_, group)| short(group))?.0;
-        self.send(now, id, Vec::new())
+        Some(Draft { ready: Ready::Refill, ..self.send(now, id, Vec::new())? })
     }
 
-    fn make_loop(&mut self, now: Time) -> Option<(PacketId, Frame)> {
+    fn make_loop(&mut self, now: Time) -> Option<Draft> {
         let own = self.own_gateway()?;
         let id = packet_id(&mut self.ids_rng);
         let end = self.end;
         let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
-        let frame = self.seal(&route, id, &[kind::LOOP])?;
-        self.loops.made(id, route.mixes);
-        Some((id, frame))
+        self.loops.made(id, route.mixes.clone());
+        Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
     }
 
-    fn make_drop(&mut self, now: Time) -> Option<Frame> {
+    fn make_drop(&mut self, now: Time) -> Option<Draft> {
         let own = self.own_gateway()?;
         let router = self.router.as_mut()?;
         let gateway = router.any_gateway(own)?;
         let route = router.draw(now, own, gateway, None)?;
-        self.seal(&route, [0; 16], &[kind::DROP])
+        Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
     }
 
-    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Frame> {
+    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Draft> {
         let own = self.own_gateway()?;
-        let end = self.end;
         let router = self.router.as_mut()?;
         let gateway = router.gateway(&Identity(address.gateway))?;
         // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
         let entry = if router.compatible(own, gateway) { own } else { gateway };
-        let there = router.draw(now, entry, gateway, None)?;
+        let route = router.draw(now, entry, gateway, None)?;
         let entry = if router.compatible(gateway, own) { gateway } else { own };
-        let back = router.draw(now, entry, own, Some(end))?;
-        let surb_id = packet_id(&mut self.ids_rng);
-        let (surb, keys) = self.codec.surb(&mut self.packets_rng, &back.hops, surb_id).ok()?;
+        let (surb, keys) = self.surbs(now, entry, 1).pop()?;
         let mut message = vec![kind::QUERY];
         message.extend(address.identity);
         message.extend_from_slice(surb.as_bytes());
-        let frame = self.seal(&there, [0; 16], &message)?;
         self.outstanding.put(Purpose::Query(address), keys);
         if let Some(query) = self.queries.get_mut(&address) {
             query.asked = Some(now);
         }
-        Some(frame)
+        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
+    }
+
+    /// SURBs from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
+    fn surbs(&mut self, now: Time, entry: usize, count: usize) -> Vec<(Surb, SurbKeys)> {
+        let (Some(own), Some(router)) = (self.own_gateway(), &mut self.router) else {
+            return Vec::new();
+        };
+        let stock = self.ahead.from(entry, own, router.epoch(now));
+        if stock.len() < count {
+            let backs: Vec<(Route, PacketId)> = (stock.len()..count.max(AHEAD))
+                .map_while(|_| router.draw(now, entry, own, Some(self.end)))
+                .map(|route| (route, packet_id(&mut self.ids_rng)))
+                .collect();
+            let jobs: Vec<(&[Hop], PacketId)> =
+                backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();
+            let made = self.codec.surb_batch(&mut self.packets_rng, &jobs);
+            stock.extend(made.into_iter().filter_map(Result::ok));
+        }
+        let count = count.min(stock.len());
+        stock.drain(..count).collect()
     }
 
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
-    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Frame> {
+    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
         let own = self.own_gateway()?;
-        let end = self.end;
         let budget = self.budget(now, id);
         let group = self.groups.get_mut(&id)?;
         let place = group.place?;
@@ -657,28 +673,21 @@ impl Client {
         let room = ToService::room(datagram.len());
         // Before the tunnel stands the stock is unknown: fill the room.
         let missing = if group.connected { group.stock.missing(now) } else { room };
-        let router = self.router.as_mut()?;
-        let shared = !router.compatible(own, place.gateway);
+        let pseudonym = group.pseudonym;
+        let shared = !self.router.as_ref()?.compatible(own, place.gateway);
         let entry = if shared { own } else { place.gateway };
         let mut surbs = Vec::new();
-        for _ in 0..room.min(missing) {
-            let Some(back) = router.draw(now, entry, own, Some(end)) else { break };
-            let surb_id = packet_id(&mut self.ids_rng);
-            let Ok((surb, keys)) = self.codec.surb(&mut self.packets_rng, &back.hops, surb_id)
-            else {
-                break;
-            };
+        for (surb, keys) in self.surbs(now, entry, room.min(missing)) {
             self.outstanding.put(Purpose::Tunnel(id), keys);
             surbs.push(surb);
         }
         self.counts.surbs += surbs.len() as u64;
-        group.stock.sent(now, surbs.len());
-        let pseudonym = group.pseudonym;
+        self.groups.get_mut(&id)?.stock.sent(now, surbs.len());
         self.send_to(now, &place, &ToService { pseudonym, budget, surbs, datagram })
     }
 
     /// A packet to where a service is.
-    fn send_to(&mut self, now: Time, place: &Place, message: &ToService) -> Option<Frame> {
+    fn send_to(&mut self, now: Time, place: &Place, message: &ToService) -> Option<Draft> {
         let own = self.own_gateway()?;
         let router = self.router.as_mut()?;
         let shared = !router.compatible(own, place.gateway);
@@ -688,7 +697,7 @@ impl Client {
             self.counts.no_path += 1;
             return None;
         };
-        self.seal(&route, [0; 16], &message.encode())
+        Some(Draft { ready: Ready::Data, route, id: [0; 16], message: message.encode() })
     }
 
     /// The packets per second that the service of a group may send: its max-min fair share, if it wants all it can
@@ -710,11 +719,6 @@ impl Client {
             sharing -= 1;
         }
         (left / sharing as f64).clamp(1.0, 65_535.0) as u16
-    }
-
-    fn seal(&mut self, route: &Route, id: PacketId, message: &[u8]) -> Option<Frame> {
-        let packet = self.codec.seal(&mut self.packets_rng, &route.hops, id, message).ok()?;
-        Some(Frame { epoch: route.epoch, field: route.first, packet })
     }
 
     /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use shoal_sphinx::{PacketId, SurbKeys};
-use shoal_topology::Time;
+use shoal_sphinx::{PacketId, Surb, SurbKeys};
+use shoal_topology::{Epoch, Time};
 
 /// The SURBs that are out, and what each was made for. Bounded: beyond `max` the oldest is forgotten, and a reply
 /// that still uses it is counted as unknown.
@@ -48,6 +48,32 @@ impl<U> Outstanding<U> {
     /// How many are out.
     pub fn len(&self) -> usize {
         self.by_id.len()
+    }
+}
+
+/// SURBs that are made at once, ahead of their use: enough to fill the lanes of a codec.
+pub const AHEAD: usize = 16;
+
+/// SURBs made ahead, by the gateway at which they begin. All end at one gateway, and travel in one epoch.
+#[derive(Default)]
+pub struct Ahead {
+    to: Option<(usize, Epoch)>,
+    by_entry: HashMap<usize, VecDeque<(Surb, SurbKeys)>>,
+}
+
+impl Ahead {
+    /// Those that begin at `entry`, end at the gateway `own` and travel in `epoch`. What does not is forgotten.
+    pub fn from(
+        &mut self,
+        entry: usize,
+        own: usize,
+        epoch: Epoch,
+    ) -> &mut VecDeque<(Surb, SurbKeys)> {
+        if self.to != Some((own, epoch)) {
+            self.to = Some((own, epoch));
+            self.by_entry.clear();
+        }
+        self.by_entry.entry(entry).or_default()
     }
 }
 

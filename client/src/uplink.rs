@@ -15,6 +15,11 @@ use shoal_topology::{Class, Law, Seed, Stream, Time, exponential};
 /// How far the schedule may lag before it starts anew: a machine that slept sends no burst.
 const MAX_LAG: Duration = Duration::from_secs(2);
 
+/// Data frames that stand ready: they cover two slots that fall close together; more would only age.
+const DATA: usize = 2;
+/// Frames of SURBs that stand ready.
+const REFILL: usize = 1;
+
 /// What a frame that stands ready is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ready {
@@ -180,24 +185,30 @@ impl Uplink {
 
     /// How many frames of each kind to prepare now.
     pub fn wants(&self) -> Wants {
-        // Two data frames cover two slots that fall close together; more would only age.
-        let spare = (self.class.payload_per_s / 10.0).ceil().clamp(2.0, 8.0) as usize;
+        // Cover does not age: it is made in batches, which are faster, when half of it is gone.
+        let spare = self.spare();
+        let batch = |ready: usize| if 2 * ready > spare { 0 } else { spare - ready };
         Wants {
-            data: 2usize.saturating_sub(self.data.len()),
-            refill: 1usize.saturating_sub(self.refill.len()),
-            loops: spare.saturating_sub(self.loops.len()),
-            drops: spare.saturating_sub(self.drops.len()),
+            data: DATA.saturating_sub(self.data.len()),
+            refill: REFILL.saturating_sub(self.refill.len()),
+            loops: batch(self.loops.len()),
+            drops: batch(self.drops.len()),
         }
+    }
+
+    /// Loops, and drop cover, that may stand ready: as many as a fifth of a second takes.
+    fn spare(&self) -> usize {
+        (self.class.payload_per_s / 5.0).ceil().clamp(2.0, 16.0) as usize
     }
 
     /// Puts a frame where its slot will find it.
     pub fn put(&mut self, ready: Ready, frame: Frame) {
-        let wants = self.wants();
+        let spare = self.spare();
         match ready {
-            Ready::Data if wants.data > 0 => self.data.push_back(frame),
-            Ready::Refill if wants.refill > 0 => self.refill.push_back(frame),
-            Ready::Loop(id) if wants.loops > 0 => self.loops.push_back((id, frame)),
-            Ready::Drop if wants.drops > 0 => self.drops.push_back(frame),
+            Ready::Data if self.data.len() < DATA => self.data.push_back(frame),
+            Ready::Refill if self.refill.len() < REFILL => self.refill.push_back(frame),
+            Ready::Loop(id) if self.loops.len() < spare => self.loops.push_back((id, frame)),
+            Ready::Drop if self.drops.len() < spare => self.drops.push_back(frame),
             _ => {}
         }
     }

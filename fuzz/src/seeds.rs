@@ -94,14 +94,14 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     let mut rng = Seed::from_u64(1).stream("seeds");
     match target {
         "sphinx_frame" => {
-            let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
             let sealed =
                 codecs.into_iter().filter_map(|c| c.seal(&mut rng, &path(), ID, b"hi").ok());
             let frame = |packet| Frame { epoch: 1, field: 0, packet }.encode().to_vec();
             sealed.map(frame).collect()
         }
         "surb_reply" => {
-            let codecs: [&dyn Codec; 2] = [&Sphinx, &StandIn];
+            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
             let surbs = codecs.into_iter().filter_map(|c| c.surb(&mut rng, &path(), ID).ok());
             surbs.map(|(surb, _)| [surb.as_bytes().as_slice(), b"a reply"].concat()).collect()
         }
@@ -132,7 +132,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         .into(),
         "requests" => requests(),
         "tunnel_messages" => {
-            let surbs = Sphinx.surb(&mut rng, &path(), ID).map(|(surb, _)| vec![surb; 2]);
+            let surbs = Sphinx::SCALAR.surb(&mut rng, &path(), ID).map(|(surb, _)| vec![surb; 2]);
             let to = ToService {
                 pseudonym: [1; 16],
                 budget: 100,

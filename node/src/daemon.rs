@@ -195,7 +195,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let identity = prepared.descriptor.body().identity;
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
-    let opener = Arc::new(Opener::new(Backend::best().codec()));
+    let opener = Arc::new(Opener::new(Backend::best_codec()));
     let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
     opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);
 
@@ -252,7 +252,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
             prepared.inbox_key.as_ref(),
         )),
     };
-    let engine = Engine::new(settings, Backend::best().codec());
+    let engine = Engine::new(settings, Backend::best_codec());
     let (events, thread) = machine::start(engine, clock, shared.clone())?;
     let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {

@@ -58,9 +58,12 @@ enum Verb {
     /// Measure how fast this machine opens and builds packets, beside the reference
     #[command(after_help = "Example: shoal-node bench")]
     Bench {
-        /// reference or scalar, instead of the fastest
+        /// reference, scalar, avx512 or ifma alone
         #[arg(long, value_name = "NAME", value_parser = backend)]
         backend: Option<Backend>,
+        /// Packets that are opened, or built, together
+        #[arg(long, value_name = "PACKETS", default_value = "32", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        batch: u16,
         /// One line of JSON
         #[arg(long)]
         json: bool,
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
         Verb::Run(given) => run(&given),
         Verb::Check(given) => check(&given),
         Verb::Status { config, socket, json } => status(&config, socket, json),
-        Verb::Bench { backend, json } => bench(backend.unwrap_or_else(Backend::best), json),
+        Verb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
     };
     match done {
         Ok(()) => Exit::Done.into(),
@@ -177,27 +180,50 @@ fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
     Ok(())
 }
 
-fn bench(backend: Backend, json: bool) -> Done {
-    let figures = daemon::bench::bench(backend);
+fn bench(forced: Option<Backend>, batch: usize, json: bool) -> Done {
+    let best = forced.unwrap_or_else(Backend::best);
+    let measured = |backend| daemon::bench::bench(backend, batch);
     if json {
+        let figures = measured(best).map_err(failed)?;
         say(&serde_json::to_string(&figures).map_err(failed)?);
         return Ok(());
     }
-    let (ours, theirs) = (figures.times, figures.reference);
-    say(&format!("{} on {}", figures.backend, figures.cpu));
-    for (what, ours, theirs, ratio) in [
-        ("open a hop", ours.peel_us, theirs.peel_us, figures.peel_ratio),
-        ("seal to 5 hops", ours.seal5_us, theirs.seal5_us, figures.seal5_ratio),
-        ("make a SURB", ours.surb_us, theirs.surb_us, figures.surb_ratio),
-    ] {
-        say(&format!(
-            "{what:<16} {ours:8.1} µs   reference {theirs:8.1} µs   {ratio:5.2} times as fast"
-        ));
+    let ours = Backend::ALL.into_iter().filter(|backend| *backend != Backend::Reference);
+    let backends = forced.map_or_else(|| ours.collect(), |backend| vec![backend]);
+    for (n, backend) in backends.into_iter().enumerate() {
+        let figures = match measured(backend) {
+            Ok(figures) => figures,
+            Err(reason) if forced.is_some() => return Err(failed(reason)),
+            Err(reason) => {
+                say(&format!("{}: {reason}", backend.name()));
+                continue;
+            }
+        };
+        if n == 0 {
+            say(&format!("{}, batches of {batch}", figures.cpu));
+        }
+        say(&format!("{}:", backend.name()));
+        let (ours, theirs) = (figures.times, figures.reference);
+        for (what, ours, theirs, ratio) in [
+            ("open a hop", ours.peel_us, theirs.peel_us, figures.peel_ratio),
+            ("seal to 5 hops", ours.seal5_us, theirs.seal5_us, figures.seal5_ratio),
+            ("make a SURB", ours.surb_us, theirs.surb_us, figures.surb_ratio),
+        ] {
+            say(&format!(
+                "  {what:<16} {ours:8.1} µs   reference {theirs:8.1} µs   {ratio:5.2} times as fast"
+            ));
+        }
+        let (cores, rate) = (figures.cores, figures.peel_per_s_all_cores);
+        let scale = rate / figures.peel_per_s_one_core;
+        say(&format!("  all {cores} cores open {rate:.0} hops/s, {scale:.2} times one"));
+        if backend == best {
+            let declared = (rate * SHARE / 100.0).floor() * 100.0;
+            say(&format!(
+                "nodes here use {}. Links and queues come on top: declare at most max_packets_per_s = {declared:.0}",
+                backend.name()
+            ));
+        }
     }
-    let (cores, rate) = (figures.cores, figures.peel_per_s_all_cores);
-    say(&format!("all {cores} cores open {rate:.0} hops/s; links and queues come on top:"));
-    let declared = (rate * SHARE / 100.0).floor() * 100.0;
-    say(&format!("declare at most max_packets_per_s = {declared:.0}"));
     Ok(())
 }
 

@@ -1,10 +1,10 @@
-//! What peel workers run on every packet: key, DH, MAC, replay, and only then the expensive rest.
+//! What peel workers run on packets: key, DH, MAC, replay, and only then the expensive rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use shoal_sphinx::{Codec, Error, FRAME_LEN, Frame, Peeled, SecretKey};
+use shoal_sphinx::{Codec, Error, Frame, Opened, Packet, Peeled, SecretKey};
 use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Time};
 
 use crate::counters::DropReason;
@@ -30,6 +30,17 @@ struct Key {
     last: Epoch,
     secret: SecretKey,
     replay: Replay,
+}
+
+/// Where a worker keeps what is between the steps, so that batches allocate nothing.
+#[derive(Default)]
+pub struct Room {
+    times: Vec<Time>,
+    packets: Vec<Packet>,
+    opened: Vec<Result<Opened, Error>>,
+    sound: Vec<Opened>,
+    peeled: Vec<Result<Peeled, Error>>,
+    places: Vec<usize>,
 }
 
 /// Opens packets. Shared by all workers.
@@ -64,34 +75,85 @@ impl Opener {
         keys.retain(|key| key.last.0.saturating_add(WINDOW) >= epoch.0);
     }
 
-    /// Opens what a link brought at `received`.
-    ///
-    /// # Errors
-    /// Why the packet goes no further.
-    pub fn open(&self, received: Time, bytes: &[u8; FRAME_LEN]) -> Result<Arrived, DropReason> {
-        let frame = Frame::decode(bytes).map_err(|_| DropReason::Version)?;
-        self.open_frame(received, frame)
+    /// Opens what links brought, in order, each with when it came; a bad one costs only itself. The frames are taken
+    /// out of `frames`, and as many results added to `results`.
+    pub fn open_batch(
+        &self,
+        frames: &mut Vec<(Time, Frame)>,
+        room: &mut Room,
+        results: &mut Vec<Result<Arrived, DropReason>>,
+    ) {
+        let first = results.len();
+        let Room { times, packets, opened, sound, peeled, places } = room;
+        results.extend(frames.iter().map(|_| Err(DropReason::UnknownEpoch)));
+        let mut settle = |place: usize, result| {
+            if let Some(slot) = results.get_mut(first + place) {
+                *slot = result;
+            }
+        };
+        // Frames of one epoch have one key. There is hardly ever a second epoch in a batch.
+        let mut begin = 0;
+        while let Some((_, Frame { epoch, .. })) = frames.first() {
+            let epoch = *epoch;
+            let count = frames.iter().take_while(|(_, frame)| frame.epoch == epoch).count();
+            let from = begin;
+            begin += count;
+            times.clear();
+            packets.clear();
+            for (received, frame) in frames.drain(..count) {
+                times.push(received);
+                packets.push(frame.packet);
+            }
+            let Some(key) = self.key(epoch) else { continue };
+
+            self.codec.open_batch(&key.secret, packets, opened);
+            for (place, opened) in opened.drain(..).enumerate() {
+                let new = opened.map_err(reason).and_then(|opened| {
+                    match key.replay.insert(opened.tag()) {
+                        Seen::New => Ok(opened),
+                        Seen::Before => Err(DropReason::Replay),
+                        Seen::Full => Err(DropReason::ReplayTableFull),
+                    }
+                });
+                match new {
+                    Ok(opened) => {
+                        sound.push(opened);
+                        places.push(place);
+                    }
+                    Err(reason) => settle(from + place, Err(reason)),
+                }
+            }
+            self.codec.peel_batch(sound, peeled);
+            for (place, peeled) in places.drain(..).zip(peeled.drain(..)) {
+                let received = times.get(place).copied().unwrap_or(Time::ZERO);
+                settle(from + place, self.arrived(received, epoch, peeled));
+            }
+        }
     }
 
-    /// As [`Self::open`], of a frame that was decoded.
+    /// As [`Self::open_batch`], of one frame.
     ///
     /// # Errors
     /// Why the packet goes no further.
     pub fn open_frame(&self, received: Time, frame: Frame) -> Result<Arrived, DropReason> {
-        let key = self.key(frame.epoch).ok_or(DropReason::UnknownEpoch)?;
-        let opened = self.codec.open(&key.secret, frame.packet).map_err(reason)?;
-        match key.replay.insert(opened.tag()) {
-            Seen::New => {}
-            Seen::Before => return Err(DropReason::Replay),
-            Seen::Full => return Err(DropReason::ReplayTableFull),
-        }
-        let peeled = self.codec.peel(opened).map_err(reason)?;
+        let mut results = Vec::with_capacity(1);
+        self.open_batch(&mut vec![(received, frame)], &mut Room::default(), &mut results);
+        results.pop().unwrap_or(Err(DropReason::UnknownEpoch))
+    }
+
+    fn arrived(
+        &self,
+        received: Time,
+        epoch: u8,
+        peeled: Result<Peeled, Error>,
+    ) -> Result<Arrived, DropReason> {
+        let peeled = peeled.map_err(reason)?;
         if let Peeled::Forward { delay, .. } = &peeled
             && *delay > Duration::from_nanos(self.max_delay.load(Ordering::Relaxed))
         {
             return Err(DropReason::DelayTooLong);
         }
-        Ok(Arrived { received, epoch: frame.epoch, peeled })
+        Ok(Arrived { received, epoch, peeled })
     }
 
     /// Tags that are remembered, and how many can be.

@@ -247,7 +247,7 @@ fn prepare(
     let seed = Seed::from_u64(load.seed);
     let epoch = epoch()?;
     let part = |n: usize| -> anyhow::Result<Vec<Prepared>> {
-        let codec = Backend::best().codec();
+        let codec = Backend::best_codec();
         let mut rng = seed.stream(&format!("packets {n}"));
         let mut delays = seed.stream(&format!("delays {n}"));
         (0..(count + n) / cores)

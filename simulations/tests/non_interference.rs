@@ -37,7 +37,7 @@ fn the_link_of_a_busy_user_is_that_of_an_idle_one_to_the_bit() {
 
 #[test]
 fn both_codecs_give_the_same_trace() {
-    let real = world(4, Arc::new(Sphinx) as Arc<dyn Codec>, User::Downloads(50_000), 4);
+    let real = world(4, Arc::new(Sphinx::SCALAR) as Arc<dyn Codec>, User::Downloads(50_000), 4);
     let stand_in = world(4, Arc::new(StandIn), User::Downloads(50_000), 4);
     assert_eq!(real.people[0].trace, stand_in.people[0].trace);
     assert!(real.people[0].downloaded > 50_000 && stand_in.people[0].downloaded > 50_000);

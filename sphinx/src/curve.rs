@@ -6,6 +6,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::PublicKey;
 
+/// The coordinate u of the base point.
+pub(crate) const BASE_POINT: [u8; 32] = {
+    let mut u = [0; 32];
+    u[0] = 9;
+    u
+};
+
 /// Multiplies the point `u` by `scalar`, clamped. All zero if the point has small order.
 pub(crate) fn multiply(scalar: &[u8; 32], u: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -120,18 +127,24 @@ impl Sender {
         Self { product: Product::new(secret), factors }
     }
 
-    /// The secret shared with a hop, given that all factors before it are in.
-    pub(crate) fn share(&self, hop: &PublicKey) -> Zeroizing<[u8; 32]> {
-        match self.product.clamped() {
-            Some(scalar) if hop.is_on_curve() => multiply(&scalar, hop.as_bytes()),
-            _ => self.share_by_the_long_way(hop),
-        }
+    /// The scalar by which to multiply a hop's key for the shared secret, given that all factors before the hop are
+    /// in. `None` where no one scalar does: then go [the long way](Self::share_by_the_long_way).
+    pub(crate) fn scalar(&self, hop: &PublicKey) -> Option<Zeroizing<[u8; 32]>> {
+        self.product.clamped().filter(|_| hop.is_on_curve())
     }
 
-    /// One multiplication for each factor, as whoever opens the packet does them.
-    fn share_by_the_long_way(&self, hop: &PublicKey) -> Zeroizing<[u8; 32]> {
+    /// The shared secret by one multiplication for each factor, as whoever opens the packet does them.
+    pub(crate) fn share_by_the_long_way(&self, hop: &PublicKey) -> Zeroizing<[u8; 32]> {
         let start = Zeroizing::new(*hop.as_bytes());
         self.factors.iter().fold(start, |point, factor| multiply(factor, &point))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn share(&self, hop: &PublicKey) -> Zeroizing<[u8; 32]> {
+        match self.scalar(hop) {
+            Some(scalar) => multiply(&scalar, hop.as_bytes()),
+            None => self.share_by_the_long_way(hop),
+        }
     }
 
     /// The hop blinds by this.
@@ -171,21 +184,15 @@ mod tests {
         MontgomeryPoint(*u).mul_clamped(*scalar).to_bytes()
     }
 
-    fn base_point() -> [u8; 32] {
-        let mut u = [0; 32];
-        u[0] = 9;
-        u
-    }
-
     fn hex(digits: &str) -> [u8; 32] {
         let digits = digits.as_bytes().as_chunks::<2>().0;
         let byte = |d: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap();
         digits.iter().map(byte).collect::<Vec<_>>().try_into().unwrap()
     }
 
-    /// RFC 7748, section 5.2. The millionth iteration is for `scripts/release-check`.
+    /// RFC 7748, section 5.2.
     fn iterated(times: u32) -> [u8; 32] {
-        let (mut k, mut u) = (base_point(), base_point());
+        let (mut k, mut u) = (BASE_POINT, BASE_POINT);
         for _ in 0..times {
             (k, u) = (*multiply(&k, &u), k);
         }
@@ -213,13 +220,6 @@ mod tests {
         assert_eq!(iterated(1000), hex(thousand));
     }
 
-    #[test]
-    #[ignore = "long: scripts/release-check runs it"]
-    fn the_millionth_iteration_of_rfc_7748_holds() {
-        let million = "7c3911e0ab2586fd864497297e575e6f3bc601c0883c30df5f4dd2d24f665424";
-        assert_eq!(iterated(1_000_000), hex(million));
-    }
-
     /// Where `clamped` decides: products close to 0, 2^254, 2^255 and 8ℓ.
     #[test]
     fn a_product_at_the_edges_is_right_or_refused() {
@@ -227,7 +227,7 @@ mod tests {
             let scalar = Scalar::from_canonical_bytes(bytes(&limbs)).unwrap();
             Product { eighth: scalar }
         };
-        let base = base_point();
+        let base = BASE_POINT;
         let l = [0x5812631a5cf5d3ed, 0x14def9dea2f79cd6, 0, 1 << 60];
         let is = [
             ([1, 0, 0, 0], false),
@@ -259,7 +259,7 @@ mod tests {
             (bytes[0], bytes[31]) = (first, last);
             bytes
         };
-        let mut points = vec![base_point(), ends(2, 0, 0), ends(0xff, 0xff, 0xff)];
+        let mut points = vec![BASE_POINT, ends(2, 0, 0), ends(0xff, 0xff, 0xff)];
         // 0, 1, p − 1, p, p + 1, 2^255 − 1, each with the bit that does not count.
         for high in [0, 0x80] {
             points.extend([ends(0, 0, high), ends(1, 0, high)]);
@@ -271,7 +271,7 @@ mod tests {
                 assert_eq!(*multiply(&scalar, &u), dalek(&scalar, &u), "{scalar:x?} {u:x?}");
             }
         }
-        assert!(is_on_curve(&base_point()) && !is_on_curve(&ends(2, 0, 0)));
+        assert!(is_on_curve(&BASE_POINT) && !is_on_curve(&ends(2, 0, 0)));
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         #[test]
         fn multiplication_is_that_of_dalek(scalar: [u8; 32], u: [u8; 32]) {
             prop_assert_eq!(*multiply(&scalar, &u), dalek(&scalar, &u));
-            prop_assert_eq!(multiply_base(&scalar), dalek(&scalar, &base_point()));
+            prop_assert_eq!(multiply_base(&scalar), dalek(&scalar, &BASE_POINT));
         }
 
         /// Random coordinates: half of them on the twist, the others mostly outside of the prime subgroup.

@@ -8,8 +8,9 @@ use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::curve::{self, Sender};
-use crate::{Error, HEADER_LEN, Hop, MAX_HOPS, PacketId, ReplayTag};
+use crate::backend::Kernel;
+use crate::curve::Sender;
+use crate::{Error, HEADER_LEN, Hop, MAX_HOPS, PacketId};
 
 /// A hop's part of the routing block: flag 1, version 3, address 32, delay 8, MAC 16.
 pub(crate) const HOP_LEN: usize = 60;
@@ -20,38 +21,41 @@ pub(crate) const VERSION: [u8; 3] = [0, 1, 4]; // 260
 pub(crate) const FORWARD: u8 = 1;
 pub(crate) const FINAL: u8 = 2;
 
-const HKDF_INFO: &[u8] =
+pub(crate) const HKDF_INFO: &[u8] =
     b"Dwste mou enan moxlo arketa makru kai ena upomoxlio gia na ton topothetisw kai tha kinisw thn gh.";
 
-/// What a hop derives from the shared secret (HKDF-SHA256, 288 bytes, in this order).
-#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) const PAYLOAD_SALT: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-SALT";
+pub(crate) const PAYLOAD_INFO: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-INFO";
+
+/// What a hop derives from the shared secret (HKDF-SHA256, 288 bytes, of which version 260 uses these).
 pub(crate) struct HopKeys {
     pub(crate) stream: [u8; 16],
     pub(crate) mac: [u8; 16],
     pub(crate) payload_seed: [u8; 16],
     pub(crate) blinding: [u8; 32],
+    pub(crate) tag: [u8; 32],
 }
 
 impl HopKeys {
-    pub(crate) fn derive(shared_secret: &[u8; 32]) -> (Self, ReplayTag) {
+    pub(crate) const ZERO: Self = Self {
+        stream: [0; 16],
+        mac: [0; 16],
+        payload_seed: [0; 16],
+        blinding: [0; 32],
+        tag: [0; 32],
+    };
+
+    pub(crate) fn derive(shared_secret: &[u8; 32]) -> Self {
         let mut okm = Zeroizing::new([0; 288]);
         expand(&[], shared_secret, HKDF_INFO, okm.as_mut());
-        // The payload key's place has 192 bytes, of which version 260 uses the first 16, as a seed.
-        let keys = Self {
+        // The payload key's place has 192 bytes, of which the first 16 are a seed.
+        Self {
             stream: part(okm.as_slice(), 0),
             mac: part(okm.as_slice(), 16),
             payload_seed: part(okm.as_slice(), 32),
             blinding: part(okm.as_slice(), 224),
-        };
-        (keys, ReplayTag(part(okm.as_slice(), 256)))
-    }
-
-    /// The header's MAC over the routing block.
-    pub(crate) fn authenticate(&self, routing: &[u8; ROUTING_LEN]) -> [u8; 16] {
-        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.mac).expect("a key of 16 bytes");
-        mac.update(routing);
-        part(mac.finalize().into_bytes().as_slice(), 0)
+            tag: part(okm.as_slice(), 256),
+        }
     }
 
     /// Adds the key stream of the routing block to it, from its start.
@@ -61,8 +65,32 @@ impl HopKeys {
     }
 }
 
+impl Drop for HopKeys {
+    fn drop(&mut self) {
+        // As slices they are wiped at once, as arrays byte by byte.
+        let Self { stream, mac, payload_seed, blinding, tag } = self;
+        [stream, mac, payload_seed].into_iter().for_each(|key| key.as_mut_slice().zeroize());
+        [blinding, tag].into_iter().for_each(|key| key.as_mut_slice().zeroize());
+    }
+}
+
+impl ZeroizeOnDrop for HopKeys {}
+
+/// The MAC of a routing block.
+pub(crate) fn authenticate(key: &[u8; 16], routing: &[u8; ROUTING_LEN]) -> [u8; 16] {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of 16 bytes");
+    mac.update(routing);
+    part(mac.finalize().into_bytes().as_slice(), 0)
+}
+
+/// The key of a layer of the payload.
+pub(crate) fn expand_payload_key(seed: &[u8; 16], key: &mut [u8; 192]) {
+    expand(PAYLOAD_SALT, seed, PAYLOAD_INFO, key);
+}
+
 /// HKDF-SHA256, for outputs of a few hundred bytes.
-pub(crate) fn expand(salt: &[u8], secret: &[u8], info: &[u8], okm: &mut [u8]) {
+fn expand(salt: &[u8], secret: &[u8], info: &[u8], okm: &mut [u8]) {
     #[expect(clippy::expect_used, reason = "RFC 5869: fails beyond 255 * 32 bytes, asked are 288")]
     Hkdf::<Sha256>::new(Some(salt), secret).expand(info, okm).expect("a few hundred bytes");
 }
@@ -104,74 +132,176 @@ pub(crate) fn draw(rng: &mut dyn CryptoRng, path: &[Hop]) -> Result<Drawn, Error
     Ok(Drawn { secret, padding })
 }
 
+/// A header that is being built.
+pub(crate) struct Draft<'a> {
+    path: &'a [Hop],
+    id: PacketId,
+    drawn: Drawn,
+}
+
+impl<'a> Draft<'a> {
+    /// Draws what a header for a path of 1 to [`MAX_HOPS`] hops needs.
+    ///
+    /// # Errors
+    /// [`Error::Path`]; nothing is drawn then.
+    pub(crate) fn new(
+        rng: &mut dyn CryptoRng,
+        path: &'a [Hop],
+        id: PacketId,
+    ) -> Result<Self, Error> {
+        Ok(Self { path, id, drawn: draw(rng, path)? })
+    }
+}
+
 /// A header, and the seed of the payload key of each hop of the path.
 pub(crate) struct Built {
     pub(crate) header: [u8; HEADER_LEN],
     pub(crate) seeds: Zeroizing<Vec<[u8; 16]>>,
 }
 
-/// The header for a path of 1 to [`MAX_HOPS`] hops (Danezis and Goldberg, section 3.2, figure 2).
-pub(crate) fn build(rng: &mut dyn CryptoRng, path: &[Hop], id: PacketId) -> Result<Built, Error> {
-    let Drawn { secret, padding } = draw(rng, path)?;
-    let last = path.last().ok_or(Error::Path)?;
+/// A hop's keys and its key stream.
+type Keyed = (HopKeys, Zeroizing<[u8; ROUTING_LEN + HOP_LEN]>);
 
-    let mut sender = Sender::new(&secret);
-    let mut seeds = Zeroizing::new(Vec::with_capacity(path.len()));
-    let mut hops = Vec::with_capacity(path.len());
-    for (i, hop) in path.iter().enumerate() {
-        let (keys, _) = HopKeys::derive(&sender.share(&hop.key));
-        if i + 1 < path.len() {
-            sender.blind(&keys.blinding);
+/// The keys that each draft's sender shares with each hop of its path.
+fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
+    let mut senders: Vec<Sender> =
+        drafts.iter().map(|draft| Sender::new(&draft.drawn.secret)).collect();
+    let mut keyed: Vec<Vec<Keyed>> =
+        drafts.iter().map(|draft| Vec::with_capacity(draft.path.len())).collect();
+    let mut scalars = Zeroizing::new(Vec::with_capacity(drafts.len()));
+    let mut shared = Zeroizing::new(Vec::with_capacity(drafts.len()));
+    for hop in 0..MAX_HOPS {
+        // Those who have such a hop; first the ones of whom one multiplication is asked.
+        scalars.clear();
+        let (mut points, mut places, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, (sender, draft)) in senders.iter().zip(drafts).enumerate() {
+            let Some(hop) = draft.path.get(hop) else { continue };
+            match sender.scalar(&hop.key) {
+                Some(scalar) => {
+                    scalars.push(*scalar);
+                    points.push(*hop.key.as_bytes());
+                    places.push(place);
+                }
+                None => others.push((place, sender.share_by_the_long_way(&hop.key))),
+            }
         }
-        seeds.push(keys.payload_seed);
-        let mut stream = Zeroizing::new([0; ROUTING_LEN + HOP_LEN]);
-        keys.apply_stream(stream.as_mut());
-        hops.push((keys, stream));
+        shared.clear();
+        shared.resize(scalars.len(), [0; 32]);
+        kernel.multiply(&scalars, &points, &mut shared);
+        for (place, secret) in others {
+            places.push(place);
+            shared.push(*secret);
+        }
+        kernel.hop_keys(&shared, |i, keys| {
+            let place = places.get(i).copied().unwrap_or_default();
+            if let (Some(sender), Some(keyed)) = (senders.get_mut(place), keyed.get_mut(place)) {
+                sender.blind(&keys.blinding);
+                let mut stream = Zeroizing::new([0; ROUTING_LEN + HOP_LEN]);
+                keys.apply_stream(stream.as_mut());
+                keyed.push((keys, stream));
+            }
+        });
+    }
+    keyed
+}
+
+/// Headers (Danezis and Goldberg, section 3.2, figure 2), in the order of the drafts.
+pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
+    let keyed = share(kernel, drafts);
+
+    // From the last hop to the first: each wraps what the next will see. In a batch, the last hops of all paths are
+    // done together, then those before them.
+    let mut routing = vec![[0; ROUTING_LEN]; drafts.len()];
+    let mut macs = vec![[0; 16]; drafts.len()];
+    for from_end in 0..MAX_HOPS {
+        let mut places = Vec::with_capacity(drafts.len());
+        let mut mac_keys = Zeroizing::new(Vec::with_capacity(drafts.len()));
+        for (place, (draft, keyed)) in drafts.iter().zip(&keyed).enumerate() {
+            let Some((keys, stream)) = keyed.iter().rev().nth(from_end) else { continue };
+            let (Some(routing), Some(mac)) = (routing.get_mut(place), macs.get(place)) else {
+                continue;
+            };
+            let mut ahead = draft.path.iter().rev().skip(from_end.saturating_sub(1));
+            *routing = match (from_end, ahead.next(), ahead.next()) {
+                (1.., Some(next), Some(here)) => {
+                    forward_block(here, next, mac, routing, stream.as_slice())
+                }
+                _ => last_block(draft, keyed),
+            };
+            places.push(place);
+            mac_keys.push(keys.mac);
+        }
+        let blocks: Vec<&[u8; ROUTING_LEN]> =
+            places.iter().filter_map(|place| routing.get(*place)).collect();
+        let mut made = vec![[0; 16]; blocks.len()];
+        kernel.macs(&mac_keys, &blocks, &mut made);
+        for (place, made) in places.iter().zip(made) {
+            if let Some(mac) = macs.get_mut(*place) {
+                *mac = made;
+            }
+        }
     }
 
-    // What will have come in at the end of the routing block when the last hop opens it.
+    let secrets: Zeroizing<Vec<[u8; 32]>> =
+        Zeroizing::new(drafts.iter().map(|draft| *draft.drawn.secret).collect());
+    let mut points = vec![[0; 32]; drafts.len()];
+    kernel.multiply_base(&secrets, &mut points);
+
+    let parts = points.iter().zip(&macs).zip(&routing).zip(&keyed);
+    parts
+        .map(|(((point, mac), routing), keyed)| {
+            let mut header = [0; HEADER_LEN];
+            let (front, rest) = header.split_at_mut(32);
+            let (middle, back) = rest.split_at_mut(16);
+            front.copy_from_slice(point);
+            middle.copy_from_slice(mac);
+            back.copy_from_slice(routing);
+            let seeds = keyed.iter().map(|(keys, _)| keys.payload_seed).collect();
+            Built { header, seeds: Zeroizing::new(seeds) }
+        })
+        .collect()
+}
+
+/// The routing block that a hop gets which passes the packet on.
+fn forward_block(
+    here: &Hop,
+    next: &Hop,
+    mac: &[u8; 16],
+    routing: &[u8; ROUTING_LEN],
+    stream: &[u8],
+) -> [u8; ROUTING_LEN] {
+    let delay = u64::try_from(here.delay.as_nanos()).unwrap_or(u64::MAX);
+    let mut block = Zeroizing::new(Vec::with_capacity(ROUTING_LEN + HOP_LEN));
+    block.push(FORWARD);
+    block.extend(VERSION);
+    block.extend(next.address);
+    block.extend(delay.to_be_bytes());
+    block.extend(mac);
+    block.extend(routing);
+    add(&mut block, stream);
+    part(&block, 0)
+}
+
+/// The routing block that the last hop gets.
+fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
+    // What will have come in at the end of the block until then.
     let mut filler = Vec::with_capacity(ROUTING_LEN);
-    for (_, stream) in hops.iter().take(path.len() - 1) {
+    for (_, stream) in hops.iter().take(hops.len() - 1) {
         filler.resize(filler.len() + HOP_LEN, 0);
         let (_, tail) = stream.split_at(stream.len() - filler.len());
         add(&mut filler, tail);
     }
-
-    let mut block = Zeroizing::new(Vec::with_capacity(ROUTING_LEN + HOP_LEN));
+    let mut block = Zeroizing::new(Vec::with_capacity(ROUTING_LEN));
     block.push(FINAL);
     block.extend(VERSION);
-    block.extend(last.address);
-    block.extend(id);
-    block.extend_from_slice(&padding);
+    block.extend(draft.path.last().map_or([0; 32], |hop| hop.address));
+    block.extend(draft.id);
+    block.extend_from_slice(&draft.drawn.padding);
     if let Some((_, stream)) = hops.last() {
         add(&mut block, stream.as_slice());
     }
     block.extend(filler);
-    let mut routing: [u8; ROUTING_LEN] = part(&block, 0);
-    let mut mac = hops.last().map_or([0; 16], |(keys, _)| keys.authenticate(&routing));
-
-    // From the last hop but one to the first: each wraps what the next will see.
-    for ((hop, next), (keys, stream)) in path.iter().zip(path.iter().skip(1)).zip(&hops).rev() {
-        let delay = u64::try_from(hop.delay.as_nanos()).unwrap_or(u64::MAX);
-        block.clear();
-        block.push(FORWARD);
-        block.extend(VERSION);
-        block.extend(next.address);
-        block.extend(delay.to_be_bytes());
-        block.extend(mac);
-        block.extend(routing);
-        routing = part(&block, 0);
-        add(&mut routing, stream.as_slice());
-        mac = keys.authenticate(&routing);
-    }
-
-    let mut header = [0; HEADER_LEN];
-    let (point, rest) = header.split_at_mut(32);
-    point.copy_from_slice(&curve::multiply_base(&secret));
-    let (front, back) = rest.split_at_mut(16);
-    front.copy_from_slice(&mac);
-    back.copy_from_slice(&routing);
-    Ok(Built { header, seeds })
+    part(&block, 0)
 }
 
 /// Adds (XOR) as much of `stream` as `block` is long.
@@ -180,114 +310,4 @@ fn add(block: &mut [u8], stream: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
-    use std::time::Duration;
-
-    use rand::{RngExt, SeedableRng, TryCryptoRng, TryRng};
-    use rand_chacha::ChaCha12Rng;
-    use sphinx_packet::header::delays::Delay;
-    use sphinx_packet::route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes};
-    use sphinx_packet::version::SINGLE_SEED_SURB_VERSION;
-    use sphinx_packet::{SURB, SURBMaterial, SphinxPacketBuilder};
-    use x25519_dalek::StaticSecret;
-
-    use super::*;
-    use crate::{Codec, MESSAGE_LEN, PAYLOAD_LEN, PublicKey, Sphinx};
-
-    /// A generator that gives these bytes, and panics when they are used up.
-    struct Given(VecDeque<u8>);
-
-    impl TryRng for Given {
-        type Error = Infallible;
-
-        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-            unreachable!("packets are built from bytes")
-        }
-
-        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-            unreachable!("packets are built from bytes")
-        }
-
-        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-            bytes.iter_mut().for_each(|byte| *byte = self.0.pop_front().unwrap());
-            Ok(())
-        }
-    }
-
-    impl TryCryptoRng for Given {}
-
-    /// The padding that the reference drew for itself, found by opening its header hop by hop.
-    fn padding_of(header: &[u8], secret: &[u8; 32], path: &[Hop]) -> Vec<u8> {
-        let mut sender = Sender::new(secret);
-        let mut routing: [u8; ROUTING_LEN] = part(header, 48);
-        for hop in path {
-            let (keys, _) = HopKeys::derive(&sender.share(&hop.key));
-            sender.blind(&keys.blinding);
-            let mut block = [0; ROUTING_LEN + HOP_LEN];
-            block[..ROUTING_LEN].copy_from_slice(&routing);
-            keys.apply_stream(&mut block);
-            if block[0] == FINAL {
-                return block[FINAL_LEN..FINAL_LEN + padding_len(path.len())].to_vec();
-            }
-            routing = part(&block, HOP_LEN);
-        }
-        panic!("no last hop");
-    }
-
-    /// Also for keys on the twist and outside of the prime subgroup, to which no secret is known.
-    #[test]
-    fn what_is_built_is_what_the_reference_builds() {
-        let mut rng = ChaCha12Rng::seed_from_u64(1);
-        for round in 0..1000 {
-            let hops: Vec<Hop> = (0..1 + round % MAX_HOPS)
-                .map(|_| Hop {
-                    address: rng.random(),
-                    key: PublicKey::from_bytes(rng.random()).unwrap(),
-                    delay: Duration::from_nanos(rng.random()),
-                })
-                .collect();
-            let (secret, id): ([u8; 32], PacketId) = (rng.random(), rng.random());
-            let mut message = vec![0; rng.random_range(0..=MESSAGE_LEN)];
-            rng.fill(message.as_mut_slice());
-
-            let route: Vec<Node> = hops
-                .iter()
-                .map(|hop| {
-                    let address = NodeAddressBytes::from_bytes(hop.address);
-                    Node::new(address, (*hop.key.as_bytes()).into())
-                })
-                .collect();
-            let delays: Vec<Delay> =
-                hops.iter().map(|hop| Delay::new_from_nanos(hop.delay.as_nanos() as u64)).collect();
-            let last = hops.last().unwrap().address;
-            let destination = Destination::new(DestinationAddressBytes::from_bytes(last), id);
-
-            let theirs = SphinxPacketBuilder::new()
-                .with_version(SINGLE_SEED_SURB_VERSION)
-                .with_payload_size(PAYLOAD_LEN)
-                .with_initial_secret(&StaticSecret::from(secret))
-                .build_packet(&message, &route, &destination, &delays)
-                .unwrap()
-                .to_bytes();
-            let padding = padding_of(&theirs, &secret, &hops);
-            let mut given = Given(secret.into_iter().chain(padding).collect());
-            let ours = Sphinx.seal(&mut given, &hops, id, &message).unwrap();
-            assert!(ours.as_bytes().as_slice() == theirs, "round {round}");
-            assert!(given.0.is_empty());
-
-            let material = SURBMaterial::new(route, delays, destination, SINGLE_SEED_SURB_VERSION);
-            let (theirs, _) = SURB::new_recoverable(StaticSecret::from(secret), material).unwrap();
-            let bytes = theirs.to_bytes();
-            let padding = padding_of(&bytes, &secret, &hops);
-            let mut given = Given(secret.into_iter().chain(padding).collect());
-            let (ours, _) = Sphinx.surb(&mut given, &hops, id).unwrap();
-            assert!(ours.as_bytes().as_slice() == bytes, "round {round}");
-            let (theirs, first) = theirs.use_surb(&message, PAYLOAD_LEN).unwrap();
-            let (ours, ours_first) = Sphinx.reply(ours, &message).unwrap();
-            assert!(ours.as_bytes().as_slice() == theirs.to_bytes(), "round {round}");
-            assert_eq!(ours_first, first.to_bytes());
-        }
-    }
-}
+mod tests;

@@ -98,10 +98,22 @@ impl Opened {
     }
 }
 
+/// A packet to be sealed: see [`Codec::seal`].
+#[derive(Clone, Copy)]
+pub struct Seal<'a> {
+    /// Through whom.
+    pub path: &'a [Hop],
+    /// The identifier that the last hop finds.
+    pub id: PacketId,
+    /// What the last hop finds.
+    pub message: &'a [u8],
+}
+
 /// What makes and opens packets.
 ///
 /// Each method draws the same number of bytes from its generator in every implementation, and none if it fails, so
-/// that exchanging one for another changes no later draw.
+/// that exchanging one for another changes no later draw. A batch gives the results of its members one by one, in
+/// their order, and draws in that order; one that fails costs only itself.
 pub trait Codec: Send + Sync {
     /// Seals `message` (at most [`MESSAGE_LEN`] bytes) for the last hop of `path` (1 to [`MAX_HOPS`] hops).
     ///
@@ -144,6 +156,39 @@ pub trait Codec: Send + Sync {
     /// # Errors
     /// [`Error::Version`] or [`Error::Routing`]: whoever built the packet wrote nonsense.
     fn peel(&self, opened: Opened) -> Result<Peeled, Error>;
+
+    /// [`Self::seal`], of a batch.
+    fn seal_batch(
+        &self,
+        rng: &mut dyn CryptoRng,
+        batch: &[Seal<'_>],
+    ) -> Vec<Result<Packet, Error>> {
+        batch.iter().map(|job| self.seal(rng, job.path, job.id, job.message)).collect()
+    }
+
+    /// [`Self::surb`], of a batch.
+    fn surb_batch(
+        &self,
+        rng: &mut dyn CryptoRng,
+        batch: &[(&[Hop], PacketId)],
+    ) -> Vec<Result<(Surb, SurbKeys), Error>> {
+        batch.iter().map(|(path, id)| self.surb(rng, path, *id)).collect()
+    }
+
+    /// [`Self::open`], of a batch. It takes all packets out of `packets` and adds as many results to `opened`.
+    fn open_batch(
+        &self,
+        secret: &SecretKey,
+        packets: &mut Vec<Packet>,
+        opened: &mut Vec<Result<Opened, Error>>,
+    ) {
+        opened.extend(packets.drain(..).map(|packet| self.open(secret, packet)));
+    }
+
+    /// [`Self::peel`], of a batch. It takes all packets out of `opened` and adds as many results to `peeled`.
+    fn peel_batch(&self, opened: &mut Vec<Opened>, peeled: &mut Vec<Result<Peeled, Error>>) {
+        peeled.extend(opened.drain(..).map(|opened| self.peel(opened)));
+    }
 
     /// Opens the reply to one's own SURB.
     ///

@@ -2,6 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::header::ROUTING_LEN;
 use crate::{Error, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, PacketId, SURB_LEN};
 
 /// A packet of [`PACKET_LEN`] bytes.
@@ -33,6 +34,13 @@ impl Packet {
         &mut self.0
     }
 
+    /// The routing block.
+    pub(crate) fn routing(&self) -> &[u8; ROUTING_LEN] {
+        let header = self.0.first_chunk::<HEADER_LEN>();
+        #[expect(clippy::expect_used, reason = "the lengths are constants")]
+        header.and_then(|header| header.last_chunk()).expect("a header ends with a routing block")
+    }
+
     /// Header and payload.
     pub(crate) fn split_mut(&mut self) -> (&mut [u8; HEADER_LEN], &mut [u8; PAYLOAD_LEN]) {
         #[expect(clippy::expect_used, reason = "the lengths are constants")]
@@ -49,16 +57,21 @@ impl Default for Packet {
     }
 }
 
-/// The payload that the last hop finds.
-pub struct Payload(pub(crate) Box<[u8; PAYLOAD_LEN]>);
+/// The payload that the last hop finds, in the place of the packet that it came in.
+pub struct Payload(pub(crate) Packet);
 
 impl Payload {
+    /// Its bytes, whether they make a message or not.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes().get(HEADER_LEN..).unwrap_or_default()
+    }
+
     /// The message of a packet that was sealed to here.
     ///
     /// # Errors
     /// [`Error::Payload`]: it was changed on its way, or is the reply to a SURB.
     pub fn message(&self) -> Result<&[u8], Error> {
-        unpad(self.0.as_slice())
+        unpad(self.as_bytes())
     }
 }
 

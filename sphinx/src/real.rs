@@ -2,57 +2,205 @@
 //!
 //! That crate is the judge of the format, and the tests hold both equal, byte for byte. What it does not offer:
 //! a look at the version before its parser (which has a debug assertion that a sender can trip), building with
-//! one multiplication for each hop, and a packet whose every byte follows from the caller's generator.
+//! one multiplication for each hop, a packet whose every byte follows from the caller's generator, and batches.
 
 use std::time::Duration;
 
-use blake2::Blake2bMac;
-use blake2::digest::consts::U32;
-use chacha20::ChaCha20;
-use hmac::KeyInit;
-use lioness_rs::Lioness;
+use arrayvec::ArrayVec;
 use rand::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::header::{self, Built, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
+use crate::backend::{Kernel, Layer};
+use crate::header::{
+    self, Built, Draft, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part,
+};
 use crate::packet::{pad, unpad};
 use crate::{
-    Address, Codec, Error, HEADER_LEN, Hop, HopState, MESSAGE_LEN, Opened, PAYLOAD_LEN, Packet,
-    PacketId, Payload, Peeled, SURB_LEN, SecretKey, Surb, SurbKeys, curve,
+    Address, Codec, Error, HEADER_LEN, Hop, HopState, MESSAGE_LEN, Opened, Packet, PacketId,
+    Payload, Peeled, ReplayTag, SURB_LEN, Seal, SecretKey, Surb, SurbKeys,
 };
 
-const HKDF_SALT: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-SALT";
-const HKDF_INFO: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-INFO";
+/// Packets that are opened together.
+const BATCH: usize = 32;
 
 /// The wire format itself.
-#[derive(Clone, Copy, Default)]
-pub struct Sphinx;
-
-fn payload_cipher(seed: &[u8; 16]) -> Lioness<ChaCha20, Blake2bMac<U32>> {
-    let mut key = Zeroizing::new([0; 192]);
-    header::expand(HKDF_SALT, seed, HKDF_INFO, key.as_mut());
-    Lioness::new((&*key).into())
+#[derive(Clone, Copy)]
+pub struct Sphinx {
+    kernel: Kernel,
 }
 
-#[expect(clippy::expect_used, reason = "LIONESS takes blocks of more than 32 bytes")]
-fn encrypt(seed: &[u8; 16], payload: &mut [u8; PAYLOAD_LEN]) {
-    payload_cipher(seed).encrypt_block(payload).expect("a payload has 2,048 bytes");
+impl Sphinx {
+    /// One packet at a time.
+    pub const SCALAR: Self = Self::new(Kernel::Scalar);
+
+    pub(crate) const fn new(kernel: Kernel) -> Self {
+        Self { kernel }
+    }
+
+    /// Opens up to [`BATCH`] packets.
+    fn open_some(
+        self,
+        secret: &SecretKey,
+        packets: ArrayVec<Packet, BATCH>,
+        mut result: impl FnMut(Result<Opened, Error>),
+    ) {
+        let scalars = Zeroizing::new([secret.0; BATCH]);
+        let points: ArrayVec<[u8; 32], BATCH> =
+            packets.iter().map(|packet| part(packet.as_bytes(), 0)).collect();
+        let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+        let (scalars, _) = scalars.split_at(packets.len());
+        let (shared, _) = shared.split_at_mut(packets.len());
+        self.kernel.multiply(scalars, &points, shared);
+
+        let mut keys = ArrayVec::<HopKeys, BATCH>::new();
+        self.kernel.hop_keys(shared, |_, derived| keys.push(derived));
+        let mac_keys: ArrayVec<[u8; 16], BATCH> = keys.iter().map(|keys| keys.mac).collect();
+        let mac_keys = Zeroizing::new(mac_keys);
+        let blocks: ArrayVec<&[u8; ROUTING_LEN], BATCH> =
+            packets.iter().map(Packet::routing).collect();
+        let mut macs = [[0; 16]; BATCH];
+        self.kernel.macs(&mac_keys, &blocks, &mut macs);
+        drop(blocks);
+
+        for (((packet, keys), shared), mac) in packets.into_iter().zip(keys).zip(shared).zip(macs) {
+            let is_low_order = bool::from(shared.ct_eq(&[0; 32]));
+            let is_authentic = bool::from(mac.ct_eq(&part::<16>(packet.as_bytes(), 32)));
+            result(match (is_low_order, is_authentic) {
+                (true, _) => Err(Error::LowOrder),
+                (_, false) => Err(Error::Mac),
+                _ => {
+                    let tag = ReplayTag(keys.tag);
+                    Ok(Opened { tag, packet, state: HopState::Keys(keys) })
+                }
+            });
+        }
+    }
+
+    /// Does the rest of a hop's work for up to [`BATCH`] packets.
+    fn peel_some(
+        self,
+        opened: ArrayVec<Opened, BATCH>,
+        mut result: impl FnMut(Result<Peeled, Error>),
+    ) {
+        let mut packets: ArrayVec<(Packet, Result<(HopKeys, Found), Error>), BATCH> =
+            opened.into_iter().map(look).collect();
+
+        let mut layers: ArrayVec<Layer<'_>, BATCH> = packets
+            .iter_mut()
+            .filter_map(|(packet, found)| {
+                let (keys, _) = found.as_ref().ok()?;
+                Some(Layer { seed: &keys.payload_seed, payload: packet.split_mut().1 })
+            })
+            .collect();
+        self.kernel.decrypt(&mut layers);
+        drop(layers);
+
+        let mut scalars = Zeroizing::new(ArrayVec::<[u8; 32], BATCH>::new());
+        let mut points = ArrayVec::<[u8; 32], BATCH>::new();
+        for (packet, found) in &packets {
+            if let Ok((keys, Found::Next { .. })) = found {
+                scalars.push(keys.blinding);
+                points.push(part(packet.as_bytes(), 0));
+            }
+        }
+        let mut blinded = [[0; 32]; BATCH];
+        let (now, _) = blinded.split_at_mut(points.len());
+        self.kernel.multiply(&scalars, &points, now);
+
+        let mut blinded = blinded.into_iter();
+        for (mut packet, found) in packets {
+            result(found.map(|(_, found)| match found {
+                Found::End { destination, id } => {
+                    Peeled::Final { destination, id, payload: Payload(packet) }
+                }
+                Found::Next { next, delay } => {
+                    let (point, _) = packet.split_mut().0.split_at_mut(32);
+                    point.copy_from_slice(&blinded.next().unwrap_or_default());
+                    Peeled::Forward { next, delay, packet }
+                }
+            }));
+        }
+    }
+
+    /// Packets of these headers, each with the layers of its seeds, the first outermost.
+    fn assemble(self, parts: &[(&[u8], &[[u8; 16]], &[u8])]) -> Vec<Result<Packet, Error>> {
+        let mut packets: Vec<Result<Packet, Error>> = parts
+            .iter()
+            .map(|(header, _, message)| {
+                let mut packet = Packet::default();
+                let (front, payload) = packet.split_mut();
+                front.copy_from_slice(header);
+                pad(message, payload)?;
+                Ok(packet)
+            })
+            .collect();
+        let most = parts.iter().map(|(_, seeds, _)| seeds.len()).max().unwrap_or_default();
+        for from_end in 0..most {
+            let mut layers: Vec<Layer<'_>> = packets
+                .iter_mut()
+                .zip(parts)
+                .filter_map(|(packet, (_, seeds, _))| {
+                    let seed = seeds.iter().rev().nth(from_end)?;
+                    Some(Layer { seed, payload: packet.as_mut().ok()?.split_mut().1 })
+                })
+                .collect();
+            self.kernel.encrypt(&mut layers);
+        }
+        packets
+    }
 }
 
-#[expect(clippy::expect_used, reason = "LIONESS takes blocks of more than 32 bytes")]
-fn decrypt(seed: &[u8; 16], payload: &mut [u8; PAYLOAD_LEN]) {
-    payload_cipher(seed).decrypt_block(payload).expect("a payload has 2,048 bytes");
+/// What a hop's part of the routing block says.
+enum Found {
+    Next { next: Address, delay: Duration },
+    End { destination: Address, id: PacketId },
 }
 
-/// A packet of this header, whose payload is encrypted with each seed, from the last to the first.
-fn assemble(header: &[u8], seeds: &[[u8; 16]], message: &[u8]) -> Result<Packet, Error> {
-    let mut packet = Packet::default();
-    let (front, payload) = packet.split_mut();
-    front.copy_from_slice(header);
-    pad(message, payload)?;
-    seeds.iter().rev().for_each(|seed| encrypt(seed, payload));
-    Ok(packet)
+/// Reads the routing block, and moves what is left of it up by one hop.
+fn look(opened: Opened) -> (Packet, Result<(HopKeys, Found), Error>) {
+    let Opened { mut packet, state: HopState::Keys(keys), .. } = opened else {
+        return (opened.packet, Err(Error::Mac));
+    };
+    // What comes in at the end is the key stream over zeros.
+    let mut routing = [0; ROUTING_LEN + HOP_LEN];
+    let (known, _) = routing.split_at_mut(ROUTING_LEN);
+    known.copy_from_slice(packet.routing());
+    keys.apply_stream(&mut routing);
+
+    if part::<3>(&routing, 1) != VERSION {
+        return (packet, Err(Error::Version));
+    }
+    let address: Address = part(&routing, 4);
+    let found = match part(&routing, 0) {
+        [FORWARD] => {
+            let (_, rest) = packet.split_mut().0.split_at_mut(32);
+            rest.copy_from_slice(&part::<{ HEADER_LEN - 32 }>(&routing, 44));
+            let delay = Duration::from_nanos(u64::from_be_bytes(part(&routing, 36)));
+            Found::Next { next: address, delay }
+        }
+        [FINAL] => Found::End { destination: address, id: part(&routing, 36) },
+        _ => return (packet, Err(Error::Routing)),
+    };
+    (packet, Ok((keys, found)))
+}
+
+/// Headers for what can be built, in the places of their jobs.
+fn build<'a>(
+    kernel: Kernel,
+    rng: &mut dyn CryptoRng,
+    jobs: impl Iterator<Item = Result<(&'a [Hop], PacketId), Error>>,
+) -> Vec<Result<Built, Error>> {
+    let (mut drafts, mut failures) = (Vec::new(), Vec::new());
+    for job in jobs {
+        let draft = job.and_then(|(path, id)| Draft::new(rng, path, id));
+        failures.push(draft.map(|draft| drafts.push(draft)));
+    }
+    let mut built = header::build(kernel, &drafts).into_iter();
+    failures
+        .into_iter()
+        .map(|failure| failure.and_then(|()| built.next().ok_or(Error::Path)))
+        .collect()
 }
 
 impl Codec for Sphinx {
@@ -63,11 +211,8 @@ impl Codec for Sphinx {
         id: PacketId,
         message: &[u8],
     ) -> Result<Packet, Error> {
-        if message.len() > MESSAGE_LEN {
-            return Err(Error::MessageTooLong);
-        }
-        let Built { header, seeds } = header::build(rng, path, id)?;
-        assemble(&header, &seeds, message)
+        let sealed = self.seal_batch(rng, &[Seal { path, id, message }]);
+        sealed.into_iter().next().unwrap_or(Err(Error::Path))
     }
 
     fn surb(
@@ -76,82 +221,105 @@ impl Codec for Sphinx {
         path: &[Hop],
         id: PacketId,
     ) -> Result<(Surb, SurbKeys), Error> {
-        let (Some(first), true) = (path.first(), id != [0; 16]) else {
-            return Err(Error::Path);
-        };
-        let Built { header, seeds } = header::build(rng, path, id)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(SURB_LEN));
-        bytes.extend(header);
-        bytes.extend(first.address);
-        bytes.extend(seeds.last().ok_or(Error::Path)?);
-        Ok((Surb::from_slice(&bytes)?, SurbKeys { id, seeds }))
+        self.surb_batch(rng, &[(path, id)]).into_iter().next().unwrap_or(Err(Error::Path))
     }
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
         let (header, rest) = surb.as_bytes().split_at(HEADER_LEN);
         let seed = Zeroizing::new([part::<16>(rest, 32)]);
-        Ok((assemble(header, seed.as_slice(), message)?, part(rest, 0)))
+        let packet = self.assemble(&[(header, seed.as_slice(), message)]).into_iter().next();
+        Ok((packet.unwrap_or(Err(Error::Path))?, part(rest, 0)))
     }
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
-        let bytes = packet.as_bytes().as_slice();
-        let point: [u8; 32] = part(bytes, 0);
-        let shared = curve::multiply(&secret.0, &point);
-        if bool::from(shared.ct_eq(&[0; 32])) {
-            return Err(Error::LowOrder);
-        }
-        let (keys, tag) = HopKeys::derive(&shared);
-        let expected = keys.authenticate(&part(bytes, 48));
-        if !bool::from(expected.ct_eq(&part::<16>(bytes, 32))) {
-            return Err(Error::Mac);
-        }
-        Ok(Opened { tag, packet, state: HopState::Keys(keys) })
+        let mut opened = Err(Error::Mac);
+        self.open_some(secret, ArrayVec::from_iter([packet]), |result| opened = result);
+        opened
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {
-        let Opened { mut packet, state: HopState::Keys(keys), .. } = opened else {
-            return Err(Error::Mac);
+        let mut peeled = Err(Error::Mac);
+        self.peel_some(ArrayVec::from_iter([opened]), |result| peeled = result);
+        peeled
+    }
+
+    fn seal_batch(
+        &self,
+        rng: &mut dyn CryptoRng,
+        batch: &[Seal<'_>],
+    ) -> Vec<Result<Packet, Error>> {
+        let jobs = batch.iter().map(|job| match job.message.len() {
+            0..=MESSAGE_LEN => Ok((job.path, job.id)),
+            _ => Err(Error::MessageTooLong),
+        });
+        let headers = build(self.kernel, rng, jobs);
+        let parts = headers.iter().zip(batch).filter_map(|(built, job)| {
+            let Built { header, seeds } = built.as_ref().ok()?;
+            Some((header.as_slice(), seeds.as_slice(), job.message))
+        });
+        let mut packets = self.assemble(&parts.collect::<Vec<_>>()).into_iter();
+        let in_place = |built: &Result<Built, Error>| match built {
+            Ok(_) => packets.next().unwrap_or(Err(Error::Path)),
+            Err(error) => Err(*error),
         };
-        let (header, payload) = packet.split_mut();
+        headers.iter().map(in_place).collect()
+    }
 
-        // The routing block, moved up by one hop: what comes in at its end is the key stream over zeros.
-        let mut routing = [0; ROUTING_LEN + HOP_LEN];
-        let (known, _) = routing.split_at_mut(ROUTING_LEN);
-        known.copy_from_slice(&part::<ROUTING_LEN>(header, 48));
-        keys.apply_stream(&mut routing);
+    fn surb_batch(
+        &self,
+        rng: &mut dyn CryptoRng,
+        batch: &[(&[Hop], PacketId)],
+    ) -> Vec<Result<(Surb, SurbKeys), Error>> {
+        let has_id = |id| if id == [0; 16] { Err(Error::Path) } else { Ok(id) };
+        let jobs = batch.iter().map(|(path, id)| Ok((*path, has_id(*id)?)));
+        let surb = |built: Result<Built, Error>, (path, id): &(&[Hop], PacketId)| {
+            let Built { header, seeds } = built?;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(SURB_LEN));
+            bytes.extend(header);
+            bytes.extend(path.first().ok_or(Error::Path)?.address);
+            bytes.extend(seeds.last().ok_or(Error::Path)?);
+            Ok((Surb::from_slice(&bytes)?, SurbKeys { id: *id, seeds }))
+        };
+        let headers = build(self.kernel, rng, jobs).into_iter();
+        headers.zip(batch).map(|(built, job)| surb(built, job)).collect()
+    }
 
-        if part::<3>(&routing, 1) != VERSION {
-            return Err(Error::Version);
+    fn open_batch(
+        &self,
+        secret: &SecretKey,
+        packets: &mut Vec<Packet>,
+        opened: &mut Vec<Result<Opened, Error>>,
+    ) {
+        let mut packets = packets.drain(..);
+        loop {
+            let some: ArrayVec<Packet, BATCH> = packets.by_ref().take(BATCH).collect();
+            if some.is_empty() {
+                return;
+            }
+            self.open_some(secret, some, |result| opened.push(result));
         }
-        let flag: [u8; 1] = part(&routing, 0);
-        let address: Address = part(&routing, 4);
-        if flag != [FORWARD] && flag != [FINAL] {
-            return Err(Error::Routing);
-        }
-        decrypt(&keys.payload_seed, payload);
+    }
 
-        if flag == [FINAL] {
-            let mut content = Box::new([0; PAYLOAD_LEN]);
-            content.copy_from_slice(payload);
-            return Ok(Peeled::Final {
-                destination: address,
-                id: part(&routing, 36),
-                payload: Payload(content),
-            });
+    fn peel_batch(&self, opened: &mut Vec<Opened>, peeled: &mut Vec<Result<Peeled, Error>>) {
+        let mut opened = opened.drain(..);
+        loop {
+            let some: ArrayVec<Opened, BATCH> = opened.by_ref().take(BATCH).collect();
+            if some.is_empty() {
+                return;
+            }
+            self.peel_some(some, |result| peeled.push(result));
         }
-        let point: [u8; 32] = part(header, 0);
-        let (head, rest) = header.split_at_mut(32);
-        head.copy_from_slice(curve::multiply(&keys.blinding, &point).as_slice());
-        rest.copy_from_slice(&part::<{ HEADER_LEN - 32 }>(&routing, 44));
-        let delay = Duration::from_nanos(u64::from_be_bytes(part(&routing, 36)));
-        Ok(Peeled::Forward { next: address, delay, packet })
     }
 
     fn unseal(&self, keys: &SurbKeys, payload: Payload) -> Result<Vec<u8>, Error> {
         // Each hop removed a layer that was never put on, its maker the one that was.
-        let Payload(mut payload) = payload;
-        keys.seeds.iter().rev().for_each(|seed| encrypt(seed, &mut payload));
-        decrypt(keys.seeds.last().ok_or(Error::Payload)?, &mut payload);
+        let Payload(mut packet) = payload;
+        let (_, payload) = packet.split_mut();
+        for seed in keys.seeds.iter().rev() {
+            self.kernel.encrypt(&mut [Layer { seed, payload }]);
+        }
+        let seed = keys.seeds.last().ok_or(Error::Payload)?;
+        self.kernel.decrypt(&mut [Layer { seed, payload }]);
         unpad(payload.as_slice()).map(<[u8]>::to_vec)
     }
 }

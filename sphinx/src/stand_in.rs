@@ -108,13 +108,8 @@ impl Codec for StandIn {
         let [position, hops] = array(bytes, 32)?;
         let here = HOPS + HOP_LEN * usize::from(position);
         if position + 1 == hops {
-            let mut payload = Box::new([0; PAYLOAD_LEN]);
-            payload.copy_from_slice(&array::<PAYLOAD_LEN>(bytes, HEADER_LEN)?);
-            return Ok(Peeled::Final {
-                destination: array(bytes, here)?,
-                id: array(bytes, 34)?,
-                payload: Payload(payload),
-            });
+            let (destination, id) = (array(bytes, here)?, array(bytes, 34)?);
+            return Ok(Peeled::Final { destination, id, payload: Payload(packet) });
         }
         let next = array(bytes, here + HOP_LEN)?;
         let delay = Duration::from_nanos(u64::from_be_bytes(array(bytes, here + 32)?));
@@ -123,6 +118,6 @@ impl Codec for StandIn {
     }
 
     fn unseal(&self, _: &SurbKeys, payload: Payload) -> Result<Vec<u8>, Error> {
-        unpad(payload.0.as_slice()).map(<[u8]>::to_vec)
+        unpad(payload.as_bytes()).map(<[u8]>::to_vec)
     }
 }

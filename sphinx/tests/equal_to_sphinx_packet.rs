@@ -3,66 +3,29 @@
 // Helpers fail as tests do.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::time::Duration;
+mod common;
 
+use common::{forged, net, walk};
 use proptest::prelude::*;
-use rand::{CryptoRng, Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use shoal_sphinx::backend::Backend;
 use shoal_sphinx::*;
 use sphinx_packet::{ProcessedPacketData, SphinxPacket};
-
-struct Net {
-    rng: ChaCha12Rng,
-    secrets: Vec<SecretKey>,
-    path: Vec<Hop>,
-}
-
-fn net(seed: u64, hops: usize) -> Net {
-    let mut rng = ChaCha12Rng::seed_from_u64(seed);
-    let secrets: Vec<_> = (0..hops).map(|_| SecretKey::generate(&mut rng)).collect();
-    let path = secrets
-        .iter()
-        .map(|secret| Hop {
-            address: rng.random(),
-            key: secret.public(),
-            delay: Duration::from_nanos(rng.random_range(0..1 << 40)),
-        })
-        .collect();
-    Net { rng, secrets, path }
-}
-
-fn walk(codec: &dyn Codec, net: &Net, mut packet: Packet) -> (Address, PacketId, Payload) {
-    for (i, secret) in net.secrets.iter().enumerate() {
-        match codec.peel(codec.open(secret, packet).unwrap()).unwrap() {
-            Peeled::Forward { next, delay, packet: peeled } => {
-                assert_eq!(next, net.path[i + 1].address);
-                assert_eq!(delay, net.path[i].delay);
-                packet = peeled;
-            }
-            Peeled::Final { destination, id, payload } => {
-                assert_eq!(i + 1, net.path.len());
-                return (destination, id, payload);
-            }
-        }
-    }
-    panic!("no final hop");
-}
 
 #[test]
 fn every_hop_opens_what_the_reference_opens() {
     for seed in 0..40 {
         let hops = 1 + seed as usize % MAX_HOPS;
         let mut net = net(seed, hops);
-        let mut packet = Sphinx.seal(&mut net.rng, &net.path, [3; 16], b"hello").unwrap();
+        let mut packet = Sphinx::SCALAR.seal(&mut net.rng, &net.path, [3; 16], b"hello").unwrap();
         for secret in &net.secrets {
             let theirs = SphinxPacket::from_bytes(packet.as_bytes()).unwrap();
             let expanded =
                 theirs.header.compute_expanded_shared_secret(&(*secret.to_bytes()).into());
-            let opened = Sphinx.open(secret, packet).unwrap();
+            let opened = Sphinx::SCALAR.open(secret, packet).unwrap();
             assert_eq!(opened.tag().as_bytes(), expanded.replay_tag(), "seed {seed}");
             let theirs = theirs.process_with_expanded_secret(&expanded).unwrap();
-            match (Sphinx.peel(opened).unwrap(), theirs.data) {
+            match (Sphinx::SCALAR.peel(opened).unwrap(), theirs.data) {
                 (
                     Peeled::Forward { next, delay, packet: peeled },
                     ProcessedPacketData::ForwardHop {
@@ -99,7 +62,7 @@ fn every_hop_opens_what_the_reference_opens() {
 
 #[test]
 fn a_reply_opens_with_the_keys_of_its_surb_alone() {
-    for codec in [&Sphinx as &dyn Codec, &StandIn] {
+    for codec in [&Sphinx::SCALAR as &dyn Codec, &StandIn] {
         let mut net = net(1, 5);
         let (surb, keys) = codec.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
         let (_, other) = codec.surb(&mut net.rng, &net.path, [6; 16]).unwrap();
@@ -115,18 +78,18 @@ fn a_reply_opens_with_the_keys_of_its_surb_alone() {
     }
     // The stand-in has no keys; the real one refuses another SURB's.
     let mut net = net(2, 5);
-    let (surb, _) = Sphinx.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
-    let (_, other) = Sphinx.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
-    let (packet, _) = Sphinx.reply(surb, b"hi").unwrap();
-    let (_, _, payload) = walk(&Sphinx, &net, packet);
+    let (surb, _) = Sphinx::SCALAR.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
+    let (_, other) = Sphinx::SCALAR.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
+    let (packet, _) = Sphinx::SCALAR.reply(surb, b"hi").unwrap();
+    let (_, _, payload) = walk(&Sphinx::SCALAR, &net, packet);
     assert!(payload.message().is_err());
-    assert_eq!(Sphinx.unseal(&other, payload).unwrap_err(), Error::Payload);
+    assert_eq!(Sphinx::SCALAR.unseal(&other, payload).unwrap_err(), Error::Payload);
 }
 
 #[test]
 fn both_codecs_carry_a_message_and_draw_alike() {
     let mut after = Vec::new();
-    for codec in [&Sphinx as &dyn Codec, &StandIn] {
+    for codec in [&Sphinx::SCALAR as &dyn Codec, &StandIn] {
         let mut net = net(3, 4);
         let packet = codec.seal(&mut net.rng, &net.path, [0; 16], b"same").unwrap();
         let (destination, id, payload) = walk(codec, &net, packet);
@@ -141,15 +104,15 @@ fn both_codecs_carry_a_message_and_draw_alike() {
 #[test]
 fn a_changed_packet_dies_at_the_next_hop_or_is_garbage() {
     let mut net = net(4, 3);
-    let sound = Sphinx.seal(&mut net.rng, &net.path, [0; 16], b"tag me").unwrap();
+    let sound = Sphinx::SCALAR.seal(&mut net.rng, &net.path, [0; 16], b"tag me").unwrap();
     for at in (0..PACKET_LEN).step_by(7) {
         let mut packet = sound.clone();
         packet.as_mut_bytes()[at] ^= 0x40;
-        let opened = Sphinx.open(&net.secrets[0], packet);
+        let opened = Sphinx::SCALAR.open(&net.secrets[0], packet);
         if at < HEADER_LEN {
             assert!(matches!(opened, Err(Error::Mac)), "byte {at}");
         } else {
-            let (_, _, payload) = walk(&Sphinx, &net, {
+            let (_, _, payload) = walk(&Sphinx::SCALAR, &net, {
                 let mut packet = sound.clone();
                 packet.as_mut_bytes()[at] ^= 0x40;
                 packet
@@ -162,43 +125,15 @@ fn a_changed_packet_dies_at_the_next_hop_or_is_garbage() {
 #[test]
 fn the_tag_of_a_replay_is_the_same_whatever_its_payload() {
     let mut net = net(5, 3);
-    let packet = Sphinx.seal(&mut net.rng, &net.path, [0; 16], b"once").unwrap();
+    let packet = Sphinx::SCALAR.seal(&mut net.rng, &net.path, [0; 16], b"once").unwrap();
     let mut twice = packet.clone();
     twice.as_mut_bytes()[PACKET_LEN - 1] ^= 1;
     // The top bit of the point does not count in X25519: it must not hide a replay either.
     let mut bit = packet.clone();
     bit.as_mut_bytes()[31] ^= 0x80;
-    let tag = *Sphinx.open(&net.secrets[0], packet).unwrap().tag().as_bytes();
-    assert_eq!(tag, *Sphinx.open(&net.secrets[0], twice).unwrap().tag().as_bytes());
-    assert_eq!(tag, *Sphinx.open(&net.secrets[0], bit).unwrap().tag().as_bytes());
-}
-
-/// Whoever knows a hop's public key can give it a header with a right MAC and any content.
-fn forged(rng: &mut impl CryptoRng, hop: &SecretKey, routing: [u8; 300]) -> Packet {
-    use ctr::cipher::{KeyIvInit, StreamCipher};
-    use hmac::{KeyInit, Mac};
-    use sphinx_packet::constants::*;
-    let secret = SecretKey::generate(rng);
-    let alpha = secret.public();
-    let mine = x25519_dalek::StaticSecret::from(*secret.to_bytes());
-    let shared = mine.diffie_hellman(&(*hop.public().as_bytes()).into());
-    let mut okm = [0; EXPANDED_SHARED_SECRET_LENGTH];
-    hkdf::Hkdf::<sha2::Sha256>::new(Some(b""), shared.as_bytes())
-        .expand(EXPANDED_SHARED_SECRET_HKDF_INFO, &mut okm)
-        .unwrap();
-    let mut routing = routing;
-    let key: [u8; 16] = okm[..16].try_into().unwrap();
-    ctr::Ctr64BE::<aes::Aes128>::new((&key).into(), (&[0; 16]).into())
-        .apply_keystream(&mut routing);
-    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&okm[16..32]).unwrap();
-    mac.update(&routing);
-    let mac = mac.finalize().into_bytes();
-    let mut packet = Packet::default();
-    let bytes = packet.as_mut_bytes();
-    bytes[..32].copy_from_slice(alpha.as_bytes());
-    bytes[32..48].copy_from_slice(&mac[..16]);
-    bytes[48..348].copy_from_slice(&routing);
-    packet
+    let tag = *Sphinx::SCALAR.open(&net.secrets[0], packet).unwrap().tag().as_bytes();
+    assert_eq!(tag, *Sphinx::SCALAR.open(&net.secrets[0], twice).unwrap().tag().as_bytes());
+    assert_eq!(tag, *Sphinx::SCALAR.open(&net.secrets[0], bit).unwrap().tag().as_bytes());
 }
 
 #[test]
@@ -215,101 +150,8 @@ fn other_versions_and_flags_are_refused_without_a_panic() {
         let mut routing = [0; 300];
         routing[..4].copy_from_slice(&start);
         let packet = forged(&mut rng, &hop, routing);
-        let opened = Sphinx.open(&hop, packet).unwrap();
-        assert_eq!(Sphinx.peel(opened).err(), Some(expected), "{start:?}");
-    }
-}
-
-/// What a hop makes of a packet, to compare.
-fn outcome(codec: &dyn Codec, hop: &SecretKey, packet: Packet) -> String {
-    let opened = match codec.open(hop, packet) {
-        Ok(opened) => opened,
-        Err(error) => return format!("refused: {error}"),
-    };
-    let tag = *opened.tag().as_bytes();
-    match codec.peel(opened) {
-        Ok(Peeled::Forward { next, delay, packet }) => {
-            format!("{tag:?} {next:?} {delay:?} {:?}", packet.as_bytes())
-        }
-        Ok(Peeled::Final { destination, id, payload }) => {
-            format!("{tag:?} {destination:?} {id:?} {:?}", payload.message())
-        }
-        Err(error) => format!("{tag:?} peeled: {error}"),
-    }
-}
-
-#[test]
-fn all_backends_make_the_same_of_sound_damaged_and_forged_packets() {
-    let mut rng = ChaCha12Rng::seed_from_u64(8);
-    let mut kinds = std::collections::BTreeMap::<&str, u32>::new();
-    for round in 0..2_000 {
-        let mut net = net(rng.next_u64(), 1 + round % MAX_HOPS);
-        let mut packet = Sphinx.seal(&mut rng, &net.path, [3; 16], b"hello").unwrap();
-        let kind = match round % 7 {
-            0 | 1 => "sound",
-            2 => {
-                packet.as_mut_bytes()[rng.random_range(0..HEADER_LEN)] ^=
-                    1 << rng.random_range(0..8);
-                "header"
-            }
-            3 => {
-                packet.as_mut_bytes()[rng.random_range(HEADER_LEN..PACKET_LEN)] ^= 1;
-                "payload"
-            }
-            4 => {
-                let mut routing = [0; 300];
-                rng.fill_bytes(&mut routing);
-                let [flag, version @ ..] = rng.random::<[u8; 4]>();
-                routing[0] = flag % 4;
-                routing[1..4].copy_from_slice(&version.map(|byte| byte % 2));
-                packet = forged(&mut rng, &net.secrets[0], routing);
-                "forged"
-            }
-            5 => {
-                let mut point = [0; 32];
-                point[0] = rng.random_range(0..2);
-                point[31] = 0x80 * rng.random_range(0..2);
-                packet.as_mut_bytes()[..32].copy_from_slice(&point);
-                "small order"
-            }
-            _ => {
-                net.secrets[0] = SecretKey::generate(&mut rng);
-                "another key"
-            }
-        };
-        *kinds.entry(kind).or_default() += 1;
-        let [reference, others @ ..] =
-            Backend::ALL.map(|backend| outcome(&*backend.codec(), &net.secrets[0], packet.clone()));
-        for other in others {
-            assert!(other == reference, "round {round}, {kind}: {other} for {reference}");
-        }
-        // And so on, down the path of a sound one.
-        if kind == "sound" {
-            for secret in &net.secrets {
-                let made =
-                    Backend::ALL.map(|backend| outcome(&*backend.codec(), secret, packet.clone()));
-                assert!(made.iter().all(|m| *m == made[0]), "round {round}");
-                match Sphinx.peel(Sphinx.open(secret, packet).unwrap()).unwrap() {
-                    Peeled::Forward { packet: next, .. } => packet = next,
-                    Peeled::Final { .. } => break,
-                }
-            }
-        }
-    }
-    assert!(kinds.len() == 6 && kinds.values().all(|count| *count > 200), "{kinds:?}");
-}
-
-#[test]
-fn replies_of_one_backend_open_with_another() {
-    let mut net = net(9, 5);
-    for maker in Backend::ALL.map(Backend::codec) {
-        for other in Backend::ALL.map(Backend::codec) {
-            let (surb, keys) = maker.surb(&mut net.rng, &net.path, [5; 16]).unwrap();
-            let (packet, _) = other.reply(surb, b"an answer").unwrap();
-            let (_, id, payload) = walk(&*other, &net, packet);
-            assert_eq!(id, keys.id());
-            assert_eq!(maker.unseal(&keys, payload).unwrap(), b"an answer");
-        }
+        let opened = Sphinx::SCALAR.open(&hop, packet).unwrap();
+        assert_eq!(Sphinx::SCALAR.peel(opened).err(), Some(expected), "{start:?}");
     }
 }
 
@@ -319,13 +161,13 @@ fn a_point_of_small_order_is_refused() {
     let mut packet = Packet::default();
     for first in [0, 1] {
         packet.as_mut_bytes()[0] = first;
-        assert!(matches!(Sphinx.open(&hop, packet.clone()), Err(Error::LowOrder)));
+        assert!(matches!(Sphinx::SCALAR.open(&hop, packet.clone()), Err(Error::LowOrder)));
     }
 }
 
 #[test]
 fn paths_of_no_hops_or_six_and_surbs_without_identifier_are_refused() {
-    for codec in [&Sphinx as &dyn Codec, &StandIn] {
+    for codec in [&Sphinx::SCALAR as &dyn Codec, &StandIn] {
         let mut net = net(7, 6);
         assert_eq!(codec.seal(&mut net.rng, &net.path, [0; 16], b"").err(), Some(Error::Path));
         assert_eq!(codec.seal(&mut net.rng, &[], [0; 16], b"").err(), Some(Error::Path));
@@ -353,7 +195,7 @@ proptest! {
         } else {
             packet.as_mut_bytes()[..348].copy_from_slice(&head);
         }
-        for codec in [&Sphinx as &dyn Codec, &StandIn] {
+        for codec in [&Sphinx::SCALAR as &dyn Codec, &StandIn] {
             if let Ok(opened) = codec.open(&hop, packet.clone()) {
                 let _ = codec.peel(opened);
             }
@@ -361,6 +203,6 @@ proptest! {
         let mut surb = head.clone();
         surb.resize(SURB_LEN, head[0]);
         let surb = Surb::from_slice(&surb).unwrap();
-        let _ = Sphinx.reply(surb, b"bogus");
+        let _ = Sphinx::SCALAR.reply(surb, b"bogus");
     }
 }

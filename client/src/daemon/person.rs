@@ -285,7 +285,7 @@ pub(super) fn start(
             };
             let now = clock.now();
             let secrets = (keys.packets.clone(), keys.inbox.identity());
-            let codec = Backend::best().codec();
+            let codec = Backend::best_codec();
             let client = Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
             let person = Person { client, clock, failures: VecDeque::new() };
             let shop = Rc::new(Shop {
@@ -496,21 +496,22 @@ impl Driver {
         }
     }
 
-    /// Prepares one frame, if one is missing.
+    /// Prepares frames, if some are missing.
     fn produce(&self) -> bool {
         let mut person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
-        let Ok((mut wants, sent)) =
+        let Ok((wants, sent)) =
             self.slots.uplink.lock().map(|mut uplink| (uplink.wants(), uplink.sent_loops()))
         else {
             return false;
         };
         person.client.loops_sent(sent);
-        let Some((ready, frame)) = person.client.produce(now, &mut wants) else { return false };
+        let frames = person.client.produce(now, wants);
+        let produced = !frames.is_empty();
         if let Ok(mut uplink) = self.slots.uplink.lock() {
-            uplink.put(ready, frame);
+            frames.into_iter().for_each(|(ready, frame)| uplink.put(ready, frame));
         }
-        true
+        produced
     }
 
     fn report(&self) {

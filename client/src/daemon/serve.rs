@@ -100,7 +100,7 @@ pub(super) fn start(
         ..tunnel::Settings::default()
     };
     let secrets = (&*keys.identity, keys.packets.clone());
-    let codec = Backend::best().codec();
+    let codec = Backend::best_codec();
     let now = clock.now();
     let service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
-use shoal_sphinx::backend::{Backend, Reference};
-use shoal_sphinx::{Codec, Hop, Packet, SecretKey};
+use shoal_sphinx::backend::{Backend, Reference, Unavailable};
+use shoal_sphinx::{Codec, Error, Hop, Opened, Packet, Peeled, Seal, SecretKey};
 use shoal_topology::{Seed, Stream};
 
 /// Alternations with the reference. Their medians shrug off what else the machine does meanwhile.
 const ROUNDS: usize = 31;
-/// Packets opened, and built, in a turn.
+/// Packets opened, and built, in a turn, at least.
 const PEELED: usize = 64;
 const BUILT: usize = 16;
 /// How long all cores peel.
@@ -32,6 +32,8 @@ pub struct Times {
 pub struct Figures {
     /// Name of the backend.
     pub backend: &'static str,
+    /// Packets that it was given at once.
+    pub batch: usize,
     /// What the processor calls itself.
     pub cpu: String,
     /// The backend's.
@@ -45,6 +47,8 @@ pub struct Figures {
     pub seal5_ratio: f64,
     /// How many times as fast SURBs are made.
     pub surb_ratio: f64,
+    /// Hops opened a second, on one core.
+    pub peel_per_s_one_core: f64,
     /// Hops opened a second, on all cores at once.
     pub peel_per_s_all_cores: f64,
     /// Those cores.
@@ -68,49 +72,72 @@ impl Material {
             Hop { address, key: secret.public(), delay: Duration::from_millis(15) }
         };
         let path: Vec<Hop> = secrets.iter().map(hop).collect();
-        let sealed = |_| Backend::best().codec().seal(&mut rng, &path, [1; 16], &[5; 2_000]).ok();
+        let sealed = |_| Backend::best_codec().seal(&mut rng, &path, [1; 16], &[5; 2_000]).ok();
         let packets = (0..PEELED).filter_map(sealed).collect();
         let secret = secrets.first().cloned().unwrap_or_else(|| SecretKey::from_bytes([1; 32]));
         Self { rng, secret, path, packets }
     }
 
-    /// One turn with a codec.
-    fn turn(&mut self, codec: &dyn Codec) -> Times {
-        let packets = self.packets.clone();
-        let peel_us = us(PEELED, || {
-            for packet in packets {
-                let opened = codec.open(&self.secret, packet);
-                std::hint::black_box(opened.and_then(|opened| codec.peel(opened)).is_ok());
-            }
+    /// One turn with a codec, in batches.
+    fn turn(&mut self, codec: &dyn Codec, batch: usize) -> Times {
+        let (mut packets, mut room) = (self.batches(batch), Room::default());
+        let count = packets.iter().map(Vec::len).sum();
+        let peel_us = us(count, || {
+            packets.iter_mut().for_each(|batch| _ = peel(codec, &self.secret, batch, &mut room));
         });
-        self.build(codec, peel_us)
+        self.build(codec, batch, peel_us)
     }
 
     /// One turn with `sphinx-packet` alone, without the checks that our codec adds to it.
     fn turn_of_reference(&mut self) -> Times {
-        let peel_us = us(PEELED, || {
+        let peel_us = us(self.packets.len(), || {
             for packet in &self.packets {
                 std::hint::black_box(Reference::process(&self.secret, packet));
             }
         });
-        self.build(&Reference, peel_us)
+        self.build(&Reference, 1, peel_us)
     }
 
-    fn build(&mut self, codec: &dyn Codec, peel_us: f64) -> Times {
+    /// Copies of the packets, in batches of this size.
+    fn batches(&self, batch: usize) -> Vec<Vec<Packet>> {
+        let count = self.packets.len().next_multiple_of(batch);
+        let packets: Vec<Packet> = self.packets.iter().cycle().take(count).cloned().collect();
+        packets.chunks(batch).map(<[Packet]>::to_vec).collect()
+    }
+
+    fn build(&mut self, codec: &dyn Codec, batch: usize, peel_us: f64) -> Times {
         let message = [5; 2_000];
-        let seal5_us = us(BUILT, || {
-            for _ in 0..BUILT {
-                let sealed = codec.seal(&mut self.rng, &self.path, [1; 16], &message);
-                std::hint::black_box(sealed.is_ok());
+        let seal = Seal { path: &self.path, id: [1; 16], message: &message };
+        let (seals, surbs) = (vec![seal; batch], vec![(self.path.as_slice(), [1; 16]); batch]);
+        let turns = BUILT.div_ceil(batch);
+        let seal5_us = us(turns * batch, || {
+            for _ in 0..turns {
+                std::hint::black_box(codec.seal_batch(&mut self.rng, &seals));
             }
         });
-        let surb_us = us(BUILT, || {
-            for _ in 0..BUILT {
-                std::hint::black_box(codec.surb(&mut self.rng, &self.path, [1; 16]).is_ok());
+        let surb_us = us(turns * batch, || {
+            for _ in 0..turns {
+                std::hint::black_box(codec.surb_batch(&mut self.rng, &surbs));
             }
         });
         Times { peel_us, seal5_us, surb_us }
     }
+}
+
+/// Where packets are on their way through a codec.
+#[derive(Default)]
+struct Room {
+    opened: Vec<Result<Opened, Error>>,
+    sound: Vec<Opened>,
+    peeled: Vec<Result<Peeled, Error>>,
+}
+
+/// Opens a batch, as workers do but for the replay table; how many were sound.
+fn peel(codec: &dyn Codec, secret: &SecretKey, batch: &mut Vec<Packet>, room: &mut Room) -> usize {
+    codec.open_batch(secret, batch, &mut room.opened);
+    room.sound.extend(room.opened.drain(..).filter_map(Result::ok));
+    codec.peel_batch(&mut room.sound, &mut room.peeled);
+    room.peeled.drain(..).filter(|peeled| std::hint::black_box(peeled).is_ok()).count()
 }
 
 /// Microseconds for one of `count`.
@@ -134,59 +161,78 @@ fn medians(turns: &[Times]) -> Times {
     }
 }
 
-/// Measures a backend against the reference; takes some seconds.
-pub fn bench(backend: Backend) -> Figures {
-    let codec = backend.codec();
+/// Measures a backend, in batches of this size, against the reference; takes some seconds.
+///
+/// # Errors
+/// [`Unavailable`]: the backend does not run here.
+pub fn bench(backend: Backend, batch: usize) -> Result<Figures, Unavailable> {
+    let codec = backend.codec()?;
     let mut material = Material::new();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         theirs.push(material.turn_of_reference());
-        ours.push(material.turn(&*codec));
+        ours.push(material.turn(&*codec, batch));
     }
     let (times, reference) = (medians(&ours), medians(&theirs));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let peel = |secret: &SecretKey, packet: &Packet| {
-        let opened = codec.open(secret, packet.clone());
-        opened.and_then(|opened| codec.peel(opened)).is_ok()
+    let batches = material.batches(batch);
+    let secret = &material.secret;
+    let worker = || {
+        let (mut packets, mut room) = (Vec::new(), Room::default());
+        let (codec, batches) = (&codec, &batches);
+        move || {
+            let one = |batch: &Vec<Packet>| {
+                packets.extend(batch.iter().cloned());
+                peel(&**codec, secret, &mut packets, &mut room)
+            };
+            batches.iter().map(one).sum()
+        }
     };
-    Figures {
+    Ok(Figures {
         backend: backend.name(),
+        batch,
         cpu: cpu(),
         times,
         reference,
         peel_ratio: reference.peel_us / times.peel_us,
         seal5_ratio: reference.seal5_us / times.seal5_us,
         surb_ratio: reference.surb_us / times.surb_us,
-        peel_per_s_all_cores: all_cores(peel, cores),
+        peel_per_s_one_core: on_cores(worker, 1),
+        peel_per_s_all_cores: on_cores(worker, cores),
         cores,
-    }
+    })
 }
 
 /// Hops that `sphinx-packet` opens a second, on so many threads.
 pub fn reference_all_cores(cores: usize) -> f64 {
-    all_cores(Reference::process, cores)
+    let Material { packets, secret, .. } = &Material::new();
+    let opens = |packet: &&Packet| std::hint::black_box(Reference::process(secret, packet));
+    on_cores(|| || packets.iter().filter(opens).count(), cores)
 }
 
-fn all_cores(open: impl Fn(&SecretKey, &Packet) -> bool + Sync, cores: usize) -> f64 {
-    let material = Material::new();
+/// What threads do a second, each with a worker of its own that says how much it did in a turn.
+fn on_cores<W: FnMut() -> usize + Send>(worker: impl Fn() -> W, cores: usize) -> f64 {
     let stop = AtomicBool::new(false);
     let began = Instant::now();
-    let opened: u64 = std::thread::scope(|scope| {
-        let work = || {
-            let mut opened = 0;
+    let done: usize = std::thread::scope(|scope| {
+        let work = |mut turn: W| {
+            let mut done = 0;
             while !stop.load(Ordering::Relaxed) {
-                for packet in &material.packets {
-                    opened += u64::from(std::hint::black_box(open(&material.secret, packet)));
-                }
+                done += turn();
             }
-            opened
+            done
         };
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..cores)
+            .map(|_| {
+                let turn = worker();
+                scope.spawn(move || work(turn))
+            })
+            .collect();
         std::thread::sleep(ALL_CORES);
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().filter_map(|thread| thread.join().ok()).sum()
     });
-    opened as f64 / began.elapsed().as_secs_f64()
+    done as f64 / began.elapsed().as_secs_f64()
 }
 
 fn cpu() -> String {

@@ -17,12 +17,14 @@ use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use crate::counters::DropReason;
 use crate::engine::{Engine, Input, Output, SessionId};
-use crate::opener::{Arrived, Opener};
+use crate::opener::{Arrived, Opener, Room};
 
 /// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
 const EVENTS: usize = 1_024;
 /// Batches that wait for workers. One more is dropped and counted.
 const BATCHES: usize = 256;
+/// Frames that a worker opens together, about: as many as fill the lanes of the fastest backend.
+const TOGETHER: usize = 32;
 /// How often the numbers for the outside are renewed, and drops elsewhere are taken over.
 const SNAPSHOT: Duration = Duration::from_millis(250);
 
@@ -287,12 +289,30 @@ pub(super) fn start_workers(
         let (queue, opener) = (queue.clone(), opener.clone());
         let (events, shared) = (events.clone(), shared.clone());
         let peel = move || {
+            let (mut frames, mut room) = (Vec::new(), Room::default());
             loop {
-                // One waits for a batch, the others for their turn.
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(Batch { received, frames }) = next else { return };
-                shared.waiting_to_peel.fetch_sub(frames.len(), Ordering::Relaxed);
-                let opened = frames.iter().map(|frame| opener.open(received, frame)).collect();
+                let mut opened = Vec::new();
+                {
+                    // One waits for a batch, the others for their turn.
+                    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    let Ok(mut batch) = queue.recv() else { return };
+                    // What has come by then is opened together, but no more than this worker's share of it.
+                    let waiting = shared.waiting_to_peel.load(Ordering::Relaxed);
+                    let share = (waiting / threads).clamp(8, TOGETHER);
+                    loop {
+                        shared.waiting_to_peel.fetch_sub(batch.frames.len(), Ordering::Relaxed);
+                        for bytes in &batch.frames {
+                            match Frame::decode(bytes) {
+                                Ok(frame) => frames.push((batch.received, frame)),
+                                Err(_) => opened.push(Err(DropReason::Version)),
+                            }
+                        }
+                        let next = (frames.len() < share).then(|| queue.try_recv());
+                        let Some(Ok(next)) = next else { break };
+                        batch = next;
+                    }
+                }
+                opener.open_batch(&mut frames, &mut room, &mut opened);
                 events.post_blocking(Event::Opened(opened));
             }
         };

@@ -496,9 +496,12 @@ impl World {
         let sent = person.uplink.sent_loops();
         person.client.loops_sent(sent);
         loop {
-            let mut wants = person.uplink.wants();
-            let Some((ready, frame)) = person.client.produce(now, &mut wants) else { break };
-            person.uplink.put(ready, frame);
+            let wants = person.uplink.wants();
+            let frames = person.client.produce(now, wants);
+            if frames.is_empty() {
+                break;
+            }
+            frames.into_iter().for_each(|(ready, frame)| person.uplink.put(ready, frame));
         }
         let mut frames = Vec::new();
         while person.uplink.next_slot() <= now {

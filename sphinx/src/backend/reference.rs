@@ -113,7 +113,7 @@ impl Codec for Reference {
         // Their parser has a debug assertion on the version that a sender can trip, and drops its first byte: it is
         // looked at here first, for which the keys are derived again.
         let shared = curve::multiply(&secret.0, &part(packet.as_bytes(), 0));
-        let (keys, _) = HopKeys::derive(&shared);
+        let keys = HopKeys::derive(&shared);
         Ok(Opened { tag, packet, state: HopState::Reference(Box::new((expanded, keys))) })
     }
 
@@ -138,11 +138,13 @@ impl Codec for Reference {
                 })
             }
             ProcessedPacketData::FinalHop { destination, identifier, payload } => {
-                let payload: Box<[u8]> = payload.into_bytes().into();
+                let mut packet = opened.packet;
+                let (_, place) = packet.split_mut();
+                *place = payload.into_bytes().try_into().map_err(|_| Error::Length)?;
                 Ok(Peeled::Final {
                     destination: destination.as_bytes(),
                     id: identifier,
-                    payload: Payload(payload.try_into().map_err(|_| Error::Length)?),
+                    payload: Payload(packet),
                 })
             }
         }
@@ -152,7 +154,7 @@ impl Codec for Reference {
         let mut recovery = Zeroizing::new(keys.id.to_vec());
         keys.seeds.iter().for_each(|seed| recovery.extend_from_slice(seed));
         let recovery = SurbReplyRecovery::from_bytes(&recovery).map_err(|_| Error::Payload)?;
-        let sealed = sphinx_packet::payload::Payload::from_bytes(payload.0.as_slice());
+        let sealed = sphinx_packet::payload::Payload::from_bytes(payload.as_bytes());
         let opened =
             sealed.and_then(|sealed| recovery.unseal(sealed)).map_err(|_| Error::Payload)?;
         unpad(opened.as_bytes()).map(<[u8]>::to_vec)

@@ -202,7 +202,7 @@ impl Net {
         at: Time,
         frame: &Frame,
     ) -> Result<Arrived, DropReason> {
-        self.nodes[node].opener.open(at, &frame.encode())
+        self.nodes[node].opener.open_frame(at, frame.clone())
     }
 
     pub(super) fn handle(&mut self, node: usize, input: Input) {
