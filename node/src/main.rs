@@ -213,6 +213,9 @@ fn bench(forced: Option<Backend>, batch: usize, json: bool) -> Done {
                 "  {what:<16} {ours:8.1} µs   reference {theirs:8.1} µs   {ratio:5.2} times as fast"
             ));
         }
+        for (name, us) in daemon::bench::parts(backend, batch).unwrap_or_default() {
+            say(&format!("    {name:<20} {us:8.2} µs of opening"));
+        }
         let (cores, rate) = (figures.cores, figures.peel_per_s_all_cores);
         let scale = rate / figures.peel_per_s_one_core;
         say(&format!("  all {cores} cores open {rate:.0} hops/s, {scale:.2} times one"));

@@ -3,7 +3,8 @@
 //!
 //! The mix is a process of its own. Before it in the topology stands a gateway, which is the load generator, and
 //! behind it the only mix of the last layer, which is the sink; both share the cores with it. Packets are prepared
-//! beforehand, and opened once then, so that the sink knows each by the first bytes that it will have.
+//! beforehand, or where they are too many for that, by one thread as they go; each is opened once then, so that the
+//! sink knows it by the first bytes that it will have.
 
 // It measures real time.
 #![allow(clippy::disallowed_methods)]
@@ -12,8 +13,9 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
@@ -22,7 +24,7 @@ use shoal_daemon::link::{Allow, Endpoint, FRAME, Identity as LinkKey, Link, Sett
 use shoal_daemon::{network, secret};
 use shoal_node::daemon::{self as node, bench};
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{Frame, Hop, Packet, Peeled, PublicKey, SecretKey};
+use shoal_sphinx::{Frame, Hop, Packet, Peeled, PublicKey, Seal, SecretKey};
 use shoal_topology::control::kind;
 use shoal_topology::{
     Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, Role,
@@ -38,30 +40,55 @@ const DRAIN: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(1);
 /// Mean delay that senders ask for.
 const MEAN_DELAY: Duration = Duration::from_millis(15);
+/// The longest, so that the last packet has an end.
+const LONGEST: Duration = Duration::from_millis(500);
 const EPOCH_S: u32 = 86_400;
+
+/// How fast to send.
+#[derive(Clone, Copy, Debug)]
+pub enum Rate {
+    /// Packets a second.
+    PerSecond(u32),
+    /// So many times what `sphinx-packet` opens a second on all cores, measured in the same run.
+    TimesReference(f64),
+}
 
 /// What to send.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Packets a second.
-    pub rate: u32,
+    /// How fast.
+    pub rate: Rate,
     /// For so many seconds.
     pub seconds: u32,
     /// Of delays and packets.
     pub seed: u64,
 }
 
+/// Packets that are prepared together.
+const CHUNK: u64 = 1_024;
+/// Most packets that are prepared beforehand: 2.4 kB each.
+const BEFOREHAND: u64 = 2_000_000;
+/// Chunks that stand ready when packets are prepared as they go.
+const READY_CHUNKS: usize = 32;
+
 impl Load {
-    /// Whether it fits into memory: its packets are prepared beforehand, 2.4 kB each.
+    /// Packets a second, and in all.
     ///
     /// # Errors
     /// What is wrong and what is allowed.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let packets = u64::from(self.rate) * u64::from(self.seconds);
-        if !(1..=2_000_000).contains(&packets) {
-            bail!("--rate times --seconds must lie between 1 and 2,000,000 packets");
+    fn resolve(&self, reference: f64) -> anyhow::Result<(u32, u64)> {
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => rate,
+            Rate::TimesReference(times) => (times * reference) as u32,
+        };
+        let packets = u64::from(rate) * u64::from(self.seconds);
+        if !(1..=100_000_000).contains(&packets) {
+            bail!(
+                "{rate} packets/s for {} s are {packets} packets: change --rate, --ratio or --seconds so that they lie between 1 and 100,000,000",
+                self.seconds
+            );
         }
-        Ok(())
+        Ok((rate, packets))
     }
 }
 
@@ -85,19 +112,31 @@ struct Ends {
 /// # Errors
 /// When the mix does not start, or a link breaks.
 pub async fn run(load: &Load) -> anyhow::Result<Value> {
-    load.check()?;
+    if let Rate::PerSecond(_) = load.rate {
+        load.resolve(0.0)?;
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let reference = bench::reference_all_cores(cores);
+    let (rate, packets) = load.resolve(reference)?;
 
     let dir = crate::localnet::temporary("shoal-load-")?;
     let ends = Ends::new()?;
     let sink_at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;
     let sink_at = sink.listen_addr().context("the sink does not listen")?;
-    let config = configure(dir.path(), load, &ends, sink_at)?;
+    let config = configure(dir.path(), (rate, load.seconds), &ends, sink_at)?;
     let mix = node::prepare(&config)?.descriptor.body().clone();
     let mix_key = secret::read_or_create(&config.runtime_dir().join("mix.key"))?;
-    let packets = prepare(load, &ends, &mix, &SecretKey::from_bytes(*mix_key), cores)?;
+    let ends = Arc::new(ends);
+    let recipe = Recipe {
+        packets,
+        seed: Seed::from_u64(load.seed),
+        epoch: epoch()?,
+        mix: mix.identity.0,
+        mix_key: SecretKey::from_bytes(*mix_key),
+        ends: ends.clone(),
+    };
+    let mut supply = Supply::start(recipe, cores)?;
 
     let mut child = start(dir.path())?;
     let generator = endpoint(&ends.gateway_seed, None)?;
@@ -106,12 +145,20 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
         tokio::time::timeout(READY, arriving).await.context("the mix is not ready")??;
     let mut link = dial(&generator, &mix, config.listen).await?;
 
-    let sheet = Arc::new(Sheet::new(&packets));
+    let sheet = Arc::new(Sheet::new());
     let collecting = tokio::spawn(collect(arriving, sheet.clone()));
-    let sent = send(&mut link, &packets, load.rate, &sheet).await?;
-    let longest = packets.iter().map(|packet| packet.delay).max().unwrap_or_default();
-    let deadline = Instant::now() + longest + DRAIN;
-    while sheet.count.load(Ordering::Relaxed) < packets.len() as u64 && Instant::now() < deadline {
+    let mut warm = None;
+    let mut sent = 0;
+    let began = Instant::now();
+    while sent < packets {
+        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+        sent += send(&mut link, &mut supply, due.min(packets) - sent, &sheet).await?;
+        if warm.is_none() && 10 * sent >= packets {
+            warm = resident_mb(&child);
+        }
+    }
+    let deadline = Instant::now() + LONGEST + DRAIN;
+    while !sheet.is_complete() && Instant::now() < deadline {
         tokio::time::sleep(TICK).await;
     }
     let rss = resident_mb(&child);
@@ -119,26 +166,22 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     drop(child.stdin.take());
     tokio::time::timeout(READY, child.wait()).await.context("the mix does not end")??;
 
-    let arrived: Vec<Option<Duration>> = sheet.arrived();
-    let mut excess: Vec<f64> = Vec::new();
-    for ((packet, sent), arrived) in packets.iter().zip(&sent).zip(&arrived) {
-        if let Some(arrived) = arrived {
-            excess.push((arrived.as_secs_f64() - (*sent + packet.delay).as_secs_f64()) * 1e3);
-        }
-    }
-    excess.sort_by(f64::total_cmp);
-    let at = |q: f64| excess.get((excess.len().saturating_sub(1) as f64 * q) as usize).copied();
-    let (first, last) = (arrived.iter().flatten().min(), arrived.iter().flatten().max());
-    let took = last.zip(first).map_or(Duration::ZERO, |(last, first)| *last - *first);
+    let (mut excess, took) = sheet.take();
+    excess.sort_by(f32::total_cmp);
+    let at = |q: f64| {
+        let value = excess.get((excess.len().saturating_sub(1) as f64 * q) as usize).copied();
+        value.map(f64::from)
+    };
     let forwarded = excess.len() as f64 / took.as_secs_f64().max(1e-3);
     let round = |value: f64| (value * 1e3).round() / 1e3;
     Ok(json!({
-        "sent_per_s": load.rate,
+        "sent_per_s": rate,
         "forwarded_per_s": round(forwarded),
         "excess_delay_p50_ms": at(0.5).map(round),
         "excess_delay_p99_ms": at(0.99).map(round),
-        "lost": packets.len() - excess.len(),
+        "lost": packets - excess.len() as u64,
         "rss_mb": rss.map(round),
+        "rss_after_a_tenth_mb": warm.map(round),
         "reference_peel_per_s_all_cores": round(reference),
         "ratio": round(forwarded / reference),
         "backend": Backend::best().name(),
@@ -171,7 +214,7 @@ fn epoch() -> anyhow::Result<Epoch> {
 /// Writes the mix's configuration, and a topology of two layers in which it stands between the two ends.
 fn configure(
     dir: &Path,
-    load: &Load,
+    (rate, seconds): (u32, u32),
     ends: &Ends,
     sink_at: SocketAddr,
 ) -> anyhow::Result<node::Config> {
@@ -186,8 +229,8 @@ fn configure(
         workers: 0,
         log: "warn".into(),
         // Room for every packet, and for the mix's own loops.
-        max_packets_per_s: load.rate as usize + 100,
-        key_lifetime_s: load.seconds as usize + 100,
+        max_packets_per_s: rate as usize + 100,
+        key_lifetime_s: seconds as usize + 100,
         ..node::Config::default()
     };
     node::init(dir, &config)?;
@@ -235,54 +278,103 @@ fn configure(
     Ok(config)
 }
 
-/// Seals all packets, and opens each once to know it again.
-fn prepare(
-    load: &Load,
-    ends: &Ends,
-    mix: &NodeDescriptor,
-    mix_key: &SecretKey,
-    cores: usize,
-) -> anyhow::Result<Vec<Prepared>> {
-    let count = load.rate as usize * load.seconds as usize;
-    let seed = Seed::from_u64(load.seed);
-    let epoch = epoch()?;
-    let part = |n: usize| -> anyhow::Result<Vec<Prepared>> {
-        let codec = Backend::best_codec();
-        let mut rng = seed.stream(&format!("packets {n}"));
-        let mut delays = seed.stream(&format!("delays {n}"));
-        (0..(count + n) / cores)
-            .map(|_| {
-                let delay = exponential(&mut delays, MEAN_DELAY);
-                let path = [
-                    Hop { address: mix.identity.0, key: mix_key.public(), delay },
-                    Hop {
-                        address: ends.sink.identity().0,
-                        key: ends.sink_key,
-                        delay: Duration::ZERO,
-                    },
-                ];
-                let packet = codec.seal(&mut rng, &path, [0; 16], &[kind::DROP])?;
-                let epoch = epoch.low_byte();
-                let frame = Frame { epoch, field: 0, packet: packet.clone() }.encode();
-                match codec.peel(codec.open(mix_key, packet)?)? {
-                    Peeled::Forward { packet, .. } => {
-                        Ok(Prepared { frame, known_by: name(&packet), delay })
-                    }
-                    Peeled::Final { .. } => bail!("a path of two hops ends at its first"),
-                }
-            })
-            .collect()
-    };
-    let parts = std::thread::scope(|scope| {
-        let part = &part;
-        let threads: Vec<_> = (0..cores).map(|n| scope.spawn(move || part(n))).collect();
-        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
-    });
-    let mut packets = Vec::with_capacity(count);
-    for part in parts {
-        packets.extend(part.map_err(|_| anyhow::anyhow!("preparing packets failed"))??);
+/// What packets are made of.
+struct Recipe {
+    packets: u64,
+    seed: Seed,
+    epoch: Epoch,
+    mix: [u8; 32],
+    mix_key: SecretKey,
+    ends: Arc<Ends>,
+}
+
+impl Recipe {
+    fn chunks(&self) -> u64 {
+        self.packets.div_ceil(CHUNK)
     }
-    Ok(packets)
+
+    /// Seals a chunk of packets, and opens each once to know it again.
+    fn chunk(&self, n: u64) -> anyhow::Result<Vec<Prepared>> {
+        let codec = Backend::best_codec();
+        let mut rng = self.seed.stream(&format!("packets {n}"));
+        let mut delays = self.seed.stream(&format!("delays {n}"));
+        let sink = Hop {
+            address: self.ends.sink.identity().0,
+            key: self.ends.sink_key,
+            delay: Duration::ZERO,
+        };
+        let key = self.mix_key.public();
+        let paths: Vec<[Hop; 2]> = (0..CHUNK.min(self.packets - n * CHUNK))
+            .map(|_| {
+                let delay = exponential(&mut delays, MEAN_DELAY).min(LONGEST);
+                [Hop { address: self.mix, key, delay }, sink]
+            })
+            .collect();
+        let seals: Vec<Seal<'_>> =
+            paths.iter().map(|path| Seal { path, id: [0; 16], message: &[kind::DROP] }).collect();
+        let mut packets =
+            codec.seal_batch(&mut rng, &seals).into_iter().collect::<Result<Vec<Packet>, _>>()?;
+        let epoch = self.epoch.low_byte();
+        let frames: Vec<_> = packets
+            .iter()
+            .map(|packet| Frame { epoch, field: 0, packet: packet.clone() }.encode())
+            .collect();
+        let (mut opened, mut peeled) = (Vec::new(), Vec::new());
+        codec.open_batch(&self.mix_key, &mut packets, &mut opened);
+        codec.peel_batch(&mut opened.into_iter().collect::<Result<_, _>>()?, &mut peeled);
+        let ready = |((frame, [here, _]), peeled): ((Box<_>, &[Hop; 2]), Result<Peeled, _>)| {
+            match peeled? {
+                Peeled::Forward { packet, .. } => {
+                    Ok(Prepared { frame, known_by: name(&packet), delay: here.delay })
+                }
+                Peeled::Final { .. } => bail!("a path of two hops ends at its first"),
+            }
+        };
+        frames.into_iter().zip(&paths).zip(peeled).map(ready).collect()
+    }
+}
+
+/// Packets that are ready, or will be.
+struct Supply {
+    chunks: Receiver<anyhow::Result<Vec<Prepared>>>,
+    ready: std::vec::IntoIter<Prepared>,
+}
+
+impl Supply {
+    /// Prepares all packets with all cores, or, if they are too many, starts to prepare them with one.
+    fn start(recipe: Recipe, cores: usize) -> anyhow::Result<Self> {
+        let beforehand = recipe.packets <= BEFOREHAND;
+        let room = if beforehand { recipe.chunks() as usize } else { READY_CHUNKS };
+        let (sender, chunks) = sync_channel(room);
+        let work = Arc::new((recipe, AtomicU64::new(0)));
+        let mut threads = Vec::new();
+        for _ in 0..if beforehand { cores } else { 1 } {
+            let (work, sender) = (work.clone(), sender.clone());
+            threads.push(std::thread::Builder::new().name("prepare".into()).spawn(move || {
+                let (recipe, next) = &*work;
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= recipe.chunks() || sender.send(recipe.chunk(n)).is_err() {
+                        return;
+                    }
+                }
+            })?);
+        }
+        if beforehand {
+            for thread in threads {
+                thread.join().map_err(|_| anyhow::anyhow!("preparing packets failed"))?;
+            }
+        }
+        Ok(Self { chunks, ready: Vec::new().into_iter() })
+    }
+
+    /// Up to `count` packets.
+    fn take(&mut self, count: usize) -> anyhow::Result<Vec<Prepared>> {
+        if self.ready.len() == 0 {
+            self.ready = self.chunks.recv().context("preparing packets failed")??.into_iter();
+        }
+        Ok(self.ready.by_ref().take(count).collect())
+    }
 }
 
 /// The first bytes of a packet, as good as random.
@@ -290,75 +382,84 @@ fn name(packet: &Packet) -> [u8; 8] {
     packet.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-/// What the sink notes.
+/// What the generator and the sink note.
 struct Sheet {
     start: Instant,
-    by_name: HashMap<[u8; 8], usize>,
-    /// Nanoseconds from the start, for each packet; zero: not yet.
-    at: Vec<AtomicU64>,
-    count: AtomicU64,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// When each packet that is under way shall arrive at the earliest.
+    due: HashMap<[u8; 8], Duration>,
+    /// Milliseconds by which packets came later.
+    excess: Vec<f32>,
+    first: Option<Duration>,
+    last: Duration,
 }
 
 impl Sheet {
-    fn new(packets: &[Prepared]) -> Self {
-        Self {
-            start: Instant::now(),
-            by_name: packets.iter().enumerate().map(|(i, p)| (p.known_by, i)).collect(),
-            at: packets.iter().map(|_| AtomicU64::new(0)).collect(),
-            count: AtomicU64::new(0),
+    fn new() -> Self {
+        Self { start: Instant::now(), notes: Mutex::default() }
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent(&self, packets: &[Prepared]) {
+        let now = self.start.elapsed();
+        self.notes().due.extend(packets.iter().map(|p| (p.known_by, now + p.delay)));
+    }
+
+    fn arrived(&self, packets: impl Iterator<Item = Packet>) {
+        let now = self.start.elapsed();
+        let mut notes = self.notes();
+        for packet in packets {
+            // What it does not know are the mix's own loops.
+            let Some(due) = notes.due.remove(&name(&packet)) else { continue };
+            notes.excess.push(((now.as_secs_f64() - due.as_secs_f64()) * 1e3) as f32);
+            notes.first.get_or_insert(now);
+            notes.last = now;
         }
     }
 
-    fn note(&self, packet: &Packet) {
-        // What it does not know are the mix's own loops.
-        let Some(at) = self.by_name.get(&name(packet)).and_then(|i| self.at.get(*i)) else {
-            return;
-        };
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if at.swap(now, Ordering::Relaxed) == 0 {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
+    fn is_complete(&self) -> bool {
+        self.notes().due.is_empty()
     }
 
-    fn arrived(&self) -> Vec<Option<Duration>> {
-        let at = self.at.iter().map(|at| at.load(Ordering::Relaxed));
-        at.map(|nanos| (nanos > 0).then(|| Duration::from_nanos(nanos))).collect()
+    /// By how many milliseconds packets came late, and how long it took from the first to the last.
+    fn take(&self) -> (Vec<f32>, Duration) {
+        let mut notes = self.notes();
+        let took = notes.last.saturating_sub(notes.first.unwrap_or_default());
+        (std::mem::take(&mut notes.excess), took)
     }
 }
 
 async fn collect(mut link: Link, sheet: Arc<Sheet>) {
     let mut frames = Vec::new();
     while matches!(link.receiver.next_batch(&mut frames, 64).await, Ok(n) if n > 0) {
-        for bytes in frames.drain(..) {
-            if let Ok(frame) = Frame::decode(&bytes) {
-                sheet.note(&frame.packet);
-            }
-        }
+        let packets = frames.drain(..).filter_map(|bytes| Frame::decode(&bytes).ok());
+        sheet.arrived(packets.map(|frame| frame.packet));
     }
 }
 
-/// Sends all packets at the given rate; when each left, from the sheet's start.
+/// Sends some of what is due; says how much.
 async fn send(
     link: &mut Link,
-    packets: &[Prepared],
-    rate: u32,
+    supply: &mut Supply,
+    due: u64,
     sheet: &Sheet,
-) -> anyhow::Result<Vec<Duration>> {
-    let began = Instant::now();
-    let mut sent = Vec::with_capacity(packets.len());
-    while sent.len() < packets.len() {
-        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as usize;
-        let until = due.min(packets.len()).min(sent.len() + 16);
-        let Some(batch) = packets.get(sent.len()..until).filter(|batch| !batch.is_empty()) else {
-            tokio::time::sleep(TICK).await;
-            continue;
-        };
-        let now = sheet.start.elapsed();
-        sent.extend(batch.iter().map(|_| now));
-        let frames: Vec<_> = batch.iter().map(|packet| packet.frame.clone()).collect();
-        link.sender.send_all(&frames).await?;
+) -> anyhow::Result<u64> {
+    if due == 0 {
+        tokio::time::sleep(TICK).await;
+        return Ok(0);
     }
-    Ok(sent)
+    let packets = supply.take(due.min(16) as usize)?;
+    sheet.sent(&packets);
+    let frames: Vec<_> = packets.into_iter().map(|packet| packet.frame).collect();
+    link.sender.send_all(&frames).await?;
+    Ok(frames.len() as u64)
 }
 
 fn start(dir: &Path) -> anyhow::Result<Child> {

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sim::load::Load;
+use shoal_sim::load::{Load, Rate};
 use shoal_sim::localnet::{self, Localnet, Options};
 use shoal_sim::speed;
 
@@ -46,9 +46,12 @@ enum Verb {
     ///
     /// Example: shoal-sim load --rate 3000 --seconds 10
     Load {
-        /// Packets a second.
-        #[arg(long, default_value_t = 2_000, value_name = "N")]
-        rate: u32,
+        /// Packets a second; 2000 unless --ratio is given.
+        #[arg(long, value_name = "N", conflicts_with = "ratio")]
+        rate: Option<u32>,
+        /// As many times what the reference opens a second on all cores, measured first.
+        #[arg(long, value_name = "TIMES")]
+        ratio: Option<f64>,
         /// How long.
         #[arg(long, default_value_t = 10, value_name = "S")]
         seconds: u32,
@@ -124,7 +127,13 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().verb {
         Verb::Localnet(args) => localnet(args),
         Verb::Speed { json, quick } => speed(json, quick),
-        Verb::Load { rate, seconds, seed, json } => load(&Load { rate, seconds, seed }, json),
+        Verb::Load { rate, ratio, seconds, seed, json } => {
+            let rate = match ratio {
+                Some(times) => Rate::TimesReference(times),
+                None => Rate::PerSecond(rate.unwrap_or(2_000)),
+            };
+            load(&Load { rate, seconds, seed }, json)
+        }
         Verb::Daemon { kind, config } => daemon(kind, config),
     };
     match ended {

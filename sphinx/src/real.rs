@@ -83,8 +83,7 @@ impl Sphinx {
         opened: ArrayVec<Opened, BATCH>,
         mut result: impl FnMut(Result<Peeled, Error>),
     ) {
-        let mut packets: ArrayVec<(Packet, Result<(HopKeys, Found), Error>), BATCH> =
-            opened.into_iter().map(look).collect();
+        let mut packets: ArrayVec<Looked, BATCH> = opened.into_iter().map(look).collect();
 
         let mut layers: ArrayVec<Layer<'_>, BATCH> = packets
             .iter_mut()
@@ -124,7 +123,7 @@ impl Sphinx {
     }
 
     /// Packets of these headers, each with the layers of its seeds, the first outermost.
-    fn assemble(self, parts: &[(&[u8], &[[u8; 16]], &[u8])]) -> Vec<Result<Packet, Error>> {
+    fn assemble(self, parts: &[Part<'_>]) -> Vec<Result<Packet, Error>> {
         let mut packets: Vec<Result<Packet, Error>> = parts
             .iter()
             .map(|(header, _, message)| {
@@ -151,14 +150,20 @@ impl Sphinx {
     }
 }
 
+/// A header, the seeds of the layers, a message.
+type Part<'a> = (&'a [u8], &'a [[u8; 16]], &'a [u8]);
+
 /// What a hop's part of the routing block says.
 enum Found {
     Next { next: Address, delay: Duration },
     End { destination: Address, id: PacketId },
 }
 
+/// A packet, and what its routing block says.
+type Looked = (Packet, Result<(HopKeys, Found), Error>);
+
 /// Reads the routing block, and moves what is left of it up by one hop.
-fn look(opened: Opened) -> (Packet, Result<(HopKeys, Found), Error>) {
+fn look(opened: Opened) -> Looked {
     let Opened { mut packet, state: HopState::Keys(keys), .. } = opened else {
         return (opened.packet, Err(Error::Mac));
     };

@@ -98,7 +98,7 @@ fn iterate(backend: Backend, steps: usize, last: &str) {
     for step in 1..=steps {
         let next = backend.x25519(&products, &points).unwrap();
         (points, products) = (products, next);
-        if let Some(lane @ 0..8) = steps.checked_sub(step)
+        if let Some(lane) = steps.checked_sub(step)
             && lane < lanes
         {
             assert_eq!(products[lane], hex(last), "{backend:?}, lane {lane}");

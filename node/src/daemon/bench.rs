@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
-use shoal_sphinx::backend::{Backend, Reference, Unavailable};
+use shoal_sphinx::backend::{Backend, Part, Reference, Unavailable};
 use shoal_sphinx::{Codec, Error, Hop, Opened, Packet, Peeled, Seal, SecretKey};
 use shoal_topology::{Seed, Stream};
 
@@ -201,6 +201,21 @@ pub fn bench(backend: Backend, batch: usize) -> Result<Figures, Unavailable> {
         peel_per_s_all_cores: on_cores(worker, cores),
         cores,
     })
+}
+
+/// Microseconds that each part of a hop's work takes a packet, in batches of this size.
+///
+/// # Errors
+/// [`Unavailable`]: the backend does not run here.
+pub fn parts(backend: Backend, batch: usize) -> Result<Vec<(&'static str, f64)>, Unavailable> {
+    let turns = PEELED.div_ceil(batch);
+    let time = |(name, mut part): Part| {
+        let mut times: Vec<f64> =
+            (0..ROUNDS).map(|_| us(turns * batch, || (0..turns).for_each(|_| part()))).collect();
+        times.sort_by(f64::total_cmp);
+        (name, times.get(ROUNDS / 2).copied().unwrap_or_default())
+    };
+    Ok(backend.parts(batch)?.into_iter().map(time).collect())
 }
 
 /// Hops that `sphinx-packet` opens a second, on so many threads.

@@ -1,6 +1,7 @@
 //! The parts of packets' work, each for many packets at once.
 
 use std::array;
+use std::hint::black_box;
 
 use arrayvec::ArrayVec;
 use blake2::Blake2bMac;
@@ -10,10 +11,10 @@ use hmac::KeyInit;
 use lioness_rs::Lioness;
 use zeroize::Zeroizing;
 
-use super::Unavailable;
 #[cfg(target_arch = "x86_64")]
 use super::symmetric;
 use super::x25519::Ladders;
+use super::{Part, Unavailable};
 use crate::header::{self, HopKeys, ROUTING_LEN};
 use crate::{PAYLOAD_LEN, curve};
 
@@ -73,6 +74,48 @@ impl Kernel {
         }
         sample.extend(payloads.concat());
         sample
+    }
+
+    /// The parts of a hop's work for `batch` packets, by name, to be measured one by one.
+    pub(super) fn parts(self, batch: usize) -> Vec<Part> {
+        let secrets = vec![[7; 32]; batch];
+        let (mut points, mut blinded) = (vec![curve::BASE_POINT; batch], vec![[0; 32]; batch]);
+        let shared = secrets.clone();
+        let (keys, routing) = (vec![[3; 16]; batch], vec![[5; ROUTING_LEN]; batch]);
+        let mut macs = vec![[0; 16]; batch];
+        let (hop, mut blocks) = (HopKeys::derive(&[7; 32]), vec![[0_u8; 360]; batch]);
+        let (seeds, mut payloads) = (keys.clone(), vec![[9; PAYLOAD_LEN]; batch]);
+        vec![
+            (
+                "X25519, twice",
+                Box::new(move || {
+                    self.multiply(&secrets, &points, &mut blinded);
+                    self.multiply(&secrets, &blinded, &mut points);
+                }),
+            ),
+            (
+                "keys of the hop",
+                Box::new(move || self.hop_keys(&shared, |_, keys| drop(black_box(keys)))),
+            ),
+            (
+                "MAC of the header",
+                Box::new(move || {
+                    self.macs(&keys, &routing.iter().collect::<Vec<_>>(), &mut macs);
+                }),
+            ),
+            (
+                "stream of the header",
+                Box::new(move || blocks.iter_mut().for_each(|block| hop.apply_stream(block))),
+            ),
+            (
+                "LIONESS and its keys",
+                Box::new(move || {
+                    let layers = seeds.iter().zip(&mut payloads);
+                    let layers = layers.map(|(seed, payload)| Layer { seed, payload });
+                    self.decrypt(&mut layers.collect::<Vec<_>>());
+                }),
+            ),
+        ]
     }
 
     /// Multiplies points, each by its scalar, clamped. All zero where a point has small order.

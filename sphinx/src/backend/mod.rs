@@ -27,6 +27,9 @@ pub enum Backend {
     Ifma,
 }
 
+/// A part of a hop's work for some packets, by name.
+pub type Part = (&'static str, Box<dyn FnMut()>);
+
 /// Why a backend does not run here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -81,9 +84,7 @@ impl Backend {
     pub fn codec(self) -> Result<Arc<dyn Codec>, Unavailable> {
         Ok(match self {
             Self::Reference => Arc::new(Reference),
-            Self::Scalar => Arc::new(Sphinx::SCALAR),
-            Self::Avx512 => Arc::new(Sphinx::new((*AVX512)?)),
-            Self::Ifma => Arc::new(Sphinx::new((*IFMA)?)),
+            ours => Arc::new(Sphinx::new(ours.kernel()?)),
         })
     }
 
@@ -97,20 +98,36 @@ impl Backend {
         scalars: &[[u8; 32]],
         points: &[[u8; 32]],
     ) -> Result<Vec<[u8; 32]>, Unavailable> {
-        let kernel = match self {
-            Self::Reference => {
-                let multiply = |(scalar, point): (&[u8; 32], &[u8; 32])| {
-                    let secret = x25519_dalek::StaticSecret::from(*scalar);
-                    secret.diffie_hellman(&(*point).into()).to_bytes()
-                };
-                return Ok(scalars.iter().zip(points).map(multiply).collect());
-            }
-            Self::Scalar => Kernel::Scalar,
-            Self::Avx512 => (*AVX512)?,
-            Self::Ifma => (*IFMA)?,
-        };
+        if self == Self::Reference {
+            let multiply = |(scalar, point): (&[u8; 32], &[u8; 32])| {
+                let secret = x25519_dalek::StaticSecret::from(*scalar);
+                secret.diffie_hellman(&(*point).into()).to_bytes()
+            };
+            return Ok(scalars.iter().zip(points).map(multiply).collect());
+        }
+        let kernel = self.kernel()?;
         let mut products = vec![[0; 32]; scalars.len().min(points.len())];
         kernel.multiply(scalars, points, &mut products);
         Ok(products)
+    }
+
+    /// The parts of a hop's work for `batch` packets, by name, to be measured one by one. Those of the reference are
+    /// inside `sphinx-packet`: it has none.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: not on this CPU.
+    pub fn parts(self, batch: usize) -> Result<Vec<Part>, Unavailable> {
+        if self == Self::Reference {
+            return Ok(Vec::new());
+        }
+        Ok(self.kernel()?.parts(batch))
+    }
+
+    fn kernel(self) -> Result<Kernel, Unavailable> {
+        match self {
+            Self::Reference | Self::Scalar => Ok(Kernel::Scalar),
+            Self::Avx512 => *AVX512,
+            Self::Ifma => *IFMA,
+        }
     }
 }

@@ -138,141 +138,130 @@ impl<L: Lanes> Sum<L> {
     pub(super) fn plus_multiple(self, l: L, number: Number<L>, constant: u64) -> Self {
         let ([a0, a1, a2, a3, a4], [n0, n1, n2, n3, n4]) = (self.0, number.0);
         let constant = l.factor(l.splat(constant));
-        let (low, high) = (l.start(1, 0), l.start(0, 1));
-        let (b0, c1) = l.multiply(low, high, n0, constant);
-        let (b1, c2) = l.multiply(low, high, n1, constant);
-        let (b2, c3) = l.multiply(low, high, n2, constant);
-        let (b3, c4) = l.multiply(low, high, n3, constant);
-        let (b4, c5) = l.multiply(low, high, n4, constant);
-        Self([
-            l.add(l.add(a0, b0), l.times(c5, l.splat(608))),
-            l.add(l.add(a1, b1), c1),
-            l.add(l.add(a2, b2), c2),
-            l.add(l.add(a3, b3), c3),
-            l.add(l.add(a4, b4), c4),
+        let (mut b0, mut b1, mut b2) = (l.start(1, 0), l.start(1, 1), l.start(1, 1));
+        let (mut b3, mut b4, mut b5) = (l.start(1, 1), l.start(1, 1), l.start(0, 1));
+        product(l, &mut b0, &mut b1, n0, constant);
+        product(l, &mut b1, &mut b2, n1, constant);
+        product(l, &mut b2, &mut b3, n2, constant);
+        product(l, &mut b3, &mut b4, n3, constant);
+        product(l, &mut b4, &mut b5, n4, constant);
+        Sum([
+            l.add(l.add(a0, b0), l.times(b5, l.splat(608))),
+            l.add(a1, b1),
+            l.add(a2, b2),
+            l.add(a3, b3),
+            l.add(a4, b4),
         ])
     }
 }
 
-/// The low and the high halves of a column.
-type Column<L> = (<L as Lanes>::Word, <L as Lanes>::Word);
-
-/// An empty column for the halves of so many products.
+/// An empty column for the low halves of so many products, and the high halves of so many of the column below.
 #[inline(always)]
-fn column<L: Lanes>(l: L, products: u64) -> Column<L> {
-    (l.start(products, 0), l.start(0, products))
+fn columns<L: Lanes>(l: L, low: [u64; 10], high: [u64; 10]) -> [L::Word; 10] {
+    let ([a0, a1, a2, a3, a4, a5, a6, a7, a8, a9], [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9]) =
+        (low, high);
+    [
+        l.start(a0, b0),
+        l.start(a1, b1),
+        l.start(a2, b2),
+        l.start(a3, b3),
+        l.start(a4, b4),
+        l.start(a5, b5),
+        l.start(a6, b6),
+        l.start(a7, b7),
+        l.start(a8, b8),
+        l.start(a9, b9),
+    ]
 }
 
-/// Adds a product to a column.
+/// Adds a product to its column and the one above.
 #[inline(always)]
-fn product<L: Lanes>(l: L, column: &mut Column<L>, a: L::Factor, b: L::Factor) {
-    *column = l.multiply(column.0, column.1, a, b);
+fn product<L: Lanes>(l: L, low: &mut L::Word, high: &mut L::Word, a: L::Factor, b: L::Factor) {
+    (*low, *high) = l.multiply(*low, *high, a, b);
 }
 
-/// A column doubled.
+/// The number that ten columns make.
 #[inline(always)]
-fn twice<L: Lanes>(l: L, (low, high): Column<L>) -> Column<L> {
-    (l.add(low, low), l.add(high, high))
-}
-
-#[inline(always)]
-fn plus<L: Lanes>(l: L, a: Column<L>, b: Column<L>) -> Column<L> {
-    (l.add(a.0, b.0), l.add(a.1, b.1))
-}
-
-#[inline(always)]
-fn square<L: Lanes>(l: L, a: L::Factor) -> Column<L> {
-    let (low, high) = column(l, 1);
-    l.multiply(low, high, a, a)
-}
-
-/// The number that nine columns of products make.
-#[inline(always)]
-fn fold<L: Lanes>(l: L, columns: [Column<L>; 9]) -> Sum<L> {
-    let [(a0, b1), (a1, b2), (a2, b3), (a3, b4), (a4, b5), (a5, b6), (a6, b7), (a7, b8), (a8, a9)] =
-        columns;
-    let (a1, a2, a3, a4) = (l.add(a1, b1), l.add(a2, b2), l.add(a3, b3), l.add(a4, b4));
-    let a5 = l.add(a5, b5);
-    let a6 = l.add(l.add(a6, b6), l.right::<52>(a5));
-    let a7 = l.add(l.add(a7, b7), l.right::<52>(a6));
-    let a8 = l.add(l.add(a8, b8), l.right::<52>(a7));
+fn fold<L: Lanes>(l: L, columns: [L::Word; 10]) -> Sum<L> {
+    let [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9] = columns;
+    let a6 = l.add(a6, l.right::<52>(a5));
+    let a7 = l.add(a7, l.right::<52>(a6));
+    let a8 = l.add(a8, l.right::<52>(a7));
     let a9 = l.add(a9, l.right::<52>(a8));
 
     let fold = l.factor(l.splat(608));
-    let (low, high) = (l.start(1, 0), l.start(0, 1));
-    let (c0, d1) = l.multiply(low, high, l.factor(a5), fold);
-    let (c1, d2) = l.multiply(low, high, l.factor(a6), fold);
-    let (c2, d3) = l.multiply(low, high, l.factor(a7), fold);
-    let (c3, d4) = l.multiply(low, high, l.factor(a8), fold);
-    let (c4, _) = l.multiply(low, high, l.factor(a9), fold);
-    Sum([
-        l.add(a0, c0),
-        l.add(l.add(a1, c1), d1),
-        l.add(l.add(a2, c2), d2),
-        l.add(l.add(a3, c3), d3),
-        l.add(l.add(a4, c4), d4),
-    ])
+    let (mut b0, mut b1, mut b2) = (l.start(1, 0), l.start(1, 1), l.start(1, 1));
+    let (mut b3, mut b4, mut none) = (l.start(1, 1), l.start(1, 1), l.start(0, 1));
+    product(l, &mut b0, &mut b1, l.factor(a5), fold);
+    product(l, &mut b1, &mut b2, l.factor(a6), fold);
+    product(l, &mut b2, &mut b3, l.factor(a7), fold);
+    product(l, &mut b3, &mut b4, l.factor(a8), fold);
+    product(l, &mut b4, &mut none, l.factor(a9), fold);
+    Sum([l.add(a0, b0), l.add(a1, b1), l.add(a2, b2), l.add(a3, b3), l.add(a4, b4)])
 }
 
 impl<L: Lanes> Number<L> {
     #[inline(always)]
     pub(super) fn times(self, l: L, other: Self) -> Sum<L> {
         let ([a0, a1, a2, a3, a4], [b0, b1, b2, b3, b4]) = (self.0, other.0);
-        let [mut c0, mut c1, mut c2, mut c3] =
-            [column(l, 1), column(l, 2), column(l, 3), column(l, 4)];
-        let mut c4 = column(l, 5);
-        let [mut c5, mut c6, mut c7, mut c8] =
-            [column(l, 4), column(l, 3), column(l, 2), column(l, 1)];
-        product(l, &mut c0, a0, b0);
-        product(l, &mut c1, a0, b1);
-        product(l, &mut c2, a0, b2);
-        product(l, &mut c3, a0, b3);
-        product(l, &mut c4, a0, b4);
-        product(l, &mut c1, a1, b0);
-        product(l, &mut c2, a1, b1);
-        product(l, &mut c3, a1, b2);
-        product(l, &mut c4, a1, b3);
-        product(l, &mut c5, a1, b4);
-        product(l, &mut c2, a2, b0);
-        product(l, &mut c3, a2, b1);
-        product(l, &mut c4, a2, b2);
-        product(l, &mut c5, a2, b3);
-        product(l, &mut c6, a2, b4);
-        product(l, &mut c3, a3, b0);
-        product(l, &mut c4, a3, b1);
-        product(l, &mut c5, a3, b2);
-        product(l, &mut c6, a3, b3);
-        product(l, &mut c7, a3, b4);
-        product(l, &mut c4, a4, b0);
-        product(l, &mut c5, a4, b1);
-        product(l, &mut c6, a4, b2);
-        product(l, &mut c7, a4, b3);
-        product(l, &mut c8, a4, b4);
-        fold(l, [c0, c1, c2, c3, c4, c5, c6, c7, c8])
+        let c = columns(l, [1, 2, 3, 4, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 4, 3, 2, 1]);
+        let [mut c0, mut c1, mut c2, mut c3, mut c4, mut c5, mut c6, mut c7, mut c8, mut c9] = c;
+        product(l, &mut c0, &mut c1, a0, b0);
+        product(l, &mut c1, &mut c2, a0, b1);
+        product(l, &mut c2, &mut c3, a0, b2);
+        product(l, &mut c3, &mut c4, a0, b3);
+        product(l, &mut c4, &mut c5, a0, b4);
+        product(l, &mut c1, &mut c2, a1, b0);
+        product(l, &mut c2, &mut c3, a1, b1);
+        product(l, &mut c3, &mut c4, a1, b2);
+        product(l, &mut c4, &mut c5, a1, b3);
+        product(l, &mut c5, &mut c6, a1, b4);
+        product(l, &mut c2, &mut c3, a2, b0);
+        product(l, &mut c3, &mut c4, a2, b1);
+        product(l, &mut c4, &mut c5, a2, b2);
+        product(l, &mut c5, &mut c6, a2, b3);
+        product(l, &mut c6, &mut c7, a2, b4);
+        product(l, &mut c3, &mut c4, a3, b0);
+        product(l, &mut c4, &mut c5, a3, b1);
+        product(l, &mut c5, &mut c6, a3, b2);
+        product(l, &mut c6, &mut c7, a3, b3);
+        product(l, &mut c7, &mut c8, a3, b4);
+        product(l, &mut c4, &mut c5, a4, b0);
+        product(l, &mut c5, &mut c6, a4, b1);
+        product(l, &mut c6, &mut c7, a4, b2);
+        product(l, &mut c7, &mut c8, a4, b3);
+        product(l, &mut c8, &mut c9, a4, b4);
+        fold(l, [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9])
     }
 
     #[inline(always)]
     pub(super) fn squared(self, l: L) -> Sum<L> {
         let [a0, a1, a2, a3, a4] = self.0;
-        // Products that occur twice are doubled as a column.
-        let [mut c1, mut c2, mut c3] = [column(l, 1), column(l, 1), column(l, 2)];
-        let [mut c4, mut c5] = [column(l, 2), column(l, 2)];
-        let [mut c6, mut c7] = [column(l, 1), column(l, 1)];
-        product(l, &mut c1, a0, a1);
-        product(l, &mut c2, a0, a2);
-        product(l, &mut c3, a0, a3);
-        product(l, &mut c4, a0, a4);
-        product(l, &mut c3, a1, a2);
-        product(l, &mut c4, a1, a3);
-        product(l, &mut c5, a1, a4);
-        product(l, &mut c5, a2, a3);
-        product(l, &mut c6, a2, a4);
-        product(l, &mut c7, a3, a4);
-        let (c0, c2) = (square(l, a0), plus(l, twice(l, c2), square(l, a1)));
-        let (c4, c6) = (twice(l, c4), twice(l, c6));
-        let (c4, c6) = (plus(l, c4, square(l, a2)), plus(l, c6, square(l, a3)));
-        let (c1, c3, c5, c7) = (twice(l, c1), twice(l, c3), twice(l, c5), twice(l, c7));
-        fold(l, [c0, c1, c2, c3, c4, c5, c6, c7, square(l, a4)])
+        let c = columns(l, [0, 1, 1, 2, 2, 2, 1, 1, 0, 0], [0, 0, 1, 1, 2, 2, 2, 1, 1, 0]);
+        let [_, mut c1, mut c2, mut c3, mut c4, mut c5, mut c6, mut c7, mut c8, _] = c;
+        product(l, &mut c1, &mut c2, a0, a1);
+        product(l, &mut c2, &mut c3, a0, a2);
+        product(l, &mut c3, &mut c4, a0, a3);
+        product(l, &mut c4, &mut c5, a0, a4);
+        product(l, &mut c3, &mut c4, a1, a2);
+        product(l, &mut c4, &mut c5, a1, a3);
+        product(l, &mut c5, &mut c6, a1, a4);
+        product(l, &mut c5, &mut c6, a2, a3);
+        product(l, &mut c6, &mut c7, a2, a4);
+        product(l, &mut c7, &mut c8, a3, a4);
+        // Products that occur twice are doubled as a column. Then come the squares.
+        let (low, high) = (l.start(1, 0), l.start(0, 1));
+        let (mut c0, mut c9) = (low, high);
+        (c1, c2) = (l.add(l.add(c1, c1), high), l.add(l.add(c2, c2), low));
+        (c3, c4) = (l.add(l.add(c3, c3), high), l.add(l.add(c4, c4), low));
+        (c5, c6) = (l.add(l.add(c5, c5), high), l.add(l.add(c6, c6), low));
+        (c7, c8) = (l.add(l.add(c7, c7), high), l.add(l.add(c8, c8), low));
+        product(l, &mut c0, &mut c1, a0, a0);
+        product(l, &mut c2, &mut c3, a1, a1);
+        product(l, &mut c4, &mut c5, a2, a2);
+        product(l, &mut c6, &mut c7, a3, a3);
+        product(l, &mut c8, &mut c9, a4, a4);
+        fold(l, [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9])
     }
 
     /// The product, as a factor.
@@ -321,3 +310,6 @@ impl<L: Lanes> Number<L> {
         ])
     }
 }
+
+#[cfg(test)]
+mod tests;

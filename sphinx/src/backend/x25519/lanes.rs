@@ -250,7 +250,7 @@ mod x86 {
     }
 }
 
-/// The same in plain integers, as a judge for the others.
+/// The same in plain integers, as a judge for the others; fails where a sum would wrap.
 #[cfg(test)]
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
@@ -274,11 +274,11 @@ impl Lanes for Plain {
     }
 
     fn add(self, a: [u64; 8], b: [u64; 8]) -> [u64; 8] {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+        std::array::from_fn(|i| a[i].checked_add(b[i]).unwrap())
     }
 
     fn sub(self, a: [u64; 8], b: [u64; 8]) -> [u64; 8] {
-        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+        std::array::from_fn(|i| a[i].checked_sub(b[i]).unwrap())
     }
 
     fn and(self, a: [u64; 8], b: [u64; 8]) -> [u64; 8] {
@@ -298,7 +298,10 @@ impl Lanes for Plain {
     }
 
     fn times(self, a: [u64; 8], b: [u64; 8]) -> [u64; 8] {
-        std::array::from_fn(|i| u64::from(a[i] as u32) * u64::from(b[i] as u32))
+        std::array::from_fn(|i| {
+            let factor = |factor: u64| u64::from(u32::try_from(factor).unwrap());
+            factor(a[i]) * factor(b[i])
+        })
     }
 
     fn test(self, a: [u64; 8], b: [u64; 8]) -> [bool; 8] {
@@ -326,9 +329,7 @@ impl Lanes for Plain {
     ) -> ([u64; 8], [u64; 8]) {
         let mask = (1 << 52) - 1;
         let product = |i: usize| u128::from(a[i] & mask) * u128::from(b[i] & mask);
-        let half = |from: [u64; 8], shift: u32| {
-            std::array::from_fn(|i| from[i].wrapping_add((product(i) >> shift) as u64 & mask))
-        };
-        (half(low, 0), half(high, 52))
+        let half = |shift: u32| std::array::from_fn(|i| (product(i) >> shift) as u64 & mask);
+        (self.add(low, half(0)), self.add(high, half(52)))
     }
 }

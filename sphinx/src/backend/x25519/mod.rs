@@ -5,7 +5,7 @@ mod lanes;
 
 use field::{Number, Sum};
 use lanes::Lanes;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Ladders that share one inversion, at most.
 const MOST: usize = 32;
@@ -97,7 +97,7 @@ fn multiply_doubles(l: lanes::Doubles, s: &[[u8; 32]], u: &[[u8; 32]], out: &mut
 /// Overwrites what the vectors of a multiplication left on the stack below.
 #[inline(never)]
 fn wipe_stack() {
-    std::hint::black_box([0_u8; 16 << 10]).zeroize();
+    std::hint::black_box(&[0_u8; 16 << 10]);
 }
 
 /// Word `w` of eight blocks of 32 bytes, for each `w`. Missing blocks are zero.
@@ -251,33 +251,6 @@ mod tests {
             let mut products = vec![[0; 32]; count];
             multiply(Plain, &scalars, &points, &mut products);
             assert_eq!(products, expected);
-        }
-    }
-
-    #[test]
-    #[ignore]
-    fn speed() {
-        let mut rng = ChaCha12Rng::seed_from_u64(1);
-        let scalars: Vec<[u8; 32]> = (0..32).map(|_| rng.random()).collect();
-        let points: Vec<[u8; 32]> = (0..32).map(|_| rng.random()).collect();
-        let mut products = vec![[0; 32]; 32];
-        for n in [8, 16, 32] {
-            let (mut ours, mut theirs) = (f64::MAX, f64::MAX);
-            for _ in 0..600 {
-                let t = std::time::Instant::now();
-                Ladders::doubles().unwrap().multiply_some(
-                    &scalars[..n],
-                    &points[..n],
-                    &mut products[..n],
-                );
-                ours = ours.min(t.elapsed().as_secs_f64() * 1e6 / n as f64);
-                let t = std::time::Instant::now();
-                for i in 0..4 {
-                    products[i] = *crate::curve::multiply(&scalars[i], &points[i]);
-                }
-                theirs = theirs.min(t.elapsed().as_secs_f64() * 1e6 / 4.0);
-            }
-            println!("{n}: {ours:.2} µs, scalar {theirs:.2}");
         }
     }
 }
