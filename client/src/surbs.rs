@@ -214,6 +214,31 @@ mod tests {
     }
 
     #[test]
+    fn surbs_made_ahead_end_where_the_client_is_and_travel_now() {
+        use shoal_sphinx::{Codec, Hop, SecretKey, StandIn};
+        let mut rng = shoal_topology::Seed::from_u64(1).stream("surbs");
+        let key = SecretKey::from_bytes([1; 32]).public();
+        let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
+        let mut ahead = Ahead::default();
+        for entry in 0..3 {
+            let surb = StandIn.surb(&mut rng, &[hop], [1 + entry as u8; 16]).unwrap();
+            ahead.from(entry, 7, Epoch(1)).push_back(surb);
+        }
+        for entry in 0..3 {
+            let stock = ahead.from(entry, 7, Epoch(1));
+            assert_eq!(
+                stock.iter().map(|(_, keys)| keys.id()).collect::<Vec<_>>(),
+                [[1 + entry as u8; 16]]
+            );
+        }
+        assert!(ahead.from(0, 7, Epoch(2)).is_empty(), "another epoch");
+        let surb = StandIn.surb(&mut rng, &[hop], [9; 16]).unwrap();
+        ahead.from(0, 7, Epoch(2)).push_back(surb);
+        assert!(ahead.from(0, 8, Epoch(2)).is_empty(), "another gateway");
+        assert!(ahead.from(0, 7, Epoch(2)).is_empty() && ahead.from(1, 7, Epoch(2)).is_empty());
+    }
+
+    #[test]
     fn a_service_that_was_sent_enough_lacks_nothing() {
         let mut stock = Stock::new(Time::ZERO);
         assert_eq!(stock.missing(Time::ZERO), 16);

@@ -292,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn cover_is_wanted_in_batches_and_never_runs_out() {
+        let mut uplink = uplink();
+        let mut batches = Vec::new();
+        for _ in 0..10_000 {
+            let Wants { drops, loops, .. } = uplink.wants();
+            batches.extend([drops, loops].into_iter().filter(|wanted| *wanted > 0));
+            (0..drops).for_each(|_| uplink.put(Ready::Drop, frame()));
+            (0..loops).for_each(|_| uplink.put(Ready::Loop([1; 16]), frame()));
+            assert_eq!((uplink.wants().drops, uplink.wants().loops), (0, 0));
+            let at = uplink.next_slot();
+            uplink.take(at);
+        }
+        assert_eq!(uplink.filled().filler, 0);
+        // Of 10 that may stand ready.
+        assert!(batches.iter().all(|count| (5..=10).contains(count)), "{batches:?}");
+    }
+
+    #[test]
     fn the_slots_come_at_the_rate_of_the_class() {
         let mut uplink = uplink();
         while uplink.next_slot() < Time::from_secs(1_000) {

@@ -7,13 +7,13 @@
 // A target fails by panicking.
 #![allow(clippy::expect_used)]
 
+mod packets;
 pub mod seeds;
 
 use shoal_client::message::{FromService, ToService};
-use shoal_sphinx::backend::{Backend, Reference, Unavailable};
 use shoal_sphinx::{
-    Address, Codec, Error, FRAME_LEN, Frame, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, ReplayTag,
-    SURB_LEN, Sphinx, StandIn, Surb,
+    Codec, FRAME_LEN, Frame, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, SURB_LEN, Sphinx, StandIn,
+    Surb,
 };
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Notice, Word};
@@ -82,59 +82,9 @@ pub fn surb_reply(data: &[u8]) {
     }
 }
 
-/// Packets for one hop, cut out of the bytes as [`seeds::batch`] says, and what comes out of them for the next: every
-/// backend opens them together as the reference opens them one by one.
+/// Packets for one hop, as every backend opens them together, and as the reference opens them one by one.
 pub fn backends(data: &[u8]) {
-    let mut packets = seeds::batch(data);
-    for secret in seeds::hops() {
-        let open = |packet: &Packet| Reference.open(&secret, packet.clone());
-        let expected: Vec<Outcome> = packets
-            .iter()
-            .map(|packet| {
-                open(packet).map(|opened| (*opened.tag(), peeled(Reference.peel(opened))))
-            })
-            .collect();
-        for backend in Backend::ALL {
-            let codec = match backend.codec() {
-                Ok(codec) => codec,
-                Err(reason) => {
-                    assert!(reason == Unavailable::Cpu, "{backend:?}: {reason}");
-                    continue;
-                }
-            };
-            let (mut batch, mut results) = (packets.clone(), Vec::new());
-            codec.open_batch(&secret, &mut batch, &mut results);
-            let tags: Vec<Result<ReplayTag, Error>> = results
-                .iter()
-                .map(|result| result.as_ref().map(|o| *o.tag()).map_err(|e| *e))
-                .collect();
-            let mut opened = results.into_iter().flatten().collect();
-            let mut results = Vec::new();
-            codec.peel_batch(&mut opened, &mut results);
-            let mut results = results.into_iter().map(peeled);
-            let found =
-                tags.into_iter().map(|tag| Ok((tag?, results.next().expect("one for each"))));
-            assert!(found.eq(expected.iter().cloned()), "{backend:?}");
-            assert!(results.next().is_none());
-        }
-        let forward = |outcome: Outcome| Packet::from_slice(&outcome.ok()?.1.ok()?.2).ok();
-        packets = expected.into_iter().filter_map(forward).collect();
-    }
-}
-
-/// What a hop makes of a packet.
-type Outcome = Result<(ReplayTag, Result<(Address, Vec<u8>, Vec<u8>), Error>), Error>;
-
-/// The next hop, the delay and the packet; or the destination, the identifier and the payload.
-fn peeled(peeled: Result<Peeled, Error>) -> Result<(Address, Vec<u8>, Vec<u8>), Error> {
-    Ok(match peeled? {
-        Peeled::Forward { next, delay, packet } => {
-            (next, delay.as_nanos().to_be_bytes().to_vec(), packet.as_bytes().to_vec())
-        }
-        Peeled::Final { destination, id, payload } => {
-            (destination, id.to_vec(), payload.as_bytes().to_vec())
-        }
-    })
+    packets::compare(data);
 }
 
 /// A document as a gateway sends it.

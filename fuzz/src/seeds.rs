@@ -1,31 +1,22 @@
 //! Valid inputs, from which mutations start, and the keys that open them.
 
 use std::net::SocketAddr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::Request;
 use shoal_client::socks::Host;
-use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{
-    Codec, Frame, HEADER_LEN, Hop, MAX_HOPS, PACKET_LEN, Packet, PacketId, SecretKey, Sphinx,
-    StandIn,
-};
+use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, PacketId, SecretKey, Sphinx, StandIn};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
     Role, SecretIdentity, Seed, Signed, SignedDocument,
 };
-use sphinx_packet::constants::{EXPANDED_SHARED_SECRET_HKDF_INFO, EXPANDED_SHARED_SECRET_LENGTH};
 
 /// Second at which the documents are read.
 pub const NOW: u64 = 1_800_000_000;
-const ID: PacketId = [3; 16];
+pub(crate) const ID: PacketId = [3; 16];
 
 /// Keys of the five hops of every packet here.
 pub fn hops() -> Vec<SecretKey> {
@@ -89,77 +80,13 @@ fn client_descriptor() -> Signed<ClientDescriptor> {
     Signed::<ClientDescriptor>::new(body, &secret)
 }
 
-fn path() -> Vec<Hop> {
+pub(crate) fn path() -> Vec<Hop> {
     let hop = |(n, secret): (usize, SecretKey)| Hop {
         address: [n as u8; 32],
         key: secret.public(),
         delay: Duration::from_millis(10),
     };
     hops().into_iter().enumerate().map(hop).collect()
-}
-
-/// Packets for the first of [`hops`], as bytes tell. The first says how many, up to 40. Then each begins with a byte:
-/// its lower half is the number of a [sound packet](sealed), or of none, when the header follows as it is; its upper
-/// half tells how many changes follow, and whether the MAC is made right again after them. A change is a place, in
-/// two bytes, and what is added (XOR) there.
-pub fn batch(data: &[u8]) -> Vec<Packet> {
-    let mut bytes = data.iter().copied();
-    let count = bytes.next().unwrap_or_default() % 40 + 1;
-    let packet = |bytes: &mut dyn Iterator<Item = u8>| {
-        let what = bytes.next()?;
-        let Some((packet, mac_key)) = sealed().get(usize::from(what & 15)) else {
-            let mut packet = Packet::default();
-            packet
-                .as_mut_bytes()
-                .iter_mut()
-                .zip(bytes.take(HEADER_LEN))
-                .for_each(|(to, from)| *to = from);
-            return Some(packet);
-        };
-        let mut packet = packet.clone();
-        for _ in 0..what >> 4 & 7 {
-            let [Some(high), Some(low), Some(change)] = [(); 3].map(|()| bytes.next()) else {
-                break;
-            };
-            let place = usize::from(u16::from_be_bytes([high, low])) % PACKET_LEN;
-            packet.as_mut_bytes()[place] ^= change;
-        }
-        if what >> 7 == 1 {
-            let (front, _) = packet.as_mut_bytes().split_at_mut(HEADER_LEN);
-            let mut mac = Hmac::<Sha256>::new_from_slice(mac_key).expect("a key of any length");
-            mac.update(&front[48..]);
-            front[32..48].copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        }
-        Some(packet)
-    };
-    (0..count).map_while(|_| packet(&mut bytes)).collect()
-}
-
-/// Sound packets for the first of [`hops`], of every length of path, some of them replies; and the keys of their MACs.
-fn sealed() -> &'static [(Packet, [u8; 16])] {
-    static SEALED: LazyLock<Vec<(Packet, [u8; 16])>> = LazyLock::new(|| {
-        let mut rng = Seed::from_u64(2).stream("seeds");
-        let path = path();
-        let mut packets = Vec::new();
-        for hops in 1..=MAX_HOPS {
-            packets.extend(Sphinx::SCALAR.seal(&mut rng, &path[..hops], ID, b"hi"));
-            let surb = Sphinx::SCALAR.surb(&mut rng, &path[..hops], ID);
-            let reply = surb.and_then(|(surb, _)| Sphinx::SCALAR.reply(surb, b"a reply"));
-            packets.extend(reply.map(|(packet, _)| packet));
-        }
-        let secret = *hops()[0].to_bytes();
-        let points: Vec<[u8; 32]> =
-            packets.iter().filter_map(|packet| packet.as_bytes().first_chunk().copied()).collect();
-        let shared = Backend::Reference.x25519(&vec![secret; points.len()], &points);
-        let mac_key = |shared: [u8; 32]| {
-            let mut keys = [0; EXPANDED_SHARED_SECRET_LENGTH];
-            let kdf = Hkdf::<Sha256>::new(Some(b""), &shared);
-            kdf.expand(EXPANDED_SHARED_SECRET_HKDF_INFO, &mut keys).expect("288 bytes");
-            keys[16..].first_chunk().copied().expect("more than 32 bytes")
-        };
-        packets.into_iter().zip(shared.expect("it always runs").into_iter().map(mac_key)).collect()
-    });
-    &SEALED
 }
 
 /// Valid inputs of a target.

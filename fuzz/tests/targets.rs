@@ -115,7 +115,7 @@ macro_rules! targets {
 targets! {
     sphinx_frame: 5_000,
     surb_reply: 10_000,
-    backends: 1_500,
+    backends: 500,
     topology_document: 10_000,
     topology_body: 5_000,
     descriptors: 20_000,

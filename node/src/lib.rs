@@ -11,7 +11,7 @@ pub mod wheel;
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
 pub use engine::{Engine, Input, Output, SessionId, Settings};
-pub use opener::{Arrived, Opener};
+pub use opener::{Arrived, Opener, Room};
 pub use place::Place;
 
 #[cfg(feature = "daemon")]

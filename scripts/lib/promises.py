@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a line of JSON and prints what was obtained beside what is promised.
 
-usage: promises.py speed|packets|load|full-load   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`)
+usage: promises.py speed|packets|load|full-load|endurance   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`)
 """
 
 import json
@@ -24,7 +24,8 @@ BACKENDS = {"scalar": (1.8, 1.8, 4, 4), "avx512": (4, 4, 8, 8), "ifma": (8, 6, 1
 
 # What is promised of a node's rate depends on its CPU: without IFMA nothing is.
 LOAD = [("excess_delay_p99_ms", 2, "ms", False)]
-FULL_LOAD = [("ratio", 2.5, "", True), ("rss_mb", 100, "MB", False)]
+FULL_LOAD = [("ratio", 2.5, "", True)]
+ENDURANCE = [("rss_beside_replay_mb", 100, "MB", False)]
 
 
 def packets(found):
@@ -42,6 +43,7 @@ def main():
         "packets": packets,
         "load": lambda _: LOAD,
         "full-load": lambda _: FULL_LOAD,
+        "endurance": lambda _: ENDURANCE,
     }.get(what)
     if promises is None:
         print(__doc__, file=sys.stderr)

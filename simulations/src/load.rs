@@ -36,6 +36,8 @@ use tokio::process::{Child, Command};
 const READY: Duration = Duration::from_secs(10);
 /// How long the last packet may take, beyond what was asked for it.
 const DRAIN: Duration = Duration::from_secs(3);
+/// What a tag takes in a replay table that has grown to its size: a slot and a quarter of eight bytes, in MiB.
+const TAG_MIB: f64 = 10.0 / 1_048_576.0;
 /// How often the generator sends what is due.
 const TICK: Duration = Duration::from_millis(1);
 /// Mean delay that senders ask for.
@@ -72,6 +74,18 @@ const BEFOREHAND: u64 = 2_000_000;
 const READY_CHUNKS: usize = 32;
 
 impl Load {
+    /// Whether it can be run, as far as that is known before the reference is measured.
+    ///
+    /// # Errors
+    /// What is wrong and what is allowed.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self.rate {
+            Rate::PerSecond(_) => self.resolve(0.0).map(|_| ()),
+            Rate::TimesReference(times) if times.is_finite() && times > 0.0 => Ok(()),
+            Rate::TimesReference(times) => bail!("--ratio {times} is not a number above zero"),
+        }
+    }
+
     /// Packets a second, and in all.
     ///
     /// # Errors
@@ -112,9 +126,7 @@ struct Ends {
 /// # Errors
 /// When the mix does not start, or a link breaks.
 pub async fn run(load: &Load) -> anyhow::Result<Value> {
-    if let Rate::PerSecond(_) = load.rate {
-        load.resolve(0.0)?;
-    }
+    load.check()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let reference = bench::reference_all_cores(cores);
     let (rate, packets) = load.resolve(reference)?;
@@ -182,6 +194,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
         "lost": packets - excess.len() as u64,
         "rss_mb": rss.map(round),
         "rss_after_a_tenth_mb": warm.map(round),
+        "rss_beside_replay_mb": rss.map(|rss| round(rss - packets as f64 * TAG_MIB)),
         "reference_peel_per_s_all_cores": round(reference),
         "ratio": round(forwarded / reference),
         "backend": Backend::best().name(),

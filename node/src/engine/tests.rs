@@ -5,11 +5,13 @@ mod network;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
 use shoal_topology::control::{Hello, Mode, kind};
 use shoal_topology::random::exponential;
 
 use super::*;
+use crate::{Opener, Room};
 use gateway::{Admission, Keeping, Service, Token};
 use network::{Net, Options};
 
@@ -43,11 +45,7 @@ fn a_loop_that_a_mix_swallows_is_counted_as_lost() {
 }
 
 /// As a worker does with what a link brought.
-fn open_bytes(
-    opener: &crate::Opener,
-    now: Time,
-    bytes: &[u8; FRAME_LEN],
-) -> Result<Arrived, DropReason> {
+fn open_bytes(opener: &Opener, now: Time, bytes: &[u8; FRAME_LEN]) -> Result<Arrived, DropReason> {
     let frame = Frame::decode(bytes).map_err(|_| DropReason::Version)?;
     opener.open_frame(now, frame)
 }
@@ -154,6 +152,49 @@ fn each_bad_packet_is_dropped_for_its_reason() {
     version[0] = 9;
     let opened = open_bytes(net.opener(mix), net.now, &version);
     assert!(matches!(opened, Err(DropReason::Version)));
+}
+
+#[test]
+fn in_a_batch_each_frame_has_its_own_verdict() {
+    let mut net = Net::new(Backend::best_codec(), Options::default());
+    let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
+    let path = |delay| [(mix, delay), (next, Duration::ZERO)];
+    let mut frames = Vec::new();
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let good = net.seal(&path(ms(1)), &[kind::DROP]);
+        let mut flipped = net.seal(&path(ms(1)), &[kind::DROP]);
+        flipped.packet.as_mut_bytes()[100] ^= 1;
+        let stranger = Frame { epoch: good.epoch.wrapping_add(100), ..good.clone() };
+        // The next epoch has the same key here, and so the same replay table.
+        let later = net.seal(&path(ms(1)), &[kind::DROP]);
+        let later = Frame { epoch: later.epoch.wrapping_add(1), ..later };
+        let long = net.seal(&path(ms(5_001)), &[kind::DROP]);
+        for (frame, verdict) in [
+            (good.clone(), None),
+            (flipped, Some(DropReason::Mac)),
+            (good, Some(DropReason::Replay)),
+            (stranger, Some(DropReason::UnknownEpoch)),
+            (later.clone(), None),
+            (later, Some(DropReason::Replay)),
+            (long, Some(DropReason::DelayTooLong)),
+        ] {
+            frames.push(frame);
+            expected.push(verdict);
+        }
+    }
+    let at = |n: usize| net.now + ms(n as u64);
+    let mut batch: Vec<_> = frames.iter().cloned().enumerate().map(|(n, f)| (at(n), f)).collect();
+    // What is there already stays in front.
+    let (mut room, mut results) = (Room::default(), vec![Err(DropReason::Version)]);
+    net.opener(mix).open_batch(&mut batch, &mut room, &mut results);
+    assert!(batch.is_empty() && results.len() == 1 + frames.len());
+    for (n, (result, expected)) in results.iter().skip(1).zip(&expected).enumerate() {
+        assert_eq!(result.as_ref().err(), expected.as_ref(), "frame {n}");
+        if let Ok(arrived) = result {
+            assert_eq!((arrived.received, arrived.epoch), (at(n), frames[n].epoch), "frame {n}");
+        }
+    }
 }
 
 #[test]

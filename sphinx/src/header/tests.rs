@@ -19,7 +19,7 @@ use crate::backend::{Backend, Layer, Unavailable};
 use crate::{Codec, MESSAGE_LEN, PAYLOAD_LEN, Packet, Payload, PublicKey, Seal, SecretKey};
 
 /// Packets, and as many SURBs.
-const JOBS: u64 = 4_000;
+const JOBS: u64 = 10_000;
 const JOBS_OF_A_SEED: u64 = 500;
 
 /// A generator that gives these bytes, and panics when they are used up.
@@ -246,7 +246,6 @@ fn travelled(mut packet: Packet, seeds: &[[u8; 16]]) -> Packet {
 }
 
 /// On all cores.
-#[expect(clippy::print_stderr, reason = "a million would seem to hang")]
 fn build_and_compare_all(jobs: u64) {
     let next = AtomicU64::new(0);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
