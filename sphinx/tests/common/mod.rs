@@ -139,7 +139,7 @@ pub fn on_all_cores(seeds: u64, work: impl Fn(u64) + Sync) {
                 while let seed @ 0.. = next.fetch_add(1, Ordering::Relaxed)
                     && seed < seeds
                 {
-                    if seed % 100 == 99 {
+                    if seed % 1_000 == 999 {
                         eprintln!("{seed} of {seeds}");
                     }
                     work(seed);
