@@ -536,16 +536,19 @@ impl Client {
         }
     }
 
-    /// Frames of those that the uplink wants, as many as there is something for.
+    /// Frames of those that the uplink wants, as many as there is something for. Cover waits for the next call while
+    /// there is anything else: that must not wait until cover is sealed.
     pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
         if self.protection(now).is_err() {
             (wants.data, wants.refill) = (0, 0);
         }
         let mut drafts = Vec::new();
         drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
-        drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
         drafts.extend((0..wants.refill).map_while(|_| self.make_refill(now)));
-        drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
+        if drafts.is_empty() {
+            drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
+            drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
+        }
         if drafts.is_empty() {
             return Vec::new();
         }

@@ -26,7 +26,7 @@ use shoal_daemon::link::{Allow, Endpoint, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::backend::Backend;
+use shoal_sphinx::backend::{Backend, Unavailable};
 use shoal_topology::{Document, Epoch, Role, Seed};
 use tokio::sync::watch;
 
@@ -195,6 +195,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let identity = prepared.descriptor.body().identity;
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
+    for backend in Backend::ALL {
+        if backend.codec().is_err_and(|why| why == Unavailable::Wrong) {
+            tracing::warn!("not used: {}: {}", backend.name(), Unavailable::Wrong);
+        }
+    }
     let opener = Arc::new(Opener::new(Backend::best_codec()));
     let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
     opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);

@@ -136,15 +136,14 @@ impl Kernel {
 
     /// Multiplies the base point by each scalar, clamped.
     pub(crate) fn multiply_base(self, scalars: &[[u8; 32]], products: &mut [[u8; 32]]) {
-        match self {
-            Self::Scalar => {
-                for (scalar, product) in scalars.iter().zip(products) {
-                    *product = curve::multiply_base(scalar);
-                }
+        let done = match self {
+            Self::Scalar => 0,
+            Self::Lanes(ladders) => {
+                ladders.multiply(scalars, &vec![curve::BASE_POINT; scalars.len()], products)
             }
-            Self::Lanes(_) => {
-                self.multiply(scalars, &vec![curve::BASE_POINT; scalars.len()], products);
-            }
+        };
+        for (scalar, product) in scalars.iter().zip(products).skip(done) {
+            *product = curve::multiply_base(scalar);
         }
     }
 
