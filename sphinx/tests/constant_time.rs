@@ -80,13 +80,18 @@ impl<I: Clone> Experiment<'_, I> {
         }
         all.sort_unstable_by(f64::total_cmp);
         let (mut largest, mut certain) = (0.0_f64, f64::MAX);
-        for percent in [100, 99, 95, 90, 80, 70, 50] {
+        for percent in [100, 99, 95, 90, 80, 70, 50, 30, 20, 10, 5] {
             let limit = all[(all.len() * percent / 100).min(all.len() - 1)];
             let below = |times: &Vec<f64>| -> Vec<f64> {
                 times.iter().copied().filter(|time| *time <= limit).collect()
             };
             let (t, difference) = welch(&below(&times[0]), &below(&times[1]));
-            largest = largest.max(t.abs());
+            // Where much is cut off, what is left says less than how much of each class is left.
+            let is_below = |times: &Vec<f64>| -> Vec<f64> {
+                times.iter().map(|time| f64::from(u8::from(*time <= limit))).collect()
+            };
+            let (t_of_share, _) = welch(&is_below(&times[0]), &is_below(&times[1]));
+            largest = largest.max(t.abs()).max(t_of_share.abs());
             certain = certain.min(difference);
         }
         let median = all[all.len() / 2] / 1e3;
