@@ -7,6 +7,8 @@
 
 mod group;
 mod loops;
+mod packets;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -14,22 +16,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::seq::SliceRandom;
-use shoal_sphinx::{
-    Codec, Downward, Frame, Hop, PacketId, Peeled, Seal, SecretKey, Surb, SurbKeys,
-};
+use shoal_sphinx::{Codec, Downward, Frame, MESSAGE_LEN, PacketId, Peeled, PublicKey, SecretKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{
     Class, ClientDescriptor, Document, Identity, ListedNode, Seed, Signed, Stream, Time,
-    exponential,
 };
 
 use crate::message::{FromService, ToService};
-use crate::route::{End, Route, Router, packet_id};
-use crate::surbs::{AHEAD, Ahead, Outstanding};
+use crate::route::{End, Router};
+use crate::surbs::{Ahead, Outstanding};
 use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
-use crate::uplink::{Ready, Wants};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 pub use loops::LoopCounts;
@@ -61,6 +58,8 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 const GROUP_IDLE: Duration = Duration::from_secs(600);
 /// How long a failed place is avoided.
 const AVOID: Duration = Duration::from_secs(30);
+/// Most messages to people that wait for a slot.
+const MAX_LETTERS: usize = 64;
 /// How often groups are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -83,6 +82,33 @@ pub enum Output {
     Failed(GroupId, Failure),
     /// Something happened in the tunnel of a group.
     Tunnel(GroupId, TunnelEvent),
+    /// A person's message, by [`Client::post`]. Nothing in it says whose.
+    Message(Vec<u8>),
+}
+
+/// Where a person can be reached.
+#[derive(Clone, Copy)]
+pub struct Contact {
+    /// The inbox.
+    pub inbox: Identity,
+    /// The key of the person's client.
+    pub key: PublicKey,
+    /// The gateway that has the inbox.
+    pub gateway: Identity,
+}
+
+/// Why a message to a person is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotPosted {
+    /// More than a packet carries.
+    #[error("a message to a person has at most {} bytes", MESSAGE_LEN - 1)]
+    TooLong,
+    /// Too many wait for a slot.
+    #[error("{MAX_LETTERS} messages wait already")]
+    Full,
+    /// No such gateway in the document, or only one that would see both ends.
+    #[error("no path that keeps both ends apart")]
+    NoPath,
 }
 
 /// Whether an arrival counts against the loops that the uplink owes.
@@ -139,14 +165,6 @@ struct Farewell {
     message: ToService,
 }
 
-/// A packet that is to be sealed.
-struct Draft {
-    ready: Ready,
-    route: Route,
-    id: PacketId,
-    message: Vec<u8>,
-}
-
 /// A question for a descriptor.
 struct Query {
     since: Time,
@@ -174,6 +192,8 @@ pub struct Client {
     outstanding: Outstanding<Purpose>,
     ahead: Ahead,
     farewells: Vec<Farewell>,
+    /// Messages to people that wait for a slot.
+    letters: VecDeque<(Contact, Vec<u8>)>,
     loops: Loops,
     packets_rng: Stream,
     ids_rng: Stream,
@@ -212,6 +232,7 @@ impl Client {
             outstanding: Outstanding::new(MAX_OUTSTANDING),
             ahead: Ahead::default(),
             farewells: Vec::new(),
+            letters: VecDeque::new(),
             loops: Loops::default(),
             packets_rng: seed.stream("packets"),
             ids_rng: seed.stream("identifiers"),
@@ -373,6 +394,32 @@ impl Client {
         }
     }
 
+    /// A message to a person, which leaves in the next free payload slot. It may be lost; whoever needs to know has the
+    /// other end answer.
+    ///
+    /// # Errors
+    /// It is not taken, and why.
+    pub fn post(&mut self, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
+        if message.len() >= MESSAGE_LEN {
+            return Err(NotPosted::TooLong);
+        }
+        if self.letters.len() >= MAX_LETTERS {
+            return Err(NotPosted::Full);
+        }
+        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
+            return Err(NotPosted::NoPath);
+        };
+        let theirs = router.gateway(&contact.gateway).ok_or(NotPosted::NoPath)?;
+        if !router.compatible(own, theirs) && !self.settings.allow_shared_gateway {
+            return Err(NotPosted::NoPath);
+        }
+        let mut letter = Vec::with_capacity(1 + message.len());
+        letter.push(kind::MESSAGE);
+        letter.extend_from_slice(message);
+        self.letters.push_back((*contact, letter));
+        Ok(())
+    }
+
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
     pub fn complain(&mut self, now: Time, id: GroupId) {
         if self.groups.get(&id).is_some_and(|group| group.silence(now) > 2 * SILENCE) {
@@ -473,6 +520,16 @@ impl Client {
         if self.loops.returned(&id, now) {
             return Arrival::Loop;
         }
+        if id == [0; 16] {
+            match payload.message() {
+                Ok([kind::MESSAGE, message @ ..]) => {
+                    self.outputs.push_back(Output::Message(message.to_vec()));
+                    self.counts.packets += 1;
+                }
+                _ => self.counts.unknown += 1,
+            }
+            return Arrival::FromOthers;
+        }
         let reply = self
             .outstanding
             .take(&id)
@@ -536,194 +593,6 @@ impl Client {
         }
     }
 
-    /// Frames of those that the uplink wants, as many as there is something for. Cover waits for the next call while
-    /// there is anything else: that must not wait until cover is sealed.
-    pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
-        if self.protection(now).is_err() {
-            (wants.data, wants.refill) = (0, 0);
-        }
-        let mut drafts = Vec::new();
-        drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
-        drafts.extend((0..wants.refill).map_while(|_| self.make_refill(now)));
-        if drafts.is_empty() {
-            drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
-            drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
-        }
-        if drafts.is_empty() {
-            return Vec::new();
-        }
-        let seals: Vec<Seal<'_>> = drafts
-            .iter()
-            .map(|Draft { route, id, message, .. }| Seal { path: &route.hops, id: *id, message })
-            .collect();
-        let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
-        let sealed = drafts.iter().zip(packets);
-        let frame = |(Draft { ready, route, .. }, packet): (&Draft, Result<_, _>)| {
-            Some((*ready, Frame { epoch: route.epoch, field: route.first, packet: packet.ok()? }))
-        };
-        sealed.filter_map(frame).collect()
-    }
-
-    /// A question that waits, or a datagram of the group whose turn it is.
-    fn make_data(&mut self, now: Time) -> Option<Draft> {
-        let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
-        if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
-            return self.make_query(now, address);
-        }
-        let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-        let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
-            .chain(self.groups.range(..=self.last_turn))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in turns {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let starving = group.connected && group.stock.is_starving(now);
-            let Some(tunnel) = &mut group.tunnel else { continue };
-            // A long upload must not keep the replies from having SURBs: every other packet brings only them.
-            if starving && !group.refilled {
-                group.refilled = true;
-                if let Some(draft) = self.send(now, id, Vec::new()) {
-                    self.last_turn = id;
-                    return Some(draft);
-                }
-                continue;
-            }
-            let mut datagram = Vec::new();
-            let sends = tunnel.poll_transmit(now, &mut datagram);
-            take_events(id, tunnel, &mut self.outputs);
-            if sends {
-                group.refilled = false;
-                self.last_turn = id;
-                return self.send(now, id, datagram);
-            }
-        }
-        let due = self.farewells.iter().position(|farewell| farewell.due <= now)?;
-        let Farewell { place, message, .. } = self.farewells.swap_remove(due);
-        self.send_to(now, &place, &message)
-    }
-
-    fn make_refill(&mut self, now: Time) -> Option<Draft> {
-        let short = |group: &Group| group.connected && group.stock.missing(now) >= 5;
-        let id = *self.groups.iter().find(|(_, group)| short(group))?.0;
-        Some(Draft { ready: Ready::Refill, ..self.send(now, id, Vec::new())? })
-    }
-
-    fn make_loop(&mut self, now: Time) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let id = packet_id(&mut self.ids_rng);
-        let end = self.end;
-        let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
-        self.loops.made(id, route.mixes.clone());
-        Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
-    }
-
-    fn make_drop(&mut self, now: Time) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let gateway = router.any_gateway(own)?;
-        let route = router.draw(now, own, gateway, None)?;
-        Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
-    }
-
-    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let gateway = router.gateway(&Identity(address.gateway))?;
-        // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
-        let entry = if router.compatible(own, gateway) { own } else { gateway };
-        let route = router.draw(now, entry, gateway, None)?;
-        let entry = if router.compatible(gateway, own) { gateway } else { own };
-        let (surb, keys) = self.surbs(now, entry, 1).pop()?;
-        let mut message = vec![kind::QUERY];
-        message.extend(address.identity);
-        message.extend_from_slice(surb.as_bytes());
-        self.outstanding.put(Purpose::Query(address), keys);
-        if let Some(query) = self.queries.get_mut(&address) {
-            query.asked = Some(now);
-        }
-        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
-    }
-
-    /// SURBs from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
-    fn surbs(&mut self, now: Time, entry: usize, count: usize) -> Vec<(Surb, SurbKeys)> {
-        let (Some(own), Some(router)) = (self.own_gateway(), &mut self.router) else {
-            return Vec::new();
-        };
-        let stock = self.ahead.from(entry, own, router.epoch(now));
-        if stock.len() < count {
-            let backs: Vec<(Route, PacketId)> = (stock.len()..count.max(AHEAD))
-                .map_while(|_| router.draw(now, entry, own, Some(self.end)))
-                .map(|route| (route, packet_id(&mut self.ids_rng)))
-                .collect();
-            let jobs: Vec<(&[Hop], PacketId)> =
-                backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();
-            let made = self.codec.surb_batch(&mut self.packets_rng, &jobs);
-            stock.extend(made.into_iter().filter_map(Result::ok));
-        }
-        let count = count.min(stock.len());
-        stock.drain(..count).collect()
-    }
-
-    /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
-    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let budget = self.budget(now, id);
-        let group = self.groups.get_mut(&id)?;
-        let place = group.place?;
-        if group.tunnel.as_ref().is_some_and(Tunnel::waits) {
-            group.asked.get_or_insert(now);
-        }
-        let room = ToService::room(datagram.len());
-        // Before the tunnel stands the stock is unknown: fill the room.
-        let missing = if group.connected { group.stock.missing(now) } else { room };
-        let pseudonym = group.pseudonym;
-        let shared = !self.router.as_ref()?.compatible(own, place.gateway);
-        let entry = if shared { own } else { place.gateway };
-        let mut surbs = Vec::new();
-        for (surb, keys) in self.surbs(now, entry, room.min(missing)) {
-            self.outstanding.put(Purpose::Tunnel(id), keys);
-            surbs.push(surb);
-        }
-        self.counts.surbs += surbs.len() as u64;
-        self.groups.get_mut(&id)?.stock.sent(now, surbs.len());
-        self.send_to(now, &place, &ToService { pseudonym, budget, surbs, datagram })
-    }
-
-    /// A packet to where a service is.
-    fn send_to(&mut self, now: Time, place: &Place, message: &ToService) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let shared = !router.compatible(own, place.gateway);
-        let entry = if shared { place.gateway } else { own };
-        let end = End { address: place.inbox, key: place.key };
-        let Some(route) = router.draw(now, entry, place.gateway, Some(end)) else {
-            self.counts.no_path += 1;
-            return None;
-        };
-        Some(Draft { ready: Ready::Data, route, id: [0; 16], message: message.encode() })
-    }
-
-    /// The packets per second that the service of a group may send: its max-min fair share, if it wants all it can
-    /// get and the others want what their stocks say.
-    fn budget(&self, now: Time, id: GroupId) -> u16 {
-        let mut left = self.class.budget_per_s();
-        let in_use = self.groups.values().filter(|group| group.stock.is_in_use(now)).count();
-        let even_share = left / in_use.max(1) as f64;
-        let others = self.groups.iter().filter(|(other, _)| **other != id);
-        let wants = others.map(|(_, group)| group.stock.wants(now, even_share));
-        let mut wants: Vec<f64> = wants.collect();
-        wants.sort_by(f64::total_cmp);
-        let mut sharing = wants.len() + 1;
-        for want in wants {
-            if want >= left / sharing as f64 {
-                break;
-            }
-            left -= want;
-            sharing -= 1;
-        }
-        (left / sharing as f64).clamp(1.0, 65_535.0) as u16
-    }
-
     /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
     fn patience(&self) -> u32 {
         if self.class.mean_delay() > Duration::from_millis(50) { 4 } else { 1 }
@@ -731,177 +600,6 @@ impl Client {
 
     fn own_gateway(&self) -> Option<usize> {
         self.router.as_ref()?.gateway(self.link.as_ref()?)
-    }
-
-    /// Moves a group on.
-    fn tick(&mut self, now: Time, id: GroupId) {
-        let Some(group) = self.groups.get(&id) else { return };
-        if group.streams == 0 && group.connected && now.since(group.last_used) > GROUP_IDLE {
-            return self.fail(now, id, Failure::Idle);
-        }
-        if self.own_gateway().is_none() || self.protection(now).is_err() {
-            return;
-        }
-        if !group.connected && now.since(group.born) > self.patience() * LOOK_LIMIT {
-            return self.fail(now, id, Failure::NoAnswer);
-        }
-        match group.stage() {
-            Stage::Looking => self.look(now, id),
-            Stage::Connecting if now.since(group.since) > self.patience() * CONNECT_LIMIT => {
-                self.avoid_place(now, id);
-                self.part(now, id);
-                self.look(now, id);
-            }
-            Stage::Connecting => {}
-            Stage::Connected => self.move_if_silent(now, id),
-        }
-    }
-
-    /// Finds a place for a group: a service's inbox at one of its gateways.
-    fn look(&mut self, now: Time, id: GroupId) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let target = group.target;
-        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
-        self.descriptors.retain(|_, descriptor| unix_s <= descriptor.not_after);
-        if let Target::Service(address) = target
-            && !self.descriptors.contains_key(&address)
-        {
-            let fresh = Query { since: now, asked: None };
-            let since = self.queries.entry(address).or_insert(fresh).since;
-            let known = self.router.as_ref().and_then(|r| r.gateway(&Identity(address.gateway)));
-            if known.is_none() {
-                self.queries.remove(&address);
-                self.fail(now, id, Failure::UnknownGateway);
-            } else if now.since(since) > QUERY_LIMIT {
-                self.queries.remove(&address);
-                self.fail(now, id, Failure::NoAnswer);
-            }
-            return;
-        }
-        let mut places = self.places(now, &target);
-        if places.is_empty() {
-            return self.fail(now, id, Failure::NoPath);
-        }
-        // Where nobody answered lately comes last, the longest ago first. It is tried all the same: what kept
-        // the answer away may have been a mix.
-        places.sort_by_key(|place| self.avoid.get(place).copied());
-        let Some(place) = places.first().copied() else { return };
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let settings = &self.settings.tunnel;
-        match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
-            Ok(tunnel) => group.connect(now, place, tunnel),
-            Err(_) => self.fail(now, id, Failure::NoPath),
-        }
-    }
-
-    /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
-    fn places(&mut self, now: Time, target: &Target) -> Vec<Place> {
-        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
-            return Vec::new();
-        };
-        let exits = router.document().exits.iter().map(Signed::<ClientDescriptor>::body);
-        let descriptors: Vec<&ClientDescriptor> = match target {
-            Target::Exit => exits.collect(),
-            Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
-        };
-        let mut places = Vec::new();
-        let unix_s = router.unix_s(now);
-        let valid = |d: &&ClientDescriptor| (d.not_before..=d.not_after).contains(&unix_s);
-        for descriptor in descriptors.into_iter().filter(valid) {
-            for gateway in &descriptor.gateways {
-                let (Some(gateway), Some(key)) = (router.gateway(gateway), descriptor.public_key())
-                else {
-                    continue;
-                };
-                let shared = !router.compatible(own, gateway);
-                if !shared || self.settings.allow_shared_gateway {
-                    let (inbox, identity) = (descriptor.inbox.0, descriptor.identity.0);
-                    places.push((shared, Place { identity, inbox, key, gateway }));
-                }
-            }
-        }
-        places.shuffle(&mut self.choices_rng);
-        places.sort_by_key(|(shared, _)| *shared);
-        places.into_iter().map(|(_, place)| place).collect()
-    }
-
-    /// A service in use that has been silent, or a gateway that has become our own: the same tunnel goes on
-    /// through another gateway of the service.
-    fn move_if_silent(&mut self, now: Time, id: GroupId) {
-        let Some(own) = self.own_gateway() else { return };
-        let Some(group) = self.groups.get(&id) else { return };
-        let (Some(place), target) = (group.place, group.target) else { return };
-        let compatible = self.router.as_ref().is_some_and(|r| r.compatible(own, place.gateway));
-        if group.silence(now) > self.patience() * GIVE_UP {
-            return self.fail(now, id, Failure::Silent);
-        }
-        let limit = self.patience() * SILENCE;
-        let silent = group.silence(now) > limit && now.since(group.moved) > limit;
-        let stranded = !compatible && now.since(group.moved) > SILENCE;
-        if !silent && !stranded {
-            return;
-        }
-        if silent {
-            self.avoid_place(now, id);
-        }
-        let places = self.places(now, &target);
-        let other = places.into_iter().find(|other| {
-            other.identity == place.identity
-                && other.gateway != place.gateway
-                && !self.avoid.contains_key(other)
-        });
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.moved = now;
-            if let Some(other) = other {
-                group.place = Some(other);
-                group.stock.clear();
-            } else if silent {
-                // Nowhere else to go: the same place is as good as any.
-                self.avoid.remove(&place);
-            }
-        }
-    }
-
-    fn avoid_place(&mut self, now: Time, id: GroupId) {
-        if let Some(place) = self.groups.get(&id).and_then(|group| group.place) {
-            self.avoid.insert(place, now + AVOID);
-        }
-    }
-
-    /// Ends groups whose tunnel has closed.
-    fn end_closed(&mut self, now: Time) {
-        let closed = |group: &Group| group.tunnel.as_ref().is_some_and(Tunnel::is_closed);
-        let ids: Vec<_> =
-            self.groups.iter().filter(|(_, g)| closed(g)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.avoid_place(now, id);
-            self.fail(now, id, Failure::Closed);
-        }
-    }
-
-    /// Gives up the tunnel of a group, and says so: its service would ask for a sign of life until it has no SURBs
-    /// left.
-    fn part(&mut self, now: Time, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let (Some(mut tunnel), Some(place)) = (group.tunnel.take(), group.place.take()) else {
-            return;
-        };
-        tunnel.close(now, 0);
-        let mut datagram = Vec::new();
-        if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {
-            let due = now + exponential(&mut self.choices_rng, FAREWELL_DELAY);
-            let pseudonym = group.pseudonym;
-            let message = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
-            self.farewells.push(Farewell { due, place, message });
-        }
-    }
-
-    fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
-        self.part(now, id);
-        if self.groups.remove(&id).is_some() {
-            self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
-            self.outputs.push_back(Output::Failed(id, why));
-        }
     }
 }
 

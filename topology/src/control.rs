@@ -20,6 +20,8 @@ pub mod kind {
     pub const ANSWER: u8 = 3;
     /// Cover that a gateway drops.
     pub const DROP: u8 = 4;
+    /// From a person to a person.
+    pub const MESSAGE: u8 = 5;
 }
 
 /// How a client uses its link.

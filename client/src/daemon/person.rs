@@ -472,6 +472,8 @@ impl Driver {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
                 None => return,
+                // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
+                Some(Output::Message(_)) => {}
                 Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {

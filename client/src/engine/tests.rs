@@ -105,3 +105,12 @@ fn isolation_groups_are_bounded() {
     let known = Isolation::new(Some((&0_usize.to_be_bytes(), b"")));
     assert!(client.group(Time::ZERO, known, Target::Exit).is_some());
 }
+
+#[test]
+fn a_message_that_cannot_leave_is_refused_with_the_reason() {
+    let mut client = client();
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: Identity([4; 32]) };
+    assert_eq!(client.post(&contact, &[0; MESSAGE_LEN]), Err(NotPosted::TooLong));
+    assert_eq!(client.post(&contact, b"hello"), Err(NotPosted::NoPath), "no link, no document");
+}

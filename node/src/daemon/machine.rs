@@ -289,7 +289,7 @@ pub(super) fn start_workers(
         let (queue, opener) = (queue.clone(), opener.clone());
         let (events, shared) = (events.clone(), shared.clone());
         let peel = move || {
-            let (mut frames, mut room) = (Vec::new(), Room::default());
+            let (mut batches, mut frames, mut room) = (Vec::new(), Vec::new(), Room::default());
             loop {
                 let mut opened = Vec::new();
                 {
@@ -299,17 +299,22 @@ pub(super) fn start_workers(
                     // What has come by then is opened together, but no more than this worker's share of it.
                     let waiting = shared.waiting_to_peel.load(Ordering::Relaxed);
                     let share = (waiting / threads).clamp(8, TOGETHER);
+                    let mut taken = 0;
                     loop {
-                        shared.waiting_to_peel.fetch_sub(batch.frames.len(), Ordering::Relaxed);
-                        for bytes in &batch.frames {
-                            match Frame::decode(bytes) {
-                                Ok(frame) => frames.push((batch.received, frame)),
-                                Err(_) => opened.push(Err(DropReason::Version)),
-                            }
-                        }
-                        let next = (frames.len() < share).then(|| queue.try_recv());
+                        taken += batch.frames.len();
+                        batches.push(batch);
+                        let next = (taken < share).then(|| queue.try_recv());
                         let Some(Ok(next)) = next else { break };
                         batch = next;
+                    }
+                    shared.waiting_to_peel.fetch_sub(taken, Ordering::Relaxed);
+                }
+                for Batch { received, frames: bytes } in batches.drain(..) {
+                    for bytes in &bytes {
+                        match Frame::decode(bytes) {
+                            Ok(frame) => frames.push((received, frame)),
+                            Err(_) => opened.push(Err(DropReason::Version)),
+                        }
                     }
                 }
                 opener.open_batch(&mut frames, &mut room, &mut opened);

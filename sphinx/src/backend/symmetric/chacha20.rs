@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{load, store, transpose_16};
+use super::{add_32 as add, all_32 as all, load, store, transpose_16};
 
 /// "expand 32-byte k"
 const HEAD: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
@@ -83,22 +83,9 @@ fn half<const SHIFT: usize>(v: &mut [__m512i; 16]) {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn add(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_add_epi32(a, b)
-}
-
 /// The sum (XOR), turned to the left.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn turned<const BITS: i32>(a: __m512i, b: __m512i) -> __m512i {
     _mm512_rol_epi32::<BITS>(_mm512_xor_si512(a, b))
-}
-
-/// A word in every lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn all(word: u32) -> __m512i {
-    _mm512_set1_epi32(word.cast_signed())
 }

@@ -9,10 +9,10 @@ use core::arch::x86_64::*;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::sha256::{
-    Block, Half, IV, Schedule, State, all, all_of, compress, compress_half, compress_known,
+    Block, Half, IV, Schedule, State, all_of, compress, compress_half, compress_known,
     compress_one, rows, schedule, words,
 };
-use super::{PayloadKey, parts, store};
+use super::{PayloadKey, all_32 as all, parts, store};
 use crate::header::{HKDF_INFO, HopKeys, PAYLOAD_INFO, PAYLOAD_SALT, ROUTING_LEN};
 
 static HOP: Recipe<2, 2, 8> = Recipe::new(b"", HKDF_INFO);

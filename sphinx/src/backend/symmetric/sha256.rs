@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{load_all, transpose_16};
+use super::{add_32 as add, all_32 as all, load_all, transpose_16};
 
 /// A state of 16 messages: its word `i` of each.
 pub(super) type State = [__m512i; 8];
@@ -229,13 +229,6 @@ fn sixteen(state: State, mut word: impl FnMut(usize) -> __m512i) -> State {
     [a, b, c, d, e, f, g, h]
 }
 
-/// A word in every lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn all(word: u32) -> __m512i {
-    _mm512_set1_epi32(word.cast_signed())
-}
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn all_of<const N: usize>(words: &[u32; N]) -> [__m512i; N] {
@@ -244,12 +237,6 @@ pub(super) fn all_of<const N: usize>(words: &[u32; N]) -> [__m512i; N] {
         *vector = all(word);
     }
     vectors
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn add(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_add_epi32(a, b)
 }
 
 #[inline]

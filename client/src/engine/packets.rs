@@ -1,0 +1,228 @@
+//! What fills the slots: packets of tunnels and to people, SURBs, loops and drop cover, sealed in batches.
+
+use shoal_sphinx::{Frame, Hop, PacketId, Seal, Surb, SurbKeys};
+use shoal_topology::address::ServiceAddress;
+use shoal_topology::control::kind;
+use shoal_topology::{Identity, Time};
+
+use super::{Client, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, take_events};
+use crate::engine::group::Group;
+use crate::message::ToService;
+use crate::route::{End, Route, packet_id};
+use crate::surbs::AHEAD;
+use crate::tunnel::Tunnel;
+use crate::uplink::{Ready, Wants};
+
+/// A packet that is to be sealed.
+struct Draft {
+    ready: Ready,
+    route: Route,
+    id: PacketId,
+    message: Vec<u8>,
+}
+
+impl Client {
+    /// Frames of those that the uplink wants, as many as there is something for. Cover waits for the next call while
+    /// there is anything else: that must not wait until cover is sealed.
+    pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
+        if self.protection(now).is_err() {
+            (wants.data, wants.refill) = (0, 0);
+        }
+        let mut drafts = Vec::new();
+        drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
+        drafts.extend((0..wants.refill).map_while(|_| self.make_refill(now)));
+        if drafts.is_empty() {
+            drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
+            drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
+        }
+        if drafts.is_empty() {
+            return Vec::new();
+        }
+        let seals: Vec<Seal<'_>> = drafts
+            .iter()
+            .map(|Draft { route, id, message, .. }| Seal { path: &route.hops, id: *id, message })
+            .collect();
+        let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
+        let sealed = drafts.iter().zip(packets);
+        let frame = |(Draft { ready, route, .. }, packet): (&Draft, Result<_, _>)| {
+            Some((*ready, Frame { epoch: route.epoch, field: route.first, packet: packet.ok()? }))
+        };
+        sealed.filter_map(frame).collect()
+    }
+
+    /// A question that waits, or a datagram of the group whose turn it is.
+    fn make_data(&mut self, now: Time) -> Option<Draft> {
+        let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
+        if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
+            return self.make_query(now, address);
+        }
+        let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
+        let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
+            .chain(self.groups.range(..=self.last_turn))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in turns {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let starving = group.connected && group.stock.is_starving(now);
+            let Some(tunnel) = &mut group.tunnel else { continue };
+            // A long upload must not keep the replies from having SURBs: every other packet brings only them.
+            if starving && !group.refilled {
+                group.refilled = true;
+                if let Some(draft) = self.send(now, id, Vec::new()) {
+                    self.last_turn = id;
+                    return Some(draft);
+                }
+                continue;
+            }
+            let mut datagram = Vec::new();
+            let sends = tunnel.poll_transmit(now, &mut datagram);
+            take_events(id, tunnel, &mut self.outputs);
+            if sends {
+                group.refilled = false;
+                self.last_turn = id;
+                return self.send(now, id, datagram);
+            }
+        }
+        if let Some(due) = self.farewells.iter().position(|farewell| farewell.due <= now) {
+            let Farewell { place, message, .. } = self.farewells.swap_remove(due);
+            return self.send_to(now, &place, message.encode());
+        }
+        let (contact, message) = self.letters.pop_front()?;
+        let gateway = self.router.as_ref()?.gateway(&contact.gateway)?;
+        let end = End { address: contact.inbox.0, key: contact.key };
+        self.send_to_end(now, gateway, end, message)
+    }
+
+    fn make_refill(&mut self, now: Time) -> Option<Draft> {
+        let short = |group: &Group| group.connected && group.stock.missing(now) >= 5;
+        let id = *self.groups.iter().find(|(_, group)| short(group))?.0;
+        Some(Draft { ready: Ready::Refill, ..self.send(now, id, Vec::new())? })
+    }
+
+    fn make_loop(&mut self, now: Time) -> Option<Draft> {
+        let own = self.own_gateway()?;
+        let id = packet_id(&mut self.ids_rng);
+        let end = self.end;
+        let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
+        self.loops.made(id, route.mixes.clone());
+        Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
+    }
+
+    fn make_drop(&mut self, now: Time) -> Option<Draft> {
+        let own = self.own_gateway()?;
+        let router = self.router.as_mut()?;
+        let gateway = router.any_gateway(own)?;
+        let route = router.draw(now, own, gateway, None)?;
+        Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
+    }
+
+    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Draft> {
+        let own = self.own_gateway()?;
+        let router = self.router.as_mut()?;
+        let gateway = router.gateway(&Identity(address.gateway))?;
+        // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
+        let entry = if router.compatible(own, gateway) { own } else { gateway };
+        let route = router.draw(now, entry, gateway, None)?;
+        let entry = if router.compatible(gateway, own) { gateway } else { own };
+        let (surb, keys) = self.surbs(now, entry, 1).pop()?;
+        let mut message = vec![kind::QUERY];
+        message.extend(address.identity);
+        message.extend_from_slice(surb.as_bytes());
+        self.outstanding.put(Purpose::Query(address), keys);
+        if let Some(query) = self.queries.get_mut(&address) {
+            query.asked = Some(now);
+        }
+        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
+    }
+
+    /// SURBs from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
+    fn surbs(&mut self, now: Time, entry: usize, count: usize) -> Vec<(Surb, SurbKeys)> {
+        let (Some(own), Some(router)) = (self.own_gateway(), &mut self.router) else {
+            return Vec::new();
+        };
+        let stock = self.ahead.from(entry, own, router.epoch(now));
+        if stock.len() < count {
+            let backs: Vec<(Route, PacketId)> = (stock.len()..count.max(AHEAD))
+                .map_while(|_| router.draw(now, entry, own, Some(self.end)))
+                .map(|route| (route, packet_id(&mut self.ids_rng)))
+                .collect();
+            let jobs: Vec<(&[Hop], PacketId)> =
+                backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();
+            let made = self.codec.surb_batch(&mut self.packets_rng, &jobs);
+            stock.extend(made.into_iter().filter_map(Result::ok));
+        }
+        let count = count.min(stock.len());
+        stock.drain(..count).collect()
+    }
+
+    /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
+    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
+        let own = self.own_gateway()?;
+        let budget = self.budget(now, id);
+        let group = self.groups.get_mut(&id)?;
+        let place = group.place?;
+        if group.tunnel.as_ref().is_some_and(Tunnel::waits) {
+            group.asked.get_or_insert(now);
+        }
+        let room = ToService::room(datagram.len());
+        // Before the tunnel stands the stock is unknown: fill the room.
+        let missing = if group.connected { group.stock.missing(now) } else { room };
+        let pseudonym = group.pseudonym;
+        let shared = !self.router.as_ref()?.compatible(own, place.gateway);
+        let entry = if shared { own } else { place.gateway };
+        let mut surbs = Vec::new();
+        for (surb, keys) in self.surbs(now, entry, room.min(missing)) {
+            self.outstanding.put(Purpose::Tunnel(id), keys);
+            surbs.push(surb);
+        }
+        self.counts.surbs += surbs.len() as u64;
+        self.groups.get_mut(&id)?.stock.sent(now, surbs.len());
+        self.send_to(now, &place, ToService { pseudonym, budget, surbs, datagram }.encode())
+    }
+
+    /// A packet to where a service is.
+    fn send_to(&mut self, now: Time, place: &Place, message: Vec<u8>) -> Option<Draft> {
+        let end = End { address: place.inbox, key: place.key };
+        self.send_to_end(now, place.gateway, end, message)
+    }
+
+    /// A packet to whoever has an inbox at a gateway.
+    fn send_to_end(
+        &mut self,
+        now: Time,
+        gateway: usize,
+        end: End,
+        message: Vec<u8>,
+    ) -> Option<Draft> {
+        let own = self.own_gateway()?;
+        let router = self.router.as_mut()?;
+        let shared = !router.compatible(own, gateway);
+        let entry = if shared { gateway } else { own };
+        let Some(route) = router.draw(now, entry, gateway, Some(end)) else {
+            self.counts.no_path += 1;
+            return None;
+        };
+        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
+    }
+
+    /// The packets per second that the service of a group may send: its max-min fair share, if it wants all it can
+    /// get and the others want what their stocks say.
+    pub(super) fn budget(&self, now: Time, id: GroupId) -> u16 {
+        let mut left = self.class.budget_per_s();
+        let in_use = self.groups.values().filter(|group| group.stock.is_in_use(now)).count();
+        let even_share = left / in_use.max(1) as f64;
+        let others = self.groups.iter().filter(|(other, _)| **other != id);
+        let wants = others.map(|(_, group)| group.stock.wants(now, even_share));
+        let mut wants: Vec<f64> = wants.collect();
+        wants.sort_by(f64::total_cmp);
+        let mut sharing = wants.len() + 1;
+        for want in wants {
+            if want >= left / sharing as f64 {
+                break;
+            }
+            left -= want;
+            sharing -= 1;
+        }
+        (left / sharing as f64).clamp(1.0, 65_535.0) as u16
+    }
+}

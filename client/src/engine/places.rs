@@ -1,0 +1,181 @@
+//! Where services are: each group finds a place that answers, and moves when it falls silent.
+
+use rand::seq::SliceRandom;
+use shoal_topology::{ClientDescriptor, Identity, Signed, Time, exponential};
+
+use super::*;
+use crate::message::ToService;
+use crate::tunnel::Tunnel;
+
+impl Client {
+    /// Moves a group on.
+    pub(super) fn tick(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if group.streams == 0 && group.connected && now.since(group.last_used) > GROUP_IDLE {
+            return self.fail(now, id, Failure::Idle);
+        }
+        if self.own_gateway().is_none() || self.protection(now).is_err() {
+            return;
+        }
+        if !group.connected && now.since(group.born) > self.patience() * LOOK_LIMIT {
+            return self.fail(now, id, Failure::NoAnswer);
+        }
+        match group.stage() {
+            Stage::Looking => self.look(now, id),
+            Stage::Connecting if now.since(group.since) > self.patience() * CONNECT_LIMIT => {
+                self.avoid_place(now, id);
+                self.part(now, id);
+                self.look(now, id);
+            }
+            Stage::Connecting => {}
+            Stage::Connected => self.move_if_silent(now, id),
+        }
+    }
+
+    /// Finds a place for a group: a service's inbox at one of its gateways.
+    fn look(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let target = group.target;
+        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
+        self.descriptors.retain(|_, descriptor| unix_s <= descriptor.not_after);
+        if let Target::Service(address) = target
+            && !self.descriptors.contains_key(&address)
+        {
+            let fresh = Query { since: now, asked: None };
+            let since = self.queries.entry(address).or_insert(fresh).since;
+            let known = self.router.as_ref().and_then(|r| r.gateway(&Identity(address.gateway)));
+            if known.is_none() {
+                self.queries.remove(&address);
+                self.fail(now, id, Failure::UnknownGateway);
+            } else if now.since(since) > QUERY_LIMIT {
+                self.queries.remove(&address);
+                self.fail(now, id, Failure::NoAnswer);
+            }
+            return;
+        }
+        let mut places = self.places(now, &target);
+        if places.is_empty() {
+            return self.fail(now, id, Failure::NoPath);
+        }
+        // Where nobody answered lately comes last, the longest ago first. It is tried all the same: what kept
+        // the answer away may have been a mix.
+        places.sort_by_key(|place| self.avoid.get(place).copied());
+        let Some(place) = places.first().copied() else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let settings = &self.settings.tunnel;
+        match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
+            Ok(tunnel) => group.connect(now, place, tunnel),
+            Err(_) => self.fail(now, id, Failure::NoPath),
+        }
+    }
+
+    /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
+    pub(super) fn places(&mut self, now: Time, target: &Target) -> Vec<Place> {
+        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
+            return Vec::new();
+        };
+        let exits = router.document().exits.iter().map(Signed::<ClientDescriptor>::body);
+        let descriptors: Vec<&ClientDescriptor> = match target {
+            Target::Exit => exits.collect(),
+            Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
+        };
+        let mut places = Vec::new();
+        let unix_s = router.unix_s(now);
+        let valid = |d: &&ClientDescriptor| (d.not_before..=d.not_after).contains(&unix_s);
+        for descriptor in descriptors.into_iter().filter(valid) {
+            for gateway in &descriptor.gateways {
+                let (Some(gateway), Some(key)) = (router.gateway(gateway), descriptor.public_key())
+                else {
+                    continue;
+                };
+                let shared = !router.compatible(own, gateway);
+                if !shared || self.settings.allow_shared_gateway {
+                    let (inbox, identity) = (descriptor.inbox.0, descriptor.identity.0);
+                    places.push((shared, Place { identity, inbox, key, gateway }));
+                }
+            }
+        }
+        places.shuffle(&mut self.choices_rng);
+        places.sort_by_key(|(shared, _)| *shared);
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// A service in use that has been silent, or a gateway that has become our own: the same tunnel goes on
+    /// through another gateway of the service.
+    fn move_if_silent(&mut self, now: Time, id: GroupId) {
+        let Some(own) = self.own_gateway() else { return };
+        let Some(group) = self.groups.get(&id) else { return };
+        let (Some(place), target) = (group.place, group.target) else { return };
+        let compatible = self.router.as_ref().is_some_and(|r| r.compatible(own, place.gateway));
+        if group.silence(now) > self.patience() * GIVE_UP {
+            return self.fail(now, id, Failure::Silent);
+        }
+        let limit = self.patience() * SILENCE;
+        let silent = group.silence(now) > limit && now.since(group.moved) > limit;
+        let stranded = !compatible && now.since(group.moved) > SILENCE;
+        if !silent && !stranded {
+            return;
+        }
+        if silent {
+            self.avoid_place(now, id);
+        }
+        let places = self.places(now, &target);
+        let other = places.into_iter().find(|other| {
+            other.identity == place.identity
+                && other.gateway != place.gateway
+                && !self.avoid.contains_key(other)
+        });
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.moved = now;
+            if let Some(other) = other {
+                group.place = Some(other);
+                group.stock.clear();
+            } else if silent {
+                // Nowhere else to go: the same place is as good as any.
+                self.avoid.remove(&place);
+            }
+        }
+    }
+
+    pub(super) fn avoid_place(&mut self, now: Time, id: GroupId) {
+        if let Some(place) = self.groups.get(&id).and_then(|group| group.place) {
+            self.avoid.insert(place, now + AVOID);
+        }
+    }
+
+    /// Ends groups whose tunnel has closed.
+    pub(super) fn end_closed(&mut self, now: Time) {
+        let closed = |group: &Group| group.tunnel.as_ref().is_some_and(Tunnel::is_closed);
+        let ids: Vec<_> =
+            self.groups.iter().filter(|(_, g)| closed(g)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.avoid_place(now, id);
+            self.fail(now, id, Failure::Closed);
+        }
+    }
+
+    /// Gives up the tunnel of a group, and says so: its service would ask for a sign of life until it has no SURBs
+    /// left.
+    pub(super) fn part(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (Some(mut tunnel), Some(place)) = (group.tunnel.take(), group.place.take()) else {
+            return;
+        };
+        tunnel.close(now, 0);
+        let mut datagram = Vec::new();
+        if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {
+            let due = now + exponential(&mut self.choices_rng, FAREWELL_DELAY);
+            let pseudonym = group.pseudonym;
+            let message = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
+            self.farewells.push(Farewell { due, place, message });
+        }
+    }
+
+    pub(super) fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
+        self.part(now, id);
+        if self.groups.remove(&id).is_some() {
+            self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
+            self.outputs.push_back(Output::Failed(id, why));
+        }
+    }
+}

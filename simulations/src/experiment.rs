@@ -1,0 +1,100 @@
+//! What all experiments have in common: settings that a scenario file gives, and figures that come out.
+
+use serde::{Deserialize, Serialize};
+
+/// A value with its 95 % confidence interval.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The estimate.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Estimate {
+    /// A value that is computed, not estimated.
+    pub const fn exact(value: f64) -> Self {
+        Self { value, low: value, high: value }
+    }
+}
+
+/// One figure of an experiment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// What it is, in snake_case: the key in JSON.
+    pub name: String,
+    /// Its unit ("bits", "s", "1"), for people.
+    pub unit: String,
+    /// The estimate.
+    #[serde(flatten)]
+    pub estimate: Estimate,
+    /// What theory says of it, where it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expected: Option<f64>,
+}
+
+/// A setting that cannot be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct Wrong {
+    /// The key in the scenario file, with its table: "network.layers".
+    pub key: String,
+    /// What is allowed.
+    pub why: String,
+}
+
+impl Wrong {
+    /// This key, and what is allowed there.
+    pub fn new(key: &str, why: impl Into<String>) -> Self {
+        Self { key: key.into(), why: why.into() }
+    }
+}
+
+/// What `run` is given beside its settings.
+pub struct Context<'a> {
+    /// Where all randomness comes from: `Seed::from_u64` of it, and streams by name from there.
+    pub seed: u64,
+    /// Called now and then with the share that is done, 0 to 1.
+    pub progress: &'a (dyn Fn(f64) + Sync),
+}
+
+/// An experiment: its settings, as a scenario file gives them. Every field has a default and a doc comment.
+pub trait Experiment: Send + Sync {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    fn check(&self) -> Result<(), Wrong>;
+
+    /// Runs it, on one thread, the same for the same seed.
+    ///
+    /// # Errors
+    /// What kept it from ending: a file that cannot be read, for one.
+    fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome>;
+}
+
+/// What comes out of an experiment.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Its figures.
+    pub measured: Vec<Measured>,
+    /// The hash of the trace, where there is one: the same for the same seed, whatever the number of threads.
+    pub trace_hash: Option<String>,
+    /// What was observed, and what really happened, where the experiment has a network and a workload.
+    pub observed: Option<(crate::trace::View, crate::trace::Truth)>,
+    /// One row for each packet that was followed.
+    pub packets: Vec<PacketRow>,
+}
+
+/// A packet that was followed through the network.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PacketRow {
+    /// When it was sent, nanoseconds.
+    pub sent: u64,
+    /// When it came out, nanoseconds.
+    pub delivered: u64,
+    /// What an observer's tracking gives for it, bits.
+    pub entropy_bits: f64,
+}

@@ -1,0 +1,201 @@
+//! What an observer of links sees, and what corrupted nodes add to it: all that an adversary is given.
+//!
+//! An adversary gets a [`View`] and nothing else. What really happened is a [`Truth`], which only the scores read;
+//! no function that takes a view takes a truth.
+
+use std::collections::BTreeMap;
+
+use shoal_topology::Time;
+
+/// Whoever has an address that an observer can name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Party {
+    /// A person's client, by number from zero.
+    Person(u32),
+    /// A service: a client that answers at once.
+    Service(u32),
+    /// A node, by its place in the list of the document; in baselines a relay.
+    Node(u32),
+}
+
+/// One direction between two parties.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Link {
+    /// Who sends.
+    pub from: Party,
+    /// Who receives.
+    pub to: Party,
+}
+
+/// What was seen on one link, in order of time.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Flow {
+    /// Each packet: when, in nanoseconds, and how long, in bytes.
+    Packets {
+        /// Instants.
+        times: Vec<u64>,
+        /// Lengths.
+        sizes: Sizes,
+    },
+    /// Packets in bins of equal length, for flows of 10^9 packets and more.
+    Counts {
+        /// Length of a bin, nanoseconds.
+        bin: u64,
+        /// Packets in each bin from time zero on.
+        counts: Vec<u16>,
+    },
+}
+
+/// Lengths of the packets of a link.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Sizes {
+    /// All the same.
+    Same(u32),
+    /// Each its own.
+    Each(Vec<u32>),
+}
+
+impl Flow {
+    /// Nothing seen yet.
+    pub fn new(size: u32) -> Self {
+        Self::Packets { times: Vec::new(), sizes: Sizes::Same(size) }
+    }
+
+    /// Adds a packet; time must not go back.
+    pub fn push(&mut self, at: Time, size: u32) {
+        match self {
+            Self::Packets { times, sizes } => {
+                match sizes {
+                    Sizes::Same(same) if *same == size => {}
+                    Sizes::Same(same) if times.is_empty() => *same = size,
+                    Sizes::Same(same) => {
+                        let mut each = vec![*same; times.len()];
+                        each.push(size);
+                        *sizes = Sizes::Each(each);
+                    }
+                    Sizes::Each(each) => each.push(size),
+                }
+                times.push(at.as_nanos());
+            }
+            Self::Counts { bin, counts } => {
+                let place = (at.as_nanos() / *bin) as usize;
+                if counts.len() <= place {
+                    counts.resize(place + 1, 0);
+                }
+                if let Some(count) = counts.get_mut(place) {
+                    *count = count.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Packets in each of `bins` bins of this length (nanoseconds) from `begin` on. Of [`Flow::Counts`] the length
+    /// must be a multiple of its own bin; a remainder is cut off.
+    pub fn counts(&self, begin: u64, bin: u64, bins: usize) -> Vec<u32> {
+        let mut all = vec![0; bins];
+        let mut add = |at: u64, packets: u32| {
+            if at >= begin
+                && let Some(count) = all.get_mut(((at - begin) / bin) as usize)
+            {
+                *count += packets;
+            }
+        };
+        match self {
+            Self::Packets { times, .. } => times.iter().for_each(|at| add(*at, 1)),
+            Self::Counts { bin, counts } => {
+                let places = counts.iter().enumerate();
+                places.for_each(|(place, count)| add(place as u64 * bin, u32::from(*count)));
+            }
+        }
+        all
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Packets { times, .. } => times.len(),
+            Self::Counts { counts, .. } => counts.iter().map(|count| usize::from(*count)).sum(),
+        }
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What was seen on all observed links. A link that is not in it was not observed.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Trace {
+    /// By link.
+    pub links: BTreeMap<Link, Flow>,
+}
+
+/// What a corrupted node knows of a packet that it passed on: which arrival became which departure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pass {
+    /// The node.
+    pub node: u32,
+    /// When the packet came.
+    pub arrived: Time,
+    /// From whom.
+    pub from: Party,
+    /// When it left.
+    pub left: Time,
+    /// To whom.
+    pub to: Party,
+}
+
+/// What everybody knows.
+#[derive(Clone, Debug)]
+pub struct Public {
+    /// Number of people.
+    pub people: u32,
+    /// The observation, nanoseconds.
+    pub begin: Time,
+    /// Its end.
+    pub end: Time,
+    /// Hops that delay, L.
+    pub hops: u32,
+    /// 1/µ, mean delay at such a hop, seconds; zero where nothing is delayed on purpose.
+    pub hop_mean_s: f64,
+    /// What every packet's way takes beside, seconds.
+    pub latency_s: f64,
+    /// Packets/s of a person's link that are there without any use, up and down. Zero where there is no cover.
+    pub resting_up_per_s: f64,
+    /// The same towards the person.
+    pub resting_down_per_s: f64,
+    /// Packets/s of a call in each direction.
+    pub call_per_s: f64,
+}
+
+/// All that an adversary has.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What everybody knows.
+    pub public: Public,
+    /// What is seen on links.
+    pub trace: Trace,
+    /// What corrupted nodes add, in order of `left`.
+    pub passes: Vec<Pass>,
+}
+
+/// A row of a call record: what must not be found out.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Record {
+    /// Who called or wrote.
+    pub caller: u32,
+    /// Whom.
+    pub callee: u32,
+    /// When.
+    pub start: Time,
+    /// Seconds; zero for a message.
+    pub duration_s: f64,
+}
+
+/// What really happened, in order of `start`. Only scores read it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Truth {
+    /// The rows.
+    pub records: Vec<Record>,
+}
