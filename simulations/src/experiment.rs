@@ -35,6 +35,18 @@ pub struct Measured {
     pub expected: Option<f64>,
 }
 
+impl Measured {
+    /// A figure of which theory says nothing.
+    pub fn new(name: impl Into<String>, unit: &str, estimate: Estimate) -> Self {
+        Self { name: name.into(), unit: unit.into(), estimate, expected: None }
+    }
+
+    /// The same with what theory says.
+    pub fn expecting(self, value: f64) -> Self {
+        Self { expected: Some(value), ..self }
+    }
+}
+
 /// A setting that cannot be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{key}: {why}")]

@@ -1,6 +1,29 @@
-//! What runs daemons and measures them: a whole network of the real ones on loopback, one under load.
+//! The deployed engines in virtual time, observers of their links, adversaries that read nothing else, and what they
+//! find out; and the daemons on loopback, run and measured.
 
+pub mod attacks;
+pub mod bare;
+pub mod baselines;
+pub mod blending;
+pub mod commands;
+pub mod disclosure;
+pub mod experiment;
+pub mod figures;
+pub mod flows;
 pub mod load;
 pub mod localnet;
+pub mod metrics;
+pub mod output;
+pub mod records;
+pub mod reproduce;
+pub mod row;
+pub mod scenario;
+pub mod scoreboard;
+pub mod scores;
 pub mod socks;
 pub mod speed;
+pub mod stats;
+pub mod sweep;
+pub mod trace;
+pub mod workload;
+pub mod world;

@@ -1,5 +1,17 @@
 //! What people do: messages, calls, downloads. A workload is a list of it, made before the run.
 
+mod fit;
+mod recorded;
+mod session;
+mod settings;
+mod synthetic;
+
+pub use fit::{Fit, fit};
+pub use recorded::{BadRecords, Entry, Missed, Recorded, What};
+pub use session::{BrowseSettings, DownloadSettings};
+pub use settings::{WorkloadKind, WorkloadSettings};
+pub use synthetic::{Rows, SyntheticSettings};
+
 use shoal_topology::Time;
 
 use crate::trace::{Record, Truth};

@@ -10,8 +10,8 @@ use rand::CryptoRng;
 use crate::header;
 use crate::packet::{pad, unpad};
 use crate::{
-    Address, Codec, Error, HEADER_LEN, Hop, HopState, MAX_HOPS, MESSAGE_LEN, Opened, PACKET_LEN,
-    PAYLOAD_LEN, Packet, PacketId, Payload, Peeled, ReplayTag, SURB_LEN, SecretKey, Surb, SurbKeys,
+    Address, Codec, Error, HEADER_LEN, Hop, HopState, MAX_HOPS, MESSAGE_LEN, Opened, Packet,
+    PacketId, Payload, Peeled, ReplayTag, SURB_LEN, SecretKey, Surb, SurbKeys,
 };
 
 /// Layout of the header: nonce 32, then position 1, number of hops 1, identifier 16, then 40 bytes a hop.
@@ -42,13 +42,12 @@ fn build(
     Ok((header, first.address))
 }
 
-fn assemble(header: &[u8], message: &[u8]) -> Result<Packet, Error> {
-    let mut payload = Box::new([0; PAYLOAD_LEN]);
-    pad(message, &mut payload)?;
-    let mut bytes = Vec::with_capacity(PACKET_LEN);
-    bytes.extend_from_slice(header);
-    bytes.extend_from_slice(payload.as_slice());
-    Packet::from_slice(&bytes)
+fn assemble(header: &[u8; HEADER_LEN], message: &[u8]) -> Result<Packet, Error> {
+    let mut packet = Packet::default();
+    let (head, payload) = packet.split_mut();
+    pad(message, payload)?;
+    *head = *header;
+    Ok(packet)
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Error> {
@@ -88,8 +87,8 @@ impl Codec for StandIn {
     }
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
-        let (header, rest) = surb.as_bytes().split_at(HEADER_LEN);
-        Ok((assemble(header, message)?, array(rest, 0)?))
+        let bytes = surb.as_bytes();
+        Ok((assemble(&array(bytes, 0)?, message)?, array(bytes, HEADER_LEN)?))
     }
 
     fn open(&self, _: &SecretKey, packet: Packet) -> Result<Opened, Error> {

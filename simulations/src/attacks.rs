@@ -1,0 +1,96 @@
+//! Attacks that try to rebuild call records from what an observer sees.
+//!
+//! An attack is given a [`View`] and nothing else: no function here takes a [`crate::trace::Truth`]. What it
+//! finds is an [`Answer`], which [`crate::scores`] compares with what really happened.
+
+mod bursts;
+mod calls;
+mod delay;
+mod dense;
+mod disclosure;
+mod inside;
+mod intersection;
+mod matching;
+mod records;
+mod sightings;
+
+pub use calls::{FlowShape, FlowStarts};
+pub use disclosure::{Disclosure, LeastSquares};
+pub use inside::{Inside, arrival_excess};
+pub use intersection::Intersection;
+pub use matching::{Matching, Senders};
+pub use records::{Direct, Records, combine};
+
+use crate::trace::View;
+
+/// A pair and how much speaks for it; scores compare within one answer only.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Scored {
+    /// Who called or wrote.
+    pub caller: u32,
+    /// Whom.
+    pub callee: u32,
+    /// The more, the surer; finite.
+    pub score: f64,
+}
+
+/// A row of a call record as an attack rebuilds it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Row {
+    /// Who called or wrote.
+    pub caller: u32,
+    /// Whom.
+    pub callee: u32,
+    /// When, seconds since time zero.
+    pub start_s: f64,
+    /// How long, seconds; zero for a message.
+    pub duration_s: f64,
+    /// The more, the surer; finite.
+    pub score: f64,
+}
+
+/// What an attack found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Answer {
+    /// Pairs, each at most once, in any order. A pair that is missing ranks below all of these.
+    pub pairs: Vec<Scored>,
+    /// Rebuilt rows, in any order; empty where the attack makes none.
+    pub rows: Vec<Row>,
+}
+
+impl Answer {
+    /// Whether the attack found nothing to go by.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty() && self.rows.is_empty()
+    }
+}
+
+/// An attack.
+pub trait Attack {
+    /// Its name in tables and in JSON.
+    fn name(&self) -> &'static str;
+
+    /// What it finds in this view; the same for the same view.
+    fn run(&self, view: &View) -> Answer;
+}
+
+/// All attacks, with their default settings.
+pub fn all() -> Vec<Box<dyn Attack>> {
+    let mut all = single();
+    all.push(Box::new(Records));
+    all
+}
+
+/// All but [`Records`], which puts these together.
+pub fn single() -> Vec<Box<dyn Attack>> {
+    vec![
+        Box::new(Direct),
+        Box::new(Matching::default()),
+        Box::new(Disclosure),
+        Box::new(LeastSquares::default()),
+        Box::new(FlowStarts),
+        Box::new(FlowShape),
+        Box::new(Intersection::default()),
+        Box::new(Inside),
+    ]
+}

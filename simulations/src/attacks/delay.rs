@@ -1,0 +1,97 @@
+//! How long a packet takes from one end to the other, as everybody knows it.
+
+use crate::trace::Public;
+
+/// The law of the delay from a sighting at the sender to one at the recipient: latency + Erlang(L, µ).
+#[derive(Clone, Copy, Debug)]
+pub struct Delay {
+    latency_s: f64,
+    hops: u32,
+    hop_mean_s: f64,
+    /// What latency is taken to vary by: a quarter, and no less than 5 ms.
+    jitter_s: f64,
+    /// ln Γ(L).
+    ln_gamma: f64,
+}
+
+impl Delay {
+    /// Of this network.
+    pub fn new(public: &Public) -> Self {
+        let hops = if public.hop_mean_s > 0.0 { public.hops } else { 0 };
+        let ln_gamma = (1..hops).map(|k| f64::from(k).ln()).sum();
+        let jitter_s = (public.latency_s / 4.0).max(0.005);
+        Self {
+            latency_s: public.latency_s,
+            hops,
+            hop_mean_s: public.hop_mean_s,
+            jitter_s,
+            ln_gamma,
+        }
+    }
+
+    /// Whether nodes delay on purpose.
+    pub fn mixes(&self) -> bool {
+        self.hops > 0
+    }
+
+    /// Mean, seconds.
+    pub fn mean_s(&self) -> f64 {
+        self.latency_s + f64::from(self.hops) * self.hop_mean_s
+    }
+
+    /// Standard deviation, seconds.
+    pub fn sd_s(&self) -> f64 {
+        (f64::from(self.hops) * self.hop_mean_s.powi(2) + self.jitter_s.powi(2)).sqrt()
+    }
+
+    /// Beyond which the density is nothing, seconds: the least delay and the greatest.
+    pub fn support_s(&self) -> (f64, f64) {
+        let hops = f64::from(self.hops);
+        let tail = self.hop_mean_s * (hops + 8.0 * hops.sqrt() + 8.0 * f64::from(self.hops.min(1)));
+        (self.latency_s - 5.0 * self.jitter_s, self.latency_s + 5.0 * self.jitter_s + tail)
+    }
+
+    /// Density at this delay, 1/s.
+    pub fn density(&self, delay_s: f64) -> f64 {
+        let x = delay_s - self.latency_s;
+        if self.hops == 0 {
+            let z = x / self.jitter_s;
+            return (-0.5 * z * z).exp() / (self.jitter_s * (2.0 * std::f64::consts::PI).sqrt());
+        }
+        // Jitter is small beside mixing; it only keeps early arrivals from being impossible.
+        let x = if x > 0.0 {
+            x
+        } else if x > -self.jitter_s {
+            1e-3 * self.hop_mean_s
+        } else {
+            return 0.0;
+        };
+        let scaled = x / self.hop_mean_s;
+        let stages = f64::from(self.hops);
+        ((stages - 1.0) * scaled.ln() - scaled - self.ln_gamma).exp() / self.hop_mean_s
+    }
+
+    /// The shares of packets sent in one bin that come 0, 1, 2 ... bins later.
+    pub fn kernel(&self, bin_s: f64) -> Vec<f32> {
+        const DELAYS: u32 = 400;
+        const OFFSETS: u32 = 16;
+        let (low, high) = self.support_s();
+        let mut shares = vec![0.0f64; (high / bin_s) as usize + 2];
+        for step in 0..DELAYS {
+            let delay = low + (high - low) * (f64::from(step) + 0.5) / f64::from(DELAYS);
+            let density = self.density(delay);
+            for offset in 0..OFFSETS {
+                let at = (f64::from(offset) + 0.5) / f64::from(OFFSETS) + delay / bin_s;
+                if let Some(share) = shares.get_mut(at.max(0.0) as usize) {
+                    *share += density;
+                }
+            }
+        }
+        let sum: f64 = shares.iter().sum();
+        while shares.len() > 1 && shares.last().is_some_and(|last| *last < 1e-4 * sum) {
+            shares.pop();
+        }
+        let sum: f64 = shares.iter().sum();
+        shares.iter().map(|share| if sum > 0.0 { (share / sum) as f32 } else { 0.0 }).collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! What corrupted nodes add: which arrival became which departure.
+//!
+//! A chain of passes from a person to another is certain. A chain back to the same person is a loop, and is taken
+//! away from what she sends and receives. A corrupt gateway also sees what arrives for each of its clients before
+//! slots hide it; that is matched with what people send.
+
+use std::collections::BTreeMap;
+
+use super::delay::Delay;
+use super::dense::{MOST_PEOPLE, Matrix, products};
+use super::disclosure::answer;
+use super::sightings::{MOST_BINS, Side};
+use super::{Answer, Attack, Row, Scored};
+use crate::trace::{Party, Pass, Public, View};
+
+/// Chains of passes, and statistical disclosure on arrivals at corrupt gateways. Nothing where there are no passes.
+pub struct Inside;
+
+impl Attack for Inside {
+    fn name(&self) -> &'static str {
+        "inside"
+    }
+
+    fn run(&self, view: &View) -> Answer {
+        if view.passes.is_empty() || view.public.people as usize > MOST_PEOPLE {
+            return Answer::default();
+        }
+        let chains = chains(&view.passes);
+        let mut loops = vec![Chained::default(); view.passes.len()];
+        let mut certain: BTreeMap<(u32, u32), f64> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for (first, last) in chains {
+            let (Some(begin), Some(end)) = (view.passes.get(first), view.passes.get(last)) else {
+                continue;
+            };
+            let (Party::Person(caller), Party::Person(callee)) = (begin.from, end.to) else {
+                continue;
+            };
+            if caller == callee {
+                for place in [first, last] {
+                    if let Some(chained) = loops.get_mut(place) {
+                        *chained = Chained::Loop;
+                    }
+                }
+                continue;
+            }
+            *certain.entry((caller, callee)).or_default() += 1.0;
+            let start_s = begin.arrived.as_secs_f64();
+            rows.push(Row { caller, callee, start_s, duration_s: 0.0, score: 1.0 });
+        }
+        let mut found = arrivals(view, &loops);
+        // Certainty first: more than any correlation can give.
+        let most = found.pairs.iter().map(|pair| pair.score.abs()).fold(1.0, f64::max);
+        for pair in &mut found.pairs {
+            if let Some(times) = certain.remove(&(pair.caller, pair.callee)) {
+                pair.score += times * 2.0 * most;
+            }
+        }
+        let rest = certain.into_iter();
+        found.pairs.extend(rest.map(|((caller, callee), times)| Scored {
+            caller,
+            callee,
+            score: times * 2.0 * most,
+        }));
+        found.rows = merged(rows);
+        found
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Chained {
+    #[default]
+    Open,
+    Loop,
+}
+
+/// The first and last pass of each chain that begins at a person and ends at one.
+fn chains(passes: &[Pass]) -> Vec<(usize, usize)> {
+    // Arrivals at each corrupt node from each other, in order of time.
+    let mut arrivals: BTreeMap<(Party, u32), Vec<(u64, usize)>> = BTreeMap::new();
+    for (place, pass) in passes.iter().enumerate() {
+        let arrived = (pass.arrived.as_nanos(), place);
+        arrivals.entry((pass.from, pass.node)).or_default().push(arrived);
+    }
+    arrivals.values_mut().for_each(|list| list.sort_unstable());
+    let mut next = vec![None; passes.len()];
+    let mut departures: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    for (place, pass) in passes.iter().enumerate() {
+        if let Party::Node(to) = pass.to {
+            departures.entry((pass.node, to)).or_default().push(place);
+        }
+    }
+    for ((from, to), departures) in departures {
+        let Some(arrivals) = arrivals.get(&(Party::Node(from), to)) else { continue };
+        let left = |place: &usize| passes.get(*place).map_or(0, |pass| pass.left.as_nanos());
+        let first_after = |at: u64| arrivals.partition_point(|(arrived, _)| *arrived < at);
+        let lag = |place: &usize| {
+            let at = left(place);
+            arrivals.get(first_after(at)).map(|(arrived, _)| arrived - at)
+        };
+        // The least of these lags are whole links; the median of the lower half is one for sure.
+        let mut lags: Vec<u64> = departures.iter().filter_map(lag).collect();
+        lags.sort_unstable();
+        let Some(lag) = lags.get(lags.len() / 2).copied() else { continue };
+        let within = (lag / 5).max(1_000_000);
+        for place in departures {
+            let at = left(&place) + lag;
+            let after = first_after(at);
+            let near = [after.checked_sub(1), Some(after)].into_iter().flatten();
+            let near = near.filter_map(|k| arrivals.get(k));
+            let best = near.min_by_key(|(arrived, _)| arrived.abs_diff(at));
+            if let Some((arrived, then)) = best
+                && arrived.abs_diff(at) <= within
+                && let Some(next) = next.get_mut(place)
+            {
+                *next = Some(*then);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (first, pass) in passes.iter().enumerate() {
+        if !matches!(pass.from, Party::Person(_)) {
+            continue;
+        }
+        let mut place = first;
+        // A path visits a node of each layer and two gateways; more than this is a mistaken match.
+        for _ in 0..16 {
+            match next.get(place).copied().flatten() {
+                Some(then) => place = then,
+                None => break,
+            }
+        }
+        if passes.get(place).is_some_and(|last| matches!(last.to, Party::Person(_))) {
+            found.push((first, place));
+        }
+    }
+    found
+}
+
+/// What people send, without loops that were seen through, with what arrives for clients of corrupt gateways.
+fn arrivals(view: &View, loops: &[Chained]) -> Answer {
+    let up = Side::up(view);
+    let delay = Delay::new(&view.public);
+    let bin = up.bin((delay.sd_s() * 1e9) as u64, MOST_BINS);
+    let mut sent = Matrix::counts(&up, bin);
+    let values = vec![0.0; sent.values.len()];
+    let mut came = Matrix { rows: sent.rows, columns: sent.columns, values };
+    let begin = view.public.begin.as_nanos();
+    let mut seen = false;
+    for (pass, chained) in view.passes.iter().zip(loops) {
+        let add = |matrix: &mut Matrix, person: u32, at: u64, packets: f32| {
+            let place = at.saturating_sub(begin) / bin;
+            if (person as usize) < matrix.rows
+                && let Some(count) = matrix.row_mut(person as usize).get_mut(place as usize)
+            {
+                *count = (*count + packets).max(0.0);
+            }
+        };
+        if let Party::Person(person) = pass.to
+            && *chained == Chained::Open
+        {
+            seen = true;
+            add(&mut came, person, pass.arrived.as_nanos(), 1.0);
+        }
+        if let Party::Person(person) = pass.from
+            && *chained == Chained::Loop
+        {
+            add(&mut sent, person, pass.arrived.as_nanos(), -1.0);
+        }
+    }
+    if !seen {
+        return Answer::default();
+    }
+    let columns = sent.columns as f64;
+    let (sent, came) = (sent.delayed(&delay, bin).standardised(), came.standardised());
+    answer(&products(&sent, &came), sent.rows, columns.sqrt())
+}
+
+/// Packets of one call make one row: those of a pair that follow each other within two seconds.
+fn merged(mut rows: Vec<Row>) -> Vec<Row> {
+    const PAUSE_S: f64 = 2.0;
+    let pair = |row: &Row| (row.caller.min(row.callee), row.caller.max(row.callee));
+    rows.sort_by(|a, b| pair(a).cmp(&pair(b)).then(a.start_s.total_cmp(&b.start_s)));
+    let mut all: Vec<Row> = Vec::new();
+    for row in rows {
+        match all.last_mut() {
+            Some(last)
+                if pair(last) == pair(&row)
+                    && row.start_s - (last.start_s + last.duration_s) < PAUSE_S =>
+            {
+                last.duration_s = row.start_s - last.start_s;
+                last.score += 1.0;
+            }
+            _ => all.push(row),
+        }
+    }
+    all
+}
+
+/// What arrives for each client of a corrupt gateway beyond rest, in standard deviations of a Poisson law, over
+/// the whole observation: (person, excess). Shows downloads (DESIGN, P3). `resting_per_s` is the rate at which
+/// packets arrive for somebody who does nothing.
+pub fn arrival_excess(view: &View, resting_per_s: f64) -> Vec<(u32, f64)> {
+    let Public { begin, end, .. } = view.public;
+    let expected = end.since(begin).as_secs_f64() * resting_per_s;
+    let mut arrived: BTreeMap<u32, u64> = BTreeMap::new();
+    for pass in &view.passes {
+        if let Party::Person(person) = pass.to {
+            *arrived.entry(person).or_default() += 1;
+        }
+    }
+    let excess = |count: u64| (count as f64 - expected) / expected.max(1.0).sqrt();
+    arrived.into_iter().map(|(person, count)| (person, excess(count))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::RngExt;
+    use shoal_topology::{Seed, Time};
+
+    use super::*;
+
+    /// Packets through gateway 0, mixes 1 and 2 and gateway 3, all corrupt; half of them loops.
+    fn view() -> (View, BTreeMap<(u32, u32), u32>) {
+        let mut stream = Seed::from_u64(9).stream("passes");
+        let (mut passes, mut sent) = (Vec::new(), BTreeMap::new());
+        for k in 0..4000u32 {
+            let from = k % 20;
+            let to = if stream.random() { from } else { (from + 7) % 20 };
+            if from != to {
+                *sent.entry((from, to)).or_default() += 1;
+            }
+            let mut at = Time::from_nanos((stream.random::<f64>() * 600e9) as u64);
+            let mut last = Party::Person(from);
+            for (node, next) in (0..4).zip([1, 2, 3, 0]) {
+                let next = if node == 3 { Party::Person(to) } else { Party::Node(next) };
+                let left = at + Duration::from_secs_f64(0.001 + 0.5 * stream.random::<f64>());
+                passes.push(Pass { node, arrived: at, from: last, left, to: next });
+                // Twenty milliseconds, and some microseconds of jitter.
+                at = left + Duration::from_nanos(20_000_000 + stream.random_range(0..50_000));
+                last = Party::Node(node);
+            }
+        }
+        passes.sort_by_key(|pass| pass.left);
+        let public = Public {
+            people: 20,
+            begin: Time::ZERO,
+            end: Time::from_secs(610),
+            hops: 4,
+            hop_mean_s: 0.25,
+            latency_s: 0.06,
+            resting_up_per_s: 0.0,
+            resting_down_per_s: 0.0,
+            call_per_s: 25.0,
+        };
+        (View { public, trace: crate::trace::Trace::default(), passes }, sent)
+    }
+
+    #[test]
+    fn a_chain_of_corrupt_nodes_names_both_ends() {
+        let (view, sent) = view();
+        let mut pairs = Inside.run(&view).pairs;
+        pairs.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let best = pairs.iter().take(sent.len());
+        let right = best.filter(|pair| sent.contains_key(&(pair.caller, pair.callee))).count();
+        assert_eq!(right, sent.len());
+    }
+
+    #[test]
+    fn nearly_all_links_of_a_chain_are_found() {
+        let (view, sent) = view();
+        let found = chains(&view.passes);
+        let ends = |(first, last): &(usize, usize)| match (
+            view.passes.get(*first).unwrap().from,
+            view.passes.get(*last).unwrap().to,
+        ) {
+            (Party::Person(from), Party::Person(to)) => (from, to),
+            _ => unreachable!(),
+        };
+        let real = |(from, to): &(u32, u32)| from == to || sent.contains_key(&(*from, *to));
+        let right = found.iter().map(ends).filter(real).count();
+        assert!(right as f64 > 0.9 * 4000.0, "{right} of {}", found.len());
+    }
+
+    #[test]
+    fn a_download_shows_at_a_corrupt_gateway() {
+        let (mut view, _) = view();
+        let download = (0..200).map(|k| Pass {
+            node: 3,
+            arrived: Time::from_millis(300_000 + k),
+            from: Party::Node(2),
+            left: Time::from_millis(300_000 + 10 * k),
+            to: Party::Person(4),
+        });
+        view.passes.extend(download);
+        let excess = arrival_excess(&view, 200.0 / 610.0);
+        let of = |person| excess.iter().find(|(who, _)| *who == person).unwrap().1;
+        assert!(of(4) > 10.0 && of(5).abs() < 5.0, "{excess:?}");
+    }
+}

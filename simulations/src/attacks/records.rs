@@ -1,0 +1,105 @@
+//! Call-record reconstruction: what is known of pairs and times put together.
+
+use std::collections::BTreeMap;
+
+use super::matching::once;
+use super::sightings::bare;
+use super::{Answer, Attack, Row, Scored};
+use crate::trace::{Flow, Party, View};
+
+/// Reads links from person to person, where there are any: the record of plain telecom.
+pub struct Direct;
+
+impl Attack for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn run(&self, view: &View) -> Answer {
+        let call_per_s = view.public.call_per_s;
+        let pause_s = if call_per_s > 0.0 { 10.0 / call_per_s } else { 0.0 };
+        let gap_s = pause_s / 10.0;
+        let (mut rows, mut pairs) = (Vec::new(), Vec::new());
+        for (link, flow) in &view.trace.links {
+            let (Party::Person(caller), Party::Person(callee), Flow::Packets { times, .. }) =
+                (link.from, link.to, flow)
+            else {
+                continue;
+            };
+            pairs.push(Scored { caller, callee, score: times.len() as f64 });
+            let seconds: Vec<f64> = times.iter().map(|at| *at as f64 / 1e9).collect();
+            for group in seconds.chunk_by(|a, b| b - a <= pause_s) {
+                let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+                let duration_s = if group.len() > 1 { last - first + gap_s } else { 0.0 };
+                rows.push(Row { caller, callee, start_s: *first, duration_s, score: 1.0 });
+            }
+        }
+        Answer { pairs, rows: once(rows) }
+    }
+}
+
+/// The best combination: links that name both ends; else what corrupt nodes know for certain; else, without
+/// cover, deliveries matched one by one; else pairs by simultaneous changes of rate, and the others by their ranks
+/// in the other attacks.
+pub struct Records;
+
+impl Attack for Records {
+    fn name(&self) -> &'static str {
+        "records"
+    }
+
+    fn run(&self, view: &View) -> Answer {
+        let parts = super::single().into_iter();
+        combine(view, &parts.map(|attack| (attack.name(), attack.run(view))).collect())
+    }
+}
+
+/// What [`Records`] makes of the answers of all other attacks, by name.
+pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
+    let part = |name: &str| parts.get(name).cloned().unwrap_or_default();
+    let direct = part("direct");
+    if !direct.is_empty() {
+        return direct;
+    }
+    let inside = part("inside");
+    if bare(view) {
+        let mut answer = part("matching");
+        answer.rows.extend(inside.rows);
+        return answer;
+    }
+    let starts = part("flow_starts");
+    let mut rows = inside.rows;
+    if starts.rows.is_empty() {
+        rows.extend(part("matching").rows);
+    }
+    rows.extend(starts.rows);
+    let mut ranks: BTreeMap<(u32, u32), f64> = BTreeMap::new();
+    for name in ["matching", "disclosure", "least_squares", "flow_shape", "inside"] {
+        if let Some(found) = parts.get(name) {
+            add_ranks(&mut ranks, &found.pairs);
+        }
+    }
+    // Ranks count less than one in all; a pair with a call seen comes before all others.
+    for pair in &starts.pairs {
+        let certain = 10.0 * pair.score;
+        *ranks.entry((pair.caller, pair.callee)).or_default() += certain;
+        *ranks.entry((pair.callee, pair.caller)).or_default() += certain;
+    }
+    let scored = |((caller, callee), score)| Scored { caller, callee, score };
+    Answer { pairs: ranks.into_iter().map(scored).collect(), rows }
+}
+
+/// Adds 1 / (60 + rank) (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009), equal scores sharing the best of their ranks: first places
+/// of one attack are not lost among the noise of the others.
+fn add_ranks(ranks: &mut BTreeMap<(u32, u32), f64>, pairs: &[Scored]) {
+    let mut sorted: Vec<&Scored> = pairs.iter().collect();
+    sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut rank = 0.0;
+    let mut last = f64::INFINITY;
+    for (place, pair) in sorted.iter().enumerate() {
+        if pair.score < last {
+            (rank, last) = (place as f64, pair.score);
+        }
+        *ranks.entry((pair.caller, pair.callee)).or_default() += 1.0 / (60.0 + rank);
+    }
+}

@@ -1,0 +1,20 @@
+//! The verbs that work on scenarios: `run`, `sweep` and `attack`.
+
+mod attack;
+mod run;
+mod table;
+
+pub use attack::{AttackArgs, Found, attack};
+pub use run::{RunArgs, run};
+pub(crate) use run::{bar, by_name, pool};
+pub use table::{merge, print_table};
+
+pub use crate::sweep::{SweepArgs, sweep};
+
+/// Options that do not go together. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// The version of the program that made a result.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

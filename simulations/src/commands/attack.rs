@@ -1,0 +1,155 @@
+//! `shoal-sim attack`: attacks on a trace that a run left behind.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use shoal_topology::{Seed, Time};
+
+use super::table::number;
+use crate::attacks::{self, Answer};
+use crate::figures::Figure;
+use crate::output::{read_truth, read_view, write_atomic};
+use crate::scores::{self, Score};
+use crate::trace::{Public, Record, Truth, View};
+
+/// Options of `shoal-sim attack`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct AttackArgs {
+    /// What `shoal-sim run --out` left.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Of the priors' permutations.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What an attack found, and how good it is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The attack's name.
+    pub attack: &'static str,
+    /// What it found.
+    pub answer: Answer,
+    /// Its scores; none where the truth is not known.
+    pub scores: Vec<Score>,
+}
+
+/// Reads a directory, runs all attacks on what was observed, then scores them; leaves `attack.json` and the timeline.
+///
+/// # Errors
+/// The directory has no trace, or cannot be written.
+pub fn attack(args: &AttackArgs, to: &mut dyn Write) -> anyhow::Result<()> {
+    let view = read_view(&args.dir)?;
+    // All attacks have ended before the truth is read.
+    let answers = guess(&view);
+    let truth = read_truth(&args.dir)?;
+    let seed = Seed::from_u64(args.seed);
+    let found = score(answers, truth.as_ref(), view.public.people, &seed);
+    let report = json!({ "dir": args.dir.display().to_string(), "seed": args.seed, "attacks": to_json(&found) });
+    write_atomic(&args.dir.join("attack.json"), |file| Ok(writeln!(file, "{report:#}")?))?;
+    if let Some(truth) = truth {
+        draw(&args.dir, &view.public, truth, &found)?;
+    }
+    if args.json {
+        writeln!(to, "{report}")?;
+        return Ok(());
+    }
+    let what = ["attack", "score", "value", "95 % interval", "prior", "p"];
+    let [attack, score, value, interval, prior, p] = what;
+    writeln!(to, "{attack:16}  {score:24}  {value:>9}  {interval:23}  {prior:>9}  {p}")?;
+    for found in &found {
+        if found.scores.is_empty() {
+            let (pairs, rows) = (found.answer.pairs.len(), found.answer.rows.len());
+            writeln!(to, "{:16}  {pairs} pairs, {rows} rows", found.attack)?;
+        }
+        for score in &found.scores {
+            let interval = format!("{} to {}", number(score.value.low), number(score.value.high));
+            writeln!(
+                to,
+                "{:16}  {:24}  {:>9}  {interval:23}  {:>9}  {:.4}",
+                found.attack,
+                score.name,
+                number(score.value.value),
+                number(score.prior),
+                score.p
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn guess(view: &View) -> Vec<(&'static str, Answer)> {
+    attacks::all().iter().map(|attack| (attack.name(), attack.run(view))).collect()
+}
+
+fn score(
+    answers: Vec<(&'static str, Answer)>,
+    truth: Option<&Truth>,
+    people: u32,
+    seed: &Seed,
+) -> Vec<Found> {
+    let one = |(attack, answer): (&'static str, Answer)| {
+        let scores = truth.map_or_else(Vec::new, |truth| {
+            let kind = scores::Kind::of(truth);
+            scores::scores(&answer, truth, people, kind, &seed.part(attack))
+        });
+        Found { attack, answer, scores }
+    };
+    answers.into_iter().map(one).collect()
+}
+
+fn to_json(found: &[Found]) -> Value {
+    let score = |score: &Score| {
+        json!({
+            "score": score.name,
+            "value": score.value.value,
+            "low": score.value.low,
+            "high": score.value.high,
+            "prior": score.prior,
+            "p": score.p,
+        })
+    };
+    let one = |found: &Found| {
+        json!({
+            "attack": found.attack,
+            "pairs": found.answer.pairs.len(),
+            "rows": found.answer.rows.len(),
+            "scores": found.scores.iter().map(score).collect::<Vec<_>>(),
+        })
+    };
+    found.iter().map(one).collect::<Vec<_>>().into()
+}
+
+/// The true records above the rows of the attack that made most of them right.
+fn draw(dir: &Path, public: &Public, truth: Truth, found: &[Found]) -> anyhow::Result<()> {
+    let right = |found: &&Found| {
+        let score = found.scores.iter().find(|score| score.name == "start_within_10_s");
+        score.map_or(0.0, |score| score.value.value)
+    };
+    let rebuilt = found.iter().filter(|found| !found.answer.rows.is_empty());
+    let Some(best) = rebuilt.max_by(|a, b| right(a).total_cmp(&right(b))) else { return Ok(()) };
+    let mut rows = best.answer.rows.clone();
+    rows.sort_by(|a, b| b.score.total_cmp(&a.score));
+    // As many as there really were: those that it is surest of.
+    rows.truncate(truth.records.len());
+    let record = |row: &attacks::Row| Record {
+        caller: row.caller,
+        callee: row.callee,
+        start: Time::from_nanos((row.start_s.max(0.0) * 1e9) as u64),
+        duration_s: row.duration_s,
+    };
+    let figure = Figure::Timeline {
+        title: format!("Call records, and what the attack \"{}\" made of the trace", best.attack),
+        people: public.people,
+        begin_s: public.begin.as_secs_f64(),
+        end_s: public.end.as_secs_f64(),
+        reconstructed: rows.iter().map(record).collect(),
+        truth,
+    };
+    figure.save(dir, "timeline")?;
+    Ok(())
+}

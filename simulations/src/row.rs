@@ -1,0 +1,185 @@
+//! Rows of `shoal-sim reproduce`: an expected number beside the one obtained, and the jobs that compute them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::Estimate;
+use crate::stats;
+
+/// What came out of a comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The number agrees.
+    Holds,
+    /// It does not.
+    Fails,
+}
+
+impl Verdict {
+    /// [`Verdict::Holds`] where the condition is met.
+    pub fn when(condition: impl Into<bool>) -> Self {
+        if condition.into() { Self::Holds } else { Self::Fails }
+    }
+}
+
+/// One number: what is expected, what was obtained, and whether they agree.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Where the expected number comes from: "2", "3", ...
+    pub section: String,
+    /// What it is, with its parameters.
+    pub name: String,
+    /// What is expected.
+    pub expected: f64,
+    /// Largest difference that is allowed; zero when a statistical test decides.
+    pub tolerance: f64,
+    /// What was obtained, with its 95 % interval.
+    pub obtained: Estimate,
+    /// Where a statistical test decides: the probability of a difference at least as large when the expected
+    /// number is right. [`decide`] corrects it for the size of the family.
+    pub p: Option<f64>,
+    /// Whether it agrees.
+    pub holds: Verdict,
+}
+
+/// The rate at which a correct program may fail a whole family of statistical rows.
+pub const ALPHA: f64 = 0.001;
+
+impl Row {
+    /// The obtained value must lie within a tolerance that the expected number states.
+    pub fn within(
+        section: &str,
+        name: impl Into<String>,
+        expected: f64,
+        tolerance: f64,
+        obtained: Estimate,
+    ) -> Self {
+        let holds = Verdict::when((obtained.value - expected).abs() <= tolerance);
+        Self {
+            section: section.into(),
+            name: name.into(),
+            expected,
+            tolerance,
+            obtained,
+            p: None,
+            holds,
+        }
+    }
+
+    /// A statistical test decides; `p` is that of "the expected number is right", before any correction.
+    pub fn equal(
+        section: &str,
+        name: impl Into<String>,
+        expected: f64,
+        obtained: Estimate,
+        p: f64,
+    ) -> Self {
+        let holds = Verdict::when(p >= ALPHA);
+        Self {
+            section: section.into(),
+            name: name.into(),
+            expected,
+            tolerance: 0.0,
+            obtained,
+            p: Some(p),
+            holds,
+        }
+    }
+
+    /// A number that is computed and not estimated.
+    pub fn exact(
+        section: &str,
+        name: impl Into<String>,
+        expected: f64,
+        obtained: f64,
+        tolerance: f64,
+    ) -> Self {
+        Self::within(section, name, expected, tolerance, Estimate::exact(obtained))
+    }
+
+    /// A value that must lie below (a bound on an error, a distance).
+    pub fn below(section: &str, name: impl Into<String>, bound: f64, obtained: Estimate) -> Self {
+        let holds = Verdict::when(obtained.value < bound);
+        Self {
+            section: section.into(),
+            name: name.into(),
+            expected: bound,
+            tolerance: bound,
+            obtained,
+            p: None,
+            holds,
+        }
+    }
+}
+
+/// Decides all rows with a p-value together (Holm), so that a correct program fails once in 1/[`ALPHA`] runs.
+pub fn decide(rows: &mut [Row]) {
+    let p: Vec<f64> = rows.iter().filter_map(|row| row.p).collect();
+    let tested = rows.iter_mut().filter(|row| row.p.is_some());
+    for (row, adjusted) in tested.zip(stats::holm(&p)) {
+        row.holds = Verdict::when(adjusted >= ALPHA);
+    }
+}
+
+/// How much is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// Fewer samples and wider intervals, for continuous integration.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+impl Effort {
+    /// One number for each effort.
+    pub fn pick<T>(self, quick: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+/// What a job computes, from a seed.
+pub type Run = Box<dyn Fn(u64) -> anyhow::Result<Vec<Row>> + Send + Sync>;
+
+/// Rows that are computed together, on one thread.
+pub struct Job {
+    /// What it is.
+    pub name: &'static str,
+    /// Computes the rows, the same for the same seed.
+    pub run: Run,
+}
+
+impl Job {
+    /// A job with this name.
+    pub fn new(
+        name: &'static str,
+        run: impl Fn(u64) -> anyhow::Result<Vec<Row>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, run: Box::new(run) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_with_p_values_are_decided_as_one_family() {
+        let row = |p| Row::equal("2", "x", 1.0, Estimate::exact(1.0), p);
+        let mut rows = vec![row(0.0008), row(0.5)];
+        assert_eq!(rows.first().map(|row| row.holds), Some(Verdict::Fails));
+        decide(&mut rows);
+        assert_eq!(rows.first().map(|row| row.holds), Some(Verdict::Holds));
+        let mut rows = vec![row(0.0004), row(0.5)];
+        decide(&mut rows);
+        assert_eq!(rows.first().map(|row| row.holds), Some(Verdict::Fails));
+    }
+
+    #[test]
+    fn a_row_beyond_its_tolerance_fails() {
+        let row = |value| Row::within("3", "x", 1.0, 0.1, Estimate::exact(value)).holds;
+        assert_eq!((row(1.09), row(1.11)), (Verdict::Holds, Verdict::Fails));
+    }
+}

@@ -1,0 +1,109 @@
+//! The experiments that a scenario can name.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::Table;
+
+use crate::bare::{Capacity, CorruptPaths, Fifo, Loopix, Pool, Slots, Stratified};
+use crate::blending::Blending;
+use crate::disclosure::{Disclosure, DisclosureContinuous, Intersection};
+use crate::experiment::Experiment;
+use crate::flows::FlowMatching;
+use crate::records::Records;
+
+/// The text of a scenario that the project carries.
+macro_rules! scenario {
+    ($name:literal) => {
+        include_str!(concat!("../../scenarios/", $name, ".toml"))
+    };
+}
+
+/// An experiment that a scenario can name.
+pub struct Kind {
+    /// Its name in scenario files.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// A scenario of it with a comment on every key; a test holds it to that.
+    pub explained: &'static str,
+    /// Its settings from the keys of a scenario that are its own.
+    pub(super) parse: fn(&str) -> Result<Parsed, toml::de::Error>,
+    /// Its default settings.
+    pub(super) defaults: fn() -> Result<Table, toml::ser::Error>,
+}
+
+/// An experiment's settings, both ways.
+pub(super) struct Parsed {
+    pub(super) experiment: Box<dyn Experiment>,
+    pub(super) settings: Table,
+}
+
+impl Kind {
+    /// `E` under this name; `explained` is a scenario of it with a comment on every key.
+    pub const fn of<E>(name: &'static str, about: &'static str, explained: &'static str) -> Self
+    where
+        E: Experiment + DeserializeOwned + Serialize + Default + 'static,
+    {
+        Self {
+            name,
+            about,
+            explained,
+            parse: |text| {
+                let experiment: E = toml::from_str(text)?;
+                let settings = Table::try_from(&experiment).map_err(serde::de::Error::custom)?;
+                Ok(Parsed { experiment: Box::new(experiment), settings })
+            },
+            defaults: || Table::try_from(E::default()),
+        }
+    }
+}
+
+/// All experiments that scenarios can name.
+pub fn experiments() -> &'static [Kind] {
+    EXPERIMENTS
+}
+
+/// One line for each experiment; a scenario explains it.
+static EXPERIMENTS: &[Kind] = &[
+    Kind::of::<Pool>("pool", "One exponential mix: sender entropy", scenario!("pool")),
+    Kind::of::<Stratified>(
+        "stratified",
+        "Poisson packets on a stratified network: entropy and latency",
+        scenario!("mixim-3"),
+    ),
+    Kind::of::<Fifo>("fifo", "Whether two packets leave in order", scenario!("fifo")),
+    Kind::of::<Slots>("slots", "Waiting for Poisson slots", scenario!("slots")),
+    Kind::of::<CorruptPaths>(
+        "corrupt_paths",
+        "Routes through corrupt mixes alone",
+        scenario!("corrupt-paths"),
+    ),
+    Kind::of::<Loopix>("loopix", "Loopix: two senders at the last mix", scenario!("loopix")),
+    Kind::of::<Capacity>("capacity", "Anonymity against cost", scenario!("capacity")),
+    Kind::of::<FlowMatching>(
+        "flow_matching",
+        "Flow matching by a likelihood ratio",
+        scenario!("flow-matching"),
+    ),
+    Kind::of::<Records>(
+        "records",
+        "Call records through mixes without cover",
+        scenario!("copenhagen-messages"),
+    ),
+    Kind::of::<Blending>(
+        "blending",
+        "The n-1 attack and the alarm of loops",
+        scenario!("blending"),
+    ),
+    Kind::of::<Disclosure>(
+        "disclosure",
+        "Statistical disclosure in batches, and least squares",
+        scenario!("disclosure"),
+    ),
+    Kind::of::<DisclosureContinuous>(
+        "disclosure_continuous",
+        "Statistical disclosure through continuous mixes",
+        scenario!("disclosure-continuous"),
+    ),
+    Kind::of::<Intersection>("intersection", "Intersection under churn", scenario!("intersection")),
+];

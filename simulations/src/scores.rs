@@ -1,0 +1,236 @@
+//! What an attack found against what really happened, and against what it would find by knowing nothing.
+//!
+//! The prior-only guess is the same answer with people's labels permuted at random: it keeps how many pairs and
+//! rows an attack names, and how they hang together, and loses all that it knows of whom they are about. A score
+//! beats it if few permutations reach it (one-sided p; the observed answer counts as one of the permutations, so
+//! that p is never zero).
+
+pub mod graph;
+mod rank;
+mod rows;
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use shoal_topology::{Seed, Stream};
+
+use crate::attacks::Answer;
+use crate::experiment::Estimate;
+use crate::trace::{Record, Truth};
+
+/// Permutations behind a prior; p is a multiple of 1/(1 + this), so that up to 99 lines can be corrected at once and
+/// a line can still beat it.
+pub const PERMUTATIONS: u32 = 1999;
+
+/// What the records are of, and so what a pair is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Messages: a pair is directed, who wrote to whom.
+    Messages,
+    /// Calls: a pair has no direction, since both ends send alike.
+    Calls,
+}
+
+impl Kind {
+    /// Calls if any record has a duration.
+    pub fn of(truth: &Truth) -> Self {
+        let lasts = truth.records.iter().any(|record| record.duration_s > 0.0);
+        if lasts { Self::Calls } else { Self::Messages }
+    }
+
+    /// A pair as a key.
+    fn key(self, caller: u32, callee: u32) -> u64 {
+        let (first, second) = match self {
+            Self::Messages => (caller, callee),
+            Self::Calls => (caller.min(callee), caller.max(callee)),
+        };
+        u64::from(first) << 32 | u64::from(second)
+    }
+}
+
+/// A score of an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Score {
+    /// Which: `average_precision`, `r_precision`, `top_1`, `start_within_10_s`, `duration_within_20_pct`,
+    /// `reidentified_1_hop`, `reidentified_2_hop`.
+    pub name: &'static str,
+    /// The score, 0 to 1, with its 95 % interval over pairs or records.
+    pub value: Estimate,
+    /// Its mean over permuted labels.
+    pub prior: f64,
+    /// One-sided p-value of "no better than the prior".
+    pub p: f64,
+}
+
+/// All scores of an answer: of pairs always, of rows where the attack makes any. `people` is how many there are,
+/// known to everybody. An answer without pairs is scored as the guess that it is.
+pub fn scores(answer: &Answer, truth: &Truth, people: u32, kind: Kind, seed: &Seed) -> Vec<Score> {
+    let real = Truth { records: real(&truth.records, people) };
+    let permutations = Permutations { people, seed: seed.part("prior") };
+    let ties = seed.stream("ties").random();
+    let mut all = rank::scores(answer, &real, kind, ties, &permutations);
+    if !answer.rows.is_empty() {
+        all.extend(of_rows(answer, truth, people, kind, seed));
+    }
+    all
+}
+
+/// The scores of rows alone; of none, they are zero.
+pub fn of_rows(answer: &Answer, truth: &Truth, people: u32, kind: Kind, seed: &Seed) -> Vec<Score> {
+    let truth = Truth { records: real(&truth.records, people) };
+    let permutations = Permutations { people, seed: seed.part("prior") };
+    let ties = seed.stream("ties").random();
+    rows::scores(answer, &truth, kind, ties, &permutations)
+}
+
+/// Records between two different people.
+fn real(records: &[Record], people: u32) -> Vec<Record> {
+    let fits = |r: &&Record| r.caller != r.callee && r.caller.max(r.callee) < people;
+    records.iter().filter(fits).copied().collect()
+}
+
+/// Permutations of people's labels, the same in every call.
+struct Permutations {
+    people: u32,
+    seed: Seed,
+}
+
+impl Permutations {
+    /// Compares what is observed with the same under each permutation. Both give one value for each score.
+    fn compare<const N: usize>(
+        &self,
+        observed: [f64; N],
+        mut under: impl FnMut(&[u32]) -> [f64; N],
+    ) -> [(f64, f64); N] {
+        let mut stream: Stream = self.seed.stream("permutations");
+        let mut labels: Vec<u32> = (0..self.people).collect();
+        let (mut sums, mut reached) = ([0.0; N], [1u32; N]);
+        for _ in 0..PERMUTATIONS {
+            for last in (1..labels.len()).rev() {
+                labels.swap(last, stream.random_range(0..=last));
+            }
+            for (k, value) in under(&labels).into_iter().enumerate() {
+                let at = |all: &[f64; N]| all.get(k).copied().unwrap_or(0.0);
+                if value >= at(&observed) - 1e-12
+                    && let Some(reached) = reached.get_mut(k)
+                {
+                    *reached += 1;
+                }
+                if let Some(sum) = sums.get_mut(k) {
+                    *sum += value;
+                }
+            }
+        }
+        let mut all = [(0.0, 1.0); N];
+        for ((slot, sum), reached) in all.iter_mut().zip(sums).zip(reached) {
+            let p = f64::from(reached) / f64::from(1 + PERMUTATIONS);
+            *slot = (sum / f64::from(PERMUTATIONS), p);
+        }
+        all
+    }
+}
+
+/// A number for breaking ties: depends on the pair and the seed, and not on the order of people.
+fn mixed(key: u64, seed: u64) -> u64 {
+    // SplitMix64 (Steele, Lea and Flood 2014).
+    let mut z = key.wrapping_add(seed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// A person under other labels.
+fn relabelled(labels: &[u32], person: u32) -> u32 {
+    labels.get(person as usize).copied().unwrap_or(person)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use shoal_topology::Time;
+
+    use super::*;
+    use crate::attacks::{Row, Scored};
+
+    fn truth() -> Truth {
+        let record = |k: u32| Record {
+            caller: k,
+            callee: 2 * k + 1,
+            start: Time::from_secs(u64::from(k) * 100),
+            duration_s: 60.0,
+        };
+        Truth { records: (0..40).map(record).collect() }
+    }
+
+    fn by_name(all: &[Score], name: &str) -> Score {
+        all.iter().find(|score| score.name == name).unwrap().clone()
+    }
+
+    #[test]
+    fn the_truth_scores_one_and_beats_the_prior() {
+        let truth = truth();
+        let pairs = truth.records.iter();
+        let pairs = pairs.map(|r| Scored { caller: r.callee, callee: r.caller, score: 1.0 });
+        let rows = truth.records.iter().map(|r| Row {
+            caller: r.caller,
+            callee: r.callee,
+            start_s: r.start.as_secs_f64() + 9.0,
+            duration_s: r.duration_s * 1.1,
+            score: 1.0,
+        });
+        let answer = Answer { pairs: pairs.collect(), rows: rows.collect() };
+        let found = scores(&answer, &truth, 100, Kind::Calls, &Seed::from_u64(1));
+        assert_eq!(found.len(), 5);
+        for score in found {
+            assert_eq!(score.value.value, 1.0, "{score:?}");
+            assert!(score.prior < 0.1 && score.p < 0.001, "{score:?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_late_or_long_do_not_count() {
+        let truth = truth();
+        let rows = truth.records.iter().map(|r| Row {
+            caller: r.caller,
+            callee: r.callee,
+            start_s: r.start.as_secs_f64() + 11.0,
+            duration_s: r.duration_s * 1.3,
+            score: 1.0,
+        });
+        let answer = Answer { pairs: Vec::new(), rows: rows.collect() };
+        let found = scores(&answer, &truth, 100, Kind::Calls, &Seed::from_u64(1));
+        assert_eq!(by_name(&found, "top_1").value.value, 1.0);
+        assert_eq!(by_name(&found, "start_within_10_s").value.value, 0.0);
+        assert_eq!(by_name(&found, "duration_within_20_pct").value.value, 0.0);
+    }
+
+    #[test]
+    fn an_empty_answer_is_a_guess() {
+        let found = scores(&Answer::default(), &truth(), 100, Kind::Messages, &Seed::from_u64(2));
+        let precision = by_name(&found, "r_precision");
+        assert!(precision.value.value <= 0.1 && precision.p > 0.01, "{precision:?}");
+        // 40 of 9,900 pairs.
+        assert!((precision.prior - 40.0 / 9900.0).abs() < 0.002, "{precision:?}");
+    }
+
+    #[test]
+    fn p_values_of_guesses_are_uniform() {
+        let truth = truth();
+        let p = |seed: u64| {
+            let mut stream = Seed::from_u64(seed).stream("guess");
+            let mut pairs = Vec::new();
+            for caller in 0..100 {
+                for callee in 0..100 {
+                    pairs.push(Scored { caller, callee, score: stream.random() });
+                }
+            }
+            let answer = Answer { pairs, rows: Vec::new() };
+            let found = scores(&answer, &truth, 100, Kind::Messages, &Seed::from_u64(seed));
+            by_name(&found, "average_precision").p
+        };
+        let all: Vec<f64> = (0..40).map(p).collect();
+        let mean = all.iter().sum::<f64>() / 40.0;
+        // Four standard deviations of the mean of 40 uniform values.
+        assert!((mean - 0.5).abs() < 4.0 * (1.0f64 / 12.0 / 40.0).sqrt(), "{mean}");
+    }
+}

@@ -1,0 +1,103 @@
+//! Pairs in order of score against those that were really in contact.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Kind, Permutations, Score, mixed, relabelled};
+use crate::attacks::Answer;
+use crate::experiment::Estimate;
+use crate::stats;
+use crate::trace::Truth;
+
+/// Places of pairs, from one. A pair that the attack does not name has a place at random below those that it does.
+struct Ranking {
+    named: HashMap<u64, u32>,
+    /// All pairs there are.
+    pairs: u64,
+    ties: u64,
+}
+
+impl Ranking {
+    fn new(answer: &Answer, kind: Kind, people: u32, ties: u64) -> Self {
+        let mut sums: HashMap<u64, f64> = HashMap::new();
+        for pair in answer.pairs.iter().filter(|pair| pair.caller != pair.callee) {
+            if pair.score.is_finite() {
+                *sums.entry(kind.key(pair.caller, pair.callee)).or_default() += pair.score;
+            }
+        }
+        let most = sums.values().fold(f64::MIN_POSITIVE, |most, score| most.max(score.abs()));
+        // Rounding in an attack must not order pairs by where they stand in a matrix.
+        let coarse = |score: f64| (score / most * 1e6).round() as i64;
+        let mut order: Vec<(i64, u64, u64)> =
+            sums.into_iter().map(|(key, score)| (-coarse(score), mixed(key, ties), key)).collect();
+        order.sort_unstable();
+        let named = order.iter().zip(1..).map(|((_, _, key), place)| (*key, place)).collect();
+        let people = u64::from(people);
+        let directed = people * people.saturating_sub(1);
+        let pairs = match kind {
+            Kind::Messages => directed,
+            Kind::Calls => directed / 2,
+        };
+        Self { named, pairs, ties }
+    }
+
+    fn place(&self, key: u64) -> u64 {
+        if let Some(place) = self.named.get(&key) {
+            return u64::from(*place);
+        }
+        let named = self.named.len() as u64;
+        let rest = self.pairs.saturating_sub(named).max(1);
+        let part = u128::from(mixed(key, self.ties)) * u128::from(rest);
+        named + 1 + (part >> 64) as u64
+    }
+}
+
+/// Precision at each true pair, in order of rank, and how many are among the first R.
+fn precisions(ranking: &Ranking, keys: impl Iterator<Item = u64>, places: &mut Vec<u64>) -> u64 {
+    places.clear();
+    places.extend(keys.map(|key| ranking.place(key)));
+    places.sort_unstable();
+    let truly = places.len() as u64;
+    places.partition_point(|place| *place <= truly) as u64
+}
+
+/// Average precision and R-precision.
+pub fn scores(
+    answer: &Answer,
+    truth: &Truth,
+    kind: Kind,
+    ties: u64,
+    permutations: &Permutations,
+) -> Vec<Score> {
+    let ranking = Ranking::new(answer, kind, permutations.people, ties);
+    let distinct: BTreeSet<u64> =
+        truth.records.iter().map(|r| kind.key(r.caller, r.callee)).collect();
+    let pairs: Vec<(u32, u32)> =
+        distinct.iter().map(|key| ((key >> 32) as u32, *key as u32)).collect();
+    if pairs.is_empty() {
+        return Vec::new();
+    }
+    let mut places = Vec::new();
+    let at_each = |places: &[u64]| -> Vec<f64> {
+        places.iter().zip(1u64..).map(|(place, k)| (k as f64 / *place as f64).min(1.0)).collect()
+    };
+    let hits = precisions(&ranking, distinct.iter().copied(), &mut places);
+    let precision = at_each(&places);
+    let average = stats::mean(&precision);
+    let average = Estimate {
+        value: average.value,
+        low: average.low.clamp(0.0, 1.0),
+        high: average.high.clamp(0.0, 1.0),
+    };
+    let share = stats::proportion(hits, pairs.len() as u64);
+    let compared = permutations.compare([average.value, share.value], |labels| {
+        let keys = pairs.iter().map(|(caller, callee)| {
+            kind.key(relabelled(labels, *caller), relabelled(labels, *callee))
+        });
+        let hits = precisions(&ranking, keys, &mut places);
+        let n = pairs.len() as f64;
+        [at_each(&places).iter().sum::<f64>() / n, hits as f64 / n]
+    });
+    let values = [("average_precision", average), ("r_precision", share)];
+    let score = |((name, value), (prior, p))| Score { name, value, prior, p };
+    values.into_iter().zip(compared).map(score).collect()
+}

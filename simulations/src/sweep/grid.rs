@@ -1,0 +1,216 @@
+//! A grid: a scenario, keys with lists of values, and seeds.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, json};
+use toml::{Table, Value};
+
+use crate::commands::VERSION;
+use crate::scenario::{self, BadScenario, Kind, Scenario};
+
+/// A grid that has been read, all its points checked.
+pub struct Grid {
+    /// One line for people.
+    pub title: String,
+    /// The swept keys and their values, in the order of the file; the last varies fastest.
+    pub axes: Vec<(String, Vec<Value>)>,
+    /// All jobs, numbered from zero: points in order, for each all seeds.
+    pub jobs: Vec<Job>,
+    /// What makes it this grid and no other.
+    pub identity: serde_json::Value,
+    file: PathBuf,
+    base: Table,
+    kinds: &'static [Kind],
+}
+
+/// A point of a grid and a seed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    /// Its number.
+    pub number: usize,
+    /// Number of its point.
+    pub point: usize,
+    /// The place on each axis.
+    pub places: Vec<usize>,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Job {
+    /// The swept keys and their values here.
+    pub fn values(&self, grid: &Grid) -> Map<String, serde_json::Value> {
+        let pairs = grid.axes.iter().zip(&self.places);
+        pairs
+            .filter_map(|((key, values), place)| Some((key.clone(), json!(values.get(*place)?))))
+            .collect()
+    }
+}
+
+impl Grid {
+    /// Reads a grid and checks each of its points.
+    ///
+    /// # Errors
+    /// What is wrong with the grid, its scenario or one of its points, with file, line and column.
+    pub fn load(file: &Path, kinds: &'static [Kind]) -> Result<Self, BadScenario> {
+        let text = scenario::read(file)?;
+        let table: Table = scenario::table(file, &text)?;
+        let places = scenario::places(file, &text)?;
+        let bad = |key: &str, what: String| BadScenario {
+            file: file.into(),
+            place: Some(places.of_key(key).map_or((1, 1), |place| place.position(&text))),
+            key: Some(key.into()),
+            what,
+        };
+        const KEYS: [&str; 5] = ["title", "base", "scenario", "sweep", "seeds"];
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(bad(key, format!("unknown key; one of: {}", KEYS.join(", "))));
+        }
+        let base = match (table.get("base"), table.get("scenario")) {
+            (Some(Value::String(base)), None) => {
+                let base = file.parent().unwrap_or(Path::new("")).join(base);
+                let text = scenario::load(&base, kinds)?.text;
+                scenario::table(&base, &text)?
+            }
+            (None, Some(Value::Table(inline))) => inline.clone(),
+            (Some(_), None) => return Err(bad("base", "must be the path of a scenario".into())),
+            (None, Some(_)) => return Err(bad("scenario", "must be a table: a scenario".into())),
+            _ => {
+                let what = "either this or a table [scenario] is needed: what is swept";
+                return Err(bad("base", what.into()));
+            }
+        };
+        let mut axes = Vec::new();
+        match table.get("sweep") {
+            Some(Value::Table(sweep)) => flatten(sweep, "", &mut axes).map_err(|key| {
+                bad(&format!("sweep.{key}"), "must be a list of values, not empty".into())
+            })?,
+            Some(_) => {
+                return Err(bad("sweep", "must be a table of keys with lists of values".into()));
+            }
+            None => {}
+        }
+        // The order of the file, which the table has lost.
+        axes.sort_by_key(|(key, _)| {
+            places.of_key(&format!("sweep.{key}")).map(|place| place.start())
+        });
+        let mut grid = Self {
+            title: String::new(),
+            axes,
+            jobs: Vec::new(),
+            identity: serde_json::Value::Null,
+            file: file.into(),
+            base,
+            kinds,
+        };
+        let blame = |error: BadScenario| {
+            let key = error.key.clone().unwrap_or_default();
+            let swept = grid
+                .axes
+                .iter()
+                .any(|(axis, _)| *axis == key || key.starts_with(&format!("{axis}.")));
+            let prefix = if swept { "sweep" } else { "scenario" };
+            bad(&format!("{prefix}.{key}"), error.what)
+        };
+        let points = points(&grid.axes);
+        let mut first = None;
+        for point in &points {
+            let scenario = grid.at(point).map_err(blame)?;
+            first.get_or_insert(scenario);
+        }
+        let Some(first) = first else { return Err(bad("sweep", "has no points".into())) };
+        let seeds = match table.get("seeds") {
+            None => (0..first.runs).map(|run| first.seed.wrapping_add(run)).collect(),
+            Some(Value::Array(seeds)) if !seeds.is_empty() => seeds
+                .iter()
+                .map(|seed| seed.as_integer().and_then(|seed| u64::try_from(seed).ok()))
+                .collect::<Option<Vec<u64>>>()
+                .ok_or_else(|| bad("seeds", "must be whole numbers from 0 on".into()))?,
+            Some(_) => {
+                return Err(bad("seeds", "must be a list of whole numbers, not empty".into()));
+            }
+        };
+        let title = table.get("title").and_then(Value::as_str);
+        grid.title = title.map_or_else(|| first.title.clone(), str::to_owned);
+        grid.identity = json!({
+            "experiment": first.kind.name,
+            "first_point": first.settings,
+            "sweep": grid.axes,
+            "seeds": seeds,
+            "version": VERSION,
+        });
+        for (point, places) in points.into_iter().enumerate() {
+            for seed in &seeds {
+                let number = grid.jobs.len();
+                grid.jobs.push(Job { number, point, places: places.clone(), seed: *seed });
+            }
+        }
+        Ok(grid)
+    }
+
+    /// The scenario of a job.
+    ///
+    /// # Errors
+    /// It cannot be: never for a job of this grid.
+    pub fn scenario(&self, job: &Job) -> Result<Scenario, BadScenario> {
+        self.at(&job.places)
+    }
+
+    fn at(&self, places: &[usize]) -> Result<Scenario, BadScenario> {
+        let mut table = self.base.clone();
+        for ((key, values), place) in self.axes.iter().zip(places) {
+            if let Some(value) = values.get(*place) {
+                set(&mut table, key, value.clone());
+            }
+        }
+        scenario::parse(&self.file, table.to_string(), self.kinds)
+    }
+}
+
+/// Lists by dotted key; an error is the key whose value is none.
+fn flatten(
+    table: &Table,
+    prefix: &str,
+    axes: &mut Vec<(String, Vec<Value>)>,
+) -> Result<(), String> {
+    for (key, value) in table {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(inner, &format!("{key}."), axes)?,
+            Value::Array(values) if !values.is_empty() => axes.push((key, values.clone())),
+            _ => return Err(key),
+        }
+    }
+    Ok(())
+}
+
+/// Sets a dotted key, making tables on the way.
+fn set(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.into(), value);
+        }
+        Some((first, rest)) => {
+            let inner = table.entry(first).or_insert_with(|| Table::new().into());
+            // A value where a table should be: the scenario's check will say so of this key.
+            if !inner.is_table() {
+                *inner = Table::new().into();
+            }
+            if let Value::Table(inner) = inner {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// All combinations of places on the axes; the last varies fastest.
+fn points(axes: &[(String, Vec<Value>)]) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for (_, values) in axes {
+        let longer = |point: &Vec<usize>| {
+            let point = point.clone();
+            (0..values.len()).map(move |place| point.iter().copied().chain([place]).collect())
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
+}

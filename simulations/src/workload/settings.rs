@@ -1,0 +1,229 @@
+//! What a scenario file says of a workload.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use shoal_topology::Time;
+
+use super::recorded::{Missed, Recorded};
+use super::session::{BrowseSettings, DownloadSettings};
+use super::synthetic::SyntheticSettings;
+use super::{Activity, Workload};
+use crate::experiment::Wrong;
+
+/// Where a workload comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkloadKind {
+    /// The calls of the Copenhagen Networks Study, which the program carries.
+    Calls,
+    /// Its text messages.
+    Messages,
+    /// A CSV file of one's own.
+    Csv,
+    /// A list made by the laws of recorded ones.
+    Synthetic,
+    /// Nothing.
+    None,
+    /// Downloads of one size.
+    Download,
+    /// Browser-like sessions.
+    Browse,
+}
+
+/// A workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkloadSettings {
+    /// "calls" or "messages" (of the Copenhagen Networks Study), "csv", "synthetic", "none", "download" or "browse".
+    pub kind: WorkloadKind,
+    /// With "csv": a file of time (seconds), from, to, and for calls the duration (seconds; -1 for a missed call).
+    pub file: Option<PathBuf>,
+    /// Length of the window, seconds; 0 for all of a list.
+    pub window_s: f64,
+    /// Where the window begins in the list, seconds; without it at the busiest: of the windows that begin at full
+    /// hours, or at full days where they last a day or longer.
+    pub begin_s: Option<f64>,
+    /// What becomes of missed calls: "keep" them as calls of 0 s, or "drop" them.
+    pub missed: Missed,
+    /// Calls longer than this are cut, seconds; 0 for none.
+    pub longest_call_s: f64,
+    /// With "download", "browse" and "none": number of people. With lists: 0 for all people of the list, all present
+    /// throughout; else the first so many of those who do something in the window.
+    pub people: u32,
+    /// The laws of "synthetic".
+    pub synthetic: SyntheticSettings,
+    /// Of "download".
+    pub download: DownloadSettings,
+    /// Of "browse".
+    pub browse: BrowseSettings,
+}
+
+impl Default for WorkloadSettings {
+    fn default() -> Self {
+        Self {
+            kind: WorkloadKind::Calls,
+            file: None,
+            window_s: 7_200.0,
+            begin_s: None,
+            missed: Missed::Keep,
+            longest_call_s: 0.0,
+            people: 0,
+            synthetic: SyntheticSettings::default(),
+            download: DownloadSettings::default(),
+            browse: BrowseSettings::default(),
+        }
+    }
+}
+
+impl WorkloadSettings {
+    /// Checks them; `table` is where they stand in the scenario file ("workload").
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub fn check(&self, table: &str) -> Result<(), Wrong> {
+        let wrong = |name: &str, why: &str| Err(Wrong::new(&format!("{table}.{name}"), why));
+        if !(0.0..=1e9).contains(&self.window_s) {
+            return wrong("window_s", "must be 0 to 1e9");
+        }
+        if self.begin_s.is_some_and(|begin| !(0.0..=4e9).contains(&begin)) {
+            return wrong("begin_s", "must be 0 to 4e9");
+        }
+        if !(0.0..=1e9).contains(&self.longest_call_s) {
+            return wrong("longest_call_s", "must be 0 to 1e9");
+        }
+        match (self.kind, &self.file) {
+            (WorkloadKind::Csv, None) => return wrong("file", "must be given with kind = \"csv\""),
+            (WorkloadKind::Csv, Some(_)) | (_, None) => {}
+            (_, Some(_)) => return wrong("file", "is allowed with kind = \"csv\" only"),
+        }
+        match self.kind {
+            WorkloadKind::Synthetic => self.synthetic.check(&format!("{table}.synthetic")),
+            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => {
+                if self.people == 0 {
+                    return wrong("people", "must be at least 1 without a list of people");
+                }
+                if self.window_s == 0.0 {
+                    return wrong(
+                        "window_s",
+                        "must be more than 0 without a list of its own length",
+                    );
+                }
+                self.download.check(&format!("{table}.download"))?;
+                self.browse.check(&format!("{table}.browse"))
+            }
+            WorkloadKind::Calls | WorkloadKind::Messages | WorkloadKind::Csv => Ok(()),
+        }
+    }
+
+    /// The whole list of records, before any window; none for what has no list.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn records(&self, seed: u64) -> anyhow::Result<Option<Recorded>> {
+        Ok(Some(match self.kind {
+            WorkloadKind::Calls => Recorded::copenhagen_calls()?,
+            WorkloadKind::Messages => Recorded::copenhagen_messages()?,
+            WorkloadKind::Csv => {
+                let file = self.file.as_ref().context("workload.file must be given")?;
+                Recorded::read(file)?
+            }
+            WorkloadKind::Synthetic => self.synthetic.records(seed),
+            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => return Ok(None),
+        }))
+    }
+
+    /// What everybody does, the same for the same seed.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn workload(&self, seed: u64) -> anyhow::Result<Workload> {
+        let Some(records) = self.records(seed)? else {
+            return Ok(match self.kind {
+                WorkloadKind::Download => self.download.workload(self.people, self.window_s, seed),
+                WorkloadKind::Browse => self.browse.workload(self.people, self.window_s, seed),
+                _ => Workload {
+                    people: self.people,
+                    end: Time::from_nanos((self.window_s * 1e9) as u64),
+                    activities: Vec::new(),
+                },
+            });
+        };
+        let mut workload = self.windowed(records).workload(self.missed);
+        if self.longest_call_s > 0.0 {
+            for activity in &mut workload.activities {
+                if let Activity::Call { seconds, .. } = activity {
+                    *seconds = seconds.min(self.longest_call_s);
+                }
+            }
+        }
+        Ok(workload)
+    }
+
+    fn windowed(&self, records: Recorded) -> Recorded {
+        let records = if self.window_s > 0.0 {
+            let step = if self.window_s >= 86_400.0 { 86_400 } else { 3_600 };
+            let busiest = || records.busiest(self.window_s.ceil() as u64, step) as f64;
+            records.window(self.begin_s.unwrap_or_else(busiest), self.window_s)
+        } else {
+            records
+        };
+        if self.people == 0 {
+            return records;
+        }
+        let mut some = records.active_only();
+        some.entries.retain(|e| e.from < self.people && e.to < self.people);
+        some.ids.truncate(self.people as usize);
+        some
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(kind: WorkloadKind, window_s: f64) -> WorkloadSettings {
+        WorkloadSettings { kind, window_s, ..WorkloadSettings::default() }
+    }
+
+    #[test]
+    fn the_busiest_windows_have_all_users() {
+        let calls = settings(WorkloadKind::Calls, 7_200.0).workload(1).unwrap();
+        assert_eq!((calls.people, calls.end), (536, Time::from_secs(7_200)));
+        assert!(calls.activities.len() > 20, "{}", calls.activities.len());
+        let messages = settings(WorkloadKind::Messages, 86_400.0).workload(1).unwrap();
+        assert_eq!(messages.people, 568);
+        assert!(messages.activities.len() > 24_333 / 28, "{}", messages.activities.len());
+        assert!(messages.activities.iter().all(|a| a.at() < messages.end));
+    }
+
+    #[test]
+    fn nothing_is_nothing_for_as_many_people() {
+        let none = WorkloadSettings { people: 7, ..settings(WorkloadKind::None, 60.0) };
+        let workload = none.workload(1).unwrap();
+        assert_eq!((workload.people, workload.activities.len()), (7, 0));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_is_named() {
+        let error = |s: &WorkloadSettings| s.check("workload").unwrap_err().to_string();
+        let csv = settings(WorkloadKind::Csv, 0.0);
+        assert_eq!(error(&csv), "workload.file: must be given with kind = \"csv\"");
+        let none = settings(WorkloadKind::None, 60.0);
+        assert!(error(&none).starts_with("workload.people"));
+        let mut synthetic = settings(WorkloadKind::Synthetic, 0.0);
+        synthetic.synthetic.day_profile.pop();
+        assert!(error(&synthetic).starts_with("workload.synthetic.day_profile: must be 24"));
+    }
+
+    #[test]
+    fn the_first_people_keep_only_their_own_calls() {
+        let few = WorkloadSettings { people: 10, ..settings(WorkloadKind::Calls, 0.0) };
+        let workload = few.workload(1).unwrap();
+        assert_eq!(workload.people, 10);
+        let inside = |r: &crate::trace::Record| r.caller < 10 && r.callee < 10;
+        assert!(workload.truth().records.iter().all(inside));
+    }
+}

@@ -1,0 +1,29 @@
+//! The real node and client engines in virtual time, joined by links: no clock, no socket, one timing wheel.
+//!
+//! [`run`] gives what an observer sees ([`crate::trace::View`]), what really happened, and how well the network
+//! served its users. The same settings, workload and seed give the same [`Report::trace_hash`], whatever observes.
+//!
+//! Virtual time begins with a warm-up, in which everybody joins; the observation begins behind it, at the zero of the
+//! workload, and the hash is over all of it. A sender's end of a link is where it is observed: an instant is that of
+//! sending.
+
+mod exit;
+mod links;
+mod matrix;
+mod measure;
+mod network;
+mod observer;
+mod person;
+mod rate;
+mod run;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use measure::Service;
+pub use rate::{EventRate, Rate, event_rate};
+pub use run::{Report, World, run};
+pub use settings::{
+    Attack, ClassSettings, CodecChoice, LinkSettings, NetworkSettings, Observed, ObserverSettings,
+    PeopleSettings, Settings, SharedGateway, SlotLaw,
+};

@@ -1,0 +1,151 @@
+//! The service that downloads come from: eight bytes ask for so many.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use shoal_client::engine::{Client, GroupId, Isolation, Target};
+use shoal_client::service::{Send, Service};
+use shoal_client::tunnel::{Pseudonym, Read, StreamId, TunnelEvent, Write};
+use shoal_sphinx::Frame;
+use shoal_topology::{Identity, Seed, Time};
+
+use super::measure;
+use super::network::{Network, UNIX};
+
+/// What it writes at a time.
+const CHUNK: [u8; 4096] = [9; 4096];
+
+/// The service and its application.
+pub(super) struct Exit {
+    service: Service,
+    /// Bytes that are still to be written.
+    serving: BTreeMap<(Pseudonym, StreamId), u64>,
+    /// What was read of a request.
+    asking: BTreeMap<(Pseudonym, StreamId), Vec<u8>>,
+    pub(super) scheduled: Time,
+}
+
+impl Exit {
+    pub(super) fn new(network: &Network, base: Instant, seed: &Seed) -> anyhow::Result<Self> {
+        let (long, secret, _) = &network.exit;
+        let mut service = Service::new(
+            network.codec(),
+            (base, Time::ZERO),
+            &seed.part("exit").part("engine"),
+            (long, secret.clone()),
+            &Default::default(),
+        )?;
+        service.set_document(Time::ZERO, UNIX, network.document.clone());
+        let (serving, asking) = Default::default();
+        Ok(Self { service, serving, asking, scheduled: Time::NEVER })
+    }
+
+    pub(super) fn frame(&mut self, now: Time, gateway: Identity, frame: Frame) {
+        self.service.handle_frame(now, gateway, frame);
+    }
+
+    pub(super) fn next_wake(&mut self) -> Time {
+        self.service.next_timeout()
+    }
+
+    /// Serves; what is to be sent comes out.
+    pub(super) fn work(&mut self, now: Time) -> Vec<Send> {
+        if self.service.next_timeout() <= now {
+            self.service.handle_timeout(now);
+        }
+        self.service.work(now);
+        while let Some((pseudonym, event)) = self.service.poll_event() {
+            match event {
+                TunnelEvent::Readable(id) => self.read((pseudonym, id)),
+                TunnelEvent::Closed(_) => {
+                    self.serving.retain(|(of, _), _| *of != pseudonym);
+                    self.asking.retain(|(of, _), _| *of != pseudonym);
+                }
+                _ => {}
+            }
+        }
+        let tunnels = self.service.tunnels();
+        self.serving.retain(|(pseudonym, id), left| {
+            while *left > 0 {
+                let chunk = CHUNK.get(..CHUNK.len().min(*left as usize)).unwrap_or(&CHUNK);
+                match tunnels.write(*pseudonym, *id, chunk) {
+                    Write::Written(n) => *left -= n as u64,
+                    Write::Blocked => return true,
+                    Write::Stopped(_) => *left = 0,
+                }
+            }
+            tunnels.finish(*pseudonym, *id);
+            false
+        });
+        self.service.work(now);
+        std::iter::from_fn(|| self.service.poll_output()).collect()
+    }
+
+    fn read(&mut self, key: (Pseudonym, StreamId)) {
+        let mut buf = [0; 64];
+        while let Read::Data(n) = self.service.tunnels().read(key.0, key.1, &mut buf) {
+            let asked = self.asking.entry(key).or_default();
+            asked.extend(buf.iter().take(n));
+            if let Some(wanted) = asked.first_chunk::<8>() {
+                self.serving.insert(key, u64::from_be_bytes(*wanted));
+                self.asking.remove(&key);
+            }
+        }
+    }
+}
+
+/// A person's downloads, one after the other.
+#[derive(Default)]
+pub(super) struct Downloads {
+    /// Number of the activity, bytes, since when.
+    waiting: VecDeque<(u32, u64, Time)>,
+    group: Option<GroupId>,
+    stream: Option<StreamId>,
+    got: u64,
+}
+
+impl Downloads {
+    pub(super) fn add(&mut self, activity: u32, bytes: u64, now: Time) {
+        self.waiting.push_back((activity, bytes, now));
+    }
+
+    /// The tunnel ended: what was under way begins again.
+    pub(super) fn failed(&mut self) {
+        (self.group, self.stream) = (None, None);
+    }
+
+    /// Asks, reads, ends.
+    pub(super) fn work(&mut self, now: Time, client: &mut Client, tally: &mut measure::Service) {
+        let mut buf = [0; 8192];
+        while let Some((activity, bytes, since)) = self.waiting.front().copied() {
+            if self.group.is_none() {
+                self.group = client.group(now, Isolation::new(None), Target::Exit);
+            }
+            let Some(group) = self.group else { return };
+            if self.stream.is_none() {
+                let Some(stream) = client.open(now, group) else { return };
+                if let Some(tunnel) = client.tunnel(group) {
+                    tunnel.write(stream, &bytes.to_be_bytes());
+                    tunnel.finish(stream);
+                }
+                (self.stream, self.got) = (Some(stream), 0);
+            }
+            let Some(stream) = self.stream else { return };
+            client.touch(now, group);
+            let Some(tunnel) = client.tunnel(group) else { return };
+            loop {
+                match tunnel.read(stream, &mut buf) {
+                    Read::Data(n) => self.got += n as u64,
+                    Read::Blocked => return,
+                    Read::Finished | Read::Reset(_) => break,
+                }
+            }
+            client.closed(now, group);
+            self.stream = None;
+            if self.got == bytes {
+                tally.downloaded(activity as usize, bytes, since, now);
+                self.waiting.pop_front();
+            }
+        }
+    }
+}

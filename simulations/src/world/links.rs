@@ -1,0 +1,408 @@
+//! The links: what a packet takes, what an observer sees of it, what an active adversary does to it.
+//!
+//! Each link has random streams of its own and keeps its packets in order, as TCP does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::{Rng, RngExt};
+use shoal_sphinx::FRAME_LEN;
+use shoal_topology::{Document, Seed, Stream, Time};
+
+use super::matrix::Matrix;
+use super::network::node_name;
+use super::observer::Observer;
+use super::settings::{Attack, Settings, millis, seconds};
+use crate::trace::{Link, Party};
+
+/// A pattern of parties: a kind and, unless it is any, a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pattern {
+    Person(Option<u32>),
+    Service(Option<u32>),
+    Node(Option<u32>),
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, number) = text.trim().split_once(' ')?;
+        let number = match number.trim() {
+            "*" => None,
+            number => Some(number.parse().ok()?),
+        };
+        match kind {
+            "person" => Some(Self::Person(number)),
+            "service" => Some(Self::Service(number)),
+            "node" => Some(Self::Node(number)),
+            _ => None,
+        }
+    }
+
+    fn fits(self, party: Party) -> bool {
+        let same = |wanted: Option<u32>, number: u32| wanted.is_none_or(|n| n == number);
+        match (self, party) {
+            (Self::Person(wanted), Party::Person(number))
+            | (Self::Service(wanted), Party::Service(number))
+            | (Self::Node(wanted), Party::Node(number)) => same(wanted, number),
+            _ => false,
+        }
+    }
+}
+
+/// A pattern of links, as scenario files have them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ends {
+    from: Pattern,
+    to: Pattern,
+}
+
+impl Ends {
+    /// Of "person 3 > node *".
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('>').and_then(|(from, to)| {
+            Some(Self { from: Pattern::parse(from)?, to: Pattern::parse(to)? })
+        });
+        parsed.ok_or_else(|| {
+            format!(
+                "\"{text}\" must be like \"person 3 > node *\": person, node or service, and a number or *"
+            )
+        })
+    }
+
+    pub(super) fn fits(&self, link: &Link) -> bool {
+        self.from.fits(link.from) && self.to.fits(link.to)
+    }
+}
+
+/// An active attack on one link.
+struct Active {
+    settings: Attack,
+    begin: Time,
+    end: Time,
+    rng: Stream,
+}
+
+/// What few links have.
+struct Extra {
+    rng: Option<Stream>,
+    attacks: Vec<Active>,
+}
+
+/// One direction between two parties.
+struct State {
+    latency: Duration,
+    /// When the last packet arrives: none overtakes it.
+    last: Time,
+    packets: u64,
+    hash: u64,
+    /// Place at the observer.
+    flow: Option<u32>,
+    extra: Option<Box<Extra>>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy)]
+pub(super) struct Passage {
+    /// When it arrives, and how often.
+    pub(super) arrives: Time,
+    /// Zero if it was dropped, two if there is a copy.
+    pub(super) copies: u8,
+}
+
+/// All links. Those between nodes come first, then two for each person (up, down), then two for each gateway of the
+/// service.
+pub(super) struct Links {
+    states: Vec<State>,
+    names: Vec<Link>,
+    between: Vec<u32>,
+    nodes: usize,
+    first_person: u32,
+    first_service: u32,
+    jitter_nanos: u64,
+    loss: f64,
+    retransmit: Duration,
+    pub(super) observer: Observer,
+    dropped: u64,
+    copied: u64,
+}
+
+/// No link.
+const NONE: u32 = u32::MAX;
+
+impl Links {
+    /// Links for these people, each with its gateway.
+    pub(super) fn new(
+        settings: &Settings,
+        document: &Document,
+        gateway_of: &[u32],
+        service_gateways: &[u32],
+        observer: Observer,
+        seed: &Seed,
+    ) -> anyhow::Result<Self> {
+        let nodes = document.nodes.len();
+        let mut names = Vec::new();
+        let mut between = vec![NONE; nodes * nodes];
+        let layers = document.parameters.layers;
+        for layer in 0..=layers {
+            let next = if layer == layers { 0 } else { layer + 1 };
+            for from in document.in_layer(layer) {
+                for to in document.in_layer(next) {
+                    if let Some(place) = between.get_mut(from * nodes + to) {
+                        *place = names.len() as u32;
+                        let (from, to) = (Party::Node(from as u32), Party::Node(to as u32));
+                        names.push(Link { from, to });
+                    }
+                }
+            }
+        }
+        let first_person = names.len() as u32;
+        let mut both = |party, gateway: &u32| {
+            let gateway = Party::Node(*gateway);
+            names.push(Link { from: party, to: gateway });
+            names.push(Link { from: gateway, to: party });
+        };
+        for (person, gateway) in gateway_of.iter().enumerate() {
+            both(Party::Person(person as u32), gateway);
+        }
+        let first_service = first_person + 2 * gateway_of.len() as u32;
+        service_gateways.iter().for_each(|gateway| both(Party::Service(0), gateway));
+
+        let mut links = Self {
+            states: Vec::with_capacity(names.len()),
+            names: Vec::new(),
+            between,
+            nodes,
+            first_person,
+            first_service,
+            jitter_nanos: millis(settings.links.jitter_ms).as_nanos() as u64,
+            loss: settings.links.loss,
+            retransmit: millis(settings.links.retransmit_ms),
+            observer,
+            dropped: 0,
+            copied: 0,
+        };
+        let mut places = Places::new(settings, seed)?;
+        let attacks: Result<Vec<(Ends, &Attack)>, String> = settings
+            .attacks
+            .iter()
+            .map(|attack| Ok((Ends::parse(&attack.links)?, attack)))
+            .collect();
+        let attacks = attacks.map_err(anyhow::Error::msg)?;
+        let warm_up = seconds(settings.warm_up_s).since(Time::ZERO);
+        let seed = seed.part("links");
+        for link in &names {
+            let own = || seed.part(&format!("{:?} {:?}", link.from, link.to));
+            let active: Vec<Active> = attacks
+                .iter()
+                .enumerate()
+                .filter(|(_, (ends, _))| ends.fits(link))
+                .map(|(n, (_, attack))| Active {
+                    settings: (*attack).clone(),
+                    begin: seconds(attack.begin_s) + warm_up,
+                    end: seconds(attack.end_s) + warm_up,
+                    rng: own().stream(&format!("attack {n}")),
+                })
+                .collect();
+            let random = links.jitter_nanos > 0 || links.loss > 0.0;
+            let extra = (random || !active.is_empty()).then(|| {
+                let rng = random.then(|| own().stream("passage"));
+                Box::new(Extra { rng, attacks: active })
+            });
+            links.states.push(State {
+                latency: places.latency(link),
+                last: Time::ZERO,
+                packets: 0,
+                hash: 0,
+                flow: links.observer.watch(link),
+                extra,
+            });
+        }
+        links.names = names;
+        Ok(links)
+    }
+
+    /// From node to node.
+    pub(super) fn between(&self, from: usize, to: usize) -> u32 {
+        self.between.get(from * self.nodes + to).copied().unwrap_or(NONE)
+    }
+
+    /// From a person to its gateway.
+    pub(super) fn up(&self, person: u32) -> u32 {
+        self.first_person + 2 * person
+    }
+
+    /// From a gateway to its person.
+    pub(super) fn down(&self, person: u32) -> u32 {
+        self.up(person) + 1
+    }
+
+    /// From the service to its n-th gateway.
+    pub(super) fn service_up(&self, gateway: u32) -> u32 {
+        self.first_service + 2 * gateway
+    }
+
+    /// And back.
+    pub(super) fn service_down(&self, gateway: u32) -> u32 {
+        self.service_up(gateway) + 1
+    }
+
+    /// A frame leaves.
+    pub(super) fn send(&mut self, link: u32, now: Time) -> Option<Passage> {
+        let state = self.states.get_mut(link as usize)?;
+        state.packets += 1;
+        state.hash = chain(state.hash, now.as_nanos(), FRAME_LEN as u64);
+        if let Some(flow) = state.flow {
+            self.observer.saw(flow, now);
+        }
+        let mut arrives = now + state.latency;
+        let mut copies = 1;
+        if let Some(extra) = &mut state.extra {
+            if let Some(rng) = &mut extra.rng {
+                if self.jitter_nanos > 0 {
+                    let jitter = rng.random_range(0..=self.jitter_nanos);
+                    arrives += Duration::from_nanos(jitter);
+                }
+                while self.loss > 0.0 && rng.random::<f64>() < self.loss {
+                    arrives += self.retransmit;
+                }
+            }
+            for attack in &mut extra.attacks {
+                if attack.begin <= now && now < attack.end {
+                    arrives += millis(attack.settings.delay_ms);
+                    let [drop, copy]: [f64; 2] = [attack.rng.random(), attack.rng.random()];
+                    if drop < attack.settings.drop_share {
+                        self.dropped += 1;
+                        copies = 0;
+                    } else if copy < attack.settings.copy_share {
+                        self.copied += 1;
+                        copies = 2;
+                    }
+                }
+            }
+        }
+        state.last = state.last.max(arrives);
+        Some(Passage { arrives: state.last, copies })
+    }
+
+    /// One hash over instant, link and size of every packet, each link's in order.
+    pub(super) fn hash(&self) -> String {
+        let mut hasher = Hasher::default();
+        for (state, link) in self.states.iter().zip(&self.names) {
+            let ends = [link.from, link.to].map(|party| match party {
+                Party::Person(n) => u64::from(n),
+                Party::Service(n) => 1 << 32 | u64::from(n),
+                Party::Node(n) => 2 << 32 | u64::from(n),
+            });
+            for word in ends.into_iter().chain([state.packets, state.hash]) {
+                hasher.add(word);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Packets that an active adversary dropped, and copied.
+    pub(super) fn tampered(&self) -> (u64, u64) {
+        (self.dropped, self.copied)
+    }
+
+    /// Packets on all links.
+    pub(super) fn packets(&self) -> u64 {
+        self.states.iter().map(|state| state.packets).sum()
+    }
+
+    /// Mean of the fixed latencies of the links that this says, with half of the jitter, seconds.
+    pub(super) fn mean_latency_s(&self, of: impl Fn(&Link) -> bool) -> f64 {
+        let all = self.states.iter().zip(&self.names).filter(|(_, link)| of(link));
+        let (sum, count) = all.fold((0.0, 0.0), |(sum, count), (state, _)| {
+            (sum + state.latency.as_secs_f64(), count + 1.0)
+        });
+        if count == 0.0 {
+            return 0.0;
+        }
+        let retransmits = self.loss / (1.0 - self.loss) * self.retransmit.as_secs_f64();
+        sum / count + self.jitter_nanos as f64 / 2e9 + retransmits
+    }
+}
+
+/// A step of the running hash of a link: a bijection of the state for each packet, that mixes well (the finisher of
+/// `SplitMix64`, Steele, Lea and Flood, OOPSLA 2014).
+fn chain(state: u64, at: u64, size: u64) -> u64 {
+    let mut z = state.rotate_left(23) ^ at.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (size << 48);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The hash over the hashes of the links: two chains, so that 128 bits come out.
+#[derive(Default)]
+struct Hasher(u64, u64);
+
+impl Hasher {
+    fn add(&mut self, word: u64) {
+        self.0 = chain(self.0, word, 1);
+        self.1 = chain(self.1, word, 2);
+    }
+
+    fn finish(&self) -> String {
+        format!("{:016x}{:016x}", self.0, self.1)
+    }
+}
+
+/// Where parties are.
+struct Places<'a> {
+    settings: &'a Settings,
+    matrix: Option<Matrix>,
+    draws: Stream,
+    drawn: BTreeMap<Party, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn new(settings: &'a Settings, seed: &Seed) -> anyhow::Result<Self> {
+        let matrix = settings.links.matrix.as_deref().map(Matrix::read).transpose()?;
+        Ok(Self { settings, matrix, draws: seed.stream("places"), drawn: BTreeMap::new() })
+    }
+
+    fn latency(&mut self, link: &Link) -> Duration {
+        let base = millis(self.settings.links.latency_ms);
+        let (from, to) = (self.place(link.from), self.place(link.to));
+        self.matrix.as_ref().map_or(base, |matrix| base + matrix.latency(from, to))
+    }
+
+    fn place(&mut self, party: Party) -> usize {
+        let Some(matrix) = &self.matrix else { return 0 };
+        let name = match party {
+            Party::Person(n) => format!("person-{}", n + 1),
+            Party::Service(_) => "exit".into(),
+            Party::Node(n) => node_name(self.settings, n as usize),
+        };
+        let draws = &mut self.draws;
+        let places = matrix.places() as u64;
+        let draw = || (draws.next_u64() % places) as usize;
+        *self.drawn.entry(party).or_insert_with(|| matrix.place(&name).unwrap_or_else(draw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_names_links() {
+        let ends = Ends::parse("person 3 > node *").unwrap();
+        let link = |person, node| Link { from: Party::Person(person), to: Party::Node(node) };
+        assert!(ends.fits(&link(3, 0)) && ends.fits(&link(3, 9)) && !ends.fits(&link(2, 0)));
+        let back = Link { from: Party::Node(1), to: Party::Person(3) };
+        assert!(!ends.fits(&back) && Ends::parse("node * > person 3").unwrap().fits(&back));
+        for wrong in ["", "person 3", "person > node 1", "person x > node 1", "mix 1 > node 1"] {
+            assert!(Ends::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_hash_of_a_link_depends_on_every_instant_and_their_order() {
+        let of = |times: &[u64]| times.iter().fold(0, |hash, at| chain(hash, *at, 2_400));
+        assert_ne!(of(&[1, 2, 3]), of(&[1, 3, 2]));
+        assert_ne!(of(&[1, 2, 3]), of(&[1, 2, 4]));
+        assert_ne!(of(&[0, 0]), of(&[0]));
+    }
+}

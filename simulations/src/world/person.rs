@@ -1,0 +1,217 @@
+//! A person: a client, its uplink, and what its programs want sent.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use rand::Rng;
+use shoal_client::engine::{Client, Contact, NotPosted, Settings as ClientSettings};
+use shoal_client::uplink::Uplink;
+use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
+use shoal_topology::control::{Hello, Mode, Word};
+use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
+
+use super::exit::Downloads;
+use super::network::{Network, UNIX, identity};
+use super::settings::{Settings, SharedGateway};
+
+/// Whether a person is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Not.
+    Away,
+    /// Its gateway has not let it in yet.
+    Joining,
+    /// It is in.
+    Online,
+}
+
+/// Something for another person.
+#[derive(Clone, Copy)]
+pub(super) struct Letter {
+    /// For whom.
+    pub(super) to: u32,
+    /// Number of the activity.
+    pub(super) activity: u32,
+    /// Number of the datagram of a call.
+    pub(super) tick: u32,
+}
+
+impl Letter {
+    /// As it travels.
+    fn bytes(self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        let (activity, tick) = bytes.split_at_mut(4);
+        activity.copy_from_slice(&self.activity.to_be_bytes());
+        tick.copy_from_slice(&self.tick.to_be_bytes());
+        bytes
+    }
+
+    /// Activity and datagram of what came.
+    pub(super) fn read(message: &[u8]) -> Option<(u32, u32)> {
+        let (activity, rest) = message.split_first_chunk::<4>()?;
+        let tick = rest.first_chunk::<4>()?;
+        Some((u32::from_be_bytes(*activity), u32::from_be_bytes(*tick)))
+    }
+}
+
+/// A person.
+pub(super) struct Person {
+    pub(super) client: Client,
+    pub(super) uplink: Uplink,
+    pub(super) gateway: u32,
+    pub(super) stage: Stage,
+    /// Number of its connection; zero for none yet.
+    pub(super) session: u64,
+    /// For when a wake-up is in the wheel.
+    pub(super) scheduled: Time,
+    pub(super) churn: Option<Box<Stream>>,
+    pub(super) downloads: Option<Box<Downloads>>,
+    inbox: SecretIdentity,
+    peer: Identity,
+    peers: Box<Stream>,
+    /// Messages, which wait until they are sent.
+    letters: VecDeque<Letter>,
+    /// Datagrams of calls, which do not.
+    voice: VecDeque<Letter>,
+}
+
+impl Person {
+    /// A person, and how others reach it.
+    pub(super) fn new(
+        network: &Network,
+        settings: &Settings,
+        gateway: u32,
+        base: Instant,
+        seed: &Seed,
+    ) -> Option<(Self, Contact)> {
+        let inbox = identity(seed, "inbox");
+        let secret = SecretKey::generate(&mut seed.stream("packets key"));
+        let contact = Contact {
+            inbox: inbox.identity(),
+            key: secret.public(),
+            gateway: network.identity(gateway)?,
+        };
+        let client_settings = ClientSettings {
+            allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
+            tunnel: shoal_client::tunnel::Settings {
+                // As the daemon has it: three hops each way and the slots.
+                initial_rtt: 8 * network.class.mean_delay(),
+                ..Default::default()
+            },
+        };
+        let mut client = Client::new(
+            network.codec(),
+            (base, Time::ZERO),
+            seed,
+            network.class.clone(),
+            (secret, contact.inbox),
+            client_settings,
+        );
+        client.set_document(Time::ZERO, UNIX, network.document.clone(), seed);
+        let uplink = Uplink::new(&seed.part("uplink"), network.class.clone(), Time::ZERO);
+        let churns = settings.people.online_mean_s > 0.0;
+        let person = Self {
+            client,
+            uplink,
+            gateway,
+            stage: Stage::Away,
+            session: 0,
+            scheduled: Time::NEVER,
+            churn: churns.then(|| Box::new(seed.stream("churn"))),
+            downloads: None,
+            inbox,
+            peer: Identity([0; 32]),
+            peers: Box::new(seed.stream("throwaway identities")),
+            letters: VecDeque::new(),
+            voice: VecDeque::new(),
+        };
+        Some((person, contact))
+    }
+
+    /// A new connection begins: who it is on it.
+    pub(super) fn connect(&mut self, number: u32) -> Identity {
+        let generation = self.session >> 32;
+        self.session = (generation + 1) << 32 | (u64::from(number) + 1);
+        self.stage = Stage::Joining;
+        // Any bytes will do: the link that would prove it is not simulated.
+        self.peers.fill_bytes(&mut self.peer.0);
+        self.peer
+    }
+
+    /// Its answer to a gateway's challenge.
+    pub(super) fn hello(&self, gateway: &Identity, nonce: &[u8; 32], class: &str) -> Option<Frame> {
+        let hello = Hello {
+            inbox: self.inbox.identity(),
+            proof: Hello::prove(&self.inbox, gateway, &self.peer, nonce),
+            token: Vec::new(),
+            mode: Mode::Class(class.to_owned()),
+            descriptor: None,
+        };
+        Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().ok()? })
+    }
+
+    /// The gateway let it in: its schedule begins.
+    pub(super) fn up(&mut self, now: Time, gateway: Identity) {
+        self.stage = Stage::Online;
+        self.client.set_link(now, Some(gateway));
+        self.uplink.restart(now);
+        let (hops, epoch) = self.client.first_hops(now);
+        self.uplink.clear(hops, epoch);
+    }
+
+    /// The connection ended.
+    pub(super) fn down(&mut self, now: Time) {
+        self.stage = Stage::Away;
+        self.client.set_link(now, None);
+        self.uplink.clear(Vec::new(), 0);
+        self.voice.clear();
+    }
+
+    /// Writes a message.
+    pub(super) fn write(&mut self, letter: Letter) {
+        self.letters.push_back(letter);
+    }
+
+    /// Speaks: so many datagrams may wait. Returns how many went unsent for it.
+    pub(super) fn speak(&mut self, letter: Letter, room: usize) -> u64 {
+        if self.stage != Stage::Online {
+            return 1;
+        }
+        self.voice.push_back(letter);
+        let late = self.voice.len().saturating_sub(room);
+        self.voice.drain(..late);
+        late as u64
+    }
+
+    /// Fills what the uplink has room for. What programs want sent is handed over no sooner than it can leave, so
+    /// that they may still drop it.
+    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact]) {
+        loop {
+            let wants = self.uplink.wants();
+            if self.stage == Stage::Online && !(self.letters.is_empty() && self.voice.is_empty()) {
+                for _ in 0..wants.data {
+                    let Some(letter) = self.letters.pop_front().or_else(|| self.voice.pop_front())
+                    else {
+                        break;
+                    };
+                    let Some(contact) = contacts.get(letter.to as usize) else { continue };
+                    // One without a path is lost, as it would be to its user.
+                    if self.client.post(contact, &letter.bytes()) == Err(NotPosted::Full) {
+                        self.letters.push_front(letter);
+                        break;
+                    }
+                }
+            }
+            let frames = self.client.produce(now, wants);
+            if frames.is_empty() {
+                return;
+            }
+            frames.into_iter().for_each(|(ready, frame)| self.uplink.put(ready, frame));
+        }
+    }
+
+    /// When it wants to be called again.
+    pub(super) fn next_wake(&mut self) -> Time {
+        self.client.next_timeout().min(self.uplink.next_slot())
+    }
+}

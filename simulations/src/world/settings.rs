@@ -1,0 +1,405 @@
+//! What a scenario file says of the world.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shoal_sphinx::backend::Backend;
+use shoal_sphinx::{Codec, StandIn};
+use shoal_topology::{Class, Law, Parameters, Routes, Time};
+
+use super::links::Ends;
+use crate::experiment::Wrong;
+
+/// Which packets travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodecChoice {
+    /// Of the same lengths, without cryptography.
+    StandIn,
+    /// The real ones.
+    Sphinx,
+}
+
+impl CodecChoice {
+    /// What makes and opens them.
+    pub fn codec(self) -> Arc<dyn Codec> {
+        match self {
+            Self::StandIn => Arc::new(StandIn),
+            Self::Sphinx => Backend::best_codec(),
+        }
+    }
+}
+
+/// The nodes. In traces they are numbered layer by layer from zero, gateways last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSettings {
+    /// Layers of mixes, 1 to 3.
+    pub layers: u8,
+    /// Mixes in each layer.
+    pub mixes_per_layer: u16,
+    /// Gateways, at least 2. People are dealt out to them in turn.
+    pub gateways: u16,
+    /// Loops that each node sends, 1/s.
+    pub node_loops_per_s: f64,
+    /// Mean delay at each hop of a node's loop, milliseconds.
+    pub node_loop_delay_ms: f64,
+    /// Length of an epoch, seconds; a run may last two.
+    pub epoch_s: u32,
+    /// How far each node's clock is off at most, milliseconds, in either direction: drawn uniformly. It moves the
+    /// node's epoch, nothing else.
+    pub clock_offset_ms: f64,
+    /// After this long, in seconds, a node forgets the replay tags that it has. In service it keeps them for an epoch;
+    /// here that would take 15 bytes for each packet at each hop.
+    pub replay_tags_s: f64,
+    /// Packets that a node's pool holds.
+    pub pool_packets: usize,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        let parameters = Parameters::default();
+        Self {
+            layers: 3,
+            mixes_per_layer: 3,
+            gateways: 2,
+            node_loops_per_s: parameters.node_loops_per_s,
+            node_loop_delay_ms: parameters.node_loop_delay_us as f64 / 1e3,
+            epoch_s: 86_400,
+            clock_offset_ms: 0.0,
+            replay_tags_s: 600.0,
+            pool_packets: 1 << 20,
+        }
+    }
+}
+
+/// The law of payload slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlotLaw {
+    /// Exponential gaps.
+    Poisson,
+    /// Equal gaps.
+    Fixed,
+}
+
+/// The class of all people: a name of the defaults, and what differs from them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassSettings {
+    /// "text", "web", "fast" or "call".
+    pub name: String,
+    /// Payload slots, 1/s.
+    pub payload_per_s: Option<f64>,
+    /// Loop slots, 1/s.
+    pub loops_per_s: Option<f64>,
+    /// Share of empty payload slots that carry a loop to oneself, 0 to 1.
+    pub loop_share: Option<f64>,
+    /// Frames down, at fixed instants, 1/s.
+    pub down_per_s: Option<f64>,
+    /// Mean delay at a mix, milliseconds.
+    pub hop_mean_ms: Option<f64>,
+    /// Law of the payload slots: "poisson" or "fixed".
+    pub law: Option<SlotLaw>,
+    /// How long a path is kept, seconds; 0 for a new one with every packet.
+    pub path_kept_s: Option<u32>,
+}
+
+impl Default for ClassSettings {
+    fn default() -> Self {
+        Self {
+            name: "text".into(),
+            payload_per_s: None,
+            loops_per_s: None,
+            loop_share: None,
+            down_per_s: None,
+            hop_mean_ms: None,
+            law: None,
+            path_kept_s: None,
+        }
+    }
+}
+
+impl ClassSettings {
+    /// The class that this makes.
+    ///
+    /// # Errors
+    /// A name that no class has.
+    pub fn class(&self) -> Result<Class, Wrong> {
+        let parameters = Parameters::default();
+        let mut class = parameters.class(&self.name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = parameters.classes.iter().map(|c| c.name.as_str()).collect();
+            Wrong::new("class.name", format!("must be one of {}", names.join(", ")))
+        })?;
+        let set = |to: &mut f64, value: Option<f64>| *to = value.unwrap_or(*to);
+        set(&mut class.payload_per_s, self.payload_per_s);
+        set(&mut class.loops_per_s, self.loops_per_s);
+        set(&mut class.loop_share, self.loop_share);
+        set(&mut class.down_per_s, self.down_per_s);
+        if let Some(ms) = self.hop_mean_ms {
+            class.mean_delay_us = (ms * 1e3).round() as u64;
+        }
+        if let Some(law) = self.law {
+            class.law = match law {
+                SlotLaw::Poisson => Law::Poisson,
+                SlotLaw::Fixed => Law::Fixed,
+            };
+        }
+        if let Some(seconds) = self.path_kept_s {
+            class.routes = if seconds == 0 { Routes::Fresh } else { Routes::KeptSeconds(seconds) };
+        }
+        Ok(class)
+    }
+}
+
+/// Whether one gateway may serve both ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SharedGateway {
+    /// It may; people of one gateway reach each other.
+    Allowed,
+    /// It may not; people of one gateway do not reach each other.
+    Refused,
+}
+
+/// The people's side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeopleSettings {
+    /// Whether people of one gateway may write to each other: "allowed" or "refused".
+    pub shared_gateway: SharedGateway,
+    /// All join at an instant of their own in so many seconds from the start; less than the warm-up.
+    pub join_within_s: f64,
+    /// How long a person stays, on average, seconds; 0 for always. Exponential.
+    pub online_mean_s: f64,
+    /// And is away. Exponential.
+    pub offline_mean_s: f64,
+    /// Datagrams of a call that wait for a slot; one more, and the oldest is dropped.
+    pub softphone_packets: usize,
+}
+
+impl Default for PeopleSettings {
+    fn default() -> Self {
+        Self {
+            shared_gateway: SharedGateway::Allowed,
+            join_within_s: 5.0,
+            online_mean_s: 0.0,
+            offline_mean_s: 0.0,
+            softphone_packets: 5,
+        }
+    }
+}
+
+/// The links.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkSettings {
+    /// What each packet takes on each link, milliseconds; with a matrix, what it takes beside.
+    pub latency_ms: f64,
+    /// And uniformly up to so much more. Order is kept, as TCP does.
+    pub jitter_ms: f64,
+    /// Chance that a packet is lost, and sent again; those behind it wait.
+    pub loss: f64,
+    /// After so long, milliseconds.
+    pub retransmit_ms: f64,
+    /// A CSV file of latencies in milliseconds, from (row) to (column): the first row and the first column have names.
+    /// A party whose name stands there ("mix-1-2", "gateway-1", "person-7", "exit", from 1) is there; all others are
+    /// at a place that is drawn for them.
+    pub matrix: Option<PathBuf>,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self { latency_ms: 20.0, jitter_ms: 0.0, loss: 0.0, retransmit_ms: 200.0, matrix: None }
+    }
+}
+
+/// Which links are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observed {
+    /// All.
+    All,
+    /// Those between people and gateways.
+    Clients,
+    /// Those in the list.
+    Listed,
+    /// None.
+    None,
+}
+
+/// The observer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObserverSettings {
+    /// "all", "clients", "listed" or "none".
+    pub links: Observed,
+    /// With "listed": links as "person 3 > node 9"; "*" stands for any number, as in "node * > node 4".
+    pub list: Vec<String>,
+    /// Packets are counted in bins of so many milliseconds; 0 keeps each instant, 8 bytes a packet.
+    pub bin_ms: f64,
+    /// Nodes, by number, that tell which packet became which.
+    pub corrupt_nodes: Vec<u32>,
+}
+
+impl Default for ObserverSettings {
+    fn default() -> Self {
+        Self { links: Observed::All, list: Vec::new(), bin_ms: 0.0, corrupt_nodes: Vec::new() }
+    }
+}
+
+/// What an active adversary does to links. It acts behind the place of observation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attack {
+    /// On which links: as in the observer's list.
+    pub links: String,
+    /// From when on, seconds of the observation.
+    pub begin_s: f64,
+    /// Until when.
+    pub end_s: f64,
+    /// Share of the packets that it drops.
+    pub drop_share: f64,
+    /// By how much it delays each, milliseconds. Order is kept.
+    pub delay_ms: f64,
+    /// Share of the packets behind which it sends a copy.
+    pub copy_share: f64,
+}
+
+impl Default for Attack {
+    fn default() -> Self {
+        Self {
+            links: String::new(),
+            begin_s: 0.0,
+            end_s: f64::MAX,
+            drop_share: 0.0,
+            delay_ms: 0.0,
+            copy_share: 0.0,
+        }
+    }
+}
+
+/// All settings of a world.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// "stand-in" (the same lengths, no cryptography) or "sphinx".
+    pub codec: CodecChoice,
+    /// Seconds before the observation begins: everybody joins, pools fill.
+    pub warm_up_s: f64,
+    /// Seconds after it, so that what was sent at its end still arrives and counts.
+    pub drain_s: f64,
+    /// The nodes.
+    pub network: NetworkSettings,
+    /// The class of all people.
+    pub class: ClassSettings,
+    /// The people.
+    pub people: PeopleSettings,
+    /// The links.
+    pub links: LinkSettings,
+    /// The observer.
+    pub observer: ObserverSettings,
+    /// Active attacks on links.
+    pub attacks: Vec<Attack>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            codec: CodecChoice::StandIn,
+            warm_up_s: 15.0,
+            drain_s: 10.0,
+            network: NetworkSettings::default(),
+            class: ClassSettings::default(),
+            people: PeopleSettings::default(),
+            links: LinkSettings::default(),
+            observer: ObserverSettings::default(),
+            attacks: Vec::new(),
+        }
+    }
+}
+
+/// Seconds as a time of the world.
+pub(super) fn seconds(s: f64) -> Time {
+    Time::ZERO + span(s)
+}
+
+/// Seconds as a span; what cannot be one is none.
+pub(super) fn span(s: f64) -> Duration {
+    Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+/// Milliseconds as a span.
+pub(super) fn millis(ms: f64) -> Duration {
+    span(ms / 1e3)
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), Wrong> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Wrong::new(key, format!("must be {low} to {high}")))
+}
+
+impl Settings {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub fn check(&self) -> Result<(), Wrong> {
+        within("warm_up_s", self.warm_up_s, 0.0, 1e6)?;
+        within("drain_s", self.drain_s, 0.0, 1e6)?;
+        let network = &self.network;
+        within("network.layers", f64::from(network.layers), 1.0, 3.0)?;
+        within("network.mixes_per_layer", f64::from(network.mixes_per_layer), 1.0, 1_000.0)?;
+        within("network.gateways", f64::from(network.gateways), 2.0, 1_000.0)?;
+        within("network.node_loops_per_s", network.node_loops_per_s, 0.0, 10_000.0)?;
+        within("network.node_loop_delay_ms", network.node_loop_delay_ms, 0.0, 5_000.0)?;
+        within("network.epoch_s", f64::from(network.epoch_s), 60.0, 1e9)?;
+        within("network.clock_offset_ms", network.clock_offset_ms, 0.0, 30_000.0)?;
+        within("network.replay_tags_s", network.replay_tags_s, 1.0, 1e9)?;
+        let class = self.class.class()?;
+        within("class.payload_per_s", class.payload_per_s, 0.01, 100_000.0)?;
+        within("class.loops_per_s", class.loops_per_s, 0.01, 100_000.0)?;
+        within("class.loop_share", class.loop_share, 0.0, 1.0)?;
+        within("class.down_per_s", class.down_per_s, 0.01, 100_000.0)?;
+        if class.down_per_s <= class.loops_per_s {
+            return Err(Wrong::new("class.down_per_s", "must exceed class.loops_per_s"));
+        }
+        within("class.hop_mean_ms", class.mean_delay_us as f64 / 1e3, 0.0, 5_000.0)?;
+        let people = &self.people;
+        within("people.join_within_s", people.join_within_s, 0.0, self.warm_up_s)?;
+        within("people.online_mean_s", people.online_mean_s, 0.0, 1e9)?;
+        within("people.offline_mean_s", people.offline_mean_s, 0.0, 1e9)?;
+        if (people.online_mean_s > 0.0) != (people.offline_mean_s > 0.0) {
+            let why = "must be given together with people.online_mean_s";
+            return Err(Wrong::new("people.offline_mean_s", why));
+        }
+        within("people.softphone_packets", people.softphone_packets as f64, 1.0, 64.0)?;
+        let links = &self.links;
+        within("links.latency_ms", links.latency_ms, 0.0, 60_000.0)?;
+        within("links.jitter_ms", links.jitter_ms, 0.0, 60_000.0)?;
+        within("links.loss", links.loss, 0.0, 0.9)?;
+        within("links.retransmit_ms", links.retransmit_ms, 0.0, 60_000.0)?;
+        within("observer.bin_ms", self.observer.bin_ms, 0.0, 1e9)?;
+        for pattern in &self.observer.list {
+            Ends::parse(pattern).map_err(|why| Wrong::new("observer.list", why))?;
+        }
+        let nodes = u32::from(network.layers) * u32::from(network.mixes_per_layer)
+            + u32::from(network.gateways);
+        if self.observer.corrupt_nodes.iter().any(|node| *node >= nodes) {
+            let why = format!("there are nodes 0 to {}", nodes - 1);
+            return Err(Wrong::new("observer.corrupt_nodes", why));
+        }
+        for attack in &self.attacks {
+            Ends::parse(&attack.links).map_err(|why| Wrong::new("attacks.links", why))?;
+            within("attacks.drop_share", attack.drop_share, 0.0, 1.0)?;
+            within("attacks.copy_share", attack.copy_share, 0.0, 1.0)?;
+            within("attacks.delay_ms", attack.delay_ms, 0.0, 1e6)?;
+            within("attacks.end_s", attack.end_s, attack.begin_s, f64::MAX)?;
+        }
+        Ok(())
+    }
+}
