@@ -3,10 +3,12 @@
 //! The models are kind to the systems: no loss, no congestion, no connection set-up. What they leave out would
 //! only tell an observer more. A sighting is the instant at which a packet leaves the sending end of a link.
 
+mod experiment;
 mod nym;
 mod packets;
 mod relays;
 
+pub use experiment::Baseline;
 use serde::{Deserialize, Serialize};
 use shoal_topology::{Seed, Time};
 

@@ -1,10 +1,14 @@
-//! The verbs that work on scenarios: `run`, `sweep` and `attack`.
+//! The verbs that compute in virtual time: `run`, `sweep`, `attack`, `reproduce` and `scoreboard`.
 
 mod attack;
+mod board;
+mod reproduce;
 mod run;
 mod table;
 
 pub use attack::{AttackArgs, Found, attack};
+pub use board::{BoardArgs, scoreboard};
+pub use reproduce::{ReproduceArgs, RowsFail, reproduce};
 pub use run::{RunArgs, run};
 pub(crate) use run::{bar, by_name, pool};
 pub use table::{merge, print_table};

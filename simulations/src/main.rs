@@ -1,4 +1,4 @@
-//! `shoal-sim`: a mixnet on loopback, and measurements of it.
+//! `shoal-sim`: a mixnet on loopback and measurements of it, simulations of it and attacks on them.
 
 // The launcher waits for signals and deadlines of the real clock.
 #![allow(clippy::disallowed_methods)]
@@ -13,11 +13,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
+use shoal_sim::commands::{self, AttackArgs, BoardArgs, ReproduceArgs, RunArgs, SweepArgs};
 use shoal_sim::load::{Load, Rate};
 use shoal_sim::localnet::{self, Localnet, Options};
-use shoal_sim::speed;
+use shoal_sim::output::Foreign;
+use shoal_sim::scenario::{self, BadScenario};
+use shoal_sim::{speed, world};
 
-/// A Shoal mixnet on this machine.
+/// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
 #[derive(Parser)]
 #[command(name = "shoal-sim", version)]
 struct Cli {
@@ -55,6 +58,46 @@ enum Verb {
         /// How long.
         #[arg(long, default_value_t = 10, value_name = "S")]
         seconds: u32,
+        /// Of packets and delays.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a scenario in virtual time: an experiment with its settings, once or with several seeds.
+    ///
+    /// Example: shoal-sim run simulations/scenarios/mixim-3.toml --json
+    Run(RunArgs),
+    /// Run a scenario at every point of a grid. It may be interrupted, resumed, and shared by many machines.
+    ///
+    /// Example: shoal-sim sweep simulations/scenarios/sweep-pool.toml --out results --shard 1/4
+    Sweep(SweepArgs),
+    /// Attack what `run --out DIR` has left there, from the observer's trace alone, and score what is found.
+    ///
+    /// Example: shoal-sim attack results --json
+    Attack(AttackArgs),
+    /// Compute every published or exact number that the simulator must agree with, and say whether it does.
+    ///
+    /// Example: shoal-sim reproduce --quick
+    Reproduce(ReproduceArgs),
+    /// Attack the same messages and calls on Shoal and on the systems beside it.
+    ///
+    /// Example: shoal-sim scoreboard --quick --out board
+    Scoreboard(BoardArgs),
+    /// Measure the simulator: how many packets a core takes through full node engines, an arrival and a departure each.
+    ///
+    /// Example: shoal-sim events --json
+    Events {
+        /// Packets that wait in the pools.
+        #[arg(long, default_value_t = 100_000, value_name = "N")]
+        pool: usize,
+        /// Packets to take through three layers after the pools have filled, 2.5 kB of memory each.
+        #[arg(long, default_value_t = 150_000, value_name = "N")]
+        packets: usize,
+        /// Mixes in each of the three layers.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        mixes_per_layer: u16,
         /// Of packets and delays.
         #[arg(long, default_value_t = 1, value_name = "N")]
         seed: u64,
@@ -134,13 +177,30 @@ fn main() -> ExitCode {
             };
             load(&Load { rate, seconds, seed }, json)
         }
+        Verb::Run(args) => commands::run(&args, scenario::experiments(), &mut std::io::stdout()),
+        Verb::Sweep(args) => {
+            commands::sweep(&args, scenario::experiments(), &mut std::io::stdout())
+        }
+        Verb::Attack(args) => commands::attack(&args, &mut std::io::stdout()),
+        Verb::Reproduce(args) => commands::reproduce(&args, &mut std::io::stdout()),
+        Verb::Scoreboard(args) => commands::scoreboard(&args, &mut std::io::stdout()),
+        Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
+            events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
+        }
         Verb::Daemon { kind, config } => daemon(kind, config),
     };
     match ended {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             report(error.as_ref());
-            if error.is::<Usage>() { Exit::Usage.into() } else { Exit::Failed.into() }
+            if error.is::<BadScenario>() {
+                Exit::Config.into()
+            } else if error.is::<Usage>() || error.is::<commands::Usage>() || error.is::<Foreign>()
+            {
+                Exit::Usage.into()
+            } else {
+                Exit::Failed.into()
+            }
         }
     }
 }
@@ -292,4 +352,23 @@ fn daemon(kind: KindArg, config: PathBuf) -> anyhow::Result<()> {
         });
         localnet::run(kind, config, shutdown).await
     })
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn events(rate: &world::EventRate, json: bool) -> anyhow::Result<()> {
+    let measured = world::event_rate(rate)?;
+    let (per_s, pooled) = (measured.events_per_s(), measured.pooled);
+    if json {
+        let cpu_s = measured.cpu_s;
+        let events = measured.events;
+        println!(
+            "{}",
+            serde_json::json!({ "events_per_s": per_s, "events": events, "cpu_s": cpu_s, "pooled": pooled })
+        );
+    } else {
+        println!(
+            "{per_s:.0} packet-hop events a second of one core, {pooled} packets in the pools"
+        );
+    }
+    Ok(())
 }

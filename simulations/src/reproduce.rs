@@ -43,8 +43,7 @@ impl Reproduced {
                 None if row.tolerance == row.expected => "must lie below".into(),
                 None => format!("± {}", number(row.tolerance)),
             };
-            let interval =
-                format!("{} to {}", number(row.obtained.low), number(row.obtained.high));
+            let interval = format!("{} to {}", number(row.obtained.low), number(row.obtained.high));
             let verdict = if row.holds == Verdict::Holds { "" } else { "  DOES NOT HOLD" };
             writeln!(
                 to,

@@ -8,6 +8,7 @@
 //! sending.
 
 mod exit;
+mod experiment;
 mod links;
 mod matrix;
 mod measure;

@@ -128,7 +128,7 @@ where
     sorted.sort_unstable_by(f64::total_cmp);
     let n = sorted.len();
     let stride = n.div_ceil(POINTS).max(1);
-    let kept = |place: &usize| place % stride == 0 || *place + 1 == n;
+    let kept = |place: &usize| place.is_multiple_of(stride) || *place + 1 == n;
     let share = |place: usize| (place + 1) as f64 / n as f64;
     let steps: Vec<(f64, f64)> = sorted
         .iter()

@@ -5,11 +5,13 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::bare::{Capacity, CorruptPaths, Fifo, Loopix, Pool, Slots, Stratified};
+use crate::baselines::Baseline;
 use crate::blending::Blending;
 use crate::disclosure::{Disclosure, DisclosureContinuous, Intersection};
 use crate::experiment::Experiment;
 use crate::flows::FlowMatching;
 use crate::records::Records;
+use crate::world;
 
 /// The text of a scenario that the project carries.
 macro_rules! scenario {
@@ -65,6 +67,16 @@ pub fn experiments() -> &'static [Kind] {
 
 /// One line for each experiment; a scenario explains it.
 static EXPERIMENTS: &[Kind] = &[
+    Kind::of::<world::Settings>(
+        "shoal",
+        "The deployed engines in virtual time, with people who write, call and download",
+        scenario!("shoal"),
+    ),
+    Kind::of::<Baseline>(
+        "baseline",
+        "A workload through telecom, a VPN, onion routing or a mixnet without paced downlink",
+        scenario!("baseline"),
+    ),
     Kind::of::<Pool>("pool", "One exponential mix: sender entropy", scenario!("pool")),
     Kind::of::<Stratified>(
         "stratified",

@@ -11,6 +11,7 @@ use shoal_topology::{Class, Law, Parameters, Routes, Time};
 
 use super::links::Ends;
 use crate::experiment::Wrong;
+use crate::workload::WorkloadSettings;
 
 /// Which packets travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -303,6 +304,8 @@ pub struct Settings {
     pub observer: ObserverSettings,
     /// Active attacks on links.
     pub attacks: Vec<Attack>,
+    /// What people do, when the world is an experiment of its own; [`super::run`] is given it beside.
+    pub workload: WorkloadSettings,
 }
 
 impl Default for Settings {
@@ -317,6 +320,7 @@ impl Default for Settings {
             links: LinkSettings::default(),
             observer: ObserverSettings::default(),
             attacks: Vec::new(),
+            workload: WorkloadSettings::default(),
         }
     }
 }

@@ -1,0 +1,52 @@
+//! A baseline as an experiment: its trace, for attacks.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Settings, System, observe_with};
+use crate::experiment::{Context, Estimate, Experiment, Measured, Outcome, Wrong};
+use crate::workload::WorkloadSettings;
+
+/// A workload through a system that Shoal is put beside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Baseline {
+    /// "telecom", "vpn", "onion" or "nym".
+    pub system: System,
+    /// How the systems are built.
+    pub systems: Settings,
+    /// What people do.
+    pub workload: WorkloadSettings,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self {
+            system: System::Onion,
+            systems: Settings::default(),
+            workload: WorkloadSettings::default(),
+        }
+    }
+}
+
+impl Experiment for Baseline {
+    fn check(&self) -> Result<(), Wrong> {
+        let inside = |wrong: Wrong| Wrong::new(&format!("systems.{}", wrong.key), wrong.why);
+        self.systems.check().map_err(inside)?;
+        self.workload.check("workload")
+    }
+
+    fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let workload = self.workload.workload(context.seed)?;
+        let view = observe_with(&self.systems, self.system, &workload, context.seed);
+        let truth = workload.truth();
+        let packets: usize = view.trace.links.values().map(crate::trace::Flow::len).sum();
+        let exact = |name, value: usize| Measured::new(name, "1", Estimate::exact(value as f64));
+        let measured = vec![
+            exact("people", workload.people as usize),
+            exact("records", truth.records.len()),
+            exact("links", view.trace.links.len()),
+            exact("packets_seen", packets),
+        ];
+        Ok(Outcome { measured, observed: Some((view, truth)), ..Outcome::default() })
+    }
+}

@@ -1,0 +1,241 @@
+//! `shoal-sim scoreboard`: the same workloads through Shoal and the systems beside it, and what the same attacks make
+//! of each.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Usage, VERSION, bar, pool};
+use crate::baselines::{self, System};
+use crate::output::{Directory, scoreboard_figure, write_scoreboard};
+use crate::scoreboard::{self, Check, Line};
+use crate::trace::{Truth, View};
+use crate::workload::{WorkloadKind, WorkloadSettings};
+use crate::world;
+
+/// Options of `shoal-sim scoreboard`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct BoardArgs {
+    /// Shorter windows and fewer people: minutes in place of an hour.
+    #[arg(long)]
+    pub quick: bool,
+    /// What everything is drawn from.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// One workload alone: text or call.
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// These systems alone, each with an option of its own: shoal, telecom, vpn, onion, nym, or a part of the name of
+    /// a row of Shoal with corrupt nodes.
+    #[arg(long = "system", value_name = "NAME")]
+    pub systems: Vec<String>,
+    /// Threads; one for each core unless given. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Leave the table as Parquet and JSON, and figures, in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What must hold of the scoreboard does not. Exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("of the scoreboard does not hold: {0}")]
+struct DoesNotHold(String);
+
+/// A workload, and how people are protected in it.
+#[derive(Clone, Copy, Serialize)]
+struct Field {
+    workload: &'static str,
+    kind: WorkloadKind,
+    /// Shoal's class.
+    class: &'static str,
+    /// The window, seconds.
+    window_s: f64,
+    /// The window where nodes are corrupt: what these know of every packet takes memory.
+    corrupt_window_s: f64,
+    /// Zero for all of the list.
+    people: u32,
+}
+
+const FIELDS: [Field; 2] = [
+    Field {
+        workload: "text",
+        kind: WorkloadKind::Messages,
+        class: "text",
+        window_s: 86_400.0,
+        corrupt_window_s: 3_600.0,
+        people: 0,
+    },
+    Field {
+        workload: "call",
+        kind: WorkloadKind::Calls,
+        class: "call",
+        window_s: 7_200.0,
+        corrupt_window_s: 900.0,
+        people: 0,
+    },
+];
+
+/// Which nodes of Shoal are corrupt: mixes 0 to 8, three a layer, and gateways 9 and 10.
+const CORRUPT: [(&str, &[u32]); 4] = [
+    ("shoal, 1 of 2 gateways corrupt", &[9]),
+    ("shoal, both gateways corrupt", &[9, 10]),
+    ("shoal, 1 mix of each layer corrupt", &[0, 3, 6]),
+    ("shoal, all of these corrupt", &[0, 3, 6, 9, 10]),
+];
+
+/// One system under one workload.
+#[derive(Clone, Copy)]
+struct Case {
+    field: Field,
+    system: &'static str,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Shoal(&'static [u32]),
+    Baseline(System),
+}
+
+fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
+    let fields = FIELDS
+        .into_iter()
+        .filter(|field| args.workload.as_ref().is_none_or(|workload| workload == field.workload));
+    let mut cases = Vec::new();
+    for mut field in fields {
+        if args.quick {
+            field.window_s /= 24.0;
+            field.corrupt_window_s /= 6.0;
+            field.people = 60;
+        }
+        cases.push(Case { field, system: "shoal", what: What::Shoal(&[]) });
+        for (system, nodes) in CORRUPT {
+            let field = Field { window_s: field.corrupt_window_s, ..field };
+            cases.push(Case { field, system, what: What::Shoal(nodes) });
+        }
+        for system in System::ALL {
+            cases.push(Case { field, system: system.name(), what: What::Baseline(system) });
+        }
+    }
+    if !args.systems.is_empty() {
+        let wanted = |case: &Case| {
+            let exact = args.systems.iter().any(|name| name == case.system);
+            exact || args.systems.iter().any(|n| n != "shoal" && case.system.contains(n.as_str()))
+        };
+        cases.retain(wanted);
+    }
+    if cases.is_empty() {
+        let names: BTreeSet<&str> = System::ALL.iter().map(|system| system.name()).collect();
+        let names: Vec<&str> = names.into_iter().chain(CORRUPT.map(|(name, _)| name)).collect();
+        return Err(Usage(format!(
+            "no such case: workloads are text and call; systems are shoal, {}",
+            names.join(", ")
+        )));
+    }
+    Ok(cases)
+}
+
+/// What an adversary sees of a case, and what really happened.
+fn observe(
+    case: &Case,
+    seed: u64,
+    progress: &(dyn Fn(f64) + Sync),
+) -> anyhow::Result<(View, Truth)> {
+    let Field { kind, window_s, people, .. } = case.field;
+    let workload = WorkloadSettings { kind, window_s, people, ..WorkloadSettings::default() }
+        .workload(seed)?;
+    Ok(match case.what {
+        What::Baseline(system) => (baselines::observe(system, &workload, seed), workload.truth()),
+        What::Shoal(corrupt) => {
+            let mut settings = world::Settings::default();
+            settings.class.name = case.field.class.into();
+            settings.observer.corrupt_nodes = corrupt.to_vec();
+            settings.observer.links = world::Observed::Clients;
+            let report = world::run(&settings, &workload, seed, &progress)?;
+            (report.view, report.truth)
+        }
+    })
+}
+
+/// Runs all cases and all attacks, and prints the table.
+///
+/// # Errors
+/// Wrong options, what kept a case from running, or that something which must hold does not.
+pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
+    let cases = cases(args)?;
+    let job = json!({
+        "scoreboard": cases.iter().map(|case| (case.system, case.field)).collect::<Vec<_>>(),
+        "seed": args.seed,
+        "version": VERSION,
+    });
+    let identity = "scoreboard.json";
+    let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
+    let shown = bar(1_000);
+    let shares = Mutex::new(vec![0.0; cases.len()]);
+    let ran = pool(args.threads)?.install(|| {
+        let run = |(place, case): (usize, &Case)| {
+            let told = |share: f64| {
+                let mut shares = shares.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if let Some(of) = shares.get_mut(place) {
+                    *of = share;
+                }
+                let sum: f64 = shares.iter().sum();
+                shown.set_position((sum / shares.len() as f64 * 1_000.0) as u64);
+            };
+            // Attacks take about as long as what they attack.
+            let (view, truth) = observe(case, args.seed, &|share| told(share / 2.0))?;
+            let (system, workload) = (case.system, case.field.workload);
+            let lines = scoreboard::score_view(system, workload, &view, &truth, args.seed);
+            told(1.0);
+            Ok(lines)
+        };
+        cases.par_iter().enumerate().with_max_len(1).map(run).collect::<anyhow::Result<Vec<_>>>()
+    });
+    shown.finish_and_clear();
+    let mut lines: Vec<Line> = ran?.into_iter().flatten().collect();
+    scoreboard::correct(&mut lines);
+    let checks = scoreboard::verdict(&lines, "shoal");
+    let checks: Vec<Check> = if cases.iter().any(|case| case.system == "shoal") {
+        checks
+    } else {
+        checks.into_iter().skip(1).collect()
+    };
+    let report = json!({ "seed": args.seed, "lines": lines, "checks": checks });
+    if let Some(dir) = dir {
+        leave(dir.path(), &lines)?;
+        dir.identify(&job, report.clone())?;
+    }
+    if args.json {
+        writeln!(to, "{report}")?;
+    } else {
+        write!(to, "{}", scoreboard::table(&lines, &checks))?;
+    }
+    // A sample says little of how well attacks succeed; that nothing beats the prior must hold of it too.
+    let judged = checks.iter().filter(|check| !args.quick || check.needed == 0.0);
+    let failed: Vec<&str> =
+        judged.filter(|check| !check.holds).map(|check| check.what.as_str()).collect();
+    if failed.is_empty() { Ok(()) } else { Err(DoesNotHold(failed.join("; ")).into()) }
+}
+
+/// The table as Parquet, and a figure of each workload.
+fn leave(dir: &Path, lines: &[Line]) -> anyhow::Result<()> {
+    write_scoreboard(&dir.join("scoreboard.parquet"), lines)?;
+    let plain = lines.iter().filter(|line| !line.system.contains("corrupt")).cloned();
+    let plain: Vec<Line> = plain.collect();
+    for Field { workload, .. } in FIELDS {
+        if plain.iter().any(|line| line.workload == workload) {
+            let figure = scoreboard_figure(&plain, workload, "r_precision");
+            figure.save(dir, &format!("scoreboard-{workload}"))?;
+        }
+    }
+    Ok(())
+}
