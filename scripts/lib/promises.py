@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reads a line of JSON and prints what was obtained beside what is promised.
 
-usage: promises.py speed|packets|load|full-load|endurance   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`)
+usage: promises.py speed|packets|load|full-load|endurance|events   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`,
+`shoal-sim events`)
 """
 
 import json
@@ -26,6 +27,7 @@ BACKENDS = {"scalar": (1.8, 1.8, 4, 4), "avx512": (4, 4, 8, 8), "ifma": (8, 6, 1
 LOAD = [("excess_delay_p99_ms", 2, "ms", False)]
 FULL_LOAD = [("ratio", 2.5, "", True)]
 ENDURANCE = [("rss_beside_replay_mb", 100, "MB", False)]
+EVENTS = [("events_per_s", 1_000_000, "/s", True)]
 
 
 def packets(found):
@@ -44,6 +46,7 @@ def main():
         "load": lambda _: LOAD,
         "full-load": lambda _: FULL_LOAD,
         "endurance": lambda _: ENDURANCE,
+        "events": lambda _: EVENTS,
     }.get(what)
     if promises is None:
         print(__doc__, file=sys.stderr)

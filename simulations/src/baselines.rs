@@ -188,33 +188,33 @@ impl Settings {
             ));
         }
         let positive = [
-            ("traffic.call_per_s", t.call_per_s),
-            ("traffic.download_bytes_per_s", t.download_bytes_per_s),
-            ("traffic.download_packet_bytes", f64::from(t.download_packet_bytes)),
-            ("traffic.services", f64::from(t.services)),
-            ("onion.payload_bytes", f64::from(self.onion.payload_bytes)),
-            ("nym.payload_per_s", self.nym.payload_per_s),
-            ("nym.payload_bytes", f64::from(self.nym.payload_bytes)),
-            ("nym.bin_max_ms", self.nym.bin_max_ms as f64),
-            ("nym.bins", self.nym.bins as f64),
+            ("traffic.call_per_s", t.call_per_s, 1e5),
+            ("traffic.download_bytes_per_s", t.download_bytes_per_s, 1e12),
+            ("traffic.download_packet_bytes", f64::from(t.download_packet_bytes), 1e9),
+            ("traffic.services", f64::from(t.services), 1e6),
+            ("onion.payload_bytes", f64::from(self.onion.payload_bytes), 1e9),
+            ("nym.payload_per_s", self.nym.payload_per_s, 1e5),
+            ("nym.payload_bytes", f64::from(self.nym.payload_bytes), 1e9),
+            ("nym.bin_max_ms", self.nym.bin_max_ms as f64, 1e9),
+            ("nym.bins", self.nym.bins as f64, 1e8),
         ];
-        for (key, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Wrong::new(key, "must be above 0"));
+        for (key, value, most) in positive {
+            if !(value > 0.0 && value <= most) {
+                return Err(Wrong::new(key, format!("must be above 0, and {most} at most")));
             }
         }
         let delays = [
-            ("vpn.link_delay_ms", self.vpn.link_delay_ms),
-            ("vpn.jitter_mean_ms", self.vpn.jitter_mean_ms),
-            ("onion.link_delay_ms", self.onion.link_delay_ms),
-            ("onion.jitter_mean_ms", self.onion.jitter_mean_ms),
-            ("nym.loops_per_s", self.nym.loops_per_s),
-            ("nym.hop_mean_ms", self.nym.hop_mean_ms),
-            ("nym.link_delay_ms", self.nym.link_delay_ms),
+            ("vpn.link_delay_ms", self.vpn.link_delay_ms, 1e7),
+            ("vpn.jitter_mean_ms", self.vpn.jitter_mean_ms, 1e7),
+            ("onion.link_delay_ms", self.onion.link_delay_ms, 1e7),
+            ("onion.jitter_mean_ms", self.onion.jitter_mean_ms, 1e7),
+            ("nym.loops_per_s", self.nym.loops_per_s, 1e5),
+            ("nym.hop_mean_ms", self.nym.hop_mean_ms, 1e7),
+            ("nym.link_delay_ms", self.nym.link_delay_ms, 1e7),
         ];
-        for (key, value) in delays {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Wrong::new(key, "must be 0 or more"));
+        for (key, value, most) in delays {
+            if !(0.0..=most).contains(&value) {
+                return Err(Wrong::new(key, format!("must be 0 to {most}")));
             }
         }
         if self.onion.relays < 3 {

@@ -122,7 +122,17 @@ impl Experiment for Blending {
         within("targets", f64::from(self.targets), 2.0, 1e8)?;
         within("window_loops", self.window_loops, 0.0, 1e6)?;
         within("alarm_below", self.alarm_below as f64, 0.0, 1e6)?;
-        within("windows", f64::from(self.windows), 1.0, 1e8)
+        within("windows", f64::from(self.windows), 1.0, 1e8)?;
+        // Each target has the packets of some twenty mean delays before it.
+        let packets = 21.0 * (self.others_per_s + self.loops_per_s) * self.hop_mean_s;
+        if packets > 1e8 || packets * f64::from(self.targets) > 1e11 {
+            let why = "must be shorter: 10^8 packets for a target and 10^11 in all at most";
+            return Err(Wrong::new("hop_mean_s", why));
+        }
+        if self.window_loops * f64::from(self.windows) > 1e11 {
+            return Err(Wrong::new("windows", "must be fewer: 10^11 loops at most"));
+        }
+        Ok(())
     }
 
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {

@@ -98,6 +98,10 @@ pub struct Outcome {
     pub observed: Option<(crate::trace::View, crate::trace::Truth)>,
     /// One row for each packet that was followed.
     pub packets: Vec<PacketRow>,
+    /// Figures of its own, by the name of their files.
+    pub figures: Vec<(String, crate::figures::Figure)>,
+    /// What people should read beside the figures.
+    pub notes: Vec<String>,
 }
 
 /// A packet that was followed through the network.

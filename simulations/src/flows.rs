@@ -151,6 +151,12 @@ impl Experiment for FlowMatching {
             let why = "must be so many that ten pairs are false positives";
             return Err(Wrong::new("flows", why));
         }
+        let all = self.payload_per_s + self.loops_per_s + self.receiver_loops_per_s;
+        let packets = f64::from(self.observations) * all / (self.payload_per_s * self.real_share);
+        if packets * f64::from(self.flows) > 1e8 {
+            let why = "must be fewer: all flows of a group together have 10^8 packets at most";
+            return Err(Wrong::new("observations", why));
+        }
         within("groups", f64::from(self.groups), 2.0, 1e5)
     }
 

@@ -191,6 +191,8 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(()) => Exit::Done.into(),
+        // Who reads our output has seen enough: `shoal-sim run --explain shoal | head`.
+        Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
         Err(error) => {
             report(error.as_ref());
             if error.is::<BadScenario>() {
@@ -203,6 +205,12 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Whether writing to stdout failed as nobody reads it; errors of files and links say what they were about.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// Options that no localnet can have.

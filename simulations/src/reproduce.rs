@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::row::{self, Effort, Job, Row, Verdict};
+use crate::row::{self, Effort, Job, Judge, Row, Verdict};
 
 /// All rows, in the order of their jobs.
 #[derive(Debug, Serialize)]
@@ -38,10 +38,10 @@ impl Reproduced {
             "section", "what", "expected", "obtained", "95 % interval",
         )?;
         for row in &self.rows {
-            let judge = match row.p {
-                Some(p) => format!("p = {p:.3}"),
-                None if row.tolerance == row.expected => "must lie below".into(),
-                None => format!("± {}", number(row.tolerance)),
+            let judge = match row.judged_by {
+                Judge::Test => format!("p = {:.3}", row.p.unwrap_or(f64::NAN)),
+                Judge::Bound => "must lie below".into(),
+                Judge::Tolerance => format!("± {}", number(row.tolerance)),
             };
             let interval = format!("{} to {}", number(row.obtained.low), number(row.obtained.high));
             let verdict = if row.holds == Verdict::Holds { "" } else { "  DOES NOT HOLD" };
@@ -97,6 +97,7 @@ pub fn jobs(effort: Effort) -> Vec<Job> {
     jobs.extend(crate::blending::jobs(effort));
     jobs.extend(crate::flows::jobs(effort));
     jobs.extend(crate::records::jobs(effort));
+    jobs.extend(crate::world::reproduce::jobs(effort));
     jobs
 }
 

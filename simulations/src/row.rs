@@ -22,6 +22,18 @@ impl Verdict {
     }
 }
 
+/// How an obtained number is compared with the expected one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judge {
+    /// It may differ by the tolerance.
+    Tolerance,
+    /// A statistical test.
+    Test,
+    /// It must lie below.
+    Bound,
+}
+
 /// One number: what is expected, what was obtained, and whether they agree.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
@@ -31,7 +43,9 @@ pub struct Row {
     pub name: String,
     /// What is expected.
     pub expected: f64,
-    /// Largest difference that is allowed; zero when a statistical test decides.
+    /// How it is compared.
+    pub judged_by: Judge,
+    /// Largest difference that is allowed, where that is how.
     pub tolerance: f64,
     /// What was obtained, with its 95 % interval.
     pub obtained: Estimate,
@@ -59,6 +73,7 @@ impl Row {
             section: section.into(),
             name: name.into(),
             expected,
+            judged_by: Judge::Tolerance,
             tolerance,
             obtained,
             p: None,
@@ -79,6 +94,7 @@ impl Row {
             section: section.into(),
             name: name.into(),
             expected,
+            judged_by: Judge::Test,
             tolerance: 0.0,
             obtained,
             p: Some(p),
@@ -104,7 +120,8 @@ impl Row {
             section: section.into(),
             name: name.into(),
             expected: bound,
-            tolerance: bound,
+            judged_by: Judge::Bound,
+            tolerance: 0.0,
             obtained,
             p: None,
             holds,

@@ -8,6 +8,7 @@ mod places;
 pub(crate) mod toy;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -19,6 +20,9 @@ pub use places::{Place, Places};
 
 /// Keys of every scenario, whatever its experiment.
 const COMMON: [&str; 4] = ["experiment", "seed", "runs", "title"];
+
+/// Most runs of a scenario: what all of them found is kept until the last has ended.
+const MOST_RUNS: u64 = 100_000;
 
 /// A scenario that has been read and checked.
 pub struct Scenario {
@@ -123,15 +127,19 @@ pub fn parse(file: &Path, text: String, kinds: &'static [Kind]) -> Result<Scenar
         Some(_) => return Err(bad("experiment", format!("must be a name: one of: {}", names()))),
         None => return Err(bad("experiment", format!("is missing; one of: {}", names()))),
     };
-    let number = |key: &str, default: u64, least: u64| match table.get(key) {
-        None => Ok(default),
-        Some(Value::Integer(number)) if *number >= 0 && *number as u64 >= least => {
+    let number = |key: &str, allowed: RangeInclusive<u64>| match table.get(key) {
+        None => Ok(1),
+        Some(Value::Integer(number)) if *number >= 0 && allowed.contains(&(*number as u64)) => {
             Ok(*number as u64)
         }
-        Some(_) => Err(bad(key, format!("must be a whole number from {least} on"))),
+        Some(_) => {
+            let (least, most) = (allowed.start(), allowed.end());
+            Err(bad(key, format!("must be a whole number, {least} to {most}")))
+        }
     };
-    let seed = number("seed", 1, 0)?;
-    let runs = number("runs", 1, 1)?;
+    // The largest number that TOML has.
+    let seed = number("seed", 0..=i64::MAX as u64)?;
+    let runs = number("runs", 1..=MOST_RUNS)?;
     let title = match table.get("title") {
         None => kind.about.to_owned(),
         Some(Value::String(title)) => title.clone(),

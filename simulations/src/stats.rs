@@ -3,8 +3,8 @@
 pub mod law;
 
 pub use law::{
-    erlang_cdf, erlang_pdf, erlang_quantile, ln_gamma, normal_cdf, normal_quantile, poisson_cdf,
-    student_cdf, student_quantile,
+    beta_cdf, erlang_cdf, erlang_pdf, erlang_quantile, ln_gamma, normal_cdf, normal_quantile,
+    poisson_cdf, student_cdf, student_quantile,
 };
 
 use crate::experiment::Estimate;

@@ -16,6 +16,7 @@ mod network;
 mod observer;
 mod person;
 mod rate;
+pub mod reproduce;
 mod run;
 mod settings;
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub(super) struct Loops {
     /// Those of `sent` that are not late yet.
     young: VecDeque<(PacketId, Time)>,
     recent: VecDeque<Option<Duration>>,
+    /// The durations in `recent`, the shortest first.
+    took: Vec<Duration>,
     /// The loops that came back lately, for each layer: when they left, and by which mix of the layer.
     back: Vec<VecDeque<(Time, usize)>>,
     /// When the loops left that are late and that none followed back, for each layer and mix.
@@ -146,12 +148,13 @@ impl Loops {
     pub(super) fn forget_paths(&mut self) {
         self.forget_link();
         self.recent.clear();
+        self.took.clear();
         self.open.values_mut().for_each(|open| open.mixes.clear());
     }
 
     pub(super) fn counts(&self) -> LoopCounts {
         let median = self.median().unwrap_or_default();
-        let back = self.recent.iter().flatten().count();
+        let back = self.took.len();
         LoopCounts {
             recent: (self.recent.len(), back),
             median_ms: u64::try_from(median.as_millis()).unwrap_or(u64::MAX),
@@ -171,14 +174,19 @@ impl Loops {
 
     /// How long the recent loops took that came back.
     fn median(&self) -> Option<Duration> {
-        let mut took: Vec<Duration> = self.recent.iter().flatten().copied().collect();
-        let middle = took.len() / 2;
-        (!took.is_empty()).then(|| *took.select_nth_unstable(middle).1)
+        self.took.get(self.took.len() / 2).copied()
     }
 
     fn remember(&mut self, fate: Option<Duration>) {
-        if self.recent.len() == REMEMBERED {
-            self.recent.pop_front();
+        if self.recent.len() == REMEMBERED
+            && let Some(Some(oldest)) = self.recent.pop_front()
+            && let Ok(at) = self.took.binary_search(&oldest)
+        {
+            self.took.remove(at);
+        }
+        if let Some(took) = fate {
+            let at = self.took.partition_point(|other| *other < took);
+            self.took.insert(at, took);
         }
         self.recent.push_back(fate);
     }

@@ -159,6 +159,12 @@ impl Experiment for Loopix {
         if !(0.0..=1e3).contains(&self.epsilon0) {
             return Err(Wrong::new("epsilon0", "must be 0 to 1000"));
         }
+        let under_way =
+            f64::from(self.users) * self.per_user_per_s * f64::from(self.layers) * self.hop_mean_s;
+        if under_way > 1e7 {
+            let why = "must not put more than 10000000 packets into the network";
+            return Err(Wrong::new("hop_mean_s", why));
+        }
         Ok(())
     }
 

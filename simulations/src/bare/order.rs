@@ -154,6 +154,11 @@ impl Experiment for Slots {
         if !(1_000..=100_000_000).contains(&self.packets) {
             return Err(Wrong::new("packets", "must be 1000 to 100000000"));
         }
+        let (span, slots) = (self.packets as f64 / self.rate_per_s, self.slots_per_s);
+        if span > 1e10 || span * slots > 1e11 {
+            let why = "must be higher: 10^11 slots and 10^10 seconds at most";
+            return Err(Wrong::new("rate_per_s", why));
+        }
         Ok(())
     }
 

@@ -131,6 +131,10 @@ impl Experiment for Pool {
         if !(1_000..=1_000_000_000).contains(&self.departures) {
             return Err(Wrong::new("departures", "must be 1000 to 1000000000"));
         }
+        if self.departures as f64 / self.rate_per_s > 1e10 {
+            let why = "must not last longer than 10^10 seconds at this rate";
+            return Err(Wrong::new("departures", why));
+        }
         Ok(())
     }
 

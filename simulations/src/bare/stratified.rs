@@ -53,7 +53,24 @@ impl Experiment for Stratified {
         if self.burn_in_s.is_some_and(|s| !(0.0..=1e9).contains(&s)) {
             return Err(Wrong::new("burn_in_s", "must be 0 to 1000000000"));
         }
-        let packets = super::tracked::lifetime_s(&self.network, 1e-11) * self.traffic.total_per_s();
+        let rate = self.traffic.total_per_s();
+        if self.network.mean_s() * rate > 1e7 {
+            let why = "must not put more than 10000000 packets into the network";
+            return Err(Wrong::new("network.hop_mean_s", why));
+        }
+        if self.delay_samples > 100_000_000 {
+            return Err(Wrong::new("delay_samples", "must be at most 100000000"));
+        }
+        let followed = f64::from(self.targets) * (self.every as f64).max(1.0);
+        let samples = followed.max(f64::from(self.delay_samples));
+        if samples > 1e11 || samples / rate > 1e9 {
+            let why = "must be fewer: 10^11 packets and 10^9 seconds at most";
+            return Err(Wrong::new(if self.every > 1 { "every" } else { "targets" }, why));
+        }
+        if self.burn_in_s.is_some_and(|s| s * rate > 1e11) {
+            return Err(Wrong::new("burn_in_s", "must be shorter: 10^11 packets at most"));
+        }
+        let packets = super::tracked::lifetime_s(&self.network, 1e-11) * rate;
         if self.every > 0 && packets / self.every as f64 > 4_096.0 {
             let least = (packets / 4_096.0).ceil();
             let why = format!("must be 0, or at least {least}: 4096 are followed at once at most");

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Settings, System, observe_with};
 use crate::experiment::{Context, Estimate, Experiment, Measured, Outcome, Wrong};
-use crate::workload::WorkloadSettings;
+use crate::workload::{WorkloadKind, WorkloadSettings};
 
 /// A workload through a system that Shoal is put beside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,7 +32,18 @@ impl Experiment for Baseline {
     fn check(&self) -> Result<(), Wrong> {
         let inside = |wrong: Wrong| Wrong::new(&format!("systems.{}", wrong.key), wrong.why);
         self.systems.check().map_err(inside)?;
-        self.workload.check("workload")
+        self.workload.check("workload")?;
+        let (workload, traffic) = (&self.workload, &self.systems.traffic);
+        if workload.kind == WorkloadKind::Download {
+            let downloads =
+                f64::from(workload.people) * workload.window_s / workload.download.every_s;
+            let packets = workload.download.bytes as f64 / f64::from(traffic.download_packet_bytes);
+            if downloads * packets > 1e8 {
+                let why = "must be fewer: all downloads together have 10^8 packets at most";
+                return Err(Wrong::new("workload.download.bytes", why));
+            }
+        }
+        Ok(())
     }
 
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
@@ -47,6 +58,7 @@ impl Experiment for Baseline {
             exact("links", view.trace.links.len()),
             exact("packets_seen", packets),
         ];
-        Ok(Outcome { measured, observed: Some((view, truth)), ..Outcome::default() })
+        let notes = self.workload.note(context.seed)?;
+        Ok(Outcome { measured, observed: Some((view, truth)), notes, ..Outcome::default() })
     }
 }

@@ -14,8 +14,8 @@ use super::{Usage, VERSION, bar, pool};
 use crate::baselines::{self, System};
 use crate::output::{Directory, scoreboard_figure, write_scoreboard};
 use crate::scoreboard::{self, Check, Line};
-use crate::trace::{Truth, View};
-use crate::workload::{WorkloadKind, WorkloadSettings};
+use crate::trace::View;
+use crate::workload::{Workload, WorkloadKind, WorkloadSettings};
 use crate::world;
 
 /// Options of `shoal-sim scoreboard`.
@@ -27,7 +27,7 @@ pub struct BoardArgs {
     /// What everything is drawn from.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// One workload alone: text or call.
+    /// One workload alone: text, call or download.
     #[arg(long, value_name = "NAME")]
     pub workload: Option<String>,
     /// These systems alone, each with an option of its own: shoal, telecom, vpn, onion, nym, or a part of the name of
@@ -65,7 +65,7 @@ struct Field {
     people: u32,
 }
 
-const FIELDS: [Field; 2] = [
+const FIELDS: [Field; 3] = [
     Field {
         workload: "text",
         kind: WorkloadKind::Messages,
@@ -81,6 +81,14 @@ const FIELDS: [Field; 2] = [
         window_s: 7_200.0,
         corrupt_window_s: 900.0,
         people: 0,
+    },
+    Field {
+        workload: "download",
+        kind: WorkloadKind::Download,
+        class: "web",
+        window_s: 600.0,
+        corrupt_window_s: 600.0,
+        people: 60,
     },
 ];
 
@@ -112,17 +120,19 @@ fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
         .filter(|field| args.workload.as_ref().is_none_or(|workload| workload == field.workload));
     let mut cases = Vec::new();
     for mut field in fields {
+        let downloads = field.kind == WorkloadKind::Download;
         if args.quick {
-            field.window_s /= 24.0;
-            field.corrupt_window_s /= 6.0;
-            field.people = 60;
+            field.window_s /= if downloads { 5.0 } else { 24.0 };
+            field.corrupt_window_s /= 5.0;
+            field.people = if downloads { 20 } else { 60 };
         }
         cases.push(Case { field, system: "shoal", what: What::Shoal(&[]) });
-        for (system, nodes) in CORRUPT {
+        // Of downloads the question is what a gateway sees.
+        for (system, nodes) in CORRUPT.into_iter().take(if downloads { 2 } else { 4 }) {
             let field = Field { window_s: field.corrupt_window_s, ..field };
             cases.push(Case { field, system, what: What::Shoal(nodes) });
         }
-        for system in System::ALL {
+        for system in System::ALL.into_iter().filter(|_| !downloads) {
             cases.push(Case { field, system: system.name(), what: What::Baseline(system) });
         }
     }
@@ -137,33 +147,33 @@ fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
         let names: BTreeSet<&str> = System::ALL.iter().map(|system| system.name()).collect();
         let names: Vec<&str> = names.into_iter().chain(CORRUPT.map(|(name, _)| name)).collect();
         return Err(Usage(format!(
-            "no such case: workloads are text and call; systems are shoal, {}",
+            "no such case: workloads are text, call and download; systems are shoal, {}",
             names.join(", ")
         )));
     }
     Ok(cases)
 }
 
-/// What an adversary sees of a case, and what really happened.
+/// What an adversary sees of a case, and what people did.
 fn observe(
     case: &Case,
     seed: u64,
     progress: &(dyn Fn(f64) + Sync),
-) -> anyhow::Result<(View, Truth)> {
+) -> anyhow::Result<(View, Workload)> {
     let Field { kind, window_s, people, .. } = case.field;
-    let workload = WorkloadSettings { kind, window_s, people, ..WorkloadSettings::default() }
-        .workload(seed)?;
-    Ok(match case.what {
-        What::Baseline(system) => (baselines::observe(system, &workload, seed), workload.truth()),
+    let mut settings = WorkloadSettings { kind, window_s, people, ..WorkloadSettings::default() };
+    settings.download.every_s = 120.0;
+    let workload = settings.workload(seed)?;
+    let view = match case.what {
+        What::Baseline(system) => baselines::observe(system, &workload, seed),
         What::Shoal(corrupt) => {
             let mut settings = world::Settings::default();
             settings.class.name = case.field.class.into();
             settings.observer.corrupt_nodes = corrupt.to_vec();
-            settings.observer.links = world::Observed::Clients;
-            let report = world::run(&settings, &workload, seed, &progress)?;
-            (report.view, report.truth)
+            world::run(&settings, &workload, seed, &progress)?.view
         }
-    })
+    };
+    Ok((view, workload))
 }
 
 /// Runs all cases and all attacks, and prints the table.
@@ -192,9 +202,12 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
                 shown.set_position((sum / shares.len() as f64 * 1_000.0) as u64);
             };
             // Attacks take about as long as what they attack.
-            let (view, truth) = observe(case, args.seed, &|share| told(share / 2.0))?;
+            let (view, did) = observe(case, args.seed, &|share| told(share / 2.0))?;
             let (system, workload) = (case.system, case.field.workload);
-            let lines = scoreboard::score_view(system, workload, &view, &truth, args.seed);
+            let lines = match case.field.kind {
+                WorkloadKind::Download => scoreboard::downloads::lines(system, &view, &did),
+                _ => scoreboard::score_view(system, workload, &view, &did.truth(), args.seed),
+            };
             told(1.0);
             Ok(lines)
         };

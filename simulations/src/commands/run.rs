@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// List the experiments.
     #[arg(long)]
     pub list: bool,
+    /// Check the scenario, say what it is, and end.
+    #[arg(long, conflicts_with_all = ["explain", "list", "out"])]
+    pub check: bool,
     /// Seed of the first run, instead of the scenario's.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -75,6 +78,14 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
         "runs": scenario.runs,
         "version": VERSION,
     });
+    if args.check {
+        if args.json {
+            writeln!(to, "{job}")?;
+        } else {
+            writeln!(to, "{}: good, experiment {}", file.display(), scenario.kind.name)?;
+        }
+        return Ok(());
+    }
     // Before the work, not after it: is there a place for the results?
     let identity = "manifest.json";
     let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
@@ -111,6 +122,9 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
         let hashes =
             if hashes.is_empty() { String::new() } else { format!(", trace {}", hashes.join(" ")) };
         writeln!(to, "seed {}, runs {}{hashes}\n", scenario.seed, scenario.runs)?;
+        for note in runs.first().iter().flat_map(|run| &run.outcome.notes) {
+            writeln!(to, "{note}")?;
+        }
         print_table(to, &merged)?;
     }
     Ok(())
@@ -134,7 +148,7 @@ enum Keep {
 /// All runs of a scenario, in the order of their seeds whatever the threads do.
 fn execute(scenario: &Scenario, threads: Option<usize>, keep: Keep) -> anyhow::Result<Vec<Run>> {
     let bar = bar(scenario.runs * STEPS);
-    let done = pool(threads)?.install(|| {
+    let done: Vec<anyhow::Result<Run>> = pool(threads)?.install(|| {
         (0..scenario.runs)
             .into_par_iter()
             .map(|number| {
@@ -161,7 +175,8 @@ fn execute(scenario: &Scenario, threads: Option<usize>, keep: Keep) -> anyhow::R
             .collect()
     });
     bar.finish_and_clear();
-    done
+    // Of several errors the first run's, whichever came first.
+    done.into_iter().collect()
 }
 
 /// Parts of a run that a progress bar tells apart.
@@ -176,10 +191,13 @@ pub(crate) fn bar(length: u64) -> ProgressBar {
     bar
 }
 
+/// More than any machine has cores for.
+const MOST_THREADS: usize = 1_024;
+
 /// So many threads; one for each core unless given.
 pub(crate) fn pool(threads: Option<usize>) -> anyhow::Result<rayon::ThreadPool> {
-    if threads == Some(0) {
-        Err(Usage("there must be at least one thread".into()))?;
+    if threads.is_some_and(|threads| !(1..=MOST_THREADS).contains(&threads)) {
+        Err(Usage(format!("threads must be 1 to {MOST_THREADS}")))?;
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
@@ -242,6 +260,9 @@ fn leave(dir: &Directory, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<V
 /// Latency and entropy of the packets that were followed.
 fn draw(dir: &Path, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<Vec<String>> {
     let mut files = Vec::new();
+    for (name, figure) in runs.first().iter().flat_map(|run| &run.outcome.figures) {
+        files.extend(figure.save(dir, name)?);
+    }
     let packets = || runs.iter().flat_map(|run| &run.outcome.packets);
     let latencies: Vec<f64> =
         packets().map(|packet| packet.delivered.saturating_sub(packet.sent) as f64 / 1e9).collect();

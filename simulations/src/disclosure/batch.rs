@@ -242,13 +242,24 @@ impl Experiment for Disclosure {
         within("draws", f64::from(self.draws), 1.0, 1e6)?;
         let profiles = &self.profiles;
         let users = f64::from(profiles.users);
-        within("profiles.users", users, 2.0, 1e5)?;
+        // Least squares has a matrix of users times users.
+        within("profiles.users", users, 2.0, 5e3)?;
         within("profiles.friends", f64::from(profiles.friends), 1.0, users)?;
         within("profiles.groups", f64::from(profiles.groups), 1.0, (users / 2.0).floor())?;
         let present = profiles.users / profiles.groups;
         within("profiles.batch", f64::from(profiles.batch), 1.0, f64::from(present - 1))?;
         if profiles.rounds > 0 && profiles.rounds <= profiles.users {
             return Err(Wrong::new("profiles.rounds", "must be 0 or more than profiles.users"));
+        }
+        let messages = f64::from(profiles.rounds) * f64::from(profiles.batch);
+        if messages > 1e8 || messages * f64::from(self.draws) > 1e11 {
+            let why = "must be fewer: 10^8 messages a draw and 10^11 in all at most";
+            return Err(Wrong::new("profiles.rounds", why));
+        }
+        let messages = f64::from(self.rounds()) * f64::from(self.batch);
+        if messages * f64::from(self.draws) > 1e12 {
+            let why = "must be fewer (0 is as many as `confidence` needs): 10^12 messages at most";
+            return Err(Wrong::new("rounds", why));
         }
         Ok(())
     }

@@ -98,7 +98,11 @@ impl Experiment for DisclosureContinuous {
         within("alice_per_s", self.alice_per_s, 1e-6, 1e6)?;
         within("real_share", self.real_share, 0.0, 1.0)?;
         within("background_per_s", self.background_per_s, 1e-6, 1e6)?;
-        within("draws", f64::from(self.draws), 2.0, 1e6)
+        within("draws", f64::from(self.draws), 2.0, 1e6)?;
+        // What the stranger receives while Alice sends.
+        let (span, draws) = (f64::from(self.packets) / self.alice_per_s, f64::from(self.draws));
+        let most = (1e8_f64).min(1e11 / draws) / span;
+        within("background_per_s", self.background_per_s, 1e-6, most)
     }
 
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {

@@ -96,7 +96,10 @@ impl Experiment for Intersection {
         within("offline_mean_s", self.offline_mean_s, 1e-3, 1e9)?;
         within("every_s", self.every_s, 0.0, 1e9)?;
         within("observations", f64::from(self.observations), 1.0, 1e5)?;
-        within("draws", f64::from(self.draws), 2.0, 1e6)
+        within("draws", f64::from(self.draws), 2.0, 1e6)?;
+        let (draws, each) = (f64::from(self.draws), f64::from(self.observations));
+        within("observations", each, 1.0, (1e8 / draws).floor())?;
+        within("users", f64::from(self.users), 1.0, (1e11 / draws).floor())
     }
 
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {

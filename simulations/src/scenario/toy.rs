@@ -98,6 +98,7 @@ impl Experiment for Toy {
             trace_hash: Some(format!("{:x}", packets.iter().fold(0, |sum, p| sum ^ p.delivered))),
             observed: Some(observed),
             packets,
+            ..Outcome::default()
         })
     }
 }

@@ -8,6 +8,12 @@ use toml::{Table, Value};
 use crate::commands::VERSION;
 use crate::scenario::{self, BadScenario, Kind, Scenario};
 
+/// Most jobs of a grid: each process that works on it checks all points first.
+const MOST_JOBS: usize = 100_000;
+
+/// Keys of a scenario that a grid has in another way.
+const NOT_SWEPT: [&str; 3] = ["seed", "runs", "title"];
+
 /// A grid that has been read, all its points checked.
 pub struct Grid {
     /// One line for people.
@@ -89,6 +95,10 @@ impl Grid {
             }
             None => {}
         }
+        if let Some((key, _)) = axes.iter().find(|(key, _)| NOT_SWEPT.contains(&key.as_str())) {
+            let what = "cannot be swept; the grid's own `seeds` and `title` take its place".into();
+            return Err(bad(&format!("sweep.{key}"), what));
+        }
         // The order of the file, which the table has lost.
         axes.sort_by_key(|(key, _)| {
             places.of_key(&format!("sweep.{key}")).map(|place| place.start())
@@ -111,6 +121,16 @@ impl Grid {
             let prefix = if swept { "sweep" } else { "scenario" };
             bad(&format!("{prefix}.{key}"), error.what)
         };
+        let all = |more: usize| {
+            let axes = grid.axes.iter().map(|(_, values)| values.len());
+            axes.chain([more]).try_fold(1usize, usize::checked_mul).filter(|all| *all <= MOST_JOBS)
+        };
+        let too_many = |key: &str| {
+            bad(key, format!("more than {MOST_JOBS} jobs, points times seeds: make several grids"))
+        };
+        if all(1).is_none() {
+            return Err(too_many("sweep"));
+        }
         let points = points(&grid.axes);
         let mut first = None;
         for point in &points {
@@ -129,8 +149,14 @@ impl Grid {
                 return Err(bad("seeds", "must be a list of whole numbers, not empty".into()));
             }
         };
-        let title = table.get("title").and_then(Value::as_str);
-        grid.title = title.map_or_else(|| first.title.clone(), str::to_owned);
+        if all(seeds.len()).is_none() {
+            return Err(too_many("seeds"));
+        }
+        grid.title = match table.get("title") {
+            None => first.title.clone(),
+            Some(Value::String(title)) => title.clone(),
+            Some(_) => return Err(bad("title", "must be text".into())),
+        };
         grid.identity = json!({
             "experiment": first.kind.name,
             "first_point": first.settings,

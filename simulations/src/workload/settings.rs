@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use shoal_topology::Time;
 
+use super::fit::fit;
 use super::recorded::{Missed, Recorded};
 use super::session::{BrowseSettings, DownloadSettings};
-use super::synthetic::SyntheticSettings;
+use super::synthetic::{Rows, SyntheticSettings};
 use super::{Activity, Workload};
 use crate::experiment::Wrong;
 
@@ -98,23 +99,26 @@ impl WorkloadSettings {
             (WorkloadKind::Csv, Some(_)) | (_, None) => {}
             (_, Some(_)) => return wrong("file", "is allowed with kind = \"csv\" only"),
         }
-        match self.kind {
-            WorkloadKind::Synthetic => self.synthetic.check(&format!("{table}.synthetic")),
-            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => {
-                if self.people == 0 {
-                    return wrong("people", "must be at least 1 without a list of people");
-                }
-                if self.window_s == 0.0 {
-                    return wrong(
-                        "window_s",
-                        "must be more than 0 without a list of its own length",
-                    );
-                }
-                self.download.check(&format!("{table}.download"))?;
-                self.browse.check(&format!("{table}.browse"))
-            }
-            WorkloadKind::Calls | WorkloadKind::Messages | WorkloadKind::Csv => Ok(()),
+        // Also the tables that this kind does not use: who wrote them meant them.
+        self.synthetic.check(&format!("{table}.synthetic"))?;
+        self.download.check(&format!("{table}.download"))?;
+        self.browse.check(&format!("{table}.browse"))?;
+        let rate = match self.kind {
+            WorkloadKind::Download => 1.0 / self.download.every_s,
+            WorkloadKind::Browse => self.browse.objects / self.browse.think_s,
+            WorkloadKind::None => 0.0,
+            _ => return Ok(()),
+        };
+        if !(1..=1_000_000).contains(&self.people) {
+            return wrong("people", "must be 1 to 1000000 without a list of people");
         }
+        if self.window_s == 0.0 {
+            return wrong("window_s", "must be more than 0 without a list of its own length");
+        }
+        if f64::from(self.people) * self.window_s * rate > 1e8 {
+            return wrong("window_s", "must be shorter: 10^8 downloads at most");
+        }
+        Ok(())
     }
 
     /// The whole list of records, before any window; none for what has no list.
@@ -132,6 +136,22 @@ impl WorkloadSettings {
             WorkloadKind::Synthetic => self.synthetic.records(seed),
             WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => return Ok(None),
         }))
+    }
+
+    /// What to say of the workload: of a list that was made by laws, how it fits the recorded one.
+    ///
+    /// # Errors
+    /// The recorded list cannot be read.
+    pub fn note(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        let (WorkloadKind::Synthetic, Some(made)) = (self.kind, self.records(seed)?) else {
+            return Ok(Vec::new());
+        };
+        let (recorded, name) = match self.synthetic.rows {
+            Rows::Calls => (Recorded::copenhagen_calls()?, "calls"),
+            Rows::Messages => (Recorded::copenhagen_messages()?, "messages"),
+        };
+        let head = format!("These {name} are synthetic. Beside the recorded ones of Copenhagen:");
+        Ok(vec![head, fit(&made).beside(&fit(&recorded))])
     }
 
     /// What everybody does, the same for the same seed.

@@ -141,6 +141,11 @@ impl SyntheticSettings {
             let why = "must be 24 weights from 0 on, not all 0";
             return Err(Wrong::new(&format!("{table}.day_profile"), why));
         }
+        let edges = f64::from(self.people) * self.mean_contacts * (1.0 + self.mutual_share);
+        if edges > 1e7 || edges * self.edge_per_day * self.days > 1e8 {
+            let why = "must be fewer: 10^7 edges and 10^8 rows at most";
+            return Err(Wrong::new(&format!("{table}.people"), why));
+        }
         Ok(())
     }
 

@@ -16,7 +16,8 @@ impl Experiment for Settings {
             measured: report.measured,
             trace_hash: Some(report.trace_hash),
             observed: Some((report.view, report.truth)),
-            packets: Vec::new(),
+            notes: self.workload.note(context.seed)?,
+            ..Outcome::default()
         })
     }
 }

@@ -2,10 +2,10 @@
 
 #![expect(clippy::indexing_slicing, reason = "the network numbers its nodes itself")]
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, Input, Output, Room};
 use shoal_sphinx::{Frame, Hop};
 use shoal_topology::control::kind;
@@ -18,6 +18,9 @@ use super::settings::{NetworkSettings, Settings};
 const HOP_MEAN: Duration = Duration::from_millis(1_000);
 /// What a link takes.
 const LATENCY: Duration = Duration::from_millis(20);
+/// What comes to a node within this time is opened at once. A link's latency is a whole multiple of it, so that what
+/// leaves in one window arrives in one too.
+const WINDOW: Duration = Duration::from_millis(2);
 /// The pools are full after this long: 998 of 1,000 packets have left by then.
 const FILLING: Duration = Duration::from_secs(8);
 
@@ -60,18 +63,15 @@ impl Rate {
     }
 }
 
-enum Event {
-    Arrive { node: u32, frame: Frame },
-    Wake(u32),
-}
-
 struct Bare {
     network: Network,
     nodes: Vec<Node>,
-    wheel: Wheel<Event>,
+    /// What is under way to each node.
+    links: Vec<VecDeque<(Time, Frame)>>,
     room: Room,
     frames: Vec<(Time, Frame)>,
     arrived: Vec<Result<Arrived, DropReason>>,
+    delivered: Vec<Frame>,
     left: u64,
 }
 
@@ -101,19 +101,24 @@ pub fn event_rate(what: &EventRate) -> anyhow::Result<Rate> {
     let mut bare = Bare {
         network,
         nodes,
-        wheel: Wheel::new(),
+        links: (0..count).map(|_| VecDeque::new()).collect(),
         room: Room::default(),
         frames: Vec::new(),
         arrived: Vec::new(),
+        delivered: Vec::with_capacity(filling + what.packets),
         left: 0,
     };
     let (mut begin, mut before) = (Clock::now(), 0);
+    let mut end = Time::ZERO + WINDOW;
     for (number, (at, node, frame)) in sources.into_iter().enumerate() {
+        while at >= end {
+            bare.window(end);
+            end += WINDOW;
+        }
         if number == filling {
             (begin, before) = (Clock::now(), bare.left);
         }
-        bare.run_until(at);
-        bare.arrive(at, node, frame);
+        bare.links[node].push_back((at, frame));
     }
     let (cpu_s, wall_s) = begin.since();
     let pooled = bare.nodes.iter().map(|node| node.engine.pooled()).sum();
@@ -160,47 +165,53 @@ fn prepare(
 }
 
 impl Bare {
-    fn run_until(&mut self, end: Time) {
-        while self.wheel.next_deadline().is_some_and(|at| at <= end) {
-            let Some((at, event)) = self.wheel.pop(end) else { return };
-            match event {
-                Event::Arrive { node, frame } => self.arrive(at, node as usize, frame),
-                Event::Wake(node) => {
-                    let node = node as usize;
-                    if self.nodes[node].scheduled == at {
-                        self.nodes[node].scheduled = Time::NEVER;
-                        self.node(at, node, Input::Wake);
-                    }
-                }
+    /// Does all that happens before `end`. Nothing that leaves a node in a window arrives in the same one, so that
+    /// each node can go through it alone, and opens what comes to it as one batch.
+    fn window(&mut self, end: Time) {
+        for node in 0..self.nodes.len() {
+            let link = &mut self.links[node];
+            let count = link.partition_point(|(at, _)| *at < end);
+            self.frames.extend(link.drain(..count));
+            // Nodes of one layer send in turn, each in order.
+            self.frames.sort_by_key(|(at, _)| *at);
+            let opener = &self.nodes[node].opener;
+            opener.open_batch(&mut self.frames, &mut self.room, &mut self.arrived);
+            let mut arrived = std::mem::take(&mut self.arrived);
+            for arrived in arrived.drain(..) {
+                let Ok(arrived) = arrived else { continue };
+                let now = arrived.received;
+                self.wake(node, now);
+                self.handle(now, node, Input::Arrived(Ok(arrived)));
             }
+            self.arrived = arrived;
+            self.wake(node, end - Duration::from_nanos(1));
         }
     }
 
-    fn arrive(&mut self, now: Time, node: usize, frame: Frame) {
-        self.frames.push((now, frame));
-        let opener = &self.nodes[node].opener;
-        opener.open_batch(&mut self.frames, &mut self.room, &mut self.arrived);
-        while let Some(arrived) = self.arrived.pop() {
-            self.node(now, node, Input::Arrived(arrived));
+    /// Wakes a node whenever it wants until `until`.
+    fn wake(&mut self, node: usize, until: Time) {
+        while let Some(at) = self.nodes[node].engine.next_wake()
+            && at <= until
+        {
+            self.handle(at, node, Input::Wake);
         }
     }
 
-    fn node(&mut self, now: Time, node: usize, input: Input) {
-        self.nodes[node].engine.handle(now, input);
-        while let Some(output) = self.nodes[node].engine.poll_output() {
+    fn handle(&mut self, now: Time, node: usize, input: Input) {
+        let engine = &mut self.nodes[node].engine;
+        engine.handle(now, input);
+        while let Some(output) = engine.poll_output() {
             if let Output::Send { to, frame } = output
                 && let Some(to) = self.network.number(&to)
             {
                 self.left += 1;
-                self.wheel.insert(now + LATENCY, Event::Arrive { node: to as u32, frame });
+                // Behind the last mix nothing is measured, nor freed.
+                if to < self.network.gateways[0] as usize {
+                    self.links[to].push_back((now + LATENCY, frame));
+                } else {
+                    self.delivered.push(frame);
+                }
             }
-        }
-        let state = &mut self.nodes[node];
-        if let Some(at) = state.engine.next_wake()
-            && at < state.scheduled
-        {
-            state.scheduled = at;
-            self.wheel.insert(at, Event::Wake(node as u32));
         }
     }
 }
