@@ -364,6 +364,7 @@ impl Settings {
         within("network.epoch_s", f64::from(network.epoch_s), 60.0, 1e9)?;
         within("network.clock_offset_ms", network.clock_offset_ms, 0.0, 30_000.0)?;
         within("network.replay_tags_s", network.replay_tags_s, 1.0, 1e9)?;
+        within("network.pool_packets", network.pool_packets as f64, 1.0, 1e8)?;
         let class = self.class.class()?;
         within("class.payload_per_s", class.payload_per_s, 0.01, 100_000.0)?;
         within("class.loops_per_s", class.loops_per_s, 0.01, 100_000.0)?;
@@ -402,7 +403,10 @@ impl Settings {
             within("attacks.drop_share", attack.drop_share, 0.0, 1.0)?;
             within("attacks.copy_share", attack.copy_share, 0.0, 1.0)?;
             within("attacks.delay_ms", attack.delay_ms, 0.0, 1e6)?;
-            within("attacks.end_s", attack.end_s, attack.begin_s, f64::MAX)?;
+            within("attacks.begin_s", attack.begin_s, 0.0, 1e9)?;
+            if attack.end_s.is_nan() || attack.end_s < attack.begin_s {
+                return Err(Wrong::new("attacks.end_s", "must not be before attacks.begin_s"));
+            }
         }
         Ok(())
     }
