@@ -357,7 +357,9 @@ fn attacks_find_who_calls_whom_beside_shoal_and_not_on_it() {
         let out = within(dir.path(), name);
         good(&["run", &file, "--out", &out]);
         let found: Value = serde_json::from_str(&good(&["attack", &out, "--json"])).unwrap();
-        assert!(Path::new(&out).join("attack.json").exists(), "{name}");
+        for file in ["attack.json", "timeline.svg", "timeline.png"] {
+            assert!(Path::new(&out).join(file).exists(), "{name}: {file}");
+        }
         let attacks = found["attacks"].as_array().unwrap();
         let scores = attacks.iter().flat_map(|attack| attack["scores"].as_array().unwrap().clone());
         scores.collect::<Vec<Value>>()

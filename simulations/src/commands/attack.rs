@@ -131,8 +131,10 @@ fn draw(dir: &Path, public: &Public, truth: Truth, found: &[Found]) -> anyhow::R
         score.map_or(0.0, |score| score.value.value)
     };
     let rebuilt = found.iter().filter(|found| !found.answer.rows.is_empty());
-    let Some(best) = rebuilt.max_by(|a, b| right(a).total_cmp(&right(b))) else { return Ok(()) };
-    let mut rows = best.answer.rows.clone();
+    // Where none rebuilds a row, what stays hidden is shown all the same.
+    let best = rebuilt.max_by(|a, b| right(a).total_cmp(&right(b)));
+    let (name, mut rows) =
+        best.map_or(("records", Vec::new()), |best| (best.attack, best.answer.rows.clone()));
     rows.sort_by(|a, b| b.score.total_cmp(&a.score));
     // As many as there really were: those that it is surest of.
     rows.truncate(truth.records.len());
@@ -143,7 +145,7 @@ fn draw(dir: &Path, public: &Public, truth: Truth, found: &[Found]) -> anyhow::R
         duration_s: row.duration_s,
     };
     let figure = Figure::Timeline {
-        title: format!("Call records, and what the attack \"{}\" made of the trace", best.attack),
+        title: format!("Call records, and what the attack \"{}\" made of the trace", name),
         people: public.people,
         begin_s: public.begin.as_secs_f64(),
         end_s: public.end.as_secs_f64(),
