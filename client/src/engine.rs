@@ -442,7 +442,7 @@ impl Client {
         let Some(router) = &self.router else { return Vec::new() };
         let document = router.document();
         let name = |mix: usize| {
-            let layer = document.node(mix)?.layer;
+            let layer = document.layer_at(document.node(mix)?, document.epoch);
             Some((layer, 1 + document.in_layer(layer).position(|index| index == mix)?))
         };
         self.loops.silent().into_iter().filter_map(name).collect()

@@ -274,7 +274,7 @@ impl Service {
                 let router = self.router.as_ref()?;
                 let index = router.document().index_of(&Identity(first))?;
                 let node = router.document().node(index)?;
-                (node.layer == 1).then_some((packet, index, router.epoch(now).low_byte()))
+                node.layers.contains(&1).then_some((packet, index, router.epoch(now).low_byte()))
             });
             let Some((packet, index, epoch)) = first else {
                 self.counts.surbs_bad += 1;

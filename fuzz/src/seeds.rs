@@ -46,8 +46,9 @@ pub fn document() -> Document {
                 operator: format!("o{n}"),
                 jurisdiction: format!("j{n}"),
                 keys: vec![EpochKey { first: Epoch(0), last: Epoch(9), key: public(n) }],
+                signed_at: 0,
             };
-            ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, &secret), layer }
+            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), layer)
         })
         .collect();
     nodes.sort_by_key(ListedNode::identity);
@@ -59,6 +60,7 @@ pub fn document() -> Document {
         amendment: 0,
         parameters: Parameters::default(),
         nodes,
+        draw: Default::default(),
         exits: vec![client_descriptor()],
     }
 }

@@ -1,19 +1,18 @@
 //! Where a node stands in a document: whom it takes packets from and whom it sends to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use shoal_topology::{Document, Identity};
+use shoal_topology::{Document, Epoch, Identity, ListedNode};
 
-/// A node's place. Layer i sends to layer i + 1, the last layer to gateways, gateways to layer 1.
+/// A node's place in all epochs of a document. Layer i sends to layer i + 1, the last layer to gateways, gateways to
+/// layer 1; nodes without good standing are in it too, for the loops that test them.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Its place in the list.
     pub index: usize,
-    /// 1 to L; zero for a gateway.
+    /// 1 to L in the document's own epoch; zero for a gateway.
     pub layer: u8,
-    /// Places of the nodes it sends to.
-    pub next: Vec<usize>,
-    next_identities: HashSet<Identity>,
+    next: HashSet<Identity>,
     previous: HashSet<Identity>,
 }
 
@@ -21,27 +20,44 @@ impl Place {
     /// The place of a node; `None` if the document does not list it.
     pub fn of(document: &Document, identity: &Identity) -> Option<Self> {
         let index = document.index_of(identity)?;
-        let layer = document.node(index)?.layer;
+        let node = document.node(index)?;
         let layers = document.parameters.layers;
-        // Zero stands between L and 1.
-        let after = if layer == layers { 0 } else { layer + 1 };
-        let before = if layer == 0 { layers } else { layer - 1 };
-        let names = |layer| {
-            let identity = |at| document.node(at).map(shoal_topology::ListedNode::identity);
-            document.in_layer(layer).filter_map(identity).collect()
+        let (mut next, mut previous) = (HashSet::new(), HashSet::new());
+        let names = |epoch: Epoch, layer| {
+            let identity = |at| document.node(at).map(ListedNode::identity);
+            document.all_in_layer_at(epoch, layer).filter_map(identity)
         };
-        Some(Self {
-            index,
-            layer,
-            next: document.in_layer(after).collect(),
-            next_identities: names(after),
-            previous: names(before),
-        })
+        let seen: BTreeMap<Vec<u8>, Epoch> = document
+            .epochs()
+            .map(|epoch| {
+                (document.nodes.iter().map(|node| document.layer_at(node, epoch)).collect(), epoch)
+            })
+            .collect();
+        for epoch in seen.into_values() {
+            let layer = document.layer_at(node, epoch);
+            // Zero stands between L and 1.
+            let after = if layer == layers { 0 } else { layer + 1 };
+            let before = if layer == 0 { layers } else { layer - 1 };
+            next.extend(names(epoch, after));
+            previous.extend(names(epoch, before));
+        }
+        let layer = document.layer_at(node, document.epoch);
+        Some(Self { index, layer, next, previous })
+    }
+
+    /// With the neighbours of another place too: of the document before, whose packets are still under way.
+    #[must_use]
+    pub fn and(mut self, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            self.next.extend(&before.next);
+            self.previous.extend(&before.previous);
+        }
+        self
     }
 
     /// Whether it sends packets to this node.
     pub fn sends_to(&self, node: &Identity) -> bool {
-        self.next_identities.contains(node)
+        self.next.contains(node)
     }
 
     /// Whether it takes packets from this node.
@@ -52,5 +68,10 @@ impl Place {
     /// The nodes it takes packets from.
     pub fn previous(&self) -> impl Iterator<Item = &Identity> {
         self.previous.iter()
+    }
+
+    /// The nodes it sends packets to.
+    pub fn next(&self) -> impl Iterator<Item = &Identity> {
+        self.next.iter()
     }
 }

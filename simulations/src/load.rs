@@ -260,14 +260,15 @@ fn configure(
             operator: operator.into(),
             jurisdiction: "localnet".into(),
             keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
+            signed_at: 0,
         };
-        ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, identity), layer }
+        ListedNode::new(Signed::<NodeDescriptor>::new(body, identity), layer)
     };
     // Nobody connects to gateways here. A document has two.
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let other = SecretIdentity::from_bytes(&*secret::fresh()?);
     let key = *ends.sink_key.as_bytes();
-    let mix = ListedNode { descriptor: node::prepare(&config)?.descriptor, layer: 1 };
+    let mix = ListedNode::new(node::prepare(&config)?.descriptor, 1);
     let mut nodes = vec![
         mix,
         listed(&ends.sink, Role::Mix, "sink", sink_at, key, 2),
@@ -284,6 +285,7 @@ fn configure(
         amendment: 0,
         parameters: Parameters { layers: 2, min_mixes_per_layer: 1, ..Parameters::default() },
         nodes,
+        draw: Default::default(),
         exits: Vec::new(),
     };
     document.check()?;

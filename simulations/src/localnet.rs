@@ -690,7 +690,7 @@ impl Signer {
                 }
                 Role::Gateway => 0,
             };
-            listed.push(ListedNode { descriptor, layer });
+            listed.push(ListedNode::new(descriptor, layer));
             files.push(config.topology);
         }
         listed.sort_by_key(ListedNode::identity);
@@ -717,6 +717,7 @@ impl Signer {
             amendment: 0,
             parameters: self.parameters.clone(),
             nodes: self.nodes.clone(),
+            draw: Default::default(),
             exits: exits.collect::<anyhow::Result<_>>()?,
         };
         document.check()?;

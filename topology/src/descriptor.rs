@@ -46,6 +46,8 @@ pub struct NodeDescriptor {
     pub jurisdiction: String,
     /// Its Sphinx keys.
     pub keys: Vec<EpochKey>,
+    /// Unix time of the signature, seconds: of two descriptors the later holds.
+    pub signed_at: u64,
 }
 
 impl NodeDescriptor {

@@ -34,20 +34,50 @@ impl Network {
     }
 }
 
+/// Whether clients may draw a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Standing {
+    /// They may.
+    #[default]
+    Good,
+    /// It lost or delayed loops beyond chance, or does not answer: only nodes' loops go through it, which show when it
+    /// behaves again.
+    Demoted,
+}
+
 /// A node as the authorities list it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ListedNode {
     /// What it says of itself.
     pub descriptor: Signed<NodeDescriptor>,
-    /// Its layer, 1 to L; zero for a gateway.
-    pub layer: u8,
+    /// Its layer in the document's epoch and in each of the further ones, 1 to L; zero for a gateway.
+    pub layers: [u8; 1 + FURTHER_EPOCHS as usize],
+    /// Whether clients may draw it.
+    pub standing: Standing,
+    /// Mean size of its delay pool, as [`crate::report::coarse_pool`] writes it; zero if it is not known.
+    pub pool: u8,
 }
 
 impl ListedNode {
+    /// A node in good standing that stays in one layer.
+    pub fn new(descriptor: Signed<NodeDescriptor>, layer: u8) -> Self {
+        let layers = [layer; 1 + FURTHER_EPOCHS as usize];
+        Self { descriptor, layers, standing: Standing::Good, pool: 0 }
+    }
+
     /// Who it is.
     pub fn identity(&self) -> Identity {
         self.descriptor.body().identity
     }
+}
+
+/// How the layers were drawn, and what they will be drawn from next.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Draw {
+    /// The value that the layers were drawn from.
+    pub value: [u8; 32],
+    /// Hashes of what the authorities will reveal for the next draw, ordered by authority.
+    pub commitments: Vec<(Identity, [u8; 32])>,
 }
 
 /// What the authorities agreed on for one epoch.
@@ -65,8 +95,11 @@ pub struct Document {
     pub amendment: u16,
     /// Rates, delays, limits, classes.
     pub parameters: Parameters,
-    /// Nodes, ordered by identity: frames name them by their place here.
+    /// Nodes, ordered by identity: frames name them by their place here. Amendments change standings alone, so that
+    /// places stay.
     pub nodes: Vec<ListedNode>,
+    /// Where the layers come from.
+    pub draw: Draw,
     /// Services that everyone may use as exits.
     pub exits: Vec<Signed<ClientDescriptor>>,
 }
@@ -90,15 +123,15 @@ impl Document {
         }
         for node in &self.nodes {
             node.descriptor.verify()?;
-            let sound = match node.descriptor.body().role {
-                Role::Mix => (1..=self.parameters.layers).contains(&node.layer),
-                Role::Gateway => node.layer == 0,
+            let sound = |layer: &u8| match node.descriptor.body().role {
+                Role::Mix => (1..=self.parameters.layers).contains(layer),
+                Role::Gateway => *layer == 0,
             };
+            let sound = node.layers.iter().all(sound);
             if !sound {
                 return wrong("a mix is in no layer, or a gateway in one".into());
             }
-            let mut epochs = (0..=FURTHER_EPOCHS).map(|n| Epoch(self.epoch.0.saturating_add(n)));
-            if epochs.any(|epoch| node.descriptor.body().key(epoch).is_none()) {
+            if self.epochs().any(|epoch| node.descriptor.body().key(epoch).is_none()) {
                 return wrong("a node lacks keys for the epochs of the document".into());
             }
         }
@@ -109,14 +142,38 @@ impl Document {
                 return wrong("an exit is listed twice".into());
             }
         }
+        let authorities = self.draw.commitments.iter().map(|(authority, _)| authority);
+        if !authorities.is_sorted_by(|a, b| a < b) {
+            return wrong("its commitments are not ordered by authority".into());
+        }
+        let mut before = None;
+        for epoch in self.epochs() {
+            let layers: Vec<u8> =
+                self.nodes.iter().map(|node| self.layer_at(node, epoch)).collect();
+            if before.as_ref() == Some(&layers) {
+                continue;
+            }
+            self.check_layers(epoch)?;
+            before = Some(layers);
+        }
+        Ok(())
+    }
+
+    fn check_layers(&self, epoch: Epoch) -> Result<(), Error> {
+        let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
         for layer in 1..=self.parameters.layers {
-            let found = self.nodes.iter().filter(|node| node.layer == layer).count();
-            let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
+            let found = self.in_layer_at(epoch, layer).count();
             if found < needed {
                 return Err(Error::TooFewMixes { layer, found, needed });
             }
         }
-        Paths::new(self).check_satisfiable()
+        Paths::at(self, epoch).check_satisfiable()
+    }
+
+    /// The epochs in which it may be used, its own first.
+    pub fn epochs(&self) -> impl Iterator<Item = Epoch> + use<> {
+        let own = self.epoch.0;
+        (0..=FURTHER_EPOCHS).map(move |n| Epoch(own.saturating_add(n)))
     }
 
     /// Whether it may be used at this second (Unix time).
@@ -152,14 +209,37 @@ impl Document {
         self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
     }
 
-    /// Places of the gateways.
+    /// Places of the gateways in good standing.
     pub fn gateways(&self) -> impl Iterator<Item = usize> + '_ {
         self.in_layer(0)
     }
 
-    /// Places of the mixes of a layer, 1 to L.
+    /// Places of the mixes of a layer, 1 to L, in good standing, in the document's own epoch.
     pub fn in_layer(&self, layer: u8) -> impl Iterator<Item = usize> + '_ {
-        self.nodes.iter().enumerate().filter(move |(_, node)| node.layer == layer).map(|(i, _)| i)
+        self.in_layer_at(self.epoch, layer)
+    }
+
+    /// Places of the mixes of a layer, 1 to L, in good standing, in an epoch.
+    pub fn in_layer_at(&self, epoch: Epoch, layer: u8) -> impl Iterator<Item = usize> + '_ {
+        self.all_in_layer_at(epoch, layer)
+            .filter(|place| self.node(*place).is_some_and(|node| node.standing == Standing::Good))
+    }
+
+    /// Places of all mixes of a layer in an epoch, whatever their standing.
+    pub fn all_in_layer_at(&self, epoch: Epoch, layer: u8) -> impl Iterator<Item = usize> + '_ {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter(move |(_, node)| self.layer_at(node, epoch) == layer).map(|(place, _)| place)
+    }
+
+    /// The layer of a node of the list in an epoch: of the nearest that the document has.
+    pub fn layer_at(&self, node: &ListedNode, epoch: Epoch) -> u8 {
+        let further = epoch.0.saturating_sub(self.epoch.0).min(FURTHER_EPOCHS);
+        node.layers.iter().copied().nth(further as usize).unwrap_or_default()
+    }
+
+    /// How long after the end of an epoch its keys open packets: as long as one may be under way, and clocks apart.
+    pub fn key_grace(&self) -> std::time::Duration {
+        self.parameters.key_grace()
     }
 }
 

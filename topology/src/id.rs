@@ -63,6 +63,12 @@ pub enum Context {
     Document,
     /// A client's proof that an inbox is its own.
     Inbox,
+    /// A node's report of loops.
+    Report,
+    /// An authority's vote, by its author and by those who pass it on.
+    Vote,
+    /// A word to an authority, bound to the channel.
+    Channel,
 }
 
 impl Context {
@@ -72,6 +78,9 @@ impl Context {
             Self::Client => b"shoal 1 client descriptor\0",
             Self::Document => b"shoal 1 epoch document\0",
             Self::Inbox => b"shoal 1 inbox proof\0",
+            Self::Report => b"shoal 1 report\0",
+            Self::Vote => b"shoal 1 vote\0",
+            Self::Channel => b"shoal 1 channel\0",
         };
         [name, message].concat()
     }

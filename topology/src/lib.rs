@@ -4,20 +4,23 @@ pub mod address;
 pub mod control;
 mod descriptor;
 mod document;
+mod documents;
 mod encoding;
 mod error;
 mod id;
 mod parameters;
 mod path;
 pub mod random;
+pub mod report;
 pub mod time;
 
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
 pub use document::{
-    Document, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument,
+    Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
 };
+pub use documents::{Documents, Held, TwoDocuments};
 pub use error::Error;
 pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
 pub use parameters::{Class, Law, Parameters, Routes};

@@ -101,6 +101,14 @@ pub struct Parameters {
     pub node_loops_per_s: f64,
     /// Mean delay at a hop of a node's loop, microseconds.
     pub node_loop_delay_us: u64,
+    /// Layers are drawn anew every so many epochs.
+    pub draw_every: u32,
+    /// A loop that takes so much longer than its delays and what loops take otherwise counts as lost, microseconds.
+    pub loop_late_us: u64,
+    /// Below so many bits of expected anonymity clients warn.
+    pub warn_bits: f64,
+    /// And below so many they send nothing of the user's.
+    pub refuse_bits: f64,
     /// Packets that an inbox holds for a client that is away.
     pub inbox_packets: u32,
     /// How long it holds them, seconds.
@@ -130,6 +138,10 @@ impl Default for Parameters {
             clock_error_s: 30,
             node_loops_per_s: 2.0,
             node_loop_delay_us: 50_000,
+            draw_every: 72,
+            loop_late_us: 300_000,
+            warn_bits: 6.0,
+            refuse_bits: 3.0,
             inbox_packets: 1_000,
             inbox_expiry_s: 3_600,
             classes: vec![
@@ -153,8 +165,21 @@ impl Parameters {
         Duration::from_micros(self.max_delay_us)
     }
 
+    /// How long after the end of an epoch its keys open packets: L times the longest delay, and how far clocks may be
+    /// apart.
+    pub fn key_grace(&self) -> Duration {
+        self.max_delay() * u32::from(self.layers)
+            + Duration::from_secs(u64::from(self.clock_error_s))
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |why: &str| Err(Error::Invalid { what: "parameters", why: why.into() });
+        if self.draw_every == 0 {
+            return wrong("layers are drawn every epoch, or every few");
+        }
+        if ![self.warn_bits, self.refuse_bits].iter().all(|bits| (0.0..=64.0).contains(bits)) {
+            return wrong("the floors of anonymity must lie between 0 and 64 bits");
+        }
         if !(1..=3).contains(&self.layers) {
             return wrong("there are 1 to 3 layers: a packet has room for 5 hops");
         }

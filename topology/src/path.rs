@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt, seq::SliceRandom};
 
-use crate::{Document, Error};
+use crate::{Document, Epoch, Error};
 
 /// Draws before the search gives up on chance. With one sound path in a thousand, e^-10 is left.
 const DRAWS: usize = 10_000;
@@ -18,8 +18,24 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Of a document, sound or not.
+    /// Of a document, sound or not, in its own epoch.
     pub fn new(document: &Document) -> Self {
+        Self::at(document, document.epoch)
+    }
+
+    /// Of a document in an epoch: of nodes in good standing.
+    pub fn at(document: &Document, epoch: Epoch) -> Self {
+        let place = |layer| document.in_layer_at(epoch, layer).collect();
+        Self::of(document, place)
+    }
+
+    /// Of a document in an epoch: of all nodes, for loops that test them.
+    pub fn of_all(document: &Document, epoch: Epoch) -> Self {
+        let place = |layer| document.all_in_layer_at(epoch, layer).collect();
+        Self::of(document, place)
+    }
+
+    fn of(document: &Document, places: impl Fn(u8) -> Vec<usize>) -> Self {
         let mut names = std::collections::HashMap::new();
         let mut number = |kind: u8, name: &str| {
             let next = names.len() as u32;
@@ -37,10 +53,8 @@ impl Paths {
                 (number(0, &node.operator), jurisdiction)
             })
             .collect();
-        let layers = (1..=document.parameters.layers)
-            .map(|layer| document.in_layer(layer).collect())
-            .collect();
-        Self { layers, gateways: document.gateways().collect(), units }
+        let layers = (1..=document.parameters.layers).map(&places).collect();
+        Self { layers, gateways: places(0), units }
     }
 
     /// Mixes for a packet that enters at one gateway and leaves at another; both the same for a loop. `None` if

@@ -4,6 +4,8 @@ use shoal_daemon::secret::{self, Secret};
 use shoal_sphinx::SecretKey;
 use shoal_topology::{Epoch, EpochKey, NodeDescriptor, SecretIdentity, Signed};
 
+use super::topology::unix_s;
+
 use super::{Config, Error};
 
 /// What a node needs before it can run: directories, keys, and the descriptor for whoever signs the topology.
@@ -42,6 +44,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
             last: Epoch(u64::MAX),
             key: *mix_key.public().as_bytes(),
         }],
+        signed_at: unix_s(),
     };
     let descriptor = Signed::<NodeDescriptor>::new(body, &identity);
     descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;

@@ -65,8 +65,9 @@ impl Outgoing {
         place: Option<&Place>,
     ) -> HashMap<Identity, mpsc::Sender<Frame>> {
         let mut before = std::mem::take(&mut self.neighbours);
-        for index in place.map(|place| place.next.as_slice()).unwrap_or_default() {
-            let Some(node) = document.node(*index) else { continue };
+        for identity in place.into_iter().flat_map(Place::next) {
+            let node = document.index_of(identity).and_then(|index| document.node(index));
+            let Some(node) = node else { continue };
             let (identity, addresses) = (node.identity(), node.descriptor.body().addresses.clone());
             let kept = before.remove(&identity).filter(|n| n.addresses == addresses);
             let neighbour = kept.unwrap_or_else(|| self.connect(identity, addresses));

@@ -160,10 +160,7 @@ impl Net {
     pub fn sign(&self, age: u64) {
         let listed = |(node, layer): (&Node, &u8)| {
             let bytes = std::fs::read(node.config.descriptor_file()).unwrap();
-            ListedNode {
-                descriptor: Signed::<NodeDescriptor>::decode(&bytes).unwrap(),
-                layer: *layer,
-            }
+            ListedNode::new(Signed::<NodeDescriptor>::decode(&bytes).unwrap(), *layer)
         };
         let mut nodes: Vec<ListedNode> = self.nodes.iter().zip(&self.layers).map(listed).collect();
         nodes.sort_by_key(ListedNode::identity);
@@ -181,6 +178,7 @@ impl Net {
                 ..Parameters::default()
             },
             nodes,
+            draw: Default::default(),
             exits: Vec::new(),
         };
         document.check().unwrap();

@@ -87,8 +87,9 @@ impl Network {
                 operator: node_name(settings, n),
                 jurisdiction: "here".into(),
                 keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
+                signed_at: 0,
             };
-            ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, long), layer }
+            ListedNode::new(Signed::<NodeDescriptor>::new(body, long), layer)
         });
         let nodes: Vec<ListedNode> = nodes.collect();
         let gateways: Vec<u32> = (mixes as u32..count as u32).collect();
@@ -123,6 +124,7 @@ impl Network {
             amendment: 0,
             parameters,
             nodes,
+            draw: Default::default(),
             exits: vec![Signed::<ClientDescriptor>::new(descriptor, &long)],
         };
         document.check()?;

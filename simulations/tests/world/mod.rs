@@ -140,10 +140,10 @@ impl World {
                     last: Epoch(u64::MAX),
                     key: *secret.public().as_bytes(),
                 }],
+                signed_at: 0,
             };
             let layer = if role == Role::Mix { name[4..5].parse().unwrap() } else { 0 };
-            listed
-                .push(ListedNode { descriptor: Signed::<NodeDescriptor>::new(body, &long), layer });
+            listed.push(ListedNode::new(Signed::<NodeDescriptor>::new(body, &long), layer));
             secrets.insert(long.identity(), (name, secret));
         }
         let gateways: Vec<Identity> = ["gateway-1", "gateway-2"]
@@ -171,6 +171,7 @@ impl World {
             amendment: 0,
             parameters: Parameters::default(),
             nodes: listed,
+            draw: Default::default(),
             exits: vec![Signed::<ClientDescriptor>::new(descriptor, &exit_long)],
         });
         document.check().unwrap();

@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod documents;
+mod held;
 mod paths;
 mod refusals;
 mod words;

@@ -42,7 +42,7 @@ fn sound_paths(document: &Document, ends: &[usize], sets: &[Vec<usize>]) -> Vec<
 /// From a mix of layer i the layers i + 1 to L, a gateway, the layers 1 to i - 1; from a gateway all layers.
 fn loop_sets(document: &Document, start: usize) -> Vec<Vec<usize>> {
     let layers = layers(document);
-    match usize::from(document.nodes[start].layer) {
+    match usize::from(document.nodes[start].layers[0]) {
         0 => layers,
         own => {
             let gateways = vec![document.gateways().collect()];
@@ -137,8 +137,8 @@ fn a_loop_of_a_node_visits_the_layers_in_order() {
     let mut rng = Seed::from_u64(14).stream("paths");
     for start in 0..document.nodes.len() {
         let path = paths.draw_node_loop(&mut rng, start).unwrap();
-        let visited: Vec<u8> = path.iter().map(|place| document.nodes[*place].layer).collect();
-        let expected = match document.nodes[start].layer {
+        let visited: Vec<u8> = path.iter().map(|place| document.nodes[*place].layers[0]).collect();
+        let expected = match document.nodes[start].layers[0] {
             0 => [1, 2, 3, 0],
             1 => [2, 3, 0, 1],
             2 => [3, 0, 1, 2],

@@ -24,7 +24,7 @@ fn change_node(
 ) {
     let node = document.nodes.iter_mut().find(|node| node.descriptor.body().role == role).unwrap();
     let n = (0..100).find(|n| secret(*n).identity() == node.identity()).unwrap();
-    let (mut body, mut layer) = (node.descriptor.body().clone(), node.layer);
+    let (mut body, mut layer) = (node.descriptor.body().clone(), node.layers[0]);
     change(&mut body, &mut layer);
     *node = listed(n, body, layer);
 }
@@ -49,14 +49,14 @@ fn too_few_mixes_in_a_layer() {
         Error::TooFewMixes { layer: 1, found: 2, needed: 3 }
     );
     assert_eq!(
-        refused(|d| d.nodes.retain(|node| node.layer != 2)),
+        refused(|d| d.nodes.retain(|node| node.layers[0] != 2)),
         Error::TooFewMixes { layer: 2, found: 0, needed: 1 }
     );
     // A minimum of none still means one.
     assert_eq!(
         refused(|d| {
             d.parameters.min_mixes_per_layer = 0;
-            d.nodes.retain(|node| node.layer != 3);
+            d.nodes.retain(|node| node.layers[0] != 3);
         }),
         Error::TooFewMixes { layer: 3, found: 0, needed: 1 }
     );

@@ -33,11 +33,12 @@ pub fn descriptor(n: u64, role: Role, unit: Unit) -> NodeDescriptor {
         operator: format!("operator {}", unit.0),
         jurisdiction: format!("jurisdiction {}", unit.1),
         keys: vec![EpochKey { first: Epoch(0), last: Epoch(10), key: sphinx_key(n) }],
+        signed_at: 0,
     }
 }
 
 pub fn listed(n: u64, descriptor: NodeDescriptor, layer: u8) -> ListedNode {
-    ListedNode { descriptor: Signed::<NodeDescriptor>::new(descriptor, &secret(n)), layer }
+    ListedNode::new(Signed::<NodeDescriptor>::new(descriptor, &secret(n)), layer)
 }
 
 /// `units[0]` are the gateways', `units[l]` those of the mixes of layer l.
@@ -63,6 +64,7 @@ pub fn document(units: &[Vec<Unit>]) -> Document {
             ..Parameters::default()
         },
         nodes,
+        draw: Default::default(),
         exits: vec![],
     }
 }

@@ -134,7 +134,7 @@ impl Active {
         }
         let document = core.topology.as_ref().map(|topology| &topology.document);
         let node = document.and_then(|document| document.node(usize::from(frame.field)));
-        let mix = node.filter(|node| node.layer == 1).ok_or(DropReason::NoRoute)?;
+        let mix = node.filter(|node| node.layers.contains(&1)).ok_or(DropReason::NoRoute)?;
         Ok((mix.identity(), Frame { field: 0, ..frame }))
     }
 

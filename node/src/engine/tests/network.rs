@@ -99,11 +99,9 @@ impl Net {
                     last: shoal_topology::Epoch(u64::MAX),
                     key: *key(*n).public().as_bytes(),
                 }],
+                signed_at: 0,
             };
-            ListedNode {
-                descriptor: Signed::<NodeDescriptor>::new(body, &secret(*n)),
-                layer: layers[*n],
-            }
+            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret(*n)), layers[*n])
         };
         let parameters = Parameters {
             node_loops_per_s: options.loops_per_s,
@@ -118,6 +116,7 @@ impl Net {
             amendment: 0,
             parameters,
             nodes: numbers.iter().map(listed).collect(),
+            draw: Default::default(),
             exits: Vec::new(),
         };
         document.check().unwrap();
