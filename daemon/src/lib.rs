@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod config;
 pub mod control;
+pub mod council;
 pub mod exit;
 pub mod link;
 pub mod logs;

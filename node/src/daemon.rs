@@ -27,7 +27,7 @@ use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
-use shoal_topology::{Document, Epoch, Role, Seed};
+use shoal_topology::{Document, Epoch, Role, Seed, Time};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
@@ -411,7 +411,8 @@ impl Watcher<'_> {
         self.events.post(Event::Neighbours(queues)).await;
         let parts = signed.len() / 2_000 + 1;
         self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
-        let input = Input::Document { document: document.clone(), signed, epoch };
+        let announce = Time::ZERO;
+        let input = Input::Document { document: document.clone(), signed, epoch, announce };
         self.events.post(Event::Input(input)).await;
         self.state = State::Using(document, epoch);
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{Address, Codec, Frame, Peeled};
-use shoal_topology::{Document, Epoch, Identity, Paths, Role, Seed, Time};
+use shoal_topology::{Document, Documents, Epoch, Held, Identity, Paths, Role, Seed, Time};
 
 use crate::counters::{Counters, DropReason};
 use crate::opener::Arrived;
@@ -46,7 +46,7 @@ pub struct Settings {
 
 /// What happens to a node.
 pub enum Input {
-    /// A document was verified, or takes the place of another.
+    /// A document was verified: of this epoch, or already of the next.
     Document {
         /// What it says.
         document: Arc<Document>,
@@ -54,6 +54,8 @@ pub enum Input {
         signed: Arc<[u8]>,
         /// The present epoch.
         epoch: Epoch,
+        /// When clients that are connected begin to get it: an instant of the epoch's clock, the same for all.
+        announce: Time,
     },
     /// The present epoch is another now.
     Epoch(Epoch),
@@ -146,6 +148,8 @@ enum Due {
     ToNode(Identity, Frame),
     /// A packet has waited its time, on its last mile.
     ToClient(Identity, Frame),
+    /// The next part of a document, for all clients.
+    Part,
     /// The next loop of our own.
     Loop,
     /// Loops that are not back by now are lost.
@@ -161,8 +165,7 @@ enum Due {
 /// What the engine knows of the network.
 struct Topology {
     document: Arc<Document>,
-    /// The document as frames for clients.
-    parts: Arc<[Frame]>,
+    /// Of all nodes, whatever their standing: loops show who behaves.
     paths: Paths,
     place: Option<Place>,
     epoch: Epoch,
@@ -182,6 +185,9 @@ struct Core {
     wheel: Wheel<Due>,
     outputs: VecDeque<Output>,
     counters: Counters,
+    /// All that may be in use, or soon.
+    documents: Documents,
+    /// What the one in use says.
     topology: Option<Topology>,
     /// Packets in the wheel, which holds timers too.
     pooled: usize,
@@ -226,6 +232,7 @@ impl Engine {
             wheel: Wheel::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            documents: Documents::default(),
             topology: None,
             pooled: 0,
             pool_packets,
@@ -239,14 +246,10 @@ impl Engine {
         self.advance(now);
         match input {
             Input::Wake => {}
-            Input::Document { document, signed, epoch } => {
-                self.document(now, document, &signed, epoch);
+            Input::Document { document, signed, epoch, announce } => {
+                self.document(now, Held { document, signed }, epoch, announce);
             }
-            Input::Epoch(epoch) => {
-                if let Some(topology) = &mut self.core.topology {
-                    topology.epoch = epoch;
-                }
-            }
+            Input::Epoch(epoch) => self.use_documents(now, epoch),
             Input::Stale => {
                 if let Some(topology) = &mut self.core.topology {
                     topology.fresh = Freshness::Stale;
@@ -312,7 +315,7 @@ impl Engine {
                 }
                 Due::Loop => self.loops.send(&mut self.core, at),
                 Due::LoopsLost => self.loops.give_up(&mut self.core, at),
-                Due::Hello(..) | Due::Instant(..) | Due::Release(..) => {
+                Due::Part | Due::Hello(..) | Due::Instant(..) | Due::Release(..) => {
                     if let Some(gateway) = &mut self.gateway {
                         gateway.due(&mut self.core, at, due);
                     }
@@ -321,16 +324,32 @@ impl Engine {
         }
     }
 
-    fn document(&mut self, now: Time, document: Arc<Document>, signed: &[u8], epoch: Epoch) {
-        let parts = gateway::document_frames(signed);
-        let place = Place::of(&document, &self.core.identity);
-        let paths = Paths::new(&document);
-        let fresh = Freshness::Fresh;
-        self.core.topology = Some(Topology { document, parts, paths, place, epoch, fresh });
-        self.loops.start(&mut self.core, now);
-        if let Some(gateway) = &mut self.gateway {
-            gateway.new_document(&mut self.core, now);
+    fn document(&mut self, now: Time, held: Held, epoch: Epoch, announce: Time) {
+        // Whoever verified it has told those who run the node of one that contradicts another.
+        let news = self.core.documents.insert(held.clone());
+        if matches!(news, Ok(true)) {
+            self.use_documents(now, epoch);
+            if let Some(gateway) = &mut self.gateway {
+                gateway.announce(&mut self.core, held, announce.max(now));
+            }
         }
+    }
+
+    /// From now on the present epoch is `epoch`: the document that is in use in it counts. Neighbours are those of all
+    /// documents, since packets of the epoch before are still under way and those of the next one may come early.
+    fn use_documents(&mut self, now: Time, epoch: Epoch) {
+        let core = &mut self.core;
+        let Some(held) = core.documents.at(epoch) else {
+            if let Some(topology) = &mut core.topology {
+                (topology.epoch, topology.fresh) = (epoch, Freshness::Stale);
+            }
+            return;
+        };
+        let document = held.document.clone();
+        let place = Place::among(&core.documents, &document, &core.identity);
+        let (paths, fresh) = (Paths::of_all(&document, epoch), Freshness::Fresh);
+        core.topology = Some(Topology { document, paths, place, epoch, fresh });
+        self.loops.start(core, now);
     }
 
     fn arrived(&mut self, now: Time, arrived: Arrived) {

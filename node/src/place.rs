@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use shoal_topology::{Document, Epoch, Identity, ListedNode};
+use shoal_topology::{Document, Documents, Epoch, Identity, ListedNode};
 
 /// A node's place in all epochs of a document. Layer i sends to layer i + 1, the last layer to gateways, gateways to
 /// layer 1; nodes without good standing are in it too, for the loops that test them.
@@ -45,14 +45,17 @@ impl Place {
         Some(Self { index, layer, next, previous })
     }
 
-    /// With the neighbours of another place too: of the document before, whose packets are still under way.
-    #[must_use]
-    pub fn and(mut self, before: Option<&Self>) -> Self {
-        if let Some(before) = before {
-            self.next.extend(&before.next);
-            self.previous.extend(&before.previous);
+    /// The place in `document` with the neighbours of all that are held: packets of the epoch before are still under
+    /// way, and those of the next one may come early.
+    pub fn among(documents: &Documents, document: &Document, identity: &Identity) -> Option<Self> {
+        let mut place = Self::of(document, identity)?;
+        for held in documents.iter() {
+            if let Some(other) = Self::of(&held.document, identity) {
+                place.next.extend(other.next);
+                place.previous.extend(other.previous);
+            }
         }
-        self
+        Some(place)
     }
 
     /// Whether it sends packets to this node.

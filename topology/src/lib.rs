@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod control;
+pub mod council;
 mod descriptor;
 mod document;
 mod documents;

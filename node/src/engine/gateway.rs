@@ -2,20 +2,27 @@
 
 mod session;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
 use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word, kind};
-use shoal_topology::{ClientDescriptor, Identity, Seed, Signed, Stream, Time, exponential};
+use shoal_topology::{
+    ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Signed, Stream, Time,
+    exponential,
+};
 
 use super::{Core, Due, Input, Output, SessionId};
 use crate::counters::DropReason;
 use crate::limit::Limit;
 use session::{Active, FETCH};
 
+/// The parts of a document go out within this part of an epoch.
+const ANNOUNCEMENT: u32 = 20;
+/// Documents that wait to go out. One more, and the oldest but the one under way gives way.
+const MAX_ANNOUNCEMENTS: usize = 4;
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -108,6 +115,18 @@ enum Stage {
     Active(Box<Active>),
 }
 
+/// A document on its way to all clients.
+struct Announcement {
+    held: Held,
+    parts: Arc<[Frame]>,
+    /// The next part to go.
+    next: usize,
+    /// When the first one may.
+    at: Time,
+    /// Between two parts.
+    gap: Duration,
+}
+
 struct Session {
     peer: Identity,
     stage: Stage,
@@ -130,6 +149,9 @@ pub(super) struct Gateway {
     nonces: Stream,
     answers: Stream,
     queries: Limit,
+    /// Documents that clients have, the earliest first, with their parts.
+    announced: Vec<(Arc<Document>, Arc<[Frame]>)>,
+    announcements: VecDeque<Announcement>,
 }
 
 impl Gateway {
@@ -148,6 +170,8 @@ impl Gateway {
             nonces: seed.stream("gateway nonces"),
             answers: seed.stream("gateway answer delays"),
             queries: Limit::new(settings.queries_per_s, settings.queries_per_s),
+            announced: Vec::new(),
+            announcements: VecDeque::new(),
             settings,
         }
     }
@@ -196,6 +220,7 @@ impl Gateway {
                     self.close(core, session);
                 }
             }
+            Due::Part => self.next_part(core, at),
             Due::Instant(session) => {
                 if let Some(active) = self.active(session) {
                     active.instant(core, session, at);
@@ -212,16 +237,62 @@ impl Gateway {
         }
     }
 
-    /// A new document goes to everyone who is connected.
-    pub(super) fn new_document(&mut self, core: &mut Core, now: Time) {
-        let Some(parts) = core.topology.as_ref().map(|topology| topology.parts.clone()) else {
-            return;
-        };
-        for (session, state) in &mut self.sessions {
-            if let Stage::Active(active) = &mut state.stage {
-                active.new_document(core, *session, now, &parts);
+    /// A document for everyone who is connected, a part at a time from `at` on. Documents follow each other.
+    pub(super) fn announce(&mut self, core: &mut Core, held: Held, at: Time) {
+        let parts = document_frames(&held.signed);
+        let window = Duration::from_secs(u64::from(held.document.epoch_s)) / ANNOUNCEMENT;
+        let gap = window / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
+        let idle = self.announcements.is_empty();
+        self.announcements.push_back(Announcement { held, parts, next: 0, at, gap });
+        if self.announcements.len() > MAX_ANNOUNCEMENTS {
+            // The second: the first is under way.
+            self.announcements.remove(1);
+        }
+        if idle {
+            core.wheel.insert(at, Due::Part);
+        }
+    }
+
+    fn next_part(&mut self, core: &mut Core, now: Time) {
+        let Some(running) = self.announcements.front_mut() else { return };
+        if running.next == 0 {
+            let (document, parts) = (running.held.document.clone(), running.parts.clone());
+            // An amendment takes the place of what it amends.
+            self.announced.retain(|(other, _)| {
+                other.epoch != document.epoch
+                    && other.epoch.0 + FURTHER_EPOCHS + 1 >= document.epoch.0
+            });
+            self.announced.push((document, parts));
+            self.announced.sort_by_key(|(document, _)| document.epoch);
+        }
+        if let Some(part) = running.parts.get(running.next) {
+            for (session, state) in &self.sessions {
+                if matches!(state.stage, Stage::Active(_)) {
+                    let (session, frame) = (*session, part.clone());
+                    core.outputs.push_back(Output::ToClient { session, frame });
+                }
             }
         }
+        running.next += 1;
+        let mut next = now + running.gap;
+        if running.next >= running.parts.len() {
+            self.announcements.pop_front();
+            let Some(following) = self.announcements.front() else { return };
+            next = next.max(following.at);
+        }
+        core.wheel.insert(next, Due::Part);
+    }
+
+    /// The mix of layer 1 that a client's frame names: by its place in the list of the document that is in use in the
+    /// epoch of the frame's key, of those that clients have.
+    fn first_hop(&self, core: &Core, frame: &Frame) -> Option<Identity> {
+        let present = core.topology.as_ref()?.epoch.0;
+        let near = present.saturating_sub(FURTHER_EPOCHS)..=present + FURTHER_EPOCHS;
+        let epoch = near.map(Epoch).find(|epoch| epoch.low_byte() == frame.epoch)?;
+        let mut known = self.announced.iter().rev().map(|(document, _)| document);
+        let document = known.find(|document| document.epoch <= epoch)?;
+        let node = document.node(usize::from(frame.field))?;
+        (document.layer_at(node, epoch) == 1).then(|| node.identity())
     }
 
     fn active(&mut self, session: SessionId) -> Option<&mut Active> {
@@ -256,13 +327,18 @@ impl Gateway {
             }
         };
         match &mut state.stage {
-            Stage::Active(active) => match active.upward(core, now, frame) {
-                Ok((to, frame)) => {
-                    core.counters.from_clients += 1;
-                    core.send(to, frame);
+            Stage::Active(active) => {
+                let passed = active.upward(now, &frame);
+                let to =
+                    passed.and_then(|()| self.first_hop(core, &frame).ok_or(DropReason::NoRoute));
+                match to {
+                    Ok(to) => {
+                        core.counters.from_clients += 1;
+                        core.send(to, Frame { field: 0, ..frame });
+                    }
+                    Err(reason) => core.counters.drop(reason),
                 }
-                Err(reason) => core.counters.drop(reason),
-            },
+            }
             Stage::Challenged(nonce) => {
                 let (nonce, peer) = (*nonce, state.peer);
                 let hello = (frame.field == CLIENT_CONTROL)
@@ -303,9 +379,12 @@ impl Gateway {
                 Some(topology.document.parameters.class(name).ok_or(Refusal::Class)?)
             }
         };
+        if self.announced.is_empty() {
+            return Err(Refusal::NotReady);
+        }
+        let epoch = topology.epoch;
         let pace = session::Pace::new(now, class, self.settings.service_per_s);
         let up = session::up_limit(class, self.settings.service_per_s);
-        let parts = topology.parts.clone();
         let descriptor = hello
             .descriptor
             .as_deref()
@@ -334,8 +413,12 @@ impl Gateway {
         self.by_inbox.insert(hello.inbox, session);
         core.counters.clients_admitted += 1;
         notice(core, session, &Notice::Welcome);
-        for frame in parts.iter() {
-            core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
+        // All that others have got: the document in use, and the next one if its time has come.
+        let in_use = self.announced.iter().rposition(|(document, _)| document.epoch <= epoch);
+        for (_, parts) in self.announced.iter().skip(in_use.unwrap_or_default()) {
+            for frame in parts.iter() {
+                core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
+            }
         }
         active.begin(core, session, now);
         if let Some(state) = self.sessions.get_mut(&session) {

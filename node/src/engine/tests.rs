@@ -13,7 +13,7 @@ use shoal_topology::random::exponential;
 use super::*;
 use crate::{Opener, Room};
 use gateway::{Admission, Keeping, Service, Token};
-use network::{Net, Options};
+use network::{EPOCH, Net, Options};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -361,10 +361,7 @@ fn a_client_that_sends_more_than_its_class_is_limited() {
         let before = net.engine(gateway).counters().clone();
         while net.now < end {
             net.run(exponential(&mut rng, Duration::from_secs_f64(1.0 / per_s)));
-            net.up(
-                client,
-                Frame { epoch: 0, field: net.mix(1, 0) as u16, packet: Default::default() },
-            );
+            net.upward(client, EPOCH, net.mix(1, 0));
         }
         let after = net.engine(gateway).counters();
         let limited = |c: &Counters| c.dropped(DropReason::RateLimited);
@@ -378,7 +375,7 @@ fn a_client_that_sends_more_than_its_class_is_limited() {
     for field in [net.mix(2, 0) as u16, gateway as u16, 500] {
         net.run(ms(1_000));
         let before = net.engine(gateway).counters().dropped(DropReason::NoRoute);
-        net.up(client, Frame { epoch: 0, field, packet: Default::default() });
+        net.upward(client, EPOCH, field.into());
         assert_eq!(net.engine(gateway).counters().dropped(DropReason::NoRoute), before + 1);
     }
 }
@@ -470,18 +467,66 @@ fn queries_are_limited() {
 }
 
 #[test]
-fn a_new_document_goes_to_clients_in_place_of_dummies() {
+fn a_new_document_goes_to_all_clients_at_the_same_instants_whatever_they_do() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let busy = net.join(0, 1, Mode::Class("web".into()));
+    let idle = net.join(0, 2, Mode::Class("web".into()));
+    net.run(ms(100));
+    let begin = net.now;
+    let before = [busy, idle].map(|client| net.down(client).len());
+    net.new_document(EPOCH + 1, begin + ms(700), |document| {
+        document.draw.commitments = (0..200).map(|n| (Identity([n; 32]), [n; 32])).collect();
+    });
+    let mut rng = Seed::from_u64(5).stream("packets");
+    for _ in 0..200 {
+        net.deliver(&mut rng, busy, b"hello");
+        net.run(ms(5));
+    }
+    net.run(ms(4_000));
+    let parts = |net: &Net, client, before| -> Vec<Time> {
+        let down = &net.down(client)[before..];
+        down.iter().filter(|(_, frame)| frame.field == 2).map(|(at, _)| *at).collect()
+    };
+    let at = parts(&net, busy, before[0]);
+    assert!(at.len() >= 5, "{at:?}");
+    assert_eq!(at, parts(&net, idle, before[1]));
+    // From the instant that was given on, within a twentieth of the epoch.
+    assert_eq!(at[0], begin + ms(700));
+    assert!(at.last().unwrap().since(at[0]) < ms(3_000));
+    // The instants of packets and dummies are what they are without.
+    let others = net.down(idle)[before[1]..].iter().filter(|(_, frame)| frame.field != 2).count();
+    let expected = 110.0 * net.now.since(begin).as_secs_f64();
+    assert!((others as f64 - expected).abs() < 2.0, "{others} {expected}");
+    // Whoever comes now gets both documents at once.
+    let late = net.join(0, 3, Mode::Class("web".into()));
+    let epochs = net.documents(late);
+    assert_eq!(epochs, [EPOCH, EPOCH + 1]);
+}
+
+#[test]
+fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
     let mut net = Net::new(Arc::new(StandIn), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));
-    net.run(ms(100));
-    let before = net.down(client).len();
-    net.new_document();
-    assert_eq!(net.down(client).len(), before, "nothing at once");
-    net.run(ms(1_000));
-    let parts = net.down(client)[before..].iter().filter(|(_, frame)| frame.field == 2).count();
-    assert!(parts >= 1);
-    let last = net.down(client).len();
-    assert!((before + 109..=before + 111).contains(&last));
+    let first = net.mix(1, 1);
+    let identity = net.identity(first);
+    // The next document lists one node less: the place of another moves.
+    let others = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1)].map(|(layer, n)| net.mix(layer, n));
+    let removed = others.into_iter().find(|other| *other < first).unwrap();
+    let next = net.new_document(EPOCH + 1, net.now, |document| {
+        document.nodes.remove(removed);
+        document.parameters.min_mixes_per_layer = 1;
+    });
+    net.run(ms(4_000));
+    let moved = next.index_of(&identity).unwrap();
+    assert_ne!(moved, first);
+    for (epoch, place) in [(EPOCH, first), (EPOCH + 1, moved), (EPOCH + 2, moved)] {
+        net.sent.clear();
+        net.upward(client, epoch, place);
+        assert_eq!(net.sent, [identity], "{epoch}");
+    }
+    net.sent.clear();
+    net.upward(client, EPOCH + 3, moved);
+    assert!(net.sent.is_empty(), "no document has keys of that epoch");
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl Network {
         let mut engine = Engine::new(settings, self.codec.clone());
         let epoch = self.epoch(number, Time::ZERO);
         let (document, signed) = (self.document.clone(), self.signed.clone());
-        engine.handle(Time::ZERO, Input::Document { document, signed, epoch });
+        engine
+            .handle(Time::ZERO, Input::Document { document, signed, epoch, announce: Time::ZERO });
         let opener = self.opener(number, Time::ZERO)?;
         Some(Node { engine, opener, scheduled: Time::NEVER })
     }

@@ -193,8 +193,8 @@ impl World {
                 gateway: GatewaySettings::default(),
             };
             let mut engine = Engine::new(settings, codec.clone());
-            let input =
-                Input::Document { document: document.clone(), signed: signed.clone(), epoch };
+            let (document, signed) = (document.clone(), signed.clone());
+            let input = Input::Document { document, signed, epoch, announce: Time::ZERO };
             engine.handle(Time::ZERO, input);
             by_identity.insert(node.identity(), index);
             nodes.push(Node { engine, opener, identity: node.identity() });

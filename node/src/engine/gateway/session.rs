@@ -1,7 +1,6 @@
 //! One client that was let in: its limit up, its queue and its instants down.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
@@ -81,8 +80,6 @@ pub(super) struct Active {
     queue: VecDeque<Frame>,
     /// Packets that waited in the inbox, at most [`FETCH`] and what an older connection left.
     stash: VecDeque<Frame>,
-    /// Parts of a new document.
-    parts: VecDeque<Frame>,
 }
 
 impl Active {
@@ -93,8 +90,8 @@ impl Active {
         up: Limit,
         pace: Pace,
     ) -> Self {
-        let (queue, stash, parts) = Default::default();
-        Self { inbox, id, token, fetching: false, up, pace, queue, stash, parts }
+        let (queue, stash) = Default::default();
+        Self { inbox, id, token, fetching: false, up, pace, queue, stash }
     }
 
     /// Takes over what waits on an older connection.
@@ -119,23 +116,12 @@ impl Active {
         }
     }
 
-    /// A frame from the client: to which mix it goes.
-    pub(super) fn upward(
-        &mut self,
-        core: &Core,
-        now: Time,
-        frame: Frame,
-    ) -> Result<(Identity, Frame), DropReason> {
+    /// A frame from the client: whether its limits let it pass.
+    pub(super) fn upward(&mut self, now: Time, frame: &Frame) -> Result<(), DropReason> {
         if frame.field == CLIENT_CONTROL {
             return Err(DropReason::Malformed);
         }
-        if !self.up.pass(now) {
-            return Err(DropReason::RateLimited);
-        }
-        let document = core.topology.as_ref().map(|topology| &topology.document);
-        let node = document.and_then(|document| document.node(usize::from(frame.field)));
-        let mix = node.filter(|node| node.layers.contains(&1)).ok_or(DropReason::NoRoute)?;
-        Ok((mix.identity(), Frame { field: 0, ..frame }))
+        if self.up.pass(now) { Ok(()) } else { Err(DropReason::RateLimited) }
     }
 
     /// The first instant, or what waits for a service.
@@ -164,9 +150,9 @@ impl Active {
         core.outputs.push_back(Output::ToClient { session, frame });
     }
 
-    /// Live packets first; what waited elsewhere, and documents, take instants that would be dummies.
+    /// Live packets first; what waited elsewhere takes instants that would be dummies.
     fn next(&mut self) -> Option<Frame> {
-        self.queue.pop_front().or_else(|| self.parts.pop_front()).or_else(|| self.stash.pop_front())
+        self.queue.pop_front().or_else(|| self.stash.pop_front())
     }
 
     /// Sends a service what its limit lets pass, and plans the rest.
@@ -179,7 +165,7 @@ impl Active {
 
     fn flush(&mut self, core: &mut Core, session: SessionId, now: Time) {
         loop {
-            let empty = self.queue.is_empty() && self.parts.is_empty() && self.stash.is_empty();
+            let empty = self.queue.is_empty() && self.stash.is_empty();
             let Pace::AtOnce { limit, waiting, .. } = &mut self.pace else { return };
             if empty || *waiting {
                 return;
@@ -215,18 +201,6 @@ impl Active {
     ) {
         self.fetching = false;
         self.stash.extend(frames);
-        self.flush(core, session, now);
-    }
-
-    /// Another document took the place of the one it has.
-    pub(super) fn new_document(
-        &mut self,
-        core: &mut Core,
-        session: SessionId,
-        now: Time,
-        parts: &Arc<[Frame]>,
-    ) {
-        self.parts = parts.iter().cloned().collect();
         self.flush(core, session, now);
     }
 }

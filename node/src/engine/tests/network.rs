@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
-use shoal_topology::control::{Notice, Refusal, Word};
+use shoal_topology::control::{Assembly, DocumentPart, Notice, Refusal, Word};
 use shoal_topology::{
-    ClientDescriptor, EpochKey, ListedNode, NodeDescriptor, Parameters, SecretIdentity, Signed,
-    SignedDocument, Stream,
+    ClientDescriptor, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, SecretIdentity,
+    Signed, SignedDocument, Stream,
 };
 
 use super::*;
 use crate::{Opener, replay::Replay};
 
-const EPOCH: u64 = 1_000_010;
+pub(super) const EPOCH: u64 = 1_000_010;
 const LATENCY: Duration = Duration::from_millis(1);
 
 pub(super) struct Options {
@@ -71,7 +71,6 @@ pub(super) struct Net {
     pub(super) dead: Option<usize>,
     codec: Arc<dyn Codec>,
     document: Arc<Document>,
-    signed: Arc<[u8]>,
     nodes: Vec<Node>,
     clients: Vec<Client>,
     under_way: VecDeque<(Time, usize, Frame)>,
@@ -120,7 +119,6 @@ impl Net {
             exits: Vec::new(),
         };
         document.check().unwrap();
-        let signed: Arc<[u8]> = SignedDocument::new(&document, [&secret(0)]).encode().into();
         let document = Arc::new(document);
         let seed = Seed::from_u64(7);
         let nodes = numbers.iter().map(|n| {
@@ -154,21 +152,64 @@ impl Net {
             nodes: nodes.collect(),
             codec,
             document,
-            signed,
             clients: Vec::new(),
             under_way: VecDeque::new(),
             sessions: 0,
             rng: Seed::from_u64(8).stream("test packets"),
         };
-        net.new_document();
+        net.new_document(EPOCH, Time::ZERO, |_| {});
         net
     }
 
-    pub(super) fn new_document(&mut self) {
+    /// Every node gets the document of an epoch, changed as `change` says; clients from `announce` on.
+    pub(super) fn new_document(
+        &mut self,
+        epoch: u64,
+        announce: Time,
+        change: impl FnOnce(&mut Document),
+    ) -> Arc<Document> {
+        let mut document = (*self.document).clone();
+        document.epoch = Epoch(epoch);
+        document.begins = 60 * (epoch - EPOCH);
+        change(&mut document);
+        document.check().unwrap();
+        let signer = SecretIdentity::from_bytes(&[1; 32]);
+        let signed: Arc<[u8]> = SignedDocument::new(&document, [&signer]).encode().into();
+        let new = Arc::new(document);
         for node in 0..self.len() {
-            let (document, signed) = (self.document.clone(), self.signed.clone());
-            self.handle(node, Input::Document { document, signed, epoch: Epoch(EPOCH) });
+            let (document, signed) = (new.clone(), signed.clone());
+            let epoch = Epoch(EPOCH);
+            self.handle(node, Input::Document { document, signed, epoch, announce });
         }
+        new
+    }
+
+    pub(super) fn identity(&self, node: usize) -> Identity {
+        self.document.node(node).unwrap().identity()
+    }
+
+    /// Epochs of the documents that a client got, in order.
+    pub(super) fn documents(&self, client: usize) -> Vec<u64> {
+        let network = Network {
+            name: "test".into(),
+            authorities: vec![SecretIdentity::from_bytes(&[1; 32]).identity()],
+        };
+        let mut assembly = Assembly::default();
+        let parts = self.down(client).iter().filter(|(_, frame)| frame.field == 2);
+        let whole = parts
+            .filter_map(|(_, frame)| assembly.add(DocumentPart::unpack(&frame.packet).unwrap()));
+        let epoch = |bytes: Vec<u8>| SignedDocument::verify(&bytes, &network, 60).unwrap().epoch.0;
+        whole.map(epoch).collect()
+    }
+
+    /// A frame from a client, with a key of this epoch, for the node at this place.
+    pub(super) fn upward(&mut self, client: usize, epoch: u64, place: usize) {
+        let frame = Frame {
+            epoch: Epoch(epoch).low_byte(),
+            field: place as u16,
+            packet: Default::default(),
+        };
+        self.up(client, frame);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,0 +1,261 @@
+//! Links to authorities: descriptors and reports go there, documents come from there.
+//!
+//! A link carries messages, each cut into parts, and each part in a frame like all others.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shoal_sphinx::Frame;
+use shoal_topology::Identity;
+use shoal_topology::control::{Assembly, DocumentPart, Word as _};
+use shoal_topology::council::{FromAuthority, ToAuthority};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::link::{Dialler, FrameReceiver, FrameSender, Link};
+use crate::shutdown::Shutdown;
+
+/// Messages that wait for one authority. The newest is dropped when it is full: reports and votes have their time.
+const QUEUE: usize = 64;
+/// Documents that wait for whoever takes them.
+const DOCUMENTS: usize = 16;
+/// Waits between attempts to connect, doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A message that takes longer ends the link.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// A link that carries messages broke, or brought something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the link broke")]
+pub struct Broken;
+
+/// Sends one message.
+///
+/// # Errors
+/// The link broke, or stands still.
+pub async fn send(sender: &mut FrameSender, message: &[u8]) -> Result<(), Broken> {
+    let packet = |part: DocumentPart| part.pack().map_err(|_| Broken);
+    let frames = DocumentPart::cut(message)
+        .into_iter()
+        .map(|part| Ok(Frame { epoch: 0, field: 0, packet: packet(part)? }.encode()))
+        .collect::<Result<Vec<_>, _>>()?;
+    match timeout(STALLED, sender.send_all(&frames)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Broken),
+    }
+}
+
+/// Receives messages, one after the other.
+pub struct Messages {
+    receiver: FrameReceiver,
+    assembly: Assembly,
+}
+
+impl Messages {
+    /// Of a link.
+    pub fn new(receiver: FrameReceiver) -> Self {
+        Self { receiver, assembly: Assembly::default() }
+    }
+
+    /// The next message. Dropped at any await, it loses none.
+    ///
+    /// # Errors
+    /// The link ended, or brought what is no message.
+    pub async fn next(&mut self) -> Result<Vec<u8>, Broken> {
+        loop {
+            let bytes = self.receiver.next().await.map_err(|_| Broken)?.ok_or(Broken)?;
+            let frame = Frame::decode(&bytes).map_err(|_| Broken)?;
+            let part = DocumentPart::unpack(&frame.packet).map_err(|_| Broken)?;
+            if let Some(message) = self.assembly.add(part) {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+/// An authority and where it listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seat {
+    /// Who it is.
+    pub identity: Identity,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Links to authorities, kept as long as this is.
+pub struct Council {
+    standing: watch::Sender<Option<Arc<[u8]>>>,
+    queues: Vec<(Identity, mpsc::Sender<Arc<[u8]>>)>,
+    up: watch::Receiver<usize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Council {
+    /// Starts to keep a link to each of `seats`. What comes back are documents, not yet verified.
+    pub fn start(
+        dialler: &Dialler,
+        seats: impl IntoIterator<Item = Seat>,
+        shutdown: &Shutdown,
+    ) -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let (standing, said) = watch::channel(None);
+        let (documents, received) = mpsc::channel(DOCUMENTS);
+        let (count, up) = watch::channel(0);
+        let count = Arc::new(count);
+        let (mut queues, mut tasks) = (Vec::new(), JoinSet::new());
+        for seat in seats {
+            let (queue, messages) = mpsc::channel(QUEUE);
+            queues.push((seat.identity, queue));
+            let keeper = Keeper {
+                seat,
+                dialler: dialler.clone(),
+                standing: said.clone(),
+                messages,
+                documents: documents.clone(),
+                up: count.clone(),
+                shutdown: shutdown.clone(),
+            };
+            tasks.spawn(keeper.keep());
+        }
+        (Self { standing, queues, up, _tasks: tasks }, received)
+    }
+
+    /// From now on every authority is told this when its link stands, and those whose link stands at once.
+    pub fn stand(&self, message: &ToAuthority) {
+        let bytes: Arc<[u8]> = message.encode().into();
+        self.standing.send_if_modified(|standing| {
+            let new = standing.as_ref() != Some(&bytes);
+            if new {
+                *standing = Some(bytes);
+            }
+            new
+        });
+    }
+
+    /// Tells every authority, once.
+    pub fn tell_all(&self, message: &ToAuthority) {
+        let bytes: Arc<[u8]> = message.encode().into();
+        for (_, queue) in &self.queues {
+            let _ = queue.try_send(bytes.clone());
+        }
+    }
+
+    /// Tells one of them, once.
+    pub fn tell(&self, identity: &Identity, message: &ToAuthority) {
+        if let Some((_, queue)) = self.queues.iter().find(|(seat, _)| seat == identity) {
+            let _ = queue.try_send(message.encode().into());
+        }
+    }
+
+    /// Links that stand.
+    pub fn links(&self) -> usize {
+        *self.up.borrow()
+    }
+}
+
+struct Keeper {
+    seat: Seat,
+    dialler: Dialler,
+    standing: watch::Receiver<Option<Arc<[u8]>>>,
+    messages: mpsc::Receiver<Arc<[u8]>>,
+    documents: mpsc::Sender<Vec<u8>>,
+    up: Arc<watch::Sender<usize>>,
+    shutdown: Shutdown,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut wait = BACKOFF.0;
+        while !self.shutdown.is_triggered() {
+            let dialled = tokio::select! {
+                link = self.dialler.dial(self.seat.identity.0, self.seat.address) => link,
+                () = self.shutdown.wait() => return,
+            };
+            if let Ok(link) = dialled {
+                wait = BACKOFF.0;
+                self.up.send_modify(|up| *up += 1);
+                let _ = self.carry(link).await;
+                self.up.send_modify(|up| *up -= 1);
+            }
+            // Jitter hides nothing: it keeps many from knocking at once.
+            let pause = wait.mul_f64(rand::rng().random_range(0.5..1.0));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.shutdown.wait() => return,
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn carry(&mut self, link: Link) -> Result<(), Broken> {
+        let Link { mut sender, receiver, .. } = link;
+        let mut received = Messages::new(receiver);
+        self.standing.mark_changed();
+        loop {
+            tokio::select! {
+                message = received.next() => {
+                    let FromAuthority::Document(document) =
+                        FromAuthority::decode(&message?).map_err(|_| Broken)?;
+                    self.documents.send(document).await.map_err(|_| Broken)?;
+                }
+                changed = self.standing.changed() => {
+                    changed.map_err(|_| Broken)?;
+                    let standing = self.standing.borrow_and_update().clone();
+                    if let Some(message) = standing {
+                        send(&mut sender, &message).await?;
+                    }
+                }
+                message = self.messages.recv() => {
+                    send(&mut sender, &message.ok_or(Broken)?).await?;
+                }
+                () = self.shutdown.wait() => return Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Allow, Endpoint, Identity as LinkIdentity, Settings};
+
+    #[tokio::test]
+    async fn what_stands_is_said_on_every_link_and_documents_come_back() {
+        let endpoint = |n, listen| {
+            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
+        };
+        let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
+        let seat = Seat { identity, address: authority.listen_addr().unwrap() };
+        let node = endpoint(1, None);
+        let shutdown = Shutdown::new();
+        let (council, mut documents) = Council::start(&node.dialler(), [seat], &shutdown);
+        let (first, second) =
+            (ToAuthority::Descriptor(vec![1; 5_000]), ToAuthority::Descriptor(vec![2; 10]));
+        council.stand(&first);
+        for round in 0..2 {
+            let link = timeout(STALLED, authority.accept()).await.unwrap().unwrap();
+            let mut messages = Messages::new(link.receiver);
+            let mut sender = link.sender;
+            let mut next = async || ToAuthority::decode(&messages.next().await.unwrap()).unwrap();
+            if round == 0 {
+                assert_eq!(next().await, first);
+                council.stand(&second);
+            }
+            // The second link is told what stands now.
+            assert_eq!(next().await, second);
+            council.tell_all(&ToAuthority::Report(vec![round]));
+            assert_eq!(next().await, ToAuthority::Report(vec![round]));
+            let document = FromAuthority::Document(vec![round; 300_000]);
+            send(&mut sender, &document.encode()).await.unwrap();
+            let came = timeout(STALLED, documents.recv()).await.unwrap();
+            assert_eq!(came, Some(vec![round; 300_000]));
+        }
+        shutdown.trigger();
+    }
+}
