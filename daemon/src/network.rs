@@ -1,16 +1,21 @@
 //! The network file: what a user gets with the software. The name of a network, and the keys of its authorities.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Deserialize;
 use shoal_topology::{Identity, Network};
 
 use crate::config::{self, ConfigError};
+use crate::council::Seat;
 
 #[derive(Deserialize)]
 struct File {
     name: String,
     authorities: Vec<Key>,
+    #[serde(default)]
+    addresses: BTreeMap<String, SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -43,15 +48,38 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
     })
 }
 
+/// Where authorities listen, as a network file says; those whose address it does not give are left out.
+///
+/// # Errors
+/// As [`load`].
+pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
+    let network = load(path)?;
+    let file: File = config::load(path, &[])?.config;
+    let seat = |(key, address): (String, SocketAddr)| {
+        let identity = key.parse().ok().filter(|identity| network.authorities.contains(identity));
+        let identity = identity.ok_or_else(|| ConfigError::Invalid {
+            place: path.display().to_string(),
+            key: Some(format!("addresses.{key}")),
+            message: "is none of the `authorities`".into(),
+        })?;
+        Ok(Seat { identity, address })
+    };
+    file.addresses.into_iter().map(seat).collect()
+}
+
 /// The text of a network file.
-pub fn to_toml(network: &Network) -> String {
+pub fn to_toml(network: &Network, seats: &[Seat]) -> String {
     let keys: Vec<String> =
         network.authorities.iter().map(|key| format!("    \"{key}\",\n")).collect();
+    let seats: Vec<String> =
+        seats.iter().map(|seat| format!("{} = \"{}\"\n", seat.identity, seat.address)).collect();
     let name = toml::Value::from(network.name.clone());
     format!(
         "# A Shoal network: its name, and the keys of the authorities that sign its topology.\n\
-         name = {name}\nauthorities = [\n{}]\n",
-        keys.concat()
+         name = {name}\nauthorities = [\n{}]\n\n\
+         # Where nodes reach them. Clients do not: their gateways give them the topology.\n[addresses]\n{}",
+        keys.concat(),
+        seats.concat()
     )
 }
 
@@ -64,8 +92,14 @@ mod tests {
         let network = Network { name: "a \"b\"".into(), authorities: vec![Identity([7; 32])] };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("network.toml");
-        std::fs::write(&path, to_toml(&network)).unwrap();
+        let address = "127.0.0.1:9001".parse().unwrap();
+        let seat = Seat { identity: Identity([7; 32]), address };
+        std::fs::write(&path, to_toml(&network, &[seat])).unwrap();
         assert_eq!(load(&path).unwrap(), network);
+        assert_eq!(seats(&path).unwrap(), [seat]);
+        let other = Seat { identity: Identity([8; 32]), address };
+        std::fs::write(&path, to_toml(&network, &[other])).unwrap();
+        assert!(seats(&path).unwrap_err().to_string().contains("is none of the"));
         std::fs::write(&path, "name = \"x\"\nauthorities = [\"short\"]\n").unwrap();
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("network.toml:2") && error.contains("52 characters"), "{error}");

@@ -10,37 +10,39 @@ mod links;
 mod machine;
 mod metrics;
 mod topology;
+mod watcher;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
 use shoal_daemon::admin::{Admin, AdminError, Readiness};
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::control::{Control, ControlError};
+use shoal_daemon::council::Council;
 use shoal_daemon::exit::Exit;
 use shoal_daemon::link::{Allow, Endpoint, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
-use shoal_topology::{Document, Epoch, Role, Seed, Time};
+use shoal_topology::council::ToAuthority;
+use shoal_topology::{Documents, Epoch, Role, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
 pub use keys::{Prepared, prepare};
 
-use crate::engine::{Engine, Input, Settings};
+use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
-use crate::place::Place;
 use crate::replay::Replay;
 use links::{Context, Neighbourhood, Outgoing};
 use machine::{Clock, Event, Events};
 use metrics::{Metrics, Shared};
-use topology::{File, Look, unix_s};
+use topology::{File, unix_s};
+use watcher::Watcher;
 
 /// How often the topology file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -138,14 +140,14 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         Err(error) => return Err(error.into()),
     };
     let now = unix_s();
-    match File::new(config.topology.clone(), known).look(now) {
-        Look::New(document, _) => {
+    match File::new(config.topology.clone()).read(&known, now) {
+        Ok(Some(held)) => {
             let own = prepared.descriptor.body();
-            let epoch = document.epoch_at(now);
-            notes.extend(topology::objection(&document, &own.identity, epoch, own));
+            let epoch = held.document.epoch_at(now);
+            notes.extend(topology::objection(&held.document, &own.identity, epoch, own));
         }
-        Look::Bad(why) => notes.push(why),
-        Look::Same => {}
+        Ok(None) => notes.push("there is no topology document yet".into()),
+        Err(why) => notes.push(why),
     }
     Ok(notes)
 }
@@ -271,20 +273,31 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         shutdown: shutdown.clone(),
     };
     let (tell_around, around) = watch::channel(Neighbourhood::default());
-    let outgoing = Outgoing::new(context.clone(), endpoint.dialler());
+    let dialler = endpoint.dialler();
+    let outgoing = Outgoing::new(context.clone(), dialler.clone());
     let accepting = tokio::spawn(links::accept(endpoint, role, context, work, around));
     tracing::info!("the node runs");
 
+    let seats = network::seats(&config.network)?;
+    let (council, received) = Council::start(&dialler, seats, &shutdown);
+    council.stand(&ToAuthority::Descriptor(prepared.descriptor.encode()));
     let mut watcher = Watcher {
-        file: File::new(config.topology.clone(), known),
+        file: File::new(config.topology.clone()),
+        data_dir: config.data_dir.clone(),
+        network: known,
+        received,
         prepared: &prepared,
         opener: &opener,
         events: &events,
         shared: &shared,
+        clock,
         allow: &allow,
         around: tell_around,
         outgoing,
-        state: State::Waiting("there is no topology document yet".into()),
+        documents: Documents::default(),
+        present: None,
+        trouble: "there is no topology document yet".into(),
+        contradiction: None,
     };
     while !shutdown.is_triggered() {
         let readiness = watcher.look().await;
@@ -332,88 +345,5 @@ async fn open_inbox(config: &Config, prepared: &Prepared, events: &Events) {
             "cannot open inbox.redb in the data directory: packets for absent clients are dropped; \
              move the file away and restart"
         ),
-    }
-}
-
-/// Where a node stands with its document.
-enum State {
-    /// None can be used; why.
-    Waiting(String),
-    /// One is in use.
-    Using(Arc<Document>, Epoch),
-}
-
-/// Follows the topology file.
-struct Watcher<'a> {
-    file: File,
-    prepared: &'a Prepared,
-    opener: &'a Opener,
-    events: &'a Events,
-    shared: &'a Shared,
-    allow: &'a Allow,
-    around: watch::Sender<Neighbourhood>,
-    outgoing: Outgoing,
-    state: State,
-}
-
-impl Watcher<'_> {
-    async fn look(&mut self) -> Readiness {
-        let now = unix_s();
-        match self.file.look(now) {
-            Look::Same => {}
-            Look::New(document, signed) => self.adopt(document, signed, now).await,
-            Look::Bad(why) => match &mut self.state {
-                State::Waiting(reason) => *reason = why,
-                State::Using(..) => tracing::warn!("{why}; the document before it stays in use"),
-            },
-        }
-        let (document, before) = match &self.state {
-            State::Waiting(why) => return Readiness::NotReady(why.clone()),
-            State::Using(document, epoch) => (document.clone(), *epoch),
-        };
-        if let Err(error) = document.check_time(now) {
-            self.events.post(Event::Input(Input::Stale)).await;
-            return Readiness::NotReady(error.to_string());
-        }
-        let epoch = document.epoch_at(now);
-        if epoch != before {
-            self.epoch(&document, epoch);
-            self.events.post(Event::Input(Input::Epoch(epoch))).await;
-            self.state = State::Using(document.clone(), epoch);
-        }
-        let own = self.prepared.descriptor.body();
-        if let Some(why) = topology::objection(&document, &own.identity, epoch, own) {
-            return Readiness::NotReady(why);
-        }
-        if self.shared.links_up.load(Ordering::Relaxed) == 0 {
-            return Readiness::NotReady("no link to a next hop stands yet".into());
-        }
-        Readiness::Ready
-    }
-
-    fn epoch(&self, document: &Document, epoch: Epoch) {
-        self.opener.update(document, epoch);
-        self.shared.epoch.store(epoch.0, Ordering::Relaxed);
-        self.shared.has_epoch.store(true, Ordering::Relaxed);
-    }
-
-    async fn adopt(&mut self, document: Arc<Document>, signed: Arc<[u8]>, now: u64) {
-        let epoch = document.epoch_at(now);
-        let place = Place::of(&document, &self.prepared.descriptor.body().identity);
-        self.epoch(&document, epoch);
-        let layer = place.as_ref().map_or(0, |place| usize::from(place.layer));
-        self.shared.layer.store(layer, Ordering::Relaxed);
-        if self.prepared.descriptor.body().role == Role::Mix {
-            let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
-            self.allow.replace(previous);
-        }
-        let queues = self.outgoing.follow(&document, place.as_ref());
-        self.events.post(Event::Neighbours(queues)).await;
-        let parts = signed.len() / 2_000 + 1;
-        self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
-        let announce = Time::ZERO;
-        let input = Input::Document { document: document.clone(), signed, epoch, announce };
-        self.events.post(Event::Input(input)).await;
-        self.state = State::Using(document, epoch);
     }
 }

@@ -251,7 +251,7 @@ fn configure(
 
     let authority = SecretIdentity::from_bytes(&*secret::fresh()?);
     let network = Network { name: "load".into(), authorities: vec![authority.identity()] };
-    secret::replace(&config.network, network::to_toml(&network).as_bytes())?;
+    secret::replace(&config.network, network::to_toml(&network, &[]).as_bytes())?;
     let listed = |identity: &SecretIdentity, role, operator: &str, address, key, layer| {
         let body = NodeDescriptor {
             identity: identity.identity(),

@@ -677,7 +677,7 @@ impl Signer {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let authorities: Vec<Identity> = secrets.iter().map(SecretIdentity::identity).collect();
         let network = Network { name: "localnet".into(), authorities };
-        secret::replace(&dir.join("network.toml"), network::to_toml(&network).as_bytes())?;
+        secret::replace(&dir.join("network.toml"), network::to_toml(&network, &[]).as_bytes())?;
         let mut listed = Vec::new();
         let mut files = Vec::new();
         for daemon in nodes {

@@ -181,16 +181,26 @@ impl Document {
     /// # Errors
     /// [`Error::Stale`] or [`Error::NotYetValid`].
     pub fn check_time(&self, unix_s: u64) -> Result<(), Error> {
-        let length = u64::from(self.epoch_s);
-        let ends = self.begins.saturating_add(length.saturating_mul(1 + FURTHER_EPOCHS));
         let error = u64::from(self.parameters.clock_error_s);
         if unix_s.saturating_add(error) < self.begins {
             return Err(Error::NotYetValid { seconds: self.begins - unix_s });
         }
-        if unix_s >= ends {
-            return Err(Error::Stale { seconds: unix_s - ends });
+        self.check_stale(unix_s)
+    }
+
+    /// A document is made in the epoch before its own; one that comes earlier is none of ours.
+    fn check_early(&self, unix_s: u64) -> Result<(), Error> {
+        let error = u64::from(self.parameters.clock_error_s) + u64::from(self.epoch_s);
+        if unix_s.saturating_add(error) < self.begins {
+            return Err(Error::NotYetValid { seconds: self.begins - unix_s });
         }
         Ok(())
+    }
+
+    fn check_stale(&self, unix_s: u64) -> Result<(), Error> {
+        let length = u64::from(self.epoch_s).saturating_mul(1 + FURTHER_EPOCHS);
+        let ends = self.begins.saturating_add(length);
+        if unix_s >= ends { Err(Error::Stale { seconds: unix_s - ends }) } else { Ok(()) }
     }
 
     /// The epoch at this second (Unix time), not earlier than the document's own.
@@ -299,7 +309,8 @@ impl SignedDocument {
                 found: document.network,
             });
         }
-        document.check_time(unix_s)?;
+        document.check_early(unix_s)?;
+        document.check_stale(unix_s)?;
         document.check()?;
         Ok(document)
     }

@@ -69,6 +69,11 @@ impl Documents {
         (epoch.0 - held.document.epoch.0 <= FURTHER_EPOCHS).then_some(held)
     }
 
+    /// The present epoch at this second of Unix time, by the earliest document.
+    pub fn epoch_at(&self, unix_s: u64) -> Option<Epoch> {
+        self.held.first().map(|held| held.document.epoch_at(unix_s))
+    }
+
     /// The latest.
     pub fn newest(&self) -> Option<&Held> {
         self.held.last()

@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use shoal_daemon::link::{Dialler, Endpoint, Link};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::Frame;
-use shoal_topology::{Document, Identity, Role, Stream};
+use shoal_topology::{Documents, Identity, Role, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -61,13 +61,16 @@ impl Outgoing {
     /// Links to those whom the document puts next, and to nobody else. Links that stand and stay do not break.
     pub(super) fn follow(
         &mut self,
-        document: &Document,
+        documents: &Documents,
         place: Option<&Place>,
     ) -> HashMap<Identity, mpsc::Sender<Frame>> {
         let mut before = std::mem::take(&mut self.neighbours);
         for identity in place.into_iter().flat_map(Place::next) {
-            let node = document.index_of(identity).and_then(|index| document.node(index));
-            let Some(node) = node else { continue };
+            // Where the latest document that lists it says that it is.
+            let listed = documents.iter().filter_map(|held| {
+                held.document.index_of(identity).and_then(|index| held.document.node(index))
+            });
+            let Some(node) = listed.last() else { continue };
             let (identity, addresses) = (node.identity(), node.descriptor.body().addresses.clone());
             let kept = before.remove(&identity).filter(|n| n.addresses == addresses);
             let neighbour = kept.unwrap_or_else(|| self.connect(identity, addresses));
@@ -215,7 +218,7 @@ pub(super) async fn accept(
         } else if role == Role::Gateway {
             let session = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
             let parts = around.borrow().parts;
-            tasks.spawn(serve(context.clone(), link, session, CLIENT_QUEUE + 2 * parts));
+            tasks.spawn(serve(context.clone(), link, session, CLIENT_QUEUE + 4 * parts));
         }
     }
     // Clients get what their queues hold, which end with the engine.

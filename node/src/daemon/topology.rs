@@ -1,20 +1,11 @@
-//! The topology file: read when it changes, verified, and the last good one kept.
+//! The topology file: the last document, kept for the next start, or given by hand; read when it changes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shoal_topology::{Document, Epoch, Identity, Network, SignedDocument};
-
-/// What looking at the file brought.
-pub(super) enum Look {
-    /// Nothing new.
-    Same,
-    /// A document that may be used.
-    New(Arc<Document>, Arc<[u8]>),
-    /// The file changed, and cannot be used.
-    Bad(String),
-}
+use shoal_daemon::secret;
+use shoal_topology::{Document, Epoch, Held, Identity, Network, SignedDocument};
 
 /// By which a changed file is known without reading it.
 type Mark = (SystemTime, u64);
@@ -22,47 +13,47 @@ type Mark = (SystemTime, u64);
 /// Looks at the file.
 pub(super) struct File {
     path: PathBuf,
-    network: Network,
-    seen: Option<Result<Mark, String>>,
-    used: Option<Arc<[u8]>>,
+    seen: Option<Mark>,
 }
 
 impl File {
-    pub(super) fn new(path: PathBuf, network: Network) -> Self {
-        Self { path, network, seen: None, used: None }
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, seen: None }
     }
 
-    pub(super) fn look(&mut self, unix_s: u64) -> Look {
+    /// The document in the file, if it is there and has changed.
+    ///
+    /// # Errors
+    /// It cannot be read, or must not be used; said once for each change.
+    pub(super) fn read(&mut self, network: &Network, unix_s: u64) -> Result<Option<Held>, String> {
         let name = self.path.display();
-        let mark = std::fs::metadata(&self.path)
-            .and_then(|found| Ok((found.modified()?, found.len())))
-            .map_err(|error| format!("cannot read the topology document {name}: {error}"));
-        if self.seen.as_ref() == Some(&mark) {
-            return Look::Same;
-        }
-        self.seen = Some(mark.clone());
-        let bytes = mark.and_then(|_| {
-            std::fs::read(&self.path)
-                .map_err(|error| format!("cannot read the topology document {name}: {error}"))
-        });
-        let bytes: Arc<[u8]> = match bytes {
-            Ok(bytes) => bytes.into(),
-            Err(why) => return Look::Bad(why),
+        let unreadable = |error| format!("cannot read the topology document {name}: {error}");
+        let mark = match std::fs::metadata(&self.path) {
+            Ok(found) => (found.modified().map_err(unreadable)?, found.len()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
         };
-        if self.used.as_ref() == Some(&bytes) {
-            return Look::Same;
+        if self.seen == Some(mark) {
+            return Ok(None);
         }
-        match SignedDocument::verify(&bytes, &self.network, unix_s) {
-            Ok(document) => {
-                self.used = Some(bytes.clone());
-                Look::New(Arc::new(document), bytes)
+        self.seen = Some(mark);
+        let signed: Arc<[u8]> = std::fs::read(&self.path).map_err(unreadable)?.into();
+        match SignedDocument::verify(&signed, network, unix_s) {
+            Ok(document) => Ok(Some(Held { document: Arc::new(document), signed })),
+            Err(error) => {
+                if let shoal_topology::Error::NotYetValid { .. } = error {
+                    // Its time comes without another change of the file.
+                    self.seen = None;
+                }
+                Err(format!("{name}: {error}"))
             }
-            Err(shoal_topology::Error::NotYetValid { seconds }) => {
-                // Its time comes without another change of the file.
-                self.seen = None;
-                Look::Bad(format!("{name}: the topology document begins in {seconds} s"))
-            }
-            Err(error) => Look::Bad(format!("{name}: {error}")),
+        }
+    }
+
+    /// Keeps a document for the next start.
+    pub(super) fn keep(&self, signed: &[u8]) {
+        if let Err(error) = secret::replace(&self.path, signed) {
+            tracing::warn!("cannot keep the topology document for the next start: {error}");
         }
     }
 }
@@ -96,5 +87,11 @@ pub(super) fn objection(
 
 /// Seconds of Unix time.
 pub(super) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    unix_ms() / 1_000
+}
+
+/// Milliseconds of Unix time.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -134,8 +134,11 @@ impl Net {
         let dir = tempfile::tempdir().unwrap();
         let authority = SecretIdentity::from_bytes(&[77; 32]);
         let network = Network { name: "test".into(), authorities: vec![authority.identity()] };
-        std::fs::write(dir.path().join("network.toml"), shoal_daemon::network::to_toml(&network))
-            .unwrap();
+        std::fs::write(
+            dir.path().join("network.toml"),
+            shoal_daemon::network::to_toml(&network, &[]),
+        )
+        .unwrap();
         let node = |(n, layer): (usize, &u8)| {
             let config = Config {
                 role: if *layer == 0 { RoleName::Gateway } else { RoleName::Mix },

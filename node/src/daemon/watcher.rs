@@ -1,0 +1,181 @@
+//! Follows the documents: from authorities and from the topology file to everything in the node that depends on them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shoal_daemon::admin::Readiness;
+use shoal_daemon::link::Allow;
+use shoal_daemon::secret;
+use shoal_topology::{
+    Document, Documents, Epoch, Held, Network, Role, SignedDocument, TwoDocuments,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::keys::Prepared;
+use super::links::{Neighbourhood, Outgoing};
+use super::machine::{Clock, Event, Events};
+use super::metrics::Shared;
+use super::topology::{File, objection, unix_ms};
+use crate::engine::Input;
+use crate::opener::Opener;
+use crate::place::Place;
+
+/// The document of the next epoch goes to clients when so much of this one is left, and amendments at multiples of it.
+const ANNOUNCED_BEFORE: u64 = 10;
+
+/// Follows the documents.
+pub(super) struct Watcher<'a> {
+    pub(super) file: File,
+    pub(super) data_dir: PathBuf,
+    pub(super) network: Network,
+    /// From authorities, not yet verified.
+    pub(super) received: mpsc::Receiver<Vec<u8>>,
+    pub(super) prepared: &'a Prepared,
+    pub(super) opener: &'a Opener,
+    pub(super) events: &'a Events,
+    pub(super) shared: &'a Shared,
+    pub(super) clock: Clock,
+    pub(super) allow: &'a Allow,
+    pub(super) around: watch::Sender<Neighbourhood>,
+    pub(super) outgoing: Outgoing,
+    pub(super) documents: Documents,
+    /// The epoch that the node was last told of.
+    pub(super) present: Option<Epoch>,
+    /// Why there is no document that can be used.
+    pub(super) trouble: String,
+    /// Two documents of one epoch were seen.
+    pub(super) contradiction: Option<String>,
+}
+
+impl Watcher<'_> {
+    /// Takes what came, and says how the node stands.
+    pub(super) async fn look(&mut self) -> Readiness {
+        let now = unix_ms();
+        while let Ok(bytes) = self.received.try_recv() {
+            match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
+                Ok(document) => {
+                    let held = Held { document: Arc::new(document), signed: bytes.into() };
+                    if self.take(held.clone(), now).await {
+                        self.file.keep(&held.signed);
+                    }
+                }
+                Err(error) => self.refused(format!("an authority sent a document: {error}")),
+            }
+        }
+        match self.file.read(&self.network, now / 1_000) {
+            Ok(Some(held)) => _ = self.take(held, now).await,
+            Ok(None) => {}
+            Err(why) => self.refused(why),
+        }
+        if let Some(why) = &self.contradiction {
+            return Readiness::NotReady(why.clone());
+        }
+        let Some(epoch) = self.documents.epoch_at(now / 1_000) else {
+            return Readiness::NotReady(self.trouble.clone());
+        };
+        if self.present != Some(epoch) {
+            self.present = Some(epoch);
+            self.epoch(epoch);
+            self.events.post(Event::Input(Input::Epoch(epoch))).await;
+        }
+        let Some(held) = self.documents.at(epoch) else {
+            let newest = self.documents.newest().map(|held| held.document.check_time(now / 1_000));
+            let why = match newest {
+                Some(Err(error)) => error.to_string(),
+                _ => self.trouble.clone(),
+            };
+            return Readiness::NotReady(why);
+        };
+        let own = self.prepared.descriptor.body();
+        if let Some(why) = objection(&held.document, &own.identity, epoch, own) {
+            return Readiness::NotReady(why);
+        }
+        if self.shared.links_up.load(Ordering::Relaxed) == 0 {
+            return Readiness::NotReady("no link to a next hop stands yet".into());
+        }
+        Readiness::Ready
+    }
+
+    fn refused(&mut self, why: String) {
+        match self.documents.newest() {
+            Some(_) => tracing::warn!("{why}; the document before it stays in use"),
+            None => self.trouble = why,
+        }
+    }
+
+    fn epoch(&self, epoch: Epoch) {
+        if let Some(held) = self.documents.at(epoch) {
+            self.opener.update(&held.document, epoch);
+            let place = Place::of(&held.document, &self.prepared.descriptor.body().identity);
+            let layer = place.map_or(0, |place| usize::from(place.layer));
+            self.shared.layer.store(layer, Ordering::Relaxed);
+        }
+        self.shared.epoch.store(epoch.0, Ordering::Relaxed);
+        self.shared.has_epoch.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a verified document; whether it brought something new.
+    async fn take(&mut self, held: Held, now: u64) -> bool {
+        match self.documents.insert(held.clone()) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(proof) => {
+                self.stop(&proof).await;
+                return false;
+            }
+        }
+        let Some(epoch) = self.documents.epoch_at(now / 1_000) else { return false };
+        let first = self.present.is_none();
+        self.present = Some(epoch);
+        self.epoch(epoch);
+        let document = held.document.clone();
+        let in_use = self.documents.at(epoch).map_or(&document, |held| &held.document);
+        let own = self.prepared.descriptor.body();
+        let place = Place::among(&self.documents, in_use, &own.identity);
+        if own.role == Role::Mix {
+            let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
+            self.allow.replace(previous);
+        }
+        let queues = self.outgoing.follow(&self.documents, place.as_ref());
+        self.events.post(Event::Neighbours(queues)).await;
+        let parts = held.signed.len() / 2_000 + 1;
+        self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
+        let wait = if first { Duration::ZERO } else { until_announced(&document, epoch, now) };
+        let announce = self.clock.now() + wait;
+        let Held { document, signed } = held;
+        let input = Input::Document { document, signed, epoch, announce };
+        self.events.post(Event::Input(input)).await;
+        true
+    }
+
+    /// More authorities lie than the network can bear: the node does nothing of its own any more, and keeps the proof.
+    async fn stop(&mut self, proof: &TwoDocuments) {
+        if self.contradiction.is_some() {
+            return;
+        }
+        for (number, signed) in [(1, &proof.first), (2, &proof.second)] {
+            let name = format!("proof-{}-{number}.document", proof.epoch);
+            if let Err(error) = secret::replace(&self.data_dir.join(name), signed) {
+                tracing::error!("cannot keep the proof: {error}");
+            }
+        }
+        tracing::error!("{proof}");
+        self.contradiction = Some(proof.to_string());
+        self.events.post(Event::Input(Input::Stale)).await;
+    }
+}
+
+/// How long until clients begin to get a document: the same instants of the epoch's clock at every gateway.
+fn until_announced(document: &Document, present: Epoch, now_ms: u64) -> Duration {
+    let length = 1_000 * u64::from(document.epoch_s);
+    let step = (length / ANNOUNCED_BEFORE).max(1);
+    let at = if document.epoch > present {
+        (1_000 * document.begins).saturating_sub(step)
+    } else {
+        let begins = 1_000 * document.begins;
+        begins + (now_ms.saturating_sub(begins) / step + 1) * step
+    };
+    Duration::from_millis(at.saturating_sub(now_ms))
+}
