@@ -4,6 +4,7 @@
 
 pub mod bench;
 mod config;
+pub mod document;
 mod inbox;
 mod keys;
 mod links;
@@ -59,6 +60,9 @@ pub enum Error {
     /// A value of the configuration.
     #[error("{0}")]
     Config(String),
+    /// A topology document that somebody wants to look at.
+    #[error("{0}")]
+    Document(String),
     /// A key file or a directory.
     #[error(transparent)]
     Secret(#[from] SecretError),

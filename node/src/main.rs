@@ -55,6 +55,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look at a topology document
+    #[command(subcommand)]
+    Topology(Look),
     /// Measure how fast this machine opens and builds packets, beside the reference
     #[command(after_help = "Example: shoal-node bench")]
     Bench {
@@ -67,6 +70,30 @@ enum Verb {
         /// One line of JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Look {
+    /// Print a document in readable form, without checking who signed it
+    #[command(after_help = "Example: shoal-node topology show /etc/shoal/topology")]
+    Show {
+        /// The document
+        file: PathBuf,
+        /// One line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a document: signatures, descriptors, rules, clock
+    #[command(
+        after_help = "Example: shoal-node topology verify /etc/shoal/topology --network /etc/shoal/network.toml"
+    )]
+    Verify {
+        /// The document
+        file: PathBuf,
+        /// The network file, with the keys of the authorities
+        #[arg(long, value_name = "FILE", default_value = "network.toml")]
+        network: PathBuf,
     },
 }
 
@@ -91,6 +118,8 @@ fn main() -> ExitCode {
         Verb::Run(given) => run(&given),
         Verb::Check(given) => check(&given),
         Verb::Status { config, socket, json } => status(&config, socket, json),
+        Verb::Topology(Look::Show { file, json }) => show(&file, json),
+        Verb::Topology(Look::Verify { file, network }) => verify(&file, &network),
         Verb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
     };
     match done {
@@ -177,6 +206,21 @@ fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
     } else {
         print(&status, 0);
     }
+    Ok(())
+}
+
+fn show(file: &Path, json: bool) -> Done {
+    let shown = daemon::document::show(file).map_err(because)?;
+    if json {
+        say(&shown.json().to_string())
+    } else {
+        say(shown.text().trim_end())
+    }
+    Ok(())
+}
+
+fn verify(file: &Path, network: &Path) -> Done {
+    say(&daemon::document::verify(file, network).map_err(because)?);
     Ok(())
 }
 

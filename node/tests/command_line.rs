@@ -142,3 +142,51 @@ fn bench_prints_what_was_measured_for_each_backend() {
     assert_eq!(done.status.code(), Some(2));
     assert!(text(&done.stderr).contains("reference, scalar"), "{}", text(&done.stderr));
 }
+
+#[test]
+fn a_topology_document_can_be_read_and_checked_by_people_and_programs() {
+    let net = Net::new(&[1, 2, 3, 0, 0]);
+    for node in &net.nodes {
+        // Writes the descriptor.
+        let done = shoal_node(&["check", "-c", node.path()]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    }
+    net.sign(10);
+    let file = net.dir.path().join("topology");
+    let (file, network) = (file.to_str().unwrap(), net.dir.path().join("network.toml"));
+    let network = network.to_str().unwrap();
+
+    let done = shoal_node(&["topology", "show", file]);
+    let shown = text(&done.stdout);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    for wanted in
+        ["network \"test\"", "not verified", "layer 3", "gateway", "operator 4", "class web"]
+    {
+        assert!(shown.contains(wanted), "{wanted}: {shown}");
+    }
+    let done = shoal_node(&["topology", "show", file, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(json["nodes"].as_array().unwrap().len(), 5);
+    assert_eq!(json["nodes"][0]["standing"], "good");
+
+    let verify = ["topology", "verify", file, "--network", network];
+    let done = shoal_node(&verify);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("sound"));
+
+    // One flipped bit; one that is too old; one that is not there.
+    let mut bytes = std::fs::read(file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    net.write(&bytes);
+    let done = shoal_node(&verify);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("0 valid signatures"), "{}", text(&done.stderr));
+    net.sign(100_000);
+    let done = shoal_node(&verify);
+    assert!(text(&done.stderr).contains("stale"), "{}", text(&done.stderr));
+    assert_eq!(shoal_node(&["topology", "show", file]).status.code(), Some(0));
+    let done = shoal_node(&["topology", "show", "/nowhere/topology"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("/nowhere/topology"), "{}", text(&done.stderr));
+}

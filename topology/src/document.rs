@@ -10,6 +10,8 @@ use crate::{
     SecretIdentity, Signature, Signed,
 };
 
+/// What errors call it.
+const WHAT: &str = "topology document";
 /// Most bytes of a document.
 pub const MAX_DOCUMENT_LEN: usize = 4 << 20;
 /// Further epochs in which a document may be used: it has their keys.
@@ -279,13 +281,22 @@ impl SignedDocument {
         encode(self)
     }
 
+    /// Reads what somebody signed, without checking who: for whoever wants to look at it.
+    ///
+    /// # Errors
+    /// Bytes of another form.
+    pub fn peek(bytes: &[u8]) -> Result<(Document, Vec<Identity>), Error> {
+        let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
+        let document = decode(WHAT, &signed.body, MAX_DOCUMENT_LEN)?;
+        Ok((document, signed.signatures.into_iter().map(|(authority, _)| authority).collect()))
+    }
+
     /// Reads a document, and checks all of it: form, signatures of at least k different pinned authorities, the
     /// descriptors inside, the rules, the clock.
     ///
     /// # Errors
     /// The first thing that is wrong, in words for the user.
     pub fn verify(bytes: &[u8], network: &Network, unix_s: u64) -> Result<Document, Error> {
-        const WHAT: &str = "topology document";
         let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
         let mut verdicts: HashMap<Identity, bool> = HashMap::new();
         for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {

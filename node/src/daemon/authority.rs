@@ -1,0 +1,339 @@
+//! An authority: links from nodes, listed services and the other authorities; its state on disk; its clock.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shoal_daemon::admin::{Admin, Readiness};
+use shoal_daemon::control::Control;
+use shoal_daemon::council::{Council, Messages, send};
+use shoal_daemon::link::{Allow, Endpoint, Link, Settings as LinkSettings};
+use shoal_daemon::network;
+use shoal_daemon::secret;
+use shoal_daemon::shutdown::Shutdown;
+use shoal_topology::authority::{Authority, Event, Input, Output, Settings, State};
+use shoal_topology::council::{FromAuthority, ToAuthority};
+use shoal_topology::verdict::Verdicts;
+use shoal_topology::{Held, Identity, Parameters, SecretIdentity, Seed};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::topology::unix_ms;
+use super::{Config, Error};
+
+/// Messages that wait for the engine. Links wait when it is full, and TCP tells those at the other end.
+const MESSAGES: usize = 256;
+/// What links may take at the end to write what waits.
+const FLUSH: Duration = Duration::from_millis(500);
+/// How often the status is made anew.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// The file of the state.
+fn state_file(config: &Config) -> PathBuf {
+    config.data_dir.join("authority.state")
+}
+
+/// Runs an authority until `shutdown`.
+pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let known = network::load(&config.network)?;
+    let seats = network::seats(&config.network)?;
+    secret::private_directory(&config.data_dir)?;
+    secret::private_directory(&config.runtime_dir())?;
+    let seed = secret::read_or_create(&config.data_dir.join("identity.key"))?;
+    let own = SecretIdentity::from_bytes(&seed);
+    let identity = own.identity();
+    if !known.authorities.contains(&identity) {
+        return Err(Error::Config(format!(
+            "{} does not list this authority, {identity}: its network file and identity.key belong together",
+            config.network.display()
+        )));
+    }
+    let state = read_state(&state_file(&config))?;
+    let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
+    let peers = known.authorities.iter().chain(&nodes).chain(&exits).map(|peer| peer.0).collect();
+    let endpoint = Endpoint::new(
+        &shoal_daemon::link::Identity::from_seed(&seed),
+        LinkSettings {
+            listen: Some(config.listen),
+            allow: Allow::list(peers),
+            max_connections: 2 * (known.authorities.len() + nodes.len() + exits.len()) + 16,
+            ..LinkSettings::default()
+        },
+    )?;
+    let others = seats.into_iter().filter(|seat| seat.identity != identity);
+    // Documents come as messages between authorities; nothing is expected on these links.
+    let (council, _documents) = Council::start(&endpoint.dialler(), others, &shutdown);
+
+    let authorities = known.authorities.clone();
+    let engine = Authority::new(
+        Settings {
+            network: known,
+            secret: own,
+            parameters: parameters(&config)?,
+            allowed: nodes,
+            allowed_exits: exits,
+            seed: Seed::new(*secret::fresh()?),
+        },
+        Box::new(Verdicts::new()),
+        state,
+    );
+    let status = Arc::new(Mutex::new(json!({})));
+    let control = {
+        let status = status.clone();
+        let answer = move || {
+            let status = status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            async move { status }
+        };
+        Control::start(&config.control_socket(), answer).await?
+    };
+    let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
+    let admin = match config.admin {
+        Some(address) => Some(Admin::start(address, prometheus::Registry::new(), ready).await?),
+        None => None,
+    };
+    let (messages, queue) = mpsc::channel(MESSAGES);
+    let (publish, published) = watch::channel(Vec::new());
+    let accepting = tokio::spawn(accept(endpoint, messages, published, shutdown.clone()));
+    let mut chamber =
+        Chamber { engine, council, authorities, config, publish, status, say, queue };
+    chamber.run(&shutdown).await;
+    drop((admin, control));
+    let _ = tokio::time::timeout(FLUSH, accepting).await;
+    Ok(())
+}
+
+fn parameters(config: &Config) -> Result<Parameters, Error> {
+    let path = &config.authority.parameters;
+    if path.as_os_str().is_empty() {
+        return Ok(Parameters::default());
+    }
+    Ok(shoal_daemon::config::load::<Parameters>(path, &[])?.config)
+}
+
+/// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
+fn read_state(path: &Path) -> Result<Option<State>, Error> {
+    let wrong = |why: String| {
+        Error::Config(format!(
+            "{}: {why}; restore it, or, when no other copy of this authority runs or ran in the last epochs, move it \
+             away",
+            path.display()
+        ))
+    };
+    match std::fs::read(path) {
+        Ok(bytes) => State::decode(&bytes).map(Some).map_err(|error| wrong(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// Where the engine sits.
+struct Chamber {
+    engine: Authority,
+    council: Council,
+    authorities: Vec<Identity>,
+    config: Config,
+    publish: watch::Sender<Vec<Arc<[u8]>>>,
+    status: Arc<Mutex<Value>>,
+    say: watch::Sender<Readiness>,
+    queue: mpsc::Receiver<(Identity, ToAuthority)>,
+}
+
+impl Chamber {
+    async fn run(&mut self, shutdown: &Shutdown) {
+        self.handle(Input::Wake).await;
+        self.given().await;
+        let mut told = tokio::time::Instant::now() - REPORT;
+        loop {
+            if told.elapsed() >= REPORT {
+                told = tokio::time::Instant::now();
+                self.report();
+            }
+            let now = self.now();
+            let wake = self.engine.next_wake().map_or(u64::MAX, |at| at.saturating_sub(now));
+            let wake = Duration::from_millis(wake).min(REPORT);
+            tokio::select! {
+                message = self.queue.recv() => match message {
+                    Some((from, message)) => self.message(from, message).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(wake) => self.handle(Input::Wake).await,
+                () = shutdown.wait() => return,
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        unix_ms().saturating_add_signed(self.config.authority.clock_offset_ms)
+    }
+
+    /// The first document of a network may be given by hand, signed by enough authorities.
+    async fn given(&mut self) {
+        if let Ok(bytes) = std::fs::read(&self.config.topology) {
+            self.handle(Input::Document(bytes)).await;
+        }
+    }
+
+    async fn message(&mut self, from: Identity, message: ToAuthority) {
+        let peer = self.authorities.contains(&from);
+        match message {
+            ToAuthority::Peer(bytes) if peer => self.handle(Input::Message { from, bytes }).await,
+            ToAuthority::Descriptor(bytes) => self.handle(Input::Descriptor(bytes)).await,
+            ToAuthority::Exit(bytes) => self.handle(Input::Exit(bytes)).await,
+            ToAuthority::Report(bytes) => self.handle(Input::Report(bytes)).await,
+            ToAuthority::Peer(_) => {}
+        }
+    }
+
+    async fn handle(&mut self, input: Input) {
+        self.engine.handle(self.now(), input);
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Send { to, bytes } => self.council.tell(&to, &ToAuthority::Peer(bytes)),
+                Output::Store { ticket, state } => {
+                    // To the disk before anything signed leaves.
+                    let path = state_file(&self.config);
+                    let stored =
+                        tokio::task::spawn_blocking(move || secret::replace(&path, &state)).await;
+                    match stored {
+                        Ok(Ok(())) => self.engine.handle(self.now(), Input::Stored(ticket)),
+                        Ok(Err(error)) => {
+                            tracing::error!("cannot store the state, so nothing is signed: {error}");
+                        }
+                        Err(_) => tracing::error!("cannot store the state, so nothing is signed"),
+                    }
+                }
+                Output::Document { .. } => self.publish(),
+                Output::Liar { authority, proof } => self.liar(&authority, &proof),
+                Output::Event(event) => log(&event),
+            }
+        }
+    }
+
+    /// Gives all documents that are held to those who are linked.
+    fn publish(&self) {
+        let documents: Vec<Arc<[u8]>> =
+            self.engine.documents().iter().map(|held: &Held| held.signed.clone()).collect();
+        if let Some(newest) = documents.last()
+            && let Err(error) = secret::replace(&self.config.topology, newest)
+        {
+            tracing::warn!("cannot keep the topology document: {error}");
+        }
+        self.publish.send_replace(documents);
+    }
+
+    fn liar(&self, authority: &Identity, proof: &(Vec<u8>, Vec<u8>)) {
+        tracing::error!(
+            "the authority {authority} voted twice and differently: the proof lies in the data directory"
+        );
+        for (number, bytes) in [(1, &proof.0), (2, &proof.1)] {
+            let name = format!("liar-{authority}-{number}.vote");
+            if let Err(error) = secret::replace(&self.config.data_dir.join(name), bytes) {
+                tracing::error!("cannot keep the proof: {error}");
+            }
+        }
+    }
+
+    fn report(&self) {
+        let status = self.engine.status();
+        let now = self.now() / 1_000;
+        let documents = self.engine.documents();
+        let usable = documents
+            .epoch_at(now)
+            .and_then(|epoch| documents.at(epoch))
+            .is_some_and(|held| held.document.check_time(now).is_ok());
+        let why = if !usable {
+            Some("no document that can be used: the authorities have not agreed".to_owned())
+        } else {
+            status.trouble.clone()
+        };
+        let readiness = match &why {
+            None => Readiness::Ready,
+            Some(why) => Readiness::NotReady(why.clone()),
+        };
+        self.say.send_if_modified(|said| {
+            let changed = *said != readiness;
+            if changed {
+                *said = readiness;
+            }
+            changed
+        });
+        let value = json!({
+            "program": "shoal-node",
+            "version": env!("CARGO_PKG_VERSION"),
+            "role": "authority",
+            "ready": why.is_none(),
+            "why_not_ready": why,
+            "epoch": documents.epoch_at(now).map(|epoch| epoch.0),
+            "authorities": {
+                "linked": self.council.links(), "others": self.authorities.len().saturating_sub(1),
+            },
+            "votes": status,
+        });
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+fn log(event: &Event) {
+    if event.is_trouble() {
+        tracing::warn!("{event}");
+    } else {
+        tracing::info!("{event}");
+    }
+}
+
+/// Takes links until the end of the run.
+async fn accept(
+    mut endpoint: Endpoint,
+    messages: mpsc::Sender<(Identity, ToAuthority)>,
+    documents: watch::Receiver<Vec<Arc<[u8]>>>,
+    shutdown: Shutdown,
+) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            link = endpoint.accept() => match link {
+                Some(link) => _ = tasks.spawn(serve(link, messages.clone(), documents.clone())),
+                None => break,
+            },
+            () = shutdown.wait() => break,
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    tasks.shutdown().await;
+}
+
+/// Reads what one peer says, and gives it every new document.
+async fn serve(
+    link: Link,
+    messages: mpsc::Sender<(Identity, ToAuthority)>,
+    mut documents: watch::Receiver<Vec<Arc<[u8]>>>,
+) {
+    let Link { peer, mut sender, receiver, .. } = link;
+    let mut received = Messages::new(receiver);
+    let mut given: Vec<Arc<[u8]>> = Vec::new();
+    documents.mark_changed();
+    loop {
+        tokio::select! {
+            message = received.next() => {
+                let Ok(Ok(message)) = message.map(|bytes| ToAuthority::decode(&bytes)) else { return };
+                if messages.send((Identity(peer), message)).await.is_err() {
+                    return;
+                }
+            }
+            changed = documents.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = documents.borrow_and_update().clone();
+                for document in now.iter().filter(|document| !given.contains(document)) {
+                    let message = FromAuthority::Document(document.to_vec());
+                    if send(&mut sender, &message.encode()).await.is_err() {
+                        return;
+                    }
+                }
+                given = now;
+            }
+        }
+    }
+}
