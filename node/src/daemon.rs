@@ -30,7 +30,7 @@ use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
 use shoal_topology::council::ToAuthority;
-use shoal_topology::{Documents, Epoch, Role, Seed};
+use shoal_topology::{Documents, Epoch, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
@@ -124,6 +124,15 @@ pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// The identity of a node or an authority that `init` made.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn identity(config: &Config) -> Result<Identity, Error> {
+    let seed = secret::read(&config.data_dir.join("identity.key"))?;
+    Ok(SecretIdentity::from_bytes(&seed).identity())
+}
+
 /// What `check` finds: nothing, or what an operator should know although the node would run.
 ///
 /// # Errors
@@ -197,7 +206,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
-    let role = config.role.role();
+    let Some(role) = config.role.role() else {
+        return Err(Error::Config("not yet".into()));
+    };
     let identity = prepared.descriptor.body().identity;
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
@@ -217,7 +228,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let clients = match config.role {
         RoleName::Gateway => config.gateway.max_clients,
-        RoleName::Mix => 0,
+        RoleName::Mix | RoleName::Authority => 0,
     };
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
@@ -231,10 +242,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let control = {
         let (shared, ready, opener) = (shared.clone(), ready.clone(), opener.clone());
-        let name = match role {
-            Role::Mix => "mix",
-            Role::Gateway => "gateway",
-        };
+        let name = config.role.name();
         let status = move || {
             let status = shared.status(name, &ready.borrow(), &opener);
             async move { status }

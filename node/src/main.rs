@@ -30,7 +30,7 @@ enum Verb {
     /// Write a configuration with comments, and an identity, into a directory
     #[command(after_help = "Example: shoal-node init --role gateway /etc/shoal")]
     Init {
-        /// mix or gateway
+        /// mix, gateway or authority
         #[arg(long, value_parser = |s: &str| s.parse::<RoleName>())]
         role: RoleName,
         /// The directory; it is made
@@ -161,9 +161,17 @@ fn init(role: RoleName, dir: &Path) -> Done {
     let config = Config { role, ..Config::default() };
     let path = daemon::init(dir, &config).map_err(because)?;
     say(&format!("wrote {}", path.display()));
-    say(
-        "next: set `operator`, `jurisdiction`, `listen` and `advertise` in it, and put the network file beside it;",
-    );
+    let identity = daemon::identity(&config.resolved(dir)).map_err(because)?;
+    say(&format!("identity: {identity}"));
+    say(match role {
+        RoleName::Authority => {
+            "next: put its identity into the network file, the file beside config.toml, and the nodes into [authority];"
+        }
+        _ => {
+            "next: give the identity to the authorities; set `operator`, `jurisdiction`, `listen` and `advertise` in the \
+             file, and put the network file beside it;"
+        }
+    });
     say(&format!("      shoal-node check -c {0} && shoal-node run -c {0}", path.display()));
     Ok(())
 }

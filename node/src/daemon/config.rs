@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 use shoal_daemon::config::{ConfigError, resolve};
-use shoal_topology::Role;
+use shoal_topology::{Identity, Role};
 
 use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
 
@@ -19,21 +19,26 @@ pub enum RoleName {
     Mix,
     /// Entry and inbox of clients.
     Gateway,
+    /// Signs the topology.
+    Authority,
 }
 
 impl RoleName {
-    /// As documents say it.
-    pub fn role(self) -> Role {
+    /// As documents say it; they do not list authorities.
+    pub fn role(self) -> Option<Role> {
         match self {
-            Self::Mix => Role::Mix,
-            Self::Gateway => Role::Gateway,
+            Self::Mix => Some(Role::Mix),
+            Self::Gateway => Some(Role::Gateway),
+            Self::Authority => None,
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Mix => "mix",
             Self::Gateway => "gateway",
+            Self::Authority => "authority",
         }
     }
 }
@@ -44,12 +49,8 @@ impl std::str::FromStr for RoleName {
         match s {
             "mix" => Ok(Self::Mix),
             "gateway" => Ok(Self::Gateway),
-            "authority" => {
-                Err("authorities come with the voting protocol, which this version does \
-                                not have; choose mix or gateway"
-                    .into())
-            }
-            _ => Err("wants mix or gateway".into()),
+            "authority" => Ok(Self::Authority),
+            _ => Err("wants mix, gateway or authority".into()),
         }
     }
 }
@@ -130,6 +131,28 @@ impl Default for GatewayConfig {
     }
 }
 
+/// The table `[authority]`.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AuthorityConfig {
+    /// The nodes that may be listed.
+    #[serde(deserialize_with = "identities")]
+    pub nodes: Vec<Identity>,
+    /// The services that may be listed as exits.
+    #[serde(deserialize_with = "identities")]
+    pub exits: Vec<Identity>,
+    /// What the network fixes for everyone; empty: the defaults.
+    pub parameters: PathBuf,
+    /// Added to this machine's clock, milliseconds: for tests of clocks that are off.
+    pub clock_offset_ms: i64,
+}
+
+fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: String| text.parse().map_err(serde::de::Error::custom);
+    texts.into_iter().map(parse).collect()
+}
+
 /// A node's configuration.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default)]
@@ -176,6 +199,8 @@ pub struct Config {
     pub log: String,
     /// What a gateway needs beside.
     pub gateway: GatewayConfig,
+    /// What an authority needs beside.
+    pub authority: AuthorityConfig,
 }
 
 impl Default for Config {
@@ -198,6 +223,7 @@ impl Default for Config {
             pool_packets: 200_000,
             log: "info".into(),
             gateway: GatewayConfig::default(),
+            authority: AuthorityConfig::default(),
         }
     }
 }
@@ -262,6 +288,9 @@ impl Config {
     pub fn resolved(mut self, base: &Path) -> Self {
         for path in [&mut self.data_dir, &mut self.topology, &mut self.network] {
             *path = resolve(base, path);
+        }
+        if !self.authority.parameters.as_os_str().is_empty() {
+            self.authority.parameters = resolve(base, &self.authority.parameters);
         }
         if !self.runtime_dir.as_os_str().is_empty() {
             self.runtime_dir = resolve(base, &self.runtime_dir);
@@ -354,6 +383,11 @@ impl Config {
         let addresses: Vec<String> =
             self.advertise.iter().map(|address| string(&address.to_string())).collect();
         let admin = self.admin.map(|address| address.to_string()).unwrap_or_default();
+        let names = |identities: &[Identity]| {
+            let names: Vec<String> =
+                identities.iter().map(|identity| format!("\n    \"{identity}\",")).collect();
+            if names.is_empty() { String::new() } else { names.concat() + "\n" }
+        };
         let gateway = &self.gateway;
         let admission = match gateway.admission {
             AdmissionName::Open => "open",
@@ -363,7 +397,7 @@ impl Config {
             r#"# Configuration of shoal-node. Every line may be left out; its default is what `shoal-node init` writes.
 # Relative paths start at the directory of this file. `-o key=value` on the command line goes before it.
 
-# What this node does: "mix" or "gateway".
+# What this node does: "mix", "gateway" or "authority".
 role = {role}
 
 # Where it listens for links. 0.0.0.0 and [::] stand for all addresses of this machine.
@@ -407,7 +441,7 @@ pool_packets = {pool_packets}
 # What is logged: "off", "error", "warn", "info", "debug" or "trace". SHOAL_LOG goes before it.
 log = {log}
 
-# A mix does not look at what follows.
+# For gateways alone.
 [gateway]
 
 # Whom it lets in: "open" (everyone) or "tokens" (whoever shows a token of the list below).
@@ -433,6 +467,17 @@ inbox_packets = {inbox_packets}
 # secret = "…"
 # connections = 1
 # service = false
+
+# For authorities alone.
+[authority]
+
+# The identities of the nodes that may be listed (shoal-node run logs a node's own; it is in its `status` too), and of
+# the services that may be listed as exits.
+nodes = [{nodes}]
+exits = [{exits}]
+
+# A TOML file with the parameters of the network, the same at all authorities. "": the defaults.
+parameters = {parameters}
 "#,
             role = string(self.role.name()),
             listen = string(&self.listen.to_string()),
@@ -457,6 +502,9 @@ inbox_packets = {inbox_packets}
             inbox = gateway.inbox,
             max_inboxes = gateway.max_inboxes,
             inbox_packets = gateway.inbox_packets,
+            nodes = names(&self.authority.nodes),
+            exits = names(&self.authority.exits),
+            parameters = path(&self.authority.parameters),
         );
         for token in &gateway.token {
             let TokenConfig { secret, connections, service } = token;

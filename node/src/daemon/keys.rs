@@ -34,7 +34,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let identity = SecretIdentity::from_bytes(&identity_seed);
     let body = NodeDescriptor {
         identity: identity.identity(),
-        role: config.role.role(),
+        role: config.role.role().ok_or_else(|| Error::Config("an authority is no node".into()))?,
         addresses,
         operator: config.operator.clone(),
         jurisdiction: config.jurisdiction.clone(),
