@@ -33,7 +33,7 @@ use shoal_topology::council::ToAuthority;
 use shoal_topology::{Documents, Epoch, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
-pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
+pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
 pub use keys::{Prepared, prepare};
 
 use crate::engine::{Engine, Settings};

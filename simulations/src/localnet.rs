@@ -1,5 +1,6 @@
 //! A whole mixnet on loopback: every daemon the real one, with a configuration, keys, sockets and data of its own,
-//! joined by TCP alone. It plays the authorities too: it signs a document for every epoch.
+//! joined by TCP alone. The first document is signed here, with the keys of the authorities, so that nobody waits for
+//! the first vote; all later ones are voted.
 
 // A launcher of daemons lives in the world: clocks and sockets are its business.
 #![allow(clippy::disallowed_methods)]
@@ -13,13 +14,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use shoal_client::daemon as client;
+use shoal_daemon::council::Seat;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_daemon::{control, logs, network, secret};
 use shoal_node::daemon as node;
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{
-    Document, Epoch, Identity, ListedNode, Network, Parameters, Role, SecretIdentity,
-    SignedDocument,
+    Document, Epoch, ListedNode, Network, Parameters, Role, SecretIdentity, SignedDocument,
 };
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -141,7 +142,6 @@ pub struct Localnet {
     pub target: SocketAddr,
     /// Time from start to ready.
     pub took: Duration,
-    signer: JoinHandle<()>,
     page: JoinHandle<()>,
     dir: PathBuf,
     temporary: Option<tempfile::TempDir>,
@@ -175,6 +175,7 @@ impl Localnet {
         let (dir, temporary) = directory(&options)?;
         let (page, target) = page().await?;
         let mut plan = Plan::new(&options, &dir)?;
+        let (authorities, founders) = plan.authorities()?;
         let nodes = plan.nodes()?;
         let services = plan.services(&nodes, target)?;
         let service = services
@@ -190,10 +191,10 @@ impl Localnet {
         let clients = plan.clients(&nodes)?;
         let socks: Vec<SocketAddr> = clients.iter().filter_map(|client| client.listen).collect();
 
-        let signer = Signer::new(&options, &dir, &nodes, &exits)?;
-        signer.sign()?;
+        founders.found(&options, &dir, &nodes, &exits)?;
         drop(plan); // frees the ports that the daemons take now
-        let mut daemons: Vec<Daemon> = nodes;
+        let mut daemons: Vec<Daemon> = authorities;
+        daemons.extend(nodes);
         daemons.extend(services.into_iter().map(|(daemon, _)| daemon));
         daemons.extend(clients);
         let mut localnet = Self {
@@ -202,7 +203,6 @@ impl Localnet {
             service: format!("{service}:{SERVICE_PORT}"),
             target,
             took: Duration::ZERO,
-            signer: tokio::spawn(signer.keep()),
             page,
             dir,
             temporary,
@@ -284,7 +284,6 @@ impl Localnet {
 
     /// Ends everything in order, and removes the temporary directory.
     pub async fn stop(mut self) {
-        self.signer.abort();
         for daemon in &mut self.daemons {
             match &mut daemon.run {
                 Some(Run::Task(_, shutdown)) => shutdown.trigger(),
@@ -500,6 +499,65 @@ impl<'a> Plan<'a> {
         Ok(Self { options, dir, ports: Ports(Vec::new()) })
     }
 
+    fn authorities(&mut self) -> anyhow::Result<(Vec<Daemon>, Founders)> {
+        let (mut daemons, mut configs) = (Vec::new(), Vec::new());
+        let (mut secrets, mut seats) = (Vec::new(), Vec::new());
+        for n in 1..=self.options.authorities {
+            let name = format!("authority-{n}");
+            let config = node::Config {
+                role: node::RoleName::Authority,
+                listen: self.ports.next()?,
+                operator: format!("operator of {name}"),
+                jurisdiction: "localnet".into(),
+                runtime_dir: "run".into(),
+                admin: Some(self.ports.next()?),
+                log: self.options.log.clone(),
+                network: "../network.toml".into(),
+                ..node::Config::default()
+            };
+            let daemon = self.node(&name, &config)?;
+            let seed = secret::read(&self.dir.join(&name).join("data/identity.key"))?;
+            let own = SecretIdentity::from_bytes(&seed);
+            seats.push(Seat { identity: own.identity(), address: config.listen });
+            secrets.push(own);
+            configs.push((daemon.config.clone(), config));
+            daemons.push(daemon);
+        }
+        let network = Network {
+            name: "localnet".into(),
+            authorities: secrets.iter().map(SecretIdentity::identity).collect(),
+        };
+        let text = network::to_toml(&network, &seats);
+        secret::replace(&self.dir.join("network.toml"), text.as_bytes())?;
+        Ok((daemons, Founders { configs, secrets, network }))
+    }
+
+    /// Writes the directory of a node or an authority.
+    fn node(&self, name: &str, config: &node::Config) -> anyhow::Result<Daemon> {
+        let dir = self.dir.join(name);
+        secret::private_directory(&dir)?;
+        // A directory that is used again keeps its keys; its ports are new, and so is the network's first document.
+        for stale in ["config.toml", "topology", "data/authority.state"] {
+            match std::fs::remove_file(dir.join(stale)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        let path = node::init(&dir, config)?;
+        Ok(Daemon {
+            name: name.into(),
+            kind: Kind::Node,
+            control: config.clone().resolved(&dir).control_socket(),
+            config: path,
+            listen: Some(config.listen),
+            admin: config.admin.context("an admin page")?,
+            pid: None,
+            run: None,
+        })
+    }
+
     fn nodes(&mut self) -> anyhow::Result<Vec<Daemon>> {
         let mut daemons = Vec::new();
         let layers = usize::from(self.options.parameters.layers);
@@ -508,40 +566,20 @@ impl<'a> Plan<'a> {
         });
         let gateways = (1..=self.options.gateways).map(|n| format!("gateway-{n}"));
         for name in mixes.chain(gateways) {
-            let dir = self.dir.join(&name);
             let gateway = name.starts_with("gateway");
-            let (listen, admin) = (self.ports.next()?, self.ports.next()?);
             let config = node::Config {
                 role: if gateway { node::RoleName::Gateway } else { node::RoleName::Mix },
-                listen,
+                listen: self.ports.next()?,
                 operator: format!("operator of {name}"),
                 jurisdiction: "localnet".into(),
                 runtime_dir: "run".into(),
-                admin: Some(admin),
+                admin: Some(self.ports.next()?),
                 workers: 1,
                 log: self.options.log.clone(),
                 network: self.dir.join("network.toml"),
                 ..node::Config::default()
             };
-            secret::private_directory(&dir)?;
-            // A directory that is used again keeps its keys; its ports are new.
-            match std::fs::remove_file(dir.join("config.toml")) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error.into());
-                }
-                _ => {}
-            }
-            let path = node::init(&dir, &config)?;
-            daemons.push(Daemon {
-                name,
-                kind: Kind::Node,
-                control: config.resolved(&dir).control_socket(),
-                config: path,
-                listen: Some(listen),
-                admin,
-                pid: None,
-                run: None,
-            });
+            daemons.push(self.node(&name, &config)?);
         }
         Ok(daemons)
     }
@@ -654,36 +692,34 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The authorities of a localnet.
-struct Signer {
+/// The authorities, before anything runs.
+struct Founders {
+    /// Their configurations, and the files these are in.
+    configs: Vec<(PathBuf, node::Config)>,
     secrets: Vec<SecretIdentity>,
     network: Network,
-    nodes: Vec<ListedNode>,
-    exits: Vec<PathBuf>,
-    files: Vec<PathBuf>,
-    epoch: Duration,
-    parameters: Parameters,
 }
 
-impl Signer {
-    fn new(
+impl Founders {
+    /// What everyone agrees on before the first vote: who may be listed, and a first document, which a network that
+    /// nobody waits for makes by voting.
+    fn found(
+        &self,
         options: &Options,
         dir: &Path,
         nodes: &[Daemon],
         exits: &[PathBuf],
-    ) -> anyhow::Result<Self> {
-        let secrets = (0..options.authorities)
-            .map(|_| Ok(SecretIdentity::from_bytes(&*secret::fresh()?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let authorities: Vec<Identity> = secrets.iter().map(SecretIdentity::identity).collect();
-        let network = Network { name: "localnet".into(), authorities };
-        secret::replace(&dir.join("network.toml"), network::to_toml(&network, &[]).as_bytes())?;
-        let mut listed = Vec::new();
-        let mut files = Vec::new();
+    ) -> anyhow::Result<()> {
+        let parameters = parameters(options);
+        secret::replace(
+            &dir.join("parameters.toml"),
+            toml::to_string(&parameters).context("writing the parameters")?.as_bytes(),
+        )?;
+        let (mut listed, mut files) = (Vec::new(), Vec::new());
         for daemon in nodes {
             let (config, _) = node::Config::load(&daemon.config, &[])?;
             let descriptor = node::prepare(&config)?.descriptor;
-            // A mix's name says its layer: mix-LAYER-NUMBER.
+            // A mix's name says its first layer: mix-LAYER-NUMBER.
             let layer = match descriptor.body().role {
                 Role::Mix => {
                     daemon.name.split('-').nth(1).and_then(|l| l.parse().ok()).unwrap_or(1)
@@ -694,51 +730,56 @@ impl Signer {
             files.push(config.topology);
         }
         listed.sort_by_key(ListedNode::identity);
-        let mut parameters = options.parameters.clone();
-        let least = u16::try_from(options.mixes_per_layer).unwrap_or(u16::MAX);
-        parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(least);
-        let (exits, epoch) = (exits.to_vec(), options.epoch);
-        Ok(Self { secrets, network, nodes: listed, exits, files, epoch, parameters })
-    }
-
-    /// Signs the document of the current epoch, and gives it to every node.
-    fn sign(&self) -> anyhow::Result<()> {
-        let length = self.epoch.as_secs();
-        let epoch = unix_s() / length;
-        let exits = self.exits.iter().map(|config| {
+        let services = exits.iter().map(|config| {
             let (config, _) = client::config::read(config, &[])?;
             Ok(client::descriptor(&config)?)
         });
+        let services = services.collect::<anyhow::Result<Vec<_>>>()?;
+        for (path, config) in &self.configs {
+            let mut config = config.clone();
+            config.authority = node::AuthorityConfig {
+                nodes: listed.iter().map(ListedNode::identity).collect(),
+                exits: services.iter().map(|exit| exit.body().identity).collect(),
+                parameters: "../parameters.toml".into(),
+                clock_offset_ms: 0,
+            };
+            secret::replace(path, config.to_toml().as_bytes())?;
+            files.push(path.with_file_name("topology"));
+        }
+        let length = options.epoch.as_secs();
+        let epoch = unix_s() / length;
         let document = Document {
             network: self.network.name.clone(),
             epoch: Epoch(epoch),
             begins: epoch * length,
             epoch_s: u32::try_from(length)?,
             amendment: 0,
-            parameters: self.parameters.clone(),
-            nodes: self.nodes.clone(),
+            parameters,
+            nodes: listed,
             draw: Default::default(),
-            exits: exits.collect::<anyhow::Result<_>>()?,
+            exits: services,
         };
         document.check()?;
         // As many as a document needs: no more must be necessary.
         let signed =
             SignedDocument::new(&document, self.secrets.iter().take(self.network.threshold()));
         let bytes = signed.encode();
-        for file in &self.files {
-            secret::replace(file, &bytes)?;
-        }
+        files.iter().try_for_each(|file| secret::replace(file, &bytes))?;
         Ok(())
     }
+}
 
-    /// Signs anew at the beginning of every epoch.
-    async fn keep(self) {
-        loop {
-            let length = self.epoch.as_secs();
-            let wait = length - unix_s() % length;
-            tokio::time::sleep(Duration::from_secs(wait)).await;
-            // The old document holds for two epochs more; the next beginning brings another try.
-            let _ = self.sign();
-        }
-    }
+/// What the network fixes for everyone. Short epochs leave less time for packets under way and for clocks.
+fn parameters(options: &Options) -> Parameters {
+    let mut parameters = options.parameters.clone();
+    let least = u16::try_from(options.mixes_per_layer).unwrap_or(u16::MAX);
+    parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(least);
+    let tenth = u64::try_from(options.epoch.as_micros()).unwrap_or(u64::MAX) / 10;
+    let longest_mean =
+        parameters.classes.iter().map(|class| class.mean_delay_us).max().unwrap_or_default();
+    parameters.max_delay_us = parameters.max_delay_us.min(tenth).max(longest_mean);
+    parameters.clock_error_s =
+        parameters.clock_error_s.min(u32::try_from(tenth / 1_000_000).unwrap_or(u32::MAX)).max(1);
+    parameters.draw_every = parameters.draw_every.min(6);
+    parameters
 }

@@ -135,6 +135,10 @@ fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
             "experiment = \"shoal\"\n[observer]\ncorrupt_nodes = [99]",
             "line 3, column 1: observer.corrupt_nodes: there are nodes 0 to ",
         ),
+        (
+            "experiment = \"shoal\"\n[[attacks]]\nlinks = \"all\"\n[[attacks]]\nlinks = \"all\"\ndrop_share = 2.0",
+            "line 6, column 1: attacks.2.drop_share: must be 0 to 1",
+        ),
     ];
     for (number, (text, says)) in cases.into_iter().enumerate() {
         let file = write(dir.path(), &format!("{number}.toml"), text);
@@ -142,6 +146,25 @@ fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
             let stderr = bad(&arguments, 78);
             assert!(stderr.contains(&format!("{file}, {says}")), "{text:?} gives {stderr}");
             assert_eq!(stderr.trim().lines().count(), 1, "{stderr}");
+        }
+    }
+    // Files that a scenario names, before anything runs.
+    let records = write(dir.path(), "records.csv", "t,a,b\n1,2,3\n1,x,3\n");
+    let matrix = write(dir.path(), "matrix.csv", ",a,b\na,1,2\n");
+    for (text, says) in [
+        (
+            format!("experiment = \"baseline\"\n[workload]\nkind = \"csv\"\nfile = \"{records}\""),
+            format!("line 4, column 1: workload.file: {records}, line 3: from must be"),
+        ),
+        (
+            format!("experiment = \"shoal\"\n[links]\nmatrix = \"{matrix}\""),
+            format!("line 3, column 1: links.matrix: {matrix}: 1 rows where 2 are expected"),
+        ),
+    ] {
+        let file = write(dir.path(), "names.toml", &text);
+        for arguments in [vec!["run", &file], vec!["run", "--check", &file]] {
+            let stderr = bad(&arguments, 78);
+            assert!(stderr.contains(&format!("{file}, {says}")), "{text:?} gives {stderr}");
         }
     }
     fs::write(dir.path().join("binary.toml"), [0xff, 0, 0xfe]).unwrap();

@@ -91,8 +91,19 @@ impl Places {
 fn collect(table: &DeTable<'_>, prefix: &str, places: &mut BTreeMap<String, Place>) {
     for (key, value) in table {
         let name = format!("{prefix}{}", key.get_ref());
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect(inner, &format!("{name}."), places);
+        match value.get_ref() {
+            DeValue::Table(inner) => collect(inner, &format!("{name}."), places),
+            // Tables of one name are told apart by number, from one.
+            DeValue::Array(items) => {
+                for (number, item) in items.iter().enumerate() {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        let name = format!("{name}.{}", number + 1);
+                        collect(inner, &format!("{name}."), places);
+                        places.insert(name, Place { key: item.span(), value: item.span() });
+                    }
+                }
+            }
+            _ => {}
         }
         places.insert(name, Place { key: key.span(), value: value.span() });
     }

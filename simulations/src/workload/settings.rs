@@ -96,7 +96,13 @@ impl WorkloadSettings {
         }
         match (self.kind, &self.file) {
             (WorkloadKind::Csv, None) => return wrong("file", "must be given with kind = \"csv\""),
-            (WorkloadKind::Csv, Some(_)) | (_, None) => {}
+            // Before anything runs: a bad line in it is a bad scenario.
+            (WorkloadKind::Csv, Some(file)) => {
+                if let Err(why) = Recorded::read(file) {
+                    return wrong("file", &why.to_string());
+                }
+            }
+            (_, None) => {}
             (_, Some(_)) => return wrong("file", "is allowed with kind = \"csv\" only"),
         }
         // Also the tables that this kind does not use: who wrote them meant them.

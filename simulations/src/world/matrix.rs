@@ -26,21 +26,21 @@ impl Matrix {
 
     fn parse(text: &str, file: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let Some((_, head)) = lines.next() else { bail!("{file}:1: the file is empty") };
+        let Some((_, head)) = lines.next() else { bail!("{file}, line 1: the file is empty") };
         let columns: Vec<&str> = head.split(',').skip(1).map(str::trim).collect();
         let mut names = BTreeMap::new();
         for (place, name) in columns.iter().enumerate() {
             if name.is_empty() || names.insert((*name).to_owned(), place).is_some() {
-                bail!("{file}:1: column {} needs a name of its own", place + 2);
+                bail!("{file}, line 1: column {} needs a name of its own", place + 2);
             }
         }
         if columns.is_empty() {
-            bail!("{file}:1: the first row must name the places, from the second column on");
+            bail!("{file}, line 1: the first row must name the places, from the second column on");
         }
         let mut latencies = Vec::with_capacity(columns.len() * columns.len());
         let mut rows = 0;
         for (number, line) in lines {
-            let at = format!("{file}:{}", number + 1);
+            let at = format!("{file}, line {}", number + 1);
             let mut cells = line.split(',').map(str::trim);
             let name = cells.next().unwrap_or_default();
             if columns.get(rows) != Some(&name) {
@@ -100,12 +100,12 @@ mod tests {
     #[test]
     fn a_wrong_matrix_is_told_with_its_line() {
         for (text, expected) in [
-            ("", "m.csv:1: the file is empty"),
-            (",a,a\n", "m.csv:1: column 3 needs a name of its own"),
-            (",a,b\na,1\n", "m.csv:2: 1 latencies where 2 are expected"),
-            (",a\na,x\n", "m.csv:2: \"x\" must be a latency"),
-            (",a\na,-1\n", "m.csv:2: \"-1\" must be"),
-            (",a,b\na,1,2\nc,1,2\n", "m.csv:3: row of \"c\" where b is expected"),
+            ("", "m.csv, line 1: the file is empty"),
+            (",a,a\n", "m.csv, line 1: column 3 needs a name of its own"),
+            (",a,b\na,1\n", "m.csv, line 2: 1 latencies where 2 are expected"),
+            (",a\na,x\n", "m.csv, line 2: \"x\" must be a latency"),
+            (",a\na,-1\n", "m.csv, line 2: \"-1\" must be"),
+            (",a,b\na,1,2\nc,1,2\n", "m.csv, line 3: row of \"c\" where b is expected"),
             (",a,b\na,1,2\n", "m.csv: 1 rows where 2 are expected"),
         ] {
             let error = Matrix::parse(text, "m.csv").unwrap_err().to_string();

@@ -10,6 +10,7 @@ use shoal_sphinx::{Codec, StandIn};
 use shoal_topology::{Class, Law, Parameters, Routes, Time};
 
 use super::links::Ends;
+use super::matrix::Matrix;
 use crate::experiment::Wrong;
 use crate::workload::WorkloadSettings;
 
@@ -388,6 +389,9 @@ impl Settings {
         within("links.jitter_ms", links.jitter_ms, 0.0, 60_000.0)?;
         within("links.loss", links.loss, 0.0, 0.9)?;
         within("links.retransmit_ms", links.retransmit_ms, 0.0, 60_000.0)?;
+        if let Some(matrix) = &links.matrix {
+            Matrix::read(matrix).map_err(|why| Wrong::new("links.matrix", format!("{why:#}")))?;
+        }
         within("observer.bin_ms", self.observer.bin_ms, 0.0, 1e9)?;
         for pattern in &self.observer.list {
             Ends::parse(pattern).map_err(|why| Wrong::new("observer.list", why))?;
@@ -398,14 +402,15 @@ impl Settings {
             let why = format!("there are nodes 0 to {}", nodes - 1);
             return Err(Wrong::new("observer.corrupt_nodes", why));
         }
-        for attack in &self.attacks {
-            Ends::parse(&attack.links).map_err(|why| Wrong::new("attacks.links", why))?;
-            within("attacks.drop_share", attack.drop_share, 0.0, 1.0)?;
-            within("attacks.copy_share", attack.copy_share, 0.0, 1.0)?;
-            within("attacks.delay_ms", attack.delay_ms, 0.0, 1e6)?;
-            within("attacks.begin_s", attack.begin_s, 0.0, 1e9)?;
+        for (number, attack) in self.attacks.iter().enumerate() {
+            let key = |name: &str| format!("attacks.{}.{name}", number + 1);
+            Ends::parse(&attack.links).map_err(|why| Wrong::new(&key("links"), why))?;
+            within(&key("drop_share"), attack.drop_share, 0.0, 1.0)?;
+            within(&key("copy_share"), attack.copy_share, 0.0, 1.0)?;
+            within(&key("delay_ms"), attack.delay_ms, 0.0, 1e6)?;
+            within(&key("begin_s"), attack.begin_s, 0.0, 1e9)?;
             if attack.end_s.is_nan() || attack.end_s < attack.begin_s {
-                return Err(Wrong::new("attacks.end_s", "must not be before attacks.begin_s"));
+                return Err(Wrong::new(&key("end_s"), "must not be before begin_s of its table"));
             }
         }
         Ok(())

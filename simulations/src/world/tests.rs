@@ -322,7 +322,7 @@ fn settings_that_cannot_be_are_named() {
     assert_eq!(wrong(|s| s.people.online_mean_s = 5.0), "people.offline_mean_s");
     assert_eq!(wrong(|s| s.observer.corrupt_nodes = vec![11]), "observer.corrupt_nodes");
     assert_eq!(wrong(|s| s.observer.list = vec!["x".into()]), "observer.list");
-    assert_eq!(wrong(|s| s.attacks = vec![Attack::default()]), "attacks.links");
+    assert_eq!(wrong(|s| s.attacks = vec![Attack::default()]), "attacks.1.links");
     let long = run(&Settings::default(), &nothing(1, 200_000), 1, &|_| ()).unwrap_err();
     assert!(long.to_string().starts_with("network.epoch_s"), "{long}");
 }
