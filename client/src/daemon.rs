@@ -9,6 +9,7 @@
 mod clock;
 pub mod config;
 pub mod dial;
+mod documents;
 mod files;
 mod hub;
 mod link;

@@ -20,7 +20,8 @@ use shoal_sphinx::{Codec, Downward, Frame, MESSAGE_LEN, PacketId, Peeled, Public
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Identity, ListedNode, Seed, Signed, Stream, Time,
+    Class, ClientDescriptor, Document, Epoch, Held, Identity, Seed, Signed, Stream, Time,
+    TwoDocuments,
 };
 
 use crate::message::{FromService, ToService};
@@ -63,12 +64,21 @@ const MAX_LETTERS: usize = 64;
 /// How often groups are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long a reply may wait at the gateway after the last node has erased the keys of its epoch.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
+
 /// What the user's configuration tells the engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// When no other path is left, let one gateway serve both ends. It then sees how many packets arrive for the
     /// user and how many for the service.
     pub allow_shared_gateway: bool,
+    /// Send nothing of the user's while a layer has fewer mixes in good standing.
+    pub min_mixes_per_layer: usize,
+    /// Send nothing of the user's below so many bits of expected anonymity; if none, the document says.
+    pub min_bits: Option<f64>,
+    /// Send however few bits there are.
+    pub allow_small_crowd: bool,
     /// For the tunnels.
     pub tunnel: tunnel::Settings,
 }
@@ -84,6 +94,9 @@ pub enum Output {
     Tunnel(GroupId, TunnelEvent),
     /// A person's message, by [`Client::post`]. Nothing in it says whose.
     Message(Vec<u8>),
+    /// Another epoch began, or another document is in use: [`Uplink::follow`] wants [`Client::first_hops`]. What stands
+    /// ready stays good, since each frame names its epoch.
+    Turned,
 }
 
 /// Where a person can be reached.
@@ -123,7 +136,7 @@ pub enum Arrival {
 }
 
 /// Why user traffic does not leave.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum Unprotected {
     /// No link.
     #[error("not connected to a gateway")]
@@ -131,9 +144,36 @@ pub enum Unprotected {
     /// No document yet.
     #[error("no topology document yet")]
     NoDocument,
-    /// The document says no.
+    /// The document says no: it is stale, or this machine's clock is wrong.
     #[error("{0}")]
     Document(shoal_topology::Error),
+    /// Two documents of one epoch were seen, now or in an earlier run.
+    #[error("{0}")]
+    TwoDocuments(String),
+    /// Fewer mixes in good standing than the user wants.
+    #[error(
+        "layer {layer} has {found} mixes in good standing, fewer than protect.min_mixes_per_layer = {least}: wait until \
+         the authorities restore some, or set it lower"
+    )]
+    TooFewMixes {
+        /// 1 to L.
+        layer: u8,
+        /// In good standing.
+        found: usize,
+        /// Asked for.
+        least: usize,
+    },
+    /// The crowd is too small to hide in.
+    #[error(
+        "the expected anonymity is {bits:.1} bits, below the floor of {floor:.1}: too few others send now; wait, or set \
+         protect.allow_small_crowd if you need no protection"
+    )]
+    SmallCrowd {
+        /// Expected.
+        bits: f64,
+        /// Refused below.
+        floor: f64,
+    },
 }
 
 /// What happened so far, for `status` and metrics. Totals only.
@@ -181,7 +221,11 @@ pub struct Client {
     secret: SecretKey,
     /// Where packets for this client end.
     end: End,
-    router: Option<Router>,
+    router: Router,
+    /// The epoch and the document that groups and loops follow.
+    follows: Option<(Epoch, Arc<Document>)>,
+    /// Why nothing of the user's leaves any more, until the program starts anew.
+    halted: Option<String>,
     link: Option<Identity>,
     groups: BTreeMap<GroupId, Group>,
     next_group: u64,
@@ -199,6 +243,7 @@ pub struct Client {
     ids_rng: Stream,
     choices_rng: Stream,
     next_tick: Time,
+    next_epoch: Time,
     counts: Counts,
     outputs: VecDeque<Output>,
 }
@@ -221,7 +266,9 @@ impl Client {
             settings,
             end: End { address: inbox.0, key: secret.public() },
             secret,
-            router: None,
+            router: Router::new((seed.stream("paths"), seed.stream("delays"))),
+            follows: None,
+            halted: None,
             link: None,
             groups: BTreeMap::new(),
             next_group: 0,
@@ -238,52 +285,95 @@ impl Client {
             ids_rng: seed.stream("identifiers"),
             choices_rng: seed.stream("choices"),
             next_tick: now,
+            next_epoch: Time::NEVER,
             counts: Counts::default(),
             outputs: VecDeque::new(),
         }
     }
 
-    /// A verified document; `unix_s` is the second of Unix time at `now`. Clear the uplink afterwards.
-    pub fn set_document(&mut self, now: Time, unix_s: u64, document: Arc<Document>, seed: &Seed) {
-        if let Some(class) = document.parameters.class(&self.class.name) {
-            self.class = class.clone();
-        }
-        let (before, streams) = match self.router.take() {
-            Some(router) => (Some(router.document().clone()), router.into_streams()),
-            None => (None, (seed.stream("paths"), seed.stream("delays"))),
-        };
-        self.router = Some(Router::new(document, Some(&self.class), (now, unix_s), streams));
-        self.loops.forget_paths();
-        self.ahead = Ahead::default();
-        if let Some(before) = before {
-            self.follow(now, &before);
+    /// A verified document; `unix_s` is the second of Unix time at `now`. One of the next epoch is kept until that
+    /// begins. Whether it brings something new.
+    ///
+    /// # Errors
+    /// It contradicts another one: nothing of the user's leaves any more. Whoever calls keeps the proof.
+    pub fn set_document(
+        &mut self,
+        now: Time,
+        unix_s: u64,
+        held: Held,
+    ) -> Result<bool, TwoDocuments> {
+        match self.router.insert(now, unix_s, held) {
+            Ok(new) => {
+                if new {
+                    // An amendment may have taken a mix away that SURBs lead through.
+                    self.ahead = Ahead::default();
+                }
+                self.follow(now);
+                self.next_epoch = self.router.next_epoch(now);
+                Ok(new)
+            }
+            Err(two) => {
+                self.halt(two.to_string());
+                Err(two)
+            }
         }
     }
 
-    /// Places in the list of the document `before` become places in that of the present one.
-    fn follow(&mut self, now: Time, before: &Document) {
-        self.avoid.clear();
-        self.farewells.clear();
+    /// Nothing of the user's leaves any more, for this reason; cover goes on.
+    pub fn halt(&mut self, why: String) {
+        self.halted.get_or_insert(why);
+    }
+
+    /// Turns to the epoch and the document that are in use now.
+    fn follow(&mut self, now: Time) {
+        let (Some(epoch), Some(document)) =
+            (self.router.epoch(now), self.router.document(now).cloned())
+        else {
+            return;
+        };
+        let before = self.follows.replace((epoch, document.clone()));
+        if before.as_ref().is_some_and(|(e, d)| *e == epoch && Arc::ptr_eq(d, &document)) {
+            return;
+        }
+        if let Some(class) = document.parameters.class(&self.class.name) {
+            self.class = class.clone();
+            self.router.set_class(class);
+        }
+        self.ahead.forget_before(epoch);
+        let layer = |mix: &Identity| {
+            let node = document.node(document.index_of(mix)?)?;
+            Some(document.layer_at(node, epoch))
+        };
+        self.loops.keep(layer);
+        let expired =
+            |epoch: Epoch| self.router.has_ended(now, epoch, self.router.grace(now) + LAST_REPLIES);
+        self.outstanding.retain(|_, epoch| !expired(epoch));
+        if before.is_some() {
+            self.leave_gone_gateways(now);
+        }
+        self.outputs.push_back(Output::Turned);
+    }
+
+    /// Groups whose service was reached at a gateway that is listed no more go to another gateway of it, or end.
+    fn leave_gone_gateways(&mut self, now: Time) {
+        if self.own_gateway(now).is_none() {
+            return;
+        }
         for id in self.groups.keys().copied().collect::<Vec<_>>() {
             let Some((place, target)) =
                 self.groups.get(&id).and_then(|group| Some((group.place?, group.target)))
             else {
                 continue;
             };
-            let gateway = before.node(place.gateway).map(ListedNode::identity);
-            let same = self.router.as_ref().and_then(|router| router.gateway(&gateway?));
-            let next = match same {
-                Some(gateway) => Some(Place { gateway, ..place }),
-                None => {
-                    self.places(now, &target).into_iter().find(|p| p.identity == place.identity)
-                }
-            };
-            match (next, self.groups.get_mut(&id)) {
-                (Some(next), Some(group)) => {
-                    group.place = Some(next);
-                    if same.is_none() {
-                        group.stock.clear();
-                    }
+            if self.router.gateway(now, &place.gateway).is_some() {
+                continue;
+            }
+            let places = self.places(now, &target);
+            let other = places.into_iter().find(|other| other.identity == place.identity);
+            match (other, self.groups.get_mut(&id)) {
+                (Some(other), Some(group)) => {
+                    group.place = Some(other);
+                    group.stock.clear();
                 }
                 _ => self.fail(now, id, Failure::NoPath),
             }
@@ -294,7 +384,7 @@ impl Client {
     pub fn set_link(&mut self, now: Time, gateway: Option<Identity>) {
         if gateway.is_some() && gateway != self.link {
             // SURBs that lead to the inbox at the old gateway lead nowhere now.
-            self.outstanding.retain(|_| false);
+            self.outstanding.retain(|_, _| false);
             for group in self.groups.values_mut() {
                 group.stock.clear();
             }
@@ -315,14 +405,17 @@ impl Client {
 
     /// The epoch whose keys are used now; `None` without a document.
     pub fn epoch(&self, now: Time) -> Option<u64> {
-        self.router.as_ref().map(|router| router.epoch(now).0)
+        self.router.epoch(now).map(|epoch| epoch.0)
     }
 
-    /// Places of the first layer's mixes, and the low byte of the epoch, for [`Uplink::clear`].
+    /// The document in use.
+    pub fn document(&self, now: Time) -> Option<&Arc<Document>> {
+        self.router.document(now)
+    }
+
+    /// Places of the first layer's mixes, and the low byte of the epoch, for [`Uplink::clear`] and [`Uplink::follow`].
     pub fn first_hops(&self, now: Time) -> (Vec<u16>, u8) {
-        self.router
-            .as_ref()
-            .map_or((Vec::new(), 0), |router| (router.first_hops(), router.epoch(now).low_byte()))
+        (self.router.first_hops(now), self.router.epoch(now).map_or(0, Epoch::low_byte))
     }
 
     /// Whether user traffic may leave now.
@@ -330,10 +423,34 @@ impl Client {
     /// # Errors
     /// Why not, in words for the user.
     pub fn protection(&self, now: Time) -> Result<(), Unprotected> {
-        let router = self.router.as_ref().ok_or(Unprotected::NoDocument)?;
-        router.document().check_time(router.unix_s(now)).map_err(Unprotected::Document)?;
-        let linked = self.link.as_ref().and_then(|gateway| router.gateway(gateway));
-        linked.map(|_| ()).ok_or(Unprotected::NoGateway)
+        if let Some(why) = &self.halted {
+            return Err(Unprotected::TwoDocuments(why.clone()));
+        }
+        let (Some(document), Some(epoch)) = (self.router.document(now), self.router.epoch(now))
+        else {
+            return Err(Unprotected::NoDocument);
+        };
+        document.check_time(self.router.unix_s(now)).map_err(Unprotected::Document)?;
+        let least = self.settings.min_mixes_per_layer;
+        for layer in 1..=document.parameters.layers {
+            let found = document.in_layer_at(epoch, layer).count();
+            if found < least {
+                return Err(Unprotected::TooFewMixes { layer, found, least });
+            }
+        }
+        self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
+        let floor = self.settings.min_bits.unwrap_or(document.parameters.refuse_bits);
+        match self.anonymity_bits(now) {
+            Some(bits) if bits < floor && !self.settings.allow_small_crowd => {
+                Err(Unprotected::SmallCrowd { bits, floor })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Expected anonymity of the next packet, bits; `None` while it is not known.
+    pub fn anonymity_bits(&self, _now: Time) -> Option<f64> {
+        None
     }
 
     /// The group of an isolation and a target: made when there is none. [`Output::Connected`] or
@@ -399,18 +516,17 @@ impl Client {
     ///
     /// # Errors
     /// It is not taken, and why.
-    pub fn post(&mut self, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
+    pub fn post(&mut self, now: Time, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
         if message.len() >= MESSAGE_LEN {
             return Err(NotPosted::TooLong);
         }
         if self.letters.len() >= MAX_LETTERS {
             return Err(NotPosted::Full);
         }
-        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
-            return Err(NotPosted::NoPath);
-        };
-        let theirs = router.gateway(&contact.gateway).ok_or(NotPosted::NoPath)?;
-        if !router.compatible(own, theirs) && !self.settings.allow_shared_gateway {
+        let own = self.own_gateway(now).ok_or(NotPosted::NoPath)?;
+        self.router.gateway(now, &contact.gateway).ok_or(NotPosted::NoPath)?;
+        let apart = self.router.compatible(now, &own, &contact.gateway);
+        if !apart && !self.settings.allow_shared_gateway {
             return Err(NotPosted::NoPath);
         }
         let mut letter = Vec::with_capacity(1 + message.len());
@@ -439,11 +555,12 @@ impl Client {
 
     /// Names of mixes of which no loop has come back lately: layer and place in it, from 1.
     pub fn silent_mixes(&self) -> Vec<(u8, usize)> {
-        let Some(router) = &self.router else { return Vec::new() };
-        let document = router.document();
-        let name = |mix: usize| {
-            let layer = document.layer_at(document.node(mix)?, document.epoch);
-            Some((layer, 1 + document.in_layer(layer).position(|index| index == mix)?))
+        let Some((epoch, document)) = &self.follows else { return Vec::new() };
+        let name = |mix: Identity| {
+            let place = document.index_of(&mix)?;
+            let layer = document.layer_at(document.node(place)?, *epoch);
+            let mut all = document.all_in_layer_at(*epoch, layer);
+            Some((layer, 1 + all.position(|index| index == place)?))
         };
         self.loops.silent().into_iter().filter_map(name).collect()
     }
@@ -473,7 +590,7 @@ impl Client {
     /// When [`Client::handle_timeout`] must be called at the latest.
     pub fn next_timeout(&mut self) -> Time {
         let timeouts = self.groups.values_mut().filter_map(|g| g.tunnel.as_mut()?.next_timeout());
-        timeouts.min().unwrap_or(Time::NEVER).min(self.next_tick)
+        timeouts.min().unwrap_or(Time::NEVER).min(self.next_tick).min(self.next_epoch)
     }
 
     /// Time passed.
@@ -487,6 +604,10 @@ impl Client {
             }
         }
         self.end_closed(now);
+        if self.next_epoch <= now {
+            self.follow(now);
+            self.next_epoch = self.router.next_epoch(now);
+        }
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.loops.expire(now);
@@ -554,7 +675,9 @@ impl Client {
         };
         let Some(tunnel) = &mut group.tunnel else { return };
         let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
-        group.stock.reported(now, reply.stock, round_trip);
+        // SURBs of an epoch that ends are no stock.
+        let counts = group.surbs_for.is_some_and(|epoch| epoch.low_byte() == reply.epoch);
+        group.stock.reported(now, if counts { reply.stock } else { 0 }, round_trip);
         group.asked = None;
         tunnel.handle_datagram(now, &reply.datagram);
         take_events(id, tunnel, &mut self.outputs);
@@ -570,7 +693,7 @@ impl Client {
             Some(([kind::ANSWER, 1], bytes)) => Signed::<ClientDescriptor>::decode(bytes).ok(),
             _ => None,
         };
-        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
+        let unix_s = self.router.unix_s(now);
         let descriptor = descriptor.map(|signed| signed.body().clone()).filter(|descriptor| {
             descriptor.identity.0 == address.identity
                 && (descriptor.not_before..=descriptor.not_after).contains(&unix_s)
@@ -598,8 +721,10 @@ impl Client {
         if self.class.mean_delay() > Duration::from_millis(50) { 4 } else { 1 }
     }
 
-    fn own_gateway(&self) -> Option<usize> {
-        self.router.as_ref()?.gateway(self.link.as_ref()?)
+    /// The gateway that the client is linked to, if the document in use lists it.
+    fn own_gateway(&self, now: Time) -> Option<Identity> {
+        let own = self.link?;
+        self.router.gateway(now, &own).map(|_| own)
     }
 }
 

@@ -15,3 +15,5 @@ pub mod socks;
 mod surbs;
 pub mod tunnel;
 pub mod uplink;
+#[cfg(test)]
+mod world;

@@ -1,7 +1,8 @@
 //! What stands inside a packet of a tunnel.
 //!
-//! To a service: kind 1, pseudonym 16, budget 2 (packets/s), SURBs 1, length 2, the SURBs, a QUIC datagram. From a
-//! service, by SURB: kind 1, stock 2, length 2, a QUIC datagram. Numbers are big-endian.
+//! To a service: kind 1, pseudonym 16, budget 2 (packets/s), epoch 1, SURBs 1, length 2, the SURBs, a QUIC datagram. From
+//! a service, by SURB: kind 1, epoch 1, stock 2, length 2, a QUIC datagram. Numbers are big-endian; of epochs the low
+//! byte travels.
 
 use shoal_sphinx::{MESSAGE_LEN, SURB_LEN, Surb};
 use shoal_topology::control::kind;
@@ -9,7 +10,7 @@ use shoal_topology::control::kind;
 use crate::tunnel::Pseudonym;
 
 /// Bytes before the SURBs of a message to a service.
-const HEAD: usize = 22;
+const HEAD: usize = 23;
 
 /// What a service gets.
 pub struct ToService {
@@ -17,6 +18,8 @@ pub struct ToService {
     pub pseudonym: Pseudonym,
     /// Packets/s that the service may send in this tunnel.
     pub budget: u16,
+    /// Low byte of the epoch whose keys the SURBs use.
+    pub epoch: u8,
     /// SURBs to keep.
     pub surbs: Vec<Surb>,
     /// A QUIC datagram; empty if the message only brings SURBs.
@@ -35,7 +38,7 @@ impl ToService {
         bytes.push(kind::TUNNEL);
         bytes.extend(self.pseudonym);
         bytes.extend(self.budget.to_be_bytes());
-        bytes.push(self.surbs.len() as u8);
+        bytes.extend([self.epoch, self.surbs.len() as u8]);
         bytes.extend((self.datagram.len() as u16).to_be_bytes());
         self.surbs.iter().for_each(|surb| bytes.extend_from_slice(surb.as_bytes()));
         bytes.extend_from_slice(&self.datagram);
@@ -45,7 +48,7 @@ impl ToService {
     /// Reads one; `None` for anything that [`ToService::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        let [kind, name @ .., b0, b1, count, l0, l1] = head;
+        let [kind, name @ .., b0, b1, epoch, count, l0, l1] = head;
         let (surbs, datagram) = rest.split_at_checked(usize::from(*count) * SURB_LEN)?;
         if *kind != kind::TUNNEL || datagram.len() != usize::from(u16::from_be_bytes([*l0, *l1])) {
             return None;
@@ -53,6 +56,7 @@ impl ToService {
         Some(Self {
             pseudonym: *name,
             budget: u16::from_be_bytes([*b0, *b1]),
+            epoch: *epoch,
             surbs: surbs.chunks(SURB_LEN).filter_map(|surb| Surb::from_slice(surb).ok()).collect(),
             datagram: datagram.to_vec(),
         })
@@ -61,7 +65,9 @@ impl ToService {
 
 /// What a client gets back.
 pub struct FromService {
-    /// SURBs that the service still has.
+    /// Low byte of the latest epoch that the service has got SURBs for.
+    pub epoch: u8,
+    /// SURBs of that epoch that it still has.
     pub stock: u16,
     /// A QUIC datagram.
     pub datagram: Vec<u8>,
@@ -70,8 +76,8 @@ pub struct FromService {
 impl FromService {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(5 + self.datagram.len());
-        bytes.push(kind::TUNNEL);
+        let mut bytes = Vec::with_capacity(6 + self.datagram.len());
+        bytes.extend([kind::TUNNEL, self.epoch]);
         bytes.extend(self.stock.to_be_bytes());
         bytes.extend((self.datagram.len() as u16).to_be_bytes());
         bytes.extend_from_slice(&self.datagram);
@@ -80,10 +86,11 @@ impl FromService {
 
     /// Reads one; `None` for anything that [`FromService::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let ([kind, s0, s1, l0, l1], datagram) = bytes.split_first_chunk::<5>()?;
+        let ([kind, epoch, s0, s1, l0, l1], datagram) = bytes.split_first_chunk::<6>()?;
         let sound =
             *kind == kind::TUNNEL && datagram.len() == usize::from(u16::from_be_bytes([*l0, *l1]));
-        sound.then(|| Self { stock: u16::from_be_bytes([*s0, *s1]), datagram: datagram.to_vec() })
+        let stock = u16::from_be_bytes([*s0, *s1]);
+        sound.then(|| Self { epoch: *epoch, stock, datagram: datagram.to_vec() })
     }
 }
 
@@ -98,25 +105,26 @@ mod tests {
     fn the_longest_messages_fit() {
         assert_eq!(ToService::room(usize::from(CLIENT_MTU)), 2);
         assert_eq!(ToService::room(0), 5);
-        assert!(5 + usize::from(SERVICE_MTU) <= MESSAGE_LEN);
+        assert!(6 + usize::from(SERVICE_MTU) <= MESSAGE_LEN);
     }
 
     proptest! {
         #[test]
         fn messages_come_back_as_they_went(
-            pseudonym: [u8; 16], budget: u16, stock: u16,
+            pseudonym: [u8; 16], budget: u16, epoch: u8, stock: u16,
             datagram in proptest::collection::vec(any::<u8>(), 0..1216), fewer in 0usize..5,
         ) {
             let count = ToService::room(datagram.len()).saturating_sub(fewer);
             let surb = Surb::from_slice(&[9; SURB_LEN]).unwrap();
-            let message = ToService { pseudonym, budget, surbs: vec![surb; count], datagram: datagram.clone() };
+            let message = ToService { pseudonym, budget, epoch, surbs: vec![surb; count], datagram: datagram.clone() };
             let bytes = message.encode();
             prop_assert!(bytes.len() <= MESSAGE_LEN);
             let read = ToService::decode(&bytes).unwrap();
             prop_assert_eq!((read.pseudonym, read.budget, read.surbs.len()), (pseudonym, budget, count));
+            prop_assert_eq!(read.epoch, epoch);
             prop_assert_eq!(&read.datagram, &datagram);
-            let read = FromService::decode(&FromService { stock, datagram: datagram.clone() }.encode()).unwrap();
-            prop_assert_eq!((read.stock, read.datagram), (stock, datagram));
+            let read = FromService::decode(&FromService { epoch, stock, datagram: datagram.clone() }.encode()).unwrap();
+            prop_assert_eq!((read.epoch, read.stock, read.datagram), (epoch, stock, datagram));
         }
 
         #[test]

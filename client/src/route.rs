@@ -1,4 +1,4 @@
-//! From a document to packets: which hops, with which keys and delays.
+//! From documents to packets: which hops, with which keys and delays, in which epoch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use rand::CryptoRng;
 use shoal_sphinx::{Address, Hop, PublicKey};
 use shoal_topology::{
-    Class, Document, Epoch, Identity, Paths, Role, Routes, Stream, Time, exponential,
+    Class, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, ListedNode, Paths, Role,
+    Routes, Standing, Stream, Time, TwoDocuments, exponential,
 };
 
 /// What is at the end of a path.
@@ -18,19 +19,29 @@ pub struct End {
     pub key: PublicKey,
 }
 
-/// Draws paths and delays by the document and the client's class: cover by the same law as data.
+/// Draws paths and delays by the documents and the client's class: cover by the same law as data.
+///
+/// Nodes go by their identity: their places differ from one document to the next.
 pub struct Router {
-    document: Arc<Document>,
-    paths: Paths,
+    documents: Documents,
     routes: Routes,
     mean_delay: Duration,
     /// Second of Unix time at `Time::ZERO`; what comes in is seconds, and no better is needed.
     unix_at_zero: u64,
     paths_rng: Stream,
     delays_rng: Stream,
+    /// What was drawn from lately, the earliest epoch first: this epoch's, and the next one's for SURBs.
+    tables: Vec<Table>,
+}
+
+/// The paths and keys of one epoch, as one document lists them.
+struct Table {
+    epoch: Epoch,
+    document: Arc<Document>,
+    paths: Paths,
+    /// By place: reading one costs as much as a third of a multiplication.
+    keys: Vec<Option<PublicKey>>,
     kept: Vec<Kept>,
-    /// The keys of one epoch, by place: reading one costs as much as a third of a multiplication.
-    keys: (Epoch, Vec<Option<PublicKey>>),
 }
 
 /// A path that a class keeps.
@@ -42,45 +53,49 @@ struct Kept {
 
 /// A path that has been drawn.
 pub struct Route {
-    /// Place of the first hop in the document's list: the field of the frame.
+    /// Place of the first hop in the list of the epoch's document: the field of the frame.
     pub first: u16,
     /// Low byte of the epoch whose keys it uses.
     pub epoch: u8,
     /// The hops.
     pub hops: Vec<Hop>,
-    /// Places of the mixes.
-    pub mixes: Vec<usize>,
+    /// The mixes, layer 1 first.
+    pub mixes: Vec<Identity>,
 }
 
 impl Router {
-    /// For a verified document. `unix_s` is the second of Unix time at `now`.
-    pub fn new(
-        document: Arc<Document>,
-        class: Option<&Class>,
-        (now, unix_s): (Time, u64),
-        (paths_rng, delays_rng): (Stream, Stream),
-    ) -> Self {
+    /// Without documents. Draws from these streams.
+    pub fn new((paths_rng, delays_rng): (Stream, Stream)) -> Self {
         Self {
-            paths: Paths::new(&document),
-            routes: class.map_or(Routes::Fresh, |class| class.routes),
-            mean_delay: class.map_or(Duration::from_millis(15), Class::mean_delay),
-            unix_at_zero: unix_s.saturating_sub(now.as_nanos() / 1_000_000_000),
-            document,
+            documents: Documents::default(),
+            routes: Routes::Fresh,
+            mean_delay: Duration::from_millis(15),
+            unix_at_zero: 0,
             paths_rng,
             delays_rng,
-            kept: Vec::new(),
-            keys: (Epoch(0), Vec::new()),
+            tables: Vec::new(),
         }
     }
 
-    /// The document in use.
-    pub fn document(&self) -> &Arc<Document> {
-        &self.document
+    /// Takes a verified document. `unix_s` is the second of Unix time at `now`. Whether it brings something new.
+    ///
+    /// # Errors
+    /// It contradicts one that is held; nothing changes.
+    pub fn insert(&mut self, now: Time, unix_s: u64, held: Held) -> Result<bool, TwoDocuments> {
+        self.unix_at_zero = unix_s.saturating_sub(now.as_nanos() / 1_000_000_000);
+        let new = self.documents.insert(held)?;
+        let documents = &self.documents;
+        let same = |table: &Table| {
+            let held = documents.at(table.epoch);
+            held.is_some_and(|held| Arc::ptr_eq(&held.document, &table.document))
+        };
+        self.tables.retain(same);
+        Ok(new)
     }
 
-    /// Gives the generators back, for the router of the next document.
-    pub fn into_streams(self) -> (Stream, Stream) {
-        (self.paths_rng, self.delays_rng)
+    /// Paths and delays as this class wants them.
+    pub fn set_class(&mut self, class: &Class) {
+        (self.routes, self.mean_delay) = (class.routes, class.mean_delay());
     }
 
     /// Unix time, seconds.
@@ -88,76 +103,183 @@ impl Router {
         self.unix_at_zero + now.as_nanos() / 1_000_000_000
     }
 
-    /// The epoch whose keys are used now, no later than the last one that the document has keys of.
-    pub fn epoch(&self, now: Time) -> Epoch {
-        let last = Epoch(self.document.epoch.0.saturating_add(shoal_topology::FURTHER_EPOCHS));
-        self.document.epoch_at(self.unix_s(now)).min(last)
+    /// The document in use: the latest that has begun; before the first has, that one. It may be stale.
+    pub fn document(&self, now: Time) -> Option<&Arc<Document>> {
+        let unix_s = self.unix_s(now);
+        let begun = self.documents.iter().filter(|held| held.document.begins <= unix_s).last();
+        begun.or(self.documents.iter().next()).map(|held| &held.document)
+    }
+
+    /// The epoch whose keys are used now, no later than the last one that the document in use has keys of.
+    pub fn epoch(&self, now: Time) -> Option<Epoch> {
+        let document = self.document(now)?;
+        let last = Epoch(document.epoch.0.saturating_add(FURTHER_EPOCHS));
+        Some(document.epoch_at(self.unix_s(now)).min(last))
+    }
+
+    /// The document of an epoch, by which frames of that epoch name first hops.
+    pub fn document_at(&self, epoch: Epoch) -> Option<&Arc<Document>> {
+        self.documents.at(epoch).map(|held| &held.document)
+    }
+
+    /// The epoch of SURBs that are made now: this one, and from its middle on the next, if it has keys already. Who
+    /// is `late` (0 to 1) changes up to a quarter of an epoch later, so that a client's tunnels do not do it together.
+    pub fn surb_epoch(&self, now: Time, late: f64) -> Option<Epoch> {
+        let epoch = self.epoch(now)?;
+        let document = self.document(now)?;
+        let length = f64::from(document.epoch_s);
+        let passed = now.since(self.begins(document, epoch)).as_secs_f64();
+        let next = Epoch(epoch.0.saturating_add(1));
+        let is_late = passed >= length * (0.5 + 0.25 * late.clamp(0.0, 1.0));
+        Some(if is_late && self.documents.at(next).is_some() { next } else { epoch })
+    }
+
+    /// When the next epoch begins.
+    pub fn next_epoch(&self, now: Time) -> Time {
+        let (Some(document), Some(epoch)) = (self.document(now), self.epoch(now)) else {
+            return Time::NEVER;
+        };
+        let next = self.begins(document, Epoch(epoch.0.saturating_add(1)));
+        // Of a stale document, and of one that has not begun, nothing follows by itself but its own beginning.
+        let begins = self.begins(document, document.epoch);
+        [begins, next].into_iter().find(|at| *at > now).unwrap_or(Time::NEVER)
+    }
+
+    fn begins(&self, document: &Document, epoch: Epoch) -> Time {
+        let epochs = epoch.0.saturating_sub(document.epoch.0);
+        let unix_s = document.begins.saturating_add(epochs.saturating_mul(document.epoch_s.into()));
+        Time::from_secs(unix_s.saturating_sub(self.unix_at_zero))
+    }
+
+    /// Whether an epoch ended, and since then so much more passed.
+    pub fn has_ended(&self, now: Time, epoch: Epoch, more: Duration) -> bool {
+        let (Some(document), Some(present)) = (self.document(now), self.epoch(now)) else {
+            return false;
+        };
+        // Of a stale document the present epoch is the last one, which has ended, too.
+        if epoch.0 > present.0 {
+            return false;
+        }
+        let back = present.0 - epoch.0;
+        let present_ends = self.begins(document, Epoch(present.0.saturating_add(1)));
+        let length = Duration::from_secs(u64::from(document.epoch_s).saturating_mul(back));
+        now + length >= present_ends + more
+    }
+
+    /// How long after the end of an epoch its keys open packets.
+    pub fn grace(&self, now: Time) -> Duration {
+        self.document(now).map_or(Duration::ZERO, |document| document.key_grace())
+    }
+
+    /// The epoch near the present one that has this low byte: one of the last two, this one, or one of the next two.
+    pub fn near(&self, now: Time, low_byte: u8) -> Option<Epoch> {
+        let present = self.epoch(now)?.0;
+        let mut near = (present.saturating_sub(2)..=present.saturating_add(2)).map(Epoch);
+        near.find(|epoch| epoch.low_byte() == low_byte)
     }
 
     /// Whether packets may enter at one gateway and leave at the other.
-    pub fn compatible(&self, entry: usize, exit: usize) -> bool {
-        self.paths.compatible(entry, exit)
+    pub fn compatible(&mut self, now: Time, entry: &Identity, exit: &Identity) -> bool {
+        let Some(table) = self.epoch(now).and_then(|epoch| self.table(epoch)) else { return false };
+        match (gateway(&table.document, entry), gateway(&table.document, exit)) {
+            (Some(entry), Some(exit)) => table.paths.compatible(entry, exit),
+            _ => false,
+        }
     }
 
-    /// Mix 1 to L, the gateway `exit`, and, unless the gateway itself is the end, `end`. The sender stands at
-    /// the gateway `entry`. `None` if the document has no such path.
+    /// A path in an epoch: mix 1 to L, the gateway `exit`, and, unless the gateway itself is the end, `end`. The
+    /// sender stands at the gateway `entry`. `None` if the epoch's document has no such path.
     pub fn draw(
         &mut self,
-        now: Time,
-        entry: usize,
-        exit: usize,
+        (now, epoch): (Time, Epoch),
+        entry: &Identity,
+        exit: &Identity,
         end: Option<End>,
     ) -> Option<Route> {
-        let mixes = self.mixes(now, entry, exit)?;
-        let epoch = self.epoch(now);
-        if self.keys.0 != epoch || self.keys.1.is_empty() {
-            let nodes = self.document.nodes.iter().map(|node| node.descriptor.body().key(epoch));
-            self.keys = (epoch, nodes.collect());
-        }
+        let at = self.table_at(epoch)?;
+        let table = self.tables.get_mut(at)?;
+        let (entry, exit) = (gateway(&table.document, entry)?, gateway(&table.document, exit)?);
+        let mixes = table.mixes(&mut self.paths_rng, self.routes, now, entry, exit)?;
         let mut hops = Vec::with_capacity(mixes.len() + 2);
+        let max_delay = table.document.parameters.max_delay();
         for mix in &mixes {
             let delay = exponential(&mut self.delays_rng, self.mean_delay);
-            hops.push(self.hop(*mix, delay.min(self.document.parameters.max_delay()))?);
+            hops.push(table.hop(*mix, delay.min(max_delay))?);
         }
-        hops.push(self.hop(exit, Duration::ZERO)?);
+        hops.push(table.hop(exit, Duration::ZERO)?);
         if let Some(end) = end {
             hops.push(Hop { address: end.address, key: end.key, delay: Duration::ZERO });
         }
         let first = u16::try_from(*mixes.first()?).ok()?;
+        let identity = |mix: &usize| table.document.node(*mix).map(ListedNode::identity);
+        let mixes = mixes.iter().filter_map(identity).collect();
         Some(Route { first, epoch: epoch.low_byte(), hops, mixes })
     }
 
     /// A gateway, drawn uniformly, that packets from `entry` may leave at.
-    pub fn any_gateway(&mut self, entry: usize) -> Option<usize> {
+    pub fn any_gateway(&mut self, now: Time, entry: &Identity) -> Option<Identity> {
         use rand::seq::IteratorRandom;
-        let paths = &self.paths;
-        self.document
-            .gateways()
-            .filter(|exit| paths.compatible(entry, *exit))
-            .choose(&mut self.paths_rng)
+        let at = self.table_at(self.epoch(now)?)?;
+        let table = self.tables.get(at)?;
+        let entry = gateway(&table.document, entry)?;
+        let fits = |exit: &usize| table.paths.compatible(entry, *exit);
+        let exit = table.document.gateways().filter(fits).choose(&mut self.paths_rng)?;
+        table.document.node(exit).map(ListedNode::identity)
     }
 
-    /// The place of a gateway in the document's list.
-    pub fn gateway(&self, identity: &Identity) -> Option<usize> {
-        let index = self.document.index_of(identity)?;
-        let node = self.document.node(index)?;
-        (node.descriptor.body().role == Role::Gateway).then_some(index)
+    /// Whether the document in use lists this gateway, and how it stands.
+    pub fn gateway(&self, now: Time, identity: &Identity) -> Option<Standing> {
+        let document = self.document(now)?;
+        document.node(gateway(document, identity)?).map(|node| node.standing)
     }
 
     /// Places of the first layer's mixes.
-    pub fn first_hops(&self) -> Vec<u16> {
-        self.document.in_layer(1).filter_map(|index| u16::try_from(index).ok()).collect()
+    pub fn first_hops(&self, now: Time) -> Vec<u16> {
+        let (Some(document), Some(epoch)) = (self.document(now), self.epoch(now)) else {
+            return Vec::new();
+        };
+        document.in_layer_at(epoch, 1).filter_map(|index| u16::try_from(index).ok()).collect()
     }
 
-    fn mixes(&mut self, now: Time, entry: usize, exit: usize) -> Option<Vec<usize>> {
-        let Routes::KeptSeconds(seconds) = self.routes else {
-            return self.paths.draw(&mut self.paths_rng, entry, exit);
+    fn table(&mut self, epoch: Epoch) -> Option<&Table> {
+        let at = self.table_at(epoch)?;
+        self.tables.get(at)
+    }
+
+    /// Where the table of an epoch is; it is made if it is missing, and the earliest of three goes.
+    fn table_at(&mut self, epoch: Epoch) -> Option<usize> {
+        if let Some(at) = self.tables.iter().position(|table| table.epoch == epoch) {
+            return Some(at);
+        }
+        let document = self.documents.at(epoch)?.document.clone();
+        let keys = document.nodes.iter().map(|node| node.descriptor.body().key(epoch)).collect();
+        let paths = Paths::at(&document, epoch);
+        self.tables.push(Table { epoch, document, paths, keys, kept: Vec::new() });
+        self.tables.sort_by_key(|table| table.epoch);
+        if self.tables.len() > 2 {
+            self.tables.remove(0);
+        }
+        self.tables.iter().position(|table| table.epoch == epoch)
+    }
+}
+
+impl Table {
+    fn mixes(
+        &mut self,
+        rng: &mut Stream,
+        routes: Routes,
+        now: Time,
+        entry: usize,
+        exit: usize,
+    ) -> Option<Vec<usize>> {
+        let Routes::KeptSeconds(seconds) = routes else {
+            return self.paths.draw(rng, entry, exit);
         };
         self.kept.retain(|kept| kept.until > now);
         if let Some(kept) = self.kept.iter().find(|kept| kept.ends == (entry, exit)) {
             return Some(kept.mixes.clone());
         }
-        let mixes = self.paths.draw(&mut self.paths_rng, entry, exit)?;
+        let mixes = self.paths.draw(rng, entry, exit)?;
         let until = now + Duration::from_secs(u64::from(seconds));
         self.kept.push(Kept { ends: (entry, exit), until, mixes: mixes.clone() });
         Some(mixes)
@@ -165,8 +287,15 @@ impl Router {
 
     fn hop(&self, index: usize, delay: Duration) -> Option<Hop> {
         let address = self.document.node(index)?.identity().0;
-        Some(Hop { address, key: (*self.keys.1.get(index)?)?, delay })
+        Some(Hop { address, key: (*self.keys.get(index)?)?, delay })
     }
+}
+
+/// The place of a gateway in a document's list.
+fn gateway(document: &Document, identity: &Identity) -> Option<usize> {
+    let index = document.index_of(identity)?;
+    let node = document.node(index)?;
+    (node.descriptor.body().role == Role::Gateway).then_some(index)
 }
 
 /// Sixteen random bytes that are not all zero: zero means "no identifier".

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
-use shoal_topology::{Document, Identity, Seed, Stream, Time};
+use shoal_topology::{Document, Epoch, Held, Identity, Seed, Time, TwoDocuments};
 
 use crate::message::{FromService, ToService};
 use crate::route::Router;
@@ -44,7 +44,9 @@ pub struct Counts {
     pub unknown: u64,
     /// SURBs that came when the stock was full.
     pub surbs_full: u64,
-    /// SURBs that were malformed, or led nowhere.
+    /// SURBs that were not used before the keys of their epoch went.
+    pub surbs_expired: u64,
+    /// SURBs that were malformed, of no epoch near, or led nowhere.
     pub surbs_bad: u64,
     /// Pseudonyms that went, before their tunnel stood, to make room for others.
     pub no_room: u64,
@@ -62,7 +64,11 @@ pub struct Send {
 
 /// What is known of one client.
 struct Peer {
-    surbs: VecDeque<Surb>,
+    /// With the epochs in which they travel, the earliest first. The last is spent first: the oldest may lead to where
+    /// the client no longer is.
+    surbs: VecDeque<(Epoch, Surb)>,
+    /// The latest epoch that SURBs came for.
+    latest: Epoch,
     /// The gateway its last packet came through. A SURB is used there: its path was drawn for that.
     gateway: Identity,
     budget: f64,
@@ -78,7 +84,9 @@ pub struct Service {
     codec: Arc<dyn Codec>,
     secret: SecretKey,
     tunnels: Tunnels,
-    router: Option<Router>,
+    router: Router,
+    /// Why nothing is answered any more, until the program starts anew.
+    halted: Option<String>,
     peers: BTreeMap<Pseudonym, Peer>,
     max_peers: usize,
     counts: Counts,
@@ -87,7 +95,6 @@ pub struct Service {
     next_tick: Time,
     /// When the next pseudonym without a tunnel may have to go.
     next_parting: Time,
-    streams: Option<(Stream, Stream)>,
 }
 
 impl Service {
@@ -106,7 +113,8 @@ impl Service {
             codec,
             secret,
             tunnels: Tunnels::new(base, now, seed, identity, settings)?,
-            router: None,
+            router: Router::new((seed.stream("paths"), seed.stream("delays"))),
+            halted: None,
             peers: BTreeMap::new(),
             max_peers: settings.max_connections + MAX_STRANGERS,
             counts: Counts::default(),
@@ -114,19 +122,41 @@ impl Service {
             events: VecDeque::new(),
             next_tick: Time::NEVER,
             next_parting: Time::NEVER,
-            streams: Some((seed.stream("paths"), seed.stream("delays"))),
         })
     }
 
-    /// A verified document; `unix_s` is the second of Unix time at `now`.
-    pub fn set_document(&mut self, now: Time, unix_s: u64, document: Arc<Document>) {
-        let streams = match self.router.take() {
-            Some(router) => Some(router.into_streams()),
-            None => self.streams.take(),
-        };
-        if let Some(streams) = streams {
-            self.router = Some(Router::new(document, None, (now, unix_s), streams));
+    /// A verified document; `unix_s` is the second of Unix time at `now`. Whether it brings something new.
+    ///
+    /// # Errors
+    /// It contradicts another one: nothing is answered any more. Whoever calls keeps the proof.
+    pub fn set_document(
+        &mut self,
+        now: Time,
+        unix_s: u64,
+        held: Held,
+    ) -> Result<bool, TwoDocuments> {
+        self.router.insert(now, unix_s, held).inspect_err(|two| self.halt(two.to_string()))
+    }
+
+    /// Nothing is answered any more, for this reason.
+    pub fn halt(&mut self, why: String) {
+        self.halted.get_or_insert(why);
+    }
+
+    /// Why nothing is answered; `None` while all is well.
+    pub fn trouble(&self, now: Time) -> Option<String> {
+        if let Some(why) = &self.halted {
+            return Some(why.clone());
         }
+        let Some(document) = self.router.document(now) else {
+            return Some("no topology document yet".into());
+        };
+        document.check_time(self.router.unix_s(now)).err().map(|error| error.to_string())
+    }
+
+    /// The document in use.
+    pub fn document(&self, now: Time) -> Option<&Arc<Document>> {
+        self.router.document(now)
     }
 
     /// A frame that came through a gateway.
@@ -151,6 +181,7 @@ impl Service {
         }
         let peer = self.peers.entry(pseudonym).or_insert_with(|| Peer {
             surbs: VecDeque::new(),
+            latest: Epoch(0),
             gateway,
             budget: 0.0,
             tokens: BURST,
@@ -164,13 +195,20 @@ impl Service {
         peer.starved = false;
         // A stranger's stock is small: only a tunnel that stands earns room.
         let room = if peer.connected { MAX_STOCK } else { STRANGER_STOCK };
+        let epoch = self.router.near(now, message.epoch);
         for surb in message.surbs {
+            let Some(epoch) = epoch else {
+                self.counts.surbs_bad += 1;
+                continue;
+            };
             if peer.surbs.len() >= room {
                 self.counts.surbs_full += 1;
-                // The newest are spent first: the oldest may lead to where the client no longer is.
                 peer.surbs.pop_front();
             }
-            peer.surbs.push_back(surb);
+            peer.latest = peer.latest.max(epoch);
+            // Packets overtake each other.
+            let at = peer.surbs.partition_point(|(of, _)| *of <= epoch);
+            peer.surbs.insert(at, (epoch, surb));
         }
         let budget = f64::from(message.budget.max(1));
         if budget != peer.budget {
@@ -246,10 +284,21 @@ impl Service {
     }
 
     fn send(&mut self, now: Time, pseudonym: Pseudonym) {
+        if self.halted.is_some() {
+            return;
+        }
+        // Half of the grace is left for the reply's way, and for clocks that differ.
+        let grace = self.router.grace(now) / 2;
         let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
         peer.tokens += now.since(peer.counted).as_secs_f64() * peer.budget.max(1.0);
         peer.tokens = peer.tokens.min(BURST.max(BURST_S * peer.budget));
         peer.counted = now;
+        while let Some((epoch, _)) = peer.surbs.front()
+            && self.router.has_ended(now, *epoch, grace)
+        {
+            peer.surbs.pop_front();
+            self.counts.surbs_expired += 1;
+        }
         loop {
             if peer.surbs.is_empty() {
                 self.counts.starved += u64::from(!peer.starved);
@@ -267,21 +316,22 @@ impl Service {
             }
             peer.tokens -= 1.0;
             // A datagram whose SURB is bad is lost like any other; QUIC sends it again.
-            let Some(surb) = peer.surbs.pop_back() else { return };
-            let stock = peer.surbs.len() as u16;
-            let message = FromService { stock, datagram }.encode();
+            let Some((epoch, surb)) = peer.surbs.pop_back() else { return };
+            let older = peer.surbs.partition_point(|(of, _)| *of < peer.latest);
+            let stock = (peer.surbs.len() - older) as u16;
+            let message = FromService { epoch: peer.latest.low_byte(), stock, datagram }.encode();
             let first = self.codec.reply(surb, &message).ok().and_then(|(packet, first)| {
-                let router = self.router.as_ref()?;
-                let index = router.document().index_of(&Identity(first))?;
-                let node = router.document().node(index)?;
-                node.layers.contains(&1).then_some((packet, index, router.epoch(now).low_byte()))
+                let document = self.router.document_at(epoch)?;
+                let index = document.index_of(&Identity(first))?;
+                let layer = document.layer_at(document.node(index)?, epoch);
+                (layer == 1).then_some((packet, index))
             });
-            let Some((packet, index, epoch)) = first else {
+            let Some((packet, index)) = first else {
                 self.counts.surbs_bad += 1;
                 continue;
             };
             self.counts.sent += 1;
-            let frame = Frame { epoch, field: index as u16, packet };
+            let frame = Frame { epoch: epoch.low_byte(), field: index as u16, packet };
             self.outputs.push_back(Send { gateway: peer.gateway, frame });
         }
     }

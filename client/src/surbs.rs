@@ -1,16 +1,16 @@
 //! SURBs: the ones a client waits for, and how many it believes a service still has.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use shoal_sphinx::{PacketId, Surb, SurbKeys};
-use shoal_topology::{Epoch, Time};
+use shoal_topology::{Epoch, Identity, Time};
 
 /// The SURBs that are out, and what each was made for. Bounded: beyond `max` the oldest is forgotten, and a reply
 /// that still uses it is counted as unknown.
 pub struct Outstanding<U> {
     max: usize,
-    by_id: HashMap<PacketId, (U, SurbKeys)>,
+    by_id: HashMap<PacketId, (U, Epoch, SurbKeys)>,
     order: VecDeque<PacketId>,
 }
 
@@ -20,10 +20,10 @@ impl<U> Outstanding<U> {
         Self { max, by_id: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Keeps the keys of a SURB that goes out.
-    pub fn put(&mut self, purpose: U, keys: SurbKeys) {
+    /// Keeps the keys of a SURB of an epoch that goes out.
+    pub fn put(&mut self, purpose: U, epoch: Epoch, keys: SurbKeys) {
         let id = keys.id();
-        self.by_id.insert(id, (purpose, keys));
+        self.by_id.insert(id, (purpose, epoch, keys));
         self.order.push_back(id);
         while self.by_id.len() > self.max {
             let Some(oldest) = self.order.pop_front() else { break };
@@ -37,12 +37,12 @@ impl<U> Outstanding<U> {
 
     /// The SURB came back: it opens once.
     pub fn take(&mut self, id: &PacketId) -> Option<(U, SurbKeys)> {
-        self.by_id.remove(id)
+        self.by_id.remove(id).map(|(purpose, _, keys)| (purpose, keys))
     }
 
     /// Forgets those that this says.
-    pub fn retain(&mut self, mut keep: impl FnMut(&U) -> bool) {
-        self.by_id.retain(|_, (purpose, _)| keep(purpose));
+    pub fn retain(&mut self, mut keep: impl FnMut(&U, Epoch) -> bool) {
+        self.by_id.retain(|_, (purpose, epoch, _)| keep(purpose, *epoch));
     }
 
     /// How many are out.
@@ -54,26 +54,32 @@ impl<U> Outstanding<U> {
 /// SURBs that are made at once, ahead of their use: enough to fill the lanes of a codec.
 pub const AHEAD: usize = 16;
 
-/// SURBs made ahead, by the gateway at which they begin. All end at one gateway, and travel in one epoch.
+/// SURBs made ahead, by the epoch in which they travel and the gateway at which they begin. All end at one gateway.
+/// Bounded by two epochs, the gateways, and what is made at once.
 #[derive(Default)]
 pub struct Ahead {
-    to: Option<(usize, Epoch)>,
-    by_entry: HashMap<usize, VecDeque<(Surb, SurbKeys)>>,
+    to: Option<Identity>,
+    stocks: BTreeMap<(Epoch, Identity), VecDeque<(Surb, SurbKeys)>>,
 }
 
 impl Ahead {
-    /// Those that begin at `entry`, end at the gateway `own` and travel in `epoch`. What does not is forgotten.
+    /// Those that begin at `entry`, end at the gateway `own` and travel in `epoch`. What ends elsewhere is forgotten.
     pub fn from(
         &mut self,
-        entry: usize,
-        own: usize,
+        entry: Identity,
+        own: Identity,
         epoch: Epoch,
     ) -> &mut VecDeque<(Surb, SurbKeys)> {
-        if self.to != Some((own, epoch)) {
-            self.to = Some((own, epoch));
-            self.by_entry.clear();
+        if self.to != Some(own) {
+            self.to = Some(own);
+            self.stocks.clear();
         }
-        self.by_entry.entry(entry).or_default()
+        self.stocks.entry((epoch, entry)).or_default()
+    }
+
+    /// Forgets those of epochs before this one.
+    pub fn forget_before(&mut self, epoch: Epoch) {
+        self.stocks.retain(|(of, _), _| *of >= epoch);
     }
 }
 
@@ -142,6 +148,9 @@ impl Stock {
 
     /// `count` SURBs leave.
     pub fn sent(&mut self, now: Time, count: usize) {
+        if count == 0 {
+            return;
+        }
         self.sent.push_back((now, count as u8));
         while self.sent.front().is_some_and(|(at, _)| now.since(*at) > PATIENCE)
             || self.sent.len() > 1024
@@ -171,7 +180,8 @@ impl Stock {
         let under_way: f64 = self
             .sent
             .iter()
-            .filter(|(at, _)| now.since(*at) < PATIENCE)
+            // Who is idle gets no reply, and so no report, before the next keep-alive.
+            .filter(|(at, _)| !in_use || now.since(*at) < PATIENCE)
             .map(|(_, count)| f64::from(*count))
             .sum();
         let target = if in_use { IN_USE + 1.2 * self.demand(now) } else { IDLE };
@@ -203,7 +213,7 @@ mod tests {
         let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
         let mut out = Outstanding::new(100);
         for n in 0..1_000 {
-            out.put(n, StandIn.surb(&mut rng, &[hop], id(n)).unwrap().1);
+            out.put(n, Epoch(1), StandIn.surb(&mut rng, &[hop], id(n)).unwrap().1);
             // Every third comes back at once, so that the order has gaps.
             assert!(n % 3 != 0 || out.take(&id(n)).is_some());
             assert!(out.len() <= 100 && out.order.len() <= 2 * 100 + 64, "{n}");
@@ -214,28 +224,28 @@ mod tests {
     }
 
     #[test]
-    fn surbs_made_ahead_end_where_the_client_is_and_travel_now() {
+    fn surbs_made_ahead_end_where_the_client_is_and_travel_in_their_epoch() {
         use shoal_sphinx::{Codec, Hop, SecretKey, StandIn};
         let mut rng = shoal_topology::Seed::from_u64(1).stream("surbs");
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
+        let (own, gateway) = (Identity([7; 32]), |n: u8| Identity([n; 32]));
         let mut ahead = Ahead::default();
-        for entry in 0..3 {
-            let surb = StandIn.surb(&mut rng, &[hop], [1 + entry as u8; 16]).unwrap();
-            ahead.from(entry, 7, Epoch(1)).push_back(surb);
+        let kinds = [(0, 1), (1, 1), (2, 1), (0, 2)];
+        for (n, (entry, epoch)) in kinds.into_iter().enumerate() {
+            let surb = StandIn.surb(&mut rng, &[hop], [1 + n as u8; 16]).unwrap();
+            ahead.from(gateway(entry), own, Epoch(epoch)).push_back(surb);
         }
-        for entry in 0..3 {
-            let stock = ahead.from(entry, 7, Epoch(1));
-            assert_eq!(
-                stock.iter().map(|(_, keys)| keys.id()).collect::<Vec<_>>(),
-                [[1 + entry as u8; 16]]
-            );
+        for (n, (entry, epoch)) in kinds.into_iter().enumerate() {
+            let stock = ahead.from(gateway(entry), own, Epoch(epoch));
+            let ids: Vec<_> = stock.iter().map(|(_, keys)| keys.id()).collect();
+            assert_eq!(ids, [[1 + n as u8; 16]]);
         }
-        assert!(ahead.from(0, 7, Epoch(2)).is_empty(), "another epoch");
-        let surb = StandIn.surb(&mut rng, &[hop], [9; 16]).unwrap();
-        ahead.from(0, 7, Epoch(2)).push_back(surb);
-        assert!(ahead.from(0, 8, Epoch(2)).is_empty(), "another gateway");
-        assert!(ahead.from(0, 7, Epoch(2)).is_empty() && ahead.from(1, 7, Epoch(2)).is_empty());
+        ahead.forget_before(Epoch(2));
+        assert!(ahead.from(gateway(0), own, Epoch(1)).is_empty(), "an epoch that is over");
+        assert_eq!(ahead.from(gateway(0), own, Epoch(2)).len(), 1);
+        assert!(ahead.from(gateway(0), gateway(8), Epoch(2)).is_empty(), "another gateway");
+        assert!(ahead.from(gateway(0), own, Epoch(2)).is_empty());
     }
 
     #[test]
@@ -258,6 +268,18 @@ mod tests {
         assert_eq!(stock.missing(later), 0);
         stock.in_use(Time::from_secs(6));
         assert_eq!(stock.missing(Time::from_secs(6)), 64);
+    }
+
+    #[test]
+    fn an_idle_stock_is_filled_once() {
+        let mut stock = Stock::new(Time::ZERO);
+        stock.sent(Time::ZERO, 16);
+        for at in 0..60 {
+            assert_eq!(stock.missing(Time::from_secs(at)), 0, "{at} s");
+        }
+        // The answer to a keep-alive says that half were lost.
+        stock.reported(Time::from_secs(20), 8, Duration::from_millis(300));
+        assert_eq!(stock.missing(Time::from_secs(20)), 8);
     }
 
     #[test]

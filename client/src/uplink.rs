@@ -81,6 +81,9 @@ pub struct Uplink {
     refill: VecDeque<Frame>,
     loops: VecDeque<(PacketId, Frame)>,
     drops: VecDeque<Frame>,
+    /// How many of these, in front, are of an epoch that is over.
+    old_loops: usize,
+    old_drops: usize,
     first_hops: Vec<u16>,
     epoch: u8,
     /// Loops that empty slots owe. Arrivals from others are a credit.
@@ -103,6 +106,8 @@ impl Uplink {
             refill: VecDeque::new(),
             loops: VecDeque::new(),
             drops: VecDeque::new(),
+            old_loops: 0,
+            old_drops: 0,
             first_hops: Vec::new(),
             epoch: 0,
             owed: 0.0,
@@ -131,8 +136,16 @@ impl Uplink {
         self.refill.clear();
         self.loops.clear();
         self.drops.clear();
+        (self.old_loops, self.old_drops) = (0, 0);
         self.first_hops = first_hops;
         self.epoch = epoch;
+    }
+
+    /// Another epoch: filler goes to its first layer from now on. What stands ready stays, since a frame names its epoch;
+    /// but cover may stand for long, so new cover takes its place one by one.
+    pub fn follow(&mut self, first_hops: Vec<u16>, epoch: u8) {
+        (self.first_hops, self.epoch) = (first_hops, epoch);
+        (self.old_loops, self.old_drops) = (self.loops.len(), self.drops.len());
     }
 
     /// The instant of the next slot; never before there is a document ([`Uplink::clear`]).
@@ -172,6 +185,7 @@ impl Uplink {
             return frame;
         }
         if let Some(frame) = self.drops.pop_front() {
+            self.old_drops = self.old_drops.saturating_sub(1);
             self.filled.drops += 1;
             return frame;
         }
@@ -191,8 +205,8 @@ impl Uplink {
         Wants {
             data: DATA.saturating_sub(self.data.len()),
             refill: REFILL.saturating_sub(self.refill.len()),
-            loops: batch(self.loops.len()),
-            drops: batch(self.drops.len()),
+            loops: batch(self.loops.len() - self.old_loops),
+            drops: batch(self.drops.len() - self.old_drops),
         }
     }
 
@@ -204,6 +218,17 @@ impl Uplink {
     /// Puts a frame where its slot will find it.
     pub fn put(&mut self, ready: Ready, frame: Frame) {
         let spare = self.spare();
+        match ready {
+            Ready::Loop(_) if self.old_loops > 0 => {
+                self.loops.pop_front();
+                self.old_loops -= 1;
+            }
+            Ready::Drop if self.old_drops > 0 => {
+                self.drops.pop_front();
+                self.old_drops -= 1;
+            }
+            _ => {}
+        }
         match ready {
             Ready::Data if self.data.len() < DATA => self.data.push_back(frame),
             Ready::Refill if self.refill.len() < REFILL => self.refill.push_back(frame),
@@ -225,6 +250,7 @@ impl Uplink {
 
     fn take_loop(&mut self, at: Time) -> Option<Frame> {
         let (id, frame) = self.loops.pop_front()?;
+        self.old_loops = self.old_loops.saturating_sub(1);
         self.filled.loops += 1;
         // The engine collects these every few slots; should it be stuck, some loops go uncounted.
         if self.sent_loops.len() < 4096 {
@@ -265,6 +291,37 @@ mod tests {
         let mut uplink = Uplink::new(&Seed::from_u64(1), class, Time::ZERO);
         uplink.clear(vec![0], 0);
         uplink
+    }
+
+    #[test]
+    fn another_epoch_moves_no_slot_and_new_cover_takes_the_place_of_old() {
+        let (mut still, mut turning) = (uplink(), uplink());
+        for i in 0..10_000_u32 {
+            let epoch = (i / 100) as u8;
+            if i % 100 == 50 {
+                turning.follow((0..=u16::from(epoch % 7)).collect(), epoch);
+                assert_eq!((turning.wants().loops, turning.wants().drops), (9, 9));
+            }
+            for uplink in [&mut still, &mut turning] {
+                let Wants { loops, drops, .. } = uplink.wants();
+                let new = || Frame { epoch: uplink_epoch(i), ..frame() };
+                (0..loops).for_each(|_| uplink.put(Ready::Loop([1; 16]), new()));
+                (0..drops).for_each(|_| uplink.put(Ready::Drop, new()));
+                assert_eq!((uplink.wants().loops, uplink.wants().drops), (0, 0));
+            }
+            assert_eq!(still.next_slot(), turning.next_slot(), "slot {i}");
+            let at = still.next_slot();
+            still.take(at);
+            let frame = turning.take(at);
+            assert_eq!(frame.epoch, uplink_epoch(i), "slot {i}");
+        }
+        assert_eq!(still.filled().total(), turning.filled().total());
+        assert_eq!(turning.filled().filler, 0);
+    }
+
+    /// The epoch after slot `i`.
+    fn uplink_epoch(i: u32) -> u8 {
+        if i < 50 { 0 } else { ((i - 50) / 100) as u8 }
     }
 
     fn frame() -> Frame {

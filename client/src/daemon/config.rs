@@ -64,8 +64,12 @@ pub struct Socks {
 pub struct Protect {
     /// Let one gateway serve both ends when no other path is left.
     pub allow_shared_gateway: bool,
-    /// Refuse documents with fewer mixes in a layer, whatever the network asks for.
+    /// Send nothing of the user's while a layer has fewer mixes in good standing, whatever the network asks for.
     pub min_mixes_per_layer: usize,
+    /// Send nothing of the user's below so many bits of expected anonymity; if none, the network says.
+    pub min_bits: Option<f64>,
+    /// Send however few bits there are.
+    pub allow_small_crowd: bool,
 }
 
 /// HTTP for the operator.
@@ -138,7 +142,12 @@ impl Default for Socks {
 
 impl Default for Protect {
     fn default() -> Self {
-        Self { allow_shared_gateway: false, min_mixes_per_layer: 2 }
+        Self {
+            allow_shared_gateway: false,
+            min_mixes_per_layer: 2,
+            min_bits: None,
+            allow_small_crowd: false,
+        }
     }
 }
 
@@ -212,6 +221,9 @@ impl Config {
         if let Err(error) = crate::policy::ExitPolicy::parse(&self.serve.policy) {
             return wrong("serve.policy", error.to_string());
         }
+        if self.protect.min_bits.is_some_and(|bits| !(0.0..=64.0).contains(&bits)) {
+            return wrong("protect.min_bits", "must lie between 0 and 64 bits".into());
+        }
         let admin = &self.admin.listen;
         if !admin.is_empty() {
             let message = match admin.parse::<SocketAddr>() {
@@ -269,8 +281,12 @@ request_timeout_s = 30
 # Your gateway knows where you are, the gateway of a service how much it gets. When no other path is left, may
 # one gateway be both? If not, the client says so and sends nothing.
 allow_shared_gateway = false
-# Refuse a topology with fewer mixes in a layer than this.
+# Send nothing of yours while a layer has fewer mixes in good standing than this.
 min_mixes_per_layer = 2
+# Send nothing of yours while fewer bits of anonymity are expected; without it the network's floor holds.
+# min_bits = 3.0
+# Send however few they are: for trials, among few people.
+allow_small_crowd = false
 
 [admin]
 # /livez, /readyz and /metrics (Prometheus), on loopback; "" turns them off.

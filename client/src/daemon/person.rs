@@ -1,6 +1,6 @@
 //! A person's client: the engine's thread, the link's thread, and what joins them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +13,12 @@ use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Network, Parameters, Seed, SignedDocument, Time};
+use shoal_topology::{Held, Network, Parameters, Time};
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
+use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
@@ -105,6 +106,8 @@ pub(super) struct Shop {
     pub(super) changed: Notify,
     /// Requests by how they ended.
     pub(super) tally: RefCell<Tally>,
+    /// Why requests were refused last, to say it once.
+    refused_for: Cell<Option<std::mem::Discriminant<Unprotected>>>,
 }
 
 /// How requests ended. No targets, no times.
@@ -159,6 +162,14 @@ impl Shop {
         Err(failed)
     }
 
+    /// A request is refused, since nothing may leave. The reply has no room for the reason: the log has it, once.
+    fn refuse(&self, why: &Unprotected) {
+        let kind = std::mem::discriminant(why);
+        if self.refused_for.replace(Some(kind)) != Some(kind) {
+            warn!("requests are refused: {why}");
+        }
+    }
+
     /// A stream of a group that stands; the boolean of an error says whether to try again.
     async fn stream(
         &self,
@@ -171,7 +182,10 @@ impl Shop {
             match person.client.protection(now) {
                 // What may come by itself is waited for, until the request's own time is up.
                 Ok(()) | Err(Unprotected::NoGateway | Unprotected::NoDocument) => {}
-                Err(Unprotected::Document(_)) => return Err((ReplyCode::NotAllowed, false)),
+                Err(why) => {
+                    self.refuse(&why);
+                    return Err((ReplyCode::NotAllowed, false));
+                }
             }
             let id = person.client.group(now, isolation, target);
             id.ok_or((ReplyCode::GeneralFailure, false))?
@@ -277,6 +291,9 @@ pub(super) fn start(
         local.block_on(&runtime, async move {
             let settings = Settings {
                 allow_shared_gateway: config.protect.allow_shared_gateway,
+                min_mixes_per_layer: config.protect.min_mixes_per_layer,
+                min_bits: config.protect.min_bits,
+                allow_small_crowd: config.protect.allow_small_crowd,
                 tunnel: tunnel::Settings {
                     // Three hops each way and the slots: what a first answer takes.
                     initial_rtt: 8 * class.mean_delay(),
@@ -286,18 +303,23 @@ pub(super) fn start(
             let now = clock.now();
             let secrets = (keys.packets.clone(), keys.inbox.identity());
             let codec = Backend::best_codec();
-            let client = Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
+            let mut client =
+                Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
+            if let Some(why) = found_proof(&config.data_dir) {
+                warn!("{why}");
+                client.halt(why);
+            }
             let person = Person { client, clock, failures: VecDeque::new() };
             let shop = Rc::new(Shop {
                 hub: Hub::new(person),
                 changed: Notify::new(),
                 tally: RefCell::default(),
+                refused_for: Cell::default(),
             });
             let driver = Driver {
                 shop: shop.clone(),
                 slots,
                 network,
-                seed,
                 config: config.clone(),
                 shared,
                 ready,
@@ -329,7 +351,6 @@ struct Driver {
     shop: Rc<Shop>,
     slots: Arc<Slots>,
     network: Network,
-    seed: Seed,
     config: Config,
     shared: Shared,
     ready: Ready,
@@ -399,7 +420,7 @@ impl Driver {
                 self.down = None;
                 self.linked = self.config.gateways.iter().position(|g| g.identity == gateway);
                 person.client.set_link(now, Some(gateway));
-                self.restart(&person.client, now, true);
+                self.restart(&person.client, now);
             }
             Event::Down(_, why) => {
                 if self.linked.take().is_some() {
@@ -417,12 +438,18 @@ impl Driver {
             }
             Event::Document(bytes) => {
                 let unix_s = unix_s();
-                let known = person.client.protection(now) != Err(Unprotected::NoDocument);
-                match self.verify(&bytes, unix_s) {
-                    Ok(document) => {
+                let known = person.client.epoch(now).is_some();
+                match self.verify(bytes, unix_s) {
+                    Ok(held) => {
                         self.trouble = None;
-                        person.client.set_document(now, unix_s, document.into(), &self.seed);
-                        self.restart(&person.client, now, !known);
+                        if let Err(two) = person.client.set_document(now, unix_s, held) {
+                            error!("{two}");
+                            if let Err(error) = keep_proof(&self.config.data_dir, &two) {
+                                error!("the proof cannot be kept: {error}");
+                            }
+                        } else if !known {
+                            self.restart(&person.client, now);
+                        }
                     }
                     Err(why) => {
                         warn!("the gateway sent a topology document that is refused: {why}");
@@ -433,37 +460,36 @@ impl Driver {
         }
     }
 
-    fn verify(&self, bytes: &[u8], unix_s: u64) -> Result<shoal_topology::Document, String> {
-        let document =
-            SignedDocument::verify(bytes, &self.network, unix_s).map_err(|e| e.to_string())?;
-        if document.parameters.class(&self.config.class).is_none() {
+    fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<Held, String> {
+        let held = verify(bytes, &self.network, unix_s).map_err(|error| error.to_string())?;
+        let parameters = &held.document.parameters;
+        if parameters.class(&self.config.class).is_none() {
             let names: Vec<_> =
-                document.parameters.classes.iter().map(|class| class.name.as_str()).collect();
+                parameters.classes.iter().map(|class| class.name.as_str()).collect();
             return Err(format!("class: the network has the classes {}", names.join(", ")));
         }
-        let least = self.config.protect.min_mixes_per_layer;
-        for layer in 1..=document.parameters.layers {
-            let found = document.in_layer(layer).count();
-            if found < least {
-                return Err(format!(
-                    "layer {layer} has {found} mixes, fewer than protect.min_mixes_per_layer = {least}"
-                ));
-            }
-        }
-        Ok(document)
+        Ok(held)
     }
 
-    /// Begins with the paths of the current document, and with a new schedule if the link is new.
-    fn restart(&self, client: &Client, now: Time, anew: bool) {
+    /// Begins a new schedule, for a link that is new.
+    fn restart(&self, client: &Client, now: Time) {
         let (hops, epoch) = client.first_hops(now);
         if let Ok(mut uplink) = self.slots.uplink.lock() {
             uplink.set_class(client.class().clone());
             uplink.clear(hops, epoch);
-            if anew {
-                uplink.restart(now);
-            }
+            uplink.restart(now);
         }
         self.slots.started.notify_one();
+    }
+
+    /// Another epoch or document: the schedule goes on.
+    fn turn(&self) {
+        let person = self.shop.hub.engine.borrow();
+        let (hops, epoch) = person.client.first_hops(person.clock.now());
+        if let Ok(mut uplink) = self.slots.uplink.lock() {
+            uplink.set_class(person.client.class().clone());
+            uplink.follow(hops, epoch);
+        }
     }
 
     fn pass_on(&self) {
@@ -474,6 +500,7 @@ impl Driver {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
                 Some(Output::Message(_)) => {}
+                Some(Output::Turned) => self.turn(),
                 Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
@@ -521,12 +548,15 @@ impl Driver {
         let now = person.clock.now();
         let protection = person.client.protection(now);
         let not_ready = match (&self.trouble, &protection) {
-            (Some(trouble), _) => Some(trouble.clone()),
-            (None, Err(Unprotected::NoGateway)) => {
+            // What is wrong with a later document matters when none is left.
+            (Some(trouble), Err(Unprotected::NoDocument | Unprotected::Document(_))) => {
+                Some(trouble.clone())
+            }
+            (_, Err(Unprotected::NoGateway)) => {
                 Some(self.down.map_or("connecting to a gateway".into(), |down| down.to_string()))
             }
-            (None, Err(why)) => Some(why.to_string()),
-            (None, Ok(())) => None,
+            (_, Err(why)) => Some(why.to_string()),
+            (_, Ok(())) => None,
         };
         let counts = person.client.counts();
         let loops = person.client.loops();
@@ -555,6 +585,21 @@ impl Driver {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
         }
+        if let Some(trouble) = &self.trouble {
+            warnings.push(format!("the last topology document was refused: {trouble}"));
+        }
+        let bits = person.client.anonymity_bits(now);
+        let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
+        if let (Some(bits), Some(floor)) = (bits, floor)
+            && bits < floor
+        {
+            warnings.push(format!(
+                "the expected anonymity is {bits:.1} bits, below the {floor:.1} at which the network warns"
+            ));
+        }
+        if self.config.protect.allow_small_crowd {
+            warnings.push("protect.allow_small_crowd is set: you may stand alone".into());
+        }
         let (known, back) = loops.recent;
         if known >= 20 && back * 2 < known {
             warnings.push(format!("{} of the last {known} loops were lost", known - back));
@@ -568,6 +613,7 @@ impl Driver {
             "class": self.config.class,
             "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
             "epoch": person.client.epoch(now),
+            "anonymity_bits": bits,
             "tunnels": {
                 "looking_for_service": waiting(Stage::Looking),
                 "connecting": waiting(Stage::Connecting),
@@ -591,7 +637,7 @@ impl Driver {
             "surbs_out": surbs,
         });
         let n = |value: u64| value as f64;
-        let gauges = vec![
+        let mut gauges = vec![
             (
                 "shoal_client_ready",
                 "1 if user traffic may leave",
@@ -637,6 +683,10 @@ impl Driver {
                 n(counts.no_path),
             ),
         ];
+        if let Some(bits) = bits {
+            let help = "Expected anonymity of the next packet, bits";
+            gauges.push(("shoal_client_anonymity_bits", help, bits));
+        }
         let readiness = match &not_ready {
             None => Readiness::Ready,
             Some(why) => Readiness::NotReady(why.clone()),

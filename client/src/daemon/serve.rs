@@ -14,15 +14,16 @@ use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::Frame;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Identity, Network, SignedDocument};
+use shoal_topology::{Identity, Network};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
 use super::config::Kind;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
+use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
@@ -102,7 +103,11 @@ pub(super) fn start(
     let secrets = (&*keys.identity, keys.packets.clone());
     let codec = Backend::best_codec();
     let now = clock.now();
-    let service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
+    let mut service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
+    if let Some(why) = found_proof(&config.data_dir) {
+        warn!("{why}");
+        service.halt(why);
+    }
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
     let token = token(&config)?;
 
@@ -142,7 +147,7 @@ pub(super) fn start(
                 kind: config.serve.kind,
                 trouble: None,
                 news: false,
-                document: None,
+                data_dir: config.data_dir.clone(),
                 shared,
                 ready,
                 overrun,
@@ -198,7 +203,7 @@ struct Driver {
     trouble: Option<String>,
     /// Something changed that `status` must say at once.
     news: bool,
-    document: Option<Arc<shoal_topology::Document>>,
+    data_dir: std::path::PathBuf,
     shared: Shared,
     ready: Ready,
     overrun: Arc<AtomicU64>,
@@ -275,12 +280,15 @@ impl Driver {
             Event::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
             Event::Document(bytes) => {
                 let unix_s = unix_s();
-                match SignedDocument::verify(&bytes, &self.network, unix_s) {
-                    Ok(document) => {
+                match verify(bytes, &self.network, unix_s) {
+                    Ok(held) => {
                         self.trouble = None;
-                        let document = Arc::new(document);
-                        self.document = Some(document.clone());
-                        server.service.set_document(now, unix_s, document);
+                        if let Err(two) = server.service.set_document(now, unix_s, held) {
+                            error!("{two}");
+                            if let Err(error) = keep_proof(&self.data_dir, &two) {
+                                error!("the proof cannot be kept: {error}");
+                            }
+                        }
                     }
                     Err(why) => {
                         warn!("a gateway sent a topology document that is refused: {why}");
@@ -321,15 +329,12 @@ impl Driver {
         let (tunnels, surbs) = server.service.sizes();
         let ignored = server.service.tunnels().ignored();
         let up = self.links.values().filter(|link| link.up).count();
-        let stale = match &self.document {
-            None => Some("no topology document yet".to_string()),
-            Some(document) => document.check_time(unix_s()).err().map(|error| error.to_string()),
-        };
+        let stale = server.service.trouble(server.clock.now());
         let not_ready = if up == 0 {
             let down = self.links.values().find_map(|link| link.down);
             Some(down.map_or("connecting to a gateway".into(), |down| down.to_string()))
         } else {
-            self.trouble.clone().or(stale)
+            stale.map(|stale| self.trouble.clone().unwrap_or(stale))
         };
         let mut warnings = Vec::new();
         if up < self.links.len() {
@@ -352,7 +357,9 @@ impl Driver {
                 "received": counts.received, "sent": counts.sent, "unknown": counts.unknown,
                 "overrun": overrun, "link_full": self.full,
             },
-            "surbs_dropped": { "full": counts.surbs_full, "bad": counts.surbs_bad },
+            "surbs_dropped": {
+                "full": counts.surbs_full, "expired": counts.surbs_expired, "bad": counts.surbs_bad,
+            },
             "waited_for_surbs": counts.starved,
             "refused": { "tunnels": counts.no_room, "dials": busy, "datagrams": ignored },
         });

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
 use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::address::ServiceAddress;
-use shoal_topology::{Seed, Time};
+use shoal_topology::{Epoch, Identity, Seed, Time};
 
 use crate::surbs::Stock;
 use crate::tunnel::{Pseudonym, Tunnel};
@@ -83,8 +84,8 @@ pub(super) struct Place {
     pub(super) identity: [u8; 32],
     pub(super) inbox: Address,
     pub(super) key: PublicKey,
-    /// Place of its gateway in the document's list.
-    pub(super) gateway: usize,
+    /// The gateway that has the inbox.
+    pub(super) gateway: Identity,
 }
 
 pub(super) struct Group {
@@ -96,7 +97,12 @@ pub(super) struct Group {
     pub(super) place: Option<Place>,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) connected: bool,
+    /// What the service has of the SURBs of one epoch.
     pub(super) stock: Stock,
+    /// That epoch.
+    pub(super) surbs_for: Option<Epoch>,
+    /// How late this group goes over to the next epoch's SURBs, 0 to 1.
+    pub(super) late: f64,
     /// The last packet brought SURBs only.
     pub(super) refilled: bool,
     pub(super) streams: usize,
@@ -120,6 +126,8 @@ impl Group {
             tunnel: None,
             connected: false,
             stock: Stock::new(now),
+            surbs_for: None,
+            late: seed.stream("next epoch's SURBs").random(),
             refilled: false,
             streams: 0,
             born: now,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use shoal_sphinx::PacketId;
-use shoal_topology::Time;
+use shoal_topology::{Identity, Time};
 
 /// A loop that is not back after so long is lost: five times what 999 of 1,000 loops of class text take.
 const LOST_AFTER: Duration = Duration::from_secs(12);
@@ -46,19 +46,19 @@ pub(super) struct Loops {
     /// The durations in `recent`, the shortest first.
     took: Vec<Duration>,
     /// The loops that came back lately, for each layer: when they left, and by which mix of the layer.
-    back: Vec<VecDeque<(Time, usize)>>,
+    back: Vec<VecDeque<(Time, Identity)>>,
     /// When the loops left that are late and that none followed back, for each layer and mix.
-    late: BTreeMap<(usize, usize), VecDeque<Time>>,
+    late: BTreeMap<(usize, Identity), VecDeque<Time>>,
     counts: LoopCounts,
 }
 
 struct Open {
     sent: Option<Time>,
-    mixes: Vec<usize>,
+    mixes: Vec<Identity>,
 }
 
 impl Loops {
-    pub(super) fn made(&mut self, id: PacketId, mixes: Vec<usize>) {
+    pub(super) fn made(&mut self, id: PacketId, mixes: Vec<Identity>) {
         if self.open.len() >= MAX_OPEN {
             // Loops made for an uplink that was cleared are never sent.
             self.open.retain(|_, open| open.sent.is_some());
@@ -144,12 +144,15 @@ impl Loops {
         self.back.clear();
     }
 
-    /// Another document: places in the list mean other mixes.
-    pub(super) fn forget_paths(&mut self) {
-        self.forget_link();
-        self.recent.clear();
-        self.took.clear();
-        self.open.values_mut().for_each(|open| open.mixes.clear());
+    /// Another epoch or document: what was learnt of mixes that stand in another layer now, or are gone, says nothing any
+    /// more. `layer` is that of a mix, 1 to L.
+    pub(super) fn keep(&mut self, layer: impl Fn(&Identity) -> Option<u8>) {
+        let stays =
+            |at: usize, mix: &Identity| layer(mix).is_some_and(|n| usize::from(n) == at + 1);
+        self.late.retain(|(at, mix), _| stays(*at, mix));
+        for (at, back) in self.back.iter_mut().enumerate() {
+            back.retain(|(_, mix)| stays(at, mix));
+        }
     }
 
     pub(super) fn counts(&self) -> LoopCounts {
@@ -163,8 +166,8 @@ impl Loops {
     }
 
     /// Mixes from which nothing comes back, while loops by others of their layer do.
-    pub(super) fn silent(&self) -> Vec<usize> {
-        let is_silent = |((layer, mix), late): &(&(usize, usize), &VecDeque<Time>)| {
+    pub(super) fn silent(&self) -> Vec<Identity> {
+        let is_silent = |((layer, mix), late): &(&(usize, Identity), &VecDeque<Time>)| {
             let Some(since) = late.front().filter(|_| late.len() >= SILENT) else { return false };
             let back = self.back.get(*layer).into_iter().flatten();
             back.filter(|(at, by)| by != mix && at >= since).count() >= SILENT
@@ -196,13 +199,17 @@ impl Loops {
 mod tests {
     use super::*;
 
+    fn mix(n: u8) -> Identity {
+        Identity([n; 32])
+    }
+
     /// Loops by two layers of two mixes, ten a second; those whose path `loses` says so of do not come back.
-    fn run(loops: &mut Loops, until_ms: u64, loses: impl Fn(u64, &[usize]) -> bool) {
+    fn run(loops: &mut Loops, until_ms: u64, loses: impl Fn(u64, &[Identity]) -> bool) {
         for at in (0..until_ms).step_by(100) {
             let now = Time::from_millis(at);
             loops.expire(now);
-            let (id, n) = (u128::from(at).to_be_bytes(), (at / 100) as usize);
-            let mixes = vec![n % 2, 2 + n / 2 % 2];
+            let (id, n) = (u128::from(at).to_be_bytes(), at / 100);
+            let mixes = vec![mix((n % 2) as u8), mix((2 + n / 2 % 2) as u8)];
             let lost = loses(at, &mixes);
             loops.made(id, mixes);
             loops.sent(id, now);
@@ -213,7 +220,7 @@ mod tests {
         }
     }
 
-    fn silent_after(until_ms: u64, loses: impl Fn(u64, &[usize]) -> bool) -> Vec<usize> {
+    fn silent_after(until_ms: u64, loses: impl Fn(u64, &[Identity]) -> bool) -> Vec<Identity> {
         let mut loops = Loops::default();
         run(&mut loops, until_ms, loses);
         loops.silent()
@@ -221,21 +228,21 @@ mod tests {
 
     #[test]
     fn a_mix_that_returns_no_loop_is_named_within_seconds_and_cleared_when_it_does() {
-        let dead = |at, mixes: &[usize]| at >= 10_000 && mixes.contains(&1);
+        let dead = |at, mixes: &[Identity]| at >= 10_000 && mixes.contains(&mix(1));
         assert!(silent_after(12_000, dead).is_empty());
-        assert_eq!(silent_after(13_000, dead), [1]);
+        assert_eq!(silent_after(13_000, dead), [mix(1)]);
         // However long it lasts, the others are not named.
         for until in (14_000..60_000).step_by(500) {
-            assert_eq!(silent_after(until, dead), [1], "{until}");
+            assert_eq!(silent_after(until, dead), [mix(1)], "{until}");
         }
-        let back = |at, mixes: &[usize]| at < 20_000 && dead(at, mixes);
+        let back = |at, mixes: &[Identity]| at < 20_000 && dead(at, mixes);
         assert!(silent_after(20_300, back).is_empty());
     }
 
     #[test]
     fn two_dead_mixes_are_both_named() {
-        let dead = |at, mixes: &[usize]| at >= 10_000 && mixes != [1, 2];
-        assert_eq!(silent_after(20_000, dead), [0, 3]);
+        let dead = |at, mixes: &[Identity]| at >= 10_000 && mixes != [mix(1), mix(2)];
+        assert_eq!(silent_after(20_000, dead), [mix(0), mix(3)]);
     }
 
     #[test]
@@ -245,7 +252,7 @@ mod tests {
         }
         // Nor after the link stood still for five seconds.
         for until in (15_000..30_000).step_by(300) {
-            let stall = |at, _: &[usize]| (10_000..15_000).contains(&at);
+            let stall = |at, _: &[Identity]| (10_000..15_000).contains(&at);
             assert!(silent_after(until, stall).is_empty(), "{until}");
         }
         // Nor when all loops go one way: nothing tells its mixes apart.
@@ -253,7 +260,7 @@ mod tests {
         for at in (0..30_000).step_by(100) {
             let (id, now) = (u128::from(at).to_be_bytes(), Time::from_millis(at));
             loops.expire(now);
-            loops.made(id, vec![0, 2]);
+            loops.made(id, vec![mix(0), mix(2)]);
             loops.sent(id, now);
             assert!(at >= 10_000 || loops.returned(&id, now + Duration::from_millis(90)));
             assert!(loops.silent().is_empty());
@@ -261,16 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_mixes_lasts_as_long_as_they_stay_in_their_layer() {
+        let mut loops = Loops::default();
+        run(&mut loops, 20_000, |at, mixes| at >= 10_000 && mixes.contains(&mix(1)));
+        loops.keep(|of| Some(1 + u8::from(of.0[0] > 1)));
+        assert_eq!(loops.silent(), [mix(1)]);
+        loops.keep(|of| (*of != mix(1)).then_some(1 + u8::from(of.0[0] > 1)));
+        assert!(loops.silent().is_empty());
+    }
+
+    #[test]
     fn loops_are_counted_when_their_fate_is_known() {
         let mut loops = Loops::default();
-        run(&mut loops, 4_000, |_, mixes| mixes.contains(&1));
+        run(&mut loops, 4_000, |_, mixes| mixes.contains(&mix(1)));
         loops.expire(Time::from_secs(16));
         let counts = loops.counts();
         assert_eq!((counts.sent, counts.returned, counts.lost), (40, 20, 20));
         assert_eq!(counts.recent, (40, 20));
         assert_eq!(counts.median_ms, 90);
         // One that is back before the report that it was sent counts, but not for the median.
-        loops.made([7; 16], vec![0, 2]);
+        loops.made([7; 16], vec![mix(0), mix(2)]);
         assert!(loops.returned(&[7; 16], Time::from_secs(16)));
         loops.sent([7; 16], Time::from_secs(16));
         let counts = loops.counts();

@@ -3,7 +3,7 @@
 use shoal_sphinx::{Frame, Hop, PacketId, Seal, Surb, SurbKeys};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
-use shoal_topology::{Identity, Time};
+use shoal_topology::{Epoch, Identity, Time};
 
 use super::{Client, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, take_events};
 use crate::engine::group::Group;
@@ -88,9 +88,8 @@ impl Client {
             return self.send_to(now, &place, message.encode());
         }
         let (contact, message) = self.letters.pop_front()?;
-        let gateway = self.router.as_ref()?.gateway(&contact.gateway)?;
         let end = End { address: contact.inbox.0, key: contact.key };
-        self.send_to_end(now, gateway, end, message)
+        self.send_to_end(now, contact.gateway, end, message)
     }
 
     fn make_refill(&mut self, now: Time) -> Option<Draft> {
@@ -100,67 +99,87 @@ impl Client {
     }
 
     fn make_loop(&mut self, now: Time) -> Option<Draft> {
-        let own = self.own_gateway()?;
+        let own = self.own_gateway(now)?;
         let id = packet_id(&mut self.ids_rng);
-        let end = self.end;
-        let route = self.router.as_mut()?.draw(now, own, own, Some(end))?;
+        let at = (now, self.router.epoch(now)?);
+        let route = self.router.draw(at, &own, &own, Some(self.end))?;
         self.loops.made(id, route.mixes.clone());
         Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
     }
 
     fn make_drop(&mut self, now: Time) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let gateway = router.any_gateway(own)?;
-        let route = router.draw(now, own, gateway, None)?;
+        let own = self.own_gateway(now)?;
+        let at = (now, self.router.epoch(now)?);
+        let gateway = self.router.any_gateway(now, &own)?;
+        let route = self.router.draw(at, &own, &gateway, None)?;
         Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
     }
 
     fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let gateway = router.gateway(&Identity(address.gateway))?;
+        let own = self.own_gateway(now)?;
+        let epoch = self.router.epoch(now)?;
+        let gateway = Identity(address.gateway);
         // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
-        let entry = if router.compatible(own, gateway) { own } else { gateway };
-        let route = router.draw(now, entry, gateway, None)?;
-        let entry = if router.compatible(gateway, own) { gateway } else { own };
-        let (surb, keys) = self.surbs(now, entry, 1).pop()?;
+        let apart = self.router.compatible(now, &own, &gateway);
+        let entry = if apart { own } else { gateway };
+        let route = self.router.draw((now, epoch), &entry, &gateway, None)?;
+        let entry = if apart { gateway } else { own };
+        // The gateway answers in the epoch of the question.
+        let (surb, keys) = self.new_surbs((now, epoch), &entry, &own, 1).pop()?;
         let mut message = vec![kind::QUERY];
         message.extend(address.identity);
         message.extend_from_slice(surb.as_bytes());
-        self.outstanding.put(Purpose::Query(address), keys);
+        self.outstanding.put(Purpose::Query(address), epoch, keys);
         if let Some(query) = self.queries.get_mut(&address) {
             query.asked = Some(now);
         }
         Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
     }
 
-    /// SURBs from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
-    fn surbs(&mut self, now: Time, entry: usize, count: usize) -> Vec<(Surb, SurbKeys)> {
-        let (Some(own), Some(router)) = (self.own_gateway(), &mut self.router) else {
-            return Vec::new();
+    /// SURBs of an epoch from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
+    pub(super) fn surbs(
+        &mut self,
+        at: (Time, Epoch),
+        entry: &Identity,
+        own: &Identity,
+        count: usize,
+    ) -> Vec<(Surb, SurbKeys)> {
+        let ready = self.ahead.from(*entry, *own, at.1).len();
+        let made = if ready < count {
+            self.new_surbs(at, entry, own, count.max(AHEAD) - ready)
+        } else {
+            Vec::new()
         };
-        let stock = self.ahead.from(entry, own, router.epoch(now));
-        if stock.len() < count {
-            let backs: Vec<(Route, PacketId)> = (stock.len()..count.max(AHEAD))
-                .map_while(|_| router.draw(now, entry, own, Some(self.end)))
-                .map(|route| (route, packet_id(&mut self.ids_rng)))
-                .collect();
-            let jobs: Vec<(&[Hop], PacketId)> =
-                backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();
-            let made = self.codec.surb_batch(&mut self.packets_rng, &jobs);
-            stock.extend(made.into_iter().filter_map(Result::ok));
-        }
+        let stock = self.ahead.from(*entry, *own, at.1);
+        stock.extend(made);
         let count = count.min(stock.len());
         stock.drain(..count).collect()
     }
 
+    fn new_surbs(
+        &mut self,
+        at: (Time, Epoch),
+        entry: &Identity,
+        own: &Identity,
+        count: usize,
+    ) -> Vec<(Surb, SurbKeys)> {
+        let backs: Vec<(Route, PacketId)> = (0..count)
+            .map_while(|_| self.router.draw(at, entry, own, Some(self.end)))
+            .map(|route| (route, packet_id(&mut self.ids_rng)))
+            .collect();
+        let jobs: Vec<(&[Hop], PacketId)> =
+            backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();
+        let made = self.codec.surb_batch(&mut self.packets_rng, &jobs);
+        made.into_iter().filter_map(Result::ok).collect()
+    }
+
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
     fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
-        let own = self.own_gateway()?;
+        let own = self.own_gateway(now)?;
         let budget = self.budget(now, id);
+        self.choose_surb_epoch(now, id);
         let group = self.groups.get_mut(&id)?;
-        let place = group.place?;
+        let (place, epoch) = (group.place?, group.surbs_for?);
         if group.tunnel.as_ref().is_some_and(Tunnel::waits) {
             group.asked.get_or_insert(now);
         }
@@ -168,16 +187,17 @@ impl Client {
         // Before the tunnel stands the stock is unknown: fill the room.
         let missing = if group.connected { group.stock.missing(now) } else { room };
         let pseudonym = group.pseudonym;
-        let shared = !self.router.as_ref()?.compatible(own, place.gateway);
+        let shared = !self.router.compatible(now, &own, &place.gateway);
         let entry = if shared { own } else { place.gateway };
         let mut surbs = Vec::new();
-        for (surb, keys) in self.surbs(now, entry, room.min(missing)) {
-            self.outstanding.put(Purpose::Tunnel(id), keys);
+        for (surb, keys) in self.surbs((now, epoch), &entry, &own, room.min(missing)) {
+            self.outstanding.put(Purpose::Tunnel(id), epoch, keys);
             surbs.push(surb);
         }
         self.counts.surbs += surbs.len() as u64;
         self.groups.get_mut(&id)?.stock.sent(now, surbs.len());
-        self.send_to(now, &place, ToService { pseudonym, budget, surbs, datagram }.encode())
+        let epoch = epoch.low_byte();
+        self.send_to(now, &place, ToService { pseudonym, budget, epoch, surbs, datagram }.encode())
     }
 
     /// A packet to where a service is.
@@ -190,15 +210,15 @@ impl Client {
     fn send_to_end(
         &mut self,
         now: Time,
-        gateway: usize,
+        gateway: Identity,
         end: End,
         message: Vec<u8>,
     ) -> Option<Draft> {
-        let own = self.own_gateway()?;
-        let router = self.router.as_mut()?;
-        let shared = !router.compatible(own, gateway);
+        let own = self.own_gateway(now)?;
+        let shared = !self.router.compatible(now, &own, &gateway);
         let entry = if shared { gateway } else { own };
-        let Some(route) = router.draw(now, entry, gateway, Some(end)) else {
+        let at = (now, self.router.epoch(now)?);
+        let Some(route) = self.router.draw(at, &entry, &gateway, Some(end)) else {
             self.counts.no_path += 1;
             return None;
         };

@@ -1,7 +1,7 @@
 //! Where services are: each group finds a place that answers, and moves when it falls silent.
 
 use rand::seq::SliceRandom;
-use shoal_topology::{ClientDescriptor, Identity, Signed, Time, exponential};
+use shoal_topology::{ClientDescriptor, Identity, Signed, Standing, Time, exponential};
 
 use super::*;
 use crate::message::ToService;
@@ -10,11 +10,12 @@ use crate::tunnel::Tunnel;
 impl Client {
     /// Moves a group on.
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
+        self.choose_surb_epoch(now, id);
         let Some(group) = self.groups.get(&id) else { return };
         if group.streams == 0 && group.connected && now.since(group.last_used) > GROUP_IDLE {
             return self.fail(now, id, Failure::Idle);
         }
-        if self.own_gateway().is_none() || self.protection(now).is_err() {
+        if self.own_gateway(now).is_none() || self.protection(now).is_err() {
             return;
         }
         if !group.connected && now.since(group.born) > self.patience() * LOOK_LIMIT {
@@ -32,18 +33,29 @@ impl Client {
         }
     }
 
+    /// The epoch of the SURBs that a group gives out now. When that changes, what the service has does not count any
+    /// more: the stock is filled anew while the old SURBs still work.
+    pub(super) fn choose_surb_epoch(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let epoch = self.router.surb_epoch(now, group.late);
+        if epoch.is_some() && group.surbs_for != epoch {
+            group.surbs_for = epoch;
+            group.stock.clear();
+        }
+    }
+
     /// Finds a place for a group: a service's inbox at one of its gateways.
     fn look(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
         let target = group.target;
-        let unix_s = self.router.as_ref().map_or(0, |router| router.unix_s(now));
+        let unix_s = self.router.unix_s(now);
         self.descriptors.retain(|_, descriptor| unix_s <= descriptor.not_after);
         if let Target::Service(address) = target
             && !self.descriptors.contains_key(&address)
         {
             let fresh = Query { since: now, asked: None };
             let since = self.queries.entry(address).or_insert(fresh).since;
-            let known = self.router.as_ref().and_then(|r| r.gateway(&Identity(address.gateway)));
+            let known = self.router.gateway(now, &Identity(address.gateway));
             if known.is_none() {
                 self.queries.remove(&address);
                 self.fail(now, id, Failure::UnknownGateway);
@@ -71,48 +83,53 @@ impl Client {
 
     /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
     pub(super) fn places(&mut self, now: Time, target: &Target) -> Vec<Place> {
-        let (Some(own), Some(router)) = (self.own_gateway(), &self.router) else {
+        let (Some(own), Some(document)) =
+            (self.own_gateway(now), self.router.document(now).cloned())
+        else {
             return Vec::new();
         };
-        let exits = router.document().exits.iter().map(Signed::<ClientDescriptor>::body);
+        let exits = document.exits.iter().map(Signed::<ClientDescriptor>::body);
         let descriptors: Vec<&ClientDescriptor> = match target {
             Target::Exit => exits.collect(),
             Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
         };
         let mut places = Vec::new();
-        let unix_s = router.unix_s(now);
+        let unix_s = self.router.unix_s(now);
         let valid = |d: &&ClientDescriptor| (d.not_before..=d.not_after).contains(&unix_s);
         for descriptor in descriptors.into_iter().filter(valid) {
             for gateway in &descriptor.gateways {
-                let (Some(gateway), Some(key)) = (router.gateway(gateway), descriptor.public_key())
+                let (Some(standing), Some(key)) =
+                    (self.router.gateway(now, gateway), descriptor.public_key())
                 else {
                     continue;
                 };
-                let shared = !router.compatible(own, gateway);
+                let shared = !self.router.compatible(now, &own, gateway);
                 if !shared || self.settings.allow_shared_gateway {
                     let (inbox, identity) = (descriptor.inbox.0, descriptor.identity.0);
-                    places.push((shared, Place { identity, inbox, key, gateway }));
+                    let place = Place { identity, inbox, key, gateway: *gateway };
+                    places.push(((shared, standing == Standing::Demoted), place));
                 }
             }
         }
         places.shuffle(&mut self.choices_rng);
-        places.sort_by_key(|(shared, _)| *shared);
+        places.sort_by_key(|(order, _)| *order);
         places.into_iter().map(|(_, place)| place).collect()
     }
 
     /// A service in use that has been silent, or a gateway that has become our own: the same tunnel goes on
     /// through another gateway of the service.
     fn move_if_silent(&mut self, now: Time, id: GroupId) {
-        let Some(own) = self.own_gateway() else { return };
+        let Some(own) = self.own_gateway(now) else { return };
         let Some(group) = self.groups.get(&id) else { return };
         let (Some(place), target) = (group.place, group.target) else { return };
-        let compatible = self.router.as_ref().is_some_and(|r| r.compatible(own, place.gateway));
-        if group.silence(now) > self.patience() * GIVE_UP {
+        let (silence, moved) = (group.silence(now), group.moved);
+        let compatible = self.router.compatible(now, &own, &place.gateway);
+        if silence > self.patience() * GIVE_UP {
             return self.fail(now, id, Failure::Silent);
         }
         let limit = self.patience() * SILENCE;
-        let silent = group.silence(now) > limit && now.since(group.moved) > limit;
-        let stranded = !compatible && now.since(group.moved) > SILENCE;
+        let silent = silence > limit && now.since(moved) > limit;
+        let stranded = !compatible && now.since(moved) > SILENCE;
         if !silent && !stranded {
             return;
         }
@@ -166,7 +183,8 @@ impl Client {
         if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {
             let due = now + exponential(&mut self.choices_rng, FAREWELL_DELAY);
             let pseudonym = group.pseudonym;
-            let message = ToService { pseudonym, budget: 1, surbs: Vec::new(), datagram };
+            let surbs = Vec::new();
+            let message = ToService { pseudonym, budget: 1, epoch: 0, surbs, datagram };
             self.farewells.push(Farewell { due, place, message });
         }
     }
@@ -174,7 +192,8 @@ impl Client {
     pub(super) fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
         self.part(now, id);
         if self.groups.remove(&id).is_some() {
-            self.outstanding.retain(|purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id));
+            let others = |purpose: &Purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id);
+            self.outstanding.retain(|purpose, _| others(purpose));
             self.outputs.push_back(Output::Failed(id, why));
         }
     }

@@ -1,3 +1,5 @@
+mod epochs;
+
 use shoal_sphinx::StandIn;
 use shoal_topology::Parameters;
 
@@ -5,7 +7,7 @@ use super::*;
 
 fn client() -> Client {
     let class = Parameters::default().class("web").cloned().unwrap();
-    let settings = Settings { allow_shared_gateway: false, tunnel: tunnel::Settings::default() };
+    let settings = Settings::default();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
     Client::new(Arc::new(StandIn), base, &Seed::from_u64(1), class, key, settings)
@@ -111,6 +113,10 @@ fn a_message_that_cannot_leave_is_refused_with_the_reason() {
     let mut client = client();
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: Identity([4; 32]) };
-    assert_eq!(client.post(&contact, &[0; MESSAGE_LEN]), Err(NotPosted::TooLong));
-    assert_eq!(client.post(&contact, b"hello"), Err(NotPosted::NoPath), "no link, no document");
+    assert_eq!(client.post(Time::ZERO, &contact, &[0; MESSAGE_LEN]), Err(NotPosted::TooLong));
+    assert_eq!(
+        client.post(Time::ZERO, &contact, b"hello"),
+        Err(NotPosted::NoPath),
+        "no link, no document"
+    );
 }

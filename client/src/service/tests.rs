@@ -1,9 +1,13 @@
 use shoal_sphinx::{Hop, StandIn};
-use shoal_topology::Seed;
+use shoal_topology::{Seed, Stream};
 
 use super::*;
+use crate::world::{Authority, START};
 
 const GATEWAY: Identity = Identity([1; 32]);
+
+/// The epoch at [`Time::ZERO`], of 20 s.
+const EPOCH: u64 = START;
 
 struct Net {
     service: Service,
@@ -18,7 +22,10 @@ fn net(max_tunnels: usize) -> Net {
     let seed = Seed::from_u64(1);
     let start = (crate::tunnel::pair::base(), Time::ZERO);
     let codec = Arc::new(StandIn);
-    let service = Service::new(codec, start, &seed, (&[4; 32], secret), &settings).unwrap();
+    let mut service = Service::new(codec, start, &seed, (&[4; 32], secret), &settings).unwrap();
+    let authority = Authority::new(20);
+    let held = authority.sign(&authority.document(EPOCH));
+    service.set_document(Time::ZERO, 20 * EPOCH, held).unwrap();
     Net { service, hop, rng: seed.stream("net") }
 }
 
@@ -29,7 +36,13 @@ impl Net {
     }
 
     fn send(&mut self, now: Time, pseudonym: Pseudonym, surbs: Vec<Surb>) {
-        let message = ToService { pseudonym, budget: 10, surbs, datagram: Vec::new() }.encode();
+        self.send_of(now, EPOCH, pseudonym, surbs);
+    }
+
+    fn send_of(&mut self, now: Time, epoch: u64, pseudonym: Pseudonym, surbs: Vec<Surb>) {
+        let epoch = Epoch(epoch).low_byte();
+        let message = ToService { pseudonym, budget: 10, epoch, surbs, datagram: Vec::new() };
+        let message = message.encode();
         let packet = StandIn.seal(&mut self.rng, &[self.hop], [0; 16], &message).unwrap();
         let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
         self.service.handle_frame(now, GATEWAY, frame);
@@ -86,6 +99,34 @@ fn the_surbs_of_a_pseudonym_are_bounded_and_the_oldest_go() {
         net.send(Time::ZERO, name(1), surbs);
     }
     assert_eq!(net.service.sizes().1, MAX_STOCK);
-    let newest = net.service.peers[&name(1)].surbs.back().map(|surb| *surb.as_bytes());
+    let newest = net.service.peers[&name(1)].surbs.back().map(|(_, surb)| *surb.as_bytes());
     assert!(newest == last, "the newest is spent first, and never pushed out");
+}
+
+#[test]
+fn surbs_are_kept_by_epoch_and_those_of_no_epoch_near_are_dropped() {
+    let mut net = net(4);
+    for epoch in [EPOCH + 1, EPOCH, EPOCH + 1, EPOCH - 3, EPOCH + 3] {
+        let surbs = net.surbs(3);
+        net.send_of(Time::ZERO, epoch, name(1), surbs);
+    }
+    assert_eq!(net.service.counts().surbs_bad, 6);
+    let peer = &net.service.peers[&name(1)];
+    let epochs: Vec<u64> = peer.surbs.iter().map(|(epoch, _)| epoch.0 - EPOCH).collect();
+    assert_eq!(epochs, [0, 0, 0, 1, 1, 1, 1, 1, 1], "packets overtake each other");
+    assert_eq!(peer.latest, Epoch(EPOCH + 1));
+}
+
+#[test]
+fn two_documents_of_one_epoch_silence_a_service() {
+    let mut net = net(4);
+    let authority = Authority::new(20);
+    let mut document = authority.document(EPOCH);
+    document.parameters.warn_bits += 1.0;
+    assert_eq!(net.service.trouble(Time::ZERO), None);
+    net.service.set_document(Time::ZERO, 20 * EPOCH, authority.sign(&document)).unwrap_err();
+    assert!(net.service.trouble(Time::ZERO).unwrap().contains("contradict"));
+    let held = authority.sign(&authority.document(EPOCH + 1));
+    net.service.set_document(Time::ZERO, 20 * EPOCH, held).unwrap();
+    assert!(net.service.trouble(Time::from_secs(30)).unwrap().contains("contradict"), "for good");
 }

@@ -1,0 +1,198 @@
+//! Epochs that follow each other: keys, places and layers change, and nothing else does.
+
+use super::*;
+use crate::world::{Authority, GATEWAYS, MIXES, START, World, identity};
+
+#[test]
+fn a_download_runs_across_ten_rotations_without_a_stall() {
+    let mut world = World::new(1, 20);
+    world.download(1 << 20);
+    world.run(Time::from_secs(10));
+    let (before, turns) = (world.read, world.turns);
+    assert!(before > 500_000, "{before}");
+    let rates: Vec<u64> = (1..=10)
+        .map(|n| {
+            let from = world.read;
+            world.run(Time::from_secs(10 + 20 * n));
+            (world.read - from) / 20
+        })
+        .collect();
+    assert_eq!(world.epoch(), START + 10);
+    // Ten beginnings, and nothing is made of documents that wait.
+    assert_eq!(world.turns - turns, 10);
+    assert!(world.stall < Duration::from_millis(1_500), "{:?}", world.stall);
+    assert!(rates.iter().all(|rate| *rate > 100_000), "bytes/s in each epoch: {rates:?}");
+    assert_eq!(world.lost, 0, "packets that no key opened, or that came to another layer");
+    let counts = world.exit.counts();
+    assert_eq!(counts.surbs_bad, 0);
+    assert_eq!(world.client.counts().unknown, 0);
+    assert!(world.client.outstanding.len() < 2_000, "{}", world.client.outstanding.len());
+    assert_eq!(world.uplink.filled().filler, 0);
+}
+
+#[test]
+fn an_idle_tunnel_has_surbs_whatever_the_epoch() {
+    let mut world = World::new(2, 20);
+    world.download(1_000);
+    world.run(Time::from_secs(3));
+    assert!(world.read > 0);
+    // The user is quiet; the service may speak at any time.
+    world.download(0);
+    for at in 4..120 {
+        world.run(Time::from_secs(at));
+        let (_, surbs) = world.exit.sizes();
+        assert!(surbs >= 10, "{surbs} at {at} s");
+    }
+    assert_eq!(world.exit.counts().surbs_bad, 0);
+    assert!(world.client.outstanding.len() < 200, "{}", world.client.outstanding.len());
+}
+
+#[test]
+fn the_instants_on_the_link_are_the_same_whether_epochs_change_or_not() {
+    let run = |epoch_s, bytes| {
+        let mut world = World::new(3, epoch_s);
+        world.download(bytes);
+        world.run(Time::from_secs(65));
+        assert_eq!(world.turns, 65 / u64::from(epoch_s) + 1);
+        world.trace
+    };
+    let still = run(1_000, 0);
+    assert!(still.len() > 65 * 150);
+    assert!(still == run(10, 0), "rotations show");
+    assert!(still == run(10, 1 << 20), "a download across rotations shows");
+}
+
+#[test]
+fn a_document_that_comes_early_waits_for_its_epoch() {
+    let mut world = World::new(4, 20);
+    world.run(Time::from_secs(12));
+    assert_eq!(world.client.router.document(world.now).unwrap().epoch, Epoch(START));
+    assert!(world.client.router.document_at(Epoch(START + 1)).unwrap().epoch == Epoch(START + 1));
+    let begins = Time::from_secs(20);
+    assert_eq!(world.client.router.next_epoch(world.now), begins);
+    assert_eq!(world.client.epoch(Time::from_nanos(begins.as_nanos() - 1)), Some(START));
+    assert_eq!(world.client.epoch(begins), Some(START + 1));
+    assert_eq!(world.client.document(begins).unwrap().epoch, Epoch(START + 1));
+}
+
+#[test]
+fn surbs_are_for_the_next_epoch_from_the_middle_of_this_one_or_a_quarter_later() {
+    let mut world = World::new(5, 20);
+    world.run(Time::from_secs(9));
+    let of = |world: &World, ms, late| {
+        world.client.router.surb_epoch(Time::from_millis(ms), late).unwrap().0 - START
+    };
+    for (ms, late, expected) in
+        [(9_999, 0.0, 0), (10_000, 0.0, 1), (14_999, 1.0, 0), (15_000, 1.0, 1), (19_999, 1.0, 1)]
+    {
+        assert_eq!(of(&world, ms, late), expected, "{ms} ms, {late}");
+    }
+}
+
+fn engine(settings: Settings) -> (Client, Authority) {
+    let class = Parameters::default().class("web").cloned().unwrap();
+    let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
+    let base = (crate::tunnel::pair::base(), Time::ZERO);
+    let client = Client::new(Arc::new(StandIn), base, &Seed::from_u64(1), class, key, settings);
+    (client, Authority::new(20))
+}
+
+fn begins() -> u64 {
+    20 * START
+}
+
+/// Whether the client sends cover, and nothing else.
+fn only_covers(client: &mut Client, now: Time) -> bool {
+    let wants = crate::uplink::Wants { data: 2, refill: 1, loops: 1, drops: 1 };
+    let kinds: Vec<_> = client.produce(now, wants).into_iter().map(|(ready, _)| ready).collect();
+    use crate::uplink::Ready::{Drop, Loop};
+    kinds.len() == 2 && kinds.iter().all(|ready| matches!(ready, Loop(_) | Drop))
+}
+
+fn letter(client: &mut Client, now: Time) -> Result<(), NotPosted> {
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
+    client.post(now, &contact, b"hello")
+}
+
+#[test]
+fn two_documents_of_one_epoch_stop_the_user_for_good_and_cover_goes_on() {
+    let (mut client, authority) = engine(Settings::default());
+    let document = authority.document(START);
+    client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    assert_eq!(client.protection(Time::ZERO), Ok(()));
+    letter(&mut client, Time::ZERO).unwrap();
+
+    let mut other = document.clone();
+    other.parameters.warn_bits += 1.0;
+    let (one, two) = (authority.sign(&document).signed, authority.sign(&other));
+    let proof = client.set_document(Time::ZERO, begins(), two.clone()).unwrap_err();
+    assert!(proof.first == one && proof.second == two.signed);
+    assert!(matches!(client.protection(Time::ZERO), Err(Unprotected::TwoDocuments(_))));
+    assert!(only_covers(&mut client, Time::ZERO));
+    // Nor does the next epoch help.
+    let next = authority.sign(&authority.document(START + 1));
+    client.set_document(Time::ZERO, begins(), next).unwrap();
+    let why = client.protection(Time::from_secs(21)).unwrap_err().to_string();
+    assert!(why.contains("contradict"), "{why}");
+    assert!(only_covers(&mut client, Time::from_secs(21)));
+}
+
+#[test]
+fn a_stale_document_stops_the_user_and_cover_goes_on() {
+    let (mut client, authority) = engine(Settings::default());
+    let held = authority.sign(&authority.document(START));
+    client.set_document(Time::ZERO, begins(), held).unwrap();
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    letter(&mut client, Time::ZERO).unwrap();
+    // Two further epochs.
+    assert_eq!(client.protection(Time::from_secs(59)), Ok(()));
+    let why = client.protection(Time::from_secs(60)).unwrap_err();
+    assert!(matches!(why, Unprotected::Document(shoal_topology::Error::Stale { .. })));
+    assert!(only_covers(&mut client, Time::from_secs(61)));
+}
+
+#[test]
+fn too_few_mixes_in_good_standing_stop_the_user_until_some_are_restored() {
+    let (mut client, mut authority) =
+        engine(Settings { min_mixes_per_layer: 2, ..Settings::default() });
+    let document = authority.document(START);
+    client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    assert_eq!(client.protection(Time::ZERO), Ok(()));
+    letter(&mut client, Time::ZERO).unwrap();
+    authority.demoted.push(MIXES[0]);
+    let amendment = Document { amendment: 1, ..authority.document(START) };
+    assert!(client.set_document(Time::ZERO, begins(), authority.sign(&amendment)).unwrap());
+    let why = client.protection(Time::ZERO).unwrap_err();
+    assert!(matches!(why, Unprotected::TooFewMixes { found: 1, least: 2, .. }), "{why}");
+    assert!(only_covers(&mut client, Time::ZERO));
+    authority.demoted.clear();
+    let next = authority.sign(&authority.document(START + 1));
+    client.set_document(Time::ZERO, begins(), next).unwrap();
+    assert_eq!(client.protection(Time::from_secs(20)), Ok(()));
+}
+
+#[test]
+fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
+    let (mut client, mut authority) = engine(Settings::default());
+    let document = authority.document(START);
+    client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
+    let own = identity(GATEWAYS[0]);
+    client.set_link(Time::ZERO, Some(own));
+    let drawn = |client: &mut Client| {
+        let at = (Time::ZERO, Epoch(START));
+        (0..100).any(|_| {
+            let route = client.router.draw(at, &own, &own, None).unwrap();
+            route.mixes.contains(&identity(MIXES[0]))
+        })
+    };
+    assert!(drawn(&mut client));
+    client.surbs((Time::ZERO, Epoch(START)), &identity(GATEWAYS[2]), &own, 1);
+    authority.demoted.push(MIXES[0]);
+    let amendment = Document { amendment: 1, ..authority.document(START) };
+    client.set_document(Time::ZERO, begins(), authority.sign(&amendment)).unwrap();
+    assert!(!drawn(&mut client));
+    assert!(client.ahead.from(identity(GATEWAYS[2]), own, Epoch(START)).is_empty(), "SURBs too");
+}

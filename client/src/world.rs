@@ -1,0 +1,586 @@
+//! For tests: a person's client, a service and a mixnet between them in virtual time, with authorities that make a
+//! document for every epoch and nodes whose keys live one epoch.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::{CryptoRng, RngExt};
+use shoal_sphinx::{
+    Address, Codec, Downward, Error, Frame, Hop, MAX_HOPS, Opened, Packet, PacketId, Payload,
+    Peeled, PublicKey, SecretKey, StandIn, Surb, SurbKeys,
+};
+use shoal_topology::{
+    ClientDescriptor, Document, Draw, Epoch, EpochKey, Held, Identity, ListedNode, Network,
+    NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Standing,
+    Stream, Time,
+};
+
+use crate::engine::{Arrival, Client, GroupId, Isolation, Output, Settings, Target};
+use crate::service::Service;
+use crate::tunnel::{Read, StreamId, TunnelEvent, Write, pair};
+use crate::uplink::Uplink;
+
+const LATENCY: Duration = Duration::from_millis(1);
+/// The epoch in which every world begins: its low byte soon starts at zero again.
+pub(crate) const START: u64 = 250;
+/// Loads of a gateway's queue for one client: two seconds of class web.
+const QUEUE: usize = 220;
+
+/// Lengths of the stand-in, and the keys of the real thing: a hop opens only what was sealed to its key.
+#[derive(Default)]
+pub(crate) struct Keyed(Mutex<HashMap<[u8; 32], [u8; 8]>>);
+
+fn mark(key: &PublicKey) -> [u8; 8] {
+    *blake3::hash(key.as_bytes()).as_bytes().first_chunk().unwrap()
+}
+
+fn place(position: usize) -> std::ops::Range<usize> {
+    300 + 8 * position..308 + 8 * position
+}
+
+impl Codec for Keyed {
+    fn seal(
+        &self,
+        rng: &mut dyn CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+        message: &[u8],
+    ) -> Result<Packet, Error> {
+        let mut packet = StandIn.seal(rng, path, id, message)?;
+        for (n, hop) in path.iter().enumerate() {
+            packet.as_mut_bytes()[place(n)].copy_from_slice(&mark(&hop.key));
+        }
+        Ok(packet)
+    }
+
+    fn surb(
+        &self,
+        rng: &mut dyn CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+    ) -> Result<(Surb, SurbKeys), Error> {
+        let (surb, keys) = StandIn.surb(rng, path, id)?;
+        let mut bytes = *surb.as_bytes();
+        for (n, hop) in path.iter().enumerate() {
+            bytes[place(n)].copy_from_slice(&mark(&hop.key));
+        }
+        Ok((Surb::from_slice(&bytes)?, keys))
+    }
+
+    fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
+        StandIn.reply(surb, message)
+    }
+
+    fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
+        let mut known = self.0.lock().unwrap();
+        let mark = known.entry(*secret.to_bytes()).or_insert_with(|| mark(&secret.public()));
+        let position = usize::from(packet.as_bytes()[32]);
+        if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {
+            return Err(Error::Mac);
+        }
+        StandIn.open(secret, packet)
+    }
+
+    fn peel(&self, opened: Opened) -> Result<Peeled, Error> {
+        StandIn.peel(opened)
+    }
+
+    fn unseal(&self, keys: &SurbKeys, payload: Payload) -> Result<Vec<u8>, Error> {
+        StandIn.unseal(keys, payload)
+    }
+}
+
+fn bytes(name: &str) -> [u8; 32] {
+    *blake3::hash(name.as_bytes()).as_bytes()
+}
+
+/// Who signs, and what.
+pub(crate) struct Authority {
+    secret: SecretIdentity,
+    pub(crate) epoch_s: u32,
+    /// Mixes that are demoted in every document.
+    pub(crate) demoted: Vec<&'static str>,
+}
+
+pub(crate) const MIXES: [&str; 7] = ["mix a", "mix b", "mix c", "mix d", "mix e", "mix f", "mix g"];
+pub(crate) const GATEWAYS: [&str; 3] = ["gateway a", "gateway b", "gateway c"];
+
+pub(crate) fn identity(name: &str) -> Identity {
+    SecretIdentity::from_bytes(&bytes(name)).identity()
+}
+
+fn key(name: &str, epoch: u64) -> SecretKey {
+    SecretKey::from_bytes(bytes(&format!("{name} {epoch}")))
+}
+
+/// Layers move every fourth epoch.
+fn layer(mix: usize, epoch: u64) -> u8 {
+    1 + ((mix as u64 + epoch / 4) % 3) as u8
+}
+
+pub(crate) fn client_key(name: &str) -> SecretKey {
+    SecretKey::from_bytes(bytes(&format!("{name} packets")))
+}
+
+pub(crate) fn inbox(name: &str) -> Identity {
+    identity(&format!("{name} inbox"))
+}
+
+impl Authority {
+    pub(crate) fn new(epoch_s: u32) -> Self {
+        let secret = SecretIdentity::from_bytes(&bytes("authority"));
+        Self { secret, epoch_s, demoted: Vec::new() }
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        Network { name: "world".into(), authorities: vec![self.secret.identity()] }
+    }
+
+    /// The document of an epoch. The last mix is there in every other epoch alone, so that places in the list differ.
+    pub(crate) fn document(&self, epoch: u64) -> Document {
+        let mixes = MIXES.iter().enumerate().filter(|(n, _)| *n < 6 || epoch % 2 == 1);
+        let mixes = mixes.map(|(n, name)| (*name, Some(n)));
+        let gateways = GATEWAYS.iter().map(|name| (*name, None));
+        let mut nodes: Vec<ListedNode> = mixes
+            .chain(gateways)
+            .map(|(name, mix)| {
+                let secret = SecretIdentity::from_bytes(&bytes(name));
+                let body = NodeDescriptor {
+                    identity: secret.identity(),
+                    role: if mix.is_some() { Role::Mix } else { Role::Gateway },
+                    addresses: vec!["127.0.0.1:1".parse().unwrap()],
+                    operator: name.into(),
+                    jurisdiction: "here".into(),
+                    keys: (epoch..epoch + 4)
+                        .map(|e| EpochKey {
+                            first: Epoch(e),
+                            last: Epoch(e),
+                            key: *key(name, e).public().as_bytes(),
+                        })
+                        .collect(),
+                    signed_at: 0,
+                };
+                let mut node = ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), 0);
+                if let Some(mix) = mix {
+                    node.layers = [0, 1, 2].map(|further| layer(mix, epoch + further));
+                }
+                if self.demoted.contains(&name) {
+                    node.standing = Standing::Demoted;
+                }
+                node
+            })
+            .collect();
+        nodes.sort_by_key(ListedNode::identity);
+        let exit = ClientDescriptor {
+            identity: identity("exit"),
+            key: *client_key("exit").public().as_bytes(),
+            inbox: inbox("exit"),
+            gateways: vec![identity(GATEWAYS[2])],
+            not_before: 0,
+            not_after: u64::MAX,
+        };
+        let exit_secret = SecretIdentity::from_bytes(&bytes("exit"));
+        Document {
+            network: "world".into(),
+            epoch: Epoch(epoch),
+            begins: epoch * u64::from(self.epoch_s),
+            epoch_s: self.epoch_s,
+            amendment: 0,
+            parameters: Parameters {
+                max_delay_us: 500_000,
+                clock_error_s: 1,
+                ..Parameters::default()
+            },
+            nodes,
+            draw: Draw::default(),
+            exits: vec![Signed::<ClientDescriptor>::new(exit, &exit_secret)],
+        }
+    }
+
+    pub(crate) fn sign(&self, document: &Document) -> Held {
+        let signed = SignedDocument::new(document, [&self.secret]).encode().into();
+        Held { document: Arc::new(document.clone()), signed }
+    }
+}
+
+enum Event {
+    /// A frame from the person (true) or the service reaches its gateway.
+    Up(bool, Frame),
+    ToNode(&'static str, u64, Packet),
+    /// A packet reaches the gateway of whoever has this inbox.
+    ToInbox(Address, Packet),
+    ToExit(Packet),
+    /// An instant of the person's downlink.
+    Down,
+    ToPerson(Frame),
+}
+
+/// What the world does to packets, by chance.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Shares of the packets that the person's gateway takes, on the way up and down.
+    pub(crate) gateway: (f64, f64),
+    /// The share that a mix takes.
+    pub(crate) mix: Option<(&'static str, f64)>,
+    /// Packets/s of others for the person.
+    pub(crate) flood: f64,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) authority: Authority,
+    pub(crate) codec: Arc<Keyed>,
+    pub(crate) client: Client,
+    pub(crate) uplink: Uplink,
+    pub(crate) exit: Service,
+    pub(crate) faults: Faults,
+    /// Instants of the person's link, up and down.
+    pub(crate) trace: Vec<(Time, bool)>,
+    pub(crate) outputs: Vec<Output>,
+    /// Bytes that the person has read.
+    pub(crate) read: u64,
+    /// The longest time without one, while a download ran.
+    pub(crate) stall: Duration,
+    read_at: Time,
+    /// Packets that a node could not open, or that came to the wrong layer.
+    pub(crate) lost: u64,
+    pub(crate) turns: u64,
+    group: Option<GroupId>,
+    stream: Option<StreamId>,
+    want: u32,
+    gateway: &'static str,
+    queue: VecDeque<Packet>,
+    flooded: f64,
+    serving: BTreeMap<([u8; 16], StreamId), u32>,
+    documents: HashMap<u64, Document>,
+    told: HashSet<u64>,
+    names: HashMap<Identity, &'static str>,
+    chance: Stream,
+    heap: BinaryHeap<Reverse<(Time, u64)>>,
+    events: HashMap<u64, Event>,
+    order: u64,
+}
+
+impl World {
+    /// A person of class web at the first gateway, and an exit at the last one.
+    pub(crate) fn new(seed: u64, epoch_s: u32) -> Self {
+        let seed = Seed::from_u64(seed);
+        let authority = Authority::new(epoch_s);
+        let codec = Arc::new(Keyed::default());
+        let base = (pair::base(), Time::ZERO);
+        let class = Parameters::default().class("web").cloned().unwrap();
+        let keys = (client_key("person"), inbox("person"));
+        let client =
+            Client::new(codec.clone(), base, &seed, class.clone(), keys, Settings::default());
+        let long = bytes("exit");
+        let exit_keys = (&long, client_key("exit"));
+        let exit =
+            Service::new(codec.clone(), base, &seed.part("exit"), exit_keys, &Default::default());
+        let names = MIXES.iter().chain(&GATEWAYS).map(|name| (identity(name), *name)).collect();
+        let mut world = Self {
+            now: Time::ZERO,
+            authority,
+            codec,
+            client,
+            uplink: Uplink::new(&seed.part("uplink"), class, Time::ZERO),
+            exit: exit.unwrap(),
+            faults: Faults::default(),
+            trace: Vec::new(),
+            outputs: Vec::new(),
+            read: 0,
+            stall: Duration::ZERO,
+            read_at: Time::ZERO,
+            lost: 0,
+            turns: 0,
+            group: None,
+            stream: None,
+            want: 0,
+            gateway: GATEWAYS[0],
+            queue: VecDeque::new(),
+            flooded: 0.0,
+            serving: BTreeMap::new(),
+            documents: HashMap::new(),
+            told: HashSet::new(),
+            names,
+            chance: seed.stream("chance"),
+            heap: BinaryHeap::new(),
+            events: HashMap::new(),
+            order: 0,
+        };
+        world.tell(START);
+        world.push(Time::ZERO, Event::Down);
+        world.link(GATEWAYS[0]);
+        world
+    }
+
+    /// The person's link to a gateway stands.
+    pub(crate) fn link(&mut self, gateway: &'static str) {
+        self.gateway = gateway;
+        self.client.set_link(self.now, Some(identity(gateway)));
+        let (hops, epoch) = self.client.first_hops(self.now);
+        self.uplink.clear(hops, epoch);
+    }
+
+    pub(crate) fn unix_s(&self) -> u64 {
+        START * u64::from(self.authority.epoch_s) + self.now.as_nanos() / 1_000_000_000
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.unix_s() / u64::from(self.authority.epoch_s)
+    }
+
+    /// Everyone gets the document of an epoch.
+    pub(crate) fn tell(&mut self, epoch: u64) {
+        if !self.told.insert(epoch) {
+            return;
+        }
+        let held = self.authority.sign(&self.authority.document(epoch));
+        assert!(self.client.set_document(self.now, self.unix_s(), held.clone()).unwrap());
+        assert!(self.exit.set_document(self.now, self.unix_s(), held).unwrap());
+    }
+
+    /// Downloads, again and again, so many bytes each time.
+    pub(crate) fn download(&mut self, bytes: u32) {
+        self.want = bytes;
+        self.read_at = self.now;
+    }
+
+    fn push(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.heap.push(Reverse((at, self.order)));
+        self.events.insert(self.order, event);
+    }
+
+    fn happens(&mut self, share: f64) -> bool {
+        share > 0.0 && self.chance.random::<f64>() < share
+    }
+
+    pub(crate) fn run(&mut self, end: Time) {
+        loop {
+            let next = self.heap.peek().map_or(Time::NEVER, |Reverse((at, _))| *at);
+            let next = next.min(self.exit.next_timeout()).min(self.client.next_timeout());
+            let next = next.min(self.uplink.next_slot());
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        // The next document is there when 0.4 of the epoch has passed.
+        let s = u64::from(self.authority.epoch_s);
+        if 5 * (self.unix_s() % s) >= 2 * s {
+            self.tell(self.epoch() + 1);
+        }
+        while let Some(Reverse((at, order))) = self.heap.peek().copied()
+            && at <= now
+        {
+            self.heap.pop();
+            let event = self.events.remove(&order).unwrap();
+            self.handle(event);
+        }
+        if self.exit.next_timeout() <= now {
+            self.exit.handle_timeout(now);
+        }
+        self.serve();
+        if self.client.next_timeout() <= now {
+            self.client.handle_timeout(now);
+        }
+        self.work();
+        while self.uplink.next_slot() <= now {
+            let frame = self.uplink.take(now);
+            self.trace.push((now, true));
+            self.push(now + LATENCY, Event::Up(true, frame));
+            self.produce();
+        }
+    }
+
+    fn produce(&mut self) {
+        let sent = self.uplink.sent_loops();
+        self.client.loops_sent(sent);
+        loop {
+            let frames = self.client.produce(self.now, self.uplink.wants());
+            if frames.is_empty() {
+                return;
+            }
+            frames.into_iter().for_each(|(ready, frame)| self.uplink.put(ready, frame));
+        }
+    }
+
+    /// The document by which a frame of an epoch names nodes.
+    fn document_of(&mut self, low_byte: u8) -> Option<(u64, &Document)> {
+        let now = self.epoch();
+        let epoch = (now - 1..=now + 1).find(|e| e.to_le_bytes()[0] == low_byte)?;
+        let of = (epoch - 2..=epoch).rev().find(|e| self.told.contains(e))?;
+        let authority = &self.authority;
+        let document = self.documents.entry(of).or_insert_with(|| authority.document(of));
+        Some((epoch, document))
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Up(person, frame) => {
+                if person && self.happens(self.faults.gateway.0) {
+                    return;
+                }
+                let found = self.document_of(frame.epoch).and_then(|(epoch, document)| {
+                    let node = document.node(usize::from(frame.field))?;
+                    (document.layer_at(node, Epoch(epoch)) == 1).then(|| (epoch, node.identity()))
+                });
+                let Some((epoch, node)) = found else {
+                    self.lost += 1;
+                    return;
+                };
+                self.push(now + LATENCY, Event::ToNode(self.names[&node], epoch, frame.packet));
+            }
+            Event::ToNode(name, epoch, packet) => self.node(name, epoch, packet),
+            Event::ToInbox(address, packet) => {
+                if address == inbox("exit").0 {
+                    self.push(now + LATENCY, Event::ToExit(packet));
+                } else if !self.happens(self.faults.gateway.1) && self.queue.len() < QUEUE {
+                    self.queue.push_back(packet);
+                }
+            }
+            Event::ToExit(packet) => {
+                let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
+                self.exit.handle_frame(now, identity(GATEWAYS[2]), frame);
+            }
+            Event::Down => {
+                let gap = Duration::from_nanos(1_000_000_000 / 110);
+                self.flooded += self.faults.flood * gap.as_secs_f64();
+                while self.flooded >= 1.0 {
+                    self.flooded -= 1.0;
+                    if self.queue.len() < QUEUE {
+                        self.queue.push_back(Packet::default());
+                    }
+                }
+                let (field, packet) = match self.queue.pop_front() {
+                    Some(packet) => (Downward::Packet, packet),
+                    None => (Downward::Dummy, Packet::default()),
+                };
+                let frame = Frame { epoch: 0, field: field as u16, packet };
+                self.trace.push((now, false));
+                self.push(now + LATENCY, Event::ToPerson(frame));
+                self.push(now + gap, Event::Down);
+            }
+            Event::ToPerson(frame) => {
+                if self.client.handle_frame(now, frame) == Arrival::FromOthers {
+                    self.uplink.credit();
+                }
+            }
+        }
+    }
+
+    /// A node opens a packet with its key of the epoch, if it has that still.
+    fn node(&mut self, name: &'static str, epoch: u64, packet: Packet) {
+        let ends = (epoch + 1) * u64::from(self.authority.epoch_s);
+        let alive = Duration::from_millis(2_500)
+            + Duration::from_secs(ends.saturating_sub(START * u64::from(self.authority.epoch_s)));
+        let is_alive = self.now.since(Time::ZERO) < alive && epoch <= self.epoch() + 3;
+        let opened = is_alive.then(|| self.codec.open(&key(name, epoch), packet));
+        let Some(Ok(opened)) = opened else {
+            self.lost += 1;
+            return;
+        };
+        if self.faults.mix.is_some_and(|(of, share)| of == name && self.happens(share)) {
+            return;
+        }
+        let Ok(Peeled::Forward { next, delay, packet }) = self.codec.peel(opened) else { return };
+        let event = match self.names.get(&Identity(next)) {
+            Some(next) => Event::ToNode(next, epoch, packet),
+            None => Event::ToInbox(next, packet),
+        };
+        self.push(self.now + delay + LATENCY, event);
+    }
+
+    /// The exit's application: four bytes ask for so many.
+    fn serve(&mut self) {
+        let now = self.now;
+        self.exit.work(now);
+        while let Some((pseudonym, event)) = self.exit.poll_event() {
+            if let TunnelEvent::Readable(id) = event {
+                let mut buf = [0; 64];
+                while let Read::Data(n) = self.exit.tunnels().read(pseudonym, id, &mut buf) {
+                    assert_eq!(n, 4);
+                    let wanted = u32::from_be_bytes(buf[..4].try_into().unwrap());
+                    self.serving.insert((pseudonym, id), wanted);
+                }
+            }
+        }
+        let tunnels = self.exit.tunnels();
+        self.serving.retain(|(pseudonym, id), left| {
+            while *left > 0 {
+                let chunk = [9; 4096];
+                match tunnels.write(*pseudonym, *id, &chunk[..chunk.len().min(*left as usize)]) {
+                    Write::Written(n) => *left -= n as u32,
+                    Write::Blocked => return true,
+                    Write::Stopped(_) => *left = 0,
+                }
+            }
+            tunnels.finish(*pseudonym, *id);
+            false
+        });
+        self.exit.work(now);
+        while let Some(send) = self.exit.poll_output() {
+            assert_eq!(send.gateway, identity(GATEWAYS[2]));
+            self.push(now + LATENCY, Event::Up(false, send.frame));
+        }
+    }
+
+    /// The person's program, and what the daemon does.
+    fn work(&mut self) {
+        let now = self.now;
+        if self.want > 0 && self.group.is_none() {
+            self.group = self.client.group(now, Isolation::new(None), Target::Exit);
+        }
+        while let Some(output) = self.client.poll_output() {
+            if let Output::Turned = output {
+                self.turns += 1;
+                let (hops, epoch) = self.client.first_hops(now);
+                self.uplink.set_class(self.client.class().clone());
+                self.uplink.follow(hops, epoch);
+            }
+            self.outputs.push(output);
+        }
+        if let (Some(group), None) = (self.group, self.stream)
+            && self.want > 0
+            && let Some(stream) = self.client.open(now, group)
+        {
+            let tunnel = self.client.tunnel(group).unwrap();
+            assert_eq!(tunnel.write(stream, &self.want.to_be_bytes()), Write::Written(4));
+            tunnel.finish(stream);
+            self.stream = Some(stream);
+        }
+        if let (Some(group), Some(stream)) = (self.group, self.stream) {
+            let mut buf = [0; 4096];
+            let Some(tunnel) = self.client.tunnel(group) else { return };
+            loop {
+                match tunnel.read(stream, &mut buf) {
+                    Read::Data(n) => {
+                        self.read += n as u64;
+                        self.stall = self.stall.max(now.since(self.read_at));
+                        self.read_at = now;
+                    }
+                    Read::Blocked => break,
+                    _ => {
+                        self.stream = None;
+                        break;
+                    }
+                }
+            }
+            self.stall = self.stall.max(now.since(self.read_at));
+            self.client.touch(now, group);
+            if self.stream.is_none() {
+                self.client.closed(now, group);
+            }
+        }
+        self.produce();
+    }
+}
