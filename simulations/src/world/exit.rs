@@ -35,7 +35,7 @@ impl Exit {
             (long, secret.clone()),
             &Default::default(),
         )?;
-        service.set_document(Time::ZERO, UNIX, network.document.clone());
+        service.set_document(Time::ZERO, UNIX, network.held())?;
         let (serving, asking) = Default::default();
         Ok(Self { service, serving, asking, scheduled: Time::NEVER })
     }

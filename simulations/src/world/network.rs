@@ -7,7 +7,7 @@ use shoal_node::replay::Replay;
 use shoal_node::{Engine, GatewaySettings, Input, Opener};
 use shoal_sphinx::{Codec, SecretKey};
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, EpochKey, Identity, ListedNode, NodeDescriptor,
+    Class, ClientDescriptor, Document, Epoch, EpochKey, Held, Identity, ListedNode, NodeDescriptor,
     Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Time,
 };
 
@@ -144,6 +144,11 @@ impl Network {
                 .collect(),
             seed: seed.clone(),
         })
+    }
+
+    /// The document as everyone holds it.
+    pub(super) fn held(&self) -> Held {
+        Held { document: self.document.clone(), signed: self.signed.clone() }
     }
 
     /// The engine of a node, with the document.

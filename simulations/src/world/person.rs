@@ -93,11 +93,14 @@ impl Person {
         };
         let client_settings = ClientSettings {
             allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
+            // What is studied here may be small.
+            allow_small_crowd: true,
             tunnel: shoal_client::tunnel::Settings {
                 // As the daemon has it: three hops each way and the slots.
                 initial_rtt: 8 * network.class.mean_delay(),
                 ..Default::default()
             },
+            ..ClientSettings::default()
         };
         let mut client = Client::new(
             network.codec(),
@@ -107,7 +110,7 @@ impl Person {
             (secret, contact.inbox),
             client_settings,
         );
-        client.set_document(Time::ZERO, UNIX, network.document.clone(), seed);
+        client.set_document(Time::ZERO, UNIX, network.held()).ok()?;
         let uplink = Uplink::new(&seed.part("uplink"), network.class.clone(), Time::ZERO);
         let churns = settings.people.online_mean_s > 0.0;
         let person = Self {
@@ -183,6 +186,14 @@ impl Person {
         late as u64
     }
 
+    /// Another epoch: what stands ready stays good.
+    pub(super) fn turn(&mut self, now: Time) {
+        if self.stage == Stage::Online {
+            let (hops, epoch) = self.client.first_hops(now);
+            self.uplink.follow(hops, epoch);
+        }
+    }
+
     /// Fills what the uplink has room for. What programs want sent is handed over no sooner than it can leave, so
     /// that they may still drop it.
     pub(super) fn produce(&mut self, now: Time, contacts: &[Contact]) {
@@ -196,7 +207,7 @@ impl Person {
                     };
                     let Some(contact) = contacts.get(letter.to as usize) else { continue };
                     // One without a path is lost, as it would be to its user.
-                    if self.client.post(contact, &letter.bytes()) == Err(NotPosted::Full) {
+                    if self.client.post(now, contact, &letter.bytes()) == Err(NotPosted::Full) {
                         self.letters.push_front(letter);
                         break;
                     }

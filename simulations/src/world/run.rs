@@ -177,6 +177,15 @@ impl World {
             settings: settings.clone(),
             workload: workload.clone(),
         };
+        // One document holds for the half of its own epoch that is left and for two further ones.
+        let needed = world.end().as_secs_f64() / 2.5;
+        if f64::from(settings.network.epoch_s) < needed {
+            anyhow::bail!(
+                "network.epoch_s must be {} or more for a run of {} s: a simulated network has one document",
+                needed.ceil(),
+                world.end().as_secs_f64().ceil()
+            );
+        }
         world.begin(&seed);
         Ok(world)
     }
@@ -539,6 +548,7 @@ impl World {
                             downloads.failed();
                         }
                     }
+                    ClientOutput::Turned => person.turn(now),
                     ClientOutput::Connected(_) | ClientOutput::Tunnel(..) => {}
                 }
             }

@@ -213,7 +213,8 @@ impl World {
             &Default::default(),
         )
         .unwrap();
-        exit.set_document(Time::ZERO, UNIX, document.clone());
+        let held = Held { document: document.clone(), signed: signed.clone() };
+        exit.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
         let people = users
             .iter()
             .enumerate()
@@ -222,7 +223,7 @@ impl World {
                 let class = document.parameters.class("web").unwrap().clone();
                 let inbox = identity(&own, "inbox");
                 let secret = SecretKey::generate(&mut own.stream("packets key"));
-                let settings = Settings { allow_shared_gateway: false, tunnel: Default::default() };
+                let settings = Settings { allow_small_crowd: true, ..Settings::default() };
                 let mut client = Client::new(
                     codec.clone(),
                     (base, Time::ZERO),
@@ -231,7 +232,7 @@ impl World {
                     (secret, inbox.identity()),
                     settings,
                 );
-                client.set_document(Time::ZERO, UNIX, document.clone(), &own);
+                client.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
                 let mut uplink = Uplink::new(&own.part("uplink"), class, Time::ZERO);
                 client.set_link(Time::ZERO, Some(gateways[0]));
                 let (hops, epoch) = client.first_hops(Time::ZERO);
