@@ -148,6 +148,11 @@ impl Document {
         if !authorities.is_sorted_by(|a, b| a < b) {
             return wrong("its commitments are not ordered by authority".into());
         }
+        self.check_paths()
+    }
+
+    /// Checks that in every epoch each layer has enough mixes, and paths keep the rules.
+    pub(crate) fn check_paths(&self) -> Result<(), Error> {
         let mut before = None;
         for epoch in self.epochs() {
             let layers: Vec<u8> =
@@ -273,6 +278,11 @@ impl SignedDocument {
             .into_iter()
             .map(|secret| (secret.identity(), secret.sign(Context::Document, &body)))
             .collect();
+        Self { body, signatures }
+    }
+
+    /// Of the bytes of a document and signatures of them.
+    pub(crate) fn from_parts(body: Vec<u8>, signatures: Vec<(Identity, Signature)>) -> Self {
         Self { body, signatures }
     }
 

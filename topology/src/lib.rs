@@ -1,6 +1,7 @@
 //! Who the nodes are, and what everyone agrees on: descriptors, epoch documents, parameters, paths. No IO.
 
 pub mod address;
+pub mod authority;
 pub mod control;
 pub mod council;
 mod descriptor;

@@ -1,0 +1,812 @@
+//! The authorities' part without IO: they agree by signed votes on who the nodes are, and sign the same document.
+//!
+//! Every vote is broadcast by the protocol of Dolev and Strong ("Authenticated algorithms for Byzantine agreement", SIAM J.
+//! Comput. 1983): a vote with k signatures counts until the end of round k, and whoever finds one adds its own and passes it
+//! on. After f + 1 rounds all honest authorities hold the same set of votes for each author; an author of whom there are
+//! two is proven to lie, and counts for nothing. From equal votes follow equal documents ([`derive`]).
+//!
+//! Agreement needs clocks and messages that keep to the rounds. That no two documents of one epoch are certified does
+//! not: an authority stores what it will sign before it signs, and signs one document for each epoch and amendment, so that
+//! two would need more than f liars ([`crate::Network::threshold`]).
+
+mod derive;
+mod schedule;
+mod state;
+#[cfg(test)]
+mod tests;
+mod vote;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use rand::Rng as _;
+use serde::Serialize;
+
+pub use derive::NoDocument;
+pub use schedule::{Schedule, SessionId};
+pub use state::State;
+pub use vote::{Basis, Proposal, Relay, Vote, Word};
+
+use crate::encoding::encode;
+use crate::report::{Report, SignedReport};
+use crate::{
+    ClientDescriptor, Context, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network,
+    NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument, Stream,
+};
+
+/// Signatures of one document that wait for more; of bodies that differ from ours, so that a liar fills no memory.
+const MAX_BODIES: usize = 16;
+/// Reports taken of one node in an epoch.
+const MAX_PARTS: u16 = 1_024;
+
+/// What an authority is told when it starts.
+pub struct Settings {
+    /// The network, with all authorities.
+    pub network: Network,
+    /// This one's key.
+    pub secret: SecretIdentity,
+    /// Length of an epoch, seconds.
+    pub epoch_s: u32,
+    /// What the network shall fix for everyone.
+    pub parameters: Parameters,
+    /// Nodes that may be listed.
+    pub allowed: Vec<Identity>,
+    /// Services that may be listed as exits.
+    pub allowed_exits: Vec<Identity>,
+    /// Where its secrets for draws come from.
+    pub seed: Seed,
+}
+
+/// What happens to an authority.
+pub enum Input {
+    /// It is [`Authority::next_wake`].
+    Wake,
+    /// Another authority sent this; the link has proven who it is.
+    Message {
+        /// Who.
+        from: Identity,
+        /// A [`Word`].
+        bytes: Vec<u8>,
+    },
+    /// A node sent its signed descriptor.
+    Descriptor(Vec<u8>),
+    /// A service sent its signed descriptor.
+    Exit(Vec<u8>),
+    /// A node sent its signed report.
+    Report(Vec<u8>),
+    /// A document from elsewhere, with signatures.
+    Document(Vec<u8>),
+    /// What [`Output::Store`] asked for lies on the disk.
+    Stored(u64),
+}
+
+/// What an authority wants done.
+pub enum Output {
+    /// Send this to another authority.
+    Send {
+        /// To whom.
+        to: Identity,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Put this on the disk, in place of what was there, and answer with [`Input::Stored`].
+    Store {
+        /// Named in the answer.
+        ticket: u64,
+        /// [`State`] in its encoding.
+        state: Vec<u8>,
+    },
+    /// A document has enough signatures.
+    Document(Held),
+    /// An authority voted twice and differently.
+    Liar {
+        /// Who.
+        authority: Identity,
+        /// Both votes as it signed them: [`Relay`] in its encoding.
+        proof: (Vec<u8>, Vec<u8>),
+    },
+    /// For the log.
+    Event(Event),
+}
+
+/// What an operator should know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A document was certified.
+    Certified {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its amendment.
+        amendment: u16,
+        /// How many votes it was made from, and how many authorities there are.
+        votes: (usize, usize),
+    },
+    /// A session made no document.
+    None {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Why.
+        why: NoDocument,
+    },
+    /// A document was made here that too few others signed.
+    Uncertified {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Signatures that came, and that are needed.
+        signatures: (usize, usize),
+    },
+    /// Most other authorities' votes come too early or too late, by this many milliseconds.
+    Clock(i64),
+    /// Something that was sent here cannot be used.
+    Refused(String),
+    /// Two documents of one epoch.
+    Contradiction(Epoch),
+}
+
+impl Event {
+    /// Whether somebody should look after it.
+    pub fn is_trouble(&self) -> bool {
+        !matches!(self, Self::Certified { .. })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certified { epoch, amendment: 0, votes: (votes, of) } => {
+                write!(f, "the document of epoch {epoch} stands, from {votes} of {of} votes")
+            }
+            Self::Certified { epoch, amendment, .. } => {
+                write!(f, "amendment {amendment} of the document of epoch {epoch} stands")
+            }
+            Self::None { epoch, why } => write!(f, "no document for epoch {epoch}: {why}"),
+            Self::Uncertified { epoch, signatures: (found, needed) } => write!(
+                f,
+                "the document of epoch {epoch} has {found} signatures, {needed} are needed: the others made another \
+                 one, or cannot be reached"
+            ),
+            Self::Clock(ms) => write!(
+                f,
+                "the votes of most others come {} s {}: look at this machine's clock",
+                ms.unsigned_abs() as f64 / 1e3,
+                if *ms > 0 { "late" } else { "early" }
+            ),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Contradiction(epoch) => write!(
+                f,
+                "two documents of epoch {epoch} are signed by enough authorities: more of them lie than the network bears"
+            ),
+        }
+    }
+}
+
+/// What nodes' reports say, by the end of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Judgement {
+    /// Nodes that should lose their standing.
+    pub demote: Vec<Identity>,
+    /// Nodes that behave again.
+    pub restore: Vec<Identity>,
+    /// Mean sizes of pools, coarse.
+    pub pools: Vec<(Identity, u8)>,
+}
+
+/// Who judges nodes by their reports.
+pub trait Judge {
+    /// A report that was verified, and the document that its places are of.
+    fn report(&mut self, document: &Document, report: &Report);
+    /// What all reports say by now.
+    fn judge(&mut self, document: &Document) -> Judgement;
+}
+
+/// For `status`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Status {
+    /// Nodes that described themselves, and services.
+    pub described: (usize, usize),
+    /// Authorities that were proven to lie.
+    pub liars: usize,
+    /// Epoch and amendment of the latest document.
+    pub latest: Option<(u64, u16)>,
+    /// The last trouble, until a document stands.
+    pub trouble: Option<String>,
+}
+
+/// The votes of one session, by author.
+#[derive(Default)]
+struct Ballot {
+    /// At most two of an author: two prove that it lies.
+    votes: BTreeMap<Identity, Vec<(Vote, Relay)>>,
+    decided: bool,
+}
+
+/// A document that was made here.
+struct Made {
+    document: Document,
+    body: Vec<u8>,
+    votes: usize,
+    /// It may be signed when this was stored.
+    ticket: u64,
+    signed: bool,
+    certified: bool,
+}
+
+/// Epoch, amendment and hash of a body, and who signed it.
+type Signatures = BTreeMap<(Epoch, u16, [u8; 32]), BTreeMap<Identity, Signature>>;
+
+/// An authority.
+pub struct Authority {
+    settings: Settings,
+    own: Identity,
+    schedule: Schedule,
+    judge: Box<dyn Judge + Send>,
+    rng: Stream,
+    state: State,
+    documents: Documents,
+    nodes: BTreeMap<Identity, Signed<NodeDescriptor>>,
+    exits: BTreeMap<Identity, Signed<ClientDescriptor>>,
+    reported: BTreeMap<Identity, (Epoch, u16)>,
+    ballots: BTreeMap<SessionId, Ballot>,
+    made: BTreeMap<(Epoch, u16), Made>,
+    signatures: Signatures,
+    session: Option<SessionId>,
+    /// How far the last vote of each other authority came outside of its round, milliseconds.
+    strays: BTreeMap<Identity, i64>,
+    ticket: u64,
+    trouble: Option<String>,
+    outputs: VecDeque<Output>,
+}
+
+impl Authority {
+    /// An authority that starts, with what it stored when it last ran.
+    pub fn new(settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {
+        let mut rng = settings.seed.stream("secrets of draws");
+        let own = settings.secret.identity();
+        let fresh = state.is_none();
+        let mut state = state.unwrap_or_default();
+        if fresh {
+            rng.fill_bytes(&mut state.current);
+            rng.fill_bytes(&mut state.next);
+        }
+        let liars = settings.network.authorities.len().saturating_sub(1) / 3;
+        let mut authority = Self {
+            schedule: Schedule::new(settings.epoch_s, liars),
+            own,
+            judge,
+            rng,
+            documents: Documents::default(),
+            nodes: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            ballots: BTreeMap::new(),
+            made: BTreeMap::new(),
+            signatures: BTreeMap::new(),
+            session: None,
+            strays: BTreeMap::new(),
+            ticket: 0,
+            trouble: None,
+            outputs: VecDeque::new(),
+            state,
+            settings,
+        };
+        for bytes in authority.state.descriptors.clone() {
+            authority.describe(&bytes);
+        }
+        authority
+    }
+
+    /// Takes note of something at `now`, milliseconds of Unix time.
+    pub fn handle(&mut self, now: u64, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Wake => {}
+            Input::Message { from, bytes } => self.message(now, from, &bytes),
+            Input::Descriptor(bytes) => _ = self.describe(&bytes),
+            Input::Exit(bytes) => self.describe_exit(&bytes),
+            Input::Report(bytes) => self.report(now, &bytes),
+            Input::Document(bytes) => _ = self.document(now, &bytes),
+            Input::Stored(ticket) => self.stored(now, ticket),
+        }
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle`] again at the latest, milliseconds of Unix time; `None` before the first call.
+    pub fn next_wake(&self) -> Option<u64> {
+        let session = self.session?;
+        let decided = self.ballots.get(&session).is_none_or(|ballot| ballot.decided);
+        let next = self.schedule.next_start(session);
+        Some(if decided { next } else { self.schedule.decides(session).min(next) })
+    }
+
+    /// The documents that it holds.
+    pub fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// When things happen.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// For `status`.
+    pub fn status(&self) -> Status {
+        let newest = self.documents.newest();
+        Status {
+            described: (self.nodes.len(), self.exits.len()),
+            liars: self.state.liars.len(),
+            latest: newest.map(|held| (held.document.epoch.0, held.document.amendment)),
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Certified { .. } => self.trouble = None,
+            Event::None { why: NoDocument::Nothing, .. } => return,
+            _ => self.trouble = Some(event.to_string()),
+        }
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn refuse(&mut self, what: &str, why: impl fmt::Display) {
+        // Not in the status: anybody on the list could fill it.
+        self.outputs.push_back(Output::Event(Event::Refused(format!("{what}: {why}"))));
+    }
+
+    fn others(&self) -> impl Iterator<Item = Identity> + use<> {
+        let own = self.own;
+        let authorities = self.settings.network.authorities.clone();
+        authorities.into_iter().filter(move |authority| *authority != own)
+    }
+
+    fn tell_others(&mut self, word: &Word) {
+        let bytes = word.encode();
+        for to in self.others() {
+            self.outputs.push_back(Output::Send { to, bytes: bytes.clone() });
+        }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: u64) {
+        let session = self.schedule.session(now);
+        if self.session.is_none() {
+            // What the last run held, and what the others hold.
+            for bytes in self.state.documents.clone() {
+                self.document(now, &bytes);
+            }
+            self.tell_others(&Word::Ask);
+        }
+        let due: Vec<SessionId> = self
+            .ballots
+            .iter()
+            .filter(|(id, ballot)| !ballot.decided && self.schedule.decides(**id) <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        due.into_iter().for_each(|id| self.decide(id));
+        if self.session != Some(session) {
+            if let Some(before) = self.session {
+                self.close(before);
+            }
+            let begun = self.session.is_some();
+            self.session = Some(session);
+            self.forget(session);
+            // One that starts in the middle of a session only listens in it.
+            if begun || now <= self.schedule.start(session) + self.schedule.round_ms() / 4 {
+                self.vote(session);
+            }
+        }
+    }
+
+    /// What belongs to sessions and epochs that are over goes.
+    fn forget(&mut self, present: SessionId) {
+        let oldest = Epoch(present.epoch.0.saturating_sub(1));
+        self.ballots.retain(|id, _| *id >= present);
+        self.made.retain(|(epoch, _), _| *epoch >= oldest);
+        self.signatures.retain(|(epoch, ..), _| *epoch >= oldest);
+        self.reported.retain(|_, (epoch, _)| *epoch >= oldest);
+    }
+
+    /// At the end of a session: what did not come to a good end.
+    fn close(&mut self, session: SessionId) {
+        let epoch = self.target(session);
+        let unfinished = self.made.iter().find(|((of, _), made)| *of == epoch && !made.certified);
+        if let Some((_, made)) = unfinished {
+            let hash = *blake3::hash(&made.body).as_bytes();
+            let key = (epoch, made.document.amendment, hash);
+            let found = self.signatures.get(&key).map_or(0, BTreeMap::len);
+            let needed = self.settings.network.threshold();
+            self.event(Event::Uncertified { epoch, signatures: (found, needed) });
+        }
+        // Most of the others, however many lie.
+        let mut strays: Vec<i64> = self.strays.values().copied().collect();
+        strays.sort_unstable();
+        let far = i64::try_from(self.schedule.round_ms() / 2).unwrap_or(i64::MAX);
+        let median = strays.get(strays.len() / 2).copied().unwrap_or_default();
+        if 2 * strays.len() > self.settings.network.authorities.len() - 1 && median.abs() > far {
+            self.event(Event::Clock(median));
+        }
+        self.strays.clear();
+    }
+
+    /// The epoch whose document a session makes or amends.
+    fn target(&self, session: SessionId) -> Epoch {
+        if session.index == self.schedule.main() {
+            Epoch(session.epoch.0.saturating_add(1))
+        } else {
+            session.epoch
+        }
+    }
+
+    fn basis(&self, session: SessionId) -> Option<Basis> {
+        let held = self.documents.at(session.epoch)?;
+        let hash = *blake3::hash(&encode(&*held.document)).as_bytes();
+        Some(Basis { epoch: held.document.epoch, amendment: held.document.amendment, hash })
+    }
+
+    fn held(&self, basis: &Basis) -> Option<Arc<Document>> {
+        let fits = |held: &&Held| {
+            (held.document.epoch, held.document.amendment) == (basis.epoch, basis.amendment)
+                && *blake3::hash(&encode(&*held.document)).as_bytes() == basis.hash
+        };
+        self.documents.iter().find(fits).map(|held| held.document.clone())
+    }
+
+    /// Says what it wants.
+    fn vote(&mut self, session: SessionId) {
+        let main = session.index == self.schedule.main();
+        let basis = self.basis(session);
+        let in_use = self.documents.at(session.epoch).map(|held| held.document.clone());
+        let judged = in_use.as_ref().map(|document| self.judge.judge(document)).unwrap_or_default();
+        if !main && judged.demote.is_empty() {
+            return;
+        }
+        let vote = Vote {
+            network: self.settings.network.name.clone(),
+            author: self.own,
+            session,
+            basis,
+            demote: judged.demote.clone(),
+            proposal: main.then(|| self.proposal(session, in_use.as_deref(), judged)),
+        };
+        let relay = Relay::of(&vote, &self.settings.secret);
+        self.tell_others(&Word::Relay(relay.clone()));
+        self.ballots.entry(session).or_default().votes.insert(self.own, vec![(vote, relay)]);
+    }
+
+    fn proposal(
+        &mut self,
+        session: SessionId,
+        in_use: Option<&Document>,
+        judged: Judgement,
+    ) -> Proposal {
+        let epoch = self.target(session);
+        let epoch_s = u64::from(self.settings.epoch_s);
+        let (begins, ends) = (epoch.0 * epoch_s, (epoch.0 + 1 + FURTHER_EPOCHS) * epoch_s);
+        let every = u64::from(self.settings.parameters.draw_every.max(1));
+        let promised = in_use.map(|document| document.draw.commitments.as_slice());
+        let kept = (self.own, derive::commitment(&self.state.current));
+        let kept = promised.is_some_and(|promised| promised.contains(&kept));
+        // The same rule as that by which documents are derived: a newly listed epoch brings a draw.
+        let last = in_use.map_or(0, |document| document.epoch.0 + FURTHER_EPOCHS);
+        let draws = (last + 1..=epoch.0 + FURTHER_EPOCHS).any(|e| e.is_multiple_of(every));
+        let reveal = (kept && draws).then_some(self.state.current);
+        let commitment = if reveal.is_some() { &self.state.next } else { &self.state.current };
+        let usable = |node: &&Signed<NodeDescriptor>| {
+            let body = node.body();
+            self.settings.allowed.contains(&body.identity)
+                && (epoch.0..=epoch.0 + FURTHER_EPOCHS).all(|e| body.key(Epoch(e)).is_some())
+        };
+        let valid = |exit: &&Signed<ClientDescriptor>| {
+            let body = exit.body();
+            self.settings.allowed_exits.contains(&body.identity)
+                && body.not_before <= begins
+                && body.not_after >= ends.min(begins + epoch_s)
+        };
+        Proposal {
+            epoch_s: self.settings.epoch_s,
+            parameters: self.settings.parameters.clone(),
+            nodes: self.nodes.values().filter(usable).cloned().collect(),
+            pools: judged.pools,
+            exits: self.exits.values().filter(valid).cloned().collect(),
+            restore: judged.restore,
+            commitment: derive::commitment(commitment),
+            reveal,
+        }
+    }
+
+    fn message(&mut self, now: u64, from: Identity, bytes: &[u8]) {
+        if !self.settings.network.authorities.contains(&from) || from == self.own {
+            return;
+        }
+        match Word::decode(bytes) {
+            Ok(Word::Relay(relay)) => self.relay(now, from, relay),
+            Ok(Word::Signature { epoch, amendment, hash, signature }) => {
+                self.signature(now, from, (epoch, amendment, hash), signature);
+            }
+            Ok(Word::Certified(bytes)) => _ = self.document(now, &bytes),
+            Ok(Word::Ask) => {
+                let held: Vec<Vec<u8>> =
+                    self.documents.iter().map(|held| held.signed.to_vec()).collect();
+                for document in held {
+                    let bytes = Word::Certified(document).encode();
+                    self.outputs.push_back(Output::Send { to: from, bytes });
+                }
+            }
+            Err(error) => self.refuse("a message of another authority", error),
+        }
+    }
+
+    fn relay(&mut self, now: u64, from: Identity, mut relay: Relay) {
+        let vote = match relay.verify(&self.settings.network.authorities) {
+            Ok(vote) => vote,
+            Err(error) => return self.refuse("a vote", error),
+        };
+        if vote.network != self.settings.network.name || vote.author == self.own {
+            return;
+        }
+        let (id, author) = (vote.session, vote.author);
+        if author == from {
+            self.time(now, id, author);
+        }
+        let round = self.schedule.round_ms();
+        let early = now + round / 2 < self.schedule.start(id);
+        let late = now > self.schedule.closes(id, relay.signatures.len());
+        if early || late || self.schedule.session(self.schedule.start(id)) != id {
+            return;
+        }
+        let ballot = self.ballots.entry(id).or_default();
+        let known = ballot.votes.entry(author).or_default();
+        if ballot.decided || known.len() >= 2 || known.iter().any(|(_, r)| r.vote == relay.vote) {
+            return;
+        }
+        if !relay.signatures.iter().any(|(authority, _)| *authority == self.own) {
+            relay.sign(&self.settings.secret);
+        }
+        known.push((vote, relay.clone()));
+        let proof = match known.as_slice() {
+            [(_, one), (_, other)] => Some((encode(one), encode(other))),
+            _ => None,
+        };
+        // With more than f + 1 signatures an honest one passed it on before.
+        if relay.signatures.len() <= self.schedule.passes() {
+            self.tell_others(&Word::Relay(relay));
+        }
+        if let Some(proof) = proof {
+            if !self.state.liars.contains(&author) {
+                self.state.liars.push(author);
+            }
+            self.outputs.push_back(Output::Liar { authority: author, proof });
+        }
+    }
+
+    /// Notes how far a vote came outside of the first round.
+    fn time(&mut self, now: u64, id: SessionId, author: Identity) {
+        let signed = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let (now, start) = (signed(now), signed(self.schedule.start(id)));
+        let end = start.saturating_add(signed(self.schedule.round_ms()));
+        let stray = if now < start { now - start } else { (now - end).max(0) };
+        self.strays.insert(author, stray);
+    }
+
+    /// Counts the votes of a session.
+    fn decide(&mut self, id: SessionId) {
+        let Some(ballot) = self.ballots.get_mut(&id) else { return };
+        ballot.decided = true;
+        let votes: Vec<Vote> = std::mem::take(&mut ballot.votes)
+            .into_values()
+            .filter_map(|votes| match <[_; 1]>::try_from(votes) {
+                Ok([(vote, _)]) => Some(vote),
+                Err(_) => None,
+            })
+            .collect();
+        let epoch = self.target(id);
+        let made = self.derive(id, &votes);
+        match made {
+            Ok(document) => self.store(document, votes.len()),
+            Err(why) => {
+                if let NoDocument::Basis(_) = why {
+                    self.tell_others(&Word::Ask);
+                }
+                self.event(Event::None { epoch, why });
+            }
+        }
+    }
+
+    fn derive(&self, id: SessionId, votes: &[Vote]) -> Result<Document, NoDocument> {
+        let basis = derive::basis(votes);
+        let held = match &basis {
+            Some(basis) => Some(self.held(basis).ok_or(NoDocument::Basis(*basis))?),
+            None => None,
+        };
+        let network = &self.settings.network;
+        if id.index == self.schedule.main() {
+            derive::document(network, self.target(id), votes, held.as_deref())
+        } else {
+            derive::amendment(network, votes, &*held.ok_or(NoDocument::Nothing)?)
+        }
+    }
+
+    /// Has a document stored before it is signed, unless another of its epoch and number was signed before.
+    fn store(&mut self, document: Document, votes: usize) {
+        let key = (document.epoch, document.amendment);
+        let body = encode(&document);
+        let hash = *blake3::hash(&body).as_bytes();
+        if !self.state.may_sign(key.0, key.1, hash) || self.made.contains_key(&key) {
+            return;
+        }
+        self.ticket += 1;
+        let ticket = self.ticket;
+        let made = Made { document, body, votes, ticket, signed: false, certified: false };
+        self.made.insert(key, made);
+        self.save(ticket);
+    }
+
+    fn save(&mut self, ticket: u64) {
+        self.state.documents = self.documents.iter().map(|held| held.signed.to_vec()).collect();
+        let nodes = self.nodes.values().map(Signed::<NodeDescriptor>::encode);
+        self.state.descriptors = nodes.collect();
+        self.outputs.push_back(Output::Store { ticket, state: self.state.encode() });
+    }
+
+    fn stored(&mut self, now: u64, ticket: u64) {
+        let stored = self.made.iter_mut().find(|(_, made)| made.ticket == ticket && !made.signed);
+        let Some(((epoch, amendment), made)) = stored else { return };
+        made.signed = true;
+        let (epoch, amendment) = (*epoch, *amendment);
+        let hash = *blake3::hash(&made.body).as_bytes();
+        let signature = self.settings.secret.sign(Context::Document, &made.body);
+        self.tell_others(&Word::Signature { epoch, amendment, hash, signature });
+        self.signature(now, self.own, (epoch, amendment, hash), signature);
+    }
+
+    fn signature(
+        &mut self,
+        now: u64,
+        from: Identity,
+        key: (Epoch, u16, [u8; 32]),
+        signature: Signature,
+    ) {
+        let present = self.schedule.epoch(now).0;
+        if !(present.saturating_sub(1)..=present + 1).contains(&key.0.0) {
+            return;
+        }
+        // Of the bodies that one authority signed, one for each document: a liar's others go.
+        let before = self
+            .signatures
+            .iter()
+            .any(|(k, by)| (k.0, k.1) == (key.0, key.1) && k.2 != key.2 && by.contains_key(&from));
+        if before || (self.signatures.len() >= MAX_BODIES && !self.signatures.contains_key(&key)) {
+            return;
+        }
+        self.signatures.entry(key).or_default().insert(from, signature);
+        self.certify(now, key);
+    }
+
+    /// Makes a document of what was made here, when enough others signed the same.
+    fn certify(&mut self, now: u64, key: (Epoch, u16, [u8; 32])) {
+        let Some(made) = self.made.get(&(key.0, key.1)).filter(|made| !made.certified) else {
+            return;
+        };
+        if *blake3::hash(&made.body).as_bytes() != key.2 {
+            return;
+        }
+        let Some(by) = self.signatures.get(&key) else { return };
+        let valid: Vec<(Identity, Signature)> = by
+            .iter()
+            .filter(|(authority, signature)| {
+                authority.verify(Context::Document, &made.body, signature)
+            })
+            .map(|(authority, signature)| (*authority, *signature))
+            .collect();
+        if valid.len() < self.settings.network.threshold() {
+            return;
+        }
+        let signed = SignedDocument::from_parts(made.body.clone(), valid).encode();
+        self.document(now, &signed);
+    }
+
+    /// Takes a document that enough authorities signed, whoever made it.
+    fn document(&mut self, now: u64, bytes: &[u8]) -> bool {
+        let verified = SignedDocument::verify(bytes, &self.settings.network, now / 1_000);
+        let document = match verified {
+            Ok(document) => Arc::new(document),
+            Err(error) => {
+                self.refuse("a document", error);
+                return false;
+            }
+        };
+        let key = (document.epoch, document.amendment);
+        let held = Held { document: document.clone(), signed: bytes.into() };
+        match self.documents.insert(held.clone()) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(two) => {
+                self.event(Event::Contradiction(two.epoch));
+                return false;
+            }
+        }
+        let made = self.made.get_mut(&key).filter(|made| made.document == *document);
+        let votes = made.map_or(0, |made| {
+            made.certified = true;
+            made.votes
+        });
+        // What this one promised for the next draw is what it will reveal.
+        let next = (self.own, derive::commitment(&self.state.next));
+        if document.draw.commitments.contains(&next) {
+            self.state.current = self.state.next;
+            self.rng.fill_bytes(&mut self.state.next);
+        }
+        let of = self.settings.network.authorities.len();
+        self.event(Event::Certified { epoch: key.0, amendment: key.1, votes: (votes, of) });
+        self.tell_others(&Word::Certified(bytes.to_vec()));
+        self.outputs.push_back(Output::Document(held));
+        self.save(0);
+        true
+    }
+
+    fn describe(&mut self, bytes: &[u8]) -> bool {
+        match Signed::<NodeDescriptor>::decode(bytes) {
+            Ok(signed) if self.settings.allowed.contains(&signed.body().identity) => {
+                let body = signed.body();
+                let known = self.nodes.get(&body.identity);
+                let newer = known.is_none_or(|known| known.body().signed_at < body.signed_at);
+                if newer {
+                    self.nodes.insert(body.identity, signed);
+                }
+                newer
+            }
+            Ok(_) => {
+                self.refuse("a node's descriptor", "the node is not on the list");
+                false
+            }
+            Err(error) => {
+                self.refuse("a node's descriptor", error);
+                false
+            }
+        }
+    }
+
+    fn describe_exit(&mut self, bytes: &[u8]) {
+        match Signed::<ClientDescriptor>::decode(bytes) {
+            Ok(signed) if self.settings.allowed_exits.contains(&signed.body().identity) => {
+                let body = signed.body();
+                let known = self.exits.get(&body.identity);
+                if known.is_none_or(|known| known.body().not_before <= body.not_before) {
+                    self.exits.insert(body.identity, signed);
+                }
+            }
+            Ok(_) => self.refuse("an exit's descriptor", "the service is not on the list"),
+            Err(error) => self.refuse("an exit's descriptor", error),
+        }
+    }
+
+    fn report(&mut self, now: u64, bytes: &[u8]) {
+        let report = match SignedReport::decode(bytes) {
+            Ok(report) => report,
+            Err(error) => return self.refuse("a report", error),
+        };
+        let report = report.body();
+        let present = self.schedule.epoch(now).0;
+        let recent = present.saturating_sub(1)..=present;
+        let Some(held) =
+            self.documents.at(report.epoch).filter(|_| recent.contains(&report.epoch.0))
+        else {
+            return;
+        };
+        let new = self
+            .reported
+            .get(&report.node)
+            .is_none_or(|last| *last < (report.epoch, report.part) && report.part < MAX_PARTS);
+        if held.document.index_of(&report.node).is_none() || !new {
+            return;
+        }
+        self.reported.insert(report.node, (report.epoch, report.part));
+        let document = held.document.clone();
+        self.judge.report(&document, report);
+    }
+}

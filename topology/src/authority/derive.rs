@@ -1,0 +1,327 @@
+//! From votes to a document: the same at every honest authority, byte for byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::seq::SliceRandom;
+
+use super::vote::{Basis, Proposal, Vote};
+use crate::encoding::encode;
+use crate::{
+    ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
+    NodeDescriptor, Role, Seed, Signed, Standing,
+};
+
+/// Draws that break the rules of paths before the layers stay as they are.
+const DRAWS: u32 = 1_000;
+
+/// Why the votes make no document.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoDocument {
+    /// Fewer authorities voted than must sign.
+    #[error("{votes} of {of} authorities voted, and {needed} must sign")]
+    TooFewVotes {
+        /// Votes that count.
+        votes: usize,
+        /// Authorities.
+        of: usize,
+        /// Signatures that a document needs.
+        needed: usize,
+    },
+    /// No majority of votes names the same parameters.
+    #[error("the authorities are configured with different parameters or lengths of epochs")]
+    Parameters,
+    /// The document that most votes build on is not here.
+    #[error("the document that the others build on is missing here")]
+    Basis(Basis),
+    /// What the votes say breaks a rule.
+    #[error("the votes make no sound document: {0}")]
+    Unsound(Error),
+    /// An amendment that changes nothing.
+    #[error("nothing to amend")]
+    Nothing,
+}
+
+/// The document that most votes build on; of several the latest.
+pub(super) fn basis(votes: &[Vote]) -> Option<Basis> {
+    let mut named: BTreeMap<Basis, usize> = BTreeMap::new();
+    for basis in votes.iter().filter_map(|vote| vote.basis) {
+        *named.entry(basis).or_default() += 1;
+    }
+    named.into_iter().max_by_key(|(basis, count)| (*count, *basis)).map(|(basis, _)| basis)
+}
+
+/// The document of `epoch` by these votes, one for each author, ordered by author. `before` is what [`basis`] names.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn document(
+    network: &Network,
+    epoch: Epoch,
+    votes: &[Vote],
+    before: Option<&Document>,
+) -> Result<Document, NoDocument> {
+    let proposals: Vec<(&Vote, &Proposal)> =
+        votes.iter().filter_map(|vote| Some((vote, vote.proposal.as_ref()?))).collect();
+    enough(network, proposals.len())?;
+    let majority = proposals.len() / 2 + 1;
+    let (epoch_s, parameters) = proposals
+        .iter()
+        .map(|(_, proposal)| (proposal.epoch_s, &proposal.parameters))
+        .find(|one| {
+            let same = |(_, p): &&(&Vote, &Proposal)| (p.epoch_s, &p.parameters) == *one;
+            proposals.iter().filter(same).count() >= majority
+        })
+        .ok_or(NoDocument::Parameters)?;
+
+    let further = Epoch(epoch.0.saturating_add(FURTHER_EPOCHS));
+    let mut nodes: Vec<ListedNode> = listed(&proposals, majority, |proposal| &proposal.nodes)
+        .filter(|signed: &Signed<NodeDescriptor>| {
+            (epoch.0..=further.0).all(|epoch| signed.body().key(Epoch(epoch)).is_some())
+        })
+        .map(|signed| ListedNode::new(signed, 0))
+        .collect();
+    for node in &mut nodes {
+        let identity = node.identity();
+        let mut pools: Vec<u8> = proposals
+            .iter()
+            .filter_map(|(_, p)| p.pools.iter().find(|(who, _)| *who == identity))
+            .map(|(_, pool)| *pool)
+            .collect();
+        pools.sort_unstable();
+        node.pool = pools.get(pools.len() / 2).copied().unwrap_or_default();
+        let known = before.and_then(|before| before.node(before.index_of(&identity)?));
+        node.standing = known.map_or(Standing::Good, |known| known.standing);
+        let restored = |(_, p): &&(&Vote, &Proposal)| p.restore.contains(&identity);
+        if proposals.iter().filter(restored).count() >= majority {
+            node.standing = Standing::Good;
+        }
+    }
+    let mut document = Document {
+        network: network.name.clone(),
+        epoch,
+        begins: epoch.0.saturating_mul(u64::from(epoch_s)),
+        epoch_s,
+        amendment: 0,
+        parameters: parameters.clone(),
+        nodes,
+        draw: before.map(|before| before.draw.clone()).unwrap_or_default(),
+        exits: listed(&proposals, majority, |proposal| &proposal.exits).collect(),
+    };
+    let every = u64::from(document.parameters.draw_every.max(1));
+    let last = before.map(|before| before.epoch.0.saturating_add(FURTHER_EPOCHS));
+    // The first epoch that is listed for the first time and brings a draw; without a document before, all of them.
+    let from = match last {
+        None => Some(document.epoch),
+        Some(last) => document.epochs().find(|e| e.0 > last && e.0.is_multiple_of(every)),
+    };
+    commit(&mut document.draw, &proposals, from);
+    place(&mut document, before, from);
+    let accused = accused(votes, majority);
+    demote(&mut document, &accused);
+    document.check().map_err(NoDocument::Unsound)?;
+    Ok(document)
+}
+
+/// The next amendment of `before` by these votes.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn amendment(
+    network: &Network,
+    votes: &[Vote],
+    before: &Document,
+) -> Result<Document, NoDocument> {
+    // Of all authorities: those who have nothing to say do not vote.
+    let accused = accused(votes, network.authorities.len() / 2 + 1);
+    if accused.is_empty() {
+        return Err(NoDocument::Nothing);
+    }
+    enough(network, votes.len())?;
+    let mut document = before.clone();
+    document.amendment = before.amendment.checked_add(1).ok_or(NoDocument::Nothing)?;
+    demote(&mut document, &accused);
+    if document.nodes == before.nodes { Err(NoDocument::Nothing) } else { Ok(document) }
+}
+
+/// As many as must sign: fewer could not certify what they make, and a minority must not try.
+fn enough(network: &Network, votes: usize) -> Result<(), NoDocument> {
+    let needed = network.threshold();
+    if votes >= needed {
+        return Ok(());
+    }
+    Err(NoDocument::TooFewVotes { votes, of: network.authorities.len(), needed })
+}
+
+/// What can be listed: nodes and exits.
+trait Dated: Clone {
+    fn identity(&self) -> Identity;
+    fn date(&self) -> u64;
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl Dated for Signed<NodeDescriptor> {
+    fn identity(&self) -> Identity {
+        self.body().identity
+    }
+
+    fn date(&self) -> u64 {
+        self.body().signed_at
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.encode()
+    }
+}
+
+impl Dated for Signed<ClientDescriptor> {
+    fn identity(&self) -> Identity {
+        self.body().identity
+    }
+
+    fn date(&self) -> u64 {
+        self.body().not_before
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.encode()
+    }
+}
+
+/// Those that a majority lists, each as it last described itself; ordered by identity.
+fn listed<T: Dated>(
+    proposals: &[(&Vote, &Proposal)],
+    majority: usize,
+    of: impl Fn(&Proposal) -> &Vec<T>,
+) -> impl Iterator<Item = T> {
+    let mut found: BTreeMap<Identity, (BTreeSet<Identity>, T)> = BTreeMap::new();
+    for (vote, proposal) in proposals {
+        for item in of(proposal) {
+            let entry =
+                found.entry(item.identity()).or_insert_with(|| (BTreeSet::new(), item.clone()));
+            entry.0.insert(vote.author);
+            if (item.date(), item.bytes()) > (entry.1.date(), entry.1.bytes()) {
+                entry.1 = item.clone();
+            }
+        }
+    }
+    found.into_values().filter(move |(by, _)| by.len() >= majority).map(|(_, item)| item)
+}
+
+fn accused(votes: &[Vote], majority: usize) -> Vec<Identity> {
+    let mut accused: BTreeMap<Identity, BTreeSet<Identity>> = BTreeMap::new();
+    for vote in votes {
+        for node in &vote.demote {
+            accused.entry(*node).or_default().insert(vote.author);
+        }
+    }
+    accused.into_iter().filter(|(_, by)| by.len() >= majority).map(|(node, _)| node).collect()
+}
+
+/// Takes standing from these, in the order of identities, as long as every layer keeps what paths need: a network that
+/// expels too many would protect nobody.
+fn demote(document: &mut Document, accused: &[Identity]) {
+    for identity in accused {
+        let Some(place) = document.index_of(identity) else { continue };
+        let Some(node) = document.nodes.get_mut(place) else { continue };
+        if std::mem::replace(&mut node.standing, Standing::Demoted) == Standing::Good
+            && document.check_paths().is_err()
+            && let Some(node) = document.nodes.get_mut(place)
+        {
+            node.standing = Standing::Good;
+        }
+    }
+}
+
+/// What the next draw is made from. When layers are drawn, what was revealed and fits the commitments of the document
+/// before makes the value, and the votes' commitments are for the next draw. Whoever withholds chooses between two
+/// values: f of them between 2^f. Before the first document nobody was committed to anything: that draw is for whoever
+/// votes last to choose.
+fn commit(draw: &mut Draw, proposals: &[(&Vote, &Proposal)], from: Option<Epoch>) {
+    let promised = |(vote, proposal): &(&Vote, &Proposal)| (vote.author, proposal.commitment);
+    if let Some(epoch) = from {
+        let fits = |(vote, proposal): &(&Vote, &Proposal)| {
+            let secret = proposal.reveal?;
+            let commitment = (vote.author, commitment(&secret));
+            draw.commitments.contains(&commitment).then_some((vote.author, secret))
+        };
+        let revealed: BTreeMap<Identity, [u8; 32]> = proposals.iter().filter_map(fits).collect();
+        let new: BTreeMap<Identity, [u8; 32]> = proposals.iter().map(promised).collect();
+        let first = if draw.commitments.is_empty() { Some(&new) } else { None };
+        let from = encode(&(epoch, draw.value, revealed, first));
+        draw.value = blake3::derive_key("shoal 2026 value of a draw", &from);
+        draw.commitments = new.into_iter().collect();
+    } else {
+        // Who was not there at the last draw can take part in the next.
+        let mut all: BTreeMap<Identity, [u8; 32]> = proposals.iter().map(promised).collect();
+        all.extend(draw.commitments.iter().copied());
+        draw.commitments = all.into_iter().collect();
+    }
+}
+
+/// What an authority promises to reveal.
+pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("shoal 2026 commitment to a draw", secret)
+}
+
+/// Gives every mix its layers: those it has, and from the epoch of a draw on those that are drawn. One that joins between
+/// draws goes to the smallest layer: which of equal ones follows from its name and the value of the last draw. A draw
+/// that breaks the rules of paths is repeated with a counter; if none keeps them, the layers stay.
+fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
+    let epochs: Vec<Epoch> = document.epochs().collect();
+    let layers = document.parameters.layers;
+    for node in &mut document.nodes {
+        let known = before.and_then(|before| {
+            let node = before.node(before.index_of(&node.identity())?)?;
+            Some((before, node))
+        });
+        for (layer, epoch) in node.layers.iter_mut().zip(&epochs) {
+            *layer = known.map_or(0, |(before, node)| before.layer_at(node, *epoch));
+        }
+    }
+    for at in 0..epochs.len() {
+        let mixes: Vec<usize> = mixes(document).collect();
+        for place in mixes {
+            let homeless = document.nodes.get(place).filter(|node| layer(node, at) == 0);
+            let Some(name) = homeless.map(ListedNode::identity) else { continue };
+            let smallest = (1..=layers).min_by_key(|layer| {
+                let size = document.nodes.iter().filter(|node| self::layer(node, at) == *layer);
+                let tie = [&document.draw.value[..], &name.0, &[*layer]].concat();
+                (size.count(), *blake3::hash(&tie).as_bytes())
+            });
+            if let Some(slot) = document.nodes.get_mut(place).and_then(|n| n.layers.get_mut(at)) {
+                *slot = smallest.unwrap_or(1);
+            }
+        }
+    }
+    let Some(from) = from else { return };
+    let kept = document.nodes.clone();
+    let mut mixes: Vec<usize> = mixes(document).collect();
+    for attempt in 0..DRAWS {
+        let seed = [&document.draw.value[..], &from.0.to_be_bytes(), &attempt.to_be_bytes()];
+        let seed = blake3::derive_key("shoal 2026 draw of layers", &seed.concat());
+        mixes.sort_unstable();
+        mixes.shuffle(&mut Seed::new(seed).stream("layers"));
+        for (n, place) in mixes.iter().enumerate() {
+            let drawn = (n % usize::from(layers.max(1))) as u8 + 1;
+            let Some(node) = document.nodes.get_mut(*place) else { continue };
+            for (layer, epoch) in node.layers.iter_mut().zip(&epochs) {
+                if *epoch >= from {
+                    *layer = drawn;
+                }
+            }
+        }
+        if document.check_paths().is_ok() {
+            return;
+        }
+    }
+    document.nodes = kept;
+}
+
+fn mixes(document: &Document) -> impl Iterator<Item = usize> + use<'_> {
+    let nodes = document.nodes.iter().enumerate();
+    nodes.filter(|(_, node)| node.descriptor.body().role == Role::Mix).map(|(place, _)| place)
+}
+
+fn layer(node: &ListedNode, at: usize) -> u8 {
+    node.layers.get(at).copied().unwrap_or_default()
+}

@@ -1,0 +1,589 @@
+//! Authorities in virtual time, on links that delay, lose and lie.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+use rand::RngExt;
+use shoal_sphinx::SecretKey;
+
+use super::*;
+use crate::{EpochKey, Role, Standing};
+
+const EPOCH_S: u32 = 10;
+const START: u64 = 1_000 * EPOCH_S as u64;
+/// Tests count epochs from here.
+const FIRST: u64 = 60_000;
+
+fn epoch(n: u64) -> Epoch {
+    Epoch(FIRST + n)
+}
+
+fn session(n: u64, index: u16) -> SessionId {
+    SessionId { epoch: epoch(n), index }
+}
+
+fn authority(n: usize) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[200 + n as u8; 32])
+}
+
+fn node(n: u8, signed_at: u64) -> Signed<NodeDescriptor> {
+    let secret = SecretIdentity::from_bytes(&[n + 1; 32]);
+    let key = *SecretKey::from_bytes([n + 100; 32]).public().as_bytes();
+    let body = NodeDescriptor {
+        identity: secret.identity(),
+        role: if n < 2 { Role::Gateway } else { Role::Mix },
+        addresses: vec!["127.0.0.1:1".parse().unwrap()],
+        operator: format!("operator {n}"),
+        jurisdiction: "here".into(),
+        keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
+        signed_at,
+    };
+    Signed::<NodeDescriptor>::new(body, &secret)
+}
+
+/// Whom the judges of all authorities accuse and restore.
+type Accused = Arc<Mutex<BTreeMap<usize, Judgement>>>;
+
+struct Told(usize, Accused);
+
+impl Judge for Told {
+    fn report(&mut self, _: &Document, _: &Report) {}
+    fn judge(&mut self, _: &Document) -> Judgement {
+        self.1.lock().unwrap().get(&self.0).cloned().unwrap_or_default()
+    }
+}
+
+/// What happens to a message, from, to, at: when it arrives, in milliseconds.
+type Fate = Box<dyn FnMut(usize, usize, u64, &[u8]) -> Option<u64>>;
+
+struct World {
+    now: u64,
+    n: usize,
+    authorities: Vec<Option<Authority>>,
+    /// What each has on its disk.
+    disks: Vec<Option<Vec<u8>>>,
+    offsets: Vec<i64>,
+    under_way: BTreeMap<(u64, u64), (usize, usize, Vec<u8>)>,
+    sent: u64,
+    fate: Fate,
+    accused: Accused,
+    /// Documents that each published, and what each reported.
+    documents: Vec<Vec<Arc<Document>>>,
+    events: Vec<Vec<Event>>,
+    liars: Vec<BTreeSet<Identity>>,
+    nodes: u8,
+}
+
+impl World {
+    fn new(n: usize) -> Self {
+        let mut world = Self {
+            now: START,
+            n,
+            authorities: Vec::new(),
+            disks: vec![None; n],
+            offsets: vec![0; n],
+            under_way: BTreeMap::new(),
+            sent: 0,
+            fate: Box::new(|_, _, now, _| Some(now + 20)),
+            accused: Accused::default(),
+            documents: vec![Vec::new(); n],
+            events: vec![Vec::new(); n],
+            liars: vec![BTreeSet::new(); n],
+            nodes: 8,
+        };
+        world.authorities = (0..n).map(|_| None).collect();
+        (0..n).for_each(|n| world.start(n));
+        world
+    }
+
+    fn network(&self) -> Network {
+        let authorities = (0..self.n).map(|n| authority(n).identity()).collect();
+        Network { name: "test".into(), authorities }
+    }
+
+    fn start(&mut self, n: usize) {
+        let (draw_every, min_mixes_per_layer) = (6, 1);
+        let parameters = Parameters { draw_every, min_mixes_per_layer, ..Parameters::default() };
+        let settings = Settings {
+            network: self.network(),
+            secret: authority(n),
+            epoch_s: EPOCH_S,
+            parameters,
+            allowed: (0..20).map(|n| node(n, 0).body().identity).collect(),
+            allowed_exits: Vec::new(),
+            seed: Seed::from_u64(self.now * 10 + n as u64),
+        };
+        let state = self.disks[n].as_ref().map(|bytes| State::decode(bytes).unwrap());
+        let judge = Told(n, self.accused.clone());
+        self.authorities[n] = Some(Authority::new(settings, Box::new(judge), state));
+        self.handle(n, Input::Wake);
+        for number in 0..self.nodes {
+            self.handle(n, Input::Descriptor(node(number, 1).encode()));
+        }
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.authorities[n] = None;
+    }
+
+    fn clock(&self, n: usize) -> u64 {
+        (FIRST * START + self.now).saturating_add_signed(self.offsets[n])
+    }
+
+    fn handle(&mut self, n: usize, input: Input) {
+        let clock = self.clock(n);
+        let Some(authority) = &mut self.authorities[n] else { return };
+        authority.handle(clock, input);
+        let mut stored = Vec::new();
+        while let Some(output) = self.authorities[n].as_mut().unwrap().poll_output() {
+            match output {
+                Output::Send { to, bytes } => {
+                    let to = (0..self.n).find(|n| self::authority(*n).identity() == to).unwrap();
+                    if let Some(at) = (self.fate)(n, to, self.now, &bytes) {
+                        self.sent += 1;
+                        self.under_way.insert((at, self.sent), (n, to, bytes));
+                    }
+                }
+                Output::Store { ticket, state } => {
+                    self.disks[n] = Some(state);
+                    stored.push(ticket);
+                }
+                Output::Document(held) => self.documents[n].push(held.document),
+                Output::Liar { authority, proof } => {
+                    for proof in [proof.0, proof.1] {
+                        let relay: Relay =
+                            crate::encoding::decode("vote", &proof, usize::MAX).unwrap();
+                        let vote = relay.verify(&self.network().authorities).unwrap();
+                        assert_eq!(vote.author, authority);
+                    }
+                    self.liars[n].insert(authority);
+                }
+                Output::Event(event) => self.events[n].push(event),
+            }
+        }
+        for ticket in stored {
+            self.handle(n, Input::Stored(ticket));
+        }
+    }
+
+    fn run(&mut self, ms: u64) {
+        let end = self.now + ms;
+        loop {
+            let wake = |n: usize| {
+                let wake = self.authorities[n].as_ref()?.next_wake()?;
+                let at = wake.saturating_add_signed(-self.offsets[n]) - FIRST * START;
+                Some((at.max(self.now), n))
+            };
+            let wake = (0..self.n).filter_map(wake).min();
+            let message = self.under_way.first_key_value().map(|((at, _), _)| *at);
+            let Some(next) = wake.map(|(at, _)| at).into_iter().chain(message).min() else { break };
+            if next > end {
+                break;
+            }
+            self.now = self.now.max(next);
+            if message.is_some_and(|at| at <= next) {
+                let (_, (from, to, bytes)) = self.under_way.pop_first().unwrap();
+                let from = authority(from).identity();
+                self.handle(to, Input::Message { from, bytes });
+            } else if let Some((_, n)) = wake {
+                self.handle(n, Input::Wake);
+            }
+        }
+        self.now = end;
+    }
+
+    /// The document of an epoch at an authority.
+    fn document(&self, n: usize, epoch: u64) -> Option<Arc<Document>> {
+        let of = |d: &&Arc<Document>| d.epoch == self::epoch(epoch);
+        self.documents[n].iter().filter(of).max_by_key(|d| d.amendment).cloned()
+    }
+
+    /// Nobody may ever see two documents of one epoch and amendment.
+    fn check_safety(&self) {
+        let mut seen: BTreeMap<(Epoch, u16), Arc<Document>> = BTreeMap::new();
+        for document in self.documents.iter().flatten() {
+            let key = (document.epoch, document.amendment);
+            let first = seen.entry(key).or_insert_with(|| document.clone());
+            assert_eq!(first, document, "two documents of {key:?}");
+        }
+        let contradiction = |event: &Event| matches!(event, Event::Contradiction(_));
+        assert!(!self.events.iter().flatten().any(contradiction));
+    }
+
+    /// That these authorities have the documents of these epochs, all the same.
+    fn check_documents(&self, who: &[usize], epochs: impl IntoIterator<Item = u64>) {
+        self.check_safety();
+        for epoch in epochs {
+            let first = self.document(who[0], epoch);
+            assert!(first.is_some(), "no document of {epoch}: {:?}", self.events[who[0]]);
+            for n in who {
+                assert_eq!(self.document(*n, epoch), first, "{n}, epoch {epoch}");
+            }
+        }
+    }
+}
+
+#[test]
+fn honest_authorities_make_one_document_for_each_epoch() {
+    for n in [1, 2, 4, 7] {
+        let mut world = World::new(n);
+        world.run(100_000);
+        world.check_documents(&(0..n).collect::<Vec<_>>(), 2..11);
+        let document = world.document(0, 5).unwrap();
+        assert_eq!(document.nodes.len(), 8);
+        assert!(
+            world.events.iter().flatten().all(|event| !event.is_trouble()),
+            "{:?}",
+            world.events
+        );
+    }
+}
+
+#[test]
+fn layers_are_drawn_every_so_many_epochs_listed_two_ahead_and_balanced() {
+    let mut world = World::new(4);
+    world.run(400_000);
+    world.check_documents(&[0, 1, 2, 3], 2..41);
+    let layers = |epoch: u64, at: usize| -> Vec<u8> {
+        world.document(0, epoch).unwrap().nodes.iter().map(|node| node.layers[at]).collect()
+    };
+    let mut drawn = BTreeSet::new();
+    for epoch in 2..40 {
+        // What was listed ahead came.
+        assert_eq!(layers(epoch, 1), layers(epoch + 1, 0), "{epoch}");
+        assert_eq!(layers(epoch, 2), layers(epoch + 1, 1), "{epoch}");
+        let changed = layers(epoch, 0) != layers(epoch + 1, 0);
+        assert!(!changed || (epoch + 1) % 6 == 0, "{epoch}");
+        drawn.insert(layers(epoch, 0));
+        for layer in 1..=3 {
+            assert_eq!(layers(epoch, 0).iter().filter(|l| **l == layer).count(), 2);
+        }
+    }
+    assert!(drawn.len() >= 5, "six draws of 90: {drawn:?}");
+    // Every draw had the value of all four, each having revealed what it had promised.
+    let values: BTreeSet<[u8; 32]> =
+        (2..40).map(|epoch| world.document(0, epoch).unwrap().draw.value).collect();
+    assert_eq!(values.len(), 7);
+    let commitments = |epoch| world.document(0, epoch).unwrap().draw.commitments.clone();
+    assert!((2..40).all(|epoch| commitments(epoch).len() == 4));
+    assert_ne!(commitments(5), commitments(11));
+}
+
+#[test]
+fn one_that_is_down_is_missed_by_nobody_and_comes_back() {
+    let mut world = World::new(4);
+    world.run(20_000);
+    world.kill(2);
+    world.run(40_000);
+    world.check_documents(&[0, 1, 3], 2..7);
+    world.start(2);
+    world.run(40_000);
+    world.check_documents(&[0, 1, 2, 3], 7..11);
+}
+
+#[test]
+fn one_that_is_slow_is_left_behind_and_still_gets_the_documents() {
+    let mut world = World::new(4);
+    world.fate =
+        Box::new(|from, to, now, _| Some(now + if from == 3 || to == 3 { 2_600 } else { 20 }));
+    world.run(100_000);
+    world.check_documents(&[0, 1, 2], 2..11);
+    assert!((2..9).all(|epoch| world.document(3, epoch) == world.document(0, epoch)));
+}
+
+#[test]
+fn a_clock_that_is_off_by_minutes_is_noticed_and_harms_nobody_else() {
+    for offset in [-180_000, 180_000, 7_000] {
+        let mut world = World::new(4);
+        world.run(25_000);
+        world.offsets[1] = offset;
+        world.run(100_000);
+        world.check_documents(&[0, 2, 3], 2..13);
+        let suspects = |event: &Event| matches!(event, Event::Clock(_));
+        assert!(world.events[1].iter().any(suspects), "{offset}: {:?}", world.events[1]);
+        for n in [0, 2, 3] {
+            assert!(!world.events[n].iter().any(suspects), "{offset}, {n}");
+        }
+    }
+}
+
+#[test]
+fn clocks_that_are_a_quarter_of_a_round_apart_do_no_harm() {
+    let mut world = World::new(4);
+    world.offsets = vec![0, 250, 125, 250];
+    world.fate = Box::new(|from, to, now, _| Some(now + 20 + 400 * ((from + to) as u64 % 2)));
+    world.run(100_000);
+    world.check_documents(&[0, 1, 2, 3], 3..11);
+    assert!(world.events.iter().flatten().all(|event| !event.is_trouble()), "{:?}", world.events);
+}
+
+/// Votes of a liar: each goes to those that `to` says, in place of its own.
+fn forge(world: &World, n: usize, session: SessionId, mut change: impl FnMut(&mut Vote)) -> Word {
+    let liar = world.authorities[n].as_ref().unwrap();
+    let ballot = liar.ballots.get(&session).unwrap();
+    let (mut vote, _) = ballot.votes[&authority(n).identity()][0].clone();
+    change(&mut vote);
+    Word::Relay(Relay::of(&vote, &authority(n)))
+}
+
+#[test]
+fn one_that_votes_differently_to_different_peers_is_proven_to_lie_and_counts_for_nothing() {
+    let mut world = World::new(4);
+    // A session has just begun; another vote goes to authority 2 alone.
+    world.run(25_100);
+    let word = forge(&world, 3, session(3, 1), |vote| {
+        vote.proposal.as_mut().unwrap().nodes.pop();
+    });
+    let from = authority(3).identity();
+    world.handle(2, Input::Message { from, bytes: word.encode() });
+    world.run(60_000);
+    world.check_documents(&[0, 1, 2], 2..10);
+    for n in 0..3 {
+        assert_eq!(world.liars[n], BTreeSet::from([from]), "{n}");
+    }
+    let votes = world.events[0].iter().find_map(|event| match event {
+        Event::Certified { epoch: of, votes, .. } if *of == epoch(4) => Some(*votes),
+        _ => None,
+    });
+    assert_eq!(votes, Some((3, 4)));
+}
+
+#[test]
+fn a_vote_that_comes_to_one_at_the_last_moment_counts_at_all_or_none() {
+    // A rushing liar gives its second vote to one honest authority at any moment of the session.
+    for after in (0..3_000).step_by(230) {
+        let mut world = World::new(4);
+        world.run(25_010);
+        let word = forge(&world, 3, session(3, 1), |vote| {
+            vote.proposal.as_mut().unwrap().nodes.pop();
+        });
+        world.run(after);
+        let from = authority(3).identity();
+        world.handle(1, Input::Message { from, bytes: word.encode() });
+        world.run(30_000);
+        world.check_documents(&[0, 1, 2], 2..7);
+    }
+}
+
+#[test]
+fn split_in_two_halves_they_make_nothing_and_afterwards_go_on() {
+    let mut world = World::new(4);
+    world.run(35_000);
+    world.fate = Box::new(|from, to, now, _| (from / 2 == to / 2).then_some(now + 20));
+    world.run(20_000);
+    world.check_safety();
+    let epochs: Vec<u64> = world.documents[0].iter().map(|d| d.epoch.0 - FIRST).collect();
+    assert_eq!(epochs, [2, 3, 4]);
+    let few = |event: &Event| {
+        matches!(event, Event::None { why: NoDocument::TooFewVotes { votes: 2, .. }, .. })
+    };
+    assert!(world.events[0].iter().any(few), "{:?}", world.events[0]);
+    world.fate = Box::new(|_, _, now, _| Some(now + 20));
+    world.run(50_000);
+    world.check_documents(&[0, 1, 2, 3], 7..11);
+    // What was listed ahead holds, although two documents are missing.
+    let (before, after) = (world.document(0, 4).unwrap(), world.document(0, 7).unwrap());
+    let last: Vec<u8> = before.nodes.iter().map(|node| node.layers[2]).collect();
+    assert!(after.nodes.iter().zip(last).all(|(node, layer)| node.layers[0] == layer));
+}
+
+#[test]
+fn whoever_starts_again_in_any_moment_of_a_session_never_signs_two_bodies() {
+    for after in (0..5_000).step_by(410) {
+        let mut world = World::new(4);
+        world.run(35_000 + after);
+        world.kill(1);
+        world.start(1);
+        // The votes of the rest are others now.
+        world.accused.lock().unwrap().insert(
+            0,
+            Judgement { demote: vec![node(3, 0).body().identity], ..Judgement::default() },
+        );
+        world.run(40_000);
+        world.check_documents(&[0, 1, 2, 3], 6..9);
+    }
+}
+
+#[test]
+fn a_body_is_signed_once_for_each_epoch_and_amendment() {
+    let mut state = State::default();
+    assert!(state.may_sign(Epoch(5), 0, [1; 32]));
+    let mut state = State::decode(&state.encode()).unwrap();
+    assert!(state.may_sign(Epoch(5), 0, [1; 32]), "the same again");
+    assert!(!state.may_sign(Epoch(5), 0, [2; 32]));
+    assert!(state.may_sign(Epoch(5), 1, [2; 32]));
+    for epoch in 6..10_000 {
+        assert!(state.may_sign(Epoch(epoch), 0, [3; 32]));
+        assert!(state.signed_count() <= 4_096);
+    }
+    assert!(!state.may_sign(Epoch(5), 0, [2; 32]), "forgotten is not unsigned");
+}
+
+#[test]
+fn a_node_that_most_accuse_is_demoted_at_once_by_an_amendment_and_stays_so_until_restored() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    let bad = node(5, 0).body().identity;
+    let judge =
+        |world: &mut World, who: &[usize], demote: Vec<Identity>, restore: Vec<Identity>| {
+            let judgement = Judgement { demote, restore, pools: Vec::new() };
+            let mut accused = world.accused.lock().unwrap();
+            accused.clear();
+            who.iter().for_each(|n| _ = accused.insert(*n, judgement.clone()));
+        };
+    let standing = |world: &World, epoch| {
+        let document = world.document(0, epoch).unwrap();
+        let place = document.index_of(&bad).unwrap();
+        (document.amendment, document.nodes[place].standing)
+    };
+    // Accused by two of four: nothing happens.
+    judge(&mut world, &[0, 1], vec![bad], vec![]);
+    world.run(20_000);
+    assert_eq!(standing(&world, 4), (0, Standing::Good));
+    // By three: in the first session of the next epoch.
+    judge(&mut world, &[0, 1, 3], vec![bad], vec![]);
+    world.run(13_000);
+    assert_eq!(standing(&world, 6), (0, Standing::Demoted), "{:?}", world.events[0]);
+    judge(&mut world, &[], vec![], vec![]);
+    world.run(20_000);
+    assert_eq!(standing(&world, 7), (0, Standing::Demoted));
+    judge(&mut world, &[0, 1, 2, 3], vec![], vec![bad]);
+    world.run(20_000);
+    assert_eq!(standing(&world, 9), (0, Standing::Good));
+    world.check_documents(&[0, 1, 2, 3], 2..9);
+    // Now just after a main session, so that the next one amends.
+    judge(&mut world, &[1, 2, 3], vec![bad], vec![]);
+    world.run(10_000);
+    let amended = (9..12).filter_map(|e| world.document(2, e)).find(|d| d.amendment == 1).unwrap();
+    assert_eq!(amended.nodes[amended.index_of(&bad).unwrap()].standing, Standing::Demoted);
+}
+
+#[test]
+fn so_many_that_paths_would_break_are_not_demoted() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    let all: Vec<Identity> = (0..8).map(|n| node(n, 0).body().identity).collect();
+    for n in 0..4 {
+        let judgement = Judgement { demote: all.clone(), ..Judgement::default() };
+        world.accused.lock().unwrap().insert(n, judgement);
+    }
+    world.run(60_000);
+    world.check_documents(&[0, 1, 2, 3], 2..8);
+    let document = world.document(0, 7).unwrap();
+    document.check().unwrap();
+    assert!((1..=3).all(|layer| document.in_layer(layer).count() >= 1));
+    assert!(document.nodes.iter().any(|node| node.standing == Standing::Demoted));
+}
+
+#[test]
+fn a_mix_that_joins_is_listed_in_the_next_document_and_later_descriptors_hold() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    let newcomer = node(9, 1);
+    for n in 0..4 {
+        world.handle(n, Input::Descriptor(newcomer.encode()));
+        // One authority alone has heard a later word of another.
+        if n == 2 {
+            world.handle(n, Input::Descriptor(node(4, 7).encode()));
+        }
+        // An older one, and one by nobody on the list, change nothing.
+        world.handle(n, Input::Descriptor(node(3, 0).encode()));
+        world.handle(n, Input::Descriptor(node(30, 9).encode()));
+    }
+    world.run(10_000);
+    let document = world.document(0, 4).unwrap();
+    let place = document.index_of(&newcomer.body().identity).unwrap();
+    assert!((1..=3).contains(&document.nodes[place].layers[0]));
+    let signed_at = |n: u8| {
+        let place = document.index_of(&node(n, 0).body().identity).unwrap();
+        document.nodes[place].descriptor.body().signed_at
+    };
+    assert_eq!((signed_at(4), signed_at(3)), (7, 1));
+    assert_eq!(document.nodes.len(), 9);
+}
+
+#[test]
+fn a_withheld_secret_changes_the_draw_and_stops_nothing() {
+    let mut world = World::new(4);
+    world.run(20_000);
+    let all = world.document(0, 2).unwrap().draw.commitments.clone();
+    world.kill(3);
+    world.run(300_000);
+    world.check_documents(&[0, 1, 2], 2..31);
+    let draw = &world.document(0, 31).unwrap().draw;
+    assert_eq!(draw.commitments.len(), 3);
+    assert!(all.iter().all(|commitment| !draw.commitments.contains(commitment)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn never_two_documents_of_one_epoch_whatever_links_lose_and_one_lies(
+        seed: u64, loss in 0.0..0.6f64, slow in 0u64..4_000, restarts in 0usize..4,
+    ) {
+        let mut world = World::new(4);
+        let mut rng = Seed::from_u64(seed).stream("links");
+        world.fate = Box::new(move |_, _, now, _| {
+            (!rng.random_bool(loss)).then(|| now + 5 + rng.random_range(0..=slow))
+        });
+        let mut rng = Seed::from_u64(seed).stream("liar");
+        let liar = authority(3);
+        for _ in 0..60 {
+            world.run(rng.random_range(100..2_000));
+            let session = world.authorities[3].as_ref().unwrap().session.unwrap();
+            let own = world.authorities[3].as_ref().unwrap().ballots.get(&session)
+                .and_then(|ballot| ballot.votes.get(&liar.identity()))
+                .and_then(|votes| votes.first()).cloned();
+            if let Some((mut vote, _)) = own {
+                if let Some(proposal) = &mut vote.proposal {
+                    proposal.nodes.remove(rng.random_range(0..8));
+                }
+                let bytes = Word::Relay(Relay::of(&vote, &liar)).encode();
+                world.handle(rng.random_range(0..3), Input::Message { from: liar.identity(), bytes });
+            }
+            // And it signs whatever any other has made.
+            for n in 0..3 {
+                let made: Vec<Vec<u8>> = world.authorities[n].as_ref().unwrap().made.values()
+                    .map(|made| made.body.clone()).collect();
+                for body in made {
+                    let document: Document =
+                        crate::encoding::decode("document", &body, usize::MAX).unwrap();
+                    let word = Word::Signature {
+                        epoch: document.epoch,
+                        amendment: document.amendment,
+                        hash: *blake3::hash(&body).as_bytes(),
+                        signature: liar.sign(Context::Document, &body),
+                    };
+                    let from = liar.identity();
+                    world.handle(n, Input::Message { from, bytes: word.encode() });
+                }
+            }
+            if restarts > 0 && rng.random_bool(0.05 * restarts as f64) {
+                let n = rng.random_range(0..3);
+                world.kill(n);
+                world.start(n);
+            }
+            world.check_safety();
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0usize..4_000, bit in 0u8..8) {
+        let mut world = World::new(2);
+        let from = authority(1).identity();
+        let _ = State::decode(&bytes);
+        world.handle(0, Input::Message { from, bytes: bytes.clone() });
+        world.handle(0, Input::Descriptor(bytes.clone()));
+        world.handle(0, Input::Exit(bytes.clone()));
+        world.handle(0, Input::Report(bytes.clone()));
+        world.handle(0, Input::Document(bytes));
+        // A vote with one bit flipped.
+        world.run(5_001);
+        let mut bytes = forge(&world, 1, session(1, 1), |_| {}).encode();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        world.handle(0, Input::Message { from, bytes });
+    }
+}

@@ -1,0 +1,146 @@
+//! What authorities say to each other: votes, with the signatures of those who passed them on; signatures of documents.
+
+use serde::{Deserialize, Serialize};
+
+use super::schedule::SessionId;
+use crate::council::MAX_MESSAGE_LEN;
+use crate::encoding::{decode, encode};
+use crate::{
+    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, SecretIdentity,
+    Signature, Signed,
+};
+
+/// Names a certified document: epoch, amendment, hash of what was signed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Basis {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its amendment.
+    pub amendment: u16,
+    /// BLAKE3 of its bytes without signatures.
+    pub hash: [u8; 32],
+}
+
+/// What an authority wants in the document of the next epoch.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Length of an epoch, seconds.
+    pub epoch_s: u32,
+    /// Rates, delays, limits, classes.
+    pub parameters: Parameters,
+    /// The nodes that it knows, ordered by identity.
+    pub nodes: Vec<Signed<NodeDescriptor>>,
+    /// Mean sizes of pools, coarse.
+    pub pools: Vec<(Identity, u8)>,
+    /// Services to be listed, ordered by identity.
+    pub exits: Vec<Signed<ClientDescriptor>>,
+    /// Nodes that behave again.
+    pub restore: Vec<Identity>,
+    /// Hash of what it will reveal for the draw after the next one that this document brings, or for the next.
+    pub commitment: [u8; 32],
+    /// What the basis has its commitment to, if this document brings a draw.
+    pub reveal: Option<[u8; 32]>,
+}
+
+/// A vote.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Vote {
+    /// Name of the network.
+    pub network: String,
+    /// Whose it is.
+    pub author: Identity,
+    /// For which session.
+    pub session: SessionId,
+    /// The latest document that it holds.
+    pub basis: Option<Basis>,
+    /// Nodes that should lose their standing.
+    pub demote: Vec<Identity>,
+    /// In the session that makes the next document.
+    pub proposal: Option<Proposal>,
+}
+
+/// A vote, signed by its author first and then by those who passed it on.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Relay {
+    /// The canonical bytes of a [`Vote`].
+    pub vote: Vec<u8>,
+    /// Who signed them.
+    pub signatures: Vec<(Identity, Signature)>,
+}
+
+impl Relay {
+    /// An author's own.
+    pub fn of(vote: &Vote, secret: &SecretIdentity) -> Self {
+        let mut relay = Self { vote: encode(vote), signatures: Vec::new() };
+        relay.sign(secret);
+        relay
+    }
+
+    /// Adds a signature.
+    pub fn sign(&mut self, secret: &SecretIdentity) {
+        self.signatures.push((secret.identity(), secret.sign(Context::Vote, &self.vote)));
+    }
+
+    /// The vote, if all signatures are by different `authorities`, the first by the author.
+    ///
+    /// # Errors
+    /// Which of this does not hold.
+    pub fn verify(&self, authorities: &[Identity]) -> Result<Vote, Error> {
+        let wrong = |why: &str| Err(Error::Invalid { what: "vote", why: why.into() });
+        let vote: Vote = decode("vote", &self.vote, MAX_MESSAGE_LEN)?;
+        if self.signatures.first().map(|(author, _)| *author) != Some(vote.author) {
+            return wrong("its author did not sign it first");
+        }
+        if self.signatures.len() > authorities.len() {
+            return wrong("it has more signatures than there are authorities");
+        }
+        let mut seen: Vec<Identity> = Vec::new();
+        for (authority, signature) in &self.signatures {
+            if !authorities.contains(authority) || seen.contains(authority) {
+                return wrong("a signature is by no authority, or there twice");
+            }
+            seen.push(*authority);
+            if !authority.verify(Context::Vote, &self.vote, signature) {
+                return Err(Error::Signature { what: "vote" });
+            }
+        }
+        Ok(vote)
+    }
+}
+
+/// What authorities send to each other.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Word {
+    /// A vote.
+    Relay(Relay),
+    /// A signature of a document.
+    Signature {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its amendment.
+        amendment: u16,
+        /// BLAKE3 of its bytes.
+        hash: [u8; 32],
+        /// The sender's signature of these bytes.
+        signature: Signature,
+    },
+    /// A document with enough signatures.
+    Certified(Vec<u8>),
+    /// Send me what documents you hold.
+    Ask,
+}
+
+impl Word {
+    /// Canonical bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads canonical bytes. What is inside is not verified.
+    ///
+    /// # Errors
+    /// Bytes of another form, or too many.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        decode("word between authorities", bytes, MAX_MESSAGE_LEN)
+    }
+}
