@@ -5,6 +5,7 @@
 //! ([`Client::poll_output`]). Frames leave through an [`Uplink`], which the caller owns, since it must be asked at
 //! slots: whenever [`Uplink::wants`] something, ask [`Client::produce`] for it.
 
+mod fates;
 mod group;
 mod loops;
 mod packets;
@@ -67,6 +68,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a reply may wait at the gateway after the last node has erased the keys of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
+/// A gateway that takes packets is named so often.
+const BLAME_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -97,6 +101,9 @@ pub enum Output {
     /// Another epoch began, or another document is in use: [`Uplink::follow`] wants [`Client::first_hops`]. What stands
     /// ready stays good, since each frame names its epoch.
     Turned,
+    /// The gateway takes our packets: the loops say so. Another one is better, if there is one. Said again every minute
+    /// while it lasts.
+    LeaveGateway,
 }
 
 /// Where a person can be reached.
@@ -239,6 +246,8 @@ pub struct Client {
     /// Messages to people that wait for a slot.
     letters: VecDeque<(Contact, Vec<u8>)>,
     loops: Loops,
+    /// When the gateway was found to take our packets.
+    blamed: Option<Time>,
     packets_rng: Stream,
     ids_rng: Stream,
     choices_rng: Stream,
@@ -281,6 +290,7 @@ impl Client {
             farewells: Vec::new(),
             letters: VecDeque::new(),
             loops: Loops::default(),
+            blamed: None,
             packets_rng: seed.stream("packets"),
             ids_rng: seed.stream("identifiers"),
             choices_rng: seed.stream("choices"),
@@ -394,7 +404,8 @@ impl Client {
             group.asked = None;
         }
         self.link = gateway;
-        self.loops.forget_link();
+        self.loops.forget_link(now, &self.class);
+        self.blamed = None;
         self.next_tick = now;
     }
 
@@ -611,10 +622,36 @@ impl Client {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.loops.expire(now);
+            self.judge_gateway(now);
             self.avoid.retain(|_, until| *until > now);
             for id in self.groups.keys().copied().collect::<Vec<_>>() {
                 self.tick(now, id);
             }
+        }
+    }
+
+    /// So many dummies came since the last call. Whoever does not hand them to [`Client::handle_frame`] says so here,
+    /// several times a second: they tell a full downlink from a gateway that takes packets.
+    pub fn dummies(&mut self, now: Time, count: u64) {
+        if count > 0 {
+            self.counts.dummies += count;
+            self.loops.dummy(now);
+        }
+    }
+
+    /// Whether the gateway was found to take our packets.
+    pub fn gateway_takes_packets(&self) -> bool {
+        self.blamed.is_some()
+    }
+
+    fn judge_gateway(&mut self, now: Time) {
+        if self.blamed.is_some_and(|at| now.since(at) < BLAME_AGAIN) {
+            return;
+        }
+        let takes = self.link.is_some() && self.loops.blame_gateway();
+        self.blamed = takes.then_some(now);
+        if takes {
+            self.outputs.push_back(Output::LeaveGateway);
         }
     }
 
@@ -628,7 +665,7 @@ impl Client {
         match Downward::from_field(frame.field) {
             Some(Downward::Packet) => {}
             Some(Downward::Dummy) => {
-                self.counts.dummies += 1;
+                self.dummies(now, 1);
                 return Arrival::Nothing;
             }
             _ => return Arrival::Nothing,

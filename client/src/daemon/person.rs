@@ -13,7 +13,7 @@ use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Held, Network, Parameters, Time};
+use shoal_topology::{Held, Identity, Network, Parameters, Time};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -269,6 +269,7 @@ pub(super) fn start(
     });
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let leave = Arc::new(Notify::new());
     let link = Link {
         clock,
         inbox: keys.inbox.clone(),
@@ -278,6 +279,7 @@ pub(super) fn start(
         events: events_in,
         overrun: overrun.clone(),
         dummies: dummies.clone(),
+        leave: leave.clone(),
     };
     let (gateways, out, stop) =
         (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
@@ -325,6 +327,9 @@ pub(super) fn start(
                 ready,
                 overrun,
                 dummies,
+                dummies_told: 0,
+                leave,
+                left: None,
                 trouble: None,
                 news: false,
                 down: None,
@@ -356,6 +361,12 @@ struct Driver {
     ready: Ready,
     overrun: Arc<AtomicU64>,
     dummies: Arc<AtomicU64>,
+    /// Of these, how many the engine knows of.
+    dummies_told: u64,
+    /// Tells the link that the gateway takes our packets.
+    leave: Arc<Notify>,
+    /// The gateway that was left for it.
+    left: Option<usize>,
     /// What is wrong with the last document.
     trouble: Option<String>,
     /// Something changed that `status` must say at once.
@@ -377,6 +388,9 @@ impl Driver {
                 }
             }
             let now = clock.now();
+            let dummies = self.dummies.load(Ordering::Relaxed);
+            let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
+            hub.engine.borrow_mut().client.dummies(now, new);
             if hub.engine.borrow_mut().client.next_timeout() <= now {
                 hub.engine.borrow_mut().client.handle_timeout(now);
             }
@@ -418,11 +432,17 @@ impl Driver {
             Event::Up(gateway) => {
                 info!("linked to a gateway");
                 self.down = None;
-                self.linked = self.config.gateways.iter().position(|g| g.identity == gateway);
+                self.linked = self.place(&gateway);
+                if self.linked == self.left {
+                    self.left = None;
+                }
                 person.client.set_link(now, Some(gateway));
                 self.restart(&person.client, now);
             }
-            Event::Down(_, why) => {
+            Event::Down(gateway, why) => {
+                if matches!(why, Down::TakesPackets) {
+                    self.left = self.place(&gateway);
+                }
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
                 }
@@ -458,6 +478,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// The place of a gateway in the configuration.
+    fn place(&self, gateway: &Identity) -> Option<usize> {
+        self.config.gateways.iter().position(|g| g.identity == *gateway)
     }
 
     fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<Held, String> {
@@ -501,6 +526,7 @@ impl Driver {
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
                 Some(Output::Message(_)) => {}
                 Some(Output::Turned) => self.turn(),
+                Some(Output::LeaveGateway) => self.leave.notify_one(),
                 Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
@@ -584,6 +610,17 @@ impl Driver {
         if self.config.protect.allow_shared_gateway {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
+        }
+        if let Some(left) = self.left {
+            let other = if left == 0 { "second" } else { "first" };
+            warnings.push(format!("gateway {} loses our packets: moved to the {other}", left + 1));
+        }
+        if person.client.gateway_takes_packets() {
+            let advice = match self.config.gateways.len() {
+                1 => "name a second one in the configuration",
+                _ => "the other one did lately, too",
+            };
+            warnings.push(format!("the gateway loses our packets: {advice}"));
         }
         if let Some(trouble) = &self.trouble {
             warnings.push(format!("the last topology document was refused: {trouble}"));

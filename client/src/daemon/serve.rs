@@ -132,6 +132,7 @@ pub(super) fn start(
                     events: events_in.clone(),
                     overrun: overrun.clone(),
                     dummies: Arc::default(),
+                    leave: Arc::default(),
                 };
                 let shutdown = shutdown.clone();
                 tokio::task::spawn_local(async move {

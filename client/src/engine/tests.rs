@@ -1,4 +1,5 @@
 mod epochs;
+mod gateways;
 
 use shoal_sphinx::StandIn;
 use shoal_topology::Parameters;
