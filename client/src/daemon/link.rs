@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::RngExt as _;
 use shoal_daemon::link::{
     Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
-use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word};
 use shoal_topology::{Identity, SecretIdentity, Time};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -60,8 +59,6 @@ pub(super) enum Down {
     Broken,
     #[error("the gateway takes our packets")]
     TakesPackets,
-    #[error("the descriptor is being renewed")]
-    Renewal,
 }
 
 /// How the frames of a link leave.
@@ -146,6 +143,8 @@ pub(super) struct Link {
     pub(super) dummies: Arc<AtomicU64>,
     /// Told when the engine finds that the gateway takes our packets.
     pub(super) leave: Arc<Notify>,
+    /// Told when a service has another descriptor.
+    pub(super) renew: Arc<Notify>,
 }
 
 impl Link {
@@ -222,18 +221,7 @@ impl Link {
         tokio::select! {
             result = self.receive(gateway.identity, &mut link.receiver) => result,
             result = self.transmit(&mut link.sender, out) => result,
-            () = self.renewal() => Err(Down::Renewal),
         }
-    }
-
-    /// When a service's descriptor should be renewed, at an instant that differs from link to link; never for a
-    /// person, who has none at the gateway.
-    async fn renewal(&self) {
-        if self.descriptor.is_none() {
-            return std::future::pending().await;
-        }
-        let days = rand::rng().random_range(3.0..7.0);
-        tokio::time::sleep(Duration::from_secs_f64(days * 86_400.0)).await;
     }
 
     /// Takes whatever comes, at once: a client that did not drain its socket would show when it is busy.
@@ -294,7 +282,14 @@ impl Link {
                 }
             },
             Out::AtOnce(frames) => loop {
-                let Some(frame) = frames.recv().await else { return Ok(()) };
+                let frame = tokio::select! {
+                    frame = frames.recv() => frame,
+                    () = self.renew.notified() => match self.renewal() {
+                        Some(renewal) => Some(renewal),
+                        None => continue,
+                    },
+                };
+                let Some(frame) = frame else { return Ok(()) };
                 let mut batch = vec![frame.encode()];
                 while batch.len() < 16
                     && let Ok(frame) = frames.try_recv()
@@ -304,6 +299,15 @@ impl Link {
                 send(sender, &batch).await?;
             },
         }
+    }
+}
+
+impl Link {
+    /// The frame that brings the gateway another descriptor.
+    fn renewal(&self) -> Option<Frame> {
+        let descriptor = self.descriptor.as_ref().map(|make| make())?;
+        let packet = Renew { descriptor }.pack().ok()?;
+        Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet })
     }
 }
 

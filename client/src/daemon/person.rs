@@ -22,6 +22,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
+use super::periods::Periods;
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
     Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
@@ -36,6 +37,8 @@ use crate::uplink::Uplink;
 const EVENTS: usize = 4_096;
 /// How often the report is made anew.
 const REPORT: Duration = Duration::from_millis(500);
+/// Messages that are remembered for each key.
+const MESSAGES: usize = 1 << 20;
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -280,6 +283,7 @@ pub(super) fn start(
         overrun: overrun.clone(),
         dummies: dummies.clone(),
         leave: leave.clone(),
+        renew: Arc::default(),
     };
     let (gateways, out, stop) =
         (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
@@ -303,7 +307,8 @@ pub(super) fn start(
                 },
             };
             let now = clock.now();
-            let secrets = (keys.packets.clone(), keys.inbox.identity());
+            let Some((.., key)) = keys.periods.present(unix_s()) else { return };
+            let secrets = (key.clone(), keys.inbox.identity());
             let codec = Backend::best_codec();
             let mut client =
                 Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
@@ -330,6 +335,7 @@ pub(super) fn start(
                 dummies_told: 0,
                 leave,
                 left: None,
+                periods: keys.periods,
                 trouble: None,
                 news: false,
                 down: None,
@@ -365,6 +371,8 @@ struct Driver {
     dummies_told: u64,
     /// Tells the link that the gateway takes our packets.
     leave: Arc<Notify>,
+    /// Keys, by period.
+    periods: Periods,
     /// The gateway that was left for it.
     left: Option<usize>,
     /// What is wrong with the last document.
@@ -399,6 +407,7 @@ impl Driver {
             self.pass_on();
             if std::mem::take(&mut self.news) || now >= next_report {
                 next_report = now + REPORT;
+                self.turn_keys();
                 self.report();
             }
             if produced || !events.is_empty() {
@@ -477,6 +486,20 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// Another period: another key opens what comes.
+    fn turn_keys(&mut self) {
+        let client = &mut self.shop.hub.engine.borrow_mut().client;
+        let early = client.memory_fullness() > 0.75;
+        match self.periods.turn_now(unix_s(), early, |_| false) {
+            Ok(keys) => {
+                if let Some(keys) = keys {
+                    client.set_keys(keys, |_| super::periods::memory(MESSAGES));
+                }
+            }
+            Err(error) => error!("the keys of the next period: {error}"),
         }
     }
 
