@@ -13,6 +13,7 @@ mod documents;
 mod files;
 mod hub;
 mod link;
+mod periods;
 mod person;
 mod proxy;
 mod serve;

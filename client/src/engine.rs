@@ -5,6 +5,7 @@
 //! ([`Client::poll_output`]). Frames leave through an [`Uplink`], which the caller owns, since it must be asked at
 //! slots: whenever [`Uplink::wants`] something, ask [`Client::produce`] for it.
 
+mod fates;
 mod group;
 mod loops;
 mod packets;
@@ -24,6 +25,7 @@ use shoal_topology::{
     TwoDocuments,
 };
 
+use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
 use crate::surbs::{Ahead, Outstanding};
@@ -61,11 +63,17 @@ const GROUP_IDLE: Duration = Duration::from_secs(600);
 const AVOID: Duration = Duration::from_secs(30);
 /// Most messages to people that wait for a slot.
 const MAX_LETTERS: usize = 64;
+/// Messages from people that are remembered for each key, so that none comes twice, if [`Client::set_keys`] says nothing
+/// else; more are dropped.
+const MAX_MESSAGES: usize = 1 << 20;
 /// How often groups are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How long a reply may wait at the gateway after the last node has erased the keys of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
+
+/// A gateway that takes packets is named so often.
+const BLAME_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +105,9 @@ pub enum Output {
     /// Another epoch began, or another document is in use: [`Uplink::follow`] wants [`Client::first_hops`]. What stands
     /// ready stays good, since each frame names its epoch.
     Turned,
+    /// The gateway takes our packets: the loops say so. Another one is better, if there is one. Said again every minute
+    /// while it lasts.
+    LeaveGateway,
 }
 
 /// Where a person can be reached.
@@ -211,6 +222,13 @@ struct Query {
     asked: Option<Time>,
 }
 
+/// A descriptor that was asked for.
+struct Cached {
+    descriptor: ClientDescriptor,
+    /// When it is asked for anew, whether somebody uses it or not.
+    refresh: Time,
+}
+
 /// A person's client.
 pub struct Client {
     codec: Arc<dyn Codec>,
@@ -218,7 +236,7 @@ pub struct Client {
     seed: Seed,
     class: Class,
     settings: Settings,
-    secret: SecretKey,
+    keys: Keys,
     /// Where packets for this client end.
     end: End,
     router: Router,
@@ -231,7 +249,8 @@ pub struct Client {
     next_group: u64,
     last_turn: GroupId,
     queries: HashMap<ServiceAddress, Query>,
-    descriptors: HashMap<ServiceAddress, ClientDescriptor>,
+    /// Ordered, since instants are drawn for them.
+    descriptors: BTreeMap<ServiceAddress, Cached>,
     avoid: HashMap<Place, Time>,
     outstanding: Outstanding<Purpose>,
     ahead: Ahead,
@@ -239,9 +258,12 @@ pub struct Client {
     /// Messages to people that wait for a slot.
     letters: VecDeque<(Contact, Vec<u8>)>,
     loops: Loops,
+    /// When the gateway was found to take our packets.
+    blamed: Option<Time>,
     packets_rng: Stream,
     ids_rng: Stream,
     choices_rng: Stream,
+    refresh_rng: Stream,
     next_tick: Time,
     next_epoch: Time,
     counts: Counts,
@@ -265,7 +287,7 @@ impl Client {
             class,
             settings,
             end: End { address: inbox.0, key: secret.public() },
-            secret,
+            keys: Keys::one(secret, MAX_MESSAGES),
             router: Router::new((seed.stream("paths"), seed.stream("delays"))),
             follows: None,
             halted: None,
@@ -274,16 +296,18 @@ impl Client {
             next_group: 0,
             last_turn: GroupId(0),
             queries: HashMap::new(),
-            descriptors: HashMap::new(),
+            descriptors: BTreeMap::new(),
             avoid: HashMap::new(),
             outstanding: Outstanding::new(MAX_OUTSTANDING),
             ahead: Ahead::default(),
             farewells: Vec::new(),
             letters: VecDeque::new(),
             loops: Loops::default(),
+            blamed: None,
             packets_rng: seed.stream("packets"),
             ids_rng: seed.stream("identifiers"),
             choices_rng: seed.stream("choices"),
+            refresh_rng: seed.stream("refreshing"),
             next_tick: now,
             next_epoch: Time::NEVER,
             counts: Counts::default(),
@@ -344,6 +368,9 @@ impl Client {
             let node = document.node(document.index_of(mix)?)?;
             Some(document.layer_at(node, epoch))
         };
+        for exit in &document.exits {
+            self.learn(exit.body());
+        }
         self.loops.keep(layer);
         let expired =
             |epoch: Epoch| self.router.has_ended(now, epoch, self.router.grace(now) + LAST_REPLIES);
@@ -394,8 +421,30 @@ impl Client {
             group.asked = None;
         }
         self.link = gateway;
-        self.loops.forget_link();
+        self.loops.forget_link(now, &self.class);
+        self.blamed = None;
         self.next_tick = now;
+    }
+
+    /// The keys that open this client's packets from now on, that of the period first: loops and SURBs end at that one.
+    /// Keys that stay remember what came; `make` makes the memory of a new one.
+    pub fn set_keys(
+        &mut self,
+        secrets: Vec<SecretKey>,
+        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+    ) {
+        self.keys.set(secrets, make);
+        if let Some(key) = self.keys.present()
+            && key != self.end.key
+        {
+            self.end.key = key;
+            self.ahead = Ahead::default();
+        }
+    }
+
+    /// How full the memory of the period's key is, 0 to 1: at three quarters another key is better.
+    pub fn memory_fullness(&self) -> f64 {
+        self.keys.fullness()
     }
 
     /// The class, as the document in use defines it.
@@ -611,10 +660,37 @@ impl Client {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.loops.expire(now);
+            self.judge_gateway(now);
+            self.refresh_descriptors(now);
             self.avoid.retain(|_, until| *until > now);
             for id in self.groups.keys().copied().collect::<Vec<_>>() {
                 self.tick(now, id);
             }
+        }
+    }
+
+    /// So many dummies came since the last call. Whoever does not hand them to [`Client::handle_frame`] says so here,
+    /// several times a second: they tell a full downlink from a gateway that takes packets.
+    pub fn dummies(&mut self, now: Time, count: u64) {
+        if count > 0 {
+            self.counts.dummies += count;
+            self.loops.dummy(now);
+        }
+    }
+
+    /// Whether the gateway was found to take our packets.
+    pub fn gateway_takes_packets(&self) -> bool {
+        self.blamed.is_some()
+    }
+
+    fn judge_gateway(&mut self, now: Time) {
+        if self.blamed.is_some_and(|at| now.since(at) < BLAME_AGAIN) {
+            return;
+        }
+        let takes = self.link.is_some() && self.loops.blame_gateway();
+        self.blamed = takes.then_some(now);
+        if takes {
+            self.outputs.push_back(Output::LeaveGateway);
         }
     }
 
@@ -628,13 +704,13 @@ impl Client {
         match Downward::from_field(frame.field) {
             Some(Downward::Packet) => {}
             Some(Downward::Dummy) => {
-                self.counts.dummies += 1;
+                self.dummies(now, 1);
                 return Arrival::Nothing;
             }
             _ => return Arrival::Nothing,
         }
-        let opened = self.codec.open(&self.secret, frame.packet);
-        let Ok(Peeled::Final { id, payload, .. }) = opened.and_then(|o| self.codec.peel(o)) else {
+        let opened = self.keys.open(&*self.codec, &frame.packet);
+        let Some((Peeled::Final { id, payload, .. }, tag)) = opened else {
             self.counts.unknown += 1;
             return Arrival::FromOthers;
         };
@@ -643,7 +719,7 @@ impl Client {
         }
         if id == [0; 16] {
             match payload.message() {
-                Ok([kind::MESSAGE, message @ ..]) => {
+                Ok([kind::MESSAGE, message @ ..]) if self.keys.is_first(&tag) => {
                     self.outputs.push_back(Output::Message(message.to_vec()));
                     self.counts.packets += 1;
                 }
@@ -701,14 +777,19 @@ impl Client {
         self.queries.remove(&address);
         match descriptor {
             Some(descriptor) => {
+                let refresh = self.refresh_at(now, &descriptor);
+                self.learn(&descriptor);
                 if self.descriptors.len() >= 4 * MAX_GROUPS {
                     self.descriptors.clear();
                 }
-                self.descriptors.insert(address, descriptor);
+                self.descriptors.insert(address, Cached { descriptor, refresh });
                 self.next_tick = now;
             }
             None => {
-                let waiting = |group: &Group| group.target == Target::Service(address);
+                // One whose tunnel stands goes on with what it knows.
+                let waiting = |group: &Group| {
+                    group.target == Target::Service(address) && group.tunnel.is_none()
+                };
                 let ids: Vec<_> =
                     self.groups.iter().filter(|(_, g)| waiting(g)).map(|(id, _)| *id).collect();
                 ids.into_iter().for_each(|id| self.fail(now, id, Failure::UnknownService));

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
 use shoal_topology::{Document, Epoch, Held, Identity, Seed, Time, TwoDocuments};
 
+use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::Router;
 use crate::surbs::MAX_STOCK;
@@ -30,6 +31,8 @@ const MAX_STRANGERS: usize = 256;
 const STRANGER_STOCK: usize = 16;
 /// How long a pseudonym may take until its tunnel stands, or lasts after it closed.
 const STRANGER_LIMIT: Duration = Duration::from_secs(20);
+/// Packets that are remembered for each key, so that none is taken twice, if [`Service::set_keys`] says nothing else.
+const MAX_PACKETS: usize = 1 << 22;
 /// Least time between two looks at clients that wait for a token.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -42,6 +45,8 @@ pub struct Counts {
     pub sent: u64,
     /// Packets that could not be opened or read.
     pub unknown: u64,
+    /// Packets that came before, or that could not be remembered.
+    pub replayed: u64,
     /// SURBs that came when the stock was full.
     pub surbs_full: u64,
     /// SURBs that were not used before the keys of their epoch went.
@@ -82,7 +87,7 @@ struct Peer {
 /// A service.
 pub struct Service {
     codec: Arc<dyn Codec>,
-    secret: SecretKey,
+    keys: Keys,
     tunnels: Tunnels,
     router: Router,
     /// Why nothing is answered any more, until the program starts anew.
@@ -111,7 +116,7 @@ impl Service {
     ) -> Result<Self, tunnel::Error> {
         Ok(Self {
             codec,
-            secret,
+            keys: Keys::one(secret, MAX_PACKETS),
             tunnels: Tunnels::new(base, now, seed, identity, settings)?,
             router: Router::new((seed.stream("paths"), seed.stream("delays"))),
             halted: None,
@@ -136,6 +141,21 @@ impl Service {
         held: Held,
     ) -> Result<bool, TwoDocuments> {
         self.router.insert(now, unix_s, held).inspect_err(|two| self.halt(two.to_string()))
+    }
+
+    /// The keys that open packets from now on, that of the period first. Keys that stay remember what came; `make` makes
+    /// the memory of a new one.
+    pub fn set_keys(
+        &mut self,
+        secrets: Vec<SecretKey>,
+        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+    ) {
+        self.keys.set(secrets, make);
+    }
+
+    /// How full the memory of the period's key is, 0 to 1: at three quarters another key is better.
+    pub fn memory_fullness(&self) -> f64 {
+        self.keys.fullness()
     }
 
     /// Nothing is answered any more, for this reason.
@@ -164,9 +184,15 @@ impl Service {
         if Downward::from_field(frame.field) != Some(Downward::Packet) {
             return;
         }
-        let opened = self.codec.open(&self.secret, frame.packet);
-        let message = match opened.and_then(|opened| self.codec.peel(opened)) {
-            Ok(Peeled::Final { payload, .. }) => payload.message().ok().and_then(ToService::decode),
+        let opened = self.keys.open(&*self.codec, &frame.packet);
+        let message = match &opened {
+            Some((Peeled::Final { payload, .. }, tag)) => {
+                if !self.keys.is_first(tag) {
+                    self.counts.replayed += 1;
+                    return;
+                }
+                payload.message().ok().and_then(ToService::decode)
+            }
             _ => None,
         };
         let Some(message) = message else {

@@ -454,6 +454,10 @@ impl World {
             }
             Event::Down => {
                 let gap = Duration::from_nanos(1_000_000_000 / 110);
+                let (field, packet) = match self.queue.pop_front() {
+                    Some(packet) => (Downward::Packet, packet),
+                    None => (Downward::Dummy, Packet::default()),
+                };
                 self.flooded += self.faults.flood * gap.as_secs_f64();
                 while self.flooded >= 1.0 {
                     self.flooded -= 1.0;
@@ -461,10 +465,6 @@ impl World {
                         self.queue.push_back(Packet::default());
                     }
                 }
-                let (field, packet) = match self.queue.pop_front() {
-                    Some(packet) => (Downward::Packet, packet),
-                    None => (Downward::Dummy, Packet::default()),
-                };
                 let frame = Frame { epoch: 0, field: field as u16, packet };
                 self.trace.push((now, false));
                 self.push(now + LATENCY, Event::ToPerson(frame));

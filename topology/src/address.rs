@@ -18,7 +18,7 @@ const SUFFIX: &str = "shoal";
 ///
 /// `Display` writes it in full, in lower case. `Debug` does not: whom someone talks to is no matter for a
 /// log. That the bytes are points on the curve is for those to check who use them as keys.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceAddress {
     /// The service's identity key.
     pub identity: [u8; 32],

@@ -67,6 +67,13 @@ impl Hello {
     }
 }
 
+/// A service's word to its gateway within a session: its descriptor of another period.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// Signed.
+    pub descriptor: Vec<u8>,
+}
+
 /// Why a gateway does not take a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Refusal {
@@ -209,5 +216,6 @@ pub trait Word: Serialize + DeserializeOwned {
 }
 
 impl Word for Hello {}
+impl Word for Renew {}
 impl Word for Notice {}
 impl Word for DocumentPart {}

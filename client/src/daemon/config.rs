@@ -22,6 +22,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The control socket.
     pub runtime_dir: PathBuf,
+    /// Seconds for which a key opens this client's packets; then the next one does.
+    pub key_period_s: u64,
     /// File with the admission token of the gateway; none if it is open.
     pub token: Option<PathBuf>,
     /// Least severe level that is logged.
@@ -120,6 +122,7 @@ impl Default for Config {
             class: "web".into(),
             data_dir: "data".into(),
             runtime_dir: "run".into(),
+            key_period_s: 86_400,
             token: None,
             log: "info".into(),
             socks: Socks::default(),
@@ -208,6 +211,9 @@ impl Config {
         if !(1..=600).contains(&self.socks.request_timeout_s) {
             return wrong("socks.request_timeout_s", "must lie between 1 and 600 seconds".into());
         }
+        if !(60..=30 * 86_400).contains(&self.key_period_s) {
+            return wrong("key_period_s", "must lie between 60 seconds and 30 days".into());
+        }
         if !(16..=65_536).contains(&self.socks.max_connections) {
             return wrong("socks.max_connections", "must lie between 16 and 65,536".into());
         }
@@ -255,6 +261,9 @@ data_dir = "data"
 
 # The control socket of `shoal-client status`.
 runtime_dir = "run"
+
+# Seconds for which one key opens your packets; then the next one does, and the old one is erased.
+key_period_s = 86400
 
 # File with the admission token for the gateways, if they ask for one.
 # token = "token"

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::secret::{self, SecretError};
-use shoal_sphinx::SecretKey;
 use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 
 use super::Config;
 use super::clock::unix_s;
 use super::config::TEMPLATE;
+use super::periods::Periods;
 
-/// How long a descriptor is valid; a service renews it long before. Keys that rotate come with live epochs.
-const PERIOD_S: u64 = 30 * 86_400;
+/// How long a descriptor is valid that goes into topology documents: its key is kept as long as they list it.
+const LISTED_S: u64 = 30 * 86_400;
 
 /// The keys of a client.
 pub(super) struct Keys {
@@ -20,8 +20,8 @@ pub(super) struct Keys {
     pub(super) identity: secret::Secret,
     /// Owns its inbox.
     pub(super) inbox: SecretIdentity,
-    /// Opens its packets.
-    pub(super) packets: SecretKey,
+    /// Open its packets, one in each period.
+    pub(super) periods: Periods,
 }
 
 impl Keys {
@@ -32,22 +32,24 @@ impl Keys {
         Ok(Self {
             identity: open("identity.key")?,
             inbox: SecretIdentity::from_bytes(&*open("inbox.key")?),
-            packets: SecretKey::from_bytes(*open("packets.key")?),
+            periods: Periods::open(&config.data_dir, config.key_period_s, unix_s())?,
         })
     }
 
-    pub(super) fn descriptor(&self, gateways: Vec<Identity>) -> Signed<ClientDescriptor> {
+    /// The descriptor of the present period, for the gateways. None if there is no key.
+    pub(super) fn descriptor(&self, gateways: Vec<Identity>) -> Option<Signed<ClientDescriptor>> {
+        let (begins, until, key) = self.periods.present(unix_s())?;
         let secret = SecretIdentity::from_bytes(&self.identity);
         let body = ClientDescriptor {
             identity: secret.identity(),
-            key: *self.packets.public().as_bytes(),
+            key: *key.public().as_bytes(),
             inbox: self.inbox.identity(),
             gateways,
-            // The day, not the second: a descriptor does not tell when a service started.
-            not_before: unix_s() / 86_400 * 86_400,
-            not_after: unix_s() / 86_400 * 86_400 + PERIOD_S,
+            // The period, not the second: a descriptor does not tell when a service started.
+            not_before: begins,
+            not_after: until,
         };
-        Signed::<ClientDescriptor>::new(body, &secret)
+        Some(Signed::<ClientDescriptor>::new(body, &secret))
     }
 }
 
@@ -71,8 +73,14 @@ pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
 /// # Errors
 /// Keys that cannot be read.
 pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretError> {
+    let keys = Keys::open(config)?;
     let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
-    Ok(Keys::open(config)?.descriptor(gateways))
+    let secret = SecretIdentity::from_bytes(&keys.identity);
+    let missing = || SecretError::Malformed(config.data_dir.join("keys"));
+    let of_period = keys.descriptor(gateways).ok_or_else(missing)?;
+    let body = of_period.body().clone();
+    let not_after = body.not_after.max(body.not_before.saturating_add(LISTED_S));
+    Ok(Signed::<ClientDescriptor>::new(ClientDescriptor { not_after, ..body }, &secret))
 }
 
 /// Makes a directory with a commented configuration and fresh keys. Nothing that exists is overwritten.

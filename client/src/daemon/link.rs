@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::RngExt as _;
 use shoal_daemon::link::{
     Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
-use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word};
 use shoal_topology::{Identity, SecretIdentity, Time};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -32,6 +31,8 @@ const BACKOFF: [Duration; 4] = [
 ];
 /// Failed attempts at one gateway before the other is tried.
 const ATTEMPTS: usize = 3;
+/// A gateway that took our packets is not gone back to for so long, unless the other cannot be reached.
+const HOLD_OFF: Duration = Duration::from_secs(600);
 
 /// What a link tells the engine.
 pub(super) enum Event {
@@ -56,8 +57,8 @@ pub(super) enum Down {
     Refused(Refusal),
     #[error("the link to the gateway broke")]
     Broken,
-    #[error("the descriptor is being renewed")]
-    Renewal,
+    #[error("the gateway takes our packets")]
+    TakesPackets,
 }
 
 /// How the frames of a link leave.
@@ -77,6 +78,56 @@ pub(super) struct Slots {
     pub(super) started: Notify,
 }
 
+/// Which gateway is next.
+struct Choice {
+    /// Place in the list.
+    at: usize,
+    of: usize,
+    /// Attempts that failed in a row.
+    failed: usize,
+    /// Which were left, and when.
+    left: Vec<(usize, Time)>,
+}
+
+impl Choice {
+    fn new(of: usize) -> Self {
+        Self { at: 0, of, failed: 0, left: Vec::new() }
+    }
+
+    /// A link ended, or never stood: how long to wait before the next attempt.
+    fn ended(&mut self, was_up: bool) -> Duration {
+        if was_up {
+            // It worked: the same gateway gets its attempts again.
+            self.failed = 0;
+        }
+        let pause = BACKOFF.get(self.failed).copied().unwrap_or(STEP);
+        self.failed += 1;
+        if self.failed >= ATTEMPTS {
+            self.move_on();
+        }
+        pause
+    }
+
+    /// Whether there is another gateway that was not left lately: when both take packets, it is neither.
+    fn may_leave(&self, now: Time) -> bool {
+        let lately = |(_, at): &(usize, Time)| now.since(*at) < HOLD_OFF;
+        self.of > 1 && !self.left.iter().any(lately)
+    }
+
+    /// Goes to the other gateway: how long to wait before that.
+    fn leave(&mut self, now: Time) -> Duration {
+        self.left.retain(|(at, _)| *at != self.at);
+        self.left.push((self.at, now));
+        self.move_on();
+        BACKOFF.first().copied().unwrap_or(STEP)
+    }
+
+    fn move_on(&mut self) {
+        self.failed = 0;
+        self.at = (self.at + 1) % self.of.max(1);
+    }
+}
+
 /// What does not change from one attempt to the next.
 pub(super) struct Link {
     pub(super) clock: Clock,
@@ -90,34 +141,44 @@ pub(super) struct Link {
     pub(super) overrun: Arc<AtomicU64>,
     /// Dummies.
     pub(super) dummies: Arc<AtomicU64>,
+    /// Told when the engine finds that the gateway takes our packets.
+    pub(super) leave: Arc<Notify>,
+    /// Told when a service has another descriptor.
+    pub(super) renew: Arc<Notify>,
 }
 
 impl Link {
-    /// Keeps a link to the first of `gateways` that answers, until `shutdown`.
+    /// Keeps a link to the first of `gateways` that answers and does not take our packets, until `shutdown`.
     pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
-        let mut failed = 0;
+        let mut choice = Choice::new(gateways.len());
         loop {
-            let Some(gateway) = gateways.get(failed / ATTEMPTS % gateways.len().max(1)) else {
-                return;
-            };
+            let Some(gateway) = gateways.get(choice.at) else { return };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
             let result = tokio::select! {
                 () = shutdown.wait() => return,
                 result = self.once(gateway, &mut out, &up) => result,
+                () = self.must_leave(&choice) => Err(Down::TakesPackets),
             };
             let down = result.err().unwrap_or(Down::Broken);
-            if up.load(Ordering::Relaxed) {
-                // It worked: the same gateway gets its attempts again.
-                failed -= failed % ATTEMPTS;
-            }
             if self.events.send(Event::Down(gateway.identity, down)).await.is_err() {
                 return;
             }
-            let pause = BACKOFF.get(failed % ATTEMPTS).copied().unwrap_or(STEP);
-            failed += 1;
+            let pause = match down {
+                Down::TakesPackets => choice.leave(self.clock.now()),
+                _ => choice.ended(up.load(Ordering::Relaxed)),
+            };
             tokio::select! {
                 () = shutdown.wait() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn must_leave(&self, choice: &Choice) {
+        loop {
+            self.leave.notified().await;
+            if choice.may_leave(self.clock.now()) {
+                return;
             }
         }
     }
@@ -160,18 +221,7 @@ impl Link {
         tokio::select! {
             result = self.receive(gateway.identity, &mut link.receiver) => result,
             result = self.transmit(&mut link.sender, out) => result,
-            () = self.renewal() => Err(Down::Renewal),
         }
-    }
-
-    /// When a service's descriptor should be renewed, at an instant that differs from link to link; never for a
-    /// person, who has none at the gateway.
-    async fn renewal(&self) {
-        if self.descriptor.is_none() {
-            return std::future::pending().await;
-        }
-        let days = rand::rng().random_range(3.0..7.0);
-        tokio::time::sleep(Duration::from_secs_f64(days * 86_400.0)).await;
     }
 
     /// Takes whatever comes, at once: a client that did not drain its socket would show when it is busy.
@@ -232,7 +282,14 @@ impl Link {
                 }
             },
             Out::AtOnce(frames) => loop {
-                let Some(frame) = frames.recv().await else { return Ok(()) };
+                let frame = tokio::select! {
+                    frame = frames.recv() => frame,
+                    () = self.renew.notified() => match self.renewal() {
+                        Some(renewal) => Some(renewal),
+                        None => continue,
+                    },
+                };
+                let Some(frame) = frame else { return Ok(()) };
                 let mut batch = vec![frame.encode()];
                 while batch.len() < 16
                     && let Ok(frame) = frames.try_recv()
@@ -242,6 +299,15 @@ impl Link {
                 send(sender, &batch).await?;
             },
         }
+    }
+}
+
+impl Link {
+    /// The frame that brings the gateway another descriptor.
+    fn renewal(&self) -> Option<Frame> {
+        let descriptor = self.descriptor.as_ref().map(|make| make())?;
+        let packet = Renew { descriptor }.pack().ok()?;
+        Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet })
     }
 }
 
@@ -260,4 +326,49 @@ async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(
         .await
         .map_err(|_| Down::Silent)?
         .map_err(|_| Down::Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_takes_packets_is_left_and_not_gone_back_to_for_ten_minutes() {
+        let mut choice = Choice::new(2);
+        let left = Time::from_secs(100);
+        assert!(choice.may_leave(left));
+        choice.leave(left);
+        assert_eq!(choice.at, 1);
+        assert!(!choice.may_leave(left + Duration::from_secs(599)));
+        // The same one again after a break.
+        choice.ended(true);
+        assert_eq!(choice.at, 1);
+        assert!(choice.may_leave(left + HOLD_OFF));
+        choice.leave(left + HOLD_OFF);
+        assert_eq!(choice.at, 0);
+        assert!(!choice.may_leave(left + HOLD_OFF + Duration::from_secs(599)));
+    }
+
+    #[test]
+    fn the_only_gateway_is_never_left() {
+        assert!(!Choice::new(1).may_leave(Time::from_secs(10_000)));
+    }
+
+    #[test]
+    fn after_three_failed_attempts_the_other_gateway_gets_three() {
+        let mut choice = Choice::new(2);
+        let mut tried = Vec::new();
+        for _ in 0..7 {
+            tried.push(choice.at);
+            choice.ended(false);
+        }
+        assert_eq!(tried, [0, 0, 0, 1, 1, 1, 0]);
+        // One that worked gets its attempts again, even when the other was left.
+        choice.leave(Time::ZERO);
+        assert_eq!(choice.at, 1);
+        assert_eq!(choice.ended(true), BACKOFF[0]);
+        assert_eq!(choice.at, 1);
+        (0..2).for_each(|_| _ = choice.ended(false));
+        assert_eq!(choice.at, 0, "better than none");
+    }
 }

@@ -13,7 +13,7 @@ use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Held, Network, Parameters, Time};
+use shoal_topology::{Held, Identity, Network, Parameters, Time};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -22,6 +22,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
+use super::periods::Periods;
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
     Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
@@ -36,6 +37,8 @@ use crate::uplink::Uplink;
 const EVENTS: usize = 4_096;
 /// How often the report is made anew.
 const REPORT: Duration = Duration::from_millis(500);
+/// Messages that are remembered for each key.
+const MESSAGES: usize = 1 << 20;
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -269,6 +272,7 @@ pub(super) fn start(
     });
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let leave = Arc::new(Notify::new());
     let link = Link {
         clock,
         inbox: keys.inbox.clone(),
@@ -278,6 +282,8 @@ pub(super) fn start(
         events: events_in,
         overrun: overrun.clone(),
         dummies: dummies.clone(),
+        leave: leave.clone(),
+        renew: Arc::default(),
     };
     let (gateways, out, stop) =
         (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
@@ -301,7 +307,8 @@ pub(super) fn start(
                 },
             };
             let now = clock.now();
-            let secrets = (keys.packets.clone(), keys.inbox.identity());
+            let Some((.., key)) = keys.periods.present(unix_s()) else { return };
+            let secrets = (key.clone(), keys.inbox.identity());
             let codec = Backend::best_codec();
             let mut client =
                 Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
@@ -325,6 +332,10 @@ pub(super) fn start(
                 ready,
                 overrun,
                 dummies,
+                dummies_told: 0,
+                leave,
+                left: None,
+                periods: keys.periods,
                 trouble: None,
                 news: false,
                 down: None,
@@ -356,6 +367,14 @@ struct Driver {
     ready: Ready,
     overrun: Arc<AtomicU64>,
     dummies: Arc<AtomicU64>,
+    /// Of these, how many the engine knows of.
+    dummies_told: u64,
+    /// Tells the link that the gateway takes our packets.
+    leave: Arc<Notify>,
+    /// Keys, by period.
+    periods: Periods,
+    /// The gateway that was left for it.
+    left: Option<usize>,
     /// What is wrong with the last document.
     trouble: Option<String>,
     /// Something changed that `status` must say at once.
@@ -377,6 +396,9 @@ impl Driver {
                 }
             }
             let now = clock.now();
+            let dummies = self.dummies.load(Ordering::Relaxed);
+            let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
+            hub.engine.borrow_mut().client.dummies(now, new);
             if hub.engine.borrow_mut().client.next_timeout() <= now {
                 hub.engine.borrow_mut().client.handle_timeout(now);
             }
@@ -385,6 +407,7 @@ impl Driver {
             self.pass_on();
             if std::mem::take(&mut self.news) || now >= next_report {
                 next_report = now + REPORT;
+                self.turn_keys();
                 self.report();
             }
             if produced || !events.is_empty() {
@@ -418,11 +441,17 @@ impl Driver {
             Event::Up(gateway) => {
                 info!("linked to a gateway");
                 self.down = None;
-                self.linked = self.config.gateways.iter().position(|g| g.identity == gateway);
+                self.linked = self.place(&gateway);
+                if self.linked == self.left {
+                    self.left = None;
+                }
                 person.client.set_link(now, Some(gateway));
                 self.restart(&person.client, now);
             }
-            Event::Down(_, why) => {
+            Event::Down(gateway, why) => {
+                if matches!(why, Down::TakesPackets) {
+                    self.left = self.place(&gateway);
+                }
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
                 }
@@ -458,6 +487,25 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Another period: another key opens what comes.
+    fn turn_keys(&mut self) {
+        let client = &mut self.shop.hub.engine.borrow_mut().client;
+        let early = client.memory_fullness() > 0.75;
+        match self.periods.turn_now(unix_s(), early, |_| false) {
+            Ok(keys) => {
+                if let Some(keys) = keys {
+                    client.set_keys(keys, |_| super::periods::memory(MESSAGES));
+                }
+            }
+            Err(error) => error!("the keys of the next period: {error}"),
+        }
+    }
+
+    /// The place of a gateway in the configuration.
+    fn place(&self, gateway: &Identity) -> Option<usize> {
+        self.config.gateways.iter().position(|g| g.identity == *gateway)
     }
 
     fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<Held, String> {
@@ -501,6 +549,7 @@ impl Driver {
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
                 Some(Output::Message(_)) => {}
                 Some(Output::Turned) => self.turn(),
+                Some(Output::LeaveGateway) => self.leave.notify_one(),
                 Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
@@ -584,6 +633,17 @@ impl Driver {
         if self.config.protect.allow_shared_gateway {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
+        }
+        if let Some(left) = self.left {
+            let other = if left == 0 { "second" } else { "first" };
+            warnings.push(format!("gateway {} loses our packets: moved to the {other}", left + 1));
+        }
+        if person.client.gateway_takes_packets() {
+            let advice = match self.config.gateways.len() {
+                1 => "name a second one in the configuration",
+                _ => "the other one did lately, too",
+            };
+            warnings.push(format!("the gateway loses our packets: {advice}"));
         }
         if let Some(trouble) = &self.trouble {
             warnings.push(format!("the last topology document was refused: {trouble}"));

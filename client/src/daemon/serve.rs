@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::Frame;
 use shoal_sphinx::backend::Backend;
+use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::control::Mode;
 use shoal_topology::{Identity, Network};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -27,6 +27,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
+use super::periods::memory;
 use super::person::thread;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
@@ -37,6 +38,8 @@ use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 
 /// Frames that wait for the engine, and for each link; more are dropped and counted.
 const QUEUE: usize = 4_096;
+/// Packets that are remembered for each key: at three quarters of that the next key takes over.
+const PACKETS: usize = 1 << 24;
 const REPORT: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
 /// A request must be on its stream within this time.
@@ -100,7 +103,9 @@ pub(super) fn start(
         max_connections: config.serve.max_tunnels,
         ..tunnel::Settings::default()
     };
-    let secrets = (&*keys.identity, keys.packets.clone());
+    let missing = Error::Value { key: "data_dir", why: "it holds no key of the period".into() };
+    let key = keys.periods.present(unix_s()).map(|(.., key)| key.clone()).ok_or(missing)?;
+    let secrets = (&*keys.identity, key);
     let codec = Backend::best_codec();
     let now = clock.now();
     let mut service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
@@ -116,13 +121,17 @@ pub(super) fn start(
         local.block_on(&runtime, async move {
             let (events_in, events) = mpsc::channel(QUEUE);
             let inbox = keys.inbox.clone();
+            let keys = Arc::new(Mutex::new(keys));
+            let mut renew = Vec::new();
             let descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync> =
-                Arc::new(move || keys.descriptor(gateways.clone()).encode());
+                Arc::new(descriptor_of(keys.clone(), gateways));
             let overrun = Arc::new(AtomicU64::new(0));
             let mut links = HashMap::new();
             for gateway in config.gateways.clone() {
                 let (to_link, frames) = mpsc::channel(QUEUE);
                 links.insert(gateway.identity, To { frames: to_link, up: false, down: None });
+                let to_renew = Arc::new(Notify::new());
+                renew.push(to_renew.clone());
                 let link = Link {
                     clock,
                     inbox: inbox.clone(),
@@ -132,6 +141,8 @@ pub(super) fn start(
                     events: events_in.clone(),
                     overrun: overrun.clone(),
                     dummies: Arc::default(),
+                    leave: Arc::default(),
+                    renew: to_renew.clone(),
                 };
                 let shutdown = shutdown.clone();
                 tokio::task::spawn_local(async move {
@@ -148,6 +159,8 @@ pub(super) fn start(
                 trouble: None,
                 news: false,
                 data_dir: config.data_dir.clone(),
+                keys,
+                renew,
                 shared,
                 ready,
                 overrun,
@@ -157,6 +170,17 @@ pub(super) fn start(
         });
     })
     .map_err(system("starting a thread"))
+}
+
+/// Makes the descriptor of the present period.
+fn descriptor_of(
+    keys: Arc<Mutex<Keys>>,
+    gateways: Vec<Identity>,
+) -> impl Fn() -> Vec<u8> + Send + Sync {
+    move || {
+        let signed = keys.lock().ok().and_then(|keys| keys.descriptor(gateways.clone()));
+        signed.map(|signed| signed.encode()).unwrap_or_default()
+    }
 }
 
 fn offer(config: &Config) -> Result<Offer, Error> {
@@ -204,6 +228,9 @@ struct Driver {
     /// Something changed that `status` must say at once.
     news: bool,
     data_dir: std::path::PathBuf,
+    keys: Arc<Mutex<Keys>>,
+    /// Tell the links that there is another descriptor.
+    renew: Vec<Arc<Notify>>,
     shared: Shared,
     ready: Ready,
     overrun: Arc<AtomicU64>,
@@ -233,6 +260,7 @@ impl Driver {
             self.pass_on();
             if std::mem::take(&mut self.news) || now >= next_report {
                 next_report = now + REPORT;
+                self.turn_keys();
                 self.report();
             }
             if !events.is_empty() {
@@ -270,7 +298,6 @@ impl Driver {
             Event::Down(gateway, why) => {
                 if let Some(link) = self.links.get_mut(&gateway) {
                     match why {
-                        Down::Renewal => info!("renewing the descriptor"),
                         _ if link.up => warn!("a link is down: {why}"),
                         _ => {}
                     }
@@ -296,6 +323,28 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// Another period: another key opens what comes, and the gateways get another descriptor. A key that a document in
+    /// use lists is kept.
+    fn turn_keys(&mut self) {
+        let mut server = self.hub.engine.borrow_mut();
+        let now = server.clock.now();
+        let Ok(mut keys) = self.keys.lock() else { return };
+        let early = server.service.memory_fullness() > 0.75;
+        // Without a document nobody knows what is listed.
+        let Some(document) = server.service.document(now).cloned() else { return };
+        let listed = |key: &PublicKey| {
+            document.exits.iter().any(|exit| exit.body().public_key().as_ref() == Some(key))
+        };
+        match keys.periods.turn_now(unix_s(), early, listed) {
+            Ok(None) => {}
+            Ok(Some(secrets)) => {
+                server.service.set_keys(secrets, |_| memory(PACKETS));
+                self.renew.iter().for_each(|link| link.notify_one());
+            }
+            Err(error) => error!("the keys of the next period: {error}"),
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use shoal_sphinx::PacketId;
-use shoal_topology::{Identity, Time};
+use shoal_topology::{Class, Identity, Time};
+
+use super::fates::Fates;
 
 /// A loop that is not back after so long is lost: five times what 999 of 1,000 loops of class text take.
 const LOST_AFTER: Duration = Duration::from_secs(12);
@@ -49,6 +51,7 @@ pub(super) struct Loops {
     back: Vec<VecDeque<(Time, Identity)>>,
     /// When the loops left that are late and that none followed back, for each layer and mix.
     late: BTreeMap<(usize, Identity), VecDeque<Time>>,
+    fates: Fates,
     counts: LoopCounts,
 }
 
@@ -81,6 +84,7 @@ impl Loops {
         let Some(open) = self.open.remove(id) else { return false };
         self.counts.returned += 1;
         let sent = open.sent.unwrap_or(now);
+        self.fates.add(open.mixes.clone(), (sent, now), false);
         self.back.resize_with(self.back.len().max(open.mixes.len()), VecDeque::new);
         for (layer, (back, mix)) in self.back.iter_mut().zip(open.mixes).enumerate() {
             if let Some(late) = self.late.get_mut(&(layer, mix)) {
@@ -112,7 +116,8 @@ impl Loops {
             && now.since(at) > LOST_AFTER
         {
             self.sent.pop_front();
-            if self.open.remove(&id).is_some() {
+            if let Some(open) = self.open.remove(&id) {
+                self.fates.add(open.mixes, (at, at + LOST_AFTER), true);
                 self.counts.lost += 1;
                 self.remember(None);
             }
@@ -137,8 +142,19 @@ impl Loops {
         }
     }
 
-    /// Another link: what the old one swallowed says nothing of mixes.
-    pub(super) fn forget_link(&mut self) {
+    /// A dummy came.
+    pub(super) fn dummy(&mut self, now: Time) {
+        self.fates.dummy(now);
+    }
+
+    /// Whether the gateway takes our packets.
+    pub(super) fn blame_gateway(&self) -> bool {
+        self.fates.blame_gateway(&self.silent())
+    }
+
+    /// Another link, of a client of this class: what the old one swallowed says nothing of mixes.
+    pub(super) fn forget_link(&mut self, now: Time, class: &Class) {
+        self.fates.link(now, class);
         self.young.clear();
         self.late.clear();
         self.back.clear();

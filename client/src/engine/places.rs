@@ -1,5 +1,6 @@
 //! Where services are: each group finds a place that answers, and moves when it falls silent.
 
+use rand::RngExt;
 use rand::seq::SliceRandom;
 use shoal_topology::{ClientDescriptor, Identity, Signed, Standing, Time, exponential};
 
@@ -49,7 +50,7 @@ impl Client {
         let Some(group) = self.groups.get(&id) else { return };
         let target = group.target;
         let unix_s = self.router.unix_s(now);
-        self.descriptors.retain(|_, descriptor| unix_s <= descriptor.not_after);
+        self.descriptors.retain(|_, cached| unix_s <= cached.descriptor.not_after);
         if let Target::Service(address) = target
             && !self.descriptors.contains_key(&address)
         {
@@ -91,7 +92,9 @@ impl Client {
         let exits = document.exits.iter().map(Signed::<ClientDescriptor>::body);
         let descriptors: Vec<&ClientDescriptor> = match target {
             Target::Exit => exits.collect(),
-            Target::Service(address) => self.descriptors.get(address).into_iter().collect(),
+            Target::Service(address) => {
+                self.descriptors.get(address).map(|cached| &cached.descriptor).into_iter().collect()
+            }
         };
         let mut places = Vec::new();
         let unix_s = self.router.unix_s(now);
@@ -114,6 +117,45 @@ impl Client {
         places.shuffle(&mut self.choices_rng);
         places.sort_by_key(|(order, _)| *order);
         places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// Groups that talk to a service use its key of another period from now on.
+    pub(super) fn learn(&mut self, descriptor: &ClientDescriptor) {
+        let Some(key) = descriptor.public_key() else { return };
+        for place in self.groups.values_mut().filter_map(|group| group.place.as_mut()) {
+            if place.identity == descriptor.identity.0
+                && descriptor.gateways.contains(&place.gateway)
+            {
+                (place.key, place.inbox) = (key, descriptor.inbox.0);
+            }
+        }
+    }
+
+    /// When a descriptor is asked for anew: at an instant that is drawn, after the service has its next key and before
+    /// the key of this period is gone. Whoever asked on use would announce a call.
+    pub(super) fn refresh_at(&mut self, now: Time, descriptor: &ClientDescriptor) -> Time {
+        let length = descriptor.not_after.saturating_sub(descriptor.not_before);
+        // The service keeps a key for a quarter of its period after that, an hour at most.
+        let grace = (length / 5).min(3_600) as f64;
+        let left = descriptor.not_after.saturating_sub(self.router.unix_s(now)) as f64;
+        let before = grace * self.refresh_rng.random_range(0.25..0.75);
+        now + Duration::from_secs_f64((left - before).max(1.0))
+    }
+
+    /// Asks anew for the descriptors whose time has come; once in a quarter of the grace, until one answers.
+    pub(super) fn refresh_descriptors(&mut self, now: Time) {
+        let unix_s = self.router.unix_s(now);
+        self.descriptors.retain(|_, cached| unix_s <= cached.descriptor.not_after);
+        let given_up = |query: &Query| now.since(query.since) > QUERY_LIMIT;
+        let descriptors = &self.descriptors;
+        self.queries.retain(|of, query| !(given_up(query) && descriptors.contains_key(of)));
+        let due = |cached: &&mut Cached| cached.refresh <= now;
+        let due = self.descriptors.iter_mut().filter(|(_, cached)| due(&cached));
+        for (address, cached) in due {
+            self.queries.entry(*address).or_insert(Query { since: now, asked: None });
+            let left = Duration::from_secs(cached.descriptor.not_after.saturating_sub(unix_s));
+            cached.refresh = now + (left / 4).max(QUERY_LIMIT);
+        }
     }
 
     /// A service in use that has been silent, or a gateway that has become our own: the same tunnel goes on

@@ -1,4 +1,6 @@
 mod epochs;
+mod gateways;
+mod refreshing;
 
 use shoal_sphinx::StandIn;
 use shoal_topology::Parameters;

@@ -130,3 +130,22 @@ fn two_documents_of_one_epoch_silence_a_service() {
     net.service.set_document(Time::ZERO, 20 * EPOCH, held).unwrap();
     assert!(net.service.trouble(Time::from_secs(30)).unwrap().contains("contradict"), "for good");
 }
+
+#[test]
+fn a_replayed_packet_brings_nothing_whatever_becomes_of_the_keys() {
+    let mut net = net(4);
+    let surbs = net.surbs(1);
+    let epoch = Epoch(EPOCH).low_byte();
+    let message = ToService { pseudonym: name(1), budget: 10, epoch, surbs, datagram: Vec::new() };
+    let packet = StandIn.seal(&mut net.rng, &[net.hop], [0; 16], &message.encode()).unwrap();
+    let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
+    net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());
+    net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());
+    let old = SecretKey::from_bytes([3; 32]);
+    let make = |_: &SecretKey| -> Box<dyn Seen> { Box::new(crate::keys::InMemory::new(9)) };
+    net.service.set_keys(vec![old, SecretKey::from_bytes([8; 32])], make);
+    net.service.handle_frame(Time::ZERO, GATEWAY, frame);
+    let counts = net.service.counts();
+    assert_eq!((counts.received, counts.replayed), (1, 2));
+    assert_eq!(net.service.sizes().1, 1);
+}

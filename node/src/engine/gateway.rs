@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
-use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word, kind};
+use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Signed, Stream, Time,
     exponential,
@@ -327,6 +327,12 @@ impl Gateway {
             }
         };
         match &mut state.stage {
+            Stage::Active(active) if frame.field == CLIENT_CONTROL => {
+                let inbox = active.may_renew(now).then_some((active.inbox, active.id));
+                if let Err(reason) = self.renew(core, inbox, &frame) {
+                    core.counters.drop(reason);
+                }
+            }
             Stage::Active(active) => {
                 let passed = active.upward(now, &frame);
                 let to =
@@ -485,6 +491,21 @@ impl Gateway {
         {
             self.identities.remove(&old);
         }
+    }
+
+    /// A service brings its descriptor of another period.
+    fn renew(
+        &mut self,
+        core: &Core,
+        from: Option<(Identity, InboxId)>,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        let (inbox, id) = from.ok_or(DropReason::RateLimited)?;
+        let renew = Renew::unpack(&frame.packet).map_err(|_| DropReason::Malformed)?;
+        let descriptor = check_descriptor(&renew.descriptor, &inbox, &core.identity)
+            .map_err(|_| DropReason::Malformed)?;
+        self.keep_descriptor(id, descriptor);
+        Ok(())
     }
 
     fn left(&mut self, core: &mut Core, session: SessionId) {

@@ -13,7 +13,7 @@ pub struct SessionId {
     /// The present epoch.
     pub epoch: Epoch,
     /// Number in it, from zero.
-    pub index: u16,
+    pub index: u32,
 }
 
 /// The timetable of a network. All times are milliseconds of Unix time.
@@ -60,9 +60,9 @@ impl Schedule {
     }
 
     /// The session that makes the document of the next epoch.
-    pub fn main(&self) -> u16 {
+    pub fn main(&self) -> u32 {
         let first = (self.epoch_ms / 2).div_ceil(self.session_ms());
-        u16::try_from(first.min(self.sessions() - 1)).unwrap_or(u16::MAX)
+        u32::try_from(first.min(self.sessions() - 1)).unwrap_or(u32::MAX)
     }
 
     /// When an epoch begins.
@@ -78,7 +78,7 @@ impl Schedule {
     /// The session at a time; in the rest of an epoch that fills none, its last one.
     pub fn session(&self, at: u64) -> SessionId {
         let index = (at % self.epoch_ms / self.session_ms()).min(self.sessions() - 1);
-        SessionId { epoch: self.epoch(at), index: u16::try_from(index).unwrap_or(u16::MAX) }
+        SessionId { epoch: self.epoch(at), index: u32::try_from(index).unwrap_or(u32::MAX) }
     }
 
     /// When a session begins.

@@ -19,7 +19,7 @@ fn epoch(n: u64) -> Epoch {
     Epoch(FIRST + n)
 }
 
-fn session(n: u64, index: u16) -> SessionId {
+fn session(n: u64, index: u32) -> SessionId {
     SessionId { epoch: epoch(n), index }
 }
 
@@ -172,7 +172,7 @@ impl World {
         loop {
             let wake = |n: usize| {
                 let wake = self.authorities[n].as_ref()?.next_wake()?;
-                let at = wake.saturating_add_signed(-self.offsets[n]) - FIRST * START;
+                let at = wake.saturating_add_signed(-self.offsets[n]).saturating_sub(FIRST * START);
                 Some((at.max(self.now), n))
             };
             let wake = (0..self.n).filter_map(wake).min();
@@ -450,12 +450,12 @@ fn a_node_that_most_accuse_is_demoted_at_once_by_an_amendment_and_stays_so_until
     assert_eq!(standing(&world, 7), (0, Standing::Demoted));
     judge(&mut world, &[0, 1, 2, 3], vec![], vec![bad]);
     world.run(20_000);
-    assert_eq!(standing(&world, 9), (0, Standing::Good));
+    assert_eq!(standing(&world, 10), (0, Standing::Good));
     world.check_documents(&[0, 1, 2, 3], 2..9);
     // Now just after a main session, so that the next one amends.
     judge(&mut world, &[1, 2, 3], vec![bad], vec![]);
     world.run(10_000);
-    let amended = (9..12).filter_map(|e| world.document(2, e)).find(|d| d.amendment == 1).unwrap();
+    let amended = (10..13).filter_map(|e| world.document(2, e)).find(|d| d.amendment == 1).unwrap();
     assert_eq!(amended.nodes[amended.index_of(&bad).unwrap()].standing, Standing::Demoted);
 }
 

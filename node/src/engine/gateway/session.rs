@@ -75,6 +75,7 @@ pub(super) struct Active {
     /// Whether the inbox was asked and has not answered.
     pub(super) fetching: bool,
     up: Limit,
+    renewals: Limit,
     pace: Pace,
     /// Packets that came while it was here.
     queue: VecDeque<Frame>,
@@ -91,7 +92,9 @@ impl Active {
         pace: Pace,
     ) -> Self {
         let (queue, stash) = Default::default();
-        Self { inbox, id, token, fetching: false, up, pace, queue, stash }
+        // A period lasts a minute or more; a key that is full may end it early.
+        let renewals = Limit::new(1.0 / 30.0, 2.0);
+        Self { inbox, id, token, fetching: false, up, renewals, pace, queue, stash }
     }
 
     /// Takes over what waits on an older connection.
@@ -114,6 +117,11 @@ impl Active {
         match &self.pace {
             Pace::Fixed { queue, .. } | Pace::AtOnce { queue, .. } => *queue,
         }
+    }
+
+    /// Whether the client is a service, and has brought no descriptor lately.
+    pub(super) fn may_renew(&mut self, now: Time) -> bool {
+        matches!(self.pace, Pace::AtOnce { .. }) && self.renewals.pass(now)
     }
 
     /// A frame from the client: whether its limits let it pass.

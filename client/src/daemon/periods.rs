@@ -1,0 +1,252 @@
+//! The keys of a client by period: a directory for each, which holds all that shares the key's fate.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use shoal_daemon::secret::{self, SecretError};
+use shoal_sphinx::{PublicKey, SecretKey};
+
+use crate::keys::{InMemory, Seen};
+
+/// The longest time for which a key opens packets after its period.
+const GRACE_S: u64 = 3_600;
+/// Name of the key in its directory.
+const KEY: &str = "packets.key";
+
+/// The keys that are on disk.
+pub(super) struct Periods {
+    dir: PathBuf,
+    length_s: u64,
+    /// By the second at which the period begins.
+    keys: BTreeMap<u64, SecretKey>,
+    /// The beginnings of those that were given out last, in their order.
+    given: Vec<u64>,
+}
+
+impl Periods {
+    /// Reads the keys below `data_dir`, and makes that of the present period if there is none.
+    ///
+    /// # Errors
+    /// Keys that cannot be read or made.
+    pub(super) fn open(data_dir: &Path, length_s: u64, unix_s: u64) -> Result<Self, SecretError> {
+        let dir = data_dir.join("keys");
+        secret::private_directory(&dir)?;
+        let io = |source| SecretError::Io { path: dir.clone(), source };
+        let mut keys = BTreeMap::new();
+        for entry in fs::read_dir(&dir).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let Some(begins) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else {
+                continue;
+            };
+            match secret::read(&dir.join(name).join(KEY)) {
+                Ok(bytes) => _ = keys.insert(begins, SecretKey::from_bytes(*bytes)),
+                // Erased halfway.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut periods = Self { dir, length_s: length_s.max(1), keys, given: Vec::new() };
+        periods.make(unix_s, unix_s)?;
+        Ok(periods)
+    }
+
+    /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
+    /// others are still told of it. Whether the keys are others now.
+    ///
+    /// # Errors
+    /// Keys that cannot be made or erased.
+    pub(super) fn turn(
+        &mut self,
+        unix_s: u64,
+        told_of: impl Fn(&PublicKey) -> bool,
+    ) -> Result<bool, SecretError> {
+        let mut turned = self.make(unix_s, unix_s)?;
+        let ahead = unix_s.saturating_add(self.length_s / 2);
+        turned |= self.make(ahead, unix_s)?;
+        let begins: Vec<u64> = self.keys.keys().copied().collect();
+        for (own, next) in begins.iter().zip(begins.iter().skip(1)) {
+            let over = next.saturating_add(self.grace_s()) <= unix_s;
+            let told = self.keys.get(own).is_some_and(|key| told_of(&key.public()));
+            if over && !told {
+                self.keys.remove(own);
+                erase(&self.dir.join(own.to_string()))?;
+                turned = true;
+            }
+        }
+        Ok(turned)
+    }
+
+    /// [`Self::turn`], with a key [`Self::make_early`] if that is asked for. The keys, if they are others now: what changes
+    /// by the clock alone included.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn turn_now(
+        &mut self,
+        unix_s: u64,
+        early: bool,
+        told_of: impl Fn(&PublicKey) -> bool,
+    ) -> Result<Option<Vec<SecretKey>>, SecretError> {
+        if early {
+            self.make_early(unix_s)?;
+        }
+        self.turn(unix_s, told_of)?;
+        let keys = self.all(unix_s);
+        let order: Vec<u64> = keys.iter().map(|(begins, _)| *begins).collect();
+        if order == self.given {
+            return Ok(None);
+        }
+        self.given = order;
+        Ok(Some(keys.into_iter().map(|(_, key)| key).collect()))
+    }
+
+    /// A key that takes the place of the present one at once: that remembers too many packets.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn make_early(&mut self, unix_s: u64) -> Result<(), SecretError> {
+        self.create(unix_s)
+    }
+
+    /// The key of the present period, with its beginning and the second at which it opens packets no longer.
+    pub(super) fn present(&self, unix_s: u64) -> Option<(u64, u64, &SecretKey)> {
+        let (begins, key) = self.keys.range(..=unix_s).next_back()?;
+        let ends = (begins / self.length_s + 1) * self.length_s;
+        Some((*begins, ends + self.grace_s(), key))
+    }
+
+    /// All keys by their beginning, that of the present period first.
+    pub(super) fn all(&self, unix_s: u64) -> Vec<(u64, SecretKey)> {
+        let present = self.present(unix_s).map(|(begins, ..)| begins);
+        let mut all: Vec<_> = self.keys.iter().rev().map(|(at, key)| (*at, key.clone())).collect();
+        all.sort_by_key(|(at, _)| Some(*at) != present);
+        all
+    }
+
+    /// An hour, and less where periods are short.
+    fn grace_s(&self) -> u64 {
+        GRACE_S.min(self.length_s / 4)
+    }
+
+    /// Makes the key for this second, if there is none for its period. Whether it did.
+    fn make(&mut self, for_s: u64, unix_s: u64) -> Result<bool, SecretError> {
+        let begins = for_s / self.length_s * self.length_s;
+        // One that was made early serves until its period ends.
+        if self.keys.range(begins..=for_s.max(unix_s)).next().is_some() {
+            return Ok(false);
+        }
+        self.create(begins)?;
+        Ok(true)
+    }
+
+    fn create(&mut self, begins: u64) -> Result<(), SecretError> {
+        let dir = self.dir.join(begins.to_string());
+        secret::private_directory(&dir)?;
+        let bytes = secret::read_or_create(&dir.join(KEY))?;
+        self.keys.insert(begins, SecretKey::from_bytes(*bytes));
+        Ok(())
+    }
+}
+
+/// What remembers the packets of a new key.
+pub(super) fn memory(room: usize) -> Box<dyn Seen> {
+    Box::new(InMemory::new(room))
+}
+
+/// Overwrites and removes what a period's directory holds, the key first.
+fn erase(dir: &Path) -> Result<(), SecretError> {
+    let key = dir.join(KEY);
+    let io = |source| SecretError::Io { path: key.clone(), source };
+    let length = fs::metadata(&key).map(|file| file.len()).unwrap_or_default();
+    let zeros = vec![0; usize::try_from(length.min(4_096)).unwrap_or_default()];
+    let overwritten = fs::OpenOptions::new()
+        .write(true)
+        .open(&key)
+        .and_then(|mut file| file.write_all(&zeros).and_then(|()| file.sync_all()));
+    match overwritten {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    fs::remove_file(&key).or_else(absent).map_err(io)?;
+    fs::remove_dir_all(dir).or_else(absent).map_err(io)
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    const DAY: u64 = 86_400;
+    const NOW: u64 = 20_000 * DAY + 1_000;
+
+    struct Dir(PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn directory(name: &str) -> Dir {
+        let path = std::env::temp_dir().join(format!("shoal-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        secret::private_directory(&path).unwrap();
+        Dir(path)
+    }
+
+    fn public(periods: &Periods, unix_s: u64) -> PublicKey {
+        periods.present(unix_s).unwrap().2.public()
+    }
+
+    #[test]
+    fn each_period_has_a_key_of_its_own_that_survives_a_restart_and_is_erased() {
+        let dir = directory("periods");
+        let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+        let first = public(&periods, NOW);
+        assert!(!periods.turn(NOW, |_| false).unwrap());
+        let path = dir.0.join(format!("keys/{}", 20_000 * DAY));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(path.join(KEY)).unwrap().mode() & 0o777, 0o600);
+        assert!(public(&Periods::open(&dir.0, DAY, NOW).unwrap(), NOW) == first);
+
+        // Made ahead, used from its beginning on.
+        assert!(periods.turn(NOW + DAY / 2, |_| false).unwrap());
+        assert_eq!(periods.all(NOW + DAY / 2).len(), 2);
+        assert!(public(&periods, NOW + DAY / 2) == first);
+        let next = NOW + DAY;
+        assert!(public(&periods, next) != first);
+        assert!(!periods.turn(next, |_| false).unwrap(), "the old one still opens packets");
+        assert!(periods.all(next)[0].1.public() == public(&periods, next));
+        assert!(!periods.turn(next + GRACE_S, |key| *key == first).unwrap(), "it is listed");
+        assert!(path.exists());
+        assert!(periods.turn(next + GRACE_S, |_| false).unwrap());
+        assert!(!path.exists());
+        assert_eq!(Periods::open(&dir.0, DAY, next).unwrap().all(next).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_remembers_too_much_is_replaced_at_once_until_its_period_ends() {
+        let dir = directory("early");
+        let mut periods = Periods::open(&dir.0, 600, NOW).unwrap();
+        let first = public(&periods, NOW);
+        let early = NOW + 1;
+        periods.make_early(early).unwrap();
+        let second = public(&periods, early);
+        assert!(second != first);
+        // A quarter of a period later the first is gone.
+        periods.turn(early + 150, |_| false).unwrap();
+        assert!(periods.all(early + 150).iter().all(|(_, key)| key.public() != first));
+        let (_, until, key) = periods.present(early + 150).unwrap();
+        assert!(key.public() == second);
+        assert_eq!(until, NOW / 600 * 600 + 600 + 150);
+        periods.turn(NOW + 600, |_| false).unwrap();
+        assert!(public(&periods, NOW + 600) != second);
+    }
+}

@@ -1,0 +1,221 @@
+//! Whether the client's own gateway takes its packets: too many loops are lost, whichever mixes they went by.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use shoal_topology::{Class, Identity, Time};
+
+/// Loops whose fate is remembered: 19 s of class web.
+const REMEMBERED: usize = 512;
+/// With fewer nothing is said.
+const LEAST: usize = 100;
+/// The share of loops that an honest network may lose.
+const TOLERANCE: f64 = 0.05;
+/// A gateway is blamed if so many losses have no greater chance at that share.
+const CHANCE: f64 = 1e-6;
+/// Stretches without dummies that are remembered.
+const GAPS: usize = 64;
+
+/// How the loops of one link fared, and when its downlink had room.
+///
+/// A gateway whose queue for the client is full drops packets honestly; then everything that comes for as long as the
+/// queue is deep is a packet, no dummy. So a loop in whose flight no dummies arrived for half of that time is not counted.
+#[derive(Default)]
+pub(super) struct Fates {
+    known: VecDeque<Fate>,
+    /// When the link began.
+    since: Time,
+    /// When the last dummy came, and stretches without one.
+    dummy: Time,
+    gaps: VecDeque<(Time, Time)>,
+    longest: Duration,
+}
+
+struct Fate {
+    mixes: Vec<Identity>,
+    lost: bool,
+}
+
+impl Fates {
+    /// A link begins, of a client of this class.
+    pub(super) fn link(&mut self, now: Time, class: &Class) {
+        let queue_s = (2.0 * class.down_per_s).max(16.0) / class.down_per_s;
+        let longest = Duration::from_secs_f64(queue_s / 2.0);
+        *self = Self { since: now, dummy: now, longest, ..Self::default() };
+    }
+
+    pub(super) fn dummy(&mut self, now: Time) {
+        if now.since(self.dummy) > self.longest {
+            self.gaps.push_back((self.dummy, now));
+            if self.gaps.len() > GAPS {
+                self.gaps.pop_front();
+            }
+        }
+        self.dummy = now;
+    }
+
+    /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest.
+    pub(super) fn add(&mut self, mixes: Vec<Identity>, (sent, until): (Time, Time), lost: bool) {
+        let in_gap = |(from, to): &(Time, Time)| *from < until && *to > sent;
+        let in_last_gap = until.since(self.dummy) > self.longest;
+        if sent < self.since || in_last_gap || self.gaps.iter().any(in_gap) {
+            return;
+        }
+        self.known.push_back(Fate { mixes, lost });
+        if self.known.len() > REMEMBERED {
+            self.known.pop_front();
+        }
+    }
+
+    /// Whether the gateway loses packets: for every mix, those loops that avoid it are lost beyond chance, too. Loops by
+    /// mixes that are known to return nothing say nothing of the gateway.
+    pub(super) fn blame_gateway(&self, silent: &[Identity]) -> bool {
+        let heard = |fate: &&Fate| !fate.mixes.iter().any(|mix| silent.contains(mix));
+        let heard = || self.known.iter().filter(heard);
+        let (n, lost) = (heard().count(), heard().filter(|fate| fate.lost).count());
+        let beyond_chance = |n: usize, lost: usize| at_least(n, lost, TOLERANCE) < CHANCE;
+        if n < LEAST || !beyond_chance(n, lost) {
+            return false;
+        }
+        let mut by_mix: BTreeMap<Identity, (usize, usize)> = BTreeMap::new();
+        for fate in heard() {
+            for mix in &fate.mixes {
+                let of = by_mix.entry(*mix).or_default();
+                *of = (of.0 + 1, of.1 + usize::from(fate.lost));
+            }
+        }
+        by_mix.values().all(|(by, lost_by)| beyond_chance(n - by, lost - lost_by))
+    }
+}
+
+/// The chance of `k` or more successes in `n` trials of chance `p` each (0 < p < 1).
+fn at_least(n: usize, k: usize, p: f64) -> f64 {
+    // From the top down, where terms are small: nothing cancels.
+    let ln_choose: f64 = (0..k.min(n)).map(|i| ((n - i) as f64 / (k - i) as f64).ln()).sum();
+    if k > n {
+        return 0.0;
+    }
+    let mut term = (ln_choose + k as f64 * p.ln() + (n - k) as f64 * (1.0 - p).ln()).exp();
+    let mut sum = 0.0;
+    for i in k..=n {
+        sum += term;
+        term *= (n - i) as f64 / (i + 1) as f64 * p / (1.0 - p);
+    }
+    sum.min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+    use shoal_topology::{Parameters, Seed};
+
+    use super::*;
+
+    fn fates() -> Fates {
+        let mut fates = Fates::default();
+        fates.link(Time::ZERO, Parameters::default().class("web").unwrap());
+        fates
+    }
+
+    /// The number of loops, one every 40 ms by three layers of `width` mixes, after which the gateway is blamed: it is judged after `every` few.
+    fn blamed_after(
+        (seed, width): (u64, u8),
+        (loops, every): (u64, u64),
+        loses: impl Fn(&[u8], f64) -> bool,
+    ) -> Option<u64> {
+        let mut rng = Seed::from_u64(seed).stream("loops");
+        let mut fates = fates();
+        for n in 0..loops {
+            let sent = Time::from_millis(40 * n);
+            fates.dummy(sent);
+            let mixes: Vec<u8> = (0..3).map(|at| at * 100 + rng.random_range(0..width)).collect();
+            let lost = loses(&mixes, rng.random());
+            let named = mixes.iter().map(|n| Identity([*n; 32])).collect();
+            fates.add(named, (sent, sent), lost);
+            if n % every == every - 1 && fates.blame_gateway(&[]) {
+                return Some(n + 1);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_gateway_that_takes_everything_or_a_third_is_blamed_within_hundreds_of_loops() {
+        for seed in 0..20 {
+            for width in [2, 4, 20] {
+                assert_eq!(blamed_after((seed, width), (1_000, 10), |_, _| true), Some(100));
+                let third = blamed_after((seed, width), (2_000, 10), |_, chance| chance < 0.3);
+                assert!(third.is_some_and(|n| n <= 250), "{width} mixes a layer: {third:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_bad_mix_and_honest_losses_are_not_the_gateways() {
+        for seed in 0..5 {
+            for width in [2, 4] {
+                for share in [0.2, 0.5, 1.0] {
+                    let mix = |mixes: &[u8], chance: f64| mixes.contains(&1) && chance < share;
+                    assert_eq!(
+                        blamed_after((seed, width), (2_000, 50), mix),
+                        None,
+                        "{width}, {share}"
+                    );
+                }
+                // Half of what is tolerated, for 13 minutes of class web.
+                let honest = |_: &[u8], chance: f64| chance < 0.025;
+                assert_eq!(blamed_after((seed, width), (20_000, 100), honest), None);
+            }
+        }
+    }
+
+    #[test]
+    fn two_dead_mixes_that_are_known_are_not_the_gateways() {
+        let (one, other) = (Identity([0; 32]), Identity([100; 32]));
+        let mut fates = fates();
+        for n in 0..600_u64 {
+            let sent = Time::from_millis(40 * n);
+            fates.dummy(sent);
+            let mixes = [n % 2, 100 + n / 2 % 2, 200 + n / 4 % 2];
+            let mixes: Vec<_> = mixes.map(|n| Identity([n as u8; 32])).into();
+            let lost = mixes.contains(&one) || mixes.contains(&other);
+            fates.add(mixes, (sent, sent), lost);
+        }
+        assert!(fates.blame_gateway(&[]));
+        assert!(!fates.blame_gateway(&[one, other]));
+    }
+
+    #[test]
+    fn loops_in_whose_flight_no_dummies_came_say_nothing() {
+        let ms = Time::from_millis;
+        let mut fates = fates();
+        let add = |fates: &mut Fates, sent, until| {
+            fates.add(Vec::new(), (ms(sent), ms(until)), true);
+            fates.known.len()
+        };
+        fates.dummy(ms(500));
+        assert_eq!(add(&mut fates, 100, 1_400), 1);
+        assert_eq!(add(&mut fates, 100, 1_600), 1, "none has come since");
+        fates.dummy(ms(3_000));
+        assert_eq!(add(&mut fates, 100, 600), 1);
+        assert_eq!(add(&mut fates, 2_900, 3_500), 1);
+        assert_eq!(add(&mut fates, 3_000, 3_500), 2);
+        fates.link(ms(4_000), Parameters::default().class("web").unwrap());
+        assert_eq!(add(&mut fates, 3_900, 4_500), 0, "the link before");
+    }
+
+    #[test]
+    fn the_tail_of_the_binomial_law_is_right() {
+        // scipy.stats.binom.sf(k - 1, n, p)
+        for (n, k, p, expected) in [
+            (10, 0, 0.05, 1.0),
+            (10, 10, 0.05, 9.765_625e-14),
+            (3, 2, 0.5, 0.5),
+            (20, 3, 0.05, 0.075_483_671_9),
+        ] {
+            let found = at_least(n, k, p);
+            assert!((found / expected - 1.0).abs() < 1e-6, "{n} {k}: {found}");
+        }
+        assert_eq!(at_least(5, 6, 0.05), 0.0);
+    }
+}

@@ -1,0 +1,164 @@
+//! The keys that open a client's packets, one for each period, and what remembers the packets that came.
+
+use std::collections::HashSet;
+
+use shoal_sphinx::{Codec, Packet, Peeled, PublicKey, ReplayTag, SecretKey};
+
+/// What remembers the replay tags of one key, as long as the key lives.
+pub trait Seen: Send {
+    /// Remembers a tag. True if it was not here before and is remembered from now on: only then the packet is taken.
+    fn insert(&mut self, tag: &ReplayTag) -> bool;
+
+    /// The share of its room that is taken, 0 to 1.
+    fn fullness(&self) -> f64;
+}
+
+/// Tags in memory. Bounded: when it is full nothing new is taken.
+pub struct InMemory {
+    tags: HashSet<[u8; 16]>,
+    room: usize,
+}
+
+impl InMemory {
+    /// Room for so many tags, some 32 bytes each, taken as they come.
+    pub fn new(room: usize) -> Self {
+        Self { tags: HashSet::new(), room: room.max(1) }
+    }
+}
+
+impl Seen for InMemory {
+    fn insert(&mut self, tag: &ReplayTag) -> bool {
+        let short = tag.as_bytes().first_chunk().copied().unwrap_or_default();
+        self.tags.len() < self.room && self.tags.insert(short)
+    }
+
+    fn fullness(&self) -> f64 {
+        self.tags.len() as f64 / self.room as f64
+    }
+}
+
+/// The keys of a client: that of the period first, then others that still or already open packets.
+pub(crate) struct Keys(Vec<Key>);
+
+struct Key {
+    secret: SecretKey,
+    public: PublicKey,
+    seen: Box<dyn Seen>,
+}
+
+/// By which a packet is known when it comes again, at the key that opened it.
+pub(crate) struct Tag {
+    tag: ReplayTag,
+    with: usize,
+}
+
+impl Keys {
+    /// One key, which remembers so many packets in memory.
+    pub(crate) fn one(secret: SecretKey, room: usize) -> Self {
+        let mut keys = Self(Vec::new());
+        keys.set(vec![secret], |_| Box::new(InMemory::new(room)));
+        keys
+    }
+
+    /// Other keys, that of the period first. Those that stay remember what they remember; `make` makes the memory of a
+    /// new one.
+    pub(crate) fn set(
+        &mut self,
+        secrets: Vec<SecretKey>,
+        mut make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+    ) {
+        let mut before = std::mem::take(&mut self.0);
+        for secret in secrets {
+            let public = secret.public();
+            let key = match before.iter().position(|key| key.public == public) {
+                Some(at) => before.swap_remove(at),
+                None => Key { seen: make(&secret), public, secret },
+            };
+            self.0.push(key);
+        }
+    }
+
+    /// The key of the period.
+    pub(crate) fn present(&self) -> Option<PublicKey> {
+        self.0.first().map(|key| key.public)
+    }
+
+    /// How full the memory of the period's key is, 0 to 1.
+    pub(crate) fn fullness(&self) -> f64 {
+        self.0.first().map_or(0.0, |key| key.seen.fullness())
+    }
+
+    /// Opens a packet. Nothing in it says for which key it is; a wrong one fails at the MAC.
+    pub(crate) fn open(&self, codec: &dyn Codec, packet: &Packet) -> Option<(Peeled, Tag)> {
+        let opened = self.0.iter().map(|key| codec.open(&key.secret, packet.clone()));
+        let (with, opened) = opened.enumerate().find_map(|(with, o)| Some((with, o.ok()?)))?;
+        let tag = Tag { tag: *opened.tag(), with };
+        Some((codec.peel(opened).ok()?, tag))
+    }
+
+    /// Whether a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
+    pub(crate) fn is_first(&mut self, tag: &Tag) -> bool {
+        self.0.get_mut(tag.with).is_some_and(|key| key.seen.insert(&tag.tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_sphinx::Hop;
+    use shoal_topology::Seed;
+
+    use super::*;
+    use crate::world::Keyed;
+
+    fn secret(n: u8) -> SecretKey {
+        SecretKey::from_bytes([n; 32])
+    }
+
+    fn packet(n: u8, rng: &mut shoal_topology::Stream) -> Packet {
+        let hop = Hop { address: [9; 32], key: secret(n).public(), delay: Duration::ZERO };
+        Keyed::default().seal(rng, &[hop], [0; 16], b"hello").unwrap()
+    }
+
+    #[test]
+    fn each_key_opens_its_own_packets_and_takes_each_once() {
+        let mut rng = Seed::from_u64(1).stream("keys");
+        let codec = Keyed::default();
+        let mut keys = Keys::one(secret(1), 8);
+        keys.set(vec![secret(2), secret(1)], |_| Box::new(InMemory::new(8)));
+        assert_eq!(keys.present(), Some(secret(2).public()));
+        for n in [1, 2] {
+            let packet = packet(n, &mut rng);
+            for first in [true, false] {
+                let (_, tag) = keys.open(&codec, &packet).unwrap();
+                assert_eq!(keys.is_first(&tag), first);
+            }
+        }
+        assert!(keys.open(&codec, &packet(3, &mut rng)).is_none());
+        // A key that stays remembers; one that goes opens nothing.
+        let old = packet(1, &mut rng);
+        let (_, tag) = keys.open(&codec, &old).unwrap();
+        assert!(keys.is_first(&tag));
+        keys.set(vec![secret(3), secret(1)], |_| Box::new(InMemory::new(8)));
+        let (_, tag) = keys.open(&codec, &old).unwrap();
+        assert!(!keys.is_first(&tag));
+        keys.set(vec![secret(3)], |_| Box::new(InMemory::new(8)));
+        assert!(keys.open(&codec, &old).is_none());
+    }
+
+    #[test]
+    fn a_full_memory_takes_nothing_new() {
+        let mut rng = Seed::from_u64(2).stream("keys");
+        let codec = Keyed::default();
+        let mut keys = Keys::one(secret(1), 4);
+        let taken: Vec<bool> = (0..6)
+            .map(|_| {
+                let (_, tag) = keys.open(&codec, &packet(1, &mut rng)).unwrap();
+                keys.is_first(&tag)
+            })
+            .collect();
+        assert_eq!(taken, [true, true, true, true, false, false]);
+        assert_eq!(keys.fullness(), 1.0);
+    }
+}
