@@ -15,6 +15,7 @@ mod path;
 pub mod random;
 pub mod report;
 pub mod time;
+pub mod verdict;
 
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
