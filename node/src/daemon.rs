@@ -31,16 +31,15 @@ use shoal_topology::{Document, Epoch, Role, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, Config, GatewayConfig, RoleName, TokenConfig};
-pub use keys::{Prepared, prepare};
+pub use keys::{Keyring, Prepared, descriptor, prepare};
 
 use crate::engine::{Engine, Input, Settings};
 use crate::opener::Opener;
 use crate::place::Place;
-use crate::replay::Replay;
 use links::{Context, Neighbourhood, Outgoing};
 use machine::{Clock, Event, Events};
 use metrics::{Metrics, Shared};
-use topology::{File, Look, unix_s};
+use topology::{File, Look, unix_ms, unix_s};
 
 /// How often the topology file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -75,6 +74,9 @@ pub enum Error {
     /// The system.
     #[error("cannot start: the system gives no thread or no randomness")]
     System(#[from] std::io::Error),
+    /// Another program has the mix keys.
+    #[error("another shoal-node uses the keys in {}: it has to end first", .0.display())]
+    InUse(PathBuf),
     /// A file that `init` writes.
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] std::io::Error),
@@ -137,10 +139,21 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         }
         Err(error) => return Err(error.into()),
     };
+    let own = match Keyring::open(config, &prepared, known.epoch_s, None, unix_ms()) {
+        Ok(keys) => {
+            notes.extend(keys.warnings());
+            keys.descriptor().clone()
+        }
+        // A node that runs looks after its keys itself.
+        Err(error @ Error::InUse(_)) => {
+            keys::said_before(&config.descriptor_file(), &prepared.identity).ok_or(error)?
+        }
+        Err(error) => return Err(error),
+    };
     let now = unix_s();
     match File::new(config.topology.clone(), known).look(now) {
         Look::New(document, _) => {
-            let own = prepared.descriptor.body();
+            let own = own.body();
             let epoch = document.epoch_at(now);
             notes.extend(topology::objection(&document, &own.identity, epoch, own));
         }
@@ -188,11 +201,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     check_values(&config)?;
     let known = network::load(&config.network)?;
     let prepared = prepare(&config)?;
-    for warning in warnings(&config) {
-        tracing::warn!("{warning}");
-    }
     let role = config.role.role();
-    let identity = prepared.descriptor.body().identity;
+    let identity = prepared.identity;
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
     for backend in Backend::ALL {
@@ -201,8 +211,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         }
     }
     let opener = Arc::new(Opener::new(Backend::best_codec()));
-    let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
-    opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);
+    let keys = Some(opener.clone());
+    let keys = Keyring::open(&config, &prepared, known.epoch_s, keys, unix_ms())?;
+    for warning in warnings(&config).into_iter().chain(keys.warnings()) {
+        tracing::warn!("{warning}");
+    }
 
     // First what can fail: a port in use must leave nothing half started.
     let allow = match role {
@@ -277,7 +290,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     let mut watcher = Watcher {
         file: File::new(config.topology.clone(), known),
-        prepared: &prepared,
+        keys,
         opener: &opener,
         events: &events,
         shared: &shared,
@@ -346,7 +359,7 @@ enum State {
 /// Follows the topology file.
 struct Watcher<'a> {
     file: File,
-    prepared: &'a Prepared,
+    keys: Keyring,
     opener: &'a Opener,
     events: &'a Events,
     shared: &'a Shared,
@@ -358,6 +371,8 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     async fn look(&mut self) -> Readiness {
+        // Whether a new descriptor has to be sent is for whoever sends it.
+        let _ = self.keys.advance(unix_ms());
         let now = unix_s();
         match self.file.look(now) {
             Look::Same => {}
@@ -381,7 +396,7 @@ impl Watcher<'_> {
             self.events.post(Event::Input(Input::Epoch(epoch))).await;
             self.state = State::Using(document.clone(), epoch);
         }
-        let own = self.prepared.descriptor.body();
+        let own = self.keys.descriptor().body();
         if let Some(why) = topology::objection(&document, &own.identity, epoch, own) {
             return Readiness::NotReady(why);
         }
@@ -399,11 +414,14 @@ impl Watcher<'_> {
 
     async fn adopt(&mut self, document: Arc<Document>, signed: Arc<[u8]>, now: u64) {
         let epoch = document.epoch_at(now);
-        let place = Place::of(&document, &self.prepared.descriptor.body().identity);
+        self.keys.follow(&document.parameters);
+        let own = self.keys.descriptor().body();
+        let (identity, role) = (own.identity, own.role);
+        let place = Place::of(&document, &identity);
         self.epoch(&document, epoch);
         let layer = place.as_ref().map_or(0, |place| usize::from(place.layer));
         self.shared.layer.store(layer, Ordering::Relaxed);
-        if self.prepared.descriptor.body().role == Role::Mix {
+        if role == Role::Mix {
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
             self.allow.replace(previous);
         }

@@ -96,5 +96,11 @@ pub(super) fn objection(
 
 /// Seconds of Unix time.
 pub(super) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    unix_ms() / 1_000
+}
+
+/// Milliseconds of Unix time.
+pub(super) fn unix_ms() -> u64 {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
 }
