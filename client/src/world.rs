@@ -75,7 +75,7 @@ impl Codec for Keyed {
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
         let mut known = self.0.lock().unwrap();
-        let mark = known.entry(*secret.to_bytes()).or_insert_with(|| mark(&secret.public()));
+        let mark = known.entry(*secret.as_bytes()).or_insert_with(|| mark(&secret.public()));
         let position = usize::from(packet.as_bytes()[32]);
         if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {
             return Err(Error::Mac);
@@ -135,7 +135,7 @@ impl Authority {
     }
 
     pub(crate) fn network(&self) -> Network {
-        Network { name: "world".into(), authorities: vec![self.secret.identity()] }
+        Network { name: "world".into(), authorities: vec![self.secret.identity()], epoch_s: EPOCH_S }
     }
 
     /// The document of an epoch. The last mix is there in every other epoch alone, so that places in the list differ.

@@ -13,4 +13,5 @@ pub mod logs;
 pub mod network;
 pub mod secret;
 pub mod shutdown;
+pub mod taglog;
 mod tls;

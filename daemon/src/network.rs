@@ -1,10 +1,11 @@
-//! The network file: what a user gets with the software. The name of a network, and the keys of its authorities.
+//! The network file: what a user gets with the software. The name of a network, the keys of its authorities, the length
+//! of its epochs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shoal_topology::{Identity, Network};
 
 use crate::config::{self, ConfigError};
@@ -16,6 +17,19 @@ struct File {
     authorities: Vec<Key>,
     #[serde(default)]
     addresses: BTreeMap<String, SocketAddr>,
+    #[serde(default = "usual", deserialize_with = "length")]
+    epoch_s: u32,
+}
+
+fn usual() -> u32 {
+    Network::EPOCH_S
+}
+
+fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match i64::deserialize(deserializer)? {
+        n @ 1..=31_536_000 => Ok(n as u32),
+        _ => Err(serde::de::Error::custom("wants 1 to 31536000 seconds")),
+    }
 }
 
 #[derive(Deserialize)]
@@ -45,6 +59,7 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
     Ok(Network {
         name: file.name,
         authorities: file.authorities.into_iter().map(|k| k.0).collect(),
+        epoch_s: file.epoch_s,
     })
 }
 
@@ -77,8 +92,11 @@ pub fn to_toml(network: &Network, seats: &[Seat]) -> String {
     format!(
         "# A Shoal network: its name, and the keys of the authorities that sign its topology.\n\
          name = {name}\nauthorities = [\n{}]\n\n\
-         # Where nodes reach them. Clients do not: their gateways give them the topology.\n[addresses]\n{}",
+         # How long an epoch is, seconds: its nodes' keys last as long. Everybody must say the same.\n\
+         epoch_s = {}\n\n\
+         # Where nodes reach the authorities. Clients do not: their gateways give them the topology.\n[addresses]\n{}",
         keys.concat(),
+        network.epoch_s,
         seats.concat()
     )
 }
@@ -89,7 +107,8 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let network = Network { name: "a \"b\"".into(), authorities: vec![Identity([7; 32])] };
+        let authorities = vec![Identity([7; 32])];
+        let network = Network { name: "a \"b\"".into(), authorities, epoch_s: 10 };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("network.toml");
         let address = "127.0.0.1:9001".parse().unwrap();
@@ -100,6 +119,13 @@ mod tests {
         let other = Seat { identity: Identity([8; 32]), address };
         std::fs::write(&path, to_toml(&network, &[other])).unwrap();
         assert!(seats(&path).unwrap_err().to_string().contains("is none of the"));
+
+        let without = to_toml(&network, &[]).replace("epoch_s = 10", "");
+        std::fs::write(&path, &without).unwrap();
+        assert_eq!(load(&path).unwrap().epoch_s, Network::EPOCH_S);
+        std::fs::write(&path, without.replace("[addresses]", "epoch_s = 0\n[addresses]")).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("1 to 31536000"));
+
         std::fs::write(&path, "name = \"x\"\nauthorities = [\"short\"]\n").unwrap();
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("network.toml:2") && error.contains("52 characters"), "{error}");

@@ -55,7 +55,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { path: path.to_owned(), source }
     }
 
@@ -71,8 +71,16 @@ impl SecretError {
 /// When it has none.
 pub fn fresh() -> io::Result<Secret> {
     let mut secret = Secret::default();
-    rand::rngs::SysRng.try_fill_bytes(secret.as_mut()).map_err(io::Error::other)?;
+    fill(&mut secret)?;
     Ok(secret)
+}
+
+/// As [`fresh`], into a place that does not move, so that no copy stays behind.
+///
+/// # Errors
+/// When the system has none.
+pub fn fill(secret: &mut [u8; 32]) -> io::Result<()> {
+    rand::rngs::SysRng.try_fill_bytes(secret).map_err(io::Error::other)
 }
 
 /// Reads the key in `path`.
@@ -80,6 +88,16 @@ pub fn fresh() -> io::Result<Secret> {
 /// # Errors
 /// When it is not there ([`SecretError::is_absent`]), is no key file, or is open to others.
 pub fn read(path: &Path) -> Result<Secret, SecretError> {
+    let mut secret = Secret::default();
+    read_into(path, &mut secret)?;
+    Ok(secret)
+}
+
+/// As [`read`], into a place that does not move, so that no copy stays behind.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_into(path: &Path, secret: &mut [u8; 32]) -> Result<(), SecretError> {
     let io = || SecretError::io(path);
     check_directory(parent(path))?;
     let file = File::open(path).map_err(io())?;
@@ -88,10 +106,8 @@ pub fn read(path: &Path) -> Result<Secret, SecretError> {
     let mut text = Zeroizing::new(Vec::with_capacity(LINE + 1));
     file.take(LINE as u64 + 1).read_to_end(&mut text).map_err(io())?;
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
-    let mut secret = Secret::default();
-    let decoded =
-        line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret.as_mut()) == Ok(32);
-    if decoded { Ok(secret) } else { Err(SecretError::Malformed(path.to_owned())) }
+    let decoded = line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret) == Ok(32);
+    if decoded { Ok(()) } else { Err(SecretError::Malformed(path.to_owned())) }
 }
 
 /// Writes a fresh key to `path`, which must not exist.
@@ -108,10 +124,10 @@ pub fn create(path: &Path) -> Result<Secret, SecretError> {
 ///
 /// # Errors
 /// When it exists or cannot be written.
-pub fn store(path: &Path, secret: &Secret) -> Result<(), SecretError> {
+pub fn store(path: &Path, secret: &[u8; 32]) -> Result<(), SecretError> {
     let mut text = Zeroizing::new([b'\n'; LINE]);
     if let Some(digits) = text.first_chunk_mut::<64>() {
-        HEXLOWER.encode_mut(secret.as_ref(), digits);
+        HEXLOWER.encode_mut(secret, digits);
     }
     let (temporary, name) = write_beside(path, text.as_ref())?;
     // A link, unlike a rename, never replaces: of two programs that create the same key, one loses.
@@ -123,6 +139,25 @@ pub fn store(path: &Path, secret: &Secret) -> Result<(), SecretError> {
         }
         Err(error) => Err(SecretError::io(path)(error)),
         Ok(()) => removed.and_then(|()| sync(parent(path))).map_err(SecretError::io(path)),
+    }
+}
+
+/// Writes zeros over the file `path` and removes it. It need not be there.
+///
+/// In memory (tmpfs) what was written is gone then: pages that are only given back keep their bytes until somebody else
+/// gets them. On a disk nothing like that can be promised, wherefore [`memory_backed`].
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn erase(path: &Path) -> Result<(), SecretError> {
+    let wiped = OpenOptions::new().write(true).open(path).and_then(|mut file| {
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(LINE);
+        file.write_all(&vec![0; length.min(1 << 16)])
+    });
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(SecretError::io(path)(error)),
+        Ok(()) => wiped.map_err(SecretError::io(path)),
     }
 }
 
@@ -181,6 +216,11 @@ pub fn memory_backed(path: &Path) -> bool {
     }
 }
 
+/// Bytes that can still be written to where `path` lies; `None` if the system does not say.
+pub fn room(path: &Path) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
 /// Whether memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
 /// dm-crypt does not count.
 pub fn swap_on_plain_disk() -> bool {
@@ -204,7 +244,7 @@ fn check_directory(path: &Path) -> Result<(), SecretError> {
     check(path, &fs::metadata(path).map_err(SecretError::io(path))?, 0o700)
 }
 
-fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {
+pub(crate) fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {
     let path = path.to_owned();
     let wanted = rustix::process::geteuid().as_raw();
     if found.uid() != wanted && found.uid() != 0 {

@@ -99,7 +99,11 @@ pub fn topology_document(data: &[u8]) {
 /// What stands inside a document, behind good signatures: authorities err too.
 pub fn topology_body(data: &[u8]) {
     let authority = seeds::authority();
-    let network = Network { name: "fuzz".into(), authorities: vec![authority.identity()] };
+    let network = Network {
+        name: "fuzz".into(),
+        authorities: vec![authority.identity()],
+        epoch_s: Network::EPOCH_S,
+    };
     let signature = authority.sign(Context::Document, data);
     let bytes = postcard::to_stdvec(&(data, [(authority.identity(), signature)]))
         .expect("bytes and a signature have an encoding");

@@ -30,7 +30,11 @@ pub fn authority() -> SecretIdentity {
 
 /// Whose documents are read.
 pub fn network() -> Network {
-    Network { name: "fuzz".into(), authorities: vec![authority().identity()] }
+    Network {
+        name: "fuzz".into(),
+        authorities: vec![authority().identity()],
+        epoch_s: Network::EPOCH_S,
+    }
 }
 
 /// A sound document.

@@ -32,6 +32,8 @@ drop_reasons! {
     Replay = "replay",
     /// No room to remember the packet: more came than the declared rate.
     ReplayTableFull = "replay_table_full",
+    /// That it was here could not be written down.
+    ReplayLog = "replay_log_unwritable",
     /// Whoever built the packet wrote nonsense into it.
     Routing = "routing",
     /// It asks for a longer delay than the document grants.

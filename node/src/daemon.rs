@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: clock, timers, fresh keys.
 
+mod authority;
 pub mod bench;
 mod config;
 pub mod document;
@@ -29,20 +30,18 @@ use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
-use shoal_topology::council::ToAuthority;
-use shoal_topology::{Documents, Epoch, Identity, Role, SecretIdentity, Seed};
+use shoal_topology::{Documents, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
-pub use keys::{Prepared, prepare};
+pub use keys::{Keyring, Prepared, descriptor, prepare};
 
 use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
-use crate::replay::Replay;
 use links::{Context, Neighbourhood, Outgoing};
 use machine::{Clock, Event, Events};
 use metrics::{Metrics, Shared};
-use topology::{File, unix_s};
+use topology::{File, unix_ms, unix_s};
 use watcher::Watcher;
 
 /// How often the topology file is looked at.
@@ -81,6 +80,9 @@ pub enum Error {
     /// The system.
     #[error("cannot start: the system gives no thread or no randomness")]
     System(#[from] std::io::Error),
+    /// Another program has the mix keys.
+    #[error("another shoal-node uses the keys in {}: it has to end first", .0.display())]
+    InUse(PathBuf),
     /// A file that `init` writes.
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] std::io::Error),
@@ -139,6 +141,9 @@ pub fn identity(config: &Config) -> Result<Identity, Error> {
 /// What keeps the node from running.
 pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     check_values(config)?;
+    if config.role == RoleName::Authority {
+        return authority::check(config);
+    }
     let prepared = prepare(config)?;
     let mut notes = warnings(config);
     let known = match network::load(&config.network) {
@@ -152,10 +157,21 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         }
         Err(error) => return Err(error.into()),
     };
+    let own = match Keyring::open(config, &prepared, known.epoch_s, None, unix_ms()) {
+        Ok(keys) => {
+            notes.extend(keys.warnings());
+            keys.descriptor().clone()
+        }
+        // A node that runs looks after its keys itself.
+        Err(error @ Error::InUse(_)) => {
+            keys::said_before(&config.descriptor_file(), &prepared.identity).ok_or(error)?
+        }
+        Err(error) => return Err(error),
+    };
     let now = unix_s();
     match File::new(config.topology.clone()).read(&known, now) {
         Ok(Some(held)) => {
-            let own = prepared.descriptor.body();
+            let own = own.body();
             let epoch = held.document.epoch_at(now);
             notes.extend(topology::objection(&held.document, &own.identity, epoch, own));
         }
@@ -201,15 +217,12 @@ fn warnings(config: &Config) -> Vec<String> {
 /// Why it did not start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     check_values(&config)?;
+    if config.role == RoleName::Authority {
+        return authority::run(config, shutdown).await;
+    }
     let known = network::load(&config.network)?;
     let prepared = prepare(&config)?;
-    for warning in warnings(&config) {
-        tracing::warn!("{warning}");
-    }
-    let Some(role) = config.role.role() else {
-        return Err(Error::Config("not yet".into()));
-    };
-    let identity = prepared.descriptor.body().identity;
+    let (role, identity) = (prepared.role, prepared.identity);
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
     for backend in Backend::ALL {
@@ -218,8 +231,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         }
     }
     let opener = Arc::new(Opener::new(Backend::best_codec()));
-    let replay = Replay::new(*secret::fresh()?, config.replay_capacity());
-    opener.add_key(Epoch(0), Epoch(u64::MAX), prepared.mix_key.clone(), replay);
+    let keys = Some(opener.clone());
+    let keys = Keyring::open(&config, &prepared, known.epoch_s, keys, unix_ms())?;
+    for warning in warnings(&config).into_iter().chain(keys.warnings()) {
+        tracing::warn!("{warning}");
+    }
 
     // First what can fail: a port in use must leave nothing half started.
     let allow = match role {
@@ -292,13 +308,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     let seats = network::seats(&config.network)?;
     let (council, received) = Council::start(&dialler, seats, &shutdown);
-    council.stand(&ToAuthority::Descriptor(prepared.descriptor.encode()));
     let mut watcher = Watcher {
         file: File::new(config.topology.clone()),
         data_dir: config.data_dir.clone(),
         network: known,
         received,
-        prepared: &prepared,
+        council,
+        keys,
         opener: &opener,
         events: &events,
         shared: &shared,

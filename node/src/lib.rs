@@ -5,14 +5,14 @@ pub mod engine;
 mod limit;
 pub mod opener;
 pub mod place;
-pub mod replay;
 pub mod wheel;
 
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
 pub use engine::{Engine, Input, Output, SessionId, Settings};
-pub use opener::{Arrived, Opener, Room};
+pub use opener::{Arrived, Log, NotWritten, Opener, Room};
 pub use place::Place;
+pub use shoal_sphinx::replay;
 
 #[cfg(feature = "daemon")]
 pub mod daemon;

@@ -10,8 +10,8 @@ use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Time};
 use crate::counters::DropReason;
 use crate::replay::{Replay, Seen};
 
-/// Epochs before and after the present one whose keys are tried: the documents in use span as many, and one more
-/// for clocks that differ.
+/// Epochs before and after the present one in which a key for many epochs is tried: the documents in use span as many,
+/// and one more for clocks that differ.
 const WINDOW: u64 = FURTHER_EPOCHS + 1;
 
 /// A packet that was opened.
@@ -24,12 +24,42 @@ pub struct Arrived {
     pub peeled: Peeled,
 }
 
+/// Where fingerprints of tags are written before their packets go on, so that they are known after a crash.
+pub trait Log: Send + Sync {
+    /// Writes all of them. Workers call it at the same time.
+    ///
+    /// # Errors
+    /// They are not written down, and their packets go no further.
+    fn append(&self, fingerprints: &[u64]) -> Result<(), NotWritten>;
+}
+
+/// What a [`Log`] could not do.
+#[derive(Clone, Copy, Debug)]
+pub struct NotWritten;
+
 /// A secret key, the epochs in which it opens packets, and the tags of what it opened.
 struct Key {
     first: Epoch,
     last: Epoch,
     secret: SecretKey,
     replay: Replay,
+    log: Option<Box<dyn Log>>,
+}
+
+impl Key {
+    /// Whether frames of this byte are for it. A key of one epoch opens from when it is made until it is erased; its
+    /// owner keeps fewer than 128 epochs of them, so that a byte names one.
+    fn opens(&self, low_byte: u8, now: u64) -> bool {
+        if self.first == self.last {
+            return self.first.low_byte() == low_byte;
+        }
+        // Seven epochs at most, so that one byte names one of them.
+        let mut window = now.saturating_sub(WINDOW)..=now.saturating_add(WINDOW);
+        window.any(|epoch| {
+            let epoch = Epoch(epoch);
+            epoch.low_byte() == low_byte && self.first <= epoch && epoch <= self.last
+        })
+    }
 }
 
 /// Where a worker keeps what is between the steps, so that batches allocate nothing.
@@ -39,6 +69,7 @@ pub struct Room {
     packets: Vec<Packet>,
     opened: Vec<Result<Opened, Error>>,
     sound: Vec<Opened>,
+    fingerprints: Vec<u64>,
     peeled: Vec<Result<Peeled, Error>>,
     places: Vec<usize>,
 }
@@ -60,19 +91,41 @@ impl Opener {
         Self { codec, keys: RwLock::default(), epoch, max_delay: AtomicU64::new(0) }
     }
 
-    /// Adds a key for the epochs `first..=last`. `replay` belongs to this key alone.
+    /// Adds a key for the epochs `first..=last`. `replay` belongs to this key alone, and its tags end with the process.
     pub fn add_key(&self, first: Epoch, last: Epoch, secret: SecretKey, replay: Replay) {
-        let key = Arc::new(Key { first, last, secret, replay });
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.add(Key { first, last, secret, replay, log: None });
     }
 
-    /// From now on the present epoch is `epoch`. Keys whose time is over go, and their tags with them.
+    /// Adds the key of an epoch. `replay` and `log` belong to this key alone, and `replay` knows what `log` has.
+    pub fn add_logged_key(
+        &self,
+        epoch: Epoch,
+        secret: SecretKey,
+        replay: Replay,
+        log: Box<dyn Log>,
+    ) {
+        self.add(Key { first: epoch, last: epoch, secret, replay, log: Some(log) });
+    }
+
+    fn add(&self, key: Key) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(key));
+    }
+
+    /// Takes away the keys of exactly these epochs, and their tags with them. Their bytes are wiped as soon as no worker
+    /// is in the middle of a batch of theirs.
+    pub fn erase(&self, first: Epoch, last: Epoch) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|key| (key.first, key.last) != (first, last));
+    }
+
+    /// From now on the present epoch is `epoch`. Keys of many epochs go when the last is over, and their tags with them;
+    /// those of one epoch go by [`Self::erase`].
     pub fn update(&self, document: &Document, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Relaxed);
         let max = u64::try_from(document.parameters.max_delay().as_nanos()).unwrap_or(u64::MAX);
         self.max_delay.store(max, Ordering::Relaxed);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|key| key.last.0.saturating_add(WINDOW) >= epoch.0);
+        keys.retain(|key| key.first == key.last || key.last.0.saturating_add(WINDOW) >= epoch.0);
     }
 
     /// Opens what links brought, in order, each with when it came; a bad one costs only itself. The frames are taken
@@ -84,7 +137,7 @@ impl Opener {
         results: &mut Vec<Result<Arrived, DropReason>>,
     ) {
         let first = results.len();
-        let Room { times, packets, opened, sound, peeled, places } = room;
+        let Room { times, packets, opened, sound, fingerprints, peeled, places } = room;
         results.extend(frames.iter().map(|_| Err(DropReason::UnknownEpoch)));
         let mut settle = |place: usize, result| {
             if let Some(slot) = results.get_mut(first + place) {
@@ -109,8 +162,12 @@ impl Opener {
             self.codec.open_batch(&key.secret, packets, opened);
             for (place, opened) in opened.drain(..).enumerate() {
                 let new = opened.map_err(reason).and_then(|opened| {
-                    match key.replay.insert(opened.tag()) {
-                        Seen::New => Ok(opened),
+                    let fingerprint = key.replay.fingerprint(opened.tag());
+                    match key.replay.insert_fingerprint(fingerprint) {
+                        Seen::New => {
+                            fingerprints.push(fingerprint);
+                            Ok(opened)
+                        }
                         Seen::Before => Err(DropReason::Replay),
                         Seen::Full => Err(DropReason::ReplayTableFull),
                     }
@@ -123,6 +180,17 @@ impl Opener {
                     Err(reason) => settle(from + place, Err(reason)),
                 }
             }
+            // Written down before anything goes on: whatever was sent is known after a crash.
+            if let Some(log) = &key.log
+                && !fingerprints.is_empty()
+                && log.append(fingerprints).is_err()
+            {
+                sound.clear();
+                for place in places.drain(..) {
+                    settle(from + place, Err(DropReason::ReplayLog));
+                }
+            }
+            fingerprints.clear();
             self.codec.peel_batch(sound, peeled);
             for (place, peeled) in places.drain(..).zip(peeled.drain(..)) {
                 let received = times.get(place).copied().unwrap_or(Time::ZERO);
@@ -170,11 +238,8 @@ impl Opener {
             return None;
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let window = now.saturating_sub(WINDOW)..=now.saturating_add(WINDOW);
-        // Seven epochs at most, so that one byte names one of them.
-        let epoch = window.map(Epoch).find(|epoch| epoch.low_byte() == low_byte)?;
         // The key that was added last replaces an earlier one's.
-        keys.iter().rev().find(|key| key.first <= epoch && epoch <= key.last).cloned()
+        keys.iter().rev().find(|key| key.opens(low_byte, now)).cloned()
     }
 }
 

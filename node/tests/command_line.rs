@@ -23,9 +23,8 @@ fn what_init_writes_passes_check() {
             ("config.toml", 0o600),
             ("data", 0o700),
             ("data/identity.key", 0o600),
-            ("data/descriptor", 0o600),
             ("run", 0o700),
-            ("run/mix.key", 0o600),
+            ("run/inbox.key", 0o600),
         ] {
             let found = std::fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o777;
             assert_eq!(found, mode, "{path}");

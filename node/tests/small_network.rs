@@ -22,7 +22,7 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
         let (status, why) = get(node.admin(), "/readyz").unwrap();
         assert_eq!(status, 503, "{why}");
     }
-    net.sign(10);
+    net.sign(0);
     for node in &net.nodes {
         within(PATIENCE, "ready", || {
             get(node.admin(), "/readyz").filter(|(status, _)| *status == 200)
@@ -59,17 +59,27 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
     net.write(b"nonsense");
     within(PATIENCE, "a warning", || running[0].log().contains("malformed").then_some(()));
     assert_eq!(get(net.nodes[0].admin(), "/readyz").unwrap().0, 200);
-    net.sign(11);
+    net.sign(1);
 
-    // A mix that is killed comes back with its key, and loops return to it.
-    let key = std::fs::read(net.nodes[1].config.runtime_dir().join("mix.key")).unwrap();
+    // A mix that is killed comes back with its keys, and loops return to it.
+    let keys = || {
+        let keys = std::fs::read_dir(net.nodes[1].config.runtime_dir().join("keys")).unwrap();
+        let mut keys: Vec<_> = keys.map(|key| key.unwrap().path()).collect();
+        keys.retain(|path| path.extension().is_some_and(|kind| kind == "key"));
+        keys.sort();
+        keys.into_iter()
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let before = keys();
+    assert_eq!(before.len(), 4);
     running[1].child.kill().unwrap();
     running[1].child.wait().unwrap();
     running[1] = net.nodes[1].start();
     within(PATIENCE, "loops after a restart", || {
         metric(net.nodes[1].admin(), "shoal_node_loops_returned_total").filter(|loops| *loops >= 20)
     });
-    assert!(key == std::fs::read(net.nodes[1].config.runtime_dir().join("mix.key")).unwrap());
+    assert!(keys() == before);
 
     // Nothing that names anybody.
     let logs: String = running.iter().map(Running::log).collect();
@@ -100,11 +110,8 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
 
 #[test]
 fn a_stale_document_makes_a_node_not_ready() {
-    let net = Net::new(&[1, 2, 3, 0, 0]);
-    for node in &net.nodes {
-        shoal_node::daemon::prepare(&node.config).unwrap();
-    }
-    net.sign(3_595);
+    let net = Net::with_epoch(&[1, 2, 3, 0, 0], 1);
+    net.sign(0);
     let node = &net.nodes[0];
     let _running = node.start();
     within(PATIENCE, "stale", || {

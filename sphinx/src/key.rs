@@ -35,26 +35,34 @@ impl PublicKey {
     }
 }
 
-/// A hop's secret key. It is wiped when dropped and has no `Debug`.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SecretKey(pub(crate) [u8; 32]);
+/// A hop's secret key. It is wiped when dropped and has no `Debug`. It lies in one place on the heap, so that moving
+/// it about leaves no copies behind.
+#[derive(Clone)]
+pub struct SecretKey(Box<[u8; 32]>);
 
 impl SecretKey {
     /// A new key.
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        let mut bytes = Zeroizing::new([0; 32]);
-        rng.fill_bytes(bytes.as_mut());
-        Self::from_bytes(*bytes)
+        let mut key = Self(Box::new([0; 32]));
+        rng.fill_bytes(key.0.as_mut_slice());
+        key
     }
 
     /// Of 32 bytes, as RFC 7748 clamps them.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self::copied(&Zeroizing::new(bytes))
+    }
+
+    /// As [`Self::from_bytes`], of bytes that their owner wipes.
+    pub fn copied(bytes: &[u8; 32]) -> Self {
+        let mut key = Self(Box::new([0; 32]));
+        key.0.copy_from_slice(bytes);
+        key
     }
 
     /// Its bytes, for the file it is kept in.
-    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0)
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The public half.
@@ -63,6 +71,14 @@ impl SecretKey {
         PublicKey { bytes: curve::multiply_base(&self.0), is_on_curve: true }
     }
 }
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SecretKey {}
 
 /// The u-coordinates of the points of small order on the curve and its twist, with the two encodings that are
 /// not reduced. (Bernstein, "Curve25519: new Diffie-Hellman speed records", and <https://cr.yp.to/ecdh.html>.)

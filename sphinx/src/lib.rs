@@ -12,6 +12,7 @@ mod header;
 mod key;
 mod packet;
 mod real;
+pub mod replay;
 mod stand_in;
 
 pub use error::Error;

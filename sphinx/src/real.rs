@@ -45,7 +45,9 @@ impl Sphinx {
         packets: ArrayVec<Packet, BATCH>,
         mut result: impl FnMut(Result<Opened, Error>),
     ) {
-        let scalars = Zeroizing::new([secret.0; BATCH]);
+        // In place, so that no copy stays behind on the stack.
+        let mut scalars = Zeroizing::new([[0; 32]; BATCH]);
+        scalars.fill(*secret.as_bytes());
         let points: ArrayVec<[u8; 32], BATCH> =
             packets.iter().map(|packet| part(packet.as_bytes(), 0)).collect();
         let mut shared = Zeroizing::new([[0; 32]; BATCH]);

@@ -30,6 +30,7 @@ pub use vote::{Basis, Proposal, Relay, Vote, Word};
 
 use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
+use crate::verdict::{Judgement, Verdicts};
 use crate::{
     ClientDescriptor, Context, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network,
     NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument, Stream,
@@ -181,23 +182,22 @@ impl fmt::Display for Event {
     }
 }
 
-/// What nodes' reports say, by the end of a session.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Judgement {
-    /// Nodes that should lose their standing.
-    pub demote: Vec<Identity>,
-    /// Nodes that behave again.
-    pub restore: Vec<Identity>,
-    /// Mean sizes of pools, coarse.
-    pub pools: Vec<(Identity, u8)>,
-}
-
 /// Who judges nodes by their reports.
 pub trait Judge {
     /// A report that was verified, and the document that its places are of.
     fn report(&mut self, document: &Document, report: &Report);
     /// What all reports say by now.
     fn judge(&mut self, document: &Document) -> Judgement;
+}
+
+impl Judge for Verdicts {
+    fn report(&mut self, document: &Document, report: &Report) {
+        self.report(document, report);
+    }
+
+    fn judge(&mut self, document: &Document) -> Judgement {
+        self.judge(document)
+    }
 }
 
 /// For `status`.

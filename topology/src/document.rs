@@ -24,9 +24,19 @@ pub struct Network {
     pub name: String,
     /// Keys of the authorities that may sign.
     pub authorities: Vec<Identity>,
+    /// Length of an epoch, seconds: epochs are counted from the beginning of Unix time.
+    pub epoch_s: u32,
 }
 
 impl Network {
+    /// Length of an epoch where nothing else is said: 20 minutes.
+    pub const EPOCH_S: u32 = 1_200;
+
+    /// The epoch at this second (Unix time).
+    pub fn epoch_at(&self, unix_s: u64) -> Epoch {
+        Epoch(unix_s / u64::from(self.epoch_s.max(1)))
+    }
+
     /// ⌊(n + f) / 2⌋ + 1 signatures make a document, f being ⌊(n − 1) / 3⌋: two documents of one epoch would
     /// need more than f authorities that sign both.
     pub fn threshold(&self) -> usize {

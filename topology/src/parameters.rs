@@ -172,7 +172,11 @@ impl Parameters {
             + Duration::from_secs(u64::from(self.clock_error_s))
     }
 
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Checks all values.
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub fn check(&self) -> Result<(), Error> {
         let wrong = |why: &str| Err(Error::Invalid { what: "parameters", why: why.into() });
         if self.draw_every == 0 {
             return wrong("layers are drawn every epoch, or every few");

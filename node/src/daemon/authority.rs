@@ -34,6 +34,32 @@ fn state_file(config: &Config) -> PathBuf {
     config.data_dir.join("authority.state")
 }
 
+/// What an operator should know although the authority would run.
+///
+/// # Errors
+/// What keeps it from running.
+pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
+    let own = super::identity(config)?;
+    parameters(config)?.check().map_err(|error| Error::Config(error.to_string()))?;
+    read_state(&state_file(config))?;
+    let mut notes = Vec::new();
+    match network::load(&config.network) {
+        Ok(known) if known.authorities.contains(&own) => {
+            let seats = network::seats(&config.network)?;
+            let missing = known.authorities.len() - seats.len();
+            if missing > 0 {
+                notes.push(format!("the network file has no address of {missing} authorities"));
+            }
+        }
+        Ok(_) => notes.push(format!("the network file does not list this authority, {own}")),
+        Err(error) => notes.push(error.to_string()),
+    }
+    if config.authority.nodes.is_empty() {
+        notes.push("`authority.nodes` is empty: no node can be listed".into());
+    }
+    Ok(notes)
+}
+
 /// Runs an authority until `shutdown`.
 pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let known = network::load(&config.network)?;
@@ -49,6 +75,8 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
             config.network.display()
         )));
     }
+    let parameters = parameters(&config)?;
+    parameters.check().map_err(|error| Error::Config(error.to_string()))?;
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let peers = known.authorities.iter().chain(&nodes).chain(&exits).map(|peer| peer.0).collect();
@@ -65,12 +93,13 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
     // Documents come as messages between authorities; nothing is expected on these links.
     let (council, _documents) = Council::start(&endpoint.dialler(), others, &shutdown);
 
-    let authorities = known.authorities.clone();
+    let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
     let engine = Authority::new(
         Settings {
             network: known,
             secret: own,
-            parameters: parameters(&config)?,
+            epoch_s,
+            parameters,
             allowed: nodes,
             allowed_exits: exits,
             seed: Seed::new(*secret::fresh()?),
@@ -95,8 +124,7 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
     let (messages, queue) = mpsc::channel(MESSAGES);
     let (publish, published) = watch::channel(Vec::new());
     let accepting = tokio::spawn(accept(endpoint, messages, published, shutdown.clone()));
-    let mut chamber =
-        Chamber { engine, council, authorities, config, publish, status, say, queue };
+    let mut chamber = Chamber { engine, council, authorities, config, publish, status, say, queue };
     chamber.run(&shutdown).await;
     drop((admin, control));
     let _ = tokio::time::timeout(FLUSH, accepting).await;
@@ -198,12 +226,14 @@ impl Chamber {
                     match stored {
                         Ok(Ok(())) => self.engine.handle(self.now(), Input::Stored(ticket)),
                         Ok(Err(error)) => {
-                            tracing::error!("cannot store the state, so nothing is signed: {error}");
+                            tracing::error!(
+                                "cannot store the state, so nothing is signed: {error}"
+                            );
                         }
                         Err(_) => tracing::error!("cannot store the state, so nothing is signed"),
                     }
                 }
-                Output::Document { .. } => self.publish(),
+                Output::Document(_) => self.publish(),
                 Output::Liar { authority, proof } => self.liar(&authority, &proof),
                 Output::Event(event) => log(&event),
             }

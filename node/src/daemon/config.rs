@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use shoal_daemon::config::{ConfigError, resolve};
@@ -185,10 +186,7 @@ pub struct Config {
     /// The declared rate.
     #[serde(deserialize_with = "positive")]
     pub max_packets_per_s: usize,
-    /// How long a key is in use, for the size of the replay table.
-    #[serde(deserialize_with = "positive")]
-    pub key_lifetime_s: usize,
-    /// Most memory of the replay table, MiB.
+    /// Most memory of all replay tables, MiB.
     #[serde(deserialize_with = "positive")]
     pub replay_mib: usize,
     /// Packets that the delay pool holds.
@@ -218,7 +216,6 @@ impl Default for Config {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9_101))),
             workers: 0,
             max_packets_per_s: 2_000,
-            key_lifetime_s: 14_400,
             replay_mib: 512,
             pool_packets: 200_000,
             log: "info".into(),
@@ -370,10 +367,12 @@ impl Config {
         }
     }
 
-    /// Tags that the replay table has room for: the declared rate in a key's lifetime, as far as memory goes.
-    pub fn replay_capacity(&self) -> usize {
-        let wanted = self.max_packets_per_s.saturating_mul(self.key_lifetime_s);
-        wanted.min(self.replay_mib.saturating_mul(1 << 20) / 16)
+    /// Tags that come at the declared rate in the life of a key, and how many of them its table has room for as far as
+    /// memory goes, which the tables of `keys` keys share.
+    pub(super) fn replay_capacity(&self, life: Duration, keys: usize) -> (usize, usize) {
+        let wanted = (self.max_packets_per_s as f64 * life.as_secs_f64()).ceil() as usize;
+        let bytes = self.replay_mib.saturating_mul(1 << 20) / keys.max(1);
+        (wanted, wanted.min(bytes / 16))
     }
 
     /// The file, with a comment for every field.
@@ -413,7 +412,8 @@ jurisdiction = {jurisdiction}
 # Long-lived files: the identity (identity.key), the descriptor to give to the authorities, the inbox.
 data_dir = {data_dir}
 
-# Files that must not outlive the machine's next start: mix key, control socket. It should lie in memory.
+# Files that must not outlive the machine's next start: mix keys with what they have opened, control socket. It should
+# lie in memory.
 # Empty: $RUNTIME_DIRECTORY (systemd), else a directory of its own under $XDG_RUNTIME_DIR, else `run` in data_dir.
 runtime_dir = {runtime_dir}
 
@@ -429,10 +429,10 @@ admin = {admin}
 # Threads that open packets. 0: one for each core.
 workers = {workers}
 
-# The rate that this node is made for, packets a second, and how long a key is in use, seconds. Their product is
-# what the replay table must hold (16 bytes a packet, at most replay_mib MiB); what exceeds it is refused.
+# The rate that this node is made for, packets a second. A key must remember what comes at this rate in its life (an
+# epoch, and as long as packets are under way): 16 bytes a packet in memory, at most replay_mib MiB for all keys, and 8
+# in the runtime directory. What exceeds it is refused.
 max_packets_per_s = {max_packets_per_s}
-key_lifetime_s = {key_lifetime_s}
 replay_mib = {replay_mib}
 
 # Packets that wait for their time at once, about 2.5 kB each. When it is full, the newest is dropped.
@@ -491,7 +491,6 @@ parameters = {parameters}
             admin = string(&admin),
             workers = self.workers,
             max_packets_per_s = self.max_packets_per_s,
-            key_lifetime_s = self.key_lifetime_s,
             replay_mib = self.replay_mib,
             pool_packets = self.pool_packets,
             log = string(&self.log),

@@ -1,56 +1,433 @@
-//! A node's keys and its descriptor.
+//! A node's keys: the identity, which stays, and mix keys, which live for an epoch; and the descriptor that says them.
+//!
+//! Mix keys are in `keys/EPOCH.key` of the runtime directory, each beside `keys/EPOCH.tags`, the log of what it has
+//! opened. The log comes first and the key second; a key without its own log is thrown away, since nobody knows what it
+//! has opened; a log without a key means nothing. So whatever moment a node is killed at, no key opens a packet twice.
 
-use shoal_daemon::secret::{self, Secret};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use shoal_daemon::network;
+use shoal_daemon::secret::{self, Secret, SecretError};
+use shoal_daemon::taglog::TagLog;
 use shoal_sphinx::SecretKey;
-use shoal_topology::{Epoch, EpochKey, NodeDescriptor, SecretIdentity, Signed};
+use shoal_topology::{
+    Epoch, EpochKey, Identity, NodeDescriptor, Parameters, Role, SecretIdentity, Signed,
+};
 
-use super::topology::unix_s;
-
+use super::topology::unix_ms;
 use super::{Config, Error};
+use crate::opener::{Log, NotWritten, Opener};
+use crate::replay::Replay;
 
-/// What a node needs before it can run: directories, keys, and the descriptor for whoever signs the topology.
+/// Epochs ahead for which there is a key: the document of the next epoch is made in this one, and names keys for two
+/// further ones.
+const AHEAD: u64 = 3;
+/// Epochs ahead for which a key is kept, after the clock was set back. A descriptor has room for as many.
+const KEPT_AHEAD: u64 = 7;
+/// Epochs back for which a key is kept at most, whatever the document says of delays: a frame names an epoch by one byte.
+const KEPT_BACK: u64 = 100;
+
+/// What a node needs before it can run, beside mix keys: directories, identity, the key of the inbox.
 pub struct Prepared {
-    /// What the authorities list. Its canonical bytes are in [`Config::descriptor_file`] too.
-    pub descriptor: Signed<NodeDescriptor>,
+    /// By which links and packets name it.
+    pub identity: Identity,
+    /// What it does.
+    pub role: Role,
     pub(super) identity_seed: Secret,
-    pub(super) mix_key: SecretKey,
     pub(super) inbox_key: Secret,
 }
 
-/// Makes what is missing: directories (0700), identity, mix key, descriptor (0600). What is there is kept, so
-/// that a node that was killed comes back with the same keys.
+/// Makes what is missing: directories (0700), identity, key of the inbox (0600). What is there is kept.
 ///
 /// # Errors
 /// When files are open to others, belong to others or cannot be written, or no address can be advertised.
 pub fn prepare(config: &Config) -> Result<Prepared, Error> {
-    let addresses = config.advertised().map_err(Error::Config)?;
+    let role = config.role.role();
+    let role =
+        role.ok_or_else(|| Error::Config("an authority is no node: it has no keys".into()))?;
+    config.advertised().map_err(Error::Config)?;
     let runtime = config.runtime_dir();
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&runtime)?;
     let identity_seed = secret::read_or_create(&config.data_dir.join("identity.key"))?;
-    let mix_key = SecretKey::from_bytes(*secret::read_or_create(&runtime.join("mix.key"))?);
     let inbox_key = secret::read_or_create(&runtime.join("inbox.key"))?;
+    let identity = SecretIdentity::from_bytes(&identity_seed).identity();
+    Ok(Prepared { identity, role, identity_seed, inbox_key })
+}
 
-    let identity = SecretIdentity::from_bytes(&identity_seed);
-    let body = NodeDescriptor {
+/// The descriptor of a node at this moment. Unless it runs, its keys are made and renewed for that.
+///
+/// # Errors
+/// As for [`prepare`], and when the network file cannot be read.
+pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
+    let prepared = prepare(config)?;
+    let epoch_s = network::load(&config.network)?.epoch_s;
+    match Keyring::open(config, &prepared, epoch_s, None, unix_ms()) {
+        Ok(keys) => Ok(keys.descriptor().clone()),
+        Err(error @ Error::InUse(_)) => {
+            said_before(&config.descriptor_file(), &prepared.identity).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The mix keys of a node. One program at a time has them.
+pub struct Keyring {
+    directory: PathBuf,
+    /// Held as long as the keyring is, also against others.
+    _lock: File,
+    opener: Option<Arc<Opener>>,
+    config: Config,
+    epoch: Duration,
+    grace: Duration,
+    identity: SecretIdentity,
+    addresses: Vec<std::net::SocketAddr>,
+    /// The public halves.
+    keys: BTreeMap<Epoch, [u8; 32]>,
+    present: Epoch,
+    descriptor: Signed<NodeDescriptor>,
+    /// Whether the descriptor says what there is to say.
+    signed: bool,
+    /// What was logged last.
+    complaint: Option<String>,
+}
+
+impl Keyring {
+    /// Takes up the keys and tags that are there, makes what is missing, and erases what is over. They open packets in
+    /// `opener`; without one the logs are not read, and nothing must be opened with the keys. An epoch has `epoch_s`
+    /// seconds.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], or what is wrong with the files.
+    pub fn open(
+        config: &Config,
+        prepared: &Prepared,
+        epoch_s: u32,
+        opener: Option<Arc<Opener>>,
+        unix_ms: u64,
+    ) -> Result<Self, Error> {
+        let directory = config.runtime_dir().join("keys");
+        secret::private_directory(&directory)?;
+        let lock = lock(&directory)?;
+        let identity = SecretIdentity::from_bytes(&prepared.identity_seed);
+        let addresses = config.advertised().map_err(Error::Config)?;
+        let path = config.descriptor_file();
+        let before = said_before(&path, &prepared.identity);
+        let before = before.unwrap_or_else(|| {
+            Signed::<NodeDescriptor>::new(empty(config, prepared.role, &identity), &identity)
+        });
+        let mut keyring = Self {
+            directory,
+            _lock: lock,
+            opener,
+            config: config.clone(),
+            epoch: Duration::from_secs(u64::from(epoch_s.max(1))),
+            grace: Parameters::default().key_grace(),
+            addresses,
+            keys: BTreeMap::new(),
+            present: Epoch(0),
+            descriptor: before,
+            identity,
+            signed: false,
+            complaint: None,
+        };
+        keyring.present = keyring.epoch_at(unix_ms);
+        keyring.take_up(unix_ms)?;
+        keyring.renew(unix_ms)?;
+        keyring.sign(unix_ms)?;
+        keyring.descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;
+        Ok(keyring)
+    }
+
+    /// What the node says of itself: with its keys from the present epoch on. Later ones have a later `signed_at`.
+    pub fn descriptor(&self) -> &Signed<NodeDescriptor> {
+        &self.descriptor
+    }
+
+    /// From now on keys are kept beyond their epoch for as long as these parameters say.
+    pub fn follow(&mut self, parameters: &Parameters) {
+        self.grace = parameters.key_grace();
+    }
+
+    /// Makes and erases what is due at this moment (Unix time, milliseconds); at other times it does nothing. Call it
+    /// several times a second. Whether there is a new descriptor, which is in its file then too. What cannot be written
+    /// is logged, and tried again at the next call.
+    pub fn advance(&mut self, unix_ms: u64) -> bool {
+        let epoch = self.epoch_at(unix_ms);
+        let complete = (0..=AHEAD).all(|n| self.keys.contains_key(&Epoch(epoch.0 + n)));
+        let over = self.keys.keys().any(|key| self.is_over(*key, unix_ms));
+        if epoch == self.present && complete && !over && self.signed {
+            return false;
+        }
+        self.present = epoch;
+        let renewed = self.renew(unix_ms).err();
+        let (changed, failed) = match self.sign(unix_ms) {
+            Ok(changed) => (changed, None),
+            Err(error) => (false, Some(error)),
+        };
+        let complaint = renewed.or(failed).map(|error| match error {
+            SecretError::Io { path, source } => format!("{}: {source}", path.display()),
+            error => error.to_string(),
+        });
+        if complaint != self.complaint {
+            if let Some(why) = &complaint {
+                tracing::error!("cannot renew the mix keys: {why}");
+            }
+            self.complaint = complaint;
+        }
+        changed
+    }
+
+    /// What an operator should know: tables or the runtime directory do not hold what comes at the declared rate.
+    pub fn warnings(&self) -> Vec<String> {
+        let (wanted, granted) = self.capacity();
+        let (rate, epoch_s) = (self.config.max_packets_per_s, self.epoch.as_secs());
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let mut warnings = Vec::new();
+        if granted < wanted {
+            let needed = mib(16 * (wanted * self.tables()) as u64);
+            warnings.push(format!(
+                "`replay_mib` = {} bounds what a key remembers to {granted} packets; {rate} packets/s in epochs of \
+                 {epoch_s} s want {wanted}: beyond it packets are refused; raise replay_mib to {needed}, or lower \
+                 max_packets_per_s",
+                self.config.replay_mib
+            ));
+        }
+        // A key's log is written in its epoch, and the one before is still there.
+        let needed = 2 * 8 * granted as u64;
+        let there: u64 = self.keys.keys().map(|epoch| length(&self.tags(*epoch))).sum();
+        if let Some(room) = secret::room(&self.directory)
+            && room.saturating_add(there) < needed
+        {
+            warnings.push(format!(
+                "the runtime directory has room for {} MiB, and the logs of replay tags want {} MiB at {rate} packets/s \
+                 in epochs of {epoch_s} s: packets are refused when they cannot be written; give it more room, or lower \
+                 max_packets_per_s",
+                mib(room.saturating_add(there)),
+                mib(needed)
+            ));
+        }
+        warnings
+    }
+
+    fn epoch_at(&self, unix_ms: u64) -> Epoch {
+        Epoch(unix_ms / 1_000 / self.epoch.as_secs())
+    }
+
+    /// Keys that there are at a time, at most.
+    fn tables(&self) -> usize {
+        let old = self.grace.as_secs_f64() / self.epoch.as_secs_f64();
+        1 + AHEAD as usize + (old.ceil() as usize).min(KEPT_BACK as usize)
+    }
+
+    fn capacity(&self) -> (usize, usize) {
+        self.config.replay_capacity(self.epoch + self.grace, self.tables())
+    }
+
+    /// Whether a key opens nothing any more, or is for a time that a wrong clock showed.
+    fn is_over(&self, key: Epoch, unix_ms: u64) -> bool {
+        let now = self.epoch_at(unix_ms).0;
+        let ends = u128::from(key.0 + 1) * self.epoch.as_millis() + self.grace.as_millis();
+        u128::from(unix_ms) >= ends || key.0 + KEPT_BACK < now || now + KEPT_AHEAD < key.0
+    }
+
+    fn key(&self, epoch: Epoch) -> PathBuf {
+        self.directory.join(format!("{epoch}.key"))
+    }
+
+    fn tags(&self, epoch: Epoch) -> PathBuf {
+        self.directory.join(format!("{epoch}.tags"))
+    }
+
+    /// Takes up what an earlier run left.
+    fn take_up(&mut self, unix_ms: u64) -> Result<(), SecretError> {
+        let (mut keys, mut rest) = (BTreeSet::new(), Vec::new());
+        let io = |source| SecretError::Io { path: self.directory.clone(), source };
+        for entry in std::fs::read_dir(&self.directory).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let name = name.to_string_lossy();
+            let of = |suffix| name.strip_suffix(suffix)?.parse().ok().map(Epoch);
+            if let Some(epoch) = of(".key") {
+                keys.insert(epoch);
+            } else if of(".tags").is_some() || name.starts_with(".new-") {
+                // The latter is a key that was being written.
+                rest.push(name.into_owned());
+            }
+        }
+        for epoch in &keys {
+            if !self.is_over(*epoch, unix_ms) {
+                match self.load(*epoch) {
+                    Ok(()) => continue,
+                    Err(error @ (SecretError::Exposed { .. } | SecretError::Foreign { .. })) => {
+                        return Err(error);
+                    }
+                    Err(_) => tracing::warn!(
+                        "a mix key without a sound log of what it has opened is thrown away; a new one replaces it"
+                    ),
+                }
+            }
+            self.erase(*epoch)?;
+        }
+        for name in rest {
+            let path = self.directory.join(name);
+            if !self.keys.keys().any(|epoch| self.tags(*epoch) == path) {
+                secret::erase(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, epoch: Epoch) -> Result<(), SecretError> {
+        let mut bytes = Secret::default();
+        secret::read_into(&self.key(epoch), &mut bytes)?;
+        let secret = SecretKey::copied(&bytes);
+        let log = TagLog::open(&self.tags(epoch), secret.public().as_bytes())?;
+        let path = self.tags(epoch);
+        self.use_key(epoch, secret, log).map_err(|source| SecretError::Io { path, source })
+    }
+
+    fn make(&mut self, epoch: Epoch) -> Result<(), SecretError> {
+        let (key, tags) = (self.key(epoch), self.tags(epoch));
+        secret::erase(&tags)?;
+        let mut bytes = Secret::default();
+        secret::fill(&mut bytes).map_err(|source| SecretError::Io { path: key.clone(), source })?;
+        let secret = SecretKey::copied(&bytes);
+        let log = TagLog::create(&tags, secret.public().as_bytes())?;
+        secret::store(&key, &bytes)?;
+        self.use_key(epoch, secret, log).map_err(|source| SecretError::Io { path: tags, source })
+    }
+
+    fn use_key(&mut self, epoch: Epoch, secret: SecretKey, log: TagLog) -> std::io::Result<()> {
+        let public = *secret.public().as_bytes();
+        if let Some(opener) = &self.opener {
+            let replay = Replay::new(*log.key(), self.capacity().1);
+            log.each(|fingerprint| replay.remember(fingerprint))?;
+            let log = Box::new(Logged { log, failing: AtomicBool::new(false) });
+            opener.add_logged_key(epoch, secret, replay, log);
+        }
+        self.keys.insert(epoch, public);
+        Ok(())
+    }
+
+    /// Makes what is missing and erases what is over.
+    fn renew(&mut self, unix_ms: u64) -> Result<(), SecretError> {
+        let over: Vec<Epoch> =
+            self.keys.keys().copied().filter(|key| self.is_over(*key, unix_ms)).collect();
+        for epoch in over {
+            self.erase(epoch)?;
+        }
+        let present = self.present.0;
+        for epoch in (present..=present + AHEAD).map(Epoch) {
+            if !self.keys.contains_key(&epoch) {
+                self.make(epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From memory first, then the key's file, then its log, which means nothing without.
+    fn erase(&mut self, epoch: Epoch) -> Result<(), SecretError> {
+        if let Some(opener) = &self.opener {
+            opener.erase(epoch, epoch);
+        }
+        secret::erase(&self.key(epoch))?;
+        match std::fs::remove_file(self.tags(epoch)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SecretError::Io { path: self.tags(epoch), source });
+            }
+            _ => {}
+        }
+        self.keys.remove(&epoch);
+        Ok(())
+    }
+
+    /// Signs anew if there is something new to say.
+    fn sign(&mut self, unix_ms: u64) -> Result<bool, SecretError> {
+        self.signed = false;
+        let before = self.descriptor.body();
+        let keys = self.keys.range(self.present..);
+        let body = NodeDescriptor {
+            addresses: self.addresses.clone(),
+            keys: keys
+                .map(|(epoch, key)| EpochKey { first: *epoch, last: *epoch, key: *key })
+                .collect(),
+            signed_at: before.signed_at,
+            ..empty(&self.config, self.descriptor.body().role, &self.identity)
+        };
+        if body == *before {
+            self.signed = true;
+            return Ok(false);
+        }
+        let signed_at = (unix_ms / 1_000).max(before.signed_at.saturating_add(1));
+        let body = NodeDescriptor { signed_at, ..body };
+        let descriptor = Signed::<NodeDescriptor>::new(body, &self.identity);
+        secret::replace(&self.config.descriptor_file(), &descriptor.encode())?;
+        (self.descriptor, self.signed) = (descriptor, true);
+        Ok(true)
+    }
+}
+
+/// A log that says so when it cannot be written.
+struct Logged {
+    log: TagLog,
+    failing: AtomicBool,
+}
+
+impl Log for Logged {
+    fn append(&self, fingerprints: &[u64]) -> Result<(), NotWritten> {
+        let written = self.log.append(fingerprints);
+        let failed = self.failing.swap(written.is_err(), Ordering::Relaxed);
+        match &written {
+            Ok(()) if failed => tracing::warn!("the log of replay tags can be written again"),
+            Err(error) if !failed => tracing::error!(
+                "cannot write the log of replay tags: {error}; packets are refused until there is room in the runtime \
+                 directory"
+            ),
+            _ => {}
+        }
+        written.map_err(|_| NotWritten)
+    }
+}
+
+/// The keys belong to whoever holds this file locked; the system unlocks it when a program ends, however it ends.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| Error::Write(path.clone(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(Error::Write(path, error)),
+    }
+}
+
+/// The descriptor in the file, if it is sound and the node's own.
+pub(super) fn said_before(path: &Path, identity: &Identity) -> Option<Signed<NodeDescriptor>> {
+    let descriptor = Signed::<NodeDescriptor>::decode(&std::fs::read(path).ok()?).ok()?;
+    (descriptor.body().identity == *identity).then_some(descriptor)
+}
+
+fn empty(config: &Config, role: Role, identity: &SecretIdentity) -> NodeDescriptor {
+    NodeDescriptor {
         identity: identity.identity(),
-        role: config.role.role().ok_or_else(|| Error::Config("an authority is no node".into()))?,
-        addresses,
+        role,
+        addresses: Vec::new(),
         operator: config.operator.clone(),
         jurisdiction: config.jurisdiction.clone(),
-        // One key for all epochs, until keys rotate.
-        keys: vec![EpochKey {
-            first: Epoch(0),
-            last: Epoch(u64::MAX),
-            key: *mix_key.public().as_bytes(),
-        }],
-        signed_at: unix_s(),
-    };
-    let descriptor = Signed::<NodeDescriptor>::new(body, &identity);
-    descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;
-    let (path, bytes) = (config.descriptor_file(), descriptor.encode());
-    if std::fs::read(&path).ok().as_ref() != Some(&bytes) {
-        secret::replace(&path, &bytes)?;
+        keys: Vec::new(),
+        signed_at: 0,
     }
-    Ok(Prepared { descriptor, identity_seed, mix_key, inbox_key })
 }
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.len())
+}
+
+#[cfg(test)]
+mod tests;

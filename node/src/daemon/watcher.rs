@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_daemon::admin::Readiness;
+use shoal_daemon::council::Council;
 use shoal_daemon::link::Allow;
 use shoal_daemon::secret;
+use shoal_topology::council::ToAuthority;
 use shoal_topology::{
     Document, Documents, Epoch, Held, Network, Role, SignedDocument, TwoDocuments,
 };
 use tokio::sync::{mpsc, watch};
 
-use super::keys::Prepared;
+use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
 use super::machine::{Clock, Event, Events};
 use super::metrics::Shared;
@@ -32,7 +34,9 @@ pub(super) struct Watcher<'a> {
     pub(super) network: Network,
     /// From authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
-    pub(super) prepared: &'a Prepared,
+    /// Links to the authorities.
+    pub(super) council: Council,
+    pub(super) keys: Keyring,
     pub(super) opener: &'a Opener,
     pub(super) events: &'a Events,
     pub(super) shared: &'a Shared,
@@ -53,6 +57,8 @@ impl Watcher<'_> {
     /// Takes what came, and says how the node stands.
     pub(super) async fn look(&mut self) -> Readiness {
         let now = unix_ms();
+        let _ = self.keys.advance(now);
+        self.council.stand(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
         while let Ok(bytes) = self.received.try_recv() {
             match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
                 Ok(document) => {
@@ -88,7 +94,7 @@ impl Watcher<'_> {
             };
             return Readiness::NotReady(why);
         };
-        let own = self.prepared.descriptor.body();
+        let own = self.keys.descriptor().body();
         if let Some(why) = objection(&held.document, &own.identity, epoch, own) {
             return Readiness::NotReady(why);
         }
@@ -108,7 +114,7 @@ impl Watcher<'_> {
     fn epoch(&self, epoch: Epoch) {
         if let Some(held) = self.documents.at(epoch) {
             self.opener.update(&held.document, epoch);
-            let place = Place::of(&held.document, &self.prepared.descriptor.body().identity);
+            let place = Place::of(&held.document, &self.keys.descriptor().body().identity);
             let layer = place.map_or(0, |place| usize::from(place.layer));
             self.shared.layer.store(layer, Ordering::Relaxed);
         }
@@ -131,8 +137,9 @@ impl Watcher<'_> {
         self.present = Some(epoch);
         self.epoch(epoch);
         let document = held.document.clone();
+        self.keys.follow(&document.parameters);
         let in_use = self.documents.at(epoch).map_or(&document, |held| &held.document);
-        let own = self.prepared.descriptor.body();
+        let own = self.keys.descriptor().body();
         let place = Place::among(&self.documents, in_use, &own.identity);
         if own.role == Role::Mix {
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();

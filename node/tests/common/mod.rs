@@ -8,13 +8,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use shoal_node::daemon::{Config, RoleName};
-use shoal_topology::{
-    Document, Epoch, ListedNode, Network, NodeDescriptor, Parameters, SecretIdentity, Signed,
-    SignedDocument,
-};
+use shoal_topology::{Document, ListedNode, Network, Parameters, SecretIdentity, SignedDocument};
 
 pub fn shoal_node(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
@@ -125,15 +122,23 @@ impl Node {
 pub struct Net {
     pub dir: tempfile::TempDir,
     pub nodes: Vec<Node>,
+    pub epoch_s: u32,
+    pub parameters: Parameters,
     authority: SecretIdentity,
     layers: Vec<u8>,
 }
 
 impl Net {
+    /// With epochs so long that keys stay for the test.
     pub fn new(layers: &[u8]) -> Self {
+        Self::with_epoch(layers, 86_400)
+    }
+
+    pub fn with_epoch(layers: &[u8], epoch_s: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = SecretIdentity::from_bytes(&[77; 32]);
-        let network = Network { name: "test".into(), authorities: vec![authority.identity()] };
+        let network =
+            Network { name: "test".into(), authorities: vec![authority.identity()], epoch_s };
         std::fs::write(
             dir.path().join("network.toml"),
             shoal_daemon::network::to_toml(&network, &[]),
@@ -156,30 +161,31 @@ impl Net {
             Node { config: config.resolved(&home), file }
         };
         let nodes = layers.iter().enumerate().map(node).collect();
-        Self { dir, nodes, authority, layers: layers.to_vec() }
+        let parameters = Parameters {
+            min_mixes_per_layer: 1,
+            node_loops_per_s: 20.0,
+            node_loop_delay_us: 10_000,
+            ..Parameters::default()
+        };
+        Self { dir, nodes, epoch_s, parameters, authority, layers: layers.to_vec() }
     }
 
-    /// Signs a document of all nodes that begins `age` seconds ago and lasts an hour.
-    pub fn sign(&self, age: u64) {
+    /// Signs a document of all nodes, for the epoch in which their keys begin.
+    pub fn sign(&self, amendment: u16) {
         let listed = |(node, layer): (&Node, &u8)| {
-            let bytes = std::fs::read(node.config.descriptor_file()).unwrap();
-            ListedNode::new(Signed::<NodeDescriptor>::decode(&bytes).unwrap(), *layer)
+            ListedNode::new(shoal_node::daemon::descriptor(&node.config).unwrap(), *layer)
         };
         let mut nodes: Vec<ListedNode> = self.nodes.iter().zip(&self.layers).map(listed).collect();
         nodes.sort_by_key(ListedNode::identity);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let first = |node: &ListedNode| node.descriptor.body().keys[0].first;
+        let epoch = nodes.iter().map(first).max().unwrap();
         let document = Document {
             network: "test".into(),
-            epoch: Epoch(1_000),
-            begins: now - age,
-            epoch_s: 1_200,
-            amendment: 0,
-            parameters: Parameters {
-                min_mixes_per_layer: 1,
-                node_loops_per_s: 20.0,
-                node_loop_delay_us: 10_000,
-                ..Parameters::default()
-            },
+            epoch,
+            begins: epoch.0 * u64::from(self.epoch_s),
+            epoch_s: self.epoch_s,
+            amendment,
+            parameters: self.parameters.clone(),
             nodes,
             draw: Default::default(),
             exits: Vec::new(),

@@ -25,7 +25,7 @@ pub struct Reference;
 impl Reference {
     /// Opens a packet with `sphinx-packet` alone, from bytes to bytes: what others are compared with.
     pub fn process(secret: &SecretKey, packet: &Packet) -> bool {
-        let secret = StaticSecret::from(secret.0);
+        let secret = StaticSecret::from(*secret.as_bytes());
         let Ok(packet) = SphinxPacket::from_bytes(packet.as_bytes()) else { return false };
         let expanded = packet.header.compute_expanded_shared_secret(&secret);
         match packet.process_with_expanded_secret(&expanded).map(|peeled| peeled.data) {
@@ -106,13 +106,13 @@ impl Codec for Reference {
         if has_small_order(theirs.header.shared_secret.as_bytes()) {
             return Err(Error::LowOrder);
         }
-        let static_secret = StaticSecret::from(secret.0);
+        let static_secret = StaticSecret::from(*secret.as_bytes());
         let expanded = theirs.header.compute_expanded_shared_secret(&static_secret);
         theirs.header.ensure_header_integrity(&expanded).map_err(|_| Error::Mac)?;
         let tag = ReplayTag(*expanded.replay_tag());
         // Their parser has a debug assertion on the version that a sender can trip, and drops its first byte: it is
         // looked at here first, for which the keys are derived again.
-        let shared = curve::multiply(&secret.0, &part(packet.as_bytes(), 0));
+        let shared = curve::multiply(secret.as_bytes(), &part(packet.as_bytes(), 0));
         let keys = HopKeys::derive(&shared);
         Ok(Opened { tag, packet, state: HopState::Reference(Box::new((expanded, keys))) })
     }

@@ -98,7 +98,10 @@ pub struct Authorities {
 pub fn authorities(n: u64) -> Authorities {
     let secrets: Vec<_> = (0..n).map(|i| secret(1_000 + i)).collect();
     let authorities = secrets.iter().map(SecretIdentity::identity).collect();
-    Authorities { secrets, network: Network { name: "test".into(), authorities } }
+    Authorities {
+        secrets,
+        network: Network { name: "test".into(), authorities, epoch_s: Network::EPOCH_S },
+    }
 }
 
 impl Authorities {

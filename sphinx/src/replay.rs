@@ -3,10 +3,16 @@
 //! Nothing is ever forgotten in the life of the key: a table at its capacity refuses. Two tags share a fingerprint
 //! with a probability of n² / 2^65 (10^8 tags: 3 in 10,000, and then one good packet is lost); the key keeps
 //! senders from choosing tags that collide or crowd one place.
+//!
+//! A table lives in memory alone. Whoever must know its tags after a restart writes their fingerprints down, together
+//! with the key of the table: [`Replay::insert_fingerprint`], then the log, and only then may the packet go on;
+//! [`Replay::remember`] puts back what was written.
 
 use std::sync::{Mutex, PoisonError};
 
-use shoal_sphinx::ReplayTag;
+use zeroize::Zeroizing;
+
+use crate::ReplayTag;
 
 /// So that peel workers seldom wait for each other, and a growing table stops only its own share.
 const SHARDS: usize = 64;
@@ -26,7 +32,7 @@ pub enum Seen {
 
 /// The tags of one key. At most 16 bytes a tag, beyond the first few thousand.
 pub struct Replay {
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
     shards: Vec<Mutex<Shard>>,
     capacity: usize,
 }
@@ -36,19 +42,51 @@ impl Replay {
     pub fn new(key: [u8; 32], capacity: usize) -> Self {
         let each = capacity.div_ceil(SHARDS);
         let shard = || Shard { slots: vec![0; FIRST_SLOTS], used: 0, capacity: each };
-        Self { key, shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), capacity }
+        let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
+        Self { key: Zeroizing::new(key), shards, capacity }
+    }
+
+    /// A table that knows the tags of these fingerprints, which a table with the same key made: all of them, even
+    /// beyond `capacity`.
+    pub fn with_tags(
+        key: [u8; 32],
+        capacity: usize,
+        fingerprints: impl IntoIterator<Item = u64>,
+    ) -> Self {
+        let replay = Self::new(key, capacity);
+        fingerprints.into_iter().for_each(|fingerprint| replay.remember(fingerprint));
+        replay
     }
 
     /// Remembers a tag.
     pub fn insert(&self, tag: &ReplayTag) -> Seen {
+        self.insert_fingerprint(self.fingerprint(tag))
+    }
+
+    /// What is remembered of a tag. Never zero.
+    pub fn fingerprint(&self, tag: &ReplayTag) -> u64 {
         let hash = blake3::keyed_hash(&self.key, tag.as_bytes());
-        let (fingerprint, rest) =
-            hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[1; 8], &[]));
+        let fingerprint = hash.as_bytes().first_chunk::<8>().unwrap_or(&[1; 8]);
         // Zero marks a free slot.
-        let fingerprint = u64::from_le_bytes(*fingerprint).max(1);
-        let shard = usize::from(rest.first().copied().unwrap_or_default()) % SHARDS;
-        match self.shards.get(shard) {
-            Some(shard) => shard.lock().unwrap_or_else(PoisonError::into_inner).insert(fingerprint),
+        u64::from_le_bytes(*fingerprint).max(1)
+    }
+
+    /// Remembers the tag of a [fingerprint](Self::fingerprint).
+    pub fn insert_fingerprint(&self, fingerprint: u64) -> Seen {
+        self.shard(fingerprint, |shard| shard.insert(fingerprint))
+    }
+
+    /// Remembers a fingerprint that was written down, even beyond the capacity. Zero is none.
+    pub fn remember(&self, fingerprint: u64) {
+        if fingerprint != 0 {
+            self.shard(fingerprint, |shard| shard.remember(fingerprint));
+        }
+    }
+
+    fn shard(&self, fingerprint: u64, act: impl FnOnce(&mut Shard) -> Seen) -> Seen {
+        // The place within a shard follows from the upper bits.
+        match self.shards.get((fingerprint % SHARDS as u64) as usize) {
+            Some(shard) => act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)),
             None => Seen::Full,
         }
     }
@@ -68,7 +106,7 @@ impl Replay {
         self.capacity
     }
 
-    /// Bytes of its tables.
+    /// Bytes of its slots.
     pub fn memory_bytes(&self) -> usize {
         8 * self.sum(|shard| shard.slots.len())
     }
@@ -102,6 +140,14 @@ impl Shard {
         Seen::New
     }
 
+    fn remember(&mut self, fingerprint: u64) -> Seen {
+        let capacity = self.capacity;
+        self.capacity = capacity.max(self.used * 3 / 2 + 1);
+        let seen = self.insert(fingerprint);
+        self.capacity = capacity;
+        seen
+    }
+
     /// The free slot where it belongs; `None` if it is there.
     fn find(&self, fingerprint: u64) -> Option<usize> {
         let len = self.slots.len();
@@ -131,9 +177,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use shoal_sphinx::{Codec, Packet, SecretKey, StandIn};
-
     use super::*;
+    use crate::{Codec, Packet, SecretKey, StandIn};
 
     /// The tags of the stand-in codec are the first 32 bytes of a packet.
     fn tag(n: u64) -> ReplayTag {
@@ -164,6 +209,18 @@ mod tests {
         assert_eq!(replay.len(), replay.capacity());
         assert!(known.iter().all(|n| replay.insert(&tag(*n)) == Seen::Before));
         assert_eq!(replay.insert(&tag(1 << 40)), Seen::Full);
+    }
+
+    #[test]
+    fn what_was_written_down_is_known_again_even_beyond_the_capacity() {
+        let replay = Replay::new([3; 32], 10_000);
+        let written: Vec<u64> = (0..10_000).map(|n| replay.fingerprint(&tag(n))).collect();
+        let again = Replay::with_tags([3; 32], 64, written.into_iter().chain([0]));
+        assert_eq!(again.len(), 10_000);
+        assert!((0..10_000).all(|n| again.insert(&tag(n)) == Seen::Before));
+        assert_eq!(again.insert(&tag(1 << 40)), Seen::Full);
+        // With another key they would be others.
+        assert_ne!(Replay::new([4; 32], 1).fingerprint(&tag(1)), replay.fingerprint(&tag(1)));
     }
 
     #[test]
