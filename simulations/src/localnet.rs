@@ -633,7 +633,7 @@ impl<'a> Plan<'a> {
             let name = format!("gateway-{}", gateway + 1);
             let gateway = nodes.iter().find(|node| node.name == name).context("no such gateway")?;
             let (config, _) = node::Config::load(&gateway.config, &[])?;
-            let identity = node::prepare(&config)?.descriptor.body().identity;
+            let identity = node::prepare(&config)?.identity;
             let address = gateway.listen.context("a gateway listens")?;
             write!(toml, "[[gateways]]\nidentity = \"{identity}\"\naddress = \"{address}\"\n\n")?;
         }
@@ -658,7 +658,8 @@ impl<'a> Plan<'a> {
 struct Signer {
     secrets: Vec<SecretIdentity>,
     network: Network,
-    nodes: Vec<ListedNode>,
+    /// Their configurations, and their layers.
+    nodes: Vec<(node::Config, u8)>,
     exits: Vec<PathBuf>,
     files: Vec<PathBuf>,
     epoch: Duration,
@@ -676,13 +677,14 @@ impl Signer {
             .map(|_| Ok(SecretIdentity::from_bytes(&*secret::fresh()?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let authorities: Vec<Identity> = secrets.iter().map(SecretIdentity::identity).collect();
-        let network = Network { name: "localnet".into(), authorities };
+        let epoch_s = u32::try_from(options.epoch.as_secs())?;
+        let network = Network { name: "localnet".into(), authorities, epoch_s };
         secret::replace(&dir.join("network.toml"), network::to_toml(&network).as_bytes())?;
         let mut listed = Vec::new();
         let mut files = Vec::new();
         for daemon in nodes {
             let (config, _) = node::Config::load(&daemon.config, &[])?;
-            let descriptor = node::prepare(&config)?.descriptor;
+            let descriptor = node::descriptor(&config)?;
             // A mix's name says its layer: mix-LAYER-NUMBER.
             let layer = match descriptor.body().role {
                 Role::Mix => {
@@ -690,10 +692,9 @@ impl Signer {
                 }
                 Role::Gateway => 0,
             };
-            listed.push(ListedNode::new(descriptor, layer));
-            files.push(config.topology);
+            files.push(config.topology.clone());
+            listed.push((config, layer));
         }
-        listed.sort_by_key(ListedNode::identity);
         let mut parameters = options.parameters.clone();
         let least = u16::try_from(options.mixes_per_layer).unwrap_or(u16::MAX);
         parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(least);
@@ -709,6 +710,12 @@ impl Signer {
             let (config, _) = client::config::read(config, &[])?;
             Ok(client::descriptor(&config)?)
         });
+        // Each with its keys of the moment.
+        let listed = |(config, layer): &(node::Config, u8)| {
+            Ok(ListedNode::new(node::descriptor(config)?, *layer))
+        };
+        let mut nodes = self.nodes.iter().map(listed).collect::<anyhow::Result<Vec<_>>>()?;
+        nodes.sort_by_key(ListedNode::identity);
         let document = Document {
             network: self.network.name.clone(),
             epoch: Epoch(epoch),
@@ -716,7 +723,7 @@ impl Signer {
             epoch_s: u32::try_from(length)?,
             amendment: 0,
             parameters: self.parameters.clone(),
-            nodes: self.nodes.clone(),
+            nodes,
             draw: Default::default(),
             exits: exits.collect::<anyhow::Result<_>>()?,
         };
