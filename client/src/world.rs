@@ -135,7 +135,11 @@ impl Authority {
     }
 
     pub(crate) fn network(&self) -> Network {
-        Network { name: "world".into(), authorities: vec![self.secret.identity()], epoch_s: EPOCH_S }
+        Network {
+            name: "world".into(),
+            authorities: vec![self.secret.identity()],
+            epoch_s: self.epoch_s,
+        }
     }
 
     /// The document of an epoch. The last mix is there in every other epoch alone, so that places in the list differ.

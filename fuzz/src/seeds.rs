@@ -157,12 +157,13 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "tunnel_messages" => {
             let surbs = Sphinx::SCALAR.surb(&mut rng, &path(), ID).map(|(surb, _)| vec![surb; 2]);
             let to = ToService {
+                epoch: 7,
                 pseudonym: [1; 16],
                 budget: 100,
                 surbs: surbs.unwrap_or_default(),
                 datagram: vec![5; 300],
             };
-            let from = FromService { stock: 200, datagram: vec![6; 400] };
+            let from = FromService { epoch: 7, stock: 200, datagram: vec![6; 400] };
             vec![to.encode(), from.encode()]
         }
         _ => vec![],

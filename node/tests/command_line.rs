@@ -70,21 +70,10 @@ fn a_bad_configuration_ends_with_78_and_says_where() {
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    for arguments in [
-        &["fly"][..],
-        &["init", "--role", "router", "/tmp/x"],
-        &["init", "--role", "authority", "/tmp/x"],
-        &["run", "--fast"],
-        &[],
-    ] {
+    for arguments in
+        [&["fly"][..], &["init", "--role", "router", "/tmp/x"], &["run", "--fast"], &[]]
+    {
         assert_eq!(shoal_node(arguments).status.code(), Some(2), "{arguments:?}");
-    }
-    let done = shoal_node(&["init", "--role", "authority", "/tmp/x"]);
-    assert!(text(&done.stderr).contains("voting protocol"), "{}", text(&done.stderr));
-    for verb in ["init", "run", "check", "status"] {
-        let help = shoal_node(&[verb, "--help"]);
-        assert_eq!(help.status.code(), Some(0));
-        assert!(text(&help.stdout).contains("Example: shoal-node"), "{verb}");
     }
 }
 
@@ -150,7 +139,7 @@ fn a_topology_document_can_be_read_and_checked_by_people_and_programs() {
         let done = shoal_node(&["check", "-c", node.path()]);
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     }
-    net.sign(10);
+    net.sign(0);
     let file = net.dir.path().join("topology");
     let (file, network) = (file.to_str().unwrap(), net.dir.path().join("network.toml"));
     let network = network.to_str().unwrap();
@@ -173,7 +162,7 @@ fn a_topology_document_can_be_read_and_checked_by_people_and_programs() {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     assert!(text(&done.stdout).contains("sound"));
 
-    // One flipped bit; one that is too old; one that is not there.
+    // One flipped bit; one that is not there.
     let mut bytes = std::fs::read(file).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -181,9 +170,6 @@ fn a_topology_document_can_be_read_and_checked_by_people_and_programs() {
     let done = shoal_node(&verify);
     assert_eq!(done.status.code(), Some(1));
     assert!(text(&done.stderr).contains("0 valid signatures"), "{}", text(&done.stderr));
-    net.sign(100_000);
-    let done = shoal_node(&verify);
-    assert!(text(&done.stderr).contains("stale"), "{}", text(&done.stderr));
     assert_eq!(shoal_node(&["topology", "show", file]).status.code(), Some(0));
     let done = shoal_node(&["topology", "show", "/nowhere/topology"]);
     assert_eq!(done.status.code(), Some(1));

@@ -44,7 +44,9 @@ const TICK: Duration = Duration::from_millis(1);
 const MEAN_DELAY: Duration = Duration::from_millis(15);
 /// The longest, so that the last packet has an end.
 const LONGEST: Duration = Duration::from_millis(500);
-const EPOCH_S: u32 = 86_400;
+/// Least length of an epoch, and what a run takes beside its load, seconds.
+const EPOCH_S: u32 = 3_600;
+const AROUND_S: u32 = 300;
 
 /// How fast to send.
 #[derive(Clone, Copy, Debug)]
@@ -137,13 +139,14 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;
     let sink_at = sink.listen_addr().context("the sink does not listen")?;
     let config = configure(dir.path(), (rate, load.seconds), &ends, sink_at)?;
-    let mix = node::prepare(&config)?.descriptor.body().clone();
-    let mix_key = secret::read_or_create(&config.runtime_dir().join("mix.key"))?;
+    let mix = node::descriptor(&config)?.body().clone();
+    let epoch = mix.keys.first().context("the mix has no key")?.first;
+    let mix_key = secret::read(&config.runtime_dir().join(format!("keys/{epoch}.key")))?;
     let ends = Arc::new(ends);
     let recipe = Recipe {
         packets,
         seed: Seed::from_u64(load.seed),
-        epoch: epoch()?,
+        epoch,
         mix: mix.identity.0,
         mix_key: SecretKey::from_bytes(*mix_key),
         ends: ends.clone(),
@@ -219,9 +222,15 @@ fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> anyhow::Result<Endpo
     Ok(Endpoint::new(&LinkKey::from_seed(seed), settings)?)
 }
 
-fn epoch() -> anyhow::Result<Epoch> {
+/// An epoch's length with which the present one does not end before a run of so many seconds does: all packets are for
+/// one key.
+fn epoch_s(seconds: u32) -> anyhow::Result<u32> {
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    Ok(Epoch(unix_s / u64::from(EPOCH_S)))
+    let lasts = |length: &u32| {
+        let length = u64::from(*length);
+        unix_s % length + u64::from(seconds + AROUND_S) < length
+    };
+    (EPOCH_S.max(seconds + AROUND_S)..).find(lasts).context("no epoch is so long")
 }
 
 /// Writes the mix's configuration, and a topology of two layers in which it stands between the two ends.
@@ -243,14 +252,15 @@ fn configure(
         log: "warn".into(),
         // Room for every packet, and for the mix's own loops.
         max_packets_per_s: rate as usize + 100,
-        key_lifetime_s: seconds as usize + 100,
+        replay_mib: 1 << 20,
         ..node::Config::default()
     };
     node::init(dir, &config)?;
     let (config, _) = node::Config::load(&dir.join("config.toml"), &[])?;
 
     let authority = SecretIdentity::from_bytes(&*secret::fresh()?);
-    let network = Network { name: "load".into(), authorities: vec![authority.identity()] };
+    let authorities = vec![authority.identity()];
+    let network = Network { name: "load".into(), authorities, epoch_s: epoch_s(seconds)? };
     secret::replace(&config.network, network::to_toml(&network, &[]).as_bytes())?;
     let listed = |identity: &SecretIdentity, role, operator: &str, address, key, layer| {
         let body = NodeDescriptor {
@@ -268,7 +278,9 @@ fn configure(
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let other = SecretIdentity::from_bytes(&*secret::fresh()?);
     let key = *ends.sink_key.as_bytes();
-    let mix = ListedNode::new(node::prepare(&config)?.descriptor, 1);
+    let mix = node::descriptor(&config)?;
+    let epoch = mix.body().keys.first().context("the mix has no key")?.first;
+    let mix = ListedNode::new(mix, 1);
     let mut nodes = vec![
         mix,
         listed(&ends.sink, Role::Mix, "sink", sink_at, key, 2),
@@ -276,12 +288,11 @@ fn configure(
         listed(&other, Role::Gateway, "other gateway", nowhere, key, 0),
     ];
     nodes.sort_by_key(ListedNode::identity);
-    let epoch = epoch()?;
     let document = Document {
         network: network.name,
         epoch,
-        begins: epoch.0 * u64::from(EPOCH_S),
-        epoch_s: EPOCH_S,
+        begins: epoch.0 * u64::from(network.epoch_s),
+        epoch_s: network.epoch_s,
         amendment: 0,
         parameters: Parameters { layers: 2, min_mixes_per_layer: 1, ..Parameters::default() },
         nodes,

@@ -526,6 +526,7 @@ impl<'a> Plan<'a> {
         let network = Network {
             name: "localnet".into(),
             authorities: secrets.iter().map(SecretIdentity::identity).collect(),
+            epoch_s: u32::try_from(self.options.epoch.as_secs())?,
         };
         let text = network::to_toml(&network, &seats);
         secret::replace(&self.dir.join("network.toml"), text.as_bytes())?;
@@ -671,7 +672,7 @@ impl<'a> Plan<'a> {
             let name = format!("gateway-{}", gateway + 1);
             let gateway = nodes.iter().find(|node| node.name == name).context("no such gateway")?;
             let (config, _) = node::Config::load(&gateway.config, &[])?;
-            let identity = node::prepare(&config)?.descriptor.body().identity;
+            let identity = node::prepare(&config)?.identity;
             let address = gateway.listen.context("a gateway listens")?;
             write!(toml, "[[gateways]]\nidentity = \"{identity}\"\naddress = \"{address}\"\n\n")?;
         }
@@ -718,7 +719,7 @@ impl Founders {
         let (mut listed, mut files) = (Vec::new(), Vec::new());
         for daemon in nodes {
             let (config, _) = node::Config::load(&daemon.config, &[])?;
-            let descriptor = node::prepare(&config)?.descriptor;
+            let descriptor = node::descriptor(&config)?;
             // A mix's name says its first layer: mix-LAYER-NUMBER.
             let layer = match descriptor.body().role {
                 Role::Mix => {

@@ -557,7 +557,7 @@ mod tests {
     fn a_wrong_value_says_where_and_what_is_allowed() {
         for (text, wanted) in [
             ("\npool_packets = 0", "config.toml:2:"),
-            ("role = \"authority\"", "gateway"),
+            ("role = \"router\"", "authority"),
             ("[gateway]\nservice_per_s = -1.0", "0.01"),
             ("log = \"loud\"", "debug"),
             ("admin = \"here\"", "127.0.0.1:9101"),

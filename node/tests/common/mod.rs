@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // A test's own helpers may fail.
 #![allow(clippy::disallowed_methods)] // Real programs run on the real clock.
 
+pub mod between;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use shoal_node::daemon::{Config, RoleName};
-use shoal_topology::{Document, ListedNode, Network, Parameters, SecretIdentity, SignedDocument};
+use shoal_topology::{
+    Document, Epoch, ListedNode, Network, Parameters, SecretIdentity, SignedDocument,
+};
 
 pub fn shoal_node(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
@@ -175,10 +179,15 @@ impl Net {
         let listed = |(node, layer): (&Node, &u8)| {
             ListedNode::new(shoal_node::daemon::descriptor(&node.config).unwrap(), *layer)
         };
-        let mut nodes: Vec<ListedNode> = self.nodes.iter().zip(&self.layers).map(listed).collect();
-        nodes.sort_by_key(ListedNode::identity);
+        let nodes: Vec<ListedNode> = self.nodes.iter().zip(&self.layers).map(listed).collect();
         let first = |node: &ListedNode| node.descriptor.body().keys[0].first;
         let epoch = nodes.iter().map(first).max().unwrap();
+        self.sign_listed(nodes, epoch, amendment);
+    }
+
+    /// Signs a document of these nodes.
+    pub fn sign_listed(&self, mut nodes: Vec<ListedNode>, epoch: Epoch, amendment: u16) {
+        nodes.sort_by_key(ListedNode::identity);
         let document = Document {
             network: "test".into(),
             epoch,

@@ -549,7 +549,10 @@ impl World {
                         }
                     }
                     ClientOutput::Turned => person.turn(now),
-                    ClientOutput::Connected(_) | ClientOutput::Tunnel(..) => {}
+                    // Everyone stays where the scenario puts them.
+                    ClientOutput::Connected(_)
+                    | ClientOutput::Tunnel(..)
+                    | ClientOutput::LeaveGateway => {}
                 }
             }
         };

@@ -99,7 +99,7 @@ impl World {
 
     fn network(&self) -> Network {
         let authorities = (0..self.n).map(|n| authority(n).identity()).collect();
-        Network { name: "test".into(), authorities }
+        Network { name: "test".into(), authorities, epoch_s: EPOCH_S }
     }
 
     fn start(&mut self, n: usize) {

@@ -1,0 +1,134 @@
+//! What was recorded in an epoch stays closed once its key's time is over: the key is nowhere any more.
+
+mod common;
+
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::between::Between;
+use common::*;
+use shoal_topology::Epoch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const EPOCH_S: u64 = 4;
+
+/// Eight bytes from the middle of a key, where clamping changes nothing, or of its hex digits.
+type Needles = Vec<u64>;
+
+fn needles(key_file: &Path) -> Needles {
+    let text = std::fs::read(key_file).unwrap();
+    let digits = |at: usize| text[at..at + 8].try_into().unwrap();
+    let bytes = |at: usize| {
+        let byte = |n: usize| {
+            let digits = std::str::from_utf8(&text[2 * (at + n)..2 * (at + n) + 2]).unwrap();
+            u8::from_str_radix(digits, 16).unwrap()
+        };
+        std::array::from_fn(byte)
+    };
+    let all: [[u8; 8]; 6] = [bytes(8), bytes(12), bytes(16), digits(16), digits(24), digits(40)];
+    all.into_iter().map(u64::from_le_bytes).collect()
+}
+
+fn count(bytes: &[u8], needles: &Needles) -> usize {
+    let word = |window: &[u8]| u64::from_le_bytes(window.try_into().unwrap());
+    bytes.windows(8).filter(|window| needles.contains(&word(window))).count()
+}
+
+/// How often any of the needles stands in the memory of a process.
+fn in_memory(pid: u32, needles: &Needles) -> std::io::Result<usize> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    let mut found = 0;
+    let mut read = 0;
+    for line in maps.lines() {
+        let mut words = line.split(' ');
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        // The program's own text and its libraries' hold no keys.
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let address = |text| u64::from_str_radix(text, 16).unwrap();
+        let (mut at, end) = (address(from), address(to));
+        let mut chunk = vec![0; 1 << 20];
+        while at < end {
+            let length = (end - at).min(chunk.len() as u64) as usize;
+            // Some of what is mapped cannot be read.
+            let Ok(got) = memory.read_at(&mut chunk[..length], at) else { break };
+            if got < 8 {
+                break;
+            }
+            read += got;
+            let here = count(&chunk[..got], needles);
+            if here > 0 {
+                eprintln!("{here} in {line}");
+            }
+            found += here;
+            // The next chunk begins with the end of this one, should a needle lie across.
+            at += (got - 7) as u64;
+        }
+    }
+    assert!(read > 1 << 20, "the memory was not read: {read} bytes");
+    Ok(found)
+}
+
+fn in_files(directory: &Path, needles: &Needles) -> usize {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let each = |path: std::path::PathBuf| match path.metadata() {
+        Ok(found) if found.is_dir() => in_files(&path, needles),
+        Ok(found) if found.is_file() => count(&std::fs::read(path).unwrap_or_default(), needles),
+        _ => 0,
+    };
+    entries.map(each).sum()
+}
+
+fn epoch() -> Epoch {
+    Epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / EPOCH_S)
+}
+
+#[test]
+fn what_was_recorded_in_an_expired_epoch_cannot_be_opened_with_anything_that_the_node_has() {
+    // Keys end 1.2 s after their epoch.
+    let mut between = Between::new(EPOCH_S as u32, 100_000, 1);
+    between.sign();
+    let running = between.start();
+    let pid = running.child.id();
+    let mut link = between.dial();
+    let mix = between.mix();
+    let (data, keys) = (mix.config.data_dir.clone(), mix.config.runtime_dir().join("keys"));
+    let file = |epoch: Epoch| keys.join(format!("{epoch}.key"));
+
+    let old = epoch();
+    let packets = between.packets(200, old, Duration::from_millis(5));
+    let (sent, recorded) = packets.split_at(150);
+    let key = needles(&file(old));
+    for batch in sent.chunks(40) {
+        between.runtime.block_on(link.sender.send_all(batch)).unwrap();
+    }
+    within(PATIENCE, "packets at the sink", || (between.seen().0 == sent.len()).then_some(()));
+    let present = match in_memory(pid, &key) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            eprintln!("skipped: the system does not let a process read its child's memory");
+            return;
+        }
+        found => found.unwrap(),
+    };
+    if file(old).exists() {
+        assert!(present > 0, "a key that is in use is found");
+        assert!(in_files(&keys, &key) > 0);
+    }
+
+    within(PATIENCE, "the end of the key", || (!file(old).exists()).then_some(()));
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(in_files(&data, &key) + in_files(&keys, &key), 0, "the key is in a file");
+    assert_eq!(in_memory(pid, &key).unwrap(), 0, "the key is in the memory of the node");
+    let now = needles(&file(Epoch(epoch().0 + 1)));
+    assert!(in_memory(pid, &now).unwrap() > 0, "a key that is in use is found");
+
+    let before = between.dropped("unknown_epoch");
+    between.runtime.block_on(link.sender.send_all(recorded)).unwrap();
+    let all = before + recorded.len() as u64;
+    within(PATIENCE, "drops", || (between.dropped("unknown_epoch") == all).then_some(()));
+    assert_eq!(between.seen(), (sent.len(), 1));
+}
