@@ -193,6 +193,7 @@ impl Net {
         let network = Network {
             name: "test".into(),
             authorities: vec![SecretIdentity::from_bytes(&[1; 32]).identity()],
+            epoch_s: 60,
         };
         let mut assembly = Assembly::default();
         let parts = self.down(client).iter().filter(|(_, frame)| frame.field == 2);
