@@ -149,8 +149,7 @@ impl Client {
         let given_up = |query: &Query| now.since(query.since) > QUERY_LIMIT;
         let descriptors = &self.descriptors;
         self.queries.retain(|of, query| !(given_up(query) && descriptors.contains_key(of)));
-        let due = |cached: &&mut Cached| cached.refresh <= now;
-        let due = self.descriptors.iter_mut().filter(|(_, cached)| due(&cached));
+        let due = self.descriptors.iter_mut().filter(|(_, cached)| cached.refresh <= now);
         for (address, cached) in due {
             self.queries.entry(*address).or_insert(Query { since: now, asked: None });
             let left = Duration::from_secs(cached.descriptor.not_after.saturating_sub(unix_s));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
-use shoal_topology::control::{Hello, Mode, kind};
+use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
+use shoal_topology::control::{Hello, Mode, Renew, Word as _, kind};
 use shoal_topology::random::exponential;
 
 use super::*;
@@ -449,6 +449,37 @@ fn a_descriptor_is_answered_by_reply_block() {
         assert!(found.len() > 100);
         let found = net.query(asker, 0, Identity([9; 32]));
         assert_eq!(found, [kind::ANSWER, 0]);
+    }
+}
+
+#[test]
+fn a_service_renews_its_descriptor_within_its_session_and_no_person_does() {
+    for (mode, renews) in [(Mode::Service, true), (Mode::Class("web".into()), false)] {
+        let mut net = Net::new(Arc::new(StandIn), Options::default());
+        let client = net.join(0, 1, mode);
+        let asker = net.join(1, 2, Mode::Class("web".into()));
+        let own = net.client_identity(client);
+        assert_eq!(net.query(asker, 0, own), [kind::ANSWER, 0]);
+        let descriptor = net.descriptor(client, 0, 7);
+        let renew = |descriptor| Frame {
+            epoch: 0,
+            field: CLIENT_CONTROL,
+            packet: Renew { descriptor }.pack().unwrap(),
+        };
+        net.up(client, renew(vec![1, 2, 3]));
+        net.up(client, renew(descriptor.clone()));
+        let found = net.query(asker, 0, own);
+        assert_eq!(found[1], u8::from(renews));
+        assert!(!renews || found[2..] == descriptor);
+        // Two at once, and then one in half a minute.
+        net.up(client, renew(net.descriptor(client, 0, 8)));
+        let unchanged = if renews { descriptor } else { Vec::new() };
+        assert_eq!(net.query(asker, 0, own)[2..], unchanged);
+        net.run(ms(30_000));
+        let later = net.descriptor(client, 0, 9);
+        net.up(client, renew(later.clone()));
+        let expected = if renews { later } else { Vec::new() };
+        assert_eq!(net.query(asker, 0, own)[2..], expected);
     }
 }
 

@@ -3,6 +3,7 @@
 // Helpers fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod authority;
 mod descriptors;
 mod documents;
 mod held;

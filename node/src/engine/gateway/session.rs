@@ -93,7 +93,7 @@ impl Active {
     ) -> Self {
         let (queue, stash) = Default::default();
         // A period lasts a minute or more; a key that is full may end it early.
-        let renewals = Limit::new(1.0 / 30.0, 2.0);
+        let renewals = Limit::new(1.0 / 30.0, 1.0);
         Self { inbox, id, token, fetching: false, up, renewals, pace, queue, stash }
     }
 

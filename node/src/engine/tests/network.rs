@@ -355,6 +355,22 @@ impl Net {
         client
     }
 
+    /// A descriptor of a client at a gateway, of a period that begins then.
+    pub(super) fn descriptor(&self, client: usize, gateway: usize, not_before: u64) -> Vec<u8> {
+        let at = self.document.node(self.gateway(gateway)).unwrap().identity();
+        let Client { number, inbox, .. } = &self.clients[client];
+        let identity = SecretIdentity::from_bytes(&[number + 50; 32]);
+        let body = ClientDescriptor {
+            identity: identity.identity(),
+            key: *SecretKey::from_bytes([*number; 32]).public().as_bytes(),
+            inbox: inbox.identity(),
+            gateways: vec![at],
+            not_before,
+            not_after: 100,
+        };
+        Signed::<ClientDescriptor>::new(body, &identity).encode()
+    }
+
     pub(super) fn client_identity(&self, client: usize) -> Identity {
         SecretIdentity::from_bytes(&[self.clients[client].number + 50; 32]).identity()
     }
