@@ -5,6 +5,7 @@
 
 pub mod gateway;
 mod loops;
+mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use shoal_sphinx::{Address, Codec, Frame, Peeled};
-use shoal_topology::{Document, Documents, Epoch, Held, Identity, Paths, Role, Seed, Time};
+use shoal_sphinx::{Address, Codec, Frame, PacketId, Peeled};
+use shoal_topology::report::Report;
+use shoal_topology::{Document, Documents, Epoch, Held, Identity, Role, Seed, Time};
 
 use crate::counters::{Counters, DropReason};
 use crate::opener::Arrived;
@@ -22,6 +24,7 @@ use crate::place::Place;
 use crate::wheel::Wheel;
 use gateway::{Gateway, GatewaySettings, InboxId};
 use loops::Loops;
+use pool::PoolMean;
 
 /// The most by which a node is late with what its own schedules ask for; beyond it leaves out.
 const STANDSTILL: Duration = Duration::from_secs(1);
@@ -104,6 +107,12 @@ pub enum Input {
     },
     /// Packets were dropped outside of the engine, which counts them.
     Dropped(DropReason, u64),
+    /// A session ends: report what loops showed since the last one, as this part of the document's epoch. Without a
+    /// document in use nothing is reported.
+    Report {
+        /// Which report of the epoch, from 0.
+        part: u16,
+    },
     /// It is [`Engine::next_wake`].
     Wake,
 }
@@ -140,6 +149,8 @@ pub enum Output {
         /// How many.
         max: usize,
     },
+    /// Sign this and send it to every authority.
+    Report(Report),
 }
 
 /// What becomes due.
@@ -154,6 +165,8 @@ enum Due {
     Loop,
     /// Loops that are not back by now are lost.
     LoopsLost,
+    /// This one is late, if it is not back by now.
+    LoopLate(PacketId),
     /// A client has not said who it is.
     Hello(SessionId),
     /// A client's next instant.
@@ -165,8 +178,6 @@ enum Due {
 /// What the engine knows of the network.
 struct Topology {
     document: Arc<Document>,
-    /// Of all nodes, whatever their standing: loops show who behaves.
-    paths: Paths,
     place: Option<Place>,
     epoch: Epoch,
     fresh: Freshness,
@@ -219,6 +230,7 @@ impl Core {
 pub struct Engine {
     core: Core,
     loops: Loops,
+    pool: PoolMean,
     gateway: Option<Gateway>,
 }
 
@@ -238,14 +250,16 @@ impl Engine {
             pool_packets,
         };
         let gateway = (role == Role::Gateway).then(|| Gateway::new(gateway, &seed));
-        Self { core, loops: Loops::new(&seed), gateway }
+        Self { core, loops: Loops::new(&seed), pool: PoolMean::new(&seed), gateway }
     }
 
     /// Takes note of something at `now`, which never goes back. First does what was due before.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.advance(now);
+        self.pool.pass(now, self.core.pooled);
         match input {
             Input::Wake => {}
+            Input::Report { part } => self.report(part),
             Input::Document { document, signed, epoch, announce } => {
                 self.document(now, Held { document, signed }, epoch, announce);
             }
@@ -302,6 +316,7 @@ impl Engine {
         while let Some((at, due)) = self.core.wheel.pop(now) {
             // After a standstill (a suspended machine) the missed instants are not made up for.
             let at = at.max(now - STANDSTILL);
+            self.pool.pass(at, self.core.pooled);
             match due {
                 Due::ToNode(to, frame) => {
                     self.core.pooled -= 1;
@@ -315,6 +330,7 @@ impl Engine {
                 }
                 Due::Loop => self.loops.send(&mut self.core, at),
                 Due::LoopsLost => self.loops.give_up(&mut self.core, at),
+                Due::LoopLate(id) => self.loops.late(&id, at),
                 Due::Part | Due::Hello(..) | Due::Instant(..) | Due::Release(..) => {
                     if let Some(gateway) = &mut self.gateway {
                         gateway.due(&mut self.core, at, due);
@@ -347,8 +363,8 @@ impl Engine {
         };
         let document = held.document.clone();
         let place = Place::among(&core.documents, &document, &core.identity);
-        let (paths, fresh) = (Paths::of_all(&document, epoch), Freshness::Fresh);
-        core.topology = Some(Topology { document, paths, place, epoch, fresh });
+        let fresh = Freshness::Fresh;
+        core.topology = Some(Topology { document, place, epoch, fresh });
         self.loops.start(core, now);
     }
 
@@ -364,7 +380,7 @@ impl Engine {
             Peeled::Final { destination, id, payload } => {
                 if Identity(destination) != self.core.identity {
                     self.core.counters.drop(DropReason::Malformed);
-                } else if self.loops.returned(&id) {
+                } else if self.loops.returned(&id, now) {
                     self.core.counters.loops_returned += 1;
                 } else if let (Some(gateway), Ok(message)) = (&mut self.gateway, payload.message())
                 {
@@ -374,6 +390,14 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn report(&mut self, part: u16) {
+        let Some(topology) = self.core.usable() else { return };
+        let links = self.loops.take_links(topology);
+        let (node, epoch) = (self.core.identity, topology.document.epoch);
+        let report = Report { node, epoch, part, links, pool: self.pool.take() };
+        self.core.outputs.push_back(Output::Report(report));
     }
 
     fn forward(&mut self, until: Time, next: Identity, frame: Frame) {

@@ -219,6 +219,7 @@ impl Machine {
                 };
                 refused.then(|| Input::Fetched { inbox, frames: Vec::new() })
             }
+            Output::Report(_) => None,
         }
     }
 

@@ -1,17 +1,66 @@
-//! Loop cover: every node sends packets to itself, at a Poisson rate, and watches how many come back.
+//! Loop cover: every node sends packets to itself, at a Poisson rate, watches how many come back, and reports what each
+//! link lost.
+//!
+//! Loops go through demoted nodes too, so that these can show that they behave again. So that a demoted node does not make
+//! others look bad, a loop that crosses one counts for the link to it alone, and for nothing if it crosses two.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_sphinx::{Frame, PacketId};
-use shoal_topology::{Seed, Stream, Time, control::kind, exponential};
+use shoal_topology::report::LinkCount;
+use shoal_topology::{
+    Document, Epoch, Identity, Paths, Seed, Standing, Stream, Time, control::kind, exponential,
+};
 
-use super::{Core, Due, draw_id, hop};
+use super::{Core, Due, Topology, draw_id, hop};
 
 /// Loops that are waited for. One more, and the oldest counts as lost.
 const WAITED_FOR: usize = 65_536;
 /// How long a loop may take beyond the delays that were drawn for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Links that are counted; beyond so many new ones are not. A report of them stays below its limit.
+const LINKS: usize = 16_384;
+/// Loops that came back whose time beyond their delays is remembered: the latest.
+const REMEMBERED: usize = 64;
+/// With fewer nothing is late before it is given up.
+const ENOUGH: usize = 8;
+
+/// A link, by its two ends.
+type Link = (Identity, Identity);
+
+/// A loop that is under way.
+struct Waiting {
+    /// When it would be back if only its delays took time.
+    due: Time,
+    /// When it is late.
+    late: Time,
+    /// When it is given up.
+    until: Time,
+    /// The links that it counts for.
+    links: Box<[Link]>,
+    /// See [`Layering`].
+    layering: u64,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Counted,
+}
+
+/// What loops are drawn from.
+struct Layering {
+    document: Arc<Document>,
+    epoch: Epoch,
+    paths: Paths,
+    layers: BTreeMap<Identity, u8>,
+    /// Becomes another when a node changes its layer. Loops through the layers of before compare nodes that the
+    /// authorities would not: they are not reported.
+    number: u64,
+}
 
 /// A node's own loops. Each purpose draws from a stream of its own.
 pub(super) struct Loops {
@@ -21,9 +70,14 @@ pub(super) struct Loops {
     packets: Stream,
     /// Whether the next loop is in the wheel.
     running: bool,
-    /// When each that is under way is lost.
-    waited_for: HashMap<PacketId, Time>,
+    /// Those that are under way.
+    waited_for: HashMap<PacketId, Waiting>,
     order: VecDeque<PacketId>,
+    layering: Option<Layering>,
+    /// Loops over each link whose fate is known, and those that were lost or late, since the last report.
+    counts: BTreeMap<Link, (u32, u32)>,
+    /// What the latest loops took beyond their delays, the oldest first.
+    beyond: VecDeque<Duration>,
 }
 
 impl Loops {
@@ -36,6 +90,9 @@ impl Loops {
             running: false,
             waited_for: HashMap::new(),
             order: VecDeque::new(),
+            layering: None,
+            counts: BTreeMap::new(),
+            beyond: VecDeque::new(),
         }
     }
 
@@ -59,9 +116,9 @@ impl Loops {
     pub(super) fn send(&mut self, core: &mut Core, now: Time) {
         self.schedule(core, now);
         if self.running {
-            match self.build(core) {
-                Some((first, frame, id, patience)) => {
-                    self.wait_for(core, id, now + patience);
+            match self.build(core, now) {
+                Some((first, frame, id, waiting)) => {
+                    self.wait_for(core, id, waiting);
                     core.counters.loops_sent += 1;
                     core.send(first, frame);
                 }
@@ -70,13 +127,12 @@ impl Loops {
         }
     }
 
-    fn build(
-        &mut self,
-        core: &Core,
-    ) -> Option<(shoal_topology::Identity, Frame, PacketId, Duration)> {
+    fn build(&mut self, core: &Core, now: Time) -> Option<(Identity, Frame, PacketId, Waiting)> {
         let topology = core.usable()?;
-        let path =
-            topology.paths.draw_node_loop(&mut self.paths, topology.place.as_ref()?.index)?;
+        self.follow(topology);
+        let layering = self.layering.as_ref()?;
+        let own = topology.place.as_ref()?.index;
+        let path = layering.paths.draw_node_loop(&mut self.paths, own)?;
         let parameters = &topology.document.parameters;
         let mean = Duration::from_micros(parameters.node_loop_delay_us);
         let mut total = Duration::ZERO;
@@ -92,24 +148,94 @@ impl Loops {
         let packet = core.codec.seal(&mut self.packets, &hops?, id, &[kind::LOOP]).ok()?;
         let first = topology.document.node(*path.first()?)?.identity();
         let frame = Frame { epoch: topology.epoch.low_byte(), field: 0, packet };
-        Some((first, frame, id, total + PATIENCE))
+        let due = now + total;
+        let until = due + PATIENCE;
+        let late_after = Duration::from_micros(parameters.loop_late_us);
+        let late = self.usual().map_or(until, |usual| until.min(due + usual + late_after));
+        let links = counting_links(&topology.document, own, &path);
+        let (number, fate) = (layering.number, Fate::Open);
+        Some((first, frame, id, Waiting { due, late, until, links, layering: number, fate }))
     }
 
-    fn wait_for(&mut self, core: &mut Core, id: PacketId, until: Time) {
+    /// Draws from the topology from now on, if it is another.
+    fn follow(&mut self, topology: &Topology) {
+        let Topology { document, epoch, .. } = topology;
+        let same = |old: &Layering| Arc::ptr_eq(&old.document, document) && old.epoch == *epoch;
+        if self.layering.as_ref().is_some_and(same) {
+            return;
+        }
+        let layers = layers(document, *epoch);
+        let mut number = 0;
+        if let Some(old) = &self.layering {
+            number = old.number;
+            let moved = |(node, layer): (&Identity, &u8)| {
+                old.layers.get(node).is_some_and(|before| before != layer)
+            };
+            if layers.iter().any(moved) {
+                number += 1;
+                self.counts.clear();
+            }
+        }
+        let (document, epoch, paths) = (document.clone(), *epoch, Paths::of_all(document, *epoch));
+        self.layering = Some(Layering { document, epoch, paths, layers, number });
+    }
+
+    /// What a loop takes beyond its delays where nobody delays it: the lower quartile of the latest, as nodes that delay
+    /// may well be on most paths of a small network.
+    fn usual(&self) -> Option<Duration> {
+        let mut beyond: Vec<Duration> = self.beyond.iter().copied().collect();
+        beyond.sort_unstable();
+        (beyond.len() >= ENOUGH).then(|| beyond.get(beyond.len() / 4).copied()).flatten()
+    }
+
+    fn wait_for(&mut self, core: &mut Core, id: PacketId, waiting: Waiting) {
         if self.order.len() >= WAITED_FOR
             && let Some(oldest) = self.order.pop_front()
             && self.waited_for.remove(&oldest).is_some()
         {
             core.counters.loops_lost += 1;
         }
+        core.wheel.insert(waiting.until, Due::LoopsLost);
+        if waiting.late < waiting.until {
+            core.wheel.insert(waiting.late, Due::LoopLate(id));
+        }
         self.order.push_back(id);
-        self.waited_for.insert(id, until);
-        core.wheel.insert(until, Due::LoopsLost);
+        self.waited_for.insert(id, waiting);
     }
 
     /// Whether this is a loop of ours that was waited for.
-    pub(super) fn returned(&mut self, id: &PacketId) -> bool {
-        self.waited_for.remove(id).is_some()
+    pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
+        let Some(waiting) = self.waited_for.remove(id) else { return false };
+        if self.beyond.len() >= REMEMBERED {
+            self.beyond.pop_front();
+        }
+        self.beyond.push_back(now.since(waiting.due));
+        self.count(&waiting, 0);
+        true
+    }
+
+    /// Counts it, if it is not back, as lost on all its links; when it comes after all this does not change.
+    pub(super) fn late(&mut self, id: &PacketId, at: Time) {
+        let Some(mut waiting) = self.waited_for.remove(id) else { return };
+        // After a standstill of our own we cannot tell.
+        if at == waiting.late {
+            self.count(&waiting, 1);
+        }
+        waiting.fate = Fate::Counted;
+        self.waited_for.insert(*id, waiting);
+    }
+
+    fn count(&mut self, waiting: &Waiting, lost: u32) {
+        let number = self.layering.as_ref().map(|layering| layering.number);
+        if waiting.fate == Fate::Counted || number != Some(waiting.layering) {
+            return;
+        }
+        for link in &waiting.links {
+            if self.counts.len() < LINKS || self.counts.contains_key(link) {
+                let count = self.counts.entry(*link).or_default();
+                *count = (count.0.saturating_add(1), count.1.saturating_add(lost));
+            }
+        }
     }
 
     /// Counts what should have been back.
@@ -117,9 +243,11 @@ impl Loops {
         // Not quite ordered, as delays differ: each is looked at when it, or one behind it, is due.
         while let Some(id) = self.order.front() {
             match self.waited_for.get(id) {
-                Some(until) if *until > now => break,
+                Some(waiting) if waiting.until > now => break,
                 Some(_) => {
-                    self.waited_for.remove(id);
+                    if let Some(waiting) = self.waited_for.remove(id) {
+                        self.count(&waiting, 1);
+                    }
                     core.counters.loops_lost += 1;
                 }
                 None => {}
@@ -127,14 +255,46 @@ impl Loops {
             self.order.pop_front();
         }
     }
+
+    /// What each link has lost since this was last asked, ordered, by places in the document in use. What was counted
+    /// under another document is carried over by identity; nodes that are not listed any more are left out.
+    pub(super) fn take_links(&mut self, topology: &Topology) -> Vec<LinkCount> {
+        self.follow(topology);
+        let counts = std::mem::take(&mut self.counts);
+        let document = &topology.document;
+        // Places and layers are those of the document's own epoch; a later one of its epochs may have others.
+        if layers(document, document.epoch) != layers(document, topology.epoch) {
+            return Vec::new();
+        }
+        let place = |node: &Identity| u16::try_from(document.index_of(node)?).ok();
+        let link = |((from, to), (sent, lost)): (Link, (u32, u32))| {
+            Some(LinkCount { from: place(&from)?, to: place(&to)?, sent, lost })
+        };
+        counts.into_iter().filter_map(link).collect()
+    }
+}
+
+fn layers(document: &Document, epoch: Epoch) -> BTreeMap<Identity, u8> {
+    let layer = |node| document.layer_at(node, epoch);
+    document.nodes.iter().map(|node| (node.identity(), layer(node))).collect()
+}
+
+/// The links of a loop that it counts for.
+fn counting_links(document: &Document, own: usize, path: &[usize]) -> Box<[Link]> {
+    let demoted = |place: usize| {
+        place != own && document.node(place).is_some_and(|node| node.standing == Standing::Demoted)
+    };
+    let tested = path.iter().filter(|place| demoted(**place)).count();
+    let from = std::iter::once(&own).chain(path);
+    let ends = from.zip(path).filter(|(_, to)| tested == 0 || (tested == 1 && demoted(**to)));
+    let identity = |place: usize| document.node(place).map(|node| node.identity());
+    ends.filter_map(|(from, to)| Some((identity(*from)?, identity(*to)?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use shoal_sphinx::StandIn;
-    use shoal_topology::{Identity, Role};
+    use shoal_topology::Role;
 
     use super::*;
     use crate::engine::{Engine, Settings};
@@ -155,12 +315,20 @@ mod tests {
             id
         };
         let until = Time::from_secs(5);
-        (0..65_536).for_each(|n| loops.wait_for(&mut core, id(n), until));
+        let waiting = || Waiting {
+            due: Time::ZERO,
+            late: until,
+            until,
+            links: Box::default(),
+            layering: 0,
+            fate: Fate::Open,
+        };
+        (0..65_536).for_each(|n| loops.wait_for(&mut core, id(n), waiting()));
         assert_eq!(core.counters.loops_lost, 0);
-        (65_536..65_539).for_each(|n| loops.wait_for(&mut core, id(n), until));
+        (65_536..65_539).for_each(|n| loops.wait_for(&mut core, id(n), waiting()));
         assert_eq!(core.counters.loops_lost, 3);
-        assert!((0..3).all(|n| !loops.returned(&id(n))));
-        assert!((3..65_539).all(|n| loops.returned(&id(n))));
+        assert!((0..3).all(|n| !loops.returned(&id(n), until)));
+        assert!((3..65_539).all(|n| loops.returned(&id(n), until)));
         // Each is counted once.
         loops.give_up(&mut core, until);
         assert_eq!(core.counters.loops_lost, 3);

@@ -1,6 +1,7 @@
 //! Nodes in virtual time, on a network that is a queue.
 
 mod network;
+mod reports;
 
 use std::time::Duration;
 

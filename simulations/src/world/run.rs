@@ -372,6 +372,8 @@ impl World {
                     self.wheel.insert(now + AGAIN, Event::Join(number));
                 }
             }
+            // Nobody asks for reports here.
+            Output::Report(_) => {}
             Output::Store { inbox, frame } => {
                 self.inboxes.entry((node as u32, inbox)).or_default().push_back((now, frame));
             }

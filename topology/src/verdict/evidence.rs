@@ -92,7 +92,8 @@ struct Alternative {
 /// What is looked for has most of the weight, so that the fewest loops are enough: a dead node beside sound ones, and one
 /// that loses a fifth.
 fn alternatives(question: Question) -> Vec<Alternative> {
-    let (first, own, rest): (&[(f64, f64, f64)], &[f64], &[f64]) = match question {
+    type Lists<'a> = (&'a [(f64, f64, f64)], &'a [f64], &'a [f64]);
+    let (first, own, rest): Lists<'_> = match question {
         Question::Worse => {
             (&[(0.97, 0.03, 0.4), (0.11, 0.2, 0.3)], &[0.06, 0.2, 0.5, 0.97], &[0.2, 0.6, 1.0])
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rand::RngExt as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
 use shoal_topology::control::{Assembly, DocumentPart, Notice, Refusal, Word};
 use shoal_topology::{
@@ -69,6 +70,12 @@ pub(super) struct Net {
     pub(super) closed: Vec<SessionId>,
     /// A node that swallows everything.
     pub(super) dead: Option<usize>,
+    /// A node that swallows a share of what it is sent.
+    pub(super) lossy: Option<(usize, f64)>,
+    /// A node that keeps everything for longer.
+    pub(super) slow: Option<(usize, Duration)>,
+    /// What nodes reported since this was last drained.
+    pub(super) reports: Vec<Report>,
     codec: Arc<dyn Codec>,
     document: Arc<Document>,
     nodes: Vec<Node>,
@@ -149,6 +156,9 @@ impl Net {
             sent: Vec::new(),
             closed: Vec::new(),
             dead: None,
+            lossy: None,
+            slow: None,
+            reports: Vec::new(),
             nodes: nodes.collect(),
             codec,
             document,
@@ -213,6 +223,26 @@ impl Net {
         self.up(client, frame);
     }
 
+    /// From now on the document is this one, changed.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Document)) {
+        let mut document = (*self.document).clone();
+        change(&mut document);
+        let secret = SecretIdentity::from_bytes(&[1; 32]);
+        self.signed = SignedDocument::new(&document, [&secret]).encode().into();
+        self.document = Arc::new(document);
+        self.new_document();
+    }
+
+    /// What all nodes report.
+    pub(super) fn report(&mut self, part: u16) -> Vec<Report> {
+        (0..self.len()).for_each(|node| self.handle(node, Input::Report { part }));
+        std::mem::take(&mut self.reports)
+    }
+
+    pub(super) fn document(&self) -> &Document {
+        &self.document
+    }
+
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -259,7 +289,10 @@ impl Net {
                     let index = self.document.index_of(&to).unwrap();
                     self.trace.push((at, node as u64, index as u64));
                     self.sent.push(to);
-                    self.under_way.push_back((at + LATENCY, index, frame));
+                    let slow = self.slow.filter(|(slow, _)| *slow == node);
+                    let at = at + LATENCY + slow.map_or(Duration::ZERO, |(_, by)| by);
+                    let place = self.under_way.partition_point(|(other, ..)| *other <= at);
+                    self.under_way.insert(place, (at, index, frame));
                 }
                 Output::ToClient { session, frame } => {
                     self.trace.push((at, node as u64, 1_000 + session.0));
@@ -268,6 +301,7 @@ impl Net {
                     }
                 }
                 Output::CloseClient(session) => self.closed.push(session),
+                Output::Report(report) => self.reports.push(report),
                 Output::Store { inbox, frame } => {
                     self.nodes[node].inbox.entry(inbox).or_default().push_back(frame);
                 }
@@ -290,7 +324,9 @@ impl Net {
             let Some(next) = next.filter(|next| *next <= end) else { break };
             if frame.is_some_and(|(at, _)| at == next) {
                 let (at, node, frame) = self.under_way.pop_front().unwrap();
-                if self.dead != Some(node) {
+                let share = self.lossy.filter(|(lossy, _)| *lossy == node);
+                let lost = share.is_some_and(|(_, share)| self.rng.random_bool(share));
+                if self.dead != Some(node) && !lost {
                     let opened = self.nodes[node].opener.open_frame(at, frame);
                     self.handle_at(node, at, Input::Arrived(opened));
                 }
