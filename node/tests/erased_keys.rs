@@ -1,5 +1,8 @@
 //! What was recorded in an epoch stays closed once its key's time is over: the key is nowhere any more.
 
+#![allow(clippy::disallowed_methods)] // Real programs run on the real clock.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)] // A test's own helpers may fail.
+
 mod common;
 
 use std::os::unix::fs::FileExt as _;
