@@ -120,7 +120,7 @@ fn sealed() -> &'static [(Packet, [u8; 16])] {
             let reply = surb.and_then(|(surb, _)| Sphinx::SCALAR.reply(surb, b"a reply"));
             packets.extend(reply.map(|(packet, _)| packet));
         }
-        let secret = *hops()[0].to_bytes();
+        let secret = *hops()[0].as_bytes();
         let points: Vec<[u8; 32]> =
             packets.iter().filter_map(|packet| packet.as_bytes().first_chunk().copied()).collect();
         let shared = Backend::Reference.x25519(&vec![secret; points.len()], &points);

@@ -21,7 +21,7 @@ fn every_hop_opens_what_the_reference_opens() {
         for secret in &net.secrets {
             let theirs = SphinxPacket::from_bytes(packet.as_bytes()).unwrap();
             let expanded =
-                theirs.header.compute_expanded_shared_secret(&(*secret.to_bytes()).into());
+                theirs.header.compute_expanded_shared_secret(&(*secret.as_bytes()).into());
             let opened = Sphinx::SCALAR.open(secret, packet).unwrap();
             assert_eq!(opened.tag().as_bytes(), expanded.replay_tag(), "seed {seed}");
             let theirs = theirs.process_with_expanded_secret(&expanded).unwrap();
