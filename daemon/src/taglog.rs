@@ -243,9 +243,10 @@ mod tests {
         assert_eq!(found.len(), 2_000);
     }
 
-    /// What a tag costs: `cargo test --release -p shoal-daemon --lib -- --ignored --nocapture cost_of`.
+    /// What a tag costs: `cargo test -p shoal-daemon --lib -- --ignored --nocapture cost_of`.
     #[test]
     #[ignore = "a measurement"]
+    #[allow(clippy::disallowed_methods)] // It measures real time.
     fn the_cost_of_a_tag() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         for batch in [1, 8, 32] {

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use shoal_daemon::secret::{
-    SecretError, create, memory_backed, private_directory, read, read_or_create, replace, store,
-    swap_on_plain_disk,
+    SecretError, create, erase, memory_backed, private_directory, read, read_or_create, replace,
+    room, store, swap_on_plain_disk,
 };
 
 /// A directory as key files want it.
@@ -46,7 +46,7 @@ fn a_key_is_never_replaced() {
     let path = dir.path().join("k");
     let first = create(&path).unwrap();
     assert!(matches!(create(&path), Err(SecretError::Exists(_))));
-    assert!(matches!(store(&path, &[1; 32].into()), Err(SecretError::Exists(_))));
+    assert!(matches!(store(&path, &[1; 32]), Err(SecretError::Exists(_))));
     assert_eq!(read(&path).unwrap(), first);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -106,4 +106,21 @@ fn memory_is_told_from_disk() {
     assert!(!memory_backed(Path::new("/proc")));
     assert!(!memory_backed(Path::new("/nowhere")));
     swap_on_plain_disk();
+}
+
+#[test]
+fn an_erased_key_is_gone_even_for_whoever_has_the_file_open() {
+    use std::os::unix::fs::FileExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys/1.key");
+    store(&path, &[0xab; 32]).unwrap();
+    let open = fs::File::open(&path).unwrap();
+    erase(&path).unwrap();
+    assert!(read(&path).unwrap_err().is_absent());
+    let mut left = [1; 65];
+    open.read_exact_at(&mut left, 0).unwrap();
+    assert_eq!(left, [0; 65]);
+    // A second time there is nothing to do.
+    erase(&path).unwrap();
+    assert!(room(dir.path()).is_some_and(|bytes| bytes > 0));
 }

@@ -120,10 +120,15 @@ impl Between {
 
     pub fn start(&self) -> Running {
         let running = self.mix().start();
+        self.linked();
+        running
+    }
+
+    /// Waits until the mix does its work.
+    pub fn linked(&self) {
         within(PATIENCE, "the link to the sink", || {
             metric(self.mix().admin(), "shoal_node_links_up").filter(|up| *up == 1)
         });
-        running
     }
 
     /// A link to the mix, of the gateway's.

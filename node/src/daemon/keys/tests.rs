@@ -356,7 +356,7 @@ fn a_node_whose_tables_are_too_small_for_its_rate_is_told() {
     assert!(warnings.iter().any(|why| why.contains("room for")), "{warnings:?}");
 }
 
-/// What the log costs of opening a packet: `cargo test --release -p shoal-node --lib -- --ignored --nocapture the_log_costs`.
+/// What the log costs of opening a packet: `cargo test -p shoal-node --lib -- --ignored --nocapture the_log_costs`.
 #[test]
 #[ignore = "a measurement"]
 fn the_log_costs_little_of_opening() {
