@@ -30,6 +30,7 @@ use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
+use shoal_topology::authority::Schedule;
 use shoal_topology::{Documents, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
@@ -46,6 +47,8 @@ use watcher::Watcher;
 
 /// How often the topology file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Reports that wait for their signature.
+const REPORTS: usize = 4;
 /// What links may take to write what waits, at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -288,7 +291,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         )),
     };
     let engine = Engine::new(settings, Backend::best_codec());
-    let (events, thread) = machine::start(engine, clock, shared.clone())?;
+    let (tell_reports, reports) = tokio::sync::mpsc::channel(REPORTS);
+    let (events, thread) = machine::start(engine, clock, shared.clone(), tell_reports)?;
     let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {
         open_inbox(&config, &prepared, &events).await;
@@ -308,12 +312,19 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     let seats = network::seats(&config.network)?;
     let (council, received) = Council::start(&dialler, seats, &shutdown);
+    let liars = known.authorities.len().saturating_sub(1) / 3;
+    let schedule = Schedule::new(known.epoch_s, liars);
     let mut watcher = Watcher {
         file: File::new(config.topology.clone()),
         data_dir: config.data_dir.clone(),
         network: known,
         received,
         council,
+        secret: SecretIdentity::from_bytes(&prepared.identity_seed),
+        reports,
+        schedule,
+        reported: None,
+        part: 0,
         keys,
         opener: &opener,
         events: &events,

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
+use shoal_topology::report::Report;
 use shoal_topology::{Identity, Time};
 use tokio::sync::mpsc;
 
@@ -95,9 +96,10 @@ pub(super) fn start(
     engine: Engine,
     clock: Clock,
     shared: Arc<Shared>,
+    reports: mpsc::Sender<Report>,
 ) -> std::io::Result<(Events, JoinHandle<()>)> {
     let (events, queue) = Events::new();
-    let machine = Machine::new(engine, clock, shared);
+    let machine = Machine::new(engine, clock, shared, reports);
     let thread =
         std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
     Ok((events, thread))
@@ -110,12 +112,18 @@ struct Machine {
     neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
     clients: HashMap<SessionId, mpsc::Sender<Frame>>,
     inbox: Option<Inbox>,
+    reports: mpsc::Sender<Report>,
 }
 
 impl Machine {
-    fn new(engine: Engine, clock: Clock, shared: Arc<Shared>) -> Self {
+    fn new(
+        engine: Engine,
+        clock: Clock,
+        shared: Arc<Shared>,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
         let (neighbours, clients) = Default::default();
-        Self { engine, clock, shared, neighbours, clients, inbox: None }
+        Self { engine, clock, shared, neighbours, clients, inbox: None, reports }
     }
 
     fn run(mut self, queue: &Receiver<Event>) {
@@ -219,7 +227,11 @@ impl Machine {
                 };
                 refused.then(|| Input::Fetched { inbox, frames: Vec::new() })
             }
-            Output::Report(_) => None,
+            Output::Report(report) => {
+                // When the one before was not taken yet, the loops of this one are not told.
+                let _ = self.reports.try_send(report);
+                None
+            }
         }
     }
 

@@ -9,9 +9,11 @@ use shoal_daemon::admin::Readiness;
 use shoal_daemon::council::Council;
 use shoal_daemon::link::Allow;
 use shoal_daemon::secret;
+use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
+use shoal_topology::report::{Report, SignedReport};
 use shoal_topology::{
-    Document, Documents, Epoch, Held, Network, Role, SignedDocument, TwoDocuments,
+    Document, Documents, Epoch, Held, Network, Role, SecretIdentity, SignedDocument, TwoDocuments,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +38,14 @@ pub(super) struct Watcher<'a> {
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
     pub(super) council: Council,
+    pub(super) secret: SecretIdentity,
+    /// From the engine: what its loops show.
+    pub(super) reports: mpsc::Receiver<Report>,
+    /// When authorities look at reports.
+    pub(super) schedule: Schedule,
+    /// The session for which the last report was asked for, and its number in the epoch.
+    pub(super) reported: Option<SessionId>,
+    pub(super) part: u16,
     pub(super) keys: Keyring,
     pub(super) opener: &'a Opener,
     pub(super) events: &'a Events,
@@ -59,6 +69,7 @@ impl Watcher<'_> {
         let now = unix_ms();
         let _ = self.keys.advance(now);
         self.council.stand(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
+        self.report(now).await;
         while let Ok(bytes) = self.received.try_recv() {
             match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
                 Ok(document) => {
@@ -82,7 +93,7 @@ impl Watcher<'_> {
             return Readiness::NotReady(self.trouble.clone());
         };
         if self.present != Some(epoch) {
-            self.present = Some(epoch);
+            (self.present, self.part) = (Some(epoch), 0);
             self.epoch(epoch);
             self.events.post(Event::Input(Input::Epoch(epoch))).await;
         }
@@ -102,6 +113,19 @@ impl Watcher<'_> {
             return Readiness::NotReady("no link to a next hop stands yet".into());
         }
         Readiness::Ready
+    }
+
+    /// Has the engine report shortly before each session of the authorities, and passes on what it reported.
+    async fn report(&mut self, now: u64) {
+        let session = self.schedule.session(now + self.schedule.round_ms() / 2);
+        if self.reported.replace(session) != Some(session) && self.council.links() > 0 {
+            self.part = self.part.saturating_add(1);
+            self.events.post(Event::Input(Input::Report { part: self.part })).await;
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            let signed = SignedReport::new(report, &self.secret);
+            self.council.tell_all(&ToAuthority::Report(signed.encode()));
+        }
     }
 
     fn refused(&mut self, why: String) {

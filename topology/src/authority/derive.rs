@@ -157,6 +157,7 @@ trait Dated: Clone {
     fn identity(&self) -> Identity;
     fn date(&self) -> u64;
     fn bytes(&self) -> Vec<u8>;
+    fn is_sound(&self) -> bool;
 }
 
 impl Dated for Signed<NodeDescriptor> {
@@ -170,6 +171,10 @@ impl Dated for Signed<NodeDescriptor> {
 
     fn bytes(&self) -> Vec<u8> {
         self.encode()
+    }
+
+    fn is_sound(&self) -> bool {
+        self.verify().is_ok()
     }
 }
 
@@ -185,6 +190,10 @@ impl Dated for Signed<ClientDescriptor> {
     fn bytes(&self) -> Vec<u8> {
         self.encode()
     }
+
+    fn is_sound(&self) -> bool {
+        self.verify().is_ok()
+    }
 }
 
 /// Those that a majority lists, each as it last described itself; ordered by identity.
@@ -195,7 +204,8 @@ fn listed<T: Dated>(
 ) -> impl Iterator<Item = T> {
     let mut found: BTreeMap<Identity, (BTreeSet<Identity>, T)> = BTreeMap::new();
     for (vote, proposal) in proposals {
-        for item in of(proposal) {
+        // What nobody signed an authority has made up.
+        for item in of(proposal).iter().filter(|item| item.is_sound()) {
             let entry =
                 found.entry(item.identity()).or_insert_with(|| (BTreeSet::new(), item.clone()));
             entry.0.insert(vote.author);

@@ -350,6 +350,31 @@ fn one_that_votes_differently_to_different_peers_is_proven_to_lie_and_counts_for
 }
 
 #[test]
+fn a_descriptor_that_an_authority_made_up_counts_for_nothing() {
+    let mut world = World::new(4);
+    world.run(25_001);
+    // One authority says that a node has another address since, and lists a node of its own.
+    let word = forge(&world, 3, session(3, 1), |vote| {
+        let proposal = vote.proposal.as_mut().unwrap();
+        let mut body = proposal.nodes[0].body().clone();
+        (body.signed_at, body.operator) = (99, "somebody else".into());
+        proposal.nodes[0] = Signed::<NodeDescriptor>::new(body, &authority(3));
+        proposal.nodes.insert(0, node(12, 5));
+    });
+    // Its own vote is lost on the way, this one takes its place.
+    world.under_way.retain(|_, (from, ..)| *from != 3);
+    for n in 0..3 {
+        let from = authority(3).identity();
+        world.handle(n, Input::Message { from, bytes: word.encode() });
+    }
+    world.run(10_000);
+    world.check_documents(&[0, 1, 2], 2..5);
+    let document = world.document(0, 4).unwrap();
+    assert_eq!(document.nodes.len(), 8);
+    assert!(document.nodes.iter().all(|node| node.descriptor.body().operator != "somebody else"));
+}
+
+#[test]
 fn a_vote_that_comes_to_one_at_the_last_moment_counts_at_all_or_none() {
     // A rushing liar gives its second vote to one honest authority at any moment of the session.
     for after in (0..3_000).step_by(230) {

@@ -3,7 +3,6 @@
 // Helpers fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod authority;
 mod descriptors;
 mod documents;
 mod held;

@@ -26,7 +26,7 @@ fn machine(role: Role) -> Machine {
         gateway: Default::default(),
     };
     let engine = Engine::new(settings, Arc::new(StandIn));
-    Machine::new(engine, Clock::start(), Arc::default())
+    Machine::new(engine, Clock::start(), Arc::default(), mpsc::channel(1).0)
 }
 
 impl Machine {

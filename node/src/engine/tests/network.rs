@@ -223,14 +223,13 @@ impl Net {
         self.up(client, frame);
     }
 
-    /// From now on the document is this one, changed.
+    /// The next epoch begins, with this document, changed.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Document)) {
-        let mut document = (*self.document).clone();
-        change(&mut document);
-        let secret = SecretIdentity::from_bytes(&[1; 32]);
-        self.signed = SignedDocument::new(&document, [&secret]).encode().into();
-        self.document = Arc::new(document);
-        self.new_document();
+        let epoch = self.document.epoch.0 + 1;
+        self.document = self.new_document(epoch, self.now, change);
+        for node in 0..self.len() {
+            self.handle(node, Input::Epoch(Epoch(epoch)));
+        }
     }
 
     /// What all nodes report.
