@@ -90,8 +90,7 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
         },
     )?;
     let others = seats.into_iter().filter(|seat| seat.identity != identity);
-    // Documents come as messages between authorities; nothing is expected on these links.
-    let (council, _documents) = Council::start(&endpoint.dialler(), others, &shutdown);
+    let (council, documents) = Council::start(&endpoint.dialler(), others, &shutdown);
 
     let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
     let engine = Authority::new(
@@ -124,7 +123,8 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
     let (messages, queue) = mpsc::channel(MESSAGES);
     let (publish, published) = watch::channel(Vec::new());
     let accepting = tokio::spawn(accept(endpoint, messages, published, shutdown.clone()));
-    let mut chamber = Chamber { engine, council, authorities, config, publish, status, say, queue };
+    let mut chamber =
+        Chamber { engine, council, authorities, config, publish, status, say, queue, documents };
     chamber.run(&shutdown).await;
     drop((admin, control));
     let _ = tokio::time::timeout(FLUSH, accepting).await;
@@ -165,6 +165,8 @@ struct Chamber {
     status: Arc<Mutex<Value>>,
     say: watch::Sender<Readiness>,
     queue: mpsc::Receiver<(Identity, ToAuthority)>,
+    /// What the others published.
+    documents: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Chamber {
@@ -185,6 +187,9 @@ impl Chamber {
                     Some((from, message)) => self.message(from, message).await,
                     None => return,
                 },
+                Some(document) = self.documents.recv() => {
+                    self.handle(Input::Document(document)).await;
+                }
                 () = tokio::time::sleep(wake) => self.handle(Input::Wake).await,
                 () = shutdown.wait() => return,
             }
