@@ -613,7 +613,7 @@ impl<'a> Plan<'a> {
                 let text = format!(
                     "[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
                      # A localnet is small: it goes on where a real client would stop.\n\
-                     allow_shared_gateway = true\nmin_mixes_per_layer = 1\n"
+                     allow_shared_gateway = true\nmin_mixes_per_layer = 1\nallow_small_crowd = true\n"
                 );
                 let gateways = [n % count, (n + 1) % count];
                 self.client(

@@ -302,7 +302,7 @@ impl Authority {
         match input {
             Input::Wake => {}
             Input::Message { from, bytes } => self.message(now, from, &bytes),
-            Input::Descriptor(bytes) => _ = self.describe(&bytes),
+            Input::Descriptor(bytes) => self.describe(&bytes),
             Input::Exit(bytes) => self.describe_exit(&bytes),
             Input::Report(bytes) => self.report(now, &bytes),
             Input::Document(bytes) => _ = self.document(now, &bytes),
@@ -735,6 +735,13 @@ impl Authority {
             made.certified = true;
             made.votes
         });
+        // Who is listed need not say again who it is, when this one starts anew.
+        for node in &document.nodes {
+            self.keep_node(node.descriptor.clone());
+        }
+        for exit in &document.exits {
+            self.keep_exit(exit.clone());
+        }
         // What this one promised for the next draw is what it will reveal.
         let next = (self.own, derive::commitment(&self.state.next));
         if document.draw.commitments.contains(&next) {
@@ -749,38 +756,45 @@ impl Authority {
         true
     }
 
-    fn describe(&mut self, bytes: &[u8]) -> bool {
+    /// Whether it is on the list. Of two descriptors of a node the later holds.
+    fn keep_node(&mut self, signed: Signed<NodeDescriptor>) -> bool {
+        let body = signed.body();
+        let listed = self.settings.allowed.contains(&body.identity);
+        let known = self.nodes.get(&body.identity);
+        if listed && known.is_none_or(|known| known.body().signed_at < body.signed_at) {
+            self.nodes.insert(body.identity, signed);
+        }
+        listed
+    }
+
+    fn keep_exit(&mut self, signed: Signed<ClientDescriptor>) -> bool {
+        let body = signed.body();
+        let listed = self.settings.allowed_exits.contains(&body.identity);
+        let known = self.exits.get(&body.identity);
+        if listed && known.is_none_or(|known| known.body().not_before <= body.not_before) {
+            self.exits.insert(body.identity, signed);
+        }
+        listed
+    }
+
+    fn describe(&mut self, bytes: &[u8]) {
         match Signed::<NodeDescriptor>::decode(bytes) {
-            Ok(signed) if self.settings.allowed.contains(&signed.body().identity) => {
-                let body = signed.body();
-                let known = self.nodes.get(&body.identity);
-                let newer = known.is_none_or(|known| known.body().signed_at < body.signed_at);
-                if newer {
-                    self.nodes.insert(body.identity, signed);
+            Ok(signed) => {
+                if !self.keep_node(signed) {
+                    self.refuse("a node's descriptor", "the node is not on the list");
                 }
-                newer
             }
-            Ok(_) => {
-                self.refuse("a node's descriptor", "the node is not on the list");
-                false
-            }
-            Err(error) => {
-                self.refuse("a node's descriptor", error);
-                false
-            }
+            Err(error) => self.refuse("a node's descriptor", error),
         }
     }
 
     fn describe_exit(&mut self, bytes: &[u8]) {
         match Signed::<ClientDescriptor>::decode(bytes) {
-            Ok(signed) if self.settings.allowed_exits.contains(&signed.body().identity) => {
-                let body = signed.body();
-                let known = self.exits.get(&body.identity);
-                if known.is_none_or(|known| known.body().not_before <= body.not_before) {
-                    self.exits.insert(body.identity, signed);
+            Ok(signed) => {
+                if !self.keep_exit(signed) {
+                    self.refuse("an exit's descriptor", "the service is not on the list");
                 }
             }
-            Ok(_) => self.refuse("an exit's descriptor", "the service is not on the list"),
             Err(error) => self.refuse("an exit's descriptor", error),
         }
     }

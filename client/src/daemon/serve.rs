@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use shoal_daemon::admin::Readiness;
+use shoal_daemon::council::{Council, Seat};
+use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::control::Mode;
+use shoal_topology::council::ToAuthority;
 use shoal_topology::{Identity, Network};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -94,7 +97,9 @@ pub(super) fn start(
     ready: Ready,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
+    let seats = network::seats(&config.network)?;
     let keys = Keys::open(&config)?;
+    let identity = LinkKey::from_seed(&keys.identity);
     let offer = offer(&config)?;
     let system = |what| move |source| Error::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
@@ -150,6 +155,10 @@ pub(super) fn start(
                 });
             }
             drop(events_in);
+            if config.serve.kind == Kind::Exit && !seats.is_empty() {
+                let listing = list(seats, identity, descriptor.clone(), shutdown.clone());
+                tokio::task::spawn_local(listing);
+            }
             let driver = Driver {
                 hub: Hub::new(Server { service, clock }),
                 offer: Rc::new(offer),
@@ -170,6 +179,33 @@ pub(super) fn start(
         });
     })
     .map_err(system("starting a thread"))
+}
+
+/// How often an exit looks whether its descriptor is another.
+const LISTING: Duration = Duration::from_secs(2);
+
+/// Keeps the authorities told of an exit: they list it with the key of the present period. Where an exit is they may
+/// know, as everybody may who exits there.
+async fn list(
+    seats: Vec<Seat>,
+    identity: LinkKey,
+    descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    shutdown: Shutdown,
+) {
+    let settings = LinkSettings { listen: None, ..LinkSettings::default() };
+    let Ok(endpoint) = Endpoint::new(&identity, settings) else {
+        return warn!("cannot open links to the authorities: this exit is not listed any longer");
+    };
+    let (council, mut documents) = Council::start(&endpoint.dialler(), seats, &shutdown);
+    loop {
+        council.stand(&ToAuthority::Exit(descriptor()));
+        tokio::select! {
+            // Documents come by the gateways, as to all clients.
+            Some(_) = documents.recv() => {}
+            () = tokio::time::sleep(LISTING) => {}
+            () = shutdown.wait() => return,
+        }
+    }
 }
 
 /// Makes the descriptor of the present period.
