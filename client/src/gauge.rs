@@ -27,13 +27,13 @@
 //! each class would put there; never more than a. If all others were of the slowest class, the estimate would be too high
 //! for a faster one: by 2.8 bits for `web` or `call` among `text` alone.
 
-use std::f64::consts::E;
+use std::f64::consts::{E, LOG2_E};
 
 use shoal_topology::report::pool_of;
 use shoal_topology::{Class, Document, Epoch};
 
 /// h(Erlang(L, 1)) in bits, L = 1, 2, 3.
-const ERLANG_BITS: [f64; 3] = [1.442_695, 2.275_441, 2.665_492];
+const ERLANG_BITS: [f64; 3] = [LOG2_E, 2.275_441, 2.665_492];
 /// By how much the joined bounds exceed what tracking shows, and a little more.
 const MARGIN_BITS: f64 = 0.15;
 /// Coarse pools are rounded by half a step of half an octave at most: 2^−1/4.
