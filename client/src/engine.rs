@@ -25,6 +25,7 @@ use shoal_topology::{
     TwoDocuments,
 };
 
+use crate::gauge::{OwnLoops, expected_bits};
 use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
@@ -489,7 +490,7 @@ impl Client {
         }
         self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
         let floor = self.settings.min_bits.unwrap_or(document.parameters.refuse_bits);
-        match self.anonymity_bits(now) {
+        match self.anonymity_bits() {
             Some(bits) if bits < floor && !self.settings.allow_small_crowd => {
                 Err(Unprotected::SmallCrowd { bits, floor })
             }
@@ -497,9 +498,17 @@ impl Client {
         }
     }
 
-    /// Expected anonymity of the next packet, bits; `None` while it is not known.
-    pub fn anonymity_bits(&self, _now: Time) -> Option<f64> {
-        None
+    /// Expected anonymity of the next packet, bits ([`expected_bits`]); `None` while no node has said how large its pool
+    /// is.
+    pub fn anonymity_bits(&self) -> Option<f64> {
+        let (epoch, document) = self.follows.as_ref()?;
+        if document.nodes.iter().all(|node| node.pool == 0) {
+            return None;
+        }
+        let (sent, back) = self.loops.counts().recent;
+        let count = |loops: usize| u32::try_from(loops).unwrap_or(u32::MAX);
+        let own = OwnLoops { sent: count(sent), back: count(back) };
+        Some(expected_bits(document, *epoch, &self.class, own))
     }
 
     /// The group of an isolation and a target: made when there is none. [`Output::Connected`] or

@@ -6,6 +6,7 @@
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod engine;
+pub mod gauge;
 pub mod keys;
 pub mod message;
 pub mod policy;

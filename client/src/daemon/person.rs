@@ -648,7 +648,7 @@ impl Driver {
         if let Some(trouble) = &self.trouble {
             warnings.push(format!("the last topology document was refused: {trouble}"));
         }
-        let bits = person.client.anonymity_bits(now);
+        let bits = person.client.anonymity_bits();
         let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
         if let (Some(bits), Some(floor)) = (bits, floor)
             && bits < floor

@@ -38,7 +38,7 @@ fn where_all_are_honest_reports_show_no_loss() {
         assert_eq!((report.epoch, report.part), (net.document().epoch, 3));
         // A loop crosses four links; 300 were sent.
         let sent: u32 = report.links.iter().map(|link| link.sent).sum();
-        assert!((880..1_600).contains(&sent) && sent % 4 == 0, "{sent}");
+        assert!((880..1_600).contains(&sent) && sent.is_multiple_of(4), "{sent}");
         assert!(report.links.iter().all(|link| link.lost == 0));
         assert!(pool_of(report.pool) < 10.0);
         // As it goes to the authorities.

@@ -1,0 +1,473 @@
+//! How well the network hides a client's next packet: its expected anonymity in bits, a lower estimate.
+//!
+//! **What is estimated.** Somebody who sees all links follows a packet through L layers of W mixes: whatever leaves a mix
+//! may be the packet, with its share of what the pool holds (forward tracking). The estimate is the mean entropy of that.
+//! With a packets in each pool on average, apart from the one that is followed:
+//!
+//! - one mix: H1(a), whose exact values are those of a pool of M/M/∞ (simulations, `bare/theory.rs`,
+//!   `pool_entropy_bits`); here log2(1 + a·(e − 1.418/(1 + 0.62·a))), which lies below them by 0.07 bits at most for
+//!   a up to 50, and meets log2(e·a) beyond;
+//! - L mixes with little traffic: each hop multiplies the candidates, L·H1, as they hardly ever meet again;
+//! - L mixes with much traffic: log2(W·a) + h(Erlang(L, 1)) with h = 1.4427, 2.2754, 2.6655 bits for L = 1, 2, 3: all that
+//!   leaves the network while the packet may.
+//!
+//! The two bounds are joined as −log2(2^−x + 2^−y) − 0.15, and one mix alone is less than all. Tracking shows 0.07 to 0.6
+//! bits more, for L of 2 and 3, W of 1 to 60 and a of 0.1 to 20.
+//!
+//! **What goes in.** Nodes say how many packets their pools hold, coarsely, and can lie: of the mixes of a layer that are
+//! in good standing the lower quartile counts for all, so less than a quarter of them change nothing by claiming more; what
+//! is rounded is rounded down; unknown counts as one packet. What flows through one layer flows through all: the layer with
+//! the least counts for the whole. The client's own packets do not hide it, and are taken off. And if its own loops get lost,
+//! so do, it must be assumed, the packets of others that it hides among (an attacker who lets one in s through keeps one of
+//! s: SIMULATION, n−1).
+//!
+//! **Delays.** A pool counts the packets of all classes and of nodes' loops, and a client that stays for d hides among those
+//! that come while it stays: λ·d = a·d/D, where D is how long the others stay (Little). Pools do not say. The estimate takes
+//! half of what lies in a pool for as slow as the slowest that the document has, and half for what equally many clients of
+//! each class would put there; never more than a. If all others were of the slowest class, the estimate would be too high
+//! for a faster one: by 2.8 bits for `web` or `call` among `text` alone.
+
+use std::f64::consts::{E, LOG2_E};
+
+use shoal_topology::report::pool_of;
+use shoal_topology::{Class, Document, Epoch};
+
+/// h(Erlang(L, 1)) in bits, L = 1, 2, 3.
+const ERLANG_BITS: [f64; 3] = [LOG2_E, 2.275_441, 2.665_492];
+/// By how much the joined bounds exceed what tracking shows, and a little more.
+const MARGIN_BITS: f64 = 0.15;
+/// Coarse pools are rounded by half a step of half an octave at most: 2^−1/4.
+const ROUNDED: f64 = 0.84;
+/// Share of a pool that is taken to be of the slowest class.
+const SLOWEST: f64 = 0.5;
+
+/// The latest loops of a client's own whose fate is known.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct OwnLoops {
+    /// Loops.
+    pub sent: u32,
+    /// Of these, how many came back in time.
+    pub back: u32,
+}
+
+impl OwnLoops {
+    /// The share of packets that get through; before any loop's fate is known, all.
+    fn share(self) -> f64 {
+        let sent = f64::from(self.sent);
+        ((f64::from(self.back) + 1.0) / (sent + 1.0)).clamp(0.0, 1.0)
+    }
+}
+
+/// What a client does about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reading {
+    /// Sends.
+    Fine,
+    /// Sends, and warns.
+    Warn,
+    /// Sends nothing of the user's.
+    Refuse,
+}
+
+/// The gauge of one client: it remembers how its latest loops fared, 64 of them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Gauge {
+    /// A bit for each, the latest lowest: came back.
+    fates: u64,
+    known: u32,
+}
+
+impl Gauge {
+    /// Without loops.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A loop of the client's own came back in time.
+    pub fn returned(&mut self) {
+        self.count(1);
+    }
+
+    /// One did not.
+    pub fn lost(&mut self) {
+        self.count(0);
+    }
+
+    fn count(&mut self, fate: u64) {
+        self.fates = self.fates << 1 | fate;
+        self.known = (self.known + 1).min(u64::BITS);
+    }
+
+    /// The latest loops.
+    pub fn own_loops(&self) -> OwnLoops {
+        OwnLoops { sent: self.known, back: self.fates.count_ones() }
+    }
+
+    /// See [`expected_bits`].
+    pub fn bits(&self, document: &Document, epoch: Epoch, class: &Class) -> f64 {
+        expected_bits(document, epoch, class, self.own_loops())
+    }
+
+    /// See [`verdict`], with the floors of the document.
+    pub fn read(&self, document: &Document, epoch: Epoch, class: &Class) -> Reading {
+        let parameters = &document.parameters;
+        verdict(self.bits(document, epoch, class), parameters.warn_bits, parameters.refuse_bits)
+    }
+}
+
+/// Expected anonymity of the next packet of a client of this class, bits: a lower estimate, never negative and never NaN.
+/// It grows with each pool and with the class's delay. Zero where a layer has no mix in good standing.
+pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnLoops) -> f64 {
+    let pools: Option<Vec<(f64, f64)>> = (1..=document.parameters.layers)
+        .map(|layer| pool(document, epoch, layer, class, own))
+        .collect();
+    let Some(pools) = pools else { return 0.0 };
+    let crossing = pools.iter().map(|(width, pool)| width * pool).fold(f64::INFINITY, f64::min);
+    let one_mix = pools.iter().map(|(width, _)| one_mix_bits(crossing / width));
+    let few = one_mix.clone().sum::<f64>();
+    let spread = pools.len().checked_sub(1).and_then(|at| ERLANG_BITS.get(at));
+    let many = crossing.log2() + spread.copied().unwrap_or_default();
+    let joined = -((-few).exp2() + (-many).exp2()).log2() - MARGIN_BITS;
+    let bits = joined.max(one_mix.fold(0.0, f64::max));
+    if bits.is_finite() { bits.max(0.0) } else { 0.0 }
+}
+
+/// Whether so many bits are enough. What is no number is not.
+pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
+    if bits >= warn.max(refuse) {
+        Reading::Fine
+    } else if bits >= refuse {
+        Reading::Warn
+    } else {
+        Reading::Refuse
+    }
+}
+
+/// Mixes of a layer, and packets of others in each that a packet of this class hides among. `None` if there is no mix.
+fn pool(
+    document: &Document,
+    epoch: Epoch,
+    layer: u8,
+    class: &Class,
+    own: OwnLoops,
+) -> Option<(f64, f64)> {
+    let nodes = document.in_layer_at(epoch, layer).filter_map(|place| document.node(place));
+    let mut pools: Vec<f64> = nodes.map(|node| (pool_of(node.pool) * ROUNDED).max(1.0)).collect();
+    pools.sort_unstable_by(f64::total_cmp);
+    // With three mixes, the least: what one claims changes nothing.
+    let quartile = *pools.get(pools.len() / 4)?;
+    let width = pools.len() as f64;
+    let own_packets = packets_per_s(class) * seconds(class.mean_delay_us) / width;
+    let others = (quartile - own_packets).max(0.0) * own.share();
+    Some((width, others * share_met(document, class)))
+}
+
+/// λ·d / a: what share of a pool's number of packets comes while one of this class stays.
+fn share_met(document: &Document, class: &Class) -> f64 {
+    let parameters = &document.parameters;
+    let delays = parameters.classes.iter().map(|class| seconds(class.mean_delay_us));
+    let own = seconds(class.mean_delay_us);
+    let slowest = delays.fold(seconds(parameters.node_loop_delay_us), f64::max);
+    let rates: f64 = parameters.classes.iter().map(packets_per_s).sum();
+    let pooled = |class: &Class| packets_per_s(class) * seconds(class.mean_delay_us);
+    let usual = parameters.classes.iter().map(pooled).sum::<f64>() / rates;
+    let met = |delay: f64| if own < delay { own / delay } else { 1.0 };
+    if own > 0.0 { SLOWEST * met(slowest) + (1.0 - SLOWEST) * met(usual) } else { 0.0 }
+}
+
+fn packets_per_s(class: &Class) -> f64 {
+    class.payload_per_s + class.loops_per_s
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Entropy of what leaves one exponential mix that holds `a` packets of others on average: from below.
+fn one_mix_bits(a: f64) -> f64 {
+    (1.0 + a * (E - 1.418 / (1.0 + 0.62 * a))).log2()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+    use shoal_topology::report::coarse_pool;
+    use shoal_topology::{
+        EpochKey, ListedNode, NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed,
+        Standing, exponential,
+    };
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch(5);
+    const ALL: OwnLoops = OwnLoops { sent: 64, back: 64 };
+
+    /// `width` mixes in each layer, all with this pool.
+    fn document(width: usize, pool: f64) -> Document {
+        let mut nodes: Vec<ListedNode> = (0..3 * width + 2)
+            .map(|n| {
+                let secret = SecretIdentity::from_bytes(&[n as u8 + 1; 32]);
+                let layer = if n < 3 * width { 1 + (n % 3) as u8 } else { 0 };
+                let body = NodeDescriptor {
+                    identity: secret.identity(),
+                    role: if layer == 0 { Role::Gateway } else { Role::Mix },
+                    addresses: vec!["127.0.0.1:1".parse().unwrap()],
+                    operator: format!("operator {n}"),
+                    jurisdiction: "here".into(),
+                    keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key: [9; 32] }],
+                    signed_at: 0,
+                };
+                let signed = Signed::<NodeDescriptor>::new(body, &secret);
+                ListedNode { pool: coarse_pool(pool), ..ListedNode::new(signed, layer) }
+            })
+            .collect();
+        nodes.sort_by_key(ListedNode::identity);
+        Document {
+            network: "test".into(),
+            epoch: EPOCH,
+            begins: 0,
+            epoch_s: 60,
+            amendment: 0,
+            parameters: Parameters::default(),
+            nodes,
+            draw: Default::default(),
+            exits: Vec::new(),
+        }
+    }
+
+    fn class(document: &Document, name: &str) -> Class {
+        document.parameters.class(name).unwrap().clone()
+    }
+
+    /// Only packets of one delay, and none of the client's own to speak of.
+    fn plain(width: usize, pool: f64) -> (Document, Class) {
+        let mut document = document(width, pool);
+        let mut class = class(&document, "text");
+        (class.payload_per_s, class.loops_per_s) = (0.01, 0.01);
+        document.parameters.classes = vec![class.clone()];
+        (document, class)
+    }
+
+    fn bits_of(document: &Document, class: &Class) -> f64 {
+        expected_bits(document, EPOCH, class, ALL)
+    }
+
+    #[test]
+    fn one_mix_is_bounded_from_below_by_its_closed_form() {
+        // SIMULATION section 2.
+        for (a, exact) in [
+            (0.1, 0.193934),
+            (1.0, 1.511227),
+            (2.0, 2.408791),
+            (5.0, 3.754853),
+            (10.0, 4.763046),
+            (50.0, 7.086501),
+        ] {
+            let below = exact - one_mix_bits(a);
+            assert!((0.0..0.075).contains(&below), "{a}: {below}");
+        }
+        assert!((one_mix_bits(1e6) - (E * 1e6).log2()).abs() < 1e-5);
+    }
+
+    /// Mean entropy of a packet that is followed through three layers in which pools of `a` packets on average are in
+    /// their steady state: all packets of a mix are alike, so a number and a mass for each mix will do.
+    fn tracked(width: usize, a: f64, targets: usize) -> f64 {
+        let mut rng = Seed::from_u64(9).stream("tracking");
+        let mut sum = 0.0;
+        for _ in 0..targets {
+            let mut mixes = vec![(0usize, 0.0f64); 3 * width];
+            for mix in &mut mixes {
+                // Poisson(a): exponential gaps that fit into a.
+                let second = std::time::Duration::from_secs(1);
+                let mut passed = exponential(&mut rng, second).as_secs_f64();
+                while passed < a {
+                    mix.0 += 1;
+                    passed += exponential(&mut rng, second).as_secs_f64();
+                }
+            }
+            mixes[0] = (mixes[0].0 + 1, 1.0);
+            let mut under_way = 1.0;
+            while under_way > 1e-5 {
+                let held: usize = mixes.iter().map(|mix| mix.0).sum();
+                let arrivals = a * width as f64;
+                if rng.random_bool(arrivals / (arrivals + held as f64)) {
+                    mixes[rng.random_range(0..width)].0 += 1;
+                    continue;
+                }
+                let mut which = rng.random_range(0..held);
+                let at = mixes.iter().position(|mix| {
+                    let here = which < mix.0;
+                    which = which.saturating_sub(mix.0);
+                    here
+                });
+                let at = at.unwrap();
+                let share = mixes[at].1 / mixes[at].0 as f64;
+                mixes[at] = (mixes[at].0 - 1, mixes[at].1 - share);
+                if at < 2 * width {
+                    let next = (at / width + 1) * width + rng.random_range(0..width);
+                    mixes[next] = (mixes[next].0 + 1, mixes[next].1 + share);
+                } else if share > 0.0 {
+                    under_way -= share;
+                    sum -= share * share.log2();
+                }
+            }
+        }
+        sum / targets as f64
+    }
+
+    #[test]
+    fn the_estimate_is_less_than_what_tracking_shows_and_not_much_less() {
+        for (width, pool) in [(2, 1.2), (3, 4.0), (10, 2.4), (6, 12.0)] {
+            let (document, class) = plain(width, pool);
+            let truth = tracked(width, pool, 150);
+            let bits = bits_of(&document, &class);
+            // Rounding of pools costs up to half a bit.
+            assert!(bits < truth && bits > truth - 1.2, "{width} {pool}: {bits} {truth}");
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_the_simulator_and_stays_below_it() {
+        // SPECIFICATION, anonymity against cost: 3 layers of 10 mixes, all users of one class; text, web, call.
+        for (name, users, simulated) in [
+            ("text", 100.0, 6.50),
+            ("web", 100.0, 8.76),
+            ("call", 100.0, 6.80),
+            ("text", 1_000.0, 10.56),
+            ("web", 1_000.0, 12.20),
+            ("call", 1_000.0, 10.73),
+        ] {
+            let document = document(10, 0.0);
+            let class = class(&document, name);
+            let pool = users * packets_per_s(&class) * seconds(class.mean_delay_us) / 10.0;
+            let document = self::document(10, pool);
+            let bits = bits_of(&document, &class);
+            // What is taken for slow costs most where there is little.
+            assert!(bits < simulated && bits > simulated - 3.5, "{name} {users}: {bits}");
+        }
+    }
+
+    #[test]
+    fn it_grows_with_pools_and_with_delay() {
+        let mut last = 0.0;
+        for pool in [0.0, 1.0, 2.0, 5.0, 30.0, 1e3, 1e6, 1e19] {
+            let document = document(4, pool);
+            let bits = bits_of(&document, &class(&document, "web"));
+            assert!(bits > last || (pool <= 1.0 && bits >= last), "{pool}: {bits}");
+            last = bits;
+        }
+        let document = document(4, 50.0);
+        let mut last = 0.0;
+        for delay in [0, 1_000, 10_000, 15_000, 50_000, 200_000] {
+            let mut class = class(&document, "call");
+            (class.mean_delay_us, class.payload_per_s, class.loops_per_s) = (delay, 0.01, 0.01);
+            let bits = bits_of(&document, &class);
+            assert!(bits > last || delay == 0, "{delay}: {bits}");
+            last = bits;
+        }
+    }
+
+    #[test]
+    fn it_falls_with_ones_own_loops_and_ones_own_traffic_hides_nobody() {
+        let document = document(4, 20.0);
+        let text = class(&document, "text");
+        let bits = |sent, back| expected_bits(&document, EPOCH, &text, OwnLoops { sent, back });
+        assert_eq!(bits(0, 0), bits(64, 64));
+        assert!(bits(64, 40) < bits(64, 64) && bits(64, 0) < bits(64, 40));
+        assert!(bits(64, 0) < 2.0, "{}", bits(64, 0));
+        // A client that fills all pools by itself.
+        let mut loud = text.clone();
+        loud.payload_per_s = 1_000.0;
+        assert_eq!(bits_of(&document, &loud), 0.0);
+    }
+
+    #[test]
+    fn less_than_a_quarter_of_a_layer_gains_nothing_by_claims() {
+        let mut document = document(8, 10.0);
+        let text = class(&document, "text");
+        let honest = bits_of(&document, &text);
+        for layer in 1..=3 {
+            let liars: Vec<usize> = document.in_layer(layer).take(2).collect();
+            liars.into_iter().for_each(|place| document.nodes[place].pool = 127);
+        }
+        assert_eq!(bits_of(&document, &text), honest);
+        // Nor does one layer that is all theirs: what flows through it flows through the others.
+        let layer: Vec<usize> = document.in_layer(2).collect();
+        layer.into_iter().for_each(|place| document.nodes[place].pool = 127);
+        assert_eq!(bits_of(&document, &text), honest);
+    }
+
+    #[test]
+    fn unknown_pools_count_as_one_packet_and_a_layer_without_mixes_as_none() {
+        let (mut document, class) = plain(10, 0.0);
+        let unknown = bits_of(&document, &class);
+        let (one, _) = plain(10, 1.0);
+        assert_eq!(unknown, bits_of(&one, &class));
+        assert!((1.0..4.1).contains(&unknown), "{unknown}");
+        let layer: Vec<usize> = document.in_layer(2).collect();
+        for place in layer {
+            document.nodes[place].standing = Standing::Demoted;
+        }
+        assert_eq!(bits_of(&document, &class), 0.0);
+    }
+
+    #[test]
+    fn it_is_a_number_whatever_the_document_says() {
+        let extremes = [0.0, f64::MIN_POSITIVE, 1e9, f64::MAX, f64::INFINITY, f64::NAN];
+        let (sane, text) = plain(2, 30.0);
+        for rate in extremes {
+            for delay in [0, 1, u64::MAX] {
+                for loops in [(0, 0), (0, 5), (u32::MAX, 0), (1, u32::MAX)] {
+                    let mut document = sane.clone();
+                    let mut class = text.clone();
+                    (class.payload_per_s, class.mean_delay_us) = (rate, delay);
+                    document.parameters.classes = vec![class.clone()];
+                    document.parameters.node_loop_delay_us = delay;
+                    document.nodes[0].pool = 255;
+                    let (sent, back) = loops;
+                    let bits = expected_bits(&document, EPOCH, &class, OwnLoops { sent, back });
+                    assert!(bits.is_finite() && bits >= 0.0, "{rate} {delay} {loops:?} {bits}");
+                    document.parameters.classes.clear();
+                    assert!(bits_of(&document, &class) >= 0.0);
+                    document.parameters.layers = 200;
+                    assert_eq!(bits_of(&document, &class), 0.0);
+                    document.nodes.clear();
+                    assert_eq!(bits_of(&document, &class), 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_warns_below_one_floor_and_refuses_below_the_other() {
+        let cases = [
+            (6.0, Reading::Fine),
+            (5.99, Reading::Warn),
+            (3.0, Reading::Warn),
+            (2.99, Reading::Refuse),
+            (0.0, Reading::Refuse),
+            (f64::NAN, Reading::Refuse),
+        ];
+        for (bits, expected) in cases {
+            assert_eq!(verdict(bits, 6.0, 3.0), expected, "{bits}");
+        }
+        // Floors the wrong way round: the higher refuses.
+        assert_eq!(verdict(4.0, 3.0, 6.0), Reading::Refuse);
+    }
+
+    #[test]
+    fn the_gauge_remembers_the_latest_loops() {
+        let mut gauge = Gauge::new();
+        assert_eq!(gauge.own_loops(), OwnLoops { sent: 0, back: 0 });
+        (0..100).for_each(|_| gauge.returned());
+        (0..16).for_each(|_| gauge.lost());
+        assert_eq!(gauge.own_loops(), OwnLoops { sent: 64, back: 48 });
+        (0..64).for_each(|_| gauge.lost());
+        assert_eq!(gauge.own_loops(), OwnLoops { sent: 64, back: 0 });
+        let document = document(4, 50.0);
+        let web = class(&document, "web");
+        assert_eq!(gauge.read(&document, EPOCH, &web), Reading::Refuse);
+        (0..64).for_each(|_| gauge.returned());
+        assert_eq!(gauge.read(&document, EPOCH, &web), Reading::Fine);
+    }
+}
