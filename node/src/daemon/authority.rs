@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::{IntGauge, Registry};
 use serde_json::{Value, json};
 use shoal_daemon::admin::{Admin, Readiness};
 use shoal_daemon::control::Control;
@@ -115,16 +116,27 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
         };
         Control::start(&config.control_socket(), answer).await?
     };
+    let gauges = Gauges::new()?;
     let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let admin = match config.admin {
-        Some(address) => Some(Admin::start(address, prometheus::Registry::new(), ready).await?),
+        Some(address) => Some(Admin::start(address, gauges.registry.clone(), ready).await?),
         None => None,
     };
     let (messages, queue) = mpsc::channel(MESSAGES);
     let (publish, published) = watch::channel(Vec::new());
     let accepting = tokio::spawn(accept(endpoint, messages, published, shutdown.clone()));
-    let mut chamber =
-        Chamber { engine, council, authorities, config, publish, status, say, queue, documents };
+    let mut chamber = Chamber {
+        gauges,
+        engine,
+        council,
+        authorities,
+        config,
+        publish,
+        status,
+        say,
+        queue,
+        documents,
+    };
     chamber.run(&shutdown).await;
     drop((admin, control));
     let _ = tokio::time::timeout(FLUSH, accepting).await;
@@ -155,8 +167,38 @@ fn read_state(path: &Path) -> Result<Option<State>, Error> {
     }
 }
 
+/// What an authority measures.
+struct Gauges {
+    registry: Registry,
+    ready: IntGauge,
+    linked: IntGauge,
+    described: IntGauge,
+    liars: IntGauge,
+    epoch: IntGauge,
+}
+
+impl Gauges {
+    fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("shoal_authority_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            ready: gauge("ready", "1 if there is a document that can be used.")?,
+            linked: gauge("linked", "Links to other authorities that stand.")?,
+            described: gauge("nodes", "Nodes that described themselves.")?,
+            liars: gauge("liars", "Authorities that were proven to lie.")?,
+            epoch: gauge("document_epoch", "Epoch of the latest document.")?,
+            registry,
+        })
+    }
+}
+
 /// Where the engine sits.
 struct Chamber {
+    gauges: Gauges,
     engine: Authority,
     council: Council,
     authorities: Vec<Identity>,
@@ -286,6 +328,13 @@ impl Chamber {
             None => Readiness::Ready,
             Some(why) => Readiness::NotReady(why.clone()),
         };
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.gauges.ready.set(i64::from(why.is_none()));
+        self.gauges.linked.set(count(self.council.links()));
+        self.gauges.described.set(count(status.described.0));
+        self.gauges.liars.set(count(status.liars));
+        let latest = status.latest.map_or(0, |(epoch, _)| epoch);
+        self.gauges.epoch.set(i64::try_from(latest).unwrap_or(i64::MAX));
         self.say.send_if_modified(|said| {
             let changed = *said != readiness;
             if changed {
