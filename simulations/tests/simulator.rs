@@ -136,7 +136,7 @@ fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
             "line 3, column 1: observer.corrupt_nodes: there are nodes 0 to ",
         ),
         (
-            "experiment = \"shoal\"\n[[attacks]]\nlinks = \"all\"\n[[attacks]]\nlinks = \"all\"\ndrop_share = 2.0",
+            "experiment = \"shoal\"\n[[attacks]]\nlinks = \"node * > node *\"\n[[attacks]]\nlinks = \"node * > node *\"\ndrop_share = 2.0",
             "line 6, column 1: attacks.2.drop_share: must be 0 to 1",
         ),
     ];
@@ -436,7 +436,7 @@ fn a_bad_line_of_a_workload_is_named() {
         ("5,1,1", "from and to must differ"),
     ] {
         let list = write(dir.path(), "calls.csv", &format!("time,from,to\n1,0,1\n{line}\n"));
-        let stderr = bad(&["run", &file], 1);
+        let stderr = bad(&["run", &file], 78);
         assert!(stderr.contains(&format!("{list}, line 3: {says}")), "{line} gives {stderr}");
     }
 }

@@ -169,8 +169,14 @@ fn a_document_lives_for_three_epochs_and_the_error_of_clocks() {
     let at = |unix_s| SignedDocument::verify(&bytes, &four.network, unix_s).map(|_| ());
     let error = u64::from(document.parameters.clock_error_s);
     let ends = BEGINS + 3 * u64::from(EPOCH_S);
-    assert_eq!(at(BEGINS - error - 1), Err(Error::NotYetValid { seconds: error + 1 }));
-    assert_eq!(at(BEGINS - error), Ok(()));
+    // It is made in the epoch before its own, and no earlier; used within the error of clocks.
+    let early = error + u64::from(EPOCH_S);
+    assert_eq!(at(BEGINS - early - 1), Err(Error::NotYetValid { seconds: early + 1 }));
+    assert_eq!(at(BEGINS - early), Ok(()));
+    let not_yet = Err(Error::NotYetValid { seconds: error + 1 });
+    assert_eq!(document.check_time(BEGINS - error - 1), not_yet);
+    assert_eq!(document.check_time(BEGINS - error), Ok(()));
+    assert_eq!(document.check_time(ends), Err(Error::Stale { seconds: 0 }));
     assert_eq!(at(ends - 1), Ok(()));
     assert_eq!(at(ends), Err(Error::Stale { seconds: 0 }));
     assert_eq!(at(ends + 60), Err(Error::Stale { seconds: 60 }));
