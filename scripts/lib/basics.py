@@ -68,6 +68,7 @@ class Basics:
         names = sorted(node["name"] for node in info["nodes"])
         expected = ["client-1", "client-2", "exit", "gateway-1", "gateway-2", "service"]
         expected += [f"mix-{layer}-{n}" for layer in (1, 2, 3) for n in (1, 2)]
+        expected += [f"authority-{n}" for n in (1, 2, 3, 4)]
         must(names == sorted(expected), f"{names}")
         must(all(procs.alive(node["pid"]) for node in info["nodes"]), "a daemon has no process")
         return f"{len(names)} daemons, each a process"
