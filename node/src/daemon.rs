@@ -11,6 +11,7 @@ mod keys;
 mod links;
 mod machine;
 mod metrics;
+mod misconduct;
 mod topology;
 mod watcher;
 
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 
 pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
 pub use keys::{Keyring, Prepared, descriptor, prepare};
+pub use misconduct::Misconduct;
 
 use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
@@ -219,6 +221,26 @@ fn warnings(config: &Config) -> Vec<String> {
 /// # Errors
 /// Why it did not start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    start(config, None, shutdown).await
+}
+
+/// [`run`], by an operator who is corrupt. An authority cannot be asked for it.
+///
+/// # Errors
+/// As there.
+pub async fn run_corrupt(
+    config: Config,
+    misconduct: Misconduct,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    start(config, Some(misconduct), shutdown).await
+}
+
+async fn start(
+    config: Config,
+    misconduct: Option<Misconduct>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     check_values(&config)?;
     if config.role == RoleName::Authority {
         return authority::run(config, shutdown).await;
@@ -292,7 +314,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     };
     let engine = Engine::new(settings, Backend::best_codec());
     let (tell_reports, reports) = tokio::sync::mpsc::channel(REPORTS);
-    let (events, thread) = machine::start(engine, clock, shared.clone(), tell_reports)?;
+    let misconduct = match misconduct {
+        Some(misconduct) => Some(misconduct.start(&Seed::new(*secret::fresh()?))),
+        None => None,
+    };
+    let (events, thread) = machine::start(engine, clock, shared.clone(), tell_reports, misconduct)?;
     let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {
         open_inbox(&config, &prepared, &events).await;

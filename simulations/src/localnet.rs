@@ -413,6 +413,19 @@ pub async fn run(kind: Kind, config: PathBuf, shutdown: Shutdown) -> anyhow::Res
     Ok(())
 }
 
+/// Runs one node whose operator is corrupt, until `shutdown`.
+///
+/// # Errors
+/// Why it ended.
+pub async fn run_corrupt(
+    config: PathBuf,
+    misconduct: node::Misconduct,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let (config, _) = node::Config::load(&config, &[])?;
+    Ok(node::run_corrupt(config, misconduct, shutdown).await?)
+}
+
 /// The log level that a daemon's configuration asks for.
 pub fn log_level(config: &Path) -> String {
     let text = std::fs::read_to_string(config).unwrap_or_default();
@@ -443,6 +456,7 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
     if options.epoch < Duration::from_secs(2) || options.epoch > Duration::from_secs(31_536_000) {
         bail!("--epoch must lie between 2 seconds and a year");
     }
+    options.parameters.check().context("--parameters")?;
     if options.parameters.class(&options.class).is_none() {
         let names: Vec<_> = options.parameters.classes.iter().map(|c| c.name.as_str()).collect();
         bail!("--class {}: the classes are {}", options.class, names.join(", "));

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
+use shoal_node::daemon::Misconduct;
 use shoal_sim::commands::{self, AttackArgs, BoardArgs, ReproduceArgs, RunArgs, SweepArgs};
 use shoal_sim::load::{Load, Rate};
 use shoal_sim::localnet::{self, Localnet, Options};
 use shoal_sim::output::Foreign;
 use shoal_sim::scenario::{self, BadScenario};
 use shoal_sim::{speed, world};
+use shoal_topology::{Identity, Parameters};
 
 /// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
 #[derive(Parser)]
@@ -112,6 +114,12 @@ enum Verb {
         kind: KindArg,
         /// Its configuration.
         config: PathBuf,
+        /// A corrupt node: the share of packets that it drops, 0 to 1.
+        #[arg(long, value_name = "SHARE")]
+        drop_share: Option<f64>,
+        /// It drops only what this client or service sends.
+        #[arg(long, value_name = "IDENTITY", requires = "drop_share")]
+        drop_only: Option<Identity>,
     },
 }
 
@@ -157,6 +165,10 @@ struct LocalnetArgs {
     /// Level of the daemons' logs: error, warn, info, debug or trace.
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     log: String,
+    /// What the network fixes for everyone: a TOML file of the keys that are not as usual. A localnet kept with --dir
+    /// shows them all in its parameters.toml.
+    #[arg(long, value_name = "FILE")]
+    parameters: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -187,7 +199,11 @@ fn main() -> ExitCode {
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
         }
-        Verb::Daemon { kind, config } => daemon(kind, config),
+        Verb::Daemon { kind, config, drop_share, drop_only } => {
+            let misconduct =
+                drop_share.map(|drop_share| Misconduct { drop_share, only: drop_only });
+            daemon(kind, config, misconduct)
+        }
     };
     match ended {
         Ok(()) => Exit::Done.into(),
@@ -237,6 +253,7 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
         log: args.log,
         resolver: args.resolver.map_or("system".into(), |address| address.to_string()),
         dir: args.dir,
+        parameters: args.parameters.as_deref().map_or(Ok(Parameters::default()), parameters)?,
         ..Options::default()
     };
     localnet::check(&options).map_err(|error| Usage(error.to_string()))?;
@@ -342,7 +359,15 @@ fn measure(
     Ok(())
 }
 
-fn daemon(kind: KindArg, config: PathBuf) -> anyhow::Result<()> {
+fn parameters(file: &Path) -> anyhow::Result<Parameters> {
+    let loaded = shoal_daemon::config::load(file, &[])?;
+    match loaded.warnings.first() {
+        Some(unknown) => Err(Usage(unknown.clone()).into()),
+        None => Ok(loaded.config),
+    }
+}
+
+fn daemon(kind: KindArg, config: PathBuf, misconduct: Option<Misconduct>) -> anyhow::Result<()> {
     let kind = match kind {
         KindArg::Node => localnet::Kind::Node,
         KindArg::Client => localnet::Kind::Client,
@@ -358,7 +383,10 @@ fn daemon(kind: KindArg, config: PathBuf) -> anyhow::Result<()> {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             stop.trigger();
         });
-        localnet::run(kind, config, shutdown).await
+        match misconduct {
+            Some(misconduct) => localnet::run_corrupt(config, misconduct, shutdown).await,
+            None => localnet::run(kind, config, shutdown).await,
+        }
     })
 }
 

@@ -139,6 +139,10 @@ pub enum Event {
     },
     /// Most other authorities' votes come too early or too late, by this many milliseconds.
     Clock(i64),
+    /// Authorities whose vote for a document did not count: none came in time, or two different ones.
+    Uncounted(Vec<Identity>),
+    /// The votes of all authorities count again.
+    AllCounted,
     /// Something that was sent here cannot be used.
     Refused(String),
     /// Two documents of one epoch.
@@ -148,7 +152,7 @@ pub enum Event {
 impl Event {
     /// Whether somebody should look after it.
     pub fn is_trouble(&self) -> bool {
-        !matches!(self, Self::Certified { .. })
+        !matches!(self, Self::Certified { .. } | Self::AllCounted)
     }
 }
 
@@ -173,6 +177,11 @@ impl fmt::Display for Event {
                 ms.unsigned_abs() as f64 / 1e3,
                 if *ms > 0 { "late" } else { "early" }
             ),
+            Self::Uncounted(authorities) => {
+                let names: Vec<String> = authorities.iter().map(Identity::to_string).collect();
+                write!(f, "no vote counts, for want of it or for its lies, of {}", names.join(", "))
+            }
+            Self::AllCounted => write!(f, "the votes of all authorities count again"),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Contradiction(epoch) => write!(
                 f,
@@ -211,6 +220,8 @@ pub struct Status {
     pub latest: Option<(u64, u16)>,
     /// The last trouble, until a document stands.
     pub trouble: Option<String>,
+    /// Authorities whose vote for the last document did not count.
+    pub uncounted: Vec<String>,
 }
 
 /// The votes of one session, by author.
@@ -255,6 +266,7 @@ pub struct Authority {
     strays: BTreeMap<Identity, i64>,
     ticket: u64,
     trouble: Option<String>,
+    uncounted: Vec<Identity>,
     outputs: VecDeque<Output>,
 }
 
@@ -286,6 +298,7 @@ impl Authority {
             strays: BTreeMap::new(),
             ticket: 0,
             trouble: None,
+            uncounted: Vec::new(),
             outputs: VecDeque::new(),
             state,
             settings,
@@ -341,6 +354,7 @@ impl Authority {
             liars: self.state.liars.len(),
             latest: newest.map(|held| (held.document.epoch.0, held.document.amendment)),
             trouble: self.trouble.clone(),
+            uncounted: self.uncounted.iter().map(Identity::to_string).collect(),
         }
     }
 
@@ -348,6 +362,8 @@ impl Authority {
         match event {
             Event::Certified { .. } => self.trouble = None,
             Event::None { why: NoDocument::Nothing, .. } => return,
+            // The others carry on.
+            Event::Uncounted(_) | Event::AllCounted => {}
             _ => self.trouble = Some(event.to_string()),
         }
         self.outputs.push_back(Output::Event(event));
@@ -605,6 +621,9 @@ impl Authority {
             })
             .collect();
         let epoch = self.target(id);
+        if id.index == self.schedule.main() {
+            self.count(&votes);
+        }
         let made = self.derive(id, &votes);
         match made {
             Ok(document) => self.store(document, votes.len()),
@@ -614,6 +633,17 @@ impl Authority {
                 }
                 self.event(Event::None { epoch, why });
             }
+        }
+    }
+
+    /// Says whose vote does not count, when these are others than before.
+    fn count(&mut self, votes: &[Vote]) {
+        let mut uncounted = self.settings.network.authorities.clone();
+        uncounted.retain(|authority| votes.iter().all(|vote| vote.author != *authority));
+        if uncounted != self.uncounted {
+            self.uncounted.clone_from(&uncounted);
+            let all = uncounted.is_empty();
+            self.event(if all { Event::AllCounted } else { Event::Uncounted(uncounted) });
         }
     }
 

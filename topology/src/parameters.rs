@@ -84,8 +84,9 @@ impl Class {
     }
 }
 
-/// What an epoch document fixes for everyone.
+/// What an epoch document fixes for everyone. A file need only have the keys that are not as usual.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Parameters {
     /// L, mixing layers.
     pub layers: u8,

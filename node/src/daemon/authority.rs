@@ -41,9 +41,9 @@ fn state_file(config: &Config) -> PathBuf {
 /// What keeps it from running.
 pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
     let own = super::identity(config)?;
-    parameters(config)?.check().map_err(|error| Error::Config(error.to_string()))?;
+    let (parameters, mut notes) = parameters(config)?;
+    parameters.check().map_err(|error| Error::Config(error.to_string()))?;
     read_state(&state_file(config))?;
-    let mut notes = Vec::new();
     match network::load(&config.network) {
         Ok(known) if known.authorities.contains(&own) => {
             let seats = network::seats(&config.network)?;
@@ -76,7 +76,8 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
             config.network.display()
         )));
     }
-    let parameters = parameters(&config)?;
+    let (parameters, warnings) = parameters(&config)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     parameters.check().map_err(|error| Error::Config(error.to_string()))?;
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
@@ -143,12 +144,14 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
     Ok(())
 }
 
-fn parameters(config: &Config) -> Result<Parameters, Error> {
+/// The parameters that this authority votes for, and what is odd about their file.
+fn parameters(config: &Config) -> Result<(Parameters, Vec<String>), Error> {
     let path = &config.authority.parameters;
     if path.as_os_str().is_empty() {
-        return Ok(Parameters::default());
+        return Ok((Parameters::default(), Vec::new()));
     }
-    Ok(shoal_daemon::config::load::<Parameters>(path, &[])?.config)
+    let loaded = shoal_daemon::config::load(path, &[])?;
+    Ok((loaded.config, loaded.warnings))
 }
 
 /// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
@@ -174,6 +177,7 @@ struct Gauges {
     linked: IntGauge,
     described: IntGauge,
     liars: IntGauge,
+    uncounted: IntGauge,
     epoch: IntGauge,
 }
 
@@ -190,6 +194,10 @@ impl Gauges {
             linked: gauge("linked", "Links to other authorities that stand.")?,
             described: gauge("nodes", "Nodes that described themselves.")?,
             liars: gauge("liars", "Authorities that were proven to lie.")?,
+            uncounted: gauge(
+                "uncounted",
+                "Authorities whose vote for the last document did not count.",
+            )?,
             epoch: gauge("document_epoch", "Epoch of the latest document.")?,
             registry,
         })
@@ -333,6 +341,7 @@ impl Chamber {
         self.gauges.linked.set(count(self.council.links()));
         self.gauges.described.set(count(status.described.0));
         self.gauges.liars.set(count(status.liars));
+        self.gauges.uncounted.set(count(status.uncounted.len()));
         let latest = status.latest.map_or(0, |(epoch, _)| epoch);
         self.gauges.epoch.set(i64::try_from(latest).unwrap_or(i64::MAX));
         self.say.send_if_modified(|said| {

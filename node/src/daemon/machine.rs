@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
+use super::misconduct::Running;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Input, Output, SessionId};
 use crate::opener::{Arrived, Opener, Room};
@@ -97,9 +98,10 @@ pub(super) fn start(
     clock: Clock,
     shared: Arc<Shared>,
     reports: mpsc::Sender<Report>,
+    misconduct: Option<Running>,
 ) -> std::io::Result<(Events, JoinHandle<()>)> {
     let (events, queue) = Events::new();
-    let machine = Machine::new(engine, clock, shared, reports);
+    let machine = Machine { misconduct, ..Machine::new(engine, clock, shared, reports) };
     let thread =
         std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
     Ok((events, thread))
@@ -113,6 +115,7 @@ struct Machine {
     clients: HashMap<SessionId, mpsc::Sender<Frame>>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
+    misconduct: Option<Running>,
 }
 
 impl Machine {
@@ -123,7 +126,8 @@ impl Machine {
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (neighbours, clients) = Default::default();
-        Self { engine, clock, shared, neighbours, clients, inbox: None, reports }
+        let (inbox, misconduct) = (None, None);
+        Self { engine, clock, shared, neighbours, clients, inbox, reports, misconduct }
     }
 
     fn run(mut self, queue: &Receiver<Event>) {
@@ -149,7 +153,16 @@ impl Machine {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, mut event: Event) {
+        if let Some(misconduct) = &mut self.misconduct {
+            match &mut event {
+                Event::Opened(batch) => misconduct.opened(batch),
+                Event::Client(session, frames) => misconduct.client(*session, frames),
+                Event::Joined(session, peer, _) => misconduct.joined(*session, peer),
+                Event::Input(Input::Left(session)) => misconduct.left(*session),
+                _ => {}
+            }
+        }
         match event {
             Event::Input(input) => self.handle(input),
             Event::Opened(batch) => {

@@ -277,9 +277,23 @@ fn one_that_is_down_is_missed_by_nobody_and_comes_back() {
     world.kill(2);
     world.run(40_000);
     world.check_documents(&[0, 1, 3], 2..7);
+    let missed = Event::Uncounted(vec![authority(2).identity()]);
+    let uncounted = |world: &World, n: usize| {
+        world.authorities[n].as_ref().map(|authority| authority.status().uncounted.len())
+    };
+    for n in [0, 1, 3] {
+        let times = world.events[n].iter().filter(|event| **event == missed).count();
+        assert_eq!((times, uncounted(&world, n)), (1, Some(1)), "it is said once");
+    }
     world.start(2);
     world.run(40_000);
     world.check_documents(&[0, 1, 2, 3], 7..11);
+    for n in [0, 1, 3] {
+        assert_eq!(
+            (world.events[n].contains(&Event::AllCounted), uncounted(&world, n)),
+            (true, Some(0))
+        );
+    }
 }
 
 #[test]
