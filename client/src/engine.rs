@@ -427,6 +427,16 @@ impl Client {
         self.next_tick = now;
     }
 
+    /// As [`Self::set_keys`], before the first packet: no key stays.
+    pub fn begin_keys(
+        &mut self,
+        secrets: Vec<SecretKey>,
+        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+    ) {
+        self.keys.clear();
+        self.set_keys(secrets, make);
+    }
+
     /// The keys that open this client's packets from now on, that of the period first: loops and SURBs end at that one.
     /// Keys that stay remember what came; `make` makes the memory of a new one.
     pub fn set_keys(
@@ -443,7 +453,7 @@ impl Client {
         }
     }
 
-    /// How full the memory of the period's key is, 0 to 1: at three quarters another key is better.
+    /// How full the memory of the period's key is, 0 to 1: another key is better long before it is full.
     pub fn memory_fullness(&self) -> f64 {
         self.keys.fullness()
     }

@@ -60,6 +60,11 @@ impl Keys {
         keys
     }
 
+    /// No key any more.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Other keys, that of the period first. Those that stay remember what they remember; `make` makes the memory of a
     /// new one.
     pub(crate) fn set(

@@ -143,6 +143,16 @@ impl Service {
         self.router.insert(now, unix_s, held).inspect_err(|two| self.halt(two.to_string()))
     }
 
+    /// As [`Self::set_keys`], before the first packet: no key stays.
+    pub fn begin_keys(
+        &mut self,
+        secrets: Vec<SecretKey>,
+        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+    ) {
+        self.keys.clear();
+        self.set_keys(secrets, make);
+    }
+
     /// The keys that open packets from now on, that of the period first. Keys that stay remember what came; `make` makes
     /// the memory of a new one.
     pub fn set_keys(
@@ -153,7 +163,7 @@ impl Service {
         self.keys.set(secrets, make);
     }
 
-    /// How full the memory of the period's key is, 0 to 1: at three quarters another key is better.
+    /// How full the memory of the period's key is, 0 to 1: another key is better long before it is full.
     pub fn memory_fullness(&self) -> f64 {
         self.keys.fullness()
     }

@@ -5,8 +5,9 @@
 //! right behind what was written before: a write that fails half-way is written over by the next one, and one that a
 //! kill cuts off leaves at most one torn fingerprint, whose packet never went on.
 //!
-//! Nothing is synced: the file lies in memory, beside its key, and when the machine goes down both are lost together.
-//! What the process has written outlives the process.
+//! Nothing is synced on the way: where the file lies in memory, beside its key, both are lost together when the machine goes
+//! down. What the process has written outlives the process. Who keeps it on a disk calls [`TagLog::sync`] at the end, and does
+//! not trust a log after a machine that went down before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -122,6 +123,14 @@ impl TagLog {
             at += length as u64;
         }
         Ok(())
+    }
+
+    /// To the disk: from then on the log outlives the machine.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     /// Writes fingerprints, all of them in one go. Threads may call it at the same time.

@@ -128,9 +128,14 @@ class Localnet:
     def restart(self, name):
         """What localnet does not do: starts a killed daemon again, as it did."""
         node = self.daemons[name]
+        return self.spawn(name, [self.binaries.sim, "daemon", node["kind"], node["config"]])
+
+    def spawn(self, name, command):
+        """The same by another command."""
+        node = self.daemons[name]
         log = open(Path(node["config"]).with_suffix(".again.log"), "ab")
         child = subprocess.Popen(
-            [self.binaries.sim, "daemon", node["kind"], node["config"]],
+            command,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
         )
         log.close()

@@ -115,11 +115,14 @@ enum Verb {
         /// Its configuration.
         config: PathBuf,
         /// A corrupt node: the share of packets that it drops, 0 to 1.
-        #[arg(long, value_name = "SHARE")]
-        drop_share: Option<f64>,
-        /// It drops only what this client or service sends.
-        #[arg(long, value_name = "IDENTITY", requires = "drop_share")]
+        #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+        drop_share: f64,
+        /// It drops only what the client or service with this inbox sends.
+        #[arg(long, value_name = "IDENTITY")]
         drop_only: Option<Identity>,
+        /// It sends packets so much later than it was asked to.
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        late_ms: u64,
     },
 }
 
@@ -199,9 +202,9 @@ fn main() -> ExitCode {
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
         }
-        Verb::Daemon { kind, config, drop_share, drop_only } => {
+        Verb::Daemon { kind, config, drop_share, drop_only, late_ms } => {
             let misconduct =
-                drop_share.map(|drop_share| Misconduct { drop_share, only: drop_only });
+                Misconduct { drop_share, drop_only, late: Duration::from_millis(late_ms) };
             daemon(kind, config, misconduct)
         }
     };
@@ -367,7 +370,7 @@ fn parameters(file: &Path) -> anyhow::Result<Parameters> {
     }
 }
 
-fn daemon(kind: KindArg, config: PathBuf, misconduct: Option<Misconduct>) -> anyhow::Result<()> {
+fn daemon(kind: KindArg, config: PathBuf, misconduct: Misconduct) -> anyhow::Result<()> {
     let kind = match kind {
         KindArg::Node => localnet::Kind::Node,
         KindArg::Client => localnet::Kind::Client,
@@ -383,9 +386,11 @@ fn daemon(kind: KindArg, config: PathBuf, misconduct: Option<Misconduct>) -> any
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             stop.trigger();
         });
-        match misconduct {
-            Some(misconduct) => localnet::run_corrupt(config, misconduct, shutdown).await,
-            None => localnet::run(kind, config, shutdown).await,
+        match kind {
+            localnet::Kind::Node if misconduct != Misconduct::default() => {
+                localnet::run_corrupt(config, misconduct, shutdown).await
+            }
+            _ => localnet::run(kind, config, shutdown).await,
         }
     })
 }

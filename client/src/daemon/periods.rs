@@ -1,4 +1,8 @@
 //! The keys of a client by period: a directory for each, which holds all that shares the key's fate.
+//!
+//! Beside a key lies the log of the packets that it opened, so that a program that was killed takes none of them again.
+//! What the log holds outlives the process, and the machine if it ends in order. When the machine went down in the middle,
+//! the last tags may be missing while the key is there: then the key is replaced. The file `boot` says which of these it was.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,14 +10,23 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use shoal_daemon::secret::{self, SecretError};
-use shoal_sphinx::{PublicKey, SecretKey};
+use shoal_daemon::taglog::TagLog;
+use shoal_sphinx::replay::{self, Replay};
+use shoal_sphinx::{PublicKey, ReplayTag, SecretKey};
+use tracing::{error, warn};
 
-use crate::keys::{InMemory, Seen};
+use crate::keys::Seen;
 
 /// The longest time for which a key opens packets after its period.
 const GRACE_S: u64 = 3_600;
 /// Name of the key in its directory.
 const KEY: &str = "packets.key";
+/// Name of the log of what it opened.
+const TAGS: &str = "packets.tags";
+/// Name of the file that says in which run of the machine the log was written, or that it is whole.
+const BOOT: &str = "boot";
+/// What it says after an orderly end.
+const WHOLE: &[u8] = b"whole\n";
 
 /// The keys that are on disk.
 pub(super) struct Periods {
@@ -50,6 +63,54 @@ impl Periods {
         let mut periods = Self { dir, length_s: length_s.max(1), keys, given: Vec::new() };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
+    }
+
+    /// Replaces the keys that may have opened packets which nothing remembers any more: a running program calls this
+    /// before it says which keys it has. How many there were.
+    ///
+    /// # Errors
+    /// Keys that cannot be replaced.
+    pub(super) fn replace_forgetful(&mut self, unix_s: u64) -> Result<usize, SecretError> {
+        let begins: Vec<u64> = self.keys.keys().copied().collect();
+        let mut replaced = 0;
+        for at in begins {
+            let dir = self.dir.join(at.to_string());
+            let Some(key) = self.keys.get(&at) else { continue };
+            let why = match fs::read(dir.join(BOOT)) {
+                // It was never used.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => error.to_string(),
+                Ok(said) if said == WHOLE || said == boot() => {
+                    match TagLog::open(&dir.join(TAGS), key.public().as_bytes()) {
+                        Ok(_) => continue,
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Ok(_) => "the machine went down while it was used".into(),
+            };
+            warn!("a key is replaced, since what it opened may be forgotten: {why}");
+            self.keys.remove(&at);
+            erase(&dir)?;
+            replaced += 1;
+        }
+        self.make(unix_s, unix_s)?;
+        Ok(replaced)
+    }
+
+    /// What remembers the packets that a key of these opens: in its directory, with room for so many. A key whose log
+    /// cannot be used takes nothing.
+    pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn Seen> {
+        let of = of.public();
+        let at = self.keys.iter().find(|(_, key)| key.public() == of).map(|(at, _)| *at);
+        let opened = at.map(|at| Durable::open(self.dir.join(at.to_string()), &of, room));
+        match opened {
+            Some(Ok(memory)) => Box::new(memory),
+            Some(Err(error)) => {
+                error!("packets are not taken, since what came cannot be remembered: {error}");
+                Box::new(Shut)
+            }
+            None => Box::new(Shut),
+        }
     }
 
     /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
@@ -150,9 +211,80 @@ impl Periods {
     }
 }
 
-/// What remembers the packets of a new key.
-pub(super) fn memory(room: usize) -> Box<dyn Seen> {
-    Box::new(InMemory::new(room))
+/// Tags of one key, in memory and on disk.
+struct Durable {
+    tags: Replay,
+    log: TagLog,
+    dir: PathBuf,
+    failed: bool,
+}
+
+impl Durable {
+    /// Reads what is there. The directory says from now on that its log is being written.
+    fn open(dir: PathBuf, of: &PublicKey, room: usize) -> Result<Self, SecretError> {
+        let path = dir.join(TAGS);
+        let log = match TagLog::open(&path, of.as_bytes()) {
+            Err(error) if error.is_absent() => TagLog::create(&path, of.as_bytes())?,
+            opened => opened?,
+        };
+        secret::replace(&dir.join(BOOT), &boot())?;
+        let tags = Replay::new(*log.key(), room);
+        log.each(|tag| tags.remember(tag)).map_err(|source| SecretError::Io { path, source })?;
+        Ok(Self { tags, log, dir, failed: false })
+    }
+}
+
+impl Seen for Durable {
+    fn insert(&mut self, tag: &ReplayTag) -> bool {
+        let fingerprint = self.tags.fingerprint(tag);
+        if self.tags.insert_fingerprint(fingerprint) != replay::Seen::New {
+            return false;
+        }
+        // To the log first: what is taken is remembered by whoever comes after this process.
+        let written = self.log.append(&[fingerprint]);
+        if let Err(error) = &written
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            let path = self.dir.join(TAGS);
+            error!(
+                "packets are not taken, since they cannot be remembered: {}: {error}",
+                path.display()
+            );
+        }
+        self.failed &= written.is_err();
+        written.is_ok()
+    }
+
+    fn fullness(&self) -> f64 {
+        self.tags.len() as f64 / self.tags.capacity().max(1) as f64
+    }
+}
+
+impl Drop for Durable {
+    /// An orderly end: the log is whole, whatever becomes of the machine. If the key was erased nothing is there.
+    fn drop(&mut self) {
+        if self.log.sync().is_ok() && self.dir.join(KEY).exists() {
+            let _ = secret::replace(&self.dir.join(BOOT), WHOLE);
+        }
+    }
+}
+
+/// The memory of a key that must not open anything.
+struct Shut;
+
+impl Seen for Shut {
+    fn insert(&mut self, _: &ReplayTag) -> bool {
+        false
+    }
+
+    fn fullness(&self) -> f64 {
+        1.0
+    }
+}
+
+/// This run of the machine. Where no system says it, all are one.
+fn boot() -> Vec<u8> {
+    fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| b"unknown\n".to_vec())
 }
 
 /// Overwrites and removes what a period's directory holds, the key first.
@@ -180,8 +312,12 @@ fn absent(error: std::io::Error) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
+    use std::time::Duration;
+
+    use shoal_sphinx::{Codec as _, Hop};
 
     use super::*;
+    use crate::world::Keyed;
 
     const DAY: u64 = 86_400;
     const NOW: u64 = 20_000 * DAY + 1_000;
@@ -248,5 +384,85 @@ mod tests {
         assert_eq!(until, NOW / 600 * 600 + 600 + 150);
         periods.turn(NOW + 600, |_| false).unwrap();
         assert!(public(&periods, NOW + 600) != second);
+    }
+
+    /// The memory of the only key, as a program that starts finds it.
+    fn start(dir: &Dir) -> (Periods, Box<dyn Seen>) {
+        let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+        periods.replace_forgetful(NOW).unwrap();
+        let (_, _, key) = periods.present(NOW).unwrap();
+        let memory = periods.memory(key, 100);
+        (periods, memory)
+    }
+
+    fn tag(n: u8) -> ReplayTag {
+        let mut rng = shoal_topology::Seed::from_u64(n.into()).stream("tags");
+        let key = SecretKey::from_bytes([1; 32]);
+        let hop = Hop { address: [9; 32], key: key.public(), delay: Duration::ZERO };
+        let codec = Keyed::default();
+        let packet = codec.seal(&mut rng, &[hop], [0; 16], b"hello").unwrap();
+        *codec.open(&key, packet).unwrap().tag()
+    }
+
+    #[test]
+    fn what_came_before_a_kill_is_refused_after_it() {
+        let dir = directory("killed");
+        let (before, mut memory) = start(&dir);
+        assert!(memory.insert(&tag(1)) && !memory.insert(&tag(1)) && memory.insert(&tag(2)));
+        // A killed process ends nothing in order.
+        std::mem::forget(memory);
+        let (after, mut memory) = start(&dir);
+        assert!(public(&after, NOW) == public(&before, NOW));
+        assert!(!memory.insert(&tag(1)) && !memory.insert(&tag(2)) && memory.insert(&tag(3)));
+        assert!((memory.fullness() - 0.03).abs() < 1e-9);
+        let path = dir.0.join(format!("keys/{}/{TAGS}", 20_000 * DAY));
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_whose_tags_may_be_lost_is_replaced_and_one_that_ended_in_order_stays() {
+        let dir = directory("lost");
+        let at = dir.0.join(format!("keys/{}", 20_000 * DAY));
+        let (periods, mut memory) = start(&dir);
+        let first = public(&periods, NOW);
+        assert!(memory.insert(&tag(1)));
+        drop(memory);
+        // Another run of the machine, after an orderly end.
+        assert_eq!(fs::read(at.join(BOOT)).unwrap(), WHOLE);
+        let (periods, mut memory) = start(&dir);
+        assert!(public(&periods, NOW) == first && !memory.insert(&tag(1)));
+        std::mem::forget(memory);
+        // The machine went down, or the log is gone, or it is another's.
+        let damage: [&dyn Fn(); 3] = [
+            &|| fs::write(at.join(BOOT), "another run of the machine").unwrap(),
+            &|| fs::remove_file(at.join(TAGS)).unwrap(),
+            &|| fs::write(at.join(TAGS), [7; 100]).unwrap(),
+        ];
+        let mut last = first;
+        for damage in damage {
+            damage();
+            let (periods, mut memory) = start(&dir);
+            let key = public(&periods, NOW);
+            assert!(key != last && memory.insert(&tag(1)));
+            std::mem::forget(memory);
+            last = key;
+        }
+        // Who looks only, while the program runs, replaces nothing.
+        assert!(public(&Periods::open(&dir.0, DAY, NOW).unwrap(), NOW) == last);
+    }
+
+    #[test]
+    fn an_erased_key_leaves_nothing_whatever_still_holds_its_memory() {
+        let dir = directory("erased");
+        let (mut periods, mut memory) = start(&dir);
+        assert!(memory.insert(&tag(1)));
+        let later = NOW + 2 * DAY;
+        periods.turn(later, |_| false).unwrap();
+        periods.turn(later + GRACE_S, |_| false).unwrap();
+        assert!(memory.insert(&tag(2)));
+        drop(memory);
+        let left: Vec<_> = fs::read_dir(dir.0.join("keys")).unwrap().collect();
+        assert_eq!(left.len(), periods.keys.len());
+        assert!(!dir.0.join(format!("keys/{}", 20_000 * DAY)).exists());
     }
 }

@@ -252,7 +252,8 @@ pub(super) fn start(
     ready: Ready,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
-    let keys = Keys::open(&config)?;
+    let mut keys = Keys::open(&config)?;
+    keys.periods.replace_forgetful(unix_s())?;
     let token = token(&config)?;
     let listener = std::net::TcpListener::bind(config.socks.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -312,6 +313,8 @@ pub(super) fn start(
             let codec = Backend::best_codec();
             let mut client =
                 Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
+            let all = keys.periods.all(unix_s()).into_iter().map(|(_, key)| key).collect();
+            client.begin_keys(all, |key| keys.periods.memory(key, MESSAGES));
             if let Some(why) = found_proof(&config.data_dir) {
                 warn!("{why}");
                 client.halt(why);
@@ -496,7 +499,7 @@ impl Driver {
         match self.periods.turn_now(unix_s(), early, |_| false) {
             Ok(keys) => {
                 if let Some(keys) = keys {
-                    client.set_keys(keys, |_| super::periods::memory(MESSAGES));
+                    client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
                 }
             }
             Err(error) => error!("the keys of the next period: {error}"),

@@ -30,7 +30,6 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
-use super::periods::memory;
 use super::person::thread;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
@@ -41,7 +40,7 @@ use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 
 /// Frames that wait for the engine, and for each link; more are dropped and counted.
 const QUEUE: usize = 4_096;
-/// Packets that are remembered for each key: at three quarters of that the next key takes over.
+/// Packets that are remembered for each key, 24 bytes each with their log: at half of that another key takes over.
 const PACKETS: usize = 1 << 24;
 const REPORT: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
@@ -98,7 +97,8 @@ pub(super) fn start(
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let seats = network::seats(&config.network)?;
-    let keys = Keys::open(&config)?;
+    let mut keys = Keys::open(&config)?;
+    keys.periods.replace_forgetful(unix_s())?;
     let identity = LinkKey::from_seed(&keys.identity);
     let offer = offer(&config)?;
     let system = |what| move |source| Error::System { what, source };
@@ -114,6 +114,8 @@ pub(super) fn start(
     let codec = Backend::best_codec();
     let now = clock.now();
     let mut service = Service::new(codec, (clock.base(), now), &seed, secrets, &settings)?;
+    let all = keys.periods.all(unix_s()).into_iter().map(|(_, key)| key).collect();
+    service.begin_keys(all, |key| keys.periods.memory(key, PACKETS));
     if let Some(why) = found_proof(&config.data_dir) {
         warn!("{why}");
         service.halt(why);
@@ -368,7 +370,8 @@ impl Driver {
         let mut server = self.hub.engine.borrow_mut();
         let now = server.clock.now();
         let Ok(mut keys) = self.keys.lock() else { return };
-        let early = server.service.memory_fullness() > 0.75;
+        // What is listed is used until the next document but one: half of the room is for that time.
+        let early = server.service.memory_fullness() > 0.5;
         // Without a document nobody knows what is listed.
         let Some(document) = server.service.document(now).cloned() else { return };
         let listed = |key: &PublicKey| {
@@ -377,7 +380,7 @@ impl Driver {
         match keys.periods.turn_now(unix_s(), early, listed) {
             Ok(None) => {}
             Ok(Some(secrets)) => {
-                server.service.set_keys(secrets, |_| memory(PACKETS));
+                server.service.set_keys(secrets, |key| keys.periods.memory(key, PACKETS));
                 self.renew.iter().for_each(|link| link.notify_one());
             }
             Err(error) => error!("the keys of the next period: {error}"),

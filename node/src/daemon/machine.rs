@@ -138,7 +138,9 @@ impl Machine {
                 told = now;
                 self.tell(now);
             }
-            let wake = self.engine.next_wake().unwrap_or(Time::NEVER).since(now);
+            self.release(now);
+            let held = self.misconduct.as_ref().map_or(Time::NEVER, Running::next_wake);
+            let wake = self.engine.next_wake().unwrap_or(Time::NEVER).min(held).since(now);
             match queue.recv_timeout(wake.min(SNAPSHOT)) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => self.event(event),
@@ -158,7 +160,6 @@ impl Machine {
             match &mut event {
                 Event::Opened(batch) => misconduct.opened(batch),
                 Event::Client(session, frames) => misconduct.client(*session, frames),
-                Event::Joined(session, peer, _) => misconduct.joined(*session, peer),
                 Event::Input(Input::Left(session)) => misconduct.left(*session),
                 _ => {}
             }
@@ -206,15 +207,11 @@ impl Machine {
     fn output(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Send { to, frame } => {
-                let Some(queue) = self.neighbours.get(&to) else {
-                    return Some(Input::Dropped(DropReason::LinkLost, 1));
+                let frame = match &mut self.misconduct {
+                    Some(misconduct) => misconduct.hold(self.clock.now(), to, frame)?,
+                    None => frame,
                 };
-                // Before, since the link takes it away as soon as it has it.
-                self.shared.waiting_to_send.fetch_add(1, Ordering::Relaxed);
-                queue.try_send(frame).err().map(|_| {
-                    self.shared.waiting_to_send.fetch_sub(1, Ordering::Relaxed);
-                    Input::Dropped(DropReason::LinkQueueFull, 1)
-                })
+                self.send(&to, frame)
             }
             Output::ToClient { session, frame } => {
                 let is_packet = frame.field == Downward::Packet as u16;
@@ -244,6 +241,27 @@ impl Machine {
                 // When the one before was not taken yet, the loops of this one are not told.
                 let _ = self.reports.try_send(report);
                 None
+            }
+        }
+    }
+
+    fn send(&self, to: &Identity, frame: Frame) -> Option<Input> {
+        let Some(queue) = self.neighbours.get(to) else {
+            return Some(Input::Dropped(DropReason::LinkLost, 1));
+        };
+        // Before, since the link takes it away as soon as it has it.
+        self.shared.waiting_to_send.fetch_add(1, Ordering::Relaxed);
+        queue.try_send(frame).err().map(|_| {
+            self.shared.waiting_to_send.fetch_sub(1, Ordering::Relaxed);
+            Input::Dropped(DropReason::LinkQueueFull, 1)
+        })
+    }
+
+    /// Sends what a corrupt node held back.
+    fn release(&mut self, now: Time) {
+        while let Some((to, frame)) = self.misconduct.as_mut().and_then(|held| held.release(now)) {
+            if let Some(dropped) = self.send(&to, frame) {
+                self.engine.handle(now, dropped);
             }
         }
     }

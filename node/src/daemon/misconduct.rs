@@ -1,28 +1,33 @@
 //! What a node does that its operator turned against its users. No configuration asks for it: experiments do.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use rand::RngExt as _;
-use shoal_sphinx::FRAME_LEN;
-use shoal_topology::{Identity, Seed, Stream};
+use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
+use shoal_topology::control::{Hello, Word as _};
+use shoal_topology::{Identity, Seed, Stream, Time};
 
 use crate::counters::DropReason;
 use crate::engine::SessionId;
 use crate::opener::Arrived;
 
-/// Packets that a corrupt node takes and does not pass on. It counts none of them.
-#[derive(Clone, PartialEq, Debug)]
+/// What happens to the packets of a corrupt node. It counts none of them.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Misconduct {
-    /// Share of the packets, 0 to 1.
+    /// Share of the packets that it does not pass on, 0 to 1.
     pub drop_share: f64,
-    /// Only those that this client or service sends; else all that come from nodes.
-    pub only: Option<Identity>,
+    /// Of those alone that the client or service with this inbox sends; else of all that come from nodes.
+    pub drop_only: Option<Identity>,
+    /// How much later than asked it sends packets to other nodes.
+    pub late: Duration,
 }
 
 impl Misconduct {
     /// Drawn anew in each run.
     pub(super) fn start(self, seed: &Seed) -> Running {
-        Running { what: self, rng: seed.stream("misconduct"), sessions: HashSet::new() }
+        let (sessions, held) = Default::default();
+        Running { what: self, rng: seed.stream("misconduct"), sessions, held }
     }
 }
 
@@ -32,6 +37,8 @@ pub(super) struct Running {
     rng: Stream,
     /// Sessions of the client that is harmed.
     sessions: HashSet<SessionId>,
+    /// What is late, and when it goes out. As many as the pool holds in that time.
+    held: VecDeque<(Time, Identity, Frame)>,
 }
 
 impl Running {
@@ -41,22 +48,44 @@ impl Running {
 
     /// What it lets pass of what nodes sent.
     pub(super) fn opened(&mut self, batch: &mut Vec<Result<Arrived, DropReason>>) {
-        if self.what.only.is_none() {
+        if self.what.drop_only.is_none() {
             batch.retain(|_| !self.drops());
         }
     }
 
     /// What it lets pass of what a client sent.
     pub(super) fn client(&mut self, session: SessionId, frames: &mut Vec<Box<[u8; FRAME_LEN]>>) {
-        if self.sessions.contains(&session) {
+        let Some(victim) = self.what.drop_only else { return };
+        // Its first word says who it is, and is answered: it shall stay.
+        let hello = |bytes: &Box<[u8; FRAME_LEN]>| {
+            let frame = Frame::decode(bytes).ok()?;
+            (frame.field == CLIENT_CONTROL).then(|| Hello::unpack(&frame.packet).ok())?
+        };
+        if frames.iter().filter_map(hello).any(|hello| hello.inbox == victim) {
+            self.sessions.insert(session);
+        } else if self.sessions.contains(&session) {
             frames.retain(|_| !self.drops());
         }
     }
 
-    pub(super) fn joined(&mut self, session: SessionId, peer: &Identity) {
-        if self.what.only.as_ref() == Some(peer) {
-            self.sessions.insert(session);
+    /// Takes what shall be late.
+    pub(super) fn hold(&mut self, now: Time, to: Identity, frame: Frame) -> Option<Frame> {
+        if self.what.late.is_zero() {
+            return Some(frame);
         }
+        self.held.push_back((now + self.what.late, to, frame));
+        None
+    }
+
+    /// When the next goes out.
+    pub(super) fn next_wake(&self) -> Time {
+        self.held.front().map_or(Time::NEVER, |(at, ..)| *at)
+    }
+
+    /// What goes out now.
+    pub(super) fn release(&mut self, now: Time) -> Option<(Identity, Frame)> {
+        let due = self.next_wake() <= now;
+        due.then(|| self.held.pop_front()).flatten().map(|(_, to, frame)| (to, frame))
     }
 
     pub(super) fn left(&mut self, session: SessionId) {
