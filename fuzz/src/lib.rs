@@ -7,6 +7,7 @@
 // A target fails by panicking.
 #![allow(clippy::expect_used)]
 
+pub mod council;
 mod packets;
 pub mod seeds;
 
@@ -18,7 +19,8 @@ use shoal_sphinx::{
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Notice, Word};
 use shoal_topology::{
-    ClientDescriptor, Context, Identity, Network, NodeDescriptor, Paths, Signed, SignedDocument,
+    ClientDescriptor, Context, Documents, Held, Identity, Network, NodeDescriptor, Paths, Signed,
+    SignedDocument,
 };
 
 /// A target.
@@ -32,6 +34,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("topology_document", topology_document),
     ("topology_body", topology_body),
     ("descriptors", descriptors),
+    ("votes", council::vote),
+    ("reports", council::report),
+    ("authority_inputs", council::inputs),
     ("control_words", control_words),
     ("addresses", addresses),
     ("socks_handshake", socks_handshake),
@@ -94,6 +99,15 @@ pub fn topology_document(data: &[u8]) {
         let document = SignedDocument::new(&document, [&seeds::authority()]).encode();
         assert!(SignedDocument::verify(&document, &network, seeds::NOW).is_ok());
     }
+    // Beside one that is held: of the same epoch it is the same, an amendment, or half of a proof.
+    let sound = SignedDocument::new(&seeds::document(), [&seeds::authority()]).encode();
+    let mut documents = Documents::default();
+    for bytes in [sound.as_slice(), data] {
+        if let Ok(document) = SignedDocument::verify(bytes, &network, seeds::NOW) {
+            let _ = documents.insert(Held { document: document.into(), signed: bytes.into() });
+        }
+    }
+    assert!(documents.iter().count() <= 2);
 }
 
 /// What stands inside a document, behind good signatures: authorities err too.

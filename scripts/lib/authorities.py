@@ -360,14 +360,17 @@ class Authorities:
     def gateway(self):
         """Of one client alone: the others notice nothing."""
         client = (self.net.dir / "client-1/client.toml").read_text()
-        first = re.search(r'^identity = "([a-z2-7]{52})"', client, re.MULTILINE)[1]
-        must(self.net.status("client-1").get("gateway") == "first", "the client is not at its first gateway")
+        gateways = re.findall(r'^identity = "([a-z2-7]{52})"', client, re.MULTILINE)
         nodes = {node["identity"]: node["operator"] for node in self.shown("authority-1")["nodes"]}
-        name = nodes[first].removeprefix("operator of ")
-        identity = self.inbox("client-1")
-        self.net.kill(name)
-        self.start(name, "--drop-share", 1, "--drop-only", identity)
+        corrupt, other = (nodes[gateway].removeprefix("operator of ") for gateway in gateways)
+        # With the other one gone it has no choice.
+        self.net.kill(corrupt)
+        self.net.kill(other)
+        self.start(corrupt, "--drop-share", 1, "--drop-only", self.inbox("client-1"))
+        linked = wait_until(lambda: self.net.status("client-1").get("gateway") == "first", 60)
+        must(linked is not None, f"it does not come: {self.net.status('client-1')}")
         began = time.monotonic()
+        self.start(other)
         left = wait_until(lambda: self.net.status("client-1").get("gateway") == "second", 120)
         must(left is not None, f"it stays: {self.net.status('client-1')}")
         works = wait_until(lambda: any(wrong is None for at, _, wrong in list(self.asking.ended) if at >= began + left), 60)

@@ -154,10 +154,25 @@ fn unix_s() -> u64 {
 /// Free ports of loopback, held until the iterator is dropped: two daemons do not get the same.
 struct Ports(Vec<TcpListener>);
 
+/// Where systems do not look for the ports of outgoing connections: one of these would take the port of a daemon that is
+/// down for a moment.
+const LISTENING: std::ops::Range<u16> = 10_000..32_000;
+/// Ports that are tried of these.
+const TRIES: usize = 100;
+
 impl Ports {
     fn next(&mut self) -> anyhow::Result<SocketAddr> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?;
+        let listener = (0..TRIES).find_map(|_| {
+            let drawn = secret::fresh().ok()?.first_chunk().copied().map(u16::from_le_bytes)?;
+            let port = LISTENING.start + drawn % (LISTENING.end - LISTENING.start);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        let listener = match listener {
+            Some(listener) => listener,
+            None => {
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?
+            }
+        };
         let address = listener.local_addr()?;
         self.0.push(listener);
         Ok(address)

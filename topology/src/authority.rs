@@ -84,6 +84,9 @@ pub enum Input {
 
 /// What an authority wants done.
 pub enum Output {
+    /// To be kept, once an epoch: what the reports showed so far, for [`Verdicts::decode`] after a restart. Nothing waits for it,
+    /// and without it an authority begins to judge anew.
+    Evidence(Vec<u8>),
     /// Send this to another authority.
     Send {
         /// To whom.
@@ -197,6 +200,10 @@ pub trait Judge {
     fn report(&mut self, document: &Document, report: &Report);
     /// What all reports say by now.
     fn judge(&mut self, document: &Document) -> Judgement;
+    /// What it must be given when it starts again, if it would know what it knows.
+    fn evidence(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 impl Judge for Verdicts {
@@ -206,6 +213,10 @@ impl Judge for Verdicts {
 
     fn judge(&mut self, document: &Document) -> Judgement {
         self.judge(document)
+    }
+
+    fn evidence(&self) -> Option<Vec<u8>> {
+        Some(self.encode())
     }
 }
 
@@ -447,6 +458,11 @@ impl Authority {
             self.event(Event::Clock(median));
         }
         self.strays.clear();
+        if session.index == self.schedule.main()
+            && let Some(evidence) = self.judge.evidence()
+        {
+            self.outputs.push_back(Output::Evidence(evidence));
+        }
     }
 
     /// The epoch whose document a session makes or amends.

@@ -105,7 +105,7 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
             allowed_exits: exits,
             seed: Seed::new(*secret::fresh()?),
         },
-        Box::new(Verdicts::new()),
+        Box::new(evidence(&evidence_file(&config))),
         state,
     );
     let status = Arc::new(Mutex::new(json!({})));
@@ -167,6 +167,27 @@ fn read_state(path: &Path) -> Result<Option<State>, Error> {
         Ok(bytes) => State::decode(&bytes).map(Some).map_err(|error| wrong(error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// The file of what the reports of nodes showed.
+fn evidence_file(config: &Config) -> PathBuf {
+    config.data_dir.join("authority.evidence")
+}
+
+/// What reports showed up to the last run. It harms nobody if it is lost: nodes that lose packets are found later.
+fn evidence(path: &Path) -> Verdicts {
+    match std::fs::read(path) {
+        Ok(bytes) => Verdicts::decode(&bytes).unwrap_or_else(|error| {
+            tracing::warn!("{}: {error}; what reports showed before is forgotten", path.display());
+            Verdicts::new()
+        }),
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!("{}: {error}; what reports showed before is forgotten", path.display());
+            }
+            Verdicts::new()
+        }
     }
 }
 
@@ -286,6 +307,14 @@ impl Chamber {
                             );
                         }
                         Err(_) => tracing::error!("cannot store the state, so nothing is signed"),
+                    }
+                }
+                Output::Evidence(evidence) => {
+                    let path = evidence_file(&self.config);
+                    let kept =
+                        tokio::task::spawn_blocking(move || secret::replace(&path, &evidence)).await;
+                    if let Ok(Err(error)) = kept {
+                        tracing::warn!("cannot keep what the reports showed: {error}");
                     }
                 }
                 Output::Document(_) => self.publish(),

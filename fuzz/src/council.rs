@@ -1,0 +1,264 @@
+//! What others send to an authority: votes, reports, and everything else in any order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_topology::authority::{Authority, Input, Output, Settings};
+use shoal_topology::report::{LinkCount, Report, SignedReport};
+use shoal_topology::verdict::Verdicts;
+use shoal_topology::{
+    Context, Epoch, EpochKey, Identity, Network, NodeDescriptor, Parameters, Role, SecretIdentity,
+    Seed, Signed,
+};
+
+use crate::seeds;
+
+const AUTHORITIES: u8 = 4;
+const EPOCH_S: u32 = 10;
+/// The beginning of an epoch, milliseconds of Unix time.
+const BEGINS: u64 = 1_000 * seeds::NOW;
+/// Most bytes that an authority may keep on its disk here: what it is told is bounded, whatever it is.
+const STATE: usize = 1 << 20;
+
+fn secret(n: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[210 + n; 32])
+}
+
+fn network() -> Network {
+    let authorities = (0..AUTHORITIES).map(|n| secret(n).identity()).collect();
+    Network { name: "fuzz".into(), authorities, epoch_s: EPOCH_S }
+}
+
+fn node(n: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[100 + n; 32])
+}
+
+fn described(n: u8) -> Vec<u8> {
+    let secret = node(n);
+    let key = *shoal_sphinx::SecretKey::from_bytes([n + 1; 32]).public().as_bytes();
+    let body = NodeDescriptor {
+        identity: secret.identity(),
+        role: if n < 2 { Role::Gateway } else { Role::Mix },
+        addresses: vec![std::net::SocketAddr::from(([127, 0, 0, 1], 4_000 + u16::from(n)))],
+        operator: format!("o{n}"),
+        jurisdiction: "j".into(),
+        keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
+        signed_at: 1,
+    };
+    Signed::<NodeDescriptor>::new(body, &secret).encode()
+}
+
+/// An authority that knows all nodes.
+fn authority(n: u8, now: u64) -> Authority {
+    let settings = Settings {
+        network: network(),
+        secret: secret(n),
+        epoch_s: EPOCH_S,
+        parameters: Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
+        allowed: (0..8).map(|n| node(n).identity()).collect(),
+        allowed_exits: vec![SecretIdentity::from_bytes(&[150; 32]).identity()],
+        seed: Seed::from_u64(n.into()),
+    };
+    let mut authority = Authority::new(settings, Box::new(Verdicts::new()), None);
+    authority.handle(now, Input::Wake);
+    (0..8).for_each(|n| authority.handle(now, Input::Descriptor(described(n))));
+    authority
+}
+
+/// What an authority did, and that it kept its promises.
+#[derive(Default)]
+struct Watched {
+    sent: Vec<(Identity, Vec<u8>)>,
+    /// What it signed, by what the word says of it: epoch and amendment.
+    signed: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// A word between authorities starts with its kind, and a signature goes on with epoch, amendment and hash.
+const RELAY: u8 = 0;
+const SIGNATURE: u8 = 1;
+
+impl Watched {
+    fn watch(&mut self, authority: &mut Authority, now: u64) {
+        let mut stored = VecDeque::new();
+        loop {
+            while let Some(output) = authority.poll_output() {
+                match output {
+                    Output::Send { to, bytes } => {
+                        self.signature(&bytes);
+                        self.sent.push((to, bytes));
+                    }
+                    Output::Store { ticket, state } => {
+                        assert!(state.len() < STATE, "the state grows: {}", state.len());
+                        stored.push_back(ticket);
+                    }
+                    Output::Evidence(_) | Output::Document(_) | Output::Liar { .. } | Output::Event(_) => {}
+                }
+            }
+            match stored.pop_front() {
+                Some(ticket) => authority.handle(now, Input::Stored(ticket)),
+                None => break,
+            }
+        }
+    }
+
+    fn signature(&mut self, bytes: &[u8]) {
+        let Some((&SIGNATURE, rest)) = bytes.split_first() else { return };
+        let Ok((of, rest)) = postcard::take_from_bytes::<(Epoch, u16)>(rest) else { return };
+        let key = postcard::to_stdvec(&of).unwrap_or_default();
+        let hash = rest.iter().take(32).copied().collect::<Vec<u8>>();
+        let before = self.signed.entry(key).or_insert_with(|| hash.clone());
+        assert!(*before == hash, "two bodies of one epoch and amendment are signed");
+    }
+}
+
+/// The votes of all authorities for the document of the next epoch, and when they are sent.
+fn votes() -> (u64, Vec<Vec<u8>>) {
+    let mut main = 0;
+    let votes = (0..AUTHORITIES).map(|n| {
+        let mut authority = authority(n, BEGINS);
+        let schedule = *authority.schedule();
+        main = BEGINS + u64::from(schedule.main()) * schedule.session_ms();
+        let mut watched = Watched::default();
+        watched.watch(&mut authority, BEGINS);
+        watched.sent.clear();
+        authority.handle(main, Input::Wake);
+        watched.watch(&mut authority, main);
+        let relay = watched.sent.into_iter().find(|(_, bytes)| bytes.first() == Some(&RELAY));
+        let (_, relay) = relay.expect("an authority votes when the session begins");
+        let (_, vote, _) =
+            postcard::from_bytes::<(u8, Vec<u8>, Vec<(Identity, shoal_topology::Signature)>)>(
+                &relay,
+            )
+            .expect("a vote with its signature");
+        vote
+    });
+    let votes = votes.collect();
+    (main, votes)
+}
+
+/// A vote as its author sends it.
+fn signed(n: u8, vote: &[u8]) -> Vec<u8> {
+    let signature = secret(n).sign(Context::Vote, vote);
+    postcard::to_stdvec(&(RELAY, vote, [(secret(n).identity(), signature)]))
+        .expect("bytes and a signature have an encoding")
+}
+
+/// A vote of one authority, well signed, whatever it says: the honest others vote, and the session comes to its end.
+pub fn vote(data: &[u8]) {
+    let (main, honest) = votes();
+    let (mut authority, mut watched) = (authority(0, BEGINS), Watched::default());
+    watched.watch(&mut authority, BEGINS);
+    authority.handle(main, Input::Wake);
+    watched.watch(&mut authority, main);
+    let from = |n: u8| secret(n).identity();
+    for (n, vote) in (1u8..).zip(honest.iter().skip(1)) {
+        let bytes = if n == 1 { signed(1, data) } else { signed(n, vote) };
+        authority.handle(main + 100, Input::Message { from: from(n), bytes });
+    }
+    // The bytes themselves too, without a signature, and as what they might be besides.
+    authority.handle(main + 100, Input::Message { from: from(1), bytes: data.to_vec() });
+    let schedule = *authority.schedule();
+    let end = main + schedule.session_ms();
+    for at in [main + 100, end - 1, end, end + schedule.session_ms()] {
+        authority.handle(at, Input::Wake);
+        watched.watch(&mut authority, at);
+    }
+    assert!(watched.signed.len() <= 2, "a session makes a document, or none");
+}
+
+/// A report of a node, well signed, whatever it says: it is judged.
+pub fn report(data: &[u8]) {
+    if let Ok(report) = SignedReport::decode(data) {
+        assert!(report.encode() == data, "a report has one form");
+    }
+    let document = seeds::document();
+    let mut verdicts = Verdicts::new();
+    // Each part is a report, of any node.
+    let mut rest = data;
+    for _ in 0..8 {
+        let Ok((report, more)) = postcard::take_from_bytes::<Report>(rest) else { break };
+        rest = more;
+        let secret = (0..8).map(node).find(|secret| secret.identity() == report.node);
+        let Some(secret) = secret else { continue };
+        let bytes = SignedReport::new(report, &secret).encode();
+        if let Ok(report) = SignedReport::decode(&bytes) {
+            verdicts.report(&document, report.body());
+            let judged = verdicts.judge(&document);
+            let listed = |who: &Identity| document.index_of(who).is_some();
+            assert!(
+                judged.demote.iter().all(listed) && judged.pools.iter().all(|(who, _)| listed(who))
+            );
+        }
+    }
+    let kept = verdicts.encode();
+    assert!(
+        Verdicts::decode(&kept).is_ok_and(|again| again.encode() == kept),
+        "it outlives a restart"
+    );
+    if let Ok(verdicts) = Verdicts::decode(data) {
+        assert!(verdicts.encode() == data, "evidence has one form");
+    }
+}
+
+/// Everything, in any order: kind 1, time 1 (fifths of a second), length 2, bytes; and again.
+pub fn inputs(data: &[u8]) {
+    let mut now = BEGINS;
+    let (mut authority, mut watched) = (authority(0, now), Watched::default());
+    let mut rest = data;
+    while let [kind, later, a, b, more @ ..] = rest {
+        let length = usize::from(u16::from_le_bytes([*a, *b])).min(more.len());
+        let (bytes, after) = more.split_at(length);
+        (rest, now) = (after, now + 200 * u64::from(*later));
+        let from = secret(kind % AUTHORITIES).identity();
+        let bytes = bytes.to_vec();
+        let input = match kind / AUTHORITIES {
+            0 => Input::Message { from, bytes },
+            1 => Input::Message { from, bytes: signed(kind % AUTHORITIES, &bytes) },
+            2 => Input::Descriptor(bytes),
+            3 => Input::Exit(bytes),
+            4 => Input::Report(bytes),
+            5 => Input::Document(bytes),
+            _ => Input::Wake,
+        };
+        authority.handle(now, input);
+        watched.watch(&mut authority, now);
+    }
+    let documents = authority.documents().iter().count();
+    assert!(documents < 64, "documents are bounded: {documents}");
+}
+
+/// Valid inputs.
+pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
+    let (main, votes) = votes();
+    let reports = (0..8).map(|n| {
+        let links = (2..8).map(|to| LinkCount { from: 0, to, sent: 40, lost: u32::from(n) });
+        let links = links.collect();
+        Report { node: node(n).identity(), epoch: Epoch(1), part: 0, links, pool: 9 }
+    });
+    match target {
+        "votes" => votes,
+        "reports" => {
+            let bodies: Vec<Vec<u8>> =
+                reports.clone().filter_map(|report| postcard::to_stdvec(&report).ok()).collect();
+            let signed =
+                reports.zip(0..).map(|(report, n)| SignedReport::new(report, &node(n)).encode());
+            bodies.concat().chunks(4_096).map(<[u8]>::to_vec).chain(signed).collect()
+        }
+        _ => {
+            let part = |kind: u8, later: u8, bytes: &[u8]| {
+                let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+                [&[kind, later], length.to_le_bytes().as_slice(), bytes].concat()
+            };
+            let to_main = u8::try_from((main - BEGINS) / 200).unwrap_or(u8::MAX);
+            let votes =
+                (1u8..).zip(votes.iter().skip(1)).map(|(n, vote)| part(AUTHORITIES + n, 0, vote));
+            let session = [
+                part(6 * AUTHORITIES, to_main, &[]),
+                votes.collect::<Vec<_>>().concat(),
+                part(255, 20, &[]),
+            ]
+            .concat();
+            let nodes = (0..3).map(|n| part(2 * AUTHORITIES, 1, &described(n)));
+            vec![session, nodes.collect::<Vec<_>>().concat(), part(255, 50, &[]).repeat(4)]
+        }
+    }
+}
