@@ -168,7 +168,7 @@ async fn below_the_floor_of_anonymity_a_running_client_refuses_and_says_so() {
     let _alone = alone().await;
     // More than any crowd on one machine can give.
     let parameters = Parameters { warn_bits: 50.0, refuse_bits: 40.0, ..Parameters::default() };
-    let options = Options { parameters, epoch: Duration::from_secs(5), ..processes() };
+    let options = Options { parameters, epoch: Duration::from_secs(10), ..processes() };
     let (mut net, target) = (start(&options).await, Target::start().await);
     let (alone, crowd) = ("allow_small_crowd = true", "allow_small_crowd = false");
     reconfigure(&mut net, &options, alone, crowd).await;
@@ -186,7 +186,7 @@ async fn below_the_floor_of_anonymity_a_running_client_refuses_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_stale_document_a_running_client_refuses_until_the_authorities_are_back() {
     let _alone = alone().await;
-    let options = Options { epoch: Duration::from_secs(5), ..processes() };
+    let options = Options { epoch: Duration::from_secs(6), ..processes() };
     let (mut net, target) = (start(&options).await, Target::start().await);
     let mut open = socks::connect(net.socks[0], &target.address.to_string(), None).await.unwrap();
     open.write_all(b"hello").await.unwrap();
@@ -195,7 +195,7 @@ async fn with_a_stale_document_a_running_client_refuses_until_the_authorities_ar
     // Two of four cannot sign.
     kill(&mut net, &["authority-1", "authority-2"]).await;
     let why = "the topology document is stale: its last epoch ended";
-    says(&net, why, Duration::from_secs(25)).await;
+    says(&net, why, Duration::from_secs(30)).await;
     // Nor does anything leave by a connection that stood before.
     let reached = target.reached();
     open.write_all(b"is there somebody?").await.unwrap();
@@ -230,9 +230,9 @@ async fn two_documents_stop_a_running_client_and_the_next_start_until_the_proof_
     let options = Options { epoch: Duration::from_secs(10 * 86_400), ..processes() };
     let (mut net, target) = (start(&options).await, Target::start().await);
     let (file, first, second) = contradiction(&net);
-    // A gateway that others do not tell better.
+    // A gateway that others do not tell better, and services that would stop as well if they saw this.
     kill(&mut net, &["authority-1", "authority-2", "authority-3", "authority-4"]).await;
-    kill(&mut net, &["gateway-1", "gateway-2"]).await;
+    kill(&mut net, &["service", "exit", "gateway-1", "gateway-2"]).await;
     secret::replace(&file, &second).unwrap();
     restart(&mut net, &options, &["gateway-1"]).await;
     says(&net, "contradict each other", Duration::from_secs(30)).await;
@@ -254,6 +254,7 @@ async fn two_documents_stop_a_running_client_and_the_next_start_until_the_proof_
     kill(&mut net, &["client-1", "gateway-1"]).await;
     secret::replace(&file, &first).unwrap();
     restart(&mut net, &options, &["gateway-1", "gateway-2", "client-1"]).await;
+    restart(&mut net, &options, &["service", "exit"]).await;
     refuses(&net, &target, "contradicted each other, and").await;
 
     kill(&mut net, &["client-1"]).await;
