@@ -125,6 +125,14 @@ impl TagLog {
         Ok(())
     }
 
+    /// From now on nothing can be written, as on a full disk: for tests of those who use it.
+    #[doc(hidden)]
+    pub fn fail(&mut self) {
+        if let Ok(full) = OpenOptions::new().write(true).open("/dev/full") {
+            self.file = full;
+        }
+    }
+
     /// To the disk: from then on the log outlives the machine.
     ///
     /// # Errors

@@ -90,7 +90,10 @@ impl Watched {
                         assert!(state.len() < STATE, "the state grows: {}", state.len());
                         stored.push_back(ticket);
                     }
-                    Output::Evidence(_) | Output::Document(_) | Output::Liar { .. } | Output::Event(_) => {}
+                    Output::Evidence(_)
+                    | Output::Document(_)
+                    | Output::Liar { .. }
+                    | Output::Event(_) => {}
                 }
             }
             match stored.pop_front() {

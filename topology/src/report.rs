@@ -83,14 +83,10 @@ impl SignedReport {
     }
 }
 
-/// A mean pool size, coarse: 1 + the number of half octaves above one packet, rounded; zero stands for unknown or less
-/// than one.
+/// A mean pool size, coarse: 1 + the number of half octaves above one packet, rounded; zero stands for unknown, as no mean
+/// does.
 pub fn coarse_pool(mean: f64) -> u8 {
-    if mean.is_finite() && mean >= 1.0 {
-        (1.0 + (2.0 * mean.log2()).round()).min(127.0) as u8
-    } else {
-        0
-    }
+    if mean.is_finite() { (1.0 + (2.0 * mean.max(1.0).log2()).round()).min(127.0) as u8 } else { 0 }
 }
 
 /// What [`coarse_pool`] stands for, packets.
@@ -108,7 +104,8 @@ mod tests {
             let back = pool_of(coarse_pool(mean));
             assert!((0.83..=1.2).contains(&(back / mean)), "{mean}: {back}");
         }
-        assert_eq!([0.0, f64::NAN, -1.0, 0.4].map(coarse_pool), [0; 4]);
+        assert_eq!([f64::NAN, f64::INFINITY].map(coarse_pool), [0; 2], "not known");
+        assert_eq!([0.0, -1.0, 0.4].map(coarse_pool), [1; 3], "known to be small");
         assert_eq!(coarse_pool(f64::MAX), 127);
     }
 

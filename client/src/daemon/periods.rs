@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::taglog::TagLog;
@@ -28,6 +31,9 @@ const BOOT: &str = "boot";
 /// What it says after an orderly end.
 const WHOLE: &[u8] = b"whole\n";
 
+/// What `status` says then.
+pub(super) const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
+
 /// The keys that are on disk.
 pub(super) struct Periods {
     dir: PathBuf,
@@ -36,6 +42,10 @@ pub(super) struct Periods {
     keys: BTreeMap<u64, SecretKey>,
     /// The beginnings of those that were given out last, in their order.
     given: Vec<u64>,
+    /// Held by the program that uses the keys.
+    lock: Option<fs::File>,
+    /// Whether tags could not be written of late.
+    unwritten: Arc<AtomicBool>,
 }
 
 impl Periods {
@@ -60,33 +70,47 @@ impl Periods {
                 Err(error) => return Err(error),
             }
         }
-        let mut periods = Self { dir, length_s: length_s.max(1), keys, given: Vec::new() };
+        let (given, lock, unwritten) = Default::default();
+        let mut periods = Self { dir, length_s: length_s.max(1), keys, given, lock, unwritten };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
     }
 
-    /// Replaces the keys that may have opened packets which nothing remembers any more: a running program calls this
-    /// before it says which keys it has. How many there were.
+    /// A program that is going to use the keys begins: no other may. Those that may have opened packets which nothing
+    /// remembers any more are replaced, before anybody is told of them. How many there were.
     ///
     /// # Errors
-    /// Keys that cannot be replaced.
-    pub(super) fn replace_forgetful(&mut self, unix_s: u64) -> Result<usize, SecretError> {
+    /// Another program uses them, or they cannot be replaced.
+    pub(super) fn begin(&mut self, unix_s: u64) -> Result<usize, SecretError> {
+        let path = self.dir.join("lock");
+        let io = |source| SecretError::Io { path: path.clone(), source };
+        let options =
+            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
+        let lock = options.open(&path).map_err(io)?;
+        lock.try_lock().map_err(|error| {
+            io(match error {
+                fs::TryLockError::Error(error) => error,
+                fs::TryLockError::WouldBlock => std::io::Error::other(
+                    "another program uses the keys of this data directory: stop it, or give each its own",
+                ),
+            })
+        })?;
+        self.lock = Some(lock);
         let begins: Vec<u64> = self.keys.keys().copied().collect();
         let mut replaced = 0;
         for at in begins {
             let dir = self.dir.join(at.to_string());
             let Some(key) = self.keys.get(&at) else { continue };
-            let why = match fs::read(dir.join(BOOT)) {
-                // It was never used.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            let ended = match fs::read(dir.join(BOOT)) {
+                // Nothing was opened with it yet.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+                Err(_) => false,
+                Ok(said) => said == WHOLE || boot().is_some_and(|boot| said == boot),
+            };
+            let why = match TagLog::open(&dir.join(TAGS), key.public().as_bytes()) {
+                Ok(_) if ended => continue,
+                Ok(_) => "the machine may have gone down while it was used".into(),
                 Err(error) => error.to_string(),
-                Ok(said) if said == WHOLE || said == boot() => {
-                    match TagLog::open(&dir.join(TAGS), key.public().as_bytes()) {
-                        Ok(_) => continue,
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Ok(_) => "the machine went down while it was used".into(),
             };
             warn!("a key is replaced, since what it opened may be forgotten: {why}");
             self.keys.remove(&at);
@@ -102,7 +126,9 @@ impl Periods {
     pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn Seen> {
         let of = of.public();
         let at = self.keys.iter().find(|(_, key)| key.public() == of).map(|(at, _)| *at);
-        let opened = at.map(|at| Durable::open(self.dir.join(at.to_string()), &of, room));
+        let unwritten = self.unwritten.clone();
+        let opened =
+            at.map(|at| Durable::open(self.dir.join(at.to_string()), &of, room, unwritten));
         match opened {
             Some(Ok(memory)) => Box::new(memory),
             Some(Err(error)) => {
@@ -111,6 +137,11 @@ impl Periods {
             }
             None => Box::new(Shut),
         }
+    }
+
+    /// Whether packets are not taken since their tags cannot be written.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
@@ -205,8 +236,15 @@ impl Periods {
     fn create(&mut self, begins: u64) -> Result<(), SecretError> {
         let dir = self.dir.join(begins.to_string());
         secret::private_directory(&dir)?;
-        let bytes = secret::read_or_create(&dir.join(KEY))?;
-        self.keys.insert(begins, SecretKey::from_bytes(*bytes));
+        let secret = SecretKey::from_bytes(*secret::read_or_create(&dir.join(KEY))?);
+        let log = TagLog::create(&dir.join(TAGS), secret.public().as_bytes());
+        match log {
+            // Two programs made it at once.
+            Err(SecretError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+            log => log?.sync().map_err(|source| SecretError::Io { path: dir, source })?,
+        }
+        self.keys.insert(begins, secret);
         Ok(())
     }
 }
@@ -216,21 +254,23 @@ struct Durable {
     tags: Replay,
     log: TagLog,
     dir: PathBuf,
-    failed: bool,
+    unwritten: Arc<AtomicBool>,
 }
 
 impl Durable {
     /// Reads what is there. The directory says from now on that its log is being written.
-    fn open(dir: PathBuf, of: &PublicKey, room: usize) -> Result<Self, SecretError> {
+    fn open(
+        dir: PathBuf,
+        of: &PublicKey,
+        room: usize,
+        unwritten: Arc<AtomicBool>,
+    ) -> Result<Self, SecretError> {
         let path = dir.join(TAGS);
-        let log = match TagLog::open(&path, of.as_bytes()) {
-            Err(error) if error.is_absent() => TagLog::create(&path, of.as_bytes())?,
-            opened => opened?,
-        };
-        secret::replace(&dir.join(BOOT), &boot())?;
+        let log = TagLog::open(&path, of.as_bytes())?;
+        secret::replace(&dir.join(BOOT), &boot().unwrap_or_default())?;
         let tags = Replay::new(*log.key(), room);
         log.each(|tag| tags.remember(tag)).map_err(|source| SecretError::Io { path, source })?;
-        Ok(Self { tags, log, dir, failed: false })
+        Ok(Self { tags, log, dir, unwritten })
     }
 }
 
@@ -242,16 +282,16 @@ impl Seen for Durable {
         }
         // To the log first: what is taken is remembered by whoever comes after this process.
         let written = self.log.append(&[fingerprint]);
-        if let Err(error) = &written
-            && !std::mem::replace(&mut self.failed, true)
-        {
-            let path = self.dir.join(TAGS);
-            error!(
-                "packets are not taken, since they cannot be remembered: {}: {error}",
-                path.display()
-            );
+        let path = || self.dir.join(TAGS);
+        if self.unwritten.swap(written.is_err(), Ordering::Relaxed) != written.is_err() {
+            match &written {
+                Ok(()) => warn!("packets are taken again: {}", path().display()),
+                Err(error) => error!(
+                    "packets are not taken, since they cannot be remembered: {}: {error}",
+                    path().display()
+                ),
+            }
         }
-        self.failed &= written.is_err();
         written.is_ok()
     }
 
@@ -278,13 +318,13 @@ impl Seen for Shut {
     }
 
     fn fullness(&self) -> f64 {
-        1.0
+        0.0
     }
 }
 
-/// This run of the machine. Where no system says it, all are one.
-fn boot() -> Vec<u8> {
-    fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| b"unknown\n".to_vec())
+/// This run of the machine. None where no system says it: then only an orderly end is trusted.
+fn boot() -> Option<Vec<u8>> {
+    fs::read("/proc/sys/kernel/random/boot_id").ok()
 }
 
 /// Overwrites and removes what a period's directory holds, the key first.
@@ -389,7 +429,7 @@ mod tests {
     /// The memory of the only key, as a program that starts finds it.
     fn start(dir: &Dir) -> (Periods, Box<dyn Seen>) {
         let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
-        periods.replace_forgetful(NOW).unwrap();
+        periods.begin(NOW).unwrap();
         let (_, _, key) = periods.present(NOW).unwrap();
         let memory = periods.memory(key, 100);
         (periods, memory)
@@ -411,8 +451,14 @@ mod tests {
         assert!(memory.insert(&tag(1)) && !memory.insert(&tag(1)) && memory.insert(&tag(2)));
         // A killed process ends nothing in order.
         std::mem::forget(memory);
+        let first = public(&before, NOW);
+        let mut beside = Periods::open(&dir.0, DAY, NOW).unwrap();
+        let in_use =
+            std::error::Error::source(&beside.begin(NOW).unwrap_err()).unwrap().to_string();
+        assert!(in_use.contains("another program uses the keys"), "{in_use}");
+        drop(before);
         let (after, mut memory) = start(&dir);
-        assert!(public(&after, NOW) == public(&before, NOW));
+        assert!(public(&after, NOW) == first);
         assert!(!memory.insert(&tag(1)) && !memory.insert(&tag(2)) && memory.insert(&tag(3)));
         assert!((memory.fullness() - 0.03).abs() < 1e-9);
         let path = dir.0.join(format!("keys/{}/{TAGS}", 20_000 * DAY));
@@ -426,16 +472,22 @@ mod tests {
         let (periods, mut memory) = start(&dir);
         let first = public(&periods, NOW);
         assert!(memory.insert(&tag(1)));
-        drop(memory);
+        drop((memory, periods));
         // Another run of the machine, after an orderly end.
         assert_eq!(fs::read(at.join(BOOT)).unwrap(), WHOLE);
         let (periods, mut memory) = start(&dir);
         assert!(public(&periods, NOW) == first && !memory.insert(&tag(1)));
         std::mem::forget(memory);
         // The machine went down, or the log is gone, or it is another's.
-        let damage: [&dyn Fn(); 3] = [
+        drop(periods);
+        let damage: [&dyn Fn(); 4] = [
             &|| fs::write(at.join(BOOT), "another run of the machine").unwrap(),
             &|| fs::remove_file(at.join(TAGS)).unwrap(),
+            // Of a program that kept none.
+            &|| {
+                fs::remove_file(at.join(TAGS)).unwrap();
+                fs::remove_file(at.join(BOOT)).unwrap();
+            },
             &|| fs::write(at.join(TAGS), [7; 100]).unwrap(),
         ];
         let mut last = first;
@@ -461,8 +513,26 @@ mod tests {
         periods.turn(later + GRACE_S, |_| false).unwrap();
         assert!(memory.insert(&tag(2)));
         drop(memory);
-        let left: Vec<_> = fs::read_dir(dir.0.join("keys")).unwrap().collect();
-        assert_eq!(left.len(), periods.keys.len());
+        let left = fs::read_dir(dir.0.join("keys")).unwrap().count();
+        assert_eq!(left, periods.keys.len() + 1, "and the lock");
         assert!(!dir.0.join(format!("keys/{}", 20_000 * DAY)).exists());
+    }
+
+    #[test]
+    fn a_packet_whose_tag_cannot_be_written_is_not_taken_and_it_is_said() {
+        let dir = directory("unwritten");
+        let (periods, _) = start(&dir);
+        let (.., key) = periods.present(NOW).unwrap();
+        let at = dir.0.join(format!("keys/{}", 20_000 * DAY));
+        let open =
+            || Durable::open(at.clone(), &key.public(), 2, periods.unwritten.clone()).unwrap();
+        let mut memory = open();
+        memory.log.fail();
+        assert!(!memory.insert(&tag(1)) && periods.is_stuck());
+        let mut memory = open();
+        assert!(memory.insert(&tag(1)) && !periods.is_stuck(), "it was never taken");
+        // A table has its room, shared among its shards; beyond it nothing is taken.
+        let taken = (2..250).filter(|n| memory.insert(&tag(*n))).count();
+        assert!(taken < 128 && memory.fullness() > 1.0, "{taken}");
     }
 }

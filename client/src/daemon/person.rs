@@ -22,7 +22,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Link, Out, Slots};
-use super::periods::Periods;
+use super::periods::{Periods, STUCK};
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
     Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
@@ -184,7 +184,8 @@ impl Shop {
             let now = person.clock.now();
             match person.client.protection(now) {
                 // What may come by itself is waited for, until the request's own time is up.
-                Ok(()) | Err(Unprotected::NoGateway | Unprotected::NoDocument) => {}
+                Ok(()) => self.refused_for.set(None),
+                Err(Unprotected::NoGateway | Unprotected::NoDocument) => {}
                 Err(why) => {
                     self.refuse(&why);
                     return Err((ReplyCode::NotAllowed, false));
@@ -253,7 +254,7 @@ pub(super) fn start(
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
-    keys.periods.replace_forgetful(unix_s())?;
+    keys.periods.begin(unix_s())?;
     let token = token(&config)?;
     let listener = std::net::TcpListener::bind(config.socks.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -626,6 +627,9 @@ impl Driver {
             .map(|(layer, place)| format!("mix {place} of layer {layer} returns none of our loops"))
             .collect();
         let mut warnings = silent;
+        if self.periods.is_stuck() {
+            warnings.push(STUCK.into());
+        }
         match person.client.silent_services(now) {
             0 => {}
             1 => warnings.push("a service or exit in use does not answer".into()),

@@ -30,6 +30,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
+use super::periods::STUCK;
 use super::person::thread;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
@@ -98,7 +99,7 @@ pub(super) fn start(
     let network = network::load(&config.network)?;
     let seats = network::seats(&config.network)?;
     let mut keys = Keys::open(&config)?;
-    keys.periods.replace_forgetful(unix_s())?;
+    keys.periods.begin(unix_s())?;
     let identity = LinkKey::from_seed(&keys.identity);
     let offer = offer(&config)?;
     let system = |what| move |source| Error::System { what, source };
@@ -425,6 +426,9 @@ impl Driver {
             stale.map(|stale| self.trouble.clone().unwrap_or(stale))
         };
         let mut warnings = Vec::new();
+        if self.keys.lock().is_ok_and(|keys| keys.periods.is_stuck()) {
+            warnings.push(STUCK.into());
+        }
         if up < self.links.len() {
             warnings.push(format!("linked to {up} of {} gateways", self.links.len()));
         }

@@ -184,7 +184,10 @@ fn evidence(path: &Path) -> Verdicts {
         }),
         Err(error) => {
             if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!("{}: {error}; what reports showed before is forgotten", path.display());
+                tracing::warn!(
+                    "{}: {error}; what reports showed before is forgotten",
+                    path.display()
+                );
             }
             Verdicts::new()
         }
@@ -312,7 +315,8 @@ impl Chamber {
                 Output::Evidence(evidence) => {
                     let path = evidence_file(&self.config);
                     let kept =
-                        tokio::task::spawn_blocking(move || secret::replace(&path, &evidence)).await;
+                        tokio::task::spawn_blocking(move || secret::replace(&path, &evidence))
+                            .await;
                     if let Ok(Err(error)) = kept {
                         tracing::warn!("cannot keep what the reports showed: {error}");
                     }

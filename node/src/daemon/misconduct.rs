@@ -8,6 +8,7 @@ use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
 use shoal_topology::control::{Hello, Word as _};
 use shoal_topology::{Identity, Seed, Stream, Time};
 
+use super::machine::Frames;
 use crate::counters::DropReason;
 use crate::engine::SessionId;
 use crate::opener::Arrived;
@@ -54,14 +55,14 @@ impl Running {
     }
 
     /// What it lets pass of what a client sent.
-    pub(super) fn client(&mut self, session: SessionId, frames: &mut Vec<Box<[u8; FRAME_LEN]>>) {
+    pub(super) fn client(&mut self, session: SessionId, frames: &mut Frames) {
         let Some(victim) = self.what.drop_only else { return };
         // Its first word says who it is, and is answered: it shall stay.
-        let hello = |bytes: &Box<[u8; FRAME_LEN]>| {
+        let hello = |bytes: &[u8; FRAME_LEN]| {
             let frame = Frame::decode(bytes).ok()?;
             (frame.field == CLIENT_CONTROL).then(|| Hello::unpack(&frame.packet).ok())?
         };
-        if frames.iter().filter_map(hello).any(|hello| hello.inbox == victim) {
+        if frames.iter().filter_map(|bytes| hello(bytes)).any(|hello| hello.inbox == victim) {
             self.sessions.insert(session);
         } else if self.sessions.contains(&session) {
             frames.retain(|_| !self.drops());

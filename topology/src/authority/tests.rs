@@ -52,6 +52,9 @@ impl Judge for Told {
     fn judge(&mut self, _: &Document) -> Judgement {
         self.1.lock().unwrap().get(&self.0).cloned().unwrap_or_default()
     }
+    fn evidence(&self) -> Option<Vec<u8>> {
+        Some(vec![self.0 as u8])
+    }
 }
 
 /// What happens to a message, from, to, at: when it arrives, in milliseconds.
@@ -72,6 +75,8 @@ struct World {
     documents: Vec<Vec<Arc<Document>>>,
     events: Vec<Vec<Event>>,
     liars: Vec<BTreeSet<Identity>>,
+    /// How often each gave what reports showed.
+    evidence: Vec<usize>,
     nodes: u8,
 }
 
@@ -90,6 +95,7 @@ impl World {
             documents: vec![Vec::new(); n],
             events: vec![Vec::new(); n],
             liars: vec![BTreeSet::new(); n],
+            evidence: vec![0; n],
             nodes: 8,
         };
         world.authorities = (0..n).map(|_| None).collect();
@@ -148,6 +154,10 @@ impl World {
                 Output::Store { ticket, state } => {
                     self.disks[n] = Some(state);
                     stored.push(ticket);
+                }
+                Output::Evidence(evidence) => {
+                    assert_eq!(evidence, [n as u8]);
+                    self.evidence[n] += 1;
                 }
                 Output::Document(held) => self.documents[n].push(held.document),
                 Output::Liar { authority, proof } => {
@@ -294,6 +304,13 @@ fn one_that_is_down_is_missed_by_nobody_and_comes_back() {
             (true, Some(0))
         );
     }
+}
+
+#[test]
+fn what_reports_showed_is_given_once_an_epoch_to_be_kept() {
+    let mut world = World::new(4);
+    world.run(100_500);
+    assert_eq!(world.evidence, [10; 4]);
 }
 
 #[test]
