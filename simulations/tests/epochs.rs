@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rotating::{EPOCH_MS, Rotating, parameters};
 use shoal_sphinx::{Codec, Sphinx, StandIn};
-use shoal_topology::Time;
 use shoal_topology::authority::Event;
 use shoal_topology::control::DocumentPart;
 use world::{Seen, User};
@@ -246,29 +245,26 @@ fn an_authority_whose_clock_is_three_minutes_off_is_missed_by_no_request() {
     }
 }
 
-/// From which epoch on a mix that begins to take a fifth of its packets at the beginning of epoch 3 is demoted, and when
-/// it is restored after it behaves again, from `behaves` on.
-fn found(seed: u64, behaves: u64, epochs: u64) -> (Run, Vec<u64>) {
-    let run = run(seed, StandIn, (&MORE_NODES, ASKS), epochs, |world, epoch| {
-        let mix = world.world.nodes.iter_mut().find(|node| node.name == "mix-5").unwrap();
-        mix.losing = if (3..behaves).contains(&epoch) { 0.2 } else { 0.0 };
-    });
-    let demoted = run.world.demoted("mix-5");
-    (run, demoted)
-}
+/// Until clients leave it out: nine or ten epochs with the seeds that were tried.
+const FOUND_WITHIN: u64 = 14;
 
 #[test]
-fn a_mix_that_takes_a_fifth_is_demoted_and_restored_when_it_behaves_and_requests_go_on() {
-    for seed in std::env::var("SEEDS").map_or(6..7, |n| 6..6 + n.parse::<u64>().unwrap()) {
-        let (run, demoted) = found(seed, 15, 40);
-        println!("seed {seed}: demoted in {demoted:?}");
-        let person = &run.world.world.people[0];
-        println!("{} {} {} {}", person.waits.len(), person.failed, person.ended, person.left);
-        for node in &run.world.world.nodes {
-            println!("{}: {:?}", node.name, run.world.demoted(node.name));
+fn a_mix_that_takes_a_fifth_is_demoted_within_fourteen_epochs_and_requests_go_on() {
+    let run = run(6, StandIn, (&MORE_NODES, ASKS), 1 + FOUND_WITHIN, |world, epoch| {
+        let mix = world.world.nodes.iter_mut().find(|node| node.name == "mix-5").unwrap();
+        mix.losing = if epoch >= 3 { 0.2 } else { 0.0 };
+    });
+    // Packets that it takes are sent again.
+    run.check_requests(Duration::from_secs(4));
+    run.world.check_documents(&[0, 1, 2, 3], run.all());
+    for node in &run.world.world.nodes {
+        let demoted = run.world.demoted(node.name);
+        if node.name == "mix-5" {
+            let first = *demoted.first().expect("it is found");
+            println!("demoted {} epochs after it began", first - 3);
+            assert!((4..=3 + FOUND_WITHIN).contains(&first), "{demoted:?}");
+        } else {
+            assert!(demoted.is_empty(), "{} is demoted in {demoted:?}", node.name);
         }
-        println!("{:?}", person.waits.iter().map(|(_, w)| w.as_millis()).collect::<Vec<_>>());
-        println!("{:?}", run.world.dropped());
     }
-    let _ = Time::ZERO;
 }
