@@ -312,6 +312,12 @@ impl Engine {
         self.gateway.as_ref().map_or(0, Gateway::clients)
     }
 
+    /// What it keeps, for tests that nothing grows: documents, timers and packets that wait, loops that are waited for.
+    pub fn sizes(&self) -> [usize; 3] {
+        let core = &self.core;
+        [core.documents.iter().count(), core.wheel.len(), self.loops.under_way()]
+    }
+
     fn advance(&mut self, now: Time) {
         while let Some((at, due)) = self.core.wheel.pop(now) {
             // After a standstill (a suspended machine) the missed instants are not made up for.

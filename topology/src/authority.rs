@@ -369,6 +369,18 @@ impl Authority {
         }
     }
 
+    /// What it keeps, for tests that nothing grows: documents, votes of sessions that are not over, bodies made and
+    /// signatures of them, nodes whose reports were taken.
+    pub fn sizes(&self) -> [usize; 5] {
+        [
+            self.documents.iter().count(),
+            self.ballots.values().flat_map(|ballot| ballot.votes.values()).map(Vec::len).sum(),
+            self.made.len(),
+            self.signatures.values().map(BTreeMap::len).sum(),
+            self.reported.len(),
+        ]
+    }
+
     fn event(&mut self, event: Event) {
         match event {
             Event::Certified { .. } => self.trouble = None,

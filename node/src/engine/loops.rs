@@ -203,6 +203,11 @@ impl Loops {
         self.waited_for.insert(id, waiting);
     }
 
+    /// How many are waited for.
+    pub(super) fn under_way(&self) -> usize {
+        self.waited_for.len()
+    }
+
     /// Whether this is a loop of ours that was waited for.
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(waiting) = self.waited_for.remove(id) else { return false };

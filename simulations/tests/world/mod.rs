@@ -21,15 +21,21 @@ use shoal_client::service::Service;
 use shoal_client::tunnel::{Read, StreamId, TunnelEvent, Write};
 use shoal_client::uplink::Uplink;
 use shoal_node::replay::Replay;
-use shoal_node::{Arrived, DropReason, Engine, GatewaySettings, Input, Opener, Output, SessionId};
+use shoal_node::{
+    Arrived, DropReason, Engine, GatewaySettings, Input, Opener, Output, Place, SessionId,
+};
 use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, SecretKey};
-use shoal_topology::control::{Hello, Mode, Notice, Word};
+use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Word};
+use shoal_topology::report::Report;
 use shoal_topology::*;
 
 const LATENCY: Duration = Duration::from_millis(1);
 /// Unix time at the beginning of every world.
-const UNIX: u64 = 1_800_000_000;
+pub const UNIX: u64 = 1_800_000_000;
 const EPOCH_S: u32 = 86_400;
+const NODES: [&str; 8] =
+    ["mix-1-1", "mix-1-2", "mix-2-1", "mix-2-2", "mix-3-1", "mix-3-2", "gateway-1", "gateway-2"];
+const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
 
 /// What an observer of a link sees: when, and in which direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +45,7 @@ pub enum Seen {
 }
 
 enum Event {
-    ToNode(usize, Frame),
+    ToNode { from: usize, to: usize, frame: Frame },
     FromClient { gateway: usize, who: Who, frame: Frame },
     ToClient { who: Who, frame: Frame, gateway: usize },
 }
@@ -50,10 +56,15 @@ pub enum Who {
     Exit,
 }
 
-struct Node {
-    engine: Engine,
-    opener: Opener,
-    identity: Identity,
+pub struct Node {
+    pub engine: Engine,
+    pub opener: Opener,
+    pub name: &'static str,
+    pub identity: Identity,
+    /// Whom links join it with; everybody without one.
+    pub place: Option<Place>,
+    /// The share of the packets from other nodes that it takes.
+    pub losing: f64,
 }
 
 /// What a user does.
@@ -66,6 +77,12 @@ pub enum User {
     DownloadsOnce(u32),
     /// Uploads without end.
     Uploads,
+    /// Asks again and again: a stream with a question of so many bytes, and so many bytes for an answer.
+    Asks {
+        every: Duration,
+        question: u32,
+        answer: u32,
+    },
 }
 
 pub struct Person {
@@ -78,6 +95,15 @@ pub struct Person {
     pub uploaded: u64,
     /// Groups that ended.
     pub ended: u64,
+    /// Times that the engine wanted another gateway.
+    pub left: u64,
+    /// When each answer was there, and how long that was after its question was due.
+    pub waits: Vec<(Time, Duration)>,
+    /// Questions whose stream ended without the answer.
+    pub failed: u64,
+    next_question: Time,
+    /// Bytes of the present answer.
+    answered: u64,
     pub trace: Vec<Seen>,
     inbox: SecretIdentity,
     class: String,
@@ -86,7 +112,7 @@ pub struct Person {
 pub struct World {
     pub now: Time,
     seq: u64,
-    nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
     by_identity: HashMap<Identity, usize>,
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: HashMap<u64, Event>,
@@ -94,10 +120,27 @@ pub struct World {
     pub exit: Service,
     exit_inbox: SecretIdentity,
     serving: BTreeMap<([u8; 16], StreamId), u32>,
-    document: Arc<Document>,
+    /// Questions that are not heard to the end, and how many bytes they want.
+    hearing: BTreeMap<([u8; 16], StreamId), u32>,
     seed: Seed,
     gateway_of: Vec<usize>,
     exit_gateways: Vec<usize>,
+    /// Users do nothing before.
+    pub users_from: Time,
+    /// Who signs the documents that clients get from gateways; none where everyone has the document from the beginning.
+    pub network: Option<Network>,
+    assemblies: BTreeMap<(Who, usize), Assembly>,
+    /// What nodes reported, by their places.
+    pub reports: Vec<(usize, Report)>,
+    /// Frames over each link between nodes.
+    pub links: BTreeMap<(usize, usize), u64>,
+    /// Frames between nodes whose documents have no such link.
+    pub unlinked: u64,
+    /// Documents that clients and the exit refused, or could not read.
+    pub refused: u64,
+    /// All that links showed: who to whom, and when.
+    hasher: std::hash::DefaultHasher,
+    losses: Stream,
 }
 
 fn identity(seed: &Seed, name: &str) -> SecretIdentity {
@@ -109,60 +152,19 @@ fn identity(seed: &Seed, name: &str) -> SecretIdentity {
 
 impl World {
     /// Two gateways, three layers of two mixes, one exit at the second gateway and the first, and these people, all
-    /// at the first gateway, of class web.
+    /// at the first gateway, of class web; and a document that everyone has from the beginning.
     pub fn new(seed: u64, codec: Arc<dyn Codec>, users: &[User]) -> Self {
-        let seed = Seed::from_u64(seed);
-        let base = Instant::now();
-        let names = [
-            "mix-1-1",
-            "mix-1-2",
-            "mix-2-1",
-            "mix-2-2",
-            "mix-3-1",
-            "mix-3-2",
-            "gateway-1",
-            "gateway-2",
-        ];
-        let mut listed = Vec::new();
-        let mut secrets = HashMap::new();
-        for name in names {
-            let long = identity(&seed, name);
-            let secret = SecretKey::generate(&mut seed.stream(&format!("{name} key")));
-            let role = if name.starts_with("mix") { Role::Mix } else { Role::Gateway };
-            let body = NodeDescriptor {
-                identity: long.identity(),
-                role,
-                addresses: vec!["127.0.0.1:1".parse().unwrap()],
-                operator: name.into(),
-                jurisdiction: "here".into(),
-                keys: vec![EpochKey {
-                    first: Epoch(0),
-                    last: Epoch(u64::MAX),
-                    key: *secret.public().as_bytes(),
-                }],
-                signed_at: 0,
-            };
-            let layer = if role == Role::Mix { name[4..5].parse().unwrap() } else { 0 };
-            listed.push(ListedNode::new(Signed::<NodeDescriptor>::new(body, &long), layer));
-            secrets.insert(long.identity(), (name, secret));
-        }
-        let gateways: Vec<Identity> = ["gateway-1", "gateway-2"]
-            .iter()
-            .map(|name| identity(&seed, name).identity())
-            .collect();
-        listed.sort_by_key(ListedNode::identity);
-
-        let exit_long = identity(&seed, "exit");
-        let exit_inbox = identity(&seed, "exit inbox");
-        let exit_secret = SecretKey::generate(&mut seed.stream("exit key"));
-        let descriptor = ClientDescriptor {
-            identity: exit_long.identity(),
-            key: *exit_secret.public().as_bytes(),
-            inbox: exit_inbox.identity(),
-            gateways: vec![gateways[1], gateways[0]],
-            not_before: UNIX - 1,
-            not_after: UNIX + 1_000_000,
-        };
+        let mut world = Self::without_documents(seed, codec, &NODES, users);
+        let mut secrets = Vec::new();
+        let listed = (0..world.nodes.len()).map(|index| {
+            let name = world.nodes[index].name;
+            let secret = SecretKey::generate(&mut world.seed.stream(&format!("{name} key")));
+            let key = *secret.public().as_bytes();
+            secrets.push(secret);
+            let keys = vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }];
+            let layer = name.strip_prefix("mix-").map_or(0, |name| name[..1].parse().unwrap());
+            ListedNode::new(world.describe(index, keys, 0), layer)
+        });
         let document = Arc::new(Document {
             network: "world".into(),
             epoch: Epoch(UNIX / u64::from(EPOCH_S)),
@@ -170,111 +172,206 @@ impl World {
             epoch_s: EPOCH_S,
             amendment: 0,
             parameters: Parameters::default(),
-            nodes: listed,
+            nodes: listed.collect(),
             draw: Default::default(),
-            exits: vec![Signed::<ClientDescriptor>::new(descriptor, &exit_long)],
+            exits: vec![world.describe_exit()],
         });
         document.check().unwrap();
         let signed: Arc<[u8]> = SignedDocument::new(&document, []).encode().into();
         let epoch = document.epoch_at(UNIX);
-
-        let mut nodes = Vec::new();
-        let mut by_identity = HashMap::new();
-        for (index, node) in document.nodes.iter().enumerate() {
-            let (name, secret) = secrets.remove(&node.identity()).unwrap();
-            let opener = Opener::new(codec.clone());
-            opener.add_key(Epoch(0), Epoch(u64::MAX), secret, Replay::new([7; 32], 1 << 20));
-            opener.update(&document, epoch);
-            let settings = shoal_node::Settings {
-                identity: node.identity(),
-                role: node.descriptor.body().role,
-                pool_packets: 100_000,
-                seed: seed.part(name),
-                gateway: GatewaySettings::default(),
-            };
-            let mut engine = Engine::new(settings, codec.clone());
+        for (node, secret) in world.nodes.iter_mut().zip(secrets) {
+            let replay = Replay::new([7; 32], 1 << 20);
+            node.opener.add_key(Epoch(0), Epoch(u64::MAX), secret, replay);
+            node.opener.update(&document, epoch);
             let (document, signed) = (document.clone(), signed.clone());
             let input = Input::Document { document, signed, epoch, announce: Time::ZERO };
-            engine.handle(Time::ZERO, input);
-            by_identity.insert(node.identity(), index);
-            nodes.push(Node { engine, opener, identity: node.identity() });
+            node.engine.handle(Time::ZERO, input);
         }
+        let held = Held { document, signed };
+        world.exit.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
+        for (person, gateway) in world.people.iter_mut().zip(&world.gateway_of) {
+            person.client.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
+            person.client.set_link(Time::ZERO, Some(world.nodes[*gateway].identity));
+            let (hops, epoch) = person.client.first_hops(Time::ZERO);
+            person.uplink.clear(hops, epoch);
+        }
+        world.join();
+        world
+    }
+
+    /// The same without documents, keys and links, with these nodes.
+    pub fn without_documents(
+        seed: u64,
+        codec: Arc<dyn Codec>,
+        names: &[&'static str],
+        users: &[User],
+    ) -> Self {
+        let seed = Seed::from_u64(seed);
+        let base = Instant::now();
+        let mut nodes: Vec<Node> = names
+            .iter()
+            .map(|name| {
+                let role = if name.starts_with("mix") { Role::Mix } else { Role::Gateway };
+                let settings = shoal_node::Settings {
+                    identity: identity(&seed, name).identity(),
+                    role,
+                    pool_packets: 100_000,
+                    seed: seed.part(name),
+                    gateway: GatewaySettings::default(),
+                };
+                Node {
+                    identity: settings.identity,
+                    engine: Engine::new(settings, codec.clone()),
+                    opener: Opener::new(codec.clone()),
+                    name,
+                    place: None,
+                    losing: 0.0,
+                }
+            })
+            .collect();
+        nodes.sort_by_key(|node| node.identity);
+        let by_identity: HashMap<Identity, usize> =
+            nodes.iter().enumerate().map(|(index, node)| (node.identity, index)).collect();
+        let exit_gateways = GATEWAYS.map(|name| by_identity[&identity(&seed, name).identity()]);
         let exit_seed: [u8; 32] = {
             use rand::Rng;
             let mut bytes = [0; 32];
             seed.stream("exit").fill_bytes(&mut bytes);
             bytes
         };
-        let mut exit = Service::new(
+        let exit = Service::new(
             codec.clone(),
             (base, Time::ZERO),
             &seed.part("exit engine"),
-            (&exit_seed, exit_secret),
+            (&exit_seed, SecretKey::generate(&mut seed.stream("exit key"))),
             &Default::default(),
-        )
-        .unwrap();
-        let held = Held { document: document.clone(), signed: signed.clone() };
-        exit.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
-        let people = users
-            .iter()
-            .enumerate()
-            .map(|(n, user)| {
-                let own = seed.part(&format!("person {n}"));
-                let class = document.parameters.class("web").unwrap().clone();
-                let inbox = identity(&own, "inbox");
-                let secret = SecretKey::generate(&mut own.stream("packets key"));
-                let settings = Settings { allow_small_crowd: true, ..Settings::default() };
-                let mut client = Client::new(
-                    codec.clone(),
-                    (base, Time::ZERO),
-                    &own,
-                    class.clone(),
-                    (secret, inbox.identity()),
-                    settings,
-                );
-                client.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
-                let mut uplink = Uplink::new(&own.part("uplink"), class, Time::ZERO);
-                client.set_link(Time::ZERO, Some(gateways[0]));
-                let (hops, epoch) = client.first_hops(Time::ZERO);
-                uplink.clear(hops, epoch);
-                Person {
-                    client,
-                    uplink,
-                    user: *user,
-                    group: None,
-                    stream: None,
-                    downloaded: 0,
-                    uploaded: 0,
-                    ended: 0,
-                    trace: Vec::new(),
-                    inbox,
-                    class: "web".into(),
-                }
-            })
-            .collect::<Vec<_>>();
-        let gateway_of = people.iter().map(|_| by_identity[&gateways[0]]).collect();
-        let exit_gateways = gateways.iter().map(|gateway| by_identity[gateway]).collect();
-        let mut world = Self {
+        );
+        let person = |(n, user): (usize, &User)| {
+            let own = seed.part(&format!("person {n}"));
+            let class = Parameters::default().class("web").unwrap().clone();
+            let inbox = identity(&own, "inbox");
+            let secret = SecretKey::generate(&mut own.stream("packets key"));
+            let settings = Settings { allow_small_crowd: true, ..Settings::default() };
+            let client = Client::new(
+                codec.clone(),
+                (base, Time::ZERO),
+                &own,
+                class.clone(),
+                (secret, inbox.identity()),
+                settings,
+            );
+            Person {
+                client,
+                uplink: Uplink::new(&own.part("uplink"), class, Time::ZERO),
+                user: *user,
+                group: None,
+                stream: None,
+                downloaded: 0,
+                uploaded: 0,
+                ended: 0,
+                left: 0,
+                waits: Vec::new(),
+                failed: 0,
+                next_question: Time::ZERO,
+                answered: 0,
+                trace: Vec::new(),
+                inbox,
+                class: "web".into(),
+            }
+        };
+        Self {
             now: Time::ZERO,
             seq: 0,
             nodes,
             by_identity,
             queue: BinaryHeap::new(),
             events: HashMap::new(),
-            people,
-            exit,
-            exit_inbox,
+            people: users.iter().enumerate().map(person).collect(),
+            exit: exit.unwrap(),
+            exit_inbox: identity(&seed, "exit inbox"),
             serving: BTreeMap::new(),
-            document,
+            hearing: BTreeMap::new(),
+            gateway_of: users.iter().map(|_| exit_gateways[0]).collect(),
+            exit_gateways: exit_gateways.to_vec(),
+            users_from: Time::from_millis(500),
+            network: None,
+            assemblies: BTreeMap::new(),
+            reports: Vec::new(),
+            links: BTreeMap::new(),
+            unlinked: 0,
+            refused: 0,
+            hasher: std::hash::DefaultHasher::new(),
+            losses: seed.stream("losses"),
             seed,
-            gateway_of,
-            exit_gateways,
-        };
-        world.join();
-        world
+        }
     }
 
-    fn join(&mut self) {
+    /// A node's key.
+    pub fn secret(&self, index: usize) -> SecretIdentity {
+        identity(&self.seed, self.nodes[index].name)
+    }
+
+    /// What a node says of itself.
+    pub fn describe(
+        &self,
+        index: usize,
+        keys: Vec<EpochKey>,
+        signed_at: u64,
+    ) -> Signed<NodeDescriptor> {
+        let name = self.nodes[index].name;
+        let long = self.secret(index);
+        let body = NodeDescriptor {
+            identity: long.identity(),
+            role: if name.starts_with("mix") { Role::Mix } else { Role::Gateway },
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            operator: name.into(),
+            jurisdiction: "here".into(),
+            keys,
+            signed_at,
+        };
+        Signed::<NodeDescriptor>::new(body, &long)
+    }
+
+    /// What the exit says of itself.
+    pub fn describe_exit(&self) -> Signed<ClientDescriptor> {
+        let long = identity(&self.seed, "exit");
+        let secret = SecretKey::generate(&mut self.seed.stream("exit key"));
+        let gateways = self.exit_gateways.iter().rev().map(|index| self.nodes[*index].identity);
+        let body = ClientDescriptor {
+            identity: long.identity(),
+            key: *secret.public().as_bytes(),
+            inbox: self.exit_inbox.identity(),
+            gateways: gateways.collect(),
+            not_before: UNIX - 1,
+            not_after: UNIX + 1_000_000,
+        };
+        Signed::<ClientDescriptor>::new(body, &long)
+    }
+
+    /// Who sent to whom, and when, in one number.
+    pub fn hash(&self) -> u64 {
+        use std::hash::Hasher;
+        self.hasher.finish()
+    }
+
+    /// Frames on their way.
+    pub fn under_way(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Something happens to a node.
+    pub fn handle_node(&mut self, index: usize, input: Input) {
+        self.nodes[index].engine.handle(self.now, input);
+        self.drain_node(index);
+    }
+
+    fn saw(&mut self, from: usize, to: usize) {
+        use std::hash::Hash;
+        (self.now.as_nanos(), from, to).hash(&mut self.hasher);
+    }
+
+    /// Clients and the exit connect.
+    pub fn join(&mut self) {
         for gateway in self.exit_gateways.clone() {
             self.joined(gateway, Who::Exit);
         }
@@ -311,9 +408,19 @@ impl World {
         while let Some(output) = self.nodes[index].engine.poll_output() {
             match output {
                 Output::Send { to, frame } => {
-                    let to = self.by_identity[&to];
-                    self.push(self.now + LATENCY, Event::ToNode(to, frame));
+                    let (from, to) = (index, self.by_identity[&to]);
+                    *self.links.entry((from, to)).or_default() += 1;
+                    self.saw(from, to);
+                    let [one, other] = [from, to].map(|index| &self.nodes[index]);
+                    let sends = one.place.as_ref().is_none_or(|p| p.sends_to(&other.identity));
+                    let takes = other.place.as_ref().is_none_or(|p| p.takes_from(&one.identity));
+                    if sends && takes {
+                        self.push(self.now + LATENCY, Event::ToNode { from, to, frame });
+                    } else {
+                        self.unlinked += 1;
+                    }
                 }
+                Output::Report(report) => self.reports.push((index, report)),
                 Output::ToClient { session, frame } => {
                     let who = match session.0 {
                         1 => Who::Exit,
@@ -321,6 +428,7 @@ impl World {
                     };
                     if let Who::Person(n) = who {
                         self.people[n].trace.push(Seen::Down(self.now));
+                        self.saw(index, 1_000 + n);
                     }
                     self.push(self.now + LATENCY, Event::ToClient { who, frame, gateway: index });
                 }
@@ -374,11 +482,14 @@ impl World {
     fn handle(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::ToNode(index, frame) => {
+            Event::ToNode { to, frame, .. } => {
+                let losing = self.nodes[to].losing;
+                if losing > 0.0 && rand::RngExt::random::<f64>(&mut self.losses) < losing {
+                    return;
+                }
                 let arrived: Result<Arrived, DropReason> =
-                    self.nodes[index].opener.open_frame(now, frame);
-                self.nodes[index].engine.handle(now, Input::Arrived(arrived));
-                self.drain_node(index);
+                    self.nodes[to].opener.open_frame(now, frame);
+                self.handle_node(to, Input::Arrived(arrived));
             }
             Event::FromClient { gateway, who, frame } => {
                 let input = Input::Client { session: Self::session(who), frame: Ok(frame) };
@@ -387,7 +498,7 @@ impl World {
             }
             Event::ToClient { who, frame, gateway } => match Downward::from_field(frame.field) {
                 Some(Downward::Notice) => self.notice(who, &frame, gateway),
-                Some(Downward::Document) => {}
+                Some(Downward::Document) => self.part(who, &frame, gateway),
                 _ => match who {
                     Who::Exit => {
                         let gateway = self.nodes[gateway].identity;
@@ -408,8 +519,47 @@ impl World {
         }
     }
 
+    /// A part of a document came from a gateway: what the daemons do.
+    fn part(&mut self, who: Who, frame: &Frame, gateway: usize) {
+        let Some(network) = &self.network else { return };
+        let part = DocumentPart::unpack(&frame.packet).unwrap();
+        let assembly = self.assemblies.entry((who, gateway)).or_default();
+        let Some(bytes) = assembly.add(part) else { return };
+        let now = self.now;
+        let unix_s = UNIX + now.as_nanos() / 1_000_000_000;
+        let Ok(document) = SignedDocument::verify(&bytes, network, unix_s) else {
+            self.refused += 1;
+            return;
+        };
+        let held = Held { document: Arc::new(document), signed: bytes.into() };
+        match who {
+            Who::Exit => _ = self.exit.set_document(now, unix_s, held).unwrap(),
+            Who::Person(n) => {
+                let person = &mut self.people[n];
+                let known = person.client.epoch(now).is_some();
+                person.client.set_document(now, unix_s, held).unwrap();
+                if !known {
+                    let (hops, epoch) = person.client.first_hops(now);
+                    person.uplink.set_class(person.client.class().clone());
+                    person.uplink.clear(hops, epoch);
+                    person.uplink.restart(now);
+                }
+            }
+        }
+    }
+
     fn notice(&mut self, who: Who, frame: &Frame, gateway: usize) {
-        let Ok(Notice::Challenge { nonce }) = Notice::unpack(&frame.packet) else { return };
+        let nonce = match Notice::unpack(&frame.packet) {
+            Ok(Notice::Challenge { nonce }) => nonce,
+            Ok(Notice::Welcome) => {
+                if let (Who::Person(n), Some(_)) = (who, &self.network) {
+                    let gateway = self.nodes[gateway].identity;
+                    self.people[n].client.set_link(self.now, Some(gateway));
+                }
+                return;
+            }
+            _ => panic!("{who:?} is turned away"),
+        };
         let (inbox, mode) = match who {
             Who::Exit => (&self.exit_inbox, Mode::Service),
             Who::Person(n) => (&self.people[n].inbox, Mode::Class(self.people[n].class.clone())),
@@ -421,7 +571,8 @@ impl World {
         self.push(self.now + LATENCY, Event::FromClient { gateway, who, frame });
     }
 
-    /// The exit's application: four bytes ask for so many bytes; what else comes is swallowed.
+    /// The exit's application: the first four bytes ask for so many bytes, at once if no more come with them, else when
+    /// the question is heard to the end; what else comes is swallowed.
     fn work_exit(&mut self) {
         let now = self.now;
         self.exit.work(now);
@@ -435,12 +586,25 @@ impl World {
                                 let wanted = u32::from_be_bytes(buf[..4].try_into().unwrap());
                                 self.serving.insert((pseudonym, id), wanted);
                             }
+                            Read::Data(n) if n > 4 => {
+                                let wanted = u32::from_be_bytes(buf[..4].try_into().unwrap());
+                                self.hearing.entry((pseudonym, id)).or_insert(wanted);
+                            }
                             Read::Data(_) => {}
+                            Read::Finished => {
+                                if let Some(wanted) = self.hearing.remove(&(pseudonym, id)) {
+                                    self.serving.insert((pseudonym, id), wanted);
+                                }
+                                break;
+                            }
                             _ => break,
                         }
                     }
                 }
-                TunnelEvent::Closed(_) => self.serving.retain(|(of, _), _| *of != pseudonym),
+                TunnelEvent::Closed(_) => {
+                    self.serving.retain(|(of, _), _| *of != pseudonym);
+                    self.hearing.retain(|(of, _), _| *of != pseudonym);
+                }
                 _ => {}
             }
         }
@@ -483,13 +647,24 @@ impl World {
             User::DownloadsOnce(_) => person.downloaded == 0,
             _ => true,
         };
-        if wants && now > Time::from_millis(500) && person.group.is_none() {
+        if wants && now > self.users_from && person.group.is_none() {
+            person.next_question = person.next_question.max(self.users_from);
             person.group = person.client.group(now, Isolation::new(None), Target::Exit);
         }
         while let Some(output) = person.client.poll_output() {
-            if let ClientOutput::Failed(..) = output {
-                (person.group, person.stream) = (None, None);
-                person.ended += 1;
+            match output {
+                ClientOutput::Failed(..) => {
+                    person.failed += u64::from(person.stream.is_some());
+                    (person.group, person.stream) = (None, None);
+                    person.ended += 1;
+                }
+                ClientOutput::Turned => {
+                    let (hops, epoch) = person.client.first_hops(now);
+                    person.uplink.set_class(person.client.class().clone());
+                    person.uplink.follow(hops, epoch);
+                }
+                ClientOutput::LeaveGateway => person.left += 1,
+                _ => {}
             }
         }
         if let Some(group) = person.group {
@@ -512,12 +687,13 @@ impl World {
         }
         let gateway = self.gateway_of[n];
         for frame in frames {
+            self.saw(1_000 + n, gateway);
             self.push(now + LATENCY, Event::FromClient { gateway, who: Who::Person(n), frame });
         }
     }
 
     pub fn document(&self) -> &Document {
-        &self.document
+        self.exit.document(self.now).unwrap()
     }
 }
 
@@ -529,9 +705,24 @@ impl Person {
         {
             return;
         }
+        if let User::Asks { .. } = self.user
+            && self.stream.is_none()
+            && now < self.next_question
+        {
+            return;
+        }
         if self.stream.is_none() {
             let Some(stream) = self.client.open(now, group) else { return };
             self.stream = Some(stream);
+            self.answered = 0;
+            if let User::Asks { question, answer, .. } = self.user
+                && let Some(tunnel) = self.client.tunnel(group)
+            {
+                let mut bytes = vec![3; question as usize];
+                bytes[..4].copy_from_slice(&answer.to_be_bytes());
+                assert_eq!(tunnel.write(stream, &bytes), Write::Written(bytes.len()));
+                tunnel.finish(stream);
+            }
             if let User::Downloads(bytes) | User::DownloadsOnce(bytes) = self.user
                 && let Some(tunnel) = self.client.tunnel(group)
             {
@@ -552,11 +743,22 @@ impl Person {
                 let mut buf = [0; 8192];
                 loop {
                     match tunnel.read(stream, &mut buf) {
-                        Read::Data(n) => self.downloaded += n as u64,
+                        Read::Data(n) => {
+                            self.downloaded += n as u64;
+                            self.answered += n as u64;
+                        }
                         Read::Blocked => break,
                         Read::Finished | Read::Reset(_) => {
                             self.client.closed(now, group);
                             self.stream = None;
+                            if let User::Asks { every, answer, .. } = self.user {
+                                if self.answered == u64::from(answer) {
+                                    self.waits.push((now, now.since(self.next_question)));
+                                } else {
+                                    self.failed += 1;
+                                }
+                                self.next_question = self.next_question + every;
+                            }
                             break;
                         }
                     }
