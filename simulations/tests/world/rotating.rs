@@ -46,6 +46,10 @@ impl Judge for Shared {
     fn judge(&mut self, document: &Document) -> Judgement {
         self.0.lock().unwrap().judge(document)
     }
+
+    fn evidence(&self) -> Option<Vec<u8>> {
+        Some(self.0.lock().unwrap().encode())
+    }
 }
 
 /// A machine that runs an authority.
@@ -53,6 +57,8 @@ pub struct Seat {
     secret: SecretIdentity,
     engine: Option<Authority>,
     disk: Option<Vec<u8>>,
+    /// What reports showed, on the disk too.
+    evidence: Option<Vec<u8>>,
     /// How far its clock is ahead, milliseconds.
     pub offset: i64,
     judge: Arc<Mutex<Verdicts>>,
@@ -121,6 +127,7 @@ impl Rotating {
                 secret: SecretIdentity::from_bytes(&[200 + n; 32]),
                 engine: None,
                 disk: None,
+                evidence: None,
                 offset: 0,
                 judge: Arc::default(),
                 starts: 0,
@@ -194,8 +201,8 @@ impl Rotating {
             seed: self.seed.part(&format!("{n} {}", seat.starts)),
         };
         let state = seat.disk.as_ref().map(|bytes| State::decode(bytes).unwrap());
-        // What it knew of loops was in memory.
-        seat.judge = Arc::default();
+        let known = seat.evidence.as_ref().map(|bytes| Verdicts::decode(bytes).unwrap());
+        seat.judge = Arc::new(Mutex::new(known.unwrap_or_else(Verdicts::new)));
         let judge = Box::new(Shared(seat.judge.clone()));
         seat.engine = Some(Authority::new(settings, judge, state));
         self.handle(n, Input::Wake);
@@ -225,6 +232,7 @@ impl Rotating {
                     self.seats[n].disk = Some(state);
                     self.push(self.now + DISK_MS, Due::Authority(n, Input::Stored(ticket)));
                 }
+                Output::Evidence(evidence) => self.seats[n].evidence = Some(evidence),
                 Output::Document(held) => {
                     for node in 0..self.watchers.len() {
                         let bytes = held.signed.to_vec();
