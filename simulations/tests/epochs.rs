@@ -1,6 +1,15 @@
 //! Epochs that follow each other where everything runs that is deployed: four authorities, mixes and gateways with a key
 //! for every epoch, an exit and its users. Epochs of ten seconds, in virtual time.
 
+// Helpers of tests, which fail by panicking and say what they measured.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing
+)]
+
 #[path = "world/rotating.rs"]
 mod rotating;
 #[path = "world/mod.rs"]

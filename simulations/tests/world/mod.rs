@@ -757,7 +757,7 @@ impl Person {
                                 } else {
                                     self.failed += 1;
                                 }
-                                self.next_question = self.next_question + every;
+                                self.next_question += every;
                             }
                             break;
                         }
