@@ -350,7 +350,6 @@ async fn start(
         reports,
         schedule,
         reported: None,
-        part: 0,
         keys,
         opener: &opener,
         events: &events,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shoal_sphinx::PublicKey;
 
 use crate::encoding::{decode, encode};
+use crate::id::all_hold;
 use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature};
 
 /// Most bytes of one descriptor: what an answer by SURB can carry.
@@ -170,6 +171,20 @@ macro_rules! signed {
             }
         }
     };
+}
+
+/// Checks many descriptors, as [`Signed::verify`] does each.
+pub(crate) fn verify_all<'a>(
+    descriptors: impl Iterator<Item = &'a Signed<NodeDescriptor>> + Clone,
+) -> Result<(), Error> {
+    descriptors.clone().try_for_each(|one| one.body.check())?;
+    let signed =
+        descriptors.clone().map(|one| (one.body.identity, encode(&one.body), one.signature));
+    if all_hold(Context::Node, &signed.collect::<Vec<_>>()) {
+        return Ok(());
+    }
+    // Which one it is.
+    descriptors.into_iter().try_for_each(Signed::<NodeDescriptor>::verify)
 }
 
 signed!(NodeDescriptor, "node descriptor", Context::Node);

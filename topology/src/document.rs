@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::descriptor::verify_all;
 use crate::encoding::{decode, encode};
 use crate::{
     ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Paths, Role,
@@ -133,8 +134,8 @@ impl Document {
         if !self.nodes.is_sorted_by(|a, b| a.identity() < b.identity()) {
             return wrong("its nodes are not ordered by identity, or one is listed twice".into());
         }
+        verify_all(self.nodes.iter().map(|node| &node.descriptor))?;
         for node in &self.nodes {
-            node.descriptor.verify()?;
             let sound = |layer: &u8| match node.descriptor.body().role {
                 Role::Mix => (1..=self.parameters.layers).contains(layer),
                 Role::Gateway => *layer == 0,

@@ -150,15 +150,28 @@ impl Paths {
         nodes
     }
 
+    /// Whether one node of each of `layers` goes with those that are chosen and with each other.
+    fn exists(&self, chosen: &mut Vec<usize>, layers: &[Vec<usize>]) -> bool {
+        let Some((layer, rest)) = layers.split_first() else { return true };
+        layer.iter().any(|node| {
+            if !self.fits(chosen, *node) {
+                return false;
+            }
+            chosen.push(*node);
+            let found = self.exists(chosen, rest);
+            chosen.pop();
+            found
+        })
+    }
+
     /// Whether every gateway has a loop and every two gateways that go together have a path.
     pub(crate) fn check_satisfiable(&self) -> Result<(), Error> {
-        // The order does not matter to whether there is one.
-        let mut rng = crate::Seed::new([0; 32]).stream("satisfiable");
-        let layers = self.all_layers();
+        let units = |layer: &Vec<usize>| self.one_of_each_unit(layer.clone());
+        let layers: Vec<Vec<usize>> = self.layers.iter().map(units).collect();
         let gateways = self.one_of_each_unit(self.gateways.clone());
         let mut pairs = 0;
         for (i, entry) in gateways.iter().enumerate() {
-            if !self.search(&mut rng, &mut vec![*entry], &layers) {
+            if !self.exists(&mut vec![*entry], &layers) {
                 return Err(Error::Unsatisfiable { why: "a gateway has no loop".into() });
             }
             for exit in gateways.iter().skip(i + 1) {
@@ -166,7 +179,7 @@ impl Paths {
                     continue;
                 }
                 pairs += 1;
-                if !self.search(&mut rng, &mut vec![*entry, *exit], &layers) {
+                if !self.exists(&mut vec![*entry, *exit], &layers) {
                     return Err(Error::Unsatisfiable {
                         why: "two gateways are joined by no path".into(),
                     });

@@ -43,9 +43,8 @@ pub(super) struct Watcher<'a> {
     pub(super) reports: mpsc::Receiver<Report>,
     /// When authorities look at reports.
     pub(super) schedule: Schedule,
-    /// The session for which the last report was asked for, and its number in the epoch.
+    /// The session for which the last report was asked for.
     pub(super) reported: Option<SessionId>,
-    pub(super) part: u16,
     pub(super) keys: Keyring,
     pub(super) opener: &'a Opener,
     pub(super) events: &'a Events,
@@ -93,7 +92,7 @@ impl Watcher<'_> {
             return Readiness::NotReady(self.trouble.clone());
         };
         if self.present != Some(epoch) {
-            (self.present, self.part) = (Some(epoch), 0);
+            self.present = Some(epoch);
             self.epoch(epoch);
             self.events.post(Event::Input(Input::Epoch(epoch))).await;
         }
@@ -119,13 +118,23 @@ impl Watcher<'_> {
     async fn report(&mut self, now: u64) {
         let session = self.schedule.session(now + self.schedule.round_ms() / 2);
         if self.reported.replace(session) != Some(session) && self.council.links() > 0 {
-            self.part = self.part.saturating_add(1);
-            self.events.post(Event::Input(Input::Report { part: self.part })).await;
+            let part = self.part(session, now);
+            self.events.post(Event::Input(Input::Report { part })).await;
         }
         while let Ok(report) = self.reports.try_recv() {
             let signed = SignedReport::new(report, &self.secret);
             self.council.tell_all(&ToAuthority::Report(signed.encode()));
         }
+    }
+
+    /// Number of the report before a session: sessions since the epoch of the document began that reports are of. It goes on
+    /// when a document lasts longer, and when the node starts again.
+    fn part(&self, session: SessionId, now: u64) -> u16 {
+        let in_use =
+            self.documents.epoch_at(now / 1_000).and_then(|epoch| self.documents.at(epoch));
+        let since = in_use.map_or(0, |held| session.epoch.0.saturating_sub(held.document.epoch.0));
+        let part = since.saturating_mul(self.schedule.sessions()) + u64::from(session.index);
+        u16::try_from(part).unwrap_or(u16::MAX)
     }
 
     fn refused(&mut self, why: String) {

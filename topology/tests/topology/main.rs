@@ -6,6 +6,7 @@
 mod descriptors;
 mod documents;
 mod held;
+mod large;
 mod paths;
 mod refusals;
 mod words;
