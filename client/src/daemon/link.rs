@@ -110,7 +110,7 @@ impl Choice {
 
     /// Whether there is another gateway that was not left lately: when both take packets, it is neither.
     fn may_leave(&self, now: Time) -> bool {
-        let lately = |(_, at): &(usize, Time)| now.since(*at) < HOLD_OFF;
+        let lately = |(of, at): &(usize, Time)| *of != self.at && now.since(*at) < HOLD_OFF;
         self.of > 1 && !self.left.iter().any(lately)
     }
 
@@ -347,6 +347,19 @@ mod tests {
         choice.leave(left + HOLD_OFF);
         assert_eq!(choice.at, 0);
         assert!(!choice.may_leave(left + HOLD_OFF + Duration::from_secs(599)));
+    }
+
+    #[test]
+    fn a_gateway_that_was_gone_back_to_for_want_of_the_other_is_left_again() {
+        let mut choice = Choice::new(2);
+        choice.leave(Time::ZERO);
+        // The other one dies.
+        (0..3).for_each(|_| _ = choice.ended(false));
+        assert_eq!(choice.at, 0);
+        assert!(choice.may_leave(Time::from_secs(60)));
+        choice.leave(Time::from_secs(60));
+        assert_eq!(choice.at, 1);
+        assert!(!choice.may_leave(Time::from_secs(120)));
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Rotating {
         };
         let state = seat.disk.as_ref().map(|bytes| State::decode(bytes).unwrap());
         let known = seat.evidence.as_ref().map(|bytes| Verdicts::decode(bytes).unwrap());
-        seat.judge = Arc::new(Mutex::new(known.unwrap_or_else(Verdicts::new)));
+        seat.judge = Arc::new(Mutex::new(known.unwrap_or_default()));
         let judge = Box::new(Shared(seat.judge.clone()));
         seat.engine = Some(Authority::new(settings, judge, state));
         self.handle(n, Input::Wake);
