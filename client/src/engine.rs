@@ -159,6 +159,9 @@ pub enum Unprotected {
     /// The document says no: it is stale, or this machine's clock is wrong.
     #[error("{0}")]
     Document(shoal_topology::Error),
+    /// There is none but one that is refused.
+    #[error("{0}")]
+    Refused(String),
     /// Two documents of one epoch were seen, now or in an earlier run.
     #[error("{0}")]
     TwoDocuments(String),
@@ -245,6 +248,8 @@ pub struct Client {
     follows: Option<(Epoch, Arc<Document>)>,
     /// Why nothing of the user's leaves any more, until the program starts anew.
     halted: Option<String>,
+    /// What is wrong with the last document that came, unless it was taken.
+    refused: Option<String>,
     link: Option<Identity>,
     groups: BTreeMap<GroupId, Group>,
     next_group: u64,
@@ -292,6 +297,7 @@ impl Client {
             router: Router::new((seed.stream("paths"), seed.stream("delays"))),
             follows: None,
             halted: None,
+            refused: None,
             link: None,
             groups: BTreeMap::new(),
             next_group: 0,
@@ -329,6 +335,7 @@ impl Client {
     ) -> Result<bool, TwoDocuments> {
         match self.router.insert(now, unix_s, held) {
             Ok(new) => {
+                self.refused = None;
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
                     self.ahead = Ahead::default();
@@ -342,6 +349,16 @@ impl Client {
                 Err(two)
             }
         }
+    }
+
+    /// A document came that cannot be used. While there is no other one, nothing of the user's leaves for this reason.
+    pub fn refuse_document(&mut self, why: String) {
+        self.refused = Some(why);
+    }
+
+    /// What is wrong with the last document that came, unless it was taken.
+    pub fn refused_document(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Nothing of the user's leaves any more, for this reason; cover goes on.
@@ -486,11 +503,14 @@ impl Client {
         if let Some(why) = &self.halted {
             return Err(Unprotected::TwoDocuments(why.clone()));
         }
+        // What is wrong with a later document says more than that there is none.
+        let or_refused = |why| self.refused.clone().map_or(why, Unprotected::Refused);
         let (Some(document), Some(epoch)) = (self.router.document(now), self.router.epoch(now))
         else {
-            return Err(Unprotected::NoDocument);
+            return Err(or_refused(Unprotected::NoDocument));
         };
-        document.check_time(self.router.unix_s(now)).map_err(Unprotected::Document)?;
+        let in_time = document.check_time(self.router.unix_s(now));
+        in_time.map_err(|why| or_refused(Unprotected::Document(why)))?;
         let least = self.settings.min_mixes_per_layer;
         for layer in 1..=document.parameters.layers {
             let found = document.in_layer_at(epoch, layer).count();

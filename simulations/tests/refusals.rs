@@ -201,6 +201,15 @@ async fn with_a_stale_document_a_running_client_refuses_until_the_authorities_ar
     open.write_all(b"is there somebody?").await.unwrap();
     refuses(&net, &target, why).await;
     assert_eq!(target.reached(), reached, "through the open connection");
+    // A client that starts has no other document than the one that its gateway kept.
+    kill(&mut net, &["client-1"]).await;
+    restart(&mut net, &options, &["client-1"]).await;
+    says(&net, why, Duration::from_secs(30)).await;
+    let began = Instant::now();
+    let answer = ask(net.socks[0], 1, "127.0.0.1", target.address.port()).await;
+    assert_eq!(answer.code, NOT_ALLOWED, "right after a start");
+    assert!(began.elapsed() < Duration::from_secs(3), "after {:?}", began.elapsed());
+    assert_eq!(target.reached(), reached, "right after a start");
 
     restart(&mut net, &options, &["authority-1", "authority-2"]).await;
     page_within(&net, Duration::from_secs(40)).await;

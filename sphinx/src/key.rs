@@ -19,10 +19,16 @@ impl PublicKey {
     /// # Errors
     /// [`Error::LowOrder`]: the secrets derived from it would be known to all.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, Error> {
-        if has_small_order(&bytes) {
-            return Err(Error::LowOrder);
-        }
+        Self::check(&bytes)?;
         Ok(Self { bytes, is_on_curve: curve::is_on_curve(&bytes) })
+    }
+
+    /// Whether [`Self::from_bytes`] takes these bytes, without the square root that it computes.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn check(bytes: &[u8; 32]) -> Result<(), Error> {
+        if has_small_order(bytes) { Err(Error::LowOrder) } else { Ok(()) }
     }
 
     /// Its bytes.
@@ -125,6 +131,7 @@ mod tests {
             for high_bit in [0, 0x80] {
                 point[31] = point[31] & 0x7f | high_bit;
                 assert_eq!(*curve::multiply(&[7; 32], &point), [0; 32], "{point:02x?}");
+                assert_eq!(PublicKey::check(&point), Err(Error::LowOrder));
                 assert_eq!(PublicKey::from_bytes(point), Err(Error::LowOrder));
             }
         }

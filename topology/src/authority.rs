@@ -543,7 +543,7 @@ impl Authority {
         let usable = |node: &&Signed<NodeDescriptor>| {
             let body = node.body();
             self.settings.allowed.contains(&body.identity)
-                && (epoch.0..=epoch.0 + FURTHER_EPOCHS).all(|e| body.key(Epoch(e)).is_some())
+                && (epoch.0..=epoch.0 + FURTHER_EPOCHS).all(|e| body.has_key(Epoch(e)))
         };
         let valid = |exit: &&Signed<ClientDescriptor>| {
             let body = exit.body();

@@ -54,8 +54,17 @@ pub struct NodeDescriptor {
 impl NodeDescriptor {
     /// Its key for an epoch.
     pub fn key(&self, epoch: Epoch) -> Option<PublicKey> {
+        self.key_bytes(epoch).and_then(|key| PublicKey::from_bytes(*key).ok())
+    }
+
+    /// Whether [`Self::key`] has one, which costs it a square root.
+    pub(crate) fn has_key(&self, epoch: Epoch) -> bool {
+        self.key_bytes(epoch).is_some_and(|key| PublicKey::check(key).is_ok())
+    }
+
+    fn key_bytes(&self, epoch: Epoch) -> Option<&[u8; 32]> {
         let fits = |key: &&EpochKey| key.first <= epoch && epoch <= key.last;
-        self.keys.iter().find(fits).and_then(|key| PublicKey::from_bytes(key.key).ok())
+        self.keys.iter().find(fits).map(|key| &key.key)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -69,7 +78,7 @@ impl NodeDescriptor {
         if self.keys.iter().any(|key| key.first > key.last) {
             return wrong("a key's last epoch comes before its first");
         }
-        if self.keys.iter().any(|key| PublicKey::from_bytes(key.key).is_err()) {
+        if self.keys.iter().any(|key| PublicKey::check(&key.key).is_err()) {
             return wrong("a key is a point of small order");
         }
         if [&self.operator, &self.jurisdiction]

@@ -144,7 +144,7 @@ impl Document {
             if !sound {
                 return wrong("a mix is in no layer, or a gateway in one".into());
             }
-            if self.epochs().any(|epoch| node.descriptor.body().key(epoch).is_none()) {
+            if !self.epochs().all(|epoch| node.descriptor.body().has_key(epoch)) {
                 return wrong("a node lacks keys for the epochs of the document".into());
             }
         }

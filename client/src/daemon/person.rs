@@ -340,7 +340,6 @@ pub(super) fn start(
                 leave,
                 left: None,
                 periods: keys.periods,
-                trouble: None,
                 news: false,
                 down: None,
                 linked: None,
@@ -379,8 +378,6 @@ struct Driver {
     periods: Periods,
     /// The gateway that was left for it.
     left: Option<usize>,
-    /// What is wrong with the last document.
-    trouble: Option<String>,
     /// Something changed that `status` must say at once.
     news: bool,
     down: Option<Down>,
@@ -474,7 +471,6 @@ impl Driver {
                 let known = person.client.epoch(now).is_some();
                 match self.verify(bytes, unix_s) {
                     Ok(held) => {
-                        self.trouble = None;
                         if let Err(two) = person.client.set_document(now, unix_s, held) {
                             error!("{two}");
                             if let Err(error) = keep_proof(&self.config.data_dir, &two) {
@@ -486,7 +482,7 @@ impl Driver {
                     }
                     Err(why) => {
                         warn!("the gateway sent a topology document that is refused: {why}");
-                        self.trouble = Some(why);
+                        person.client.refuse_document(why);
                     }
                 }
             }
@@ -600,16 +596,12 @@ impl Driver {
         let person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
         let protection = person.client.protection(now);
-        let not_ready = match (&self.trouble, &protection) {
-            // What is wrong with a later document matters when none is left.
-            (Some(trouble), Err(Unprotected::NoDocument | Unprotected::Document(_))) => {
-                Some(trouble.clone())
-            }
-            (_, Err(Unprotected::NoGateway)) => {
+        let not_ready = match &protection {
+            Err(Unprotected::NoGateway) => {
                 Some(self.down.map_or("connecting to a gateway".into(), |down| down.to_string()))
             }
-            (_, Err(why)) => Some(why.to_string()),
-            (_, Ok(())) => None,
+            Err(why) => Some(why.to_string()),
+            Ok(()) => None,
         };
         let counts = person.client.counts();
         let loops = person.client.loops();
@@ -652,7 +644,7 @@ impl Driver {
             };
             warnings.push(format!("the gateway loses our packets: {advice}"));
         }
-        if let Some(trouble) = &self.trouble {
+        if let Some(trouble) = person.client.refused_document() {
             warnings.push(format!("the last topology document was refused: {trouble}"));
         }
         let bits = person.client.anonymity_bits();

@@ -76,7 +76,7 @@ pub(super) fn document(
     let further = Epoch(epoch.0.saturating_add(FURTHER_EPOCHS));
     let mut nodes: Vec<ListedNode> = listed(&proposals, majority, |proposal| &proposal.nodes)
         .filter(|signed: &Signed<NodeDescriptor>| {
-            (epoch.0..=further.0).all(|epoch| signed.body().key(Epoch(epoch)).is_some())
+            (epoch.0..=further.0).all(|epoch| signed.body().has_key(Epoch(epoch)))
         })
         .map(|signed| ListedNode::new(signed, 0))
         .collect();

@@ -154,6 +154,23 @@ fn a_stale_document_stops_the_user_and_cover_goes_on() {
 }
 
 #[test]
+fn a_document_that_is_refused_says_why_nothing_leaves_until_another_one_comes() {
+    let (mut client, authority) = engine(Settings::default());
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    assert_eq!(client.protection(Time::ZERO), Err(Unprotected::NoDocument));
+    client.refuse_document("it is stale".into());
+    assert_eq!(client.protection(Time::ZERO), Err(Unprotected::Refused("it is stale".into())));
+    let held = authority.sign(&authority.document(START));
+    client.set_document(Time::ZERO, begins(), held).unwrap();
+    assert_eq!((client.protection(Time::ZERO), client.refused_document()), (Ok(()), None));
+    // Beside one that holds it is a warning; when that has ended, it is the reason.
+    client.refuse_document("it was changed".into());
+    assert_eq!(client.protection(Time::ZERO), Ok(()));
+    let why = client.protection(Time::from_secs(60)).unwrap_err();
+    assert_eq!(why.to_string(), "it was changed");
+}
+
+#[test]
 fn too_few_mixes_in_good_standing_stop_the_user_until_some_are_restored() {
     let (mut client, mut authority) =
         engine(Settings { min_mixes_per_layer: 2, ..Settings::default() });
