@@ -93,8 +93,12 @@ impl Client {
     }
 
     fn make_refill(&mut self, now: Time) -> Option<Draft> {
-        let short = |group: &Group| group.connected && group.stock.missing(now) >= 5;
-        let id = *self.groups.iter().find(|(_, group)| short(group))?.0;
+        // Whoever is in use comes first: when an epoch begins, all lack some.
+        let short = |(id, group): (&GroupId, &Group)| {
+            let missing = if group.connected { group.stock.missing(now) } else { 0 };
+            (missing >= 5).then_some((group.stock.is_in_use(now), missing, *id))
+        };
+        let (.., id) = self.groups.iter().filter_map(short).max()?;
         Some(Draft { ready: Ready::Refill, ..self.send(now, id, Vec::new())? })
     }
 

@@ -89,6 +89,39 @@ fn surbs_are_for_the_next_epoch_from_the_middle_of_this_one_or_a_quarter_later()
     }
 }
 
+#[test]
+fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
+    let (mut client, authority) = engine(Settings::default());
+    let held = authority.sign(&authority.document(START));
+    client.set_document(Time::ZERO, begins(), held).unwrap();
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    let ids: Vec<GroupId> = (0..50_u8).map(|n| super::group(&mut client, &[n])).collect();
+    let key = SecretKey::from_bytes([5; 32]).public();
+    for id in &ids {
+        let gateway = identity(GATEWAYS[2]);
+        let group = client.groups.get_mut(id).unwrap();
+        group.place = Some(Place { identity: [6; 32], inbox: [7; 32], key, gateway });
+        group.connected = true;
+    }
+    let now = Time::from_secs(1);
+    client.touch(now, ids[20]);
+    let missing = |client: &Client, id| client.groups[id].stock.missing(now);
+    let before = missing(&client, &ids[20]);
+    let mut packets = 0;
+    while missing(&client, &ids[20]) >= 5 {
+        let wants = crate::uplink::Wants { refill: 1, ..Default::default() };
+        assert_eq!(client.produce(now, wants).len(), 1);
+        packets += 1;
+    }
+    assert!(before > 50 && packets <= before.div_ceil(5), "{packets} packets for {before}");
+    let idle = ids.iter().filter(|id| **id != ids[20]);
+    assert!(idle.clone().all(|id| missing(&client, id) == 16), "others were served before");
+    // And none is left out.
+    let wants = crate::uplink::Wants { refill: 1, ..Default::default() };
+    while !client.produce(now, wants).is_empty() {}
+    assert!(idle.clone().all(|id| missing(&client, id) < 5));
+}
+
 fn engine(settings: Settings) -> (Client, Authority) {
     let class = Parameters::default().class("web").cloned().unwrap();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
