@@ -258,4 +258,29 @@ mod tests {
         }
         shutdown.trigger();
     }
+
+    #[tokio::test]
+    async fn beyond_the_bound_the_newest_message_to_an_authority_is_dropped() {
+        let endpoint = |n, listen| {
+            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
+        };
+        let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
+        let seat = Seat { identity, address: authority.listen_addr().unwrap() };
+        let node = endpoint(1, None);
+        let shutdown = Shutdown::new();
+        let (council, _documents) = Council::start(&node.dialler(), [seat], &shutdown);
+        // Nothing awaits, so the link's task has not begun yet.
+        (0..100).for_each(|n| council.tell_all(&ToAuthority::Report(vec![n])));
+        let link = timeout(STALLED, authority.accept()).await.unwrap().unwrap();
+        let mut messages = Messages::new(link.receiver);
+        let mut next = async || ToAuthority::decode(&messages.next().await.unwrap()).unwrap();
+        for n in 0..QUEUE as u8 {
+            assert_eq!(next().await, ToAuthority::Report(vec![n]));
+        }
+        council.tell(&identity, &ToAuthority::Report(vec![100]));
+        assert_eq!(next().await, ToAuthority::Report(vec![100]));
+        shutdown.trigger();
+    }
 }

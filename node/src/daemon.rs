@@ -367,13 +367,13 @@ async fn start(
         let readiness = watcher.look().await;
         say.send_if_modified(|said| {
             let changed = *said != readiness;
-            if changed {
+            if words(said) != words(&readiness) {
                 match &readiness {
                     Readiness::Ready => tracing::info!("ready"),
                     Readiness::NotReady(why) => tracing::warn!("not ready: {why}"),
                 }
-                *said = readiness;
             }
+            *said = readiness;
             changed
         });
         tokio::select! {
@@ -392,6 +392,14 @@ async fn start(
     drop(control);
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// A reason without its numbers: seconds that pass are not news for the log.
+fn words(readiness: &Readiness) -> Option<String> {
+    match readiness {
+        Readiness::Ready => None,
+        Readiness::NotReady(why) => Some(why.replace(|letter: char| letter.is_ascii_digit(), "")),
+    }
 }
 
 async fn open_inbox(config: &Config, prepared: &Prepared, events: &Events) {

@@ -144,6 +144,10 @@ pub struct Pass {
     pub left: Time,
     /// To whom.
     pub to: Party,
+    /// A hash of it as it came: corrupted nodes at both ends of a link see the same bytes. Each mix changes them.
+    pub came: u64,
+    /// And as it left; 0 if it ended here.
+    pub went: u64,
 }
 
 /// What everybody knows.

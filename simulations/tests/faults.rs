@@ -120,13 +120,9 @@ async fn no_daemon_keeps_a_record_of_who_talked_to_whom() {
     written(net.dir(), &mut texts);
     assert!(texts.iter().any(|(name, _)| name.ends_with(".log")), "no log was written");
     for daemon in &net.daemons {
-        let tcp = tokio::net::TcpStream::connect(daemon.admin).await.unwrap();
-        let (mut from, mut to) = tcp.into_split();
-        to.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut page = Vec::new();
-        from.read_to_end(&mut page).await.unwrap();
-        assert!(page.windows(6).any(|w| w == b"shoal_"), "{daemon:?} has no metrics");
-        texts.push((format!("metrics of {daemon:?}"), page));
+        let page = metrics(daemon.admin).await;
+        assert!(page.contains("shoal_"), "{daemon:?} has no metrics");
+        texts.push((format!("metrics of {daemon:?}"), page.into_bytes()));
         let status = shoal_daemon::control::query(&daemon.control).await.unwrap();
         texts.push((format!("status of {daemon:?}"), status.to_string().into_bytes()));
     }

@@ -5,8 +5,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::*;
 use rand::{Rng, SeedableRng};
@@ -89,6 +91,51 @@ async fn names_are_asked_of_the_exits_resolver_and_udp_passes() {
         }
     }
     assert!(answer[..got].ends_with(&[127, 0, 0, 1]), "{got} bytes came back");
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_of_one_association_are_bounded_and_what_is_beyond_is_counted() {
+    let _alone = alone().await;
+    // A resolver that never answers, and keeps the names it was asked for.
+    let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let options = Options { resolver: resolver.local_addr().unwrap().to_string(), ..options() };
+    let names: Arc<Mutex<BTreeSet<Vec<u8>>>> = Arc::default();
+    let asked = names.clone();
+    tokio::spawn(async move {
+        let mut query = [0; 1500];
+        while let Ok(n) = resolver.recv(&mut query).await {
+            let name = query[12..n].split(|byte| *byte == 0).next().unwrap();
+            asked.lock().unwrap().insert(name.to_vec());
+        }
+    });
+    let net = start(&options).await;
+    let association = ask(net.socks[0], 3, "0.0.0.0", 0).await;
+    assert_eq!(association.code, 0);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(association.bound.unwrap()).await.unwrap();
+    for n in 0..60 {
+        let name = format!("name-{n:02}.example.");
+        let mut datagram = vec![0, 0, 0, 3, name.len() as u8];
+        datagram.extend(name.as_bytes());
+        datagram.extend([0, 53, 1, 2, 3]);
+        socket.send(&datagram).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let exit = net.daemons.iter().find(|daemon| daemon.name == "exit").unwrap();
+    let lost = async || {
+        let page = metrics(exit.admin).await;
+        let value = |line: &str| line.strip_prefix("shoal_service_datagrams_lost ")?.parse().ok();
+        page.lines().find_map(value).unwrap_or(0.0)
+    };
+    let began = Instant::now();
+    // A resolution takes 5 s before it is given up; a datagram may be lost on the way.
+    while lost().await < 40.0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} are counted", lost().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let names = names.lock().unwrap().len();
+    assert!((1..=16).contains(&names), "{names} names were asked for at once");
     net.stop().await;
 }
 

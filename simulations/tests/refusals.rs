@@ -17,9 +17,13 @@ use shoal_sim::localnet::{Daemon, Localnet, Options};
 use shoal_sim::socks;
 use shoal_topology::{Parameters, SecretIdentity, SignedDocument};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// SOCKS reply "connection not allowed by ruleset" (RFC 1928, section 6).
 const NOT_ALLOWED: u8 = 2;
+/// SOCKS reply "network unreachable".
+const UNREACHABLE: u8 = 3;
 
 fn processes() -> Options {
     Options { processes: true, log: "info".into(), ..options() }
@@ -201,19 +205,52 @@ async fn with_a_stale_document_a_running_client_refuses_until_the_authorities_ar
     open.write_all(b"is there somebody?").await.unwrap();
     refuses(&net, &target, why).await;
     assert_eq!(target.reached(), reached, "through the open connection");
-    // A client that starts has no other document than the one that its gateway kept.
+    // A client that starts now is let in nowhere, and says so; after a while requests do not wait.
     kill(&mut net, &["client-1"]).await;
     restart(&mut net, &options, &["client-1"]).await;
+    let restarted = Instant::now();
+    let why = "the gateway refuses this client: the gateway has no valid topology document";
     says(&net, why, Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_secs(22).saturating_sub(restarted.elapsed())).await;
     let began = Instant::now();
     let answer = ask(net.socks[0], 1, "127.0.0.1", target.address.port()).await;
-    assert_eq!(answer.code, NOT_ALLOWED, "right after a start");
+    assert_eq!(answer.code, UNREACHABLE, "after a start");
     assert!(began.elapsed() < Duration::from_secs(3), "after {:?}", began.elapsed());
-    assert_eq!(target.reached(), reached, "right after a start");
+    assert_eq!(target.reached(), reached, "after a start");
 
     restart(&mut net, &options, &["authority-1", "authority-2"]).await;
     page_within(&net, Duration::from_secs(40)).await;
     assert_eq!(status(&net).await["why_not"], Value::Null);
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn socks_connections_beyond_the_limit_are_closed_at_once_and_counted() {
+    let _alone = alone().await;
+    let options = processes();
+    let mut net = start(&options).await;
+    reconfigure(&mut net, &options, "[socks]\n", "[socks]\nmax_connections = 16\n").await;
+    page_within(&net, Duration::from_secs(30)).await;
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut tcp = TcpStream::connect(net.socks[0]).await.unwrap();
+        tcp.write_all(&[5, 1, 0]).await.unwrap();
+        let mut chosen = [0; 2];
+        tcp.read_exact(&mut chosen).await.unwrap();
+        open.push(tcp);
+    }
+    let mut one_more = TcpStream::connect(net.socks[0]).await.unwrap();
+    let closed = timeout(Duration::from_secs(5), one_more.read(&mut [0; 2])).await.unwrap();
+    assert!(!matches!(closed, Ok(1..)), "one more was taken");
+    let counted = async {
+        while status(&net).await["requests"]["turned_away"] != 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), counted).await.expect("it is counted");
+    // Room again.
+    drop(open);
+    page_within(&net, Duration::from_secs(5)).await;
     net.stop().await;
 }
 

@@ -47,7 +47,7 @@ pub(super) enum Event {
 }
 
 /// Why a link is down.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Down {
     #[error("the gateway cannot be reached")]
     Unreachable,
@@ -330,7 +330,62 @@ async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use shoal_daemon::link::Allow;
+
     use super::*;
+
+    #[tokio::test]
+    async fn frames_that_a_busy_engine_has_no_room_for_are_dropped_and_counted() {
+        let gateway_key = LinkKey::from_seed(&[2; 32]);
+        let listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+        let mut gateway = Endpoint::new(&gateway_key, settings).unwrap();
+        let address = gateway.listen_addr().unwrap();
+        let key = LinkKey::throwaway().unwrap();
+        let settings = Settings { listen: None, ..Settings::default() };
+        let client = Endpoint::new(&key, settings).unwrap();
+        let (dialled, accepted) =
+            tokio::join!(client.dial(gateway_key.public(), address), gateway.accept());
+        let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
+
+        let (events, mut engine) = mpsc::channel(8);
+        let link = Link {
+            clock: Clock::start(),
+            inbox: SecretIdentity::from_bytes(&[3; 32]),
+            token: Vec::new(),
+            mode: Mode::Class("web".into()),
+            descriptor: None,
+            events,
+            overrun: Arc::default(),
+            dummies: Arc::default(),
+            leave: Arc::default(),
+            renew: Arc::default(),
+        };
+        let frame = |n: u8, what: Downward| {
+            let mut packet = shoal_sphinx::Packet::default();
+            packet.as_mut_bytes()[0] = n;
+            Frame { epoch: 0, field: what as u16, packet }.encode()
+        };
+        let mut frames: Vec<_> = (0..100).map(|n| frame(n, Downward::Packet)).collect();
+        frames.push(frame(0, Downward::Dummy));
+        accepted.sender.send_all(&frames).await.unwrap();
+        // The engine takes nothing; the link is drained all the same.
+        let drained = async {
+            while link.dummies.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            _ = link.receive(Identity([2; 32]), &mut dialled.receiver) => panic!("the link ended"),
+            drained = timeout(SILENCE, drained) => drained.unwrap(),
+        }
+        assert_eq!(link.overrun.load(Ordering::Relaxed), 92);
+        for n in 0..8 {
+            let Ok(Event::Frame(_, frame)) = engine.try_recv() else { panic!("frame {n}") };
+            assert_eq!(frame.packet.as_bytes()[0], n);
+        }
+        assert!(engine.try_recv().is_err());
+    }
 
     #[test]
     fn a_gateway_that_takes_packets_is_left_and_not_gone_back_to_for_ten_minutes() {

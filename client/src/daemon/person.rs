@@ -39,6 +39,8 @@ const EVENTS: usize = 4_096;
 const REPORT: Duration = Duration::from_millis(500);
 /// Messages that are remembered for each key.
 const MESSAGES: usize = 1 << 20;
+/// Requests wait for a link, unless there has been none for so long.
+const LINK_WAIT: Duration = Duration::from_secs(20);
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -111,6 +113,8 @@ pub(super) struct Shop {
     pub(super) tally: RefCell<Tally>,
     /// Why requests were refused last, to say it once.
     refused_for: Cell<Option<std::mem::Discriminant<Unprotected>>>,
+    /// Since when no gateway has let us in.
+    unlinked_since: Cell<Option<Time>>,
 }
 
 /// How requests ended. No targets, no times.
@@ -183,9 +187,15 @@ impl Shop {
             let mut person = self.hub.engine.borrow_mut();
             let now = person.clock.now();
             match person.client.protection(now) {
-                // What may come by itself is waited for, until the request's own time is up.
                 Ok(()) => self.refused_for.set(None),
-                Err(Unprotected::NoGateway | Unprotected::NoDocument) => {}
+                Err(why @ (Unprotected::NoGateway | Unprotected::NoDocument)) => {
+                    // What may come by itself is waited for, until the request's own time is up.
+                    let since = self.unlinked_since.get();
+                    if since.is_some_and(|since| now.since(since) > LINK_WAIT) {
+                        self.refuse(&why);
+                        return Err((ReplyCode::NetworkUnreachable, false));
+                    }
+                }
                 Err(why) => {
                     self.refuse(&why);
                     return Err((ReplyCode::NotAllowed, false));
@@ -326,6 +336,7 @@ pub(super) fn start(
                 changed: Notify::new(),
                 tally: RefCell::default(),
                 refused_for: Cell::default(),
+                unlinked_since: Cell::new(Some(clock.now())),
             });
             let driver = Driver {
                 shop: shop.clone(),
@@ -442,6 +453,7 @@ impl Driver {
             Event::Up(gateway) => {
                 info!("linked to a gateway");
                 self.down = None;
+                self.shop.unlinked_since.set(None);
                 self.linked = self.place(&gateway);
                 if self.linked == self.left {
                     self.left = None;
@@ -455,6 +467,9 @@ impl Driver {
                 }
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
+                    self.shop.unlinked_since.set(Some(now));
+                } else if self.down != Some(why) {
+                    warn!("no link: {why}");
                 }
                 self.down = Some(why);
                 person.client.set_link(now, None);
@@ -596,12 +611,13 @@ impl Driver {
         let person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
         let protection = person.client.protection(now);
-        let not_ready = match &protection {
-            Err(Unprotected::NoGateway) => {
-                Some(self.down.map_or("connecting to a gateway".into(), |down| down.to_string()))
+        let not_ready = match (&protection, self.down) {
+            (Err(Unprotected::NoGateway | Unprotected::NoDocument), Some(down)) => {
+                Some(down.to_string())
             }
-            Err(why) => Some(why.to_string()),
-            Ok(()) => None,
+            (Err(Unprotected::NoGateway), None) => Some("connecting to a gateway".into()),
+            (Err(why), _) => Some(why.to_string()),
+            (Ok(()), _) => None,
         };
         let counts = person.client.counts();
         let loops = person.client.loops();

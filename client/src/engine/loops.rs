@@ -309,4 +309,26 @@ mod tests {
         let counts = loops.counts();
         assert_eq!((counts.sent, counts.returned, counts.median_ms), (41, 21, 90));
     }
+
+    #[test]
+    fn loops_that_are_made_and_never_sent_are_forgotten() {
+        let mut loops = Loops::default();
+        let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
+        for n in 0..20_000 {
+            loops.made(id(n), vec![]);
+            if n % 100 == 0 {
+                loops.sent(id(n), Time::ZERO);
+            }
+            assert!(loops.open.len() <= 4_096, "{n}");
+        }
+        // Not so those that are under way.
+        assert!((0..20_000).step_by(100).all(|n| loops.returned(&id(n), Time::from_secs(1))));
+        // The fate of many is known; the last ones count.
+        for n in 20_000..22_000 {
+            loops.made(id(n), vec![]);
+            loops.sent(id(n), Time::ZERO);
+            loops.returned(&id(n), Time::from_secs(1));
+        }
+        assert_eq!((loops.counts().recent, loops.counts().returned), ((512, 512), 2_200));
+    }
 }

@@ -3,9 +3,26 @@ mod gateways;
 mod refreshing;
 
 use shoal_sphinx::StandIn;
-use shoal_topology::Parameters;
+use shoal_topology::{Parameters, Signed};
 
 use super::*;
+use crate::tunnel::Tunnel;
+use crate::world::{Authority, GATEWAYS, START, identity};
+
+/// With a document, and linked to the first gateway.
+fn linked() -> (Client, Authority) {
+    let (mut client, authority) = (client(), Authority::new(20));
+    let held = authority.sign(&authority.document(START));
+    client.set_document(Time::ZERO, 20 * START, held).unwrap();
+    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    (client, authority)
+}
+
+/// A service at a gateway.
+fn place(gateway: &str) -> Place {
+    let key = SecretKey::from_bytes([5; 32]).public();
+    Place { identity: [6; 32], inbox: [7; 32], key, gateway: identity(gateway) }
+}
 
 fn client() -> Client {
     let class = Parameters::default().class("web").cloned().unwrap();
@@ -121,4 +138,81 @@ fn a_message_that_cannot_leave_is_refused_with_the_reason() {
         Err(NotPosted::NoPath),
         "no link, no document"
     );
+}
+
+#[test]
+fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
+    let (mut client, _) = linked();
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
+    let mut post = |client: &mut Client| client.post(Time::ZERO, &contact, b"hello");
+    for n in 0..64 {
+        assert_eq!(post(&mut client), Ok(()), "{n}");
+    }
+    assert_eq!(post(&mut client), Err(NotPosted::Full));
+    let wants = crate::uplink::Wants { data: 2, ..Default::default() };
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 2);
+    assert_eq!([post(&mut client), post(&mut client)], [Ok(()), Ok(())]);
+    assert_eq!(post(&mut client), Err(NotPosted::Full));
+}
+
+#[test]
+fn last_words_to_services_are_bounded() {
+    let (mut client, _) = linked();
+    let settings = tunnel::Settings::default();
+    for n in 0..100_u8 {
+        let id = group(&mut client, &[n]);
+        let seed = Seed::from_u64(n.into());
+        let tunnel = Tunnel::connect(client.base, Time::ZERO, &seed, [6; 32], &settings).unwrap();
+        client.groups.get_mut(&id).unwrap().connect(Time::ZERO, place(GATEWAYS[1]), tunnel);
+        client.fail(Time::ZERO, id, Failure::Idle);
+        assert_eq!(client.farewells.len(), usize::from(n + 1).min(64));
+    }
+    // Each is said, when its time has come.
+    let wants = crate::uplink::Wants { data: 2, ..Default::default() };
+    let mut said = 0;
+    while let n @ 1.. = client.produce(Time::from_secs(50), wants).len() {
+        said += n;
+    }
+    assert_eq!((said, client.farewells.len()), (64, 0));
+}
+
+#[test]
+fn a_service_in_use_that_falls_silent_is_tried_at_its_other_gateway() {
+    let (mut client, _) = linked();
+    let target = ServiceAddress { identity: [6; 32], gateway: identity(GATEWAYS[1]).0 };
+    let descriptor = ClientDescriptor {
+        identity: Identity([6; 32]),
+        key: *place(GATEWAYS[1]).key.as_bytes(),
+        inbox: Identity([7; 32]),
+        gateways: vec![identity(GATEWAYS[1]), identity(GATEWAYS[2])],
+        not_before: 0,
+        not_after: u64::MAX,
+    };
+    client.descriptors.insert(target, Cached { descriptor, refresh: Time::NEVER });
+    let id = client.group(Time::ZERO, Isolation::new(None), Target::Service(target)).unwrap();
+    let mut silence = |at: Time| {
+        let (seed, settings) = (Seed::from_u64(1), tunnel::Settings::default());
+        let tunnel = Tunnel::connect(client.base, at, &seed, [6; 32], &settings).unwrap();
+        let group = client.groups.get_mut(&id).unwrap();
+        group.connect(at, place(GATEWAYS[1]), tunnel);
+        group.connected = true;
+        // Asked at once; nothing comes.
+        group.asked = Some(at);
+        let mut moved = Vec::new();
+        for ms in (0..10_000).step_by(250) {
+            client.tick(at + Duration::from_millis(ms), id);
+            let gateway = client.groups[&id].place.unwrap().gateway;
+            if moved.last().is_none_or(|(_, last)| *last != gateway) {
+                moved.push((ms, gateway));
+            }
+        }
+        moved
+    };
+    let moved = silence(Time::ZERO);
+    // The first is avoided for a while: nobody goes to and fro.
+    assert_eq!(moved.len(), 2, "{moved:?}");
+    assert_eq!(moved[0], (0, identity(GATEWAYS[1])));
+    assert_eq!(moved[1].1, identity(GATEWAYS[2]));
+    assert!((4_000..4_600).contains(&moved[1].0), "{moved:?}");
 }

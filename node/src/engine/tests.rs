@@ -531,8 +531,23 @@ fn a_new_document_goes_to_all_clients_at_the_same_instants_whatever_they_do() {
     assert!((others as f64 - expected).abs() < 2.0, "{others} {expected}");
     // Whoever comes now gets both documents at once.
     let late = net.join(0, 3, Mode::Class("web".into()));
-    let epochs = net.documents(late);
+    let epochs: Vec<u64> = net.documents(late).iter().map(|document| document.epoch.0).collect();
     assert_eq!(epochs, [EPOCH, EPOCH + 1]);
+}
+
+#[test]
+fn of_documents_that_wait_to_go_out_the_one_under_way_and_the_newest_go() {
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    net.run(ms(100));
+    let begin = net.now;
+    for amendment in 0..10 {
+        net.new_document(EPOCH + 1, begin + ms(500), |document| document.amendment = amendment);
+    }
+    net.run(ms(60_000));
+    let of_next = net.documents(client).into_iter().filter(|document| document.epoch.0 > EPOCH);
+    let amendments: Vec<u16> = of_next.map(|document| document.amendment).collect();
+    assert_eq!(amendments, [0, 7, 8, 9]);
 }
 
 #[test]

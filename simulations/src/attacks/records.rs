@@ -68,6 +68,7 @@ pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
         return answer;
     }
     let starts = part("flow_starts");
+    let certain = inside.rows.clone();
     let mut rows = inside.rows;
     if starts.rows.is_empty() {
         rows.extend(part("matching").rows);
@@ -79,11 +80,20 @@ pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
             add_ranks(&mut ranks, &found.pairs);
         }
     }
-    // Ranks count less than one in all; a pair with a call seen comes before all others.
+    // Ranks count less than one in all; a pair with a call seen comes before all others, but for those that corrupt nodes
+    // know for certain.
     for pair in &starts.pairs {
-        let certain = 10.0 * pair.score;
-        *ranks.entry((pair.caller, pair.callee)).or_default() += certain;
-        *ranks.entry((pair.callee, pair.caller)).or_default() += certain;
+        let seen = 10.0 * pair.score;
+        *ranks.entry((pair.caller, pair.callee)).or_default() += seen;
+        *ranks.entry((pair.callee, pair.caller)).or_default() += seen;
+    }
+    let above = 1.0 + ranks.values().copied().fold(0.0, f64::max);
+    for Row { caller, callee, duration_s, .. } in certain {
+        *ranks.entry((caller, callee)).or_default() += above;
+        // Both ends of a call send.
+        if duration_s > 0.0 {
+            *ranks.entry((callee, caller)).or_default() += above;
+        }
     }
     let scored = |((caller, callee), score)| Scored { caller, callee, score };
     Answer { pairs: ranks.into_iter().map(scored).collect(), rows }
@@ -101,5 +111,54 @@ fn add_ranks(ranks: &mut BTreeMap<(u32, u32), f64>, pairs: &[Scored]) {
             (rank, last) = (place as f64, pair.score);
         }
         *ranks.entry((pair.caller, pair.callee)).or_default() += 1.0 / (60.0 + rank);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_topology::Time;
+
+    use super::*;
+    use crate::trace::{Link, Public, Trace};
+
+    #[test]
+    fn what_corrupt_nodes_know_comes_before_all_guesses() {
+        let public = Public {
+            people: 3,
+            begin: Time::ZERO,
+            end: Time::from_secs(10),
+            hops: 3,
+            hop_mean_s: 0.1,
+            latency_s: 0.04,
+            resting_up_per_s: 1.0,
+            resting_down_per_s: 1.0,
+            call_per_s: 25.0,
+        };
+        let mut trace = Trace::default();
+        let link = Link { from: Party::Person(0), to: Party::Node(0) };
+        let mut flow = Flow::new(2_400);
+        (0..10).for_each(|n| flow.push(Time::ZERO + Duration::from_secs(n), 2_400));
+        trace.links.insert(link, flow);
+        let view = View { public, trace, passes: Vec::new() };
+        let scored = |caller, callee, score| Scored { caller, callee, score };
+        let row = |caller, callee, duration_s| Row {
+            caller,
+            callee,
+            start_s: 1.0,
+            duration_s,
+            score: 1.0,
+        };
+        let guess = Answer { pairs: vec![scored(0, 1, 900.0), scored(1, 0, 800.0)], rows: vec![] };
+        let starts = Answer { pairs: vec![scored(0, 1, 5.0)], rows: vec![row(0, 1, 3.0)] };
+        let inside = Answer { pairs: vec![], rows: vec![row(2, 0, 0.0), row(1, 2, 9.0)] };
+        let parts = [("matching", guess), ("flow_starts", starts), ("inside", inside)];
+        let mut found = combine(&view, &parts.into()).pairs;
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut first: Vec<_> = found.iter().take(3).map(|p| (p.caller, p.callee)).collect();
+        first.sort_unstable();
+        // A message has one direction, a call two.
+        assert_eq!(first, [(1, 2), (2, 0), (2, 1)]);
     }
 }

@@ -34,7 +34,7 @@ struct PublicFile {
 ///
 /// A row of the trace is a packet: time_ns, from, to, size (bytes), packets = 1, bin_ns = 0. Where a link was counted in
 /// bins it is a bin: its begin, its length in bin_ns, and the packets in it. A row with no packets says that the link was
-/// observed.
+/// observed. A row of the passes is a packet at a corrupt node; came and went are hashes of it on the links.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -77,8 +77,10 @@ pub fn write_view(dir: &Path, view: &View) -> anyhow::Result<()> {
         Ok(())
     })?;
     write_atomic(&dir.join("passes.parquet"), |file| {
-        let mut writer =
-            Writer::new(file, columns(["node", "arrived_ns", "left_ns"], ["from", "to"], []))?;
+        let mut writer = Writer::new(
+            file,
+            columns(["node", "arrived_ns", "left_ns"], ["from", "to"], ["came", "went"]),
+        )?;
         for passes in view.passes.chunks(CHUNK) {
             writer.push(vec![
                 Values::Integer(passes.iter().map(|pass| pass.node.into()).collect()),
@@ -86,6 +88,8 @@ pub fn write_view(dir: &Path, view: &View) -> anyhow::Result<()> {
                 Values::Integer(passes.iter().map(|pass| pass.left.as_nanos() as i64).collect()),
                 Values::Text(passes.iter().map(|pass| name(pass.from)).collect()),
                 Values::Text(passes.iter().map(|pass| name(pass.to)).collect()),
+                Values::Integer(passes.iter().map(|pass| pass.came.cast_signed()).collect()),
+                Values::Integer(passes.iter().map(|pass| pass.went.cast_signed()).collect()),
             ])?;
         }
         writer.finish()?;
@@ -194,8 +198,11 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
         let arrived = integers(&mut columns, "arrived_ns")?;
         let left = integers(&mut columns, "left_ns")?;
         let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
-        for ((node, (arrived, left)), (from, to)) in
-            node.into_iter().zip(arrived.into_iter().zip(left)).zip(from.iter().zip(&to))
+        let (came, went) = (integers(&mut columns, "came")?, integers(&mut columns, "went")?);
+        let bytes = came.into_iter().zip(went);
+        let times = node.into_iter().zip(arrived.into_iter().zip(left));
+        for (((node, (arrived, left)), (from, to)), (came, went)) in
+            times.zip(from.iter().zip(&to)).zip(bytes)
         {
             passes.push(Pass {
                 node: u32::try_from(node)?,
@@ -203,6 +210,8 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
                 from: party(from)?,
                 left: Time::from_nanos(u64::try_from(left)?),
                 to: party(to)?,
+                came: came.cast_unsigned(),
+                went: went.cast_unsigned(),
             });
         }
         Ok(())

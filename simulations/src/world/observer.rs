@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use shoal_sphinx::{FRAME_LEN, Frame};
+use shoal_sphinx::{FRAME_LEN, Packet};
 use shoal_topology::Time;
 
 use super::links::Ends;
@@ -73,8 +73,23 @@ impl Observer {
 /// The first bytes of a packet, which name it between its arrival and its departure at a node: uniformly random.
 type Name = [u8; 16];
 
-fn name(frame_packet: &[u8]) -> Name {
-    frame_packet.first_chunk().copied().unwrap_or_default()
+fn name(packet: &Packet) -> Name {
+    packet.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+/// A hash of what a mix changes: the element of a header, and in the stand-in the number of the hop behind that.
+pub(super) fn fingerprint(packet: &Packet) -> u64 {
+    let head = packet.as_bytes().get(..33).unwrap_or_default();
+    let hash = blake3::hash(head);
+    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// How a packet came to a node.
+#[derive(Clone, Copy)]
+pub(super) struct Came {
+    pub(super) at: Time,
+    pub(super) from: Party,
+    pub(super) fingerprint: u64,
 }
 
 /// What corrupted nodes tell: which arrival became which departure.
@@ -82,7 +97,7 @@ fn name(frame_packet: &[u8]) -> Name {
 /// A packet that the node itself made comes from itself when it leaves; one that ends there goes to itself when it
 /// comes. Dummies are not told: on the link to a person they are the packets that are missing here.
 pub(super) struct Corrupt {
-    nodes: Vec<Option<HashMap<Name, (Time, Party)>>>,
+    nodes: Vec<Option<HashMap<Name, Came>>>,
     begin: Time,
     end: Time,
     passes: Vec<Pass>,
@@ -106,23 +121,26 @@ impl Corrupt {
     }
 
     /// A packet came that goes on: as it will leave.
-    pub(super) fn came(&mut self, node: usize, now: Time, from: Party, packet: &[u8]) {
+    pub(super) fn came(&mut self, node: usize, came: Came, packet: &Packet) {
         if let Some(Some(waiting)) = self.nodes.get_mut(node) {
-            waiting.insert(name(packet), (now, from));
+            waiting.insert(name(packet), came);
         }
     }
 
     /// A packet ended here.
-    pub(super) fn ended(&mut self, node: usize, now: Time, from: Party) {
-        self.pass(Pass { node: node as u32, arrived: now, from, left: now, to: own(node) });
+    pub(super) fn ended(&mut self, node: usize, Came { at, from, fingerprint }: Came) {
+        let to = own(node);
+        let node = node as u32;
+        self.pass(Pass { node, arrived: at, from, left: at, to, came: fingerprint, went: 0 });
     }
 
     /// A packet leaves.
-    pub(super) fn left(&mut self, node: usize, now: Time, to: Party, frame: &Frame) {
+    pub(super) fn left(&mut self, node: usize, now: Time, to: Party, packet: &Packet) {
         if let Some(Some(waiting)) = self.nodes.get_mut(node) {
-            let (arrived, from) =
-                waiting.remove(&name(frame.packet.as_bytes())).unwrap_or((now, own(node)));
-            self.pass(Pass { node: node as u32, arrived, from, left: now, to });
+            let made = Came { at: now, from: own(node), fingerprint: 0 };
+            let Came { at, from, fingerprint } = waiting.remove(&name(packet)).unwrap_or(made);
+            let (node, went) = (node as u32, self::fingerprint(packet));
+            self.pass(Pass { node, arrived: at, from, left: now, to, came: fingerprint, went });
         }
     }
 

@@ -17,7 +17,7 @@ use super::exit::Exit;
 use super::links::Links;
 use super::measure::{CALL_GAP_S, Service};
 use super::network::{Network, Node};
-use super::observer::{Corrupt, Observer};
+use super::observer::{Came, Corrupt, Observer, fingerprint};
 use super::person::{Letter, Person, Stage};
 use super::settings::{Settings, seconds, span};
 use crate::experiment::{Estimate, Measured};
@@ -245,7 +245,8 @@ impl World {
             Event::FromClient { session, gateway, frame } => {
                 let node = gateway as usize;
                 if self.corrupt.is(node) {
-                    self.corrupt.came(node, now, party(session), frame.packet.as_bytes());
+                    let (from, fingerprint) = (party(session), fingerprint(&frame.packet));
+                    self.corrupt.came(node, Came { at: now, from, fingerprint }, &frame.packet);
                 }
                 let input = Input::Client { session: SessionId(session), frame: Ok(frame) };
                 self.node(node, input);
@@ -297,19 +298,18 @@ impl World {
     fn arrive(&mut self, node: usize, from: u32, frame: Frame) {
         let now = self.now;
         self.hops += 1;
+        let came = self.corrupt.is(node).then(|| {
+            let (from, fingerprint) = (Party::Node(from), fingerprint(&frame.packet));
+            Came { at: now, from, fingerprint }
+        });
         self.frames.push((now, frame));
         let opener = &self.nodes[node].opener;
         opener.open_batch(&mut self.frames, &mut self.room, &mut self.arrived);
         while let Some(arrived) = self.arrived.pop() {
-            if self.corrupt.is(node)
-                && let Ok(Arrived { peeled, .. }) = &arrived
-            {
-                let from = Party::Node(from);
+            if let (Some(came), Ok(Arrived { peeled, .. })) = (came, &arrived) {
                 match peeled {
-                    Peeled::Forward { packet, .. } => {
-                        self.corrupt.came(node, now, from, packet.as_bytes());
-                    }
-                    Peeled::Final { .. } => self.corrupt.ended(node, now, from),
+                    Peeled::Forward { packet, .. } => self.corrupt.came(node, came, packet),
+                    Peeled::Final { .. } => self.corrupt.ended(node, came),
                 }
             }
             self.node(node, Input::Arrived(arrived));
@@ -341,7 +341,7 @@ impl World {
             Output::Send { to, frame } => {
                 let Some(to) = self.network.number(&to) else { return };
                 if self.corrupt.is(node) {
-                    self.corrupt.left(node, now, Party::Node(to as u32), &frame);
+                    self.corrupt.left(node, now, Party::Node(to as u32), &frame.packet);
                 }
                 let link = self.links.between(node, to);
                 let event = |frame| Event::ToNode { node: to as u32, from: node as u32, frame };
@@ -358,7 +358,7 @@ impl World {
                     return;
                 }
                 if self.corrupt.is(node) && frame.field == Downward::Packet as u16 {
-                    self.corrupt.left(node, now, party(session.0), &frame);
+                    self.corrupt.left(node, now, party(session.0), &frame.packet);
                 }
                 let event =
                     |frame| Event::ToClient { session: session.0, gateway: node as u32, frame };

@@ -117,6 +117,15 @@ fn dns_answer(query: &[u8]) -> Vec<u8> {
 }
 
 /// What a SOCKS request got: the reply's code, the bound address if it is IPv4, the connection.
+/// The metrics of a daemon.
+pub async fn metrics(admin: SocketAddr) -> String {
+    let mut tcp = TcpStream::connect(admin).await.unwrap();
+    tcp.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    tcp.read_to_string(&mut page).await.unwrap();
+    page
+}
+
 pub struct Answer {
     pub code: u8,
     pub bound: Option<SocketAddr>,

@@ -91,16 +91,11 @@ fn surbs_are_for_the_next_epoch_from_the_middle_of_this_one_or_a_quarter_later()
 
 #[test]
 fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
-    let (mut client, authority) = engine(Settings::default());
-    let held = authority.sign(&authority.document(START));
-    client.set_document(Time::ZERO, begins(), held).unwrap();
-    client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+    let (mut client, _) = linked();
     let ids: Vec<GroupId> = (0..50_u8).map(|n| super::group(&mut client, &[n])).collect();
-    let key = SecretKey::from_bytes([5; 32]).public();
     for id in &ids {
-        let gateway = identity(GATEWAYS[2]);
         let group = client.groups.get_mut(id).unwrap();
-        group.place = Some(Place { identity: [6; 32], inbox: [7; 32], key, gateway });
+        group.place = Some(place(GATEWAYS[2]));
         group.connected = true;
     }
     let now = Time::from_secs(1);

@@ -197,8 +197,8 @@ impl Net {
         self.document.node(node).unwrap().identity()
     }
 
-    /// Epochs of the documents that a client got, in order.
-    pub(super) fn documents(&self, client: usize) -> Vec<u64> {
+    /// Documents that a client got, in order.
+    pub(super) fn documents(&self, client: usize) -> Vec<Document> {
         let network = Network {
             name: "test".into(),
             authorities: vec![SecretIdentity::from_bytes(&[1; 32]).identity()],
@@ -208,8 +208,7 @@ impl Net {
         let parts = self.down(client).iter().filter(|(_, frame)| frame.field == 2);
         let whole = parts
             .filter_map(|(_, frame)| assembly.add(DocumentPart::unpack(&frame.packet).unwrap()));
-        let epoch = |bytes: Vec<u8>| SignedDocument::verify(&bytes, &network, 60).unwrap().epoch.0;
-        whole.map(epoch).collect()
+        whole.map(|bytes| SignedDocument::verify(&bytes, &network, 60).unwrap()).collect()
     }
 
     /// A frame from a client, with a key of this epoch, for the node at this place.

@@ -21,6 +21,8 @@ fn view() -> View {
         from: alice,
         left: Time::from_nanos(2),
         to: service,
+        came: u64::MAX,
+        went: 3,
     };
     let public = Public {
         people: 1,
