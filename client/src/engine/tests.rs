@@ -3,7 +3,7 @@ mod gateways;
 mod refreshing;
 
 use shoal_sphinx::StandIn;
-use shoal_topology::{Parameters, Signed};
+use shoal_topology::Parameters;
 
 use super::*;
 use crate::tunnel::Tunnel;
@@ -145,7 +145,7 @@ fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
     let (mut client, _) = linked();
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
-    let mut post = |client: &mut Client| client.post(Time::ZERO, &contact, b"hello");
+    let post = |client: &mut Client| client.post(Time::ZERO, &contact, b"hello");
     for n in 0..64 {
         assert_eq!(post(&mut client), Ok(()), "{n}");
     }
