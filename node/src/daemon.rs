@@ -49,6 +49,8 @@ use watcher::Watcher;
 
 /// How often the topology file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a node that was never ready may be so before the log says why.
+const START: Duration = Duration::from_secs(5);
 /// Reports that wait for their signature.
 const REPORTS: usize = 4;
 /// What links may take to write what waits, at the end.
@@ -363,16 +365,24 @@ async fn start(
         trouble: "there is no topology document yet".into(),
         contradiction: None,
     };
+    let began = std::time::Instant::now();
+    // What the log was told last.
+    let mut told = Some(String::from("starting"));
+    let mut starting = true;
     while !shutdown.is_triggered() {
         let readiness = watcher.look().await;
+        let news = words(&readiness);
+        // At first every node waits for every other.
+        starting &= news.is_some() && began.elapsed() < START;
+        if !starting && news != told {
+            match &readiness {
+                Readiness::Ready => tracing::info!("ready"),
+                Readiness::NotReady(why) => tracing::warn!("not ready: {why}"),
+            }
+            told = news;
+        }
         say.send_if_modified(|said| {
             let changed = *said != readiness;
-            if words(said) != words(&readiness) {
-                match &readiness {
-                    Readiness::Ready => tracing::info!("ready"),
-                    Readiness::NotReady(why) => tracing::warn!("not ready: {why}"),
-                }
-            }
             *said = readiness;
             changed
         });
