@@ -27,6 +27,8 @@ const CLIENT_QUEUE: usize = 256;
 const BATCH: usize = 16;
 /// Waits between attempts to connect, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a client that is sent away may take to read why.
+const LINGER: Duration = Duration::from_secs(2);
 /// A client's link that takes nothing for so long is closed.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -265,9 +267,13 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
             }
         }
     };
+    tokio::pin!(read);
     tokio::select! {
-        () = read => {}
-        () = write(sender, frames) => {}
+        () = &mut read => {}
+        // The client goes first: who drops a connection takes back what the other end has not read, a refusal among it.
+        () = write(sender, frames) => {
+            let _ = tokio::time::timeout(LINGER, read).await;
+        }
     }
     context.events.post(Event::Input(Input::Left(session))).await;
 }
