@@ -21,11 +21,11 @@ use shoal_sphinx::{Codec, Downward, Frame, MESSAGE_LEN, PacketId, Peeled, Public
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, Held, Identity, Seed, Signed, Stream, Time,
-    TwoDocuments,
+    Class, ClientDescriptor, Document, Epoch, Held, Identity, Parameters, Seed, Signed, Stream,
+    Time, TwoDocuments,
 };
 
-use crate::gauge::{OwnLoops, expected_bits};
+use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
 use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
@@ -519,13 +519,27 @@ impl Client {
             }
         }
         self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
-        let floor = self.settings.min_bits.unwrap_or(document.parameters.refuse_bits);
-        match self.anonymity_bits() {
-            Some(bits) if bits < floor && !self.settings.allow_small_crowd => {
+        match self.crowd() {
+            Some((bits, Reading::Refuse)) if !self.settings.allow_small_crowd => {
+                let (_, floor) = self.floors(document);
                 Err(Unprotected::SmallCrowd { bits, floor })
             }
             _ => Ok(()),
         }
+    }
+
+    /// Below how many bits of expected anonymity the client warns, and below how many nothing of the user's leaves.
+    fn floors(&self, document: &Document) -> (f64, f64) {
+        let Parameters { warn_bits, refuse_bits, .. } = document.parameters;
+        (warn_bits, self.settings.min_bits.unwrap_or(refuse_bits))
+    }
+
+    /// The expected anonymity of the next packet, bits, and whether that is enough by the floors of the document and of the
+    /// settings; `None` while no node has said how large its pool is.
+    pub fn crowd(&self) -> Option<(f64, Reading)> {
+        let (_, document) = self.follows.as_ref()?;
+        let (bits, (warn, refuse)) = (self.anonymity_bits()?, self.floors(document));
+        Some((bits, verdict(bits, warn, refuse)))
     }
 
     /// Expected anonymity of the next packet, bits ([`expected_bits`]); `None` while no node has said how large its pool

@@ -69,52 +69,6 @@ pub enum Reading {
     Refuse,
 }
 
-/// The gauge of one client: it remembers how its latest loops fared, 64 of them.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Gauge {
-    /// A bit for each, the latest lowest: came back.
-    fates: u64,
-    known: u32,
-}
-
-impl Gauge {
-    /// Without loops.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A loop of the client's own came back in time.
-    pub fn returned(&mut self) {
-        self.count(1);
-    }
-
-    /// One did not.
-    pub fn lost(&mut self) {
-        self.count(0);
-    }
-
-    fn count(&mut self, fate: u64) {
-        self.fates = self.fates << 1 | fate;
-        self.known = (self.known + 1).min(u64::BITS);
-    }
-
-    /// The latest loops.
-    pub fn own_loops(&self) -> OwnLoops {
-        OwnLoops { sent: self.known, back: self.fates.count_ones() }
-    }
-
-    /// See [`expected_bits`].
-    pub fn bits(&self, document: &Document, epoch: Epoch, class: &Class) -> f64 {
-        expected_bits(document, epoch, class, self.own_loops())
-    }
-
-    /// See [`verdict`], with the floors of the document.
-    pub fn read(&self, document: &Document, epoch: Epoch, class: &Class) -> Reading {
-        let parameters = &document.parameters;
-        verdict(self.bits(document, epoch, class), parameters.warn_bits, parameters.refuse_bits)
-    }
-}
-
 /// Expected anonymity of the next packet of a client of this class, bits: a lower estimate, never negative and never NaN.
 /// It grows with each pool and with the class's delay. Zero where a layer has no mix in good standing.
 pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnLoops) -> f64 {
@@ -453,21 +407,5 @@ mod tests {
         }
         // Floors the wrong way round: the higher refuses.
         assert_eq!(verdict(4.0, 3.0, 6.0), Reading::Refuse);
-    }
-
-    #[test]
-    fn the_gauge_remembers_the_latest_loops() {
-        let mut gauge = Gauge::new();
-        assert_eq!(gauge.own_loops(), OwnLoops { sent: 0, back: 0 });
-        (0..100).for_each(|_| gauge.returned());
-        (0..16).for_each(|_| gauge.lost());
-        assert_eq!(gauge.own_loops(), OwnLoops { sent: 64, back: 48 });
-        (0..64).for_each(|_| gauge.lost());
-        assert_eq!(gauge.own_loops(), OwnLoops { sent: 64, back: 0 });
-        let document = document(4, 50.0);
-        let web = class(&document, "web");
-        assert_eq!(gauge.read(&document, EPOCH, &web), Reading::Refuse);
-        (0..64).for_each(|_| gauge.returned());
-        assert_eq!(gauge.read(&document, EPOCH, &web), Reading::Fine);
     }
 }

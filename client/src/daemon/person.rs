@@ -28,6 +28,7 @@ use crate::engine::{
     Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
     Unprotected,
 };
+use crate::gauge::Reading;
 use crate::request::{Request, Response, UdpPacket};
 use crate::socks::ReplyCode;
 use crate::tunnel::{self, Read, StreamId, Write};
@@ -663,13 +664,12 @@ impl Driver {
         if let Some(trouble) = person.client.refused_document() {
             warnings.push(format!("the last topology document was refused: {trouble}"));
         }
-        let bits = person.client.anonymity_bits();
+        let crowd = person.client.crowd();
+        let bits = crowd.map(|(bits, _)| bits);
         let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
-        if let (Some(bits), Some(floor)) = (bits, floor)
-            && bits < floor
-        {
+        if let (Some((bits, Reading::Warn | Reading::Refuse)), Some(floor)) = (crowd, floor) {
             warnings.push(format!(
-                "the expected anonymity is {bits:.1} bits, below the {floor:.1} at which the network warns"
+                "the expected anonymity is {bits:.1} bits: few others send now (the network warns below {floor:.1})"
             ));
         }
         if self.config.protect.allow_small_crowd {

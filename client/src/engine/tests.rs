@@ -116,6 +116,35 @@ fn the_greedy_share_what_the_modest_leave_and_newcomers_get_no_more() {
 }
 
 #[test]
+fn a_thin_crowd_warns_and_a_thinner_one_stops_the_user_unless_he_allows_it() {
+    let with_floors = |floors: Option<(f64, f64)>| {
+        let (mut client, authority) = (client(), Authority::new(20));
+        let mut document = authority.document(START);
+        for node in &mut document.nodes {
+            node.pool = shoal_topology::report::coarse_pool(20.0);
+        }
+        if let Some((warn, refuse)) = floors {
+            (document.parameters.warn_bits, document.parameters.refuse_bits) = (warn, refuse);
+        }
+        client.set_document(Time::ZERO, 20 * START, authority.sign(&document)).unwrap();
+        client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+        client
+    };
+    let bits = with_floors(None).anonymity_bits().unwrap();
+    let read = |allow_small_crowd, floors: &dyn Fn(f64) -> (f64, f64)| {
+        let mut client = with_floors(Some(floors(bits)));
+        client.settings.allow_small_crowd = allow_small_crowd;
+        let (same, reading) = client.crowd().unwrap();
+        assert_eq!(same, bits);
+        (reading, client.protection(Time::ZERO).is_ok())
+    };
+    assert_eq!(read(false, &|bits| (bits - 0.1, bits - 0.2)), (Reading::Fine, true));
+    assert_eq!(read(false, &|bits| (bits + 0.1, bits - 0.1)), (Reading::Warn, true));
+    assert_eq!(read(false, &|bits| (bits + 0.2, bits + 0.1)), (Reading::Refuse, false));
+    assert_eq!(read(true, &|bits| (bits + 0.2, bits + 0.1)), (Reading::Refuse, true));
+}
+
+#[test]
 fn isolation_groups_are_bounded() {
     let mut client = client();
     for i in 0..MAX_GROUPS {

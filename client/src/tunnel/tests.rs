@@ -218,6 +218,24 @@ fn a_slow_reader_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_service_cannot_fill_a_client_that_does_not_read() {
+    let mut pair = Pair::connected(17, FAST, 0.0);
+    let ids: Vec<_> = (0..8).map(|_| pair.download(0, 3 * MB)).collect();
+    pair.clients[0].unread.extend(&ids);
+    // Time for three times as much as all windows together.
+    pair.run_for(Duration::from_secs(40));
+    let now = pair.now;
+    let mut held = 0;
+    for id in ids {
+        pair.clients[0].drain(id, now);
+        let stream = pair.got(0, id);
+        assert!(stream <= 1 << 20, "a stream holds {stream} bytes");
+        held += stream;
+    }
+    assert!((3 << 20..=4 << 20).contains(&held), "the tunnel holds {held} bytes");
+}
+
+#[test]
 fn another_key_than_the_pinned_one_ends_the_tunnel() {
     let mut pair = Pair::new(8);
     pair.add(WEB, service_key(&[9; 32]), &Settings::default());
