@@ -178,7 +178,7 @@ impl Router {
         near.find(|epoch| epoch.low_byte() == low_byte)
     }
 
-    /// Whether packets may enter at one gateway and leave at the other.
+    /// Whether two gateways differ in operator.
     pub fn compatible(&mut self, now: Time, entry: &Identity, exit: &Identity) -> bool {
         let Some(table) = self.epoch(now).and_then(|epoch| self.table(epoch)) else { return false };
         match (gateway(&table.document, entry), gateway(&table.document, exit)) {
@@ -216,14 +216,12 @@ impl Router {
         Some(Route { first, epoch: epoch.low_byte(), hops, mixes })
     }
 
-    /// A gateway, drawn uniformly, that packets from `entry` may leave at.
-    pub fn any_gateway(&mut self, now: Time, entry: &Identity) -> Option<Identity> {
-        use rand::seq::IteratorRandom;
+    /// A gateway, drawn uniformly, for what is to be dropped there: any, also the own one.
+    pub fn any_gateway(&mut self, now: Time) -> Option<Identity> {
+        use rand::seq::IndexedRandom;
         let at = self.table_at(self.epoch(now)?)?;
         let table = self.tables.get(at)?;
-        let entry = gateway(&table.document, entry)?;
-        let fits = |exit: &usize| table.paths.compatible(entry, *exit);
-        let exit = table.document.gateways().filter(fits).choose(&mut self.paths_rng)?;
+        let exit = *table.paths.gateways().choose(&mut self.paths_rng)?;
         table.document.node(exit).map(ListedNode::identity)
     }
 
@@ -273,13 +271,13 @@ impl Table {
         exit: usize,
     ) -> Option<Vec<usize>> {
         let Routes::KeptSeconds(seconds) = routes else {
-            return self.paths.draw(rng, entry, exit);
+            return self.paths.draw(rng);
         };
         self.kept.retain(|kept| kept.until > now);
         if let Some(kept) = self.kept.iter().find(|kept| kept.ends == (entry, exit)) {
             return Some(kept.mixes.clone());
         }
-        let mixes = self.paths.draw(rng, entry, exit)?;
+        let mixes = self.paths.draw(rng)?;
         let until = now + Duration::from_secs(u64::from(seconds));
         self.kept.push(Kept { ends: (entry, exit), until, mixes: mixes.clone() });
         Some(mixes)

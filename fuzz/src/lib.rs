@@ -126,9 +126,8 @@ pub fn topology_body(data: &[u8]) {
     assert!(again == bytes, "a document has one form");
     let paths = Paths::new(&document);
     let mut rng = shoal_topology::Seed::from_u64(0).stream("fuzz");
-    for gateway in document.gateways() {
-        assert!(paths.draw(&mut rng, gateway, gateway).is_some(), "an accepted document has loops");
-    }
+    assert!(paths.draw(&mut rng).is_some(), "an accepted document has paths");
+    assert!(paths.gateways().len() > 1, "and two gateways");
     for class in &document.parameters.classes {
         assert!(class.budget_per_s() > 0.0 && class.bytes_per_day().0 > 0);
     }

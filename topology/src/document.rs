@@ -1,5 +1,7 @@
 //! The epoch document: who the nodes are in an epoch, signed by k of n pinned authorities.
 
+pub(crate) mod rules;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::descriptor::verify_all;
 use crate::encoding::{decode, encode};
 use crate::{
-    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Paths, Role,
+    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Role,
     SecretIdentity, Signature, Signed,
 };
 
@@ -159,33 +161,7 @@ impl Document {
         if !authorities.is_sorted_by(|a, b| a < b) {
             return wrong("its commitments are not ordered by authority".into());
         }
-        self.check_paths()
-    }
-
-    /// Checks that in every epoch each layer has enough mixes, and paths keep the rules.
-    pub(crate) fn check_paths(&self) -> Result<(), Error> {
-        let mut before = None;
-        for epoch in self.epochs() {
-            let layers: Vec<u8> =
-                self.nodes.iter().map(|node| self.layer_at(node, epoch)).collect();
-            if before.as_ref() == Some(&layers) {
-                continue;
-            }
-            self.check_layers(epoch)?;
-            before = Some(layers);
-        }
-        Ok(())
-    }
-
-    fn check_layers(&self, epoch: Epoch) -> Result<(), Error> {
-        let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
-        for layer in 1..=self.parameters.layers {
-            let found = self.in_layer_at(epoch, layer).count();
-            if found < needed {
-                return Err(Error::TooFewMixes { layer, found, needed });
-            }
-        }
-        Paths::at(self, epoch).check_satisfiable()
+        self.check_places()
     }
 
     /// The epochs in which it may be used, its own first.

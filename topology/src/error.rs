@@ -68,12 +68,10 @@ pub enum Error {
         /// The parameters' minimum.
         needed: usize,
     },
-    /// No path keeps the rules.
-    #[error(
-        "no path keeps the rules (all operators, and where asked jurisdictions, differ): {why}"
-    )]
-    Unsatisfiable {
-        /// Between whom.
+    /// Operators stand where paths would meet them twice.
+    #[error("who runs what breaks a rule: {why}")]
+    Operators {
+        /// Which operator, and what to do.
         why: String,
     },
     /// A field that breaks a rule of its own.

@@ -11,7 +11,7 @@
 //! **What liars can do.** Reports count by operator. To expel an honest node it takes more than a third of the operators
 //! whose loops cross it; with at most ⌊m/3⌋ of m, whatever they report, a false alarm is no likelier than without them.
 //! To shield a bad node a liar can take away a bounded amount of evidence (1 + ln m nats); honest reports outweigh it with
-//! time. A node says nothing of itself or of its operator's other nodes. Operators are what descriptors declare: the
+//! time. A node says nothing of its own layer, where all of its operator's nodes are. Operators are what descriptors declare: the
 //! allow-list has to see that one does not come as many.
 
 mod evidence;
@@ -132,25 +132,18 @@ impl Record {
         }
     }
 
-    /// By how much the evidence against it is more than enough, in the window where this is most.
-    fn against(&self, allowance: f64) -> Option<f64> {
+    /// Whether the evidence against it is enough in one of the windows.
+    fn is_convicted(&self) -> bool {
         let enough = Self::enough(Question::Worse);
-        let windows = 0..HALF_LIVES.len();
-        windows
-            .map(|n| evidence::weigh(Question::Worse, &self.window(n), allowance, enough))
-            .filter(|weight| *weight >= enough)
-            .reduce(f64::max)
+        let mut windows = 0..HALF_LIVES.len();
+        windows.any(|n| evidence::weigh(Question::Worse, &self.window(n), enough) >= enough)
     }
 
     /// Whether it does what it should: for long, and of late too.
     fn is_cleared(&self) -> bool {
         let enough = Self::enough(Question::NoWorse);
-        let weigh = |n, enough| evidence::weigh(Question::NoWorse, &self.window(n), 0.0, enough);
+        let weigh = |n, enough| evidence::weigh(Question::NoWorse, &self.window(n), enough);
         self.sessions >= self.pause() && weigh(LONG, enough) >= enough && weigh(OF_LATE, 0.0) > 0.0
-    }
-
-    fn excess(&self) -> f64 {
-        (0..HALF_LIVES.len()).map(|n| evidence::excess(&self.window(n))).fold(0.0, f64::max)
     }
 
     fn median_pool(&self) -> Option<u8> {
@@ -195,9 +188,7 @@ impl Verdicts {
         let mut cells: usize = self.records.values().map(|record| record.cells.len()).sum();
         for (node, own) in document.nodes.iter().zip(&seen.nodes) {
             let layer = document.layer_at(node, document.epoch);
-            if conflict(document, reporter, node)
-                || document.layer_at(reporter, document.epoch) == layer
-            {
+            if document.layer_at(reporter, document.epoch) == layer {
                 continue;
             }
             let mut rest = seen.layers.get(usize::from(layer)).copied().unwrap_or_default();
@@ -222,29 +213,13 @@ impl Verdicts {
 
     /// The end of a session: whom this authority would demote and restore. `document` is the one in force.
     ///
-    /// A node that shares an operator with a bad one has no loops through it, so the others of its layer look worse than it
-    /// by what the bad one takes. So the worst is convicted first, and what it explains is not held against anyone else.
+    /// What a bad node of another layer takes it takes from all of a layer alike, since paths are drawn without regard to
+    /// operators.
     pub fn judge(&mut self, document: &Document) -> Judgement {
         self.follow(document);
         let suspects = document.nodes.iter().filter(|node| node.standing == Standing::Good);
-        let mut suspects: Vec<&ListedNode> =
-            suspects.filter(|node| self.against(node, 0.0).is_some()).collect();
-        let mut convicted: Vec<(&ListedNode, f64)> = Vec::new();
-        while !suspects.is_empty() {
-            let weigh = |node: &ListedNode| {
-                let explained = |(bad, excess): &(&ListedNode, f64)| {
-                    exposure(document, node, bad).max(0.0) * excess
-                };
-                self.against(node, convicted.iter().map(explained).sum())
-            };
-            let weights =
-                suspects.iter().enumerate().filter_map(|(at, node)| Some((weigh(node)?, at)));
-            let Some((_, worst)) = weights.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
-            let worst = suspects.swap_remove(worst);
-            let excess = self.records.get(&worst.identity()).map_or(0.0, Record::excess);
-            convicted.push((worst, excess));
-        }
-        let mut demote: Vec<Identity> = convicted.iter().map(|(node, _)| node.identity()).collect();
+        let convicted = suspects.map(ListedNode::identity).filter(|who| self.is_convicted(who));
+        let mut demote: Vec<Identity> = convicted.collect();
         demote.sort_unstable();
         let record = |node: &ListedNode| self.records.get(&node.identity());
         let demoted = document.nodes.iter().filter(|node| node.standing == Standing::Demoted);
@@ -280,17 +255,15 @@ impl Verdicts {
         }
     }
 
-    fn against(&self, node: &ListedNode, allowance: f64) -> Option<f64> {
-        self.records.get(&node.identity())?.against(allowance)
+    fn is_convicted(&self, node: &Identity) -> bool {
+        self.records.get(node).is_some_and(Record::is_convicted)
     }
 
-    /// Nodes and operators that are not listed any more go; who was demoted or restored begins anew, and so does whom it
-    /// made look bad.
+    /// Nodes and operators that are not listed any more go; who was demoted or restored begins anew.
     fn follow(&mut self, document: &Document) {
         self.records.retain(|identity, _| document.index_of(identity).is_some());
         let operators = document.nodes.iter().map(|node| voice(&node.descriptor.body().operator));
         let voices: BTreeSet<Voice> = operators.collect();
-        let mut turned = Vec::new();
         for node in &document.nodes {
             let record = self.records.entry(node.identity()).or_insert(Record::of(node.standing));
             record.cells.retain(|voice, _| voices.contains(voice));
@@ -302,20 +275,10 @@ impl Verdicts {
                 if node.standing == Standing::Demoted {
                     record.demotions = record.demotions.saturating_add(1).min(MOST_DEMOTIONS);
                 }
-                turned.push(node);
             }
             if record.standing == Standing::Good && record.sessions >= FORGIVEN_AFTER {
                 record.demotions = record.demotions.saturating_sub(1);
                 record.sessions = 0;
-            }
-        }
-        for bad in turned {
-            for node in &document.nodes {
-                if exposure(document, node, bad) > 1e-9
-                    && let Some(record) = self.records.get_mut(&node.identity())
-                {
-                    record.cells.clear();
-                }
             }
         }
     }
@@ -359,8 +322,8 @@ impl Seen {
                 return None;
             }
             let node = document.node(last)?;
-            // A node says nothing of itself, nor of those that its loops cannot cross.
-            if last == from || conflict(document, document.node(from)?, node) {
+            // A node says nothing of itself.
+            if last == from {
                 continue;
             }
             let add = |count: &mut (u64, u64)| {
@@ -372,43 +335,5 @@ impl Seen {
             }
         }
         Some(Self { nodes, layers })
-    }
-}
-
-/// Whether no path has both.
-fn conflict(document: &Document, one: &ListedNode, other: &ListedNode) -> bool {
-    let (one, other) = (one.descriptor.body(), other.descriptor.body());
-    one.operator == other.operator
-        || (document.parameters.distinct_jurisdictions && one.jurisdiction == other.jurisdiction)
-}
-
-/// By how much likelier a loop through `node` crosses `bad`, of another layer, than one through the others of its layer.
-fn exposure(document: &Document, node: &ListedNode, bad: &ListedNode) -> f64 {
-    let layer = |node: &ListedNode| document.layer_at(node, document.epoch);
-    let of_layer = |wanted: u8| {
-        let good =
-            move |other: &&ListedNode| layer(other) == wanted && other.standing == Standing::Good;
-        document.nodes.iter().filter(good)
-    };
-    if layer(node) == layer(bad) {
-        return 0.0;
-    }
-    let share = |node: &ListedNode| {
-        if conflict(document, node, bad) {
-            return 0.0;
-        }
-        let beside_it = |other: &&ListedNode| {
-            other.identity() != bad.identity() && !conflict(document, node, other)
-        };
-        1.0 / (1.0 + of_layer(layer(bad)).filter(beside_it).count() as f64)
-    };
-    let others: Vec<f64> = of_layer(layer(node))
-        .filter(|other| other.identity() != node.identity())
-        .map(share)
-        .collect();
-    if others.is_empty() {
-        0.0
-    } else {
-        share(node) - others.iter().sum::<f64>() / others.len() as f64
     }
 }

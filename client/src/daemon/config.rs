@@ -64,7 +64,7 @@ pub struct Socks {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Protect {
-    /// Let one gateway serve both ends when no other path is left.
+    /// Let one gateway serve both ends of a tunnel when no other is left.
     pub allow_shared_gateway: bool,
     /// Send nothing of the user's while a layer has fewer mixes in good standing, whatever the network asks for.
     pub min_mixes_per_layer: usize,
@@ -287,8 +287,8 @@ max_connections = 8192
 request_timeout_s = 30
 
 [protect]
-# Your gateway knows where you are, the gateway of a service how much it gets. When no other path is left, may
-# one gateway be both? If not, the client says so and sends nothing.
+# Your gateway knows where you are, the gateway of a service how much it gets. When a service can be reached in no other
+# way, may one gateway be both? If not, the client says so. Messages to people go through any gateway.
 allow_shared_gateway = false
 # Send nothing of yours while a layer has fewer mixes in good standing than this.
 min_mixes_per_layer = 2

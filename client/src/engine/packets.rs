@@ -114,7 +114,7 @@ impl Client {
     fn make_drop(&mut self, now: Time) -> Option<Draft> {
         let own = self.own_gateway(now)?;
         let at = (now, self.router.epoch(now)?);
-        let gateway = self.router.any_gateway(now, &own)?;
+        let gateway = self.router.any_gateway(now)?;
         let route = self.router.draw(at, &own, &gateway, None)?;
         Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
     }
@@ -124,12 +124,9 @@ impl Client {
         let epoch = self.router.epoch(now)?;
         let gateway = Identity(address.gateway);
         // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
-        let apart = self.router.compatible(now, &own, &gateway);
-        let entry = if apart { own } else { gateway };
-        let route = self.router.draw((now, epoch), &entry, &gateway, None)?;
-        let entry = if apart { gateway } else { own };
+        let route = self.router.draw((now, epoch), &own, &gateway, None)?;
         // The gateway answers in the epoch of the question.
-        let (surb, keys) = self.new_surbs((now, epoch), &entry, &own, 1).pop()?;
+        let (surb, keys) = self.new_surbs((now, epoch), &gateway, &own, 1).pop()?;
         let mut message = vec![kind::QUERY];
         message.extend(address.identity);
         message.extend_from_slice(surb.as_bytes());
@@ -191,10 +188,8 @@ impl Client {
         // Before the tunnel stands the stock is unknown: fill the room.
         let missing = if group.connected { group.stock.missing(now) } else { room };
         let pseudonym = group.pseudonym;
-        let shared = !self.router.compatible(now, &own, &place.gateway);
-        let entry = if shared { own } else { place.gateway };
         let mut surbs = Vec::new();
-        for (surb, keys) in self.surbs((now, epoch), &entry, &own, room.min(missing)) {
+        for (surb, keys) in self.surbs((now, epoch), &place.gateway, &own, room.min(missing)) {
             self.outstanding.put(Purpose::Tunnel(id), epoch, keys);
             surbs.push(surb);
         }
@@ -219,10 +214,8 @@ impl Client {
         message: Vec<u8>,
     ) -> Option<Draft> {
         let own = self.own_gateway(now)?;
-        let shared = !self.router.compatible(now, &own, &gateway);
-        let entry = if shared { gateway } else { own };
         let at = (now, self.router.epoch(now)?);
-        let Some(route) = self.router.draw(at, &entry, &gateway, Some(end)) else {
+        let Some(route) = self.router.draw(at, &own, &gateway, Some(end)) else {
             self.counts.no_path += 1;
             return None;
         };

@@ -170,6 +170,19 @@ fn a_message_that_cannot_leave_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_message_to_someone_at_the_own_gateway_leaves() {
+    let (mut client, _) = linked();
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let own = client.own_gateway(Time::ZERO).unwrap();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: own };
+    assert!(!client.settings.allow_shared_gateway, "a rule for tunnels");
+    assert_eq!(client.post(Time::ZERO, &contact, b"hello"), Ok(()));
+    let wants = crate::uplink::Wants { data: 1, ..Default::default() };
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 1);
+    assert_eq!(client.counts().no_path, 0);
+}
+
+#[test]
 fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
     let (mut client, _) = linked();
     let key = SecretKey::from_bytes([5; 32]).public();

@@ -156,13 +156,13 @@ impl ClassSettings {
     }
 }
 
-/// Whether one gateway may serve both ends.
+/// Whether one gateway may serve both ends of a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SharedGateway {
-    /// It may; people of one gateway reach each other.
+    /// It may.
     Allowed,
-    /// It may not; people of one gateway do not reach each other.
+    /// It may not: exits are reached through another.
     Refused,
 }
 
@@ -170,7 +170,8 @@ pub enum SharedGateway {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeopleSettings {
-    /// Whether people of one gateway may write to each other: "allowed" or "refused".
+    /// Whether a download may come through the gateway of who loads it: "allowed" or "refused". People reach each other
+    /// through any.
     pub shared_gateway: SharedGateway,
     /// All join at an instant of their own in so many seconds from the start; less than the warm-up.
     pub join_within_s: f64,

@@ -234,7 +234,7 @@ fn demote(document: &mut Document, accused: &[Identity]) {
         let Some(place) = document.index_of(identity) else { continue };
         let Some(node) = document.nodes.get_mut(place) else { continue };
         if std::mem::replace(&mut node.standing, Standing::Demoted) == Standing::Good
-            && document.check_paths().is_err()
+            && document.check_places().is_err()
             && let Some(node) = document.nodes.get_mut(place)
         {
             node.standing = Standing::Good;
@@ -320,7 +320,7 @@ fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>
                 }
             }
         }
-        if document.check_paths().is_ok() {
+        if document.check_places().is_ok() {
             return;
         }
     }

@@ -34,7 +34,7 @@ const LIARS: usize = 3;
 /// With fewer operators there is no majority of honest ones to ask.
 pub(super) const LEAST_OPERATORS: usize = 3;
 
-/// What the loops of one operator's nodes showed of a node, and of the others of its layer that they may cross.
+/// What the loops of one operator's nodes showed of a node, and of the others of its layer.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Cell {
     pub(super) sent: f32,
@@ -116,8 +116,8 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(question: Question, alternative: &Alternative, p: f64, allowance: f64) -> Self {
-        let bound = p + TOLERANCE + allowance;
+    fn of(question: Question, alternative: &Alternative, p: f64) -> Self {
+        let bound = p + TOLERANCE;
         let q = bound.min(0.999);
         let Alternative { own, rest, cost } = *alternative;
         let (a, b) = match question {
@@ -148,9 +148,8 @@ impl Weights {
 }
 
 /// The weight of the evidence, nats: with at most ⌊m/3⌋ liars among m operators it exceeds x with probability e^−x at
-/// most when the answer is no. Stops looking, and answers with less, as soon as it is below `enough`. `allowance`: what
-/// the node's loops lose beyond those of the others for reasons that are known.
-pub(super) fn weigh(question: Question, cells: &[Cell], allowance: f64, enough: f64) -> f64 {
+/// most when the answer is no. Stops looking, and answers with less, as soon as it is below `enough`.
+pub(super) fn weigh(question: Question, cells: &[Cell], enough: f64) -> f64 {
     // An operator whose loops could have crossed the node counts, whether they did or not: else m, and with it the number
     // of liars that are borne, would depend on what liars say.
     let hears = |cell: &&Cell| match question {
@@ -161,17 +160,17 @@ pub(super) fn weigh(question: Question, cells: &[Cell], allowance: f64, enough: 
     if heard.len() < LEAST_OPERATORS {
         return 0.0;
     }
-    least(question, &heard, heard.len() / LIARS, allowance, enough)
+    least(question, &heard, heard.len() / LIARS, enough)
 }
 
-fn least(question: Question, heard: &[Cell], left_out: usize, allowance: f64, enough: f64) -> f64 {
+fn least(question: Question, heard: &[Cell], left_out: usize, enough: f64) -> f64 {
     let cut = -(1.0 + (heard.len() as f64).ln());
     let alternatives = alternatives(question);
     let mut scores = Vec::with_capacity(heard.len());
     let mut at = |p: f64| {
         let mut greatest = 0.0f64;
         for alternative in &alternatives {
-            let weights = Weights::of(question, alternative, p, allowance);
+            let weights = Weights::of(question, alternative, p);
             scores.clear();
             scores.extend(heard.iter().map(|cell| weights.score(cell).max(cut)));
             if let Some(last) = left_out.checked_sub(1) {
@@ -210,14 +209,6 @@ fn losses() -> impl Iterator<Item = f64> {
     })
 }
 
-/// What a node's loops lose beyond those of the others, as counted.
-pub(super) fn excess(cells: &[Cell]) -> f64 {
-    let sum = |of: fn(&Cell) -> f32| cells.iter().map(|cell| f64::from(of(cell))).sum::<f64>();
-    let share = |lost: f64, sent: f64| if sent > 0.0 { lost / sent } else { 0.0 };
-    let own = share(sum(|c| c.lost), sum(|c| c.sent));
-    (own - share(sum(|c| c.rest_lost), sum(|c| c.rest_sent))).clamp(0.0, 1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +236,7 @@ mod tests {
                 for lost in 0..=n {
                     for rest in 0..=n {
                         let cell = cells(1, [n, lost, n, rest].map(|count| count as f32));
-                        let weight = least(question, &cell, 0, 0.0, 0.0);
+                        let weight = least(question, &cell, 0, 0.0);
                         let chance = (ln_binomial(n, lost, q) + ln_binomial(n, rest, p)).exp();
                         for (x, sum) in &mut exceeded {
                             *sum += if weight >= *x { chance } else { 0.0 };
@@ -274,7 +265,7 @@ mod tests {
     fn a_couple_dozen_loops_all_lost_are_enough() {
         // 4 windows, 1e-9.
         let enough = 4e9f64.ln();
-        let weigh = |cells: &[Cell]| weigh(Question::Worse, cells, 0.0, enough);
+        let weigh = |cells: &[Cell]| weigh(Question::Worse, cells, enough);
         // Of ten in the layer, by ten operators: 20 lost, 180 back.
         assert!(weigh(&cells(10, [2.0, 2.0, 18.0, 0.0])) >= enough);
         // Of two in the layer, by six: 30 lost, 30 back.
@@ -286,23 +277,16 @@ mod tests {
     fn where_everybody_loses_as_much_nobody_is_worse() {
         for lost in [0.0, 10.0, 500.0, 900.0, 1_000.0] {
             let cells = cells(9, [1_000.0, lost, 1_000.0, lost]);
-            assert_eq!(weigh(Question::Worse, &cells, 0.0, 1.0), 0.0, "{lost}");
+            assert_eq!(weigh(Question::Worse, &cells, 1.0), 0.0, "{lost}");
         }
-    }
-
-    #[test]
-    fn what_is_explained_otherwise_is_not_held_against_a_node() {
-        let cells = cells(9, [100.0, 50.0, 100.0, 1.0]);
-        assert!(weigh(Question::Worse, &cells, 0.0, 1e9) > 100.0);
-        assert_eq!(weigh(Question::Worse, &cells, 0.5, 1.0), 0.0);
     }
 
     #[test]
     fn a_third_of_the_operators_adds_nothing_and_takes_away_little() {
         let honest = cells(6, [50.0, 25.0, 50.0, 1.0]);
         let with = |liar: [f32; 4]| [honest.clone(), cells(3, liar)].concat();
-        let ask = |cells: &[Cell]| weigh(Question::Worse, cells, 0.0, 0.0);
-        let alone = least(Question::Worse, &honest, 0, 0.0, 0.0);
+        let ask = |cells: &[Cell]| weigh(Question::Worse, cells, 0.0);
+        let alone = least(Question::Worse, &honest, 0, 0.0);
         assert!(alone > 50.0);
         for liar in [[1e6, 1e6, 1e6, 0.0], [1e3, 9e2, 1e3, 1e1], [50.0, 26.0, 50.0, 1.0]] {
             // The cut and its cost aside.
@@ -327,13 +311,11 @@ mod tests {
             [1.0, 0.0, largest, largest],
         ] {
             for question in [Question::Worse, Question::NoWorse] {
-                for allowance in [0.0, 0.5, 1.0] {
-                    assert!(weigh(question, &cells(7, count), allowance, 0.0).is_finite());
-                }
+                assert!(weigh(question, &cells(7, count), 0.0).is_finite());
             }
         }
         for few in 0..LEAST_OPERATORS {
-            assert_eq!(weigh(Question::Worse, &cells(few, [1e3, 1e3, 1e3, 0.0]), 0.0, 0.0), 0.0);
+            assert_eq!(weigh(Question::Worse, &cells(few, [1e3, 1e3, 1e3, 0.0]), 0.0), 0.0);
         }
     }
 }

@@ -305,11 +305,9 @@ fn two_bad_nodes_are_found_though_they_are_of_one_layer() {
 }
 
 #[test]
-fn what_a_bad_node_takes_is_not_held_against_those_of_other_operators() {
-    // The operator of the bad node 2 has node 0 too: loops through node 0 never cross node 2, those through node 1 often.
-    let operator = |n: usize| own(if n == 2 { 0 } else { n });
+fn what_a_bad_node_takes_is_not_held_against_those_of_other_layers() {
     for loss in [1.0, 0.3] {
-        let mut sim = Sim::of(&SMALL, operator, 35);
+        let mut sim = Sim::new(&SMALL, 35);
         sim.set_loss(2, loss);
         let found = sim.until_demoted(2, 50, 100);
         assert!(found < 40, "{found}");
@@ -320,6 +318,20 @@ fn what_a_bad_node_takes_is_not_held_against_those_of_other_operators() {
         sim.set_loss(2, 0.01);
         (0..50).for_each(|_| assert!(sim.session(50).demote.is_empty()));
     }
+}
+
+#[test]
+fn an_operator_of_several_mixes_of_a_layer_judges_none_of_them() {
+    // Nodes 0 and 1, both of layer 1, are of one operator: what it says of them does not count.
+    let operator = |n: usize| own(if n == 1 { 0 } else { n });
+    let mut sim = Sim::of(&[1, 1, 1, 2, 2, 3, 3, 0, 0], operator, 36);
+    sim.liars = vec![(0, Lie::Frame(1)), (1, Lie::Frame(0))];
+    sim.set_loss(0, 1.0);
+    assert!(sim.until_demoted(0, 50, 20) <= 4);
+    let voice = voice(&own(0));
+    let record = |n: usize| &sim.verdicts.records[&sim.identity(n)];
+    assert!((0..3).all(|n| !record(n).cells.contains_key(&voice)));
+    assert!((3..9).all(|n| record(n).cells.contains_key(&voice)));
 }
 
 #[test]

@@ -62,45 +62,82 @@ fn too_few_mixes_in_a_layer() {
     );
 }
 
+/// The words with which a document of these operators and jurisdictions is refused.
+fn broken(document: &Document) -> String {
+    match authorities(4).pass(document) {
+        Err(Error::Operators { why }) => why,
+        Err(other) => panic!("refused for another reason: {other}"),
+        Ok(_) => panic!("a document that breaks the rule is accepted"),
+    }
+}
+
 #[test]
-fn operators_that_leave_no_path() {
-    let four = authorities(4);
-    let unsatisfiable = |units: &[Vec<Unit>], words: &str| {
-        let error = four.pass(&document(units)).unwrap_err();
-        assert!(matches!(error, Error::Unsatisfiable { .. }), "{error}");
-        says(&error, words);
-    };
+fn an_operator_with_mixes_in_two_layers() {
     let gateways = vec![(0, 0), (1, 1)];
-    // Two layers in one hand.
-    unsatisfiable(
-        &[gateways.clone(), vec![(2, 2)], vec![(2, 2)], vec![(3, 3)]],
-        "a gateway has no loop",
-    );
-    // Each gateway has loops, but between them a layer is in the hands of either.
-    unsatisfiable(
-        &[gateways.clone(), vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 3)]],
-        "two gateways are joined by no path",
-    );
-    // One operator runs both gateways.
-    unsatisfiable(
-        &[vec![(0, 0), (0, 1)], vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]],
-        "no two gateways of different operators",
-    );
-    unsatisfiable(
-        &[vec![(0, 0)], vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]],
-        "no two gateways of different operators",
-    );
-    assert!(four.pass(&document(&[gateways, vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]])).is_ok());
+    let why = broken(&document(&[
+        gateways.clone(),
+        vec![(2, 2), (5, 5)],
+        vec![(3, 3), (6, 6)],
+        vec![(4, 4), (5, 5)],
+    ]));
+    assert!(why.contains("operator \"operator 5\" has mixes in layers 1 and 3"), "{why}");
+    // Several in one layer are welcome.
+    let one = document(&[gateways, vec![(2, 2), (2, 2)], vec![(3, 3), (3, 3)], vec![(4, 4)]]);
+    assert!(authorities(4).pass(&one).is_ok());
+}
+
+#[test]
+fn an_operator_that_changes_layers_with_one_of_its_mixes() {
+    // In the first epoch they stand together, in the last one of them is elsewhere.
+    let mut moved =
+        document(&[vec![(0, 0), (1, 1)], vec![(2, 2), (2, 2), (5, 5)], vec![(3, 3)], vec![(4, 4)]]);
+    let of = |n: &&mut ListedNode| n.descriptor.body().operator == "operator 2";
+    moved.nodes.iter_mut().find(of).unwrap().layers[2] = 3;
+    assert!(broken(&moved).contains("layers 1 and 3"));
+    moved.nodes.iter_mut().filter(|n| of(n)).for_each(|node| node.layers[2] = 3);
+    assert!(authorities(4).pass(&moved).is_ok(), "together they may");
+}
+
+#[test]
+fn an_operator_with_a_gateway_and_a_mix() {
+    let why = broken(&document(&[vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(1, 1)], vec![(4, 4)]]));
+    assert!(why.contains("operator \"operator 1\" runs a gateway and a mix"), "{why}");
+    assert!(why.contains("list its gateways or its mixes"), "{why}");
+}
+
+#[test]
+fn gateways_of_one_operator_alone() {
+    let mixes = [vec![(2, 2)], vec![(3, 3)], vec![(4, 4)]];
+    for gateways in [vec![(0, 0)], vec![(0, 0), (0, 1)]] {
+        let why = broken(&document(&[&[gateways], mixes.as_slice()].concat()));
+        assert!(why.contains("of 1 operators ([\"operator 0\"]), 2 are needed"), "{why}");
+    }
+    // One that lost its standing is none.
+    let mut demoted = document(&[&[vec![(0, 0), (1, 1)]], mixes.as_slice()].concat());
+    assert!(authorities(4).pass(&demoted).is_ok());
+    let gateway = demoted.gateways().next().unwrap();
+    demoted.nodes[gateway].standing = Standing::Demoted;
+    assert!(broken(&demoted).contains("2 are needed"));
 }
 
 #[test]
 fn jurisdictions_count_where_the_network_says_so_and_only_there() {
     let four = authorities(4);
-    // Five operators, but two mixing layers under one law.
-    let mut document = document(&[vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 2)], vec![(4, 4)]]);
-    assert!(four.pass(&document).is_ok());
-    document.parameters.distinct_jurisdictions = true;
-    assert!(matches!(four.pass(&document), Err(Error::Unsatisfiable { .. })));
+    let strict = |units: &[Vec<Unit>]| {
+        let mut document = document(units);
+        assert!(four.pass(&document).is_ok());
+        document.parameters.distinct_jurisdictions = true;
+        document
+    };
+    // All operators differ, but mixes under one law stand in two layers.
+    let why =
+        broken(&strict(&[vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 3), (5, 2)], vec![(4, 4)]]));
+    assert!(why.contains("jurisdiction \"jurisdiction 2\" has mixes in layers 1 and 2"), "{why}");
+    let why = broken(&strict(&[vec![(0, 0), (1, 1)], vec![(2, 2)], vec![(3, 2)], vec![(4, 4)]]));
+    assert!(why.contains("under 2 jurisdictions, and 3 are needed"), "{why}");
+    // Gateways may be under any law: they see one end, whoever rules there.
+    let sound = [vec![(0, 2), (1, 2)], vec![(2, 2), (5, 2)], vec![(3, 3)], vec![(4, 4)]];
+    assert!(four.pass(&strict(&sound)).is_ok());
 }
 
 #[test]
