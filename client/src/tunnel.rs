@@ -41,7 +41,7 @@ pub use service::Tunnels;
 pub const CLIENT_MTU: u16 = 1216;
 
 /// Longest datagram from a service, in bytes.
-pub const SERVICE_MTU: u16 = 1600;
+pub const SERVICE_MTU: u16 = 2000;
 
 /// The code that [`Read::Reset`] and [`Write::Stopped`] bear when no peer gave one: the tunnel is closed, or the
 /// stream has ended already. The largest that QUIC can write.
