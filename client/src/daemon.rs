@@ -13,6 +13,7 @@ mod documents;
 mod files;
 mod hub;
 mod link;
+mod own_host;
 mod periods;
 mod person;
 mod proxy;
@@ -58,9 +59,9 @@ pub enum Error {
     /// The tunnels of a service.
     #[error(transparent)]
     Tunnel(#[from] crate::tunnel::Error),
-    /// The resolver of an exit.
+    /// The resolver of an exit, or the addresses of its host.
     #[error(transparent)]
-    Resolver(#[from] dial::ResolverError),
+    Dialer(#[from] dial::DialerError),
     /// A value that only shows as wrong when it is used.
     #[error("{key}: {why}")]
     Value {
@@ -82,7 +83,7 @@ pub enum Error {
 impl Error {
     /// Whether the configuration is to blame.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Value { .. } | Self::Resolver(_))
+        matches!(self, Self::Config(_) | Self::Value { .. } | Self::Dialer(_))
     }
 }
 

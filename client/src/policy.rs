@@ -4,12 +4,17 @@
 //! (`10.0.0.0/8`; IPv6 in brackets, `[2001:db8::]/32`), the ports are `*`, one port or `FROM-TO`. The first
 //! rule that matches decides; what no rule matches is refused. Private and special ranges are refused unless
 //! a rule allows a range *within* them: `allow *:*` opens the internet, not the exit's own network. Addresses
-//! that carry an IPv4 address in them (mapped, 6to4, NAT64, Teredo) must pass as that address too.
+//! that carry an IPv4 address in them (mapped, 6to4, NAT64, Teredo) must pass as that address too. The exit's own
+//! addresses are refused unless a rule names the very address, its neighbours by IPv6 unless one lies within their prefix.
+
+mod own;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+pub use own::OwnHost;
 
 /// The rules of an exit, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,9 @@ pub enum Refused {
     /// It lies in a private or special range that no rule opens.
     #[error("it lies in a private or special range that the exit policy does not open")]
     Special,
+    /// It is the exit's own host or a neighbour of it, which no rule names.
+    #[error("it is the exit's own host or on its link, and the exit policy does not name it")]
+    Own,
     /// No rule allows it.
     #[error("no rule of the exit policy allows it")]
     NotAllowed,
@@ -118,35 +126,36 @@ impl ExitPolicy {
         rules.collect::<Result<_, _>>().map(|rules| Self { rules })
     }
 
-    /// Whether the exit may connect to this target.
-    pub fn check(&self, target: SocketAddr) -> Result<(), Refused> {
+    /// Whether an exit on the host `own` may connect to this target.
+    pub fn check(&self, own: &OwnHost, target: SocketAddr) -> Result<(), Refused> {
         match target.ip() {
             IpAddr::V6(ip) => match embedded(ip) {
-                Some((carried, Dress::SameHost)) => self.check_plain(carried.into(), target.port()),
+                Some((carried, Dress::SameHost)) => self.check_plain(own, carried.into(), target.port()),
                 Some((carried, Dress::Gateway)) => {
-                    self.check_plain(ip.into(), target.port())?;
-                    self.check_plain(carried.into(), target.port())
+                    self.check_plain(own, ip.into(), target.port())?;
+                    self.check_plain(own, carried.into(), target.port())
                 }
-                None => self.check_plain(ip.into(), target.port()),
+                None => self.check_plain(own, ip.into(), target.port()),
             },
-            ip => self.check_plain(ip, target.port()),
+            ip => self.check_plain(own, ip, target.port()),
         }
     }
 
     /// Whether any port of this address is allowed, so that an answer may name it.
-    pub fn check_any_port(&self, ip: IpAddr) -> Result<(), Refused> {
+    pub fn check_any_port(&self, own: &OwnHost, ip: IpAddr) -> Result<(), Refused> {
         // The verdict changes only where the ports of a rule begin or have just ended.
         let edges =
             self.rules.iter().flat_map(|r| [Some(*r.ports.start()), r.ports.end().checked_add(1)]);
-        let mut outcome = self.check(SocketAddr::new(ip, 1));
+        let mut outcome = self.check(own, SocketAddr::new(ip, 1));
         for port in edges.flatten() {
-            outcome = outcome.or_else(|_| self.check(SocketAddr::new(ip, port)));
+            outcome = outcome.or_else(|_| self.check(own, SocketAddr::new(ip, port)));
         }
         outcome
     }
 
-    fn check_plain(&self, ip: IpAddr, port: u16) -> Result<(), Refused> {
+    fn check_plain(&self, own: &OwnHost, ip: IpAddr, port: u16) -> Result<(), Refused> {
         let special = SPECIAL.iter().any(|range| range.contains(ip));
+        let own = own.names(ip);
         let matching = self
             .rules
             .iter()
@@ -156,10 +165,15 @@ impl ExitPolicy {
                 Verdict::Deny => return Err(Refused::Denied),
                 // A rule that allows more than the special range was not written with it in mind.
                 Verdict::Allow if special && !rule.names_special() => {}
+                Verdict::Allow if own.is_some_and(|own| !rule.lies_within(own)) => {}
                 Verdict::Allow => return Ok(()),
             }
         }
-        Err(if special { Refused::Special } else { Refused::NotAllowed })
+        Err(match (special, own) {
+            (true, _) => Refused::Special,
+            (false, Some(_)) => Refused::Own,
+            (false, None) => Refused::NotAllowed,
+        })
     }
 }
 
@@ -172,9 +186,11 @@ impl Default for ExitPolicy {
 
 impl Rule {
     fn names_special(&self) -> bool {
-        self.range.is_some_and(|named| {
-            SPECIAL.iter().any(|s| s.prefix <= named.prefix && s.contains(named.base))
-        })
+        SPECIAL.iter().any(|special| self.lies_within(*special))
+    }
+
+    fn lies_within(&self, range: Range) -> bool {
+        self.range.is_some_and(|named| range.prefix <= named.prefix && range.contains(named.base))
     }
 }
 
@@ -310,35 +326,39 @@ const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Range {
     Range { base: IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)), prefix }
 }
 
-/// Private and special ranges (the IANA special-purpose registries, RFC 6890 and successors).
-const SPECIAL: [Range; 27] = [
-    v4(0, 0, 0, 8),           // this network
-    v4(10, 0, 0, 8),          // private (RFC 1918)
-    v4(100, 64, 0, 10),       // carrier NAT (RFC 6598)
-    v4(127, 0, 0, 8),         // loopback
-    v4(169, 254, 0, 16),      // link-local, and the metadata services of clouds
-    v4(172, 16, 0, 12),       // private (RFC 1918)
-    v4(192, 0, 0, 24),        // protocol assignments
-    v4(192, 0, 2, 24),        // documentation
-    v4(192, 88, 99, 24),      // 6to4 relays
-    v4(192, 168, 0, 16),      // private (RFC 1918)
-    v4(198, 18, 0, 15),       // benchmarks
-    v4(198, 51, 100, 24),     // documentation
-    v4(203, 0, 113, 24),      // documentation
-    v4(224, 0, 0, 4),         // multicast
-    v4(240, 0, 0, 4),         // reserved, and broadcast
-    v6(0, 0, 0, 96),          // unspecified, loopback, IPv4-compatible
-    v6(0x64, 0xff9b, 1, 48),  // NAT64 of the local network (RFC 8215)
-    v6(0x100, 0, 0, 64),      // discard
-    v6(0x2001, 2, 0, 48),     // benchmarks
-    v6(0x2001, 0x10, 0, 28),  // ORCHID
-    v6(0x2001, 0x20, 0, 28),  // ORCHIDv2
+/// Private and special ranges: all that the IANA special-purpose registries (RFC 6890 and successors) do not call globally
+/// reachable, and multicast. 2001::/23 is closed whole: what in it is reachable (relays, anycast of protocols, names of
+/// drones) is no host of the internet.
+const SPECIAL: [Range; 28] = [
+    v4(0, 0, 0, 8),       // this network
+    v4(10, 0, 0, 8),      // private (RFC 1918)
+    v4(100, 64, 0, 10),   // carrier NAT (RFC 6598)
+    v4(127, 0, 0, 8),     // loopback
+    v4(169, 254, 0, 16),  // link-local, and the metadata services of clouds
+    v4(172, 16, 0, 12),   // private (RFC 1918)
+    v4(192, 0, 0, 24),    // protocol assignments
+    v4(192, 0, 2, 24),    // documentation
+    v4(192, 88, 99, 24),  // 6to4 relays
+    v4(192, 168, 0, 16),  // private (RFC 1918)
+    v4(198, 18, 0, 15),   // benchmarks
+    v4(198, 51, 100, 24), // documentation
+    v4(203, 0, 113, 24),  // documentation
+    v4(224, 0, 0, 4),     // multicast
+    v4(240, 0, 0, 4),     // reserved, and broadcast
+    v6(0, 0, 0, 96),      // unspecified, loopback, IPv4-compatible
+    // IPv4-translated (SIIT, RFC 7915): a translator on the way reaches the host whose address it carries.
+    Range { base: IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, 0, 0)), prefix: 96 },
+    v6(0x64, 0xff9b, 1, 48), // NAT64 of the local network (RFC 8215)
+    v6(0x100, 0, 0, 64),     // discard
+    Range { base: IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0)), prefix: 64 }, // dummy (RFC 9780)
+    v6(0x2001, 0, 0, 23),    // protocol assignments, Teredo, benchmarks, ORCHIDs
     v6(0x2001, 0xdb8, 0, 32), // documentation
-    v6(0x3fff, 0, 0, 20),     // documentation
-    v6(0xfc00, 0, 0, 7),      // unique local
-    v6(0xfe80, 0, 0, 10),     // link-local
-    v6(0xfec0, 0, 0, 10),     // site-local
-    v6(0xff00, 0, 0, 8),      // multicast
+    v6(0x3fff, 0, 0, 20),    // documentation
+    v6(0x5f00, 0, 0, 16),    // segment routing (RFC 9602)
+    v6(0xfc00, 0, 0, 7),     // unique local
+    v6(0xfe80, 0, 0, 10),    // link-local
+    v6(0xfec0, 0, 0, 10),    // site-local
+    v6(0xff00, 0, 0, 8),     // multicast
 ];
 
 #[cfg(test)]
@@ -352,10 +372,10 @@ mod tests {
     }
 
     fn check(policy: &ExitPolicy, target: &str) -> Result<(), Refused> {
-        policy.check(target.parse().unwrap())
+        policy.check(&OwnHost::default(), target.parse().unwrap())
     }
 
-    const SPECIAL_TARGETS: [&str; 32] = [
+    const SPECIAL_TARGETS: [&str; 40] = [
         "0.0.0.0",
         "0.1.2.3",
         "10.1.2.3",
@@ -388,6 +408,14 @@ mod tests {
         "2002:0a00:0001::1",
         "64:ff9b::7f00:1",
         "2001:0:1:2:3:4:80ff:fffe",
+        "::ffff:0:10.0.0.1",
+        "::ffff:0:9.9.9.9",
+        "100::1",
+        "100:0:0:1::1",
+        "2001:1::1",
+        "2001:4:112::1",
+        "3fff::1",
+        "5f00::1",
     ];
 
     #[test]
@@ -416,9 +444,9 @@ mod tests {
         ] {
             for ip in SPECIAL_TARGETS {
                 let target = SocketAddr::new(ip.parse().unwrap(), 80);
-                assert_eq!(policy(rules).check(target), Err(Refused::Special), "{ip}");
+                assert_eq!(policy(rules).check(&OwnHost::default(), target), Err(Refused::Special), "{ip}");
                 assert_eq!(
-                    policy(rules).check_any_port(target.ip()),
+                    policy(rules).check_any_port(&OwnHost::default(), target.ip()),
                     Err(Refused::Special),
                     "{ip}"
                 );
@@ -435,7 +463,7 @@ mod tests {
         assert_eq!(check(&policy, "127.0.0.1:443"), Err(Refused::Special));
         assert_eq!(check(&policy, "10.0.0.1:443"), Err(Refused::Special));
         assert_eq!(check(&policy, "9.9.9.9:80"), Err(Refused::NotAllowed));
-        assert_eq!(policy.check_any_port("127.0.0.1".parse().unwrap()), Ok(()));
+        assert_eq!(policy.check_any_port(&OwnHost::default(), "127.0.0.1".parse().unwrap()), Ok(()));
     }
 
     #[test]
@@ -445,7 +473,7 @@ mod tests {
         assert_eq!(check(&policy, "[64:ff9b::909:909]:80"), Err(Refused::NotAllowed));
         assert_eq!(check(&policy, "9.1.1.1:100"), Ok(()));
         assert_eq!(check(&policy, "9.1.1.1:101"), Err(Refused::NotAllowed));
-        assert_eq!(policy.check_any_port("9.9.9.9".parse().unwrap()), Err(Refused::Denied));
+        assert_eq!(policy.check_any_port(&OwnHost::default(), "9.9.9.9".parse().unwrap()), Err(Refused::Denied));
     }
 
     #[test]
@@ -503,8 +531,8 @@ mod tests {
             let named = Range { base: masked(Ipv4Addr::from(named).into(), prefix), prefix };
             let policy = policy(&[&format!("deny {named}:*"), "allow 127.0.0.0/8:*", "allow *:*"]);
             let ip = Ipv4Addr::from(ip);
-            let plain = policy.check(SocketAddr::new(ip.into(), port));
-            prop_assert_eq!(policy.check(SocketAddr::new(ip.to_ipv6_mapped().into(), port)), plain);
+            let plain = policy.check(&OwnHost::default(), SocketAddr::new(ip.into(), port));
+            prop_assert_eq!(policy.check(&OwnHost::default(), SocketAddr::new(ip.to_ipv6_mapped().into(), port)), plain);
             prop_assert_eq!(plain == Err(Refused::Denied), named.contains(ip.into()));
         }
 
@@ -514,8 +542,8 @@ mod tests {
             let (low, high) = (low.min(high), low.max(high));
             let policy = policy(&[&format!("deny *:{low}-{high}"), &format!("allow *:{from}-{to}")]);
             let ip: IpAddr = "9.9.9.9".parse().unwrap();
-            let one = (1..=400).any(|port| policy.check(SocketAddr::new(ip, port)).is_ok());
-            prop_assert_eq!(policy.check_any_port(ip).is_ok(), one);
+            let one = (1..=400).any(|port| policy.check(&OwnHost::default(), SocketAddr::new(ip, port)).is_ok());
+            prop_assert_eq!(policy.check_any_port(&OwnHost::default(), ip).is_ok(), one);
         }
 
         #[test]

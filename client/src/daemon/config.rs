@@ -308,7 +308,8 @@ kind = "exit"
 # For kind "target".
 target = "127.0.0.1:80"
 # For kind "exit": the first rule that matches decides. Private and special addresses are refused unless a rule
-# names a range inside them.
+# names a range inside them; so are this machine's own addresses, unless a rule names the very address, and its
+# neighbours by IPv6. Behind a NAT the machine does not know its address outside: deny that with a rule.
 policy = ["deny *:25", "allow *:*"]
 # "system", or the address of a DNS server.
 resolver = "system"

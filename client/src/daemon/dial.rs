@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::own_host::Interfaces;
 use crate::policy::{ExitPolicy, undisguised};
 use crate::request::MAX_ADDRESSES;
 use crate::socks::{Host, HostName, ReplyCode};
@@ -87,18 +88,26 @@ pub struct DialConfig {
     pub limits: Limits,
 }
 
-/// The resolver cannot be set up: a mistake in the machine's configuration.
+/// Why an exit cannot start: something in the machine's configuration.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot set up the resolver: {0}; look at /etc/resolv.conf, or name a DNS server in the configuration"
-)]
-pub struct ResolverError(String);
+#[non_exhaustive]
+pub enum DialerError {
+    /// The resolver cannot be set up.
+    #[error(
+        "cannot set up the resolver: {0}; look at /etc/resolv.conf, or name a DNS server in the configuration"
+    )]
+    Resolver(String),
+    /// The host does not say which addresses it has, so the exit could not keep its clients from them.
+    #[error("cannot read the addresses of this host's interfaces")]
+    Interfaces(#[source] io::Error),
+}
 
 /// Makes connections for an exit.
 pub struct Dialer {
     resolver: TokioResolver,
     hosts: HashMap<HostName, Vec<IpAddr>>,
     policy: ExitPolicy,
+    interfaces: Interfaces,
     timeouts: Timeouts,
     dials: Semaphore,
     associations: Arc<Semaphore>,
@@ -152,13 +161,18 @@ impl Default for DialConfig {
 }
 
 impl Dialer {
-    /// Reads the system's resolver configuration, when that is asked for. No packet is sent yet.
-    pub fn new(config: DialConfig) -> Result<Self, ResolverError> {
+    /// Reads the system's resolver configuration, when that is asked for, and the addresses of this host. No packet is
+    /// sent yet.
+    ///
+    /// # Errors
+    /// When either cannot be had.
+    pub fn new(config: DialConfig) -> Result<Self, DialerError> {
         Ok(Self {
             resolver: build_resolver(config.resolver, config.timeouts.lookup)
-                .map_err(|error| ResolverError(error.to_string()))?,
+                .map_err(|error| DialerError::Resolver(error.to_string()))?,
             hosts: config.hosts,
             policy: config.policy,
+            interfaces: Interfaces::read().map_err(DialerError::Interfaces)?,
             timeouts: config.timeouts,
             dials: Semaphore::new(config.limits.dials),
             associations: Arc::new(Semaphore::new(config.limits.associations)),
@@ -181,7 +195,8 @@ impl Dialer {
     pub async fn resolve(&self, name: &HostName) -> Result<(Vec<IpAddr>, u32), ReplyCode> {
         let _slot = self.dials.try_acquire().map_err(|_| self.busy())?;
         let (mut addresses, ttl) = self.lookup(name).await?;
-        addresses.retain(|ip| self.policy.check_any_port(*ip).is_ok());
+        let own = self.interfaces.now();
+        addresses.retain(|ip| self.policy.check_any_port(&own, *ip).is_ok());
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() { Err(ReplyCode::NotAllowed) } else { Ok((addresses, ttl)) }
     }
@@ -189,7 +204,7 @@ impl Dialer {
     /// The name of an address and the seconds for which it holds, unless the policy refuses the address on
     /// every port: names inside the exit's network are nobody's business.
     pub async fn resolve_ptr(&self, ip: IpAddr) -> Result<(HostName, u32), ReplyCode> {
-        self.policy.check_any_port(ip).map_err(|_| ReplyCode::NotAllowed)?;
+        self.policy.check_any_port(&self.interfaces.now(), ip).map_err(|_| ReplyCode::NotAllowed)?;
         let _slot = self.dials.try_acquire().map_err(|_| self.busy())?;
         let answer = timeout(self.timeouts.lookup, self.resolver.reverse_lookup(ip.to_canonical()))
             .await
@@ -233,7 +248,9 @@ impl Dialer {
     /// The addresses that may be dialled on this port, as they will be dialled, the families taking turns.
     fn allowed(&self, addresses: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, ReplyCode> {
         let targets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
-        let allowed = targets.filter(|target| self.policy.check(*target).is_ok()).map(undisguised);
+        let own = self.interfaces.now();
+        let allowed =
+            targets.filter(|target| self.policy.check(&own, *target).is_ok()).map(undisguised);
         let (v6, v4): (Vec<_>, Vec<_>) = allowed.partition(SocketAddr::is_ipv6);
         let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
         let mut turns = Vec::new();
@@ -719,6 +736,31 @@ mod tests {
             association.send(&host("nowhere.test"), 53, b"x").await,
             Err(ReplyCode::HostUnreachable)
         );
+    }
+
+    #[tokio::test]
+    async fn the_exits_own_host_is_not_reached_by_any_way() {
+        let dns = Dns::start().await;
+        let mut config = dns.config(&["allow *:*"]);
+        let own: IpAddr = [44, 1, 2, 3].into();
+        config.hosts.insert(HostName::parse("own.test").unwrap(), vec![own]);
+        let mut dialer = Dialer::new(config).unwrap();
+        dialer.interfaces = Interfaces::by(|| {
+            let mut host = crate::policy::OwnHost::default();
+            host.add_interface([44, 1, 2, 3].into(), 24);
+            Ok(host)
+        })
+        .unwrap();
+        let dialer = Arc::new(dialer);
+        let refused = ReplyCode::NotAllowed;
+        let name = HostName::parse("own.test").unwrap();
+        assert_eq!(dialer.resolve(&name).await, Err(refused));
+        assert_eq!(dialer.resolve_ptr(own).await, Err(refused));
+        let association = dialer.udp().await.unwrap();
+        for target in ["44.1.2.3", "own.test", "::ffff:44.1.2.3"] {
+            assert_eq!(dialer.connect(&host(target), 80).await.err(), Some(refused), "{target}");
+            assert_eq!(association.send(&host(target), 53, b"x").await, Err(refused), "{target}");
+        }
     }
 
     #[test]
