@@ -10,6 +10,7 @@
 //! two would need more than f liars ([`crate::Network::threshold`]).
 
 mod derive;
+mod draw;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -33,7 +34,8 @@ use crate::report::{Report, SignedReport};
 use crate::verdict::{Judgement, Verdicts};
 use crate::{
     ClientDescriptor, Context, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network,
-    NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument, Stream,
+    NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,
+    Stream,
 };
 
 /// Signatures of one document that wait for more; of bodies that differ from ours, so that a liar fills no memory.
@@ -146,6 +148,8 @@ pub enum Event {
     Uncounted(Vec<Identity>),
     /// The votes of all authorities count again.
     AllCounted,
+    /// Nodes that described themselves and are not listed for a rule that they would break; others than before.
+    LeftOut(Vec<(Identity, NoPlace)>),
     /// Something that was sent here cannot be used.
     Refused(String),
     /// Two documents of one epoch.
@@ -155,7 +159,11 @@ pub enum Event {
 impl Event {
     /// Whether somebody should look after it.
     pub fn is_trouble(&self) -> bool {
-        !matches!(self, Self::Certified { .. } | Self::AllCounted)
+        match self {
+            Self::Certified { .. } | Self::AllCounted => false,
+            Self::LeftOut(nodes) => !nodes.is_empty(),
+            _ => true,
+        }
     }
 }
 
@@ -185,6 +193,12 @@ impl fmt::Display for Event {
                 write!(f, "no vote counts, for want of it or for its lies, of {}", names.join(", "))
             }
             Self::AllCounted => write!(f, "the votes of all authorities count again"),
+            Self::LeftOut(nodes) if nodes.is_empty() => write!(f, "no node is left out any more"),
+            Self::LeftOut(nodes) => {
+                let nodes: Vec<String> =
+                    nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+                write!(f, "not listed: {}", nodes.join("; "))
+            }
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Contradiction(epoch) => write!(
                 f,
@@ -233,6 +247,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Authorities whose vote for the last document did not count.
     pub uncounted: Vec<String>,
+    /// Nodes that described themselves and have no place in the last document, and why.
+    pub left_out: Vec<(String, String)>,
 }
 
 /// The votes of one session, by author.
@@ -278,6 +294,7 @@ pub struct Authority {
     ticket: u64,
     trouble: Option<String>,
     uncounted: Vec<Identity>,
+    left_out: Vec<(Identity, NoPlace)>,
     outputs: VecDeque<Output>,
 }
 
@@ -310,6 +327,7 @@ impl Authority {
             ticket: 0,
             trouble: None,
             uncounted: Vec::new(),
+            left_out: Vec::new(),
             outputs: VecDeque::new(),
             state,
             settings,
@@ -366,6 +384,8 @@ impl Authority {
             latest: newest.map(|held| (held.document.epoch.0, held.document.amendment)),
             trouble: self.trouble.clone(),
             uncounted: self.uncounted.iter().map(Identity::to_string).collect(),
+            left_out: (self.left_out.iter().map(|(n, why)| (n.to_string(), why.to_string())))
+                .collect(),
         }
     }
 
@@ -386,7 +406,7 @@ impl Authority {
             Event::Certified { .. } => self.trouble = None,
             Event::None { why: NoDocument::Nothing, .. } => return,
             // The others carry on.
-            Event::Uncounted(_) | Event::AllCounted => {}
+            Event::Uncounted(_) | Event::AllCounted | Event::LeftOut(_) => {}
             _ => self.trouble = Some(event.to_string()),
         }
         self.outputs.push_back(Output::Event(event));
@@ -675,7 +695,7 @@ impl Authority {
         }
     }
 
-    fn derive(&self, id: SessionId, votes: &[Vote]) -> Result<Document, NoDocument> {
+    fn derive(&mut self, id: SessionId, votes: &[Vote]) -> Result<Document, NoDocument> {
         let basis = derive::basis(votes);
         let held = match &basis {
             Some(basis) => Some(self.held(basis).ok_or(NoDocument::Basis(*basis))?),
@@ -683,7 +703,15 @@ impl Authority {
         };
         let network = &self.settings.network;
         if id.index == self.schedule.main() {
-            derive::document(network, self.target(id), votes, held.as_deref())
+            let (document, left_out) =
+                derive::document(network, self.target(id), votes, held.as_deref())?;
+            let left_out: Vec<(Identity, NoPlace)> =
+                left_out.into_iter().map(|(node, why)| (node.identity(), why)).collect();
+            if left_out != self.left_out {
+                self.left_out.clone_from(&left_out);
+                self.event(Event::LeftOut(left_out));
+            }
+            Ok(document)
         } else {
             derive::amendment(network, votes, &*held.ok_or(NoDocument::Nothing)?)
         }

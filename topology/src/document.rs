@@ -43,9 +43,13 @@ impl Network {
     /// ⌊(n + f) / 2⌋ + 1 signatures make a document, f being ⌊(n − 1) / 3⌋: two documents of one epoch would
     /// need more than f authorities that sign both.
     pub fn threshold(&self) -> usize {
-        let n = self.authorities.len();
-        let f = n.saturating_sub(1) / 3;
-        (n + f) / 2 + 1
+        (self.authorities.len() + self.liars()) / 2 + 1
+    }
+
+    /// f = ⌊(n − 1) / 3⌋: so many authorities may lie, and there is one document every epoch. With fewer than four
+    /// authorities that is none.
+    pub fn liars(&self) -> usize {
+        self.authorities.len().saturating_sub(1) / 3
     }
 }
 

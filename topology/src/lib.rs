@@ -20,6 +20,7 @@ pub mod verdict;
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
+pub use document::rules::NoPlace;
 pub use document::{
     Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
 };

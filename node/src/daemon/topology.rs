@@ -66,10 +66,13 @@ pub(super) fn objection(
     own: &shoal_topology::NodeDescriptor,
 ) -> Option<String> {
     let Some(listed) = document.index_of(identity).and_then(|index| document.node(index)) else {
-        return Some(
-            "the topology document does not list this node: give its descriptor to the authorities"
-                .into(),
-        );
+        return Some(match document.no_place(own) {
+            Some(why) => format!("the authorities cannot list this node: {why}"),
+            None => {
+                "the topology document does not list this node: give its descriptor to the authorities"
+                    .into()
+            }
+        });
     };
     let listed = listed.descriptor.body();
     if listed.role != own.role {

@@ -1,18 +1,15 @@
 //! From votes to a document: the same at every honest authority, byte for byte.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::seq::SliceRandom;
-
+use super::draw;
 use super::vote::{Basis, Proposal, Vote};
 use crate::encoding::encode;
 use crate::{
     ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
-    NodeDescriptor, Role, Seed, Signed, Standing,
+    NoPlace, NodeDescriptor, Signed, Standing,
 };
-
-/// Draws that break the rules of paths before the layers stay as they are.
-const DRAWS: u32 = 1_000;
 
 /// Why the votes make no document.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -50,6 +47,9 @@ pub(super) fn basis(votes: &[Vote]) -> Option<Basis> {
     named.into_iter().max_by_key(|(basis, count)| (*count, *basis)).map(|(basis, _)| basis)
 }
 
+/// A document, and the nodes that it does not list although they described themselves.
+pub(super) type Derived = (Document, Vec<(ListedNode, NoPlace)>);
+
 /// The document of `epoch` by these votes, one for each author, ordered by author. `before` is what [`basis`] names.
 ///
 /// # Errors
@@ -59,7 +59,7 @@ pub(super) fn document(
     epoch: Epoch,
     votes: &[Vote],
     before: Option<&Document>,
-) -> Result<Document, NoDocument> {
+) -> Result<Derived, NoDocument> {
     let proposals: Vec<(&Vote, &Proposal)> =
         votes.iter().filter_map(|vote| Some((vote, vote.proposal.as_ref()?))).collect();
     enough(network, proposals.len())?;
@@ -74,27 +74,16 @@ pub(super) fn document(
         .ok_or(NoDocument::Parameters)?;
 
     let further = Epoch(epoch.0.saturating_add(FURTHER_EPOCHS));
-    let mut nodes: Vec<ListedNode> = listed(&proposals, majority, |proposal| &proposal.nodes)
+    let liars = network.liars();
+    let nodes = listed(&proposals, (majority, liars), |proposal| &proposal.nodes)
         .filter(|signed: &Signed<NodeDescriptor>| {
             (epoch.0..=further.0).all(|epoch| signed.body().has_key(Epoch(epoch)))
         })
         .map(|signed| ListedNode::new(signed, 0))
         .collect();
+    let (mut nodes, left_out) = draw::admit(nodes, before, parameters.distinct_jurisdictions);
     for node in &mut nodes {
-        let identity = node.identity();
-        let mut pools: Vec<u8> = proposals
-            .iter()
-            .filter_map(|(_, p)| p.pools.iter().find(|(who, _)| *who == identity))
-            .map(|(_, pool)| *pool)
-            .collect();
-        pools.sort_unstable();
-        node.pool = pools.get(pools.len() / 2).copied().unwrap_or_default();
-        let known = before.and_then(|before| before.node(before.index_of(&identity)?));
-        node.standing = known.map_or(Standing::Good, |known| known.standing);
-        let restored = |(_, p): &&(&Vote, &Proposal)| p.restore.contains(&identity);
-        if proposals.iter().filter(restored).count() >= majority {
-            node.standing = Standing::Good;
-        }
+        describe(node, &proposals, majority, before);
     }
     let mut document = Document {
         network: network.name.clone(),
@@ -105,7 +94,7 @@ pub(super) fn document(
         parameters: parameters.clone(),
         nodes,
         draw: before.map(|before| before.draw.clone()).unwrap_or_default(),
-        exits: listed(&proposals, majority, |proposal| &proposal.exits).collect(),
+        exits: listed(&proposals, (majority, liars), |proposal| &proposal.exits).collect(),
     };
     let every = u64::from(document.parameters.draw_every.max(1));
     let last = before.map(|before| before.epoch.0.saturating_add(FURTHER_EPOCHS));
@@ -115,11 +104,34 @@ pub(super) fn document(
         Some(last) => document.epochs().find(|e| e.0 > last && e.0.is_multiple_of(every)),
     };
     commit(&mut document.draw, &proposals, from);
-    place(&mut document, before, from);
+    draw::place(&mut document, before, from);
     let accused = accused(votes, majority);
     demote(&mut document, &accused);
     document.check().map_err(NoDocument::Unsound)?;
-    Ok(document)
+    Ok((document, left_out))
+}
+
+/// What the votes say of a node: its pool, and whether clients may draw it.
+fn describe(
+    node: &mut ListedNode,
+    proposals: &[(&Vote, &Proposal)],
+    majority: usize,
+    before: Option<&Document>,
+) {
+    let identity = node.identity();
+    let mut pools: Vec<u8> = proposals
+        .iter()
+        .filter_map(|(_, p)| p.pools.iter().find(|(who, _)| *who == identity))
+        .map(|(_, pool)| *pool)
+        .collect();
+    pools.sort_unstable();
+    node.pool = pools.get(pools.len() / 2).copied().unwrap_or_default();
+    let known = before.and_then(|before| before.node(before.index_of(&identity)?));
+    node.standing = known.map_or(Standing::Good, |known| known.standing);
+    let restored = |(_, p): &&(&Vote, &Proposal)| p.restore.contains(&identity);
+    if proposals.iter().filter(restored).count() >= majority {
+        node.standing = Standing::Good;
+    }
 }
 
 /// The next amendment of `before` by these votes.
@@ -196,25 +208,25 @@ impl Dated for Signed<ClientDescriptor> {
     }
 }
 
-/// Those that a majority lists, each as it last described itself; ordered by identity.
+/// Those that a majority lists, ordered by identity; each as it last described itself, but for the `liars` latest
+/// descriptors: what so many could bring alone, having seen all votes, does not count.
 fn listed<T: Dated>(
     proposals: &[(&Vote, &Proposal)],
-    majority: usize,
+    (majority, liars): (usize, usize),
     of: impl Fn(&Proposal) -> &Vec<T>,
 ) -> impl Iterator<Item = T> {
-    let mut found: BTreeMap<Identity, (BTreeSet<Identity>, T)> = BTreeMap::new();
+    let mut found: BTreeMap<Identity, BTreeMap<Identity, T>> = BTreeMap::new();
     for (vote, proposal) in proposals {
         // What nobody signed an authority has made up.
         for item in of(proposal).iter().filter(|item| item.is_sound()) {
-            let entry =
-                found.entry(item.identity()).or_insert_with(|| (BTreeSet::new(), item.clone()));
-            entry.0.insert(vote.author);
-            if (item.date(), item.bytes()) > (entry.1.date(), entry.1.bytes()) {
-                entry.1 = item.clone();
-            }
+            found.entry(item.identity()).or_default().entry(vote.author).or_insert(item.clone());
         }
     }
-    found.into_values().filter(move |(by, _)| by.len() >= majority).map(|(_, item)| item)
+    found.into_values().filter(move |by| by.len() >= majority).filter_map(move |by| {
+        let mut items: Vec<T> = by.into_values().collect();
+        items.sort_by_cached_key(|item| Reverse((item.date(), item.bytes())));
+        items.into_iter().nth(liars)
+    })
 }
 
 fn accused(votes: &[Vote], majority: usize) -> Vec<Identity> {
@@ -271,67 +283,4 @@ fn commit(draw: &mut Draw, proposals: &[(&Vote, &Proposal)], from: Option<Epoch>
 /// What an authority promises to reveal.
 pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
     blake3::derive_key("shoal 2026 commitment to a draw", secret)
-}
-
-/// Gives every mix its layers: those it has, and from the epoch of a draw on those that are drawn. One that joins between
-/// draws goes to the smallest layer: which of equal ones follows from its name and the value of the last draw. A draw
-/// that breaks the rules of paths is repeated with a counter; if none keeps them, the layers stay.
-fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
-    let epochs: Vec<Epoch> = document.epochs().collect();
-    let layers = document.parameters.layers;
-    for node in &mut document.nodes {
-        let known = before.and_then(|before| {
-            let node = before.node(before.index_of(&node.identity())?)?;
-            Some((before, node))
-        });
-        for (layer, epoch) in node.layers.iter_mut().zip(&epochs) {
-            *layer = known.map_or(0, |(before, node)| before.layer_at(node, *epoch));
-        }
-    }
-    for at in 0..epochs.len() {
-        let mixes: Vec<usize> = mixes(document).collect();
-        for place in mixes {
-            let homeless = document.nodes.get(place).filter(|node| layer(node, at) == 0);
-            let Some(name) = homeless.map(ListedNode::identity) else { continue };
-            let smallest = (1..=layers).min_by_key(|layer| {
-                let size = document.nodes.iter().filter(|node| self::layer(node, at) == *layer);
-                let tie = [&document.draw.value[..], &name.0, &[*layer]].concat();
-                (size.count(), *blake3::hash(&tie).as_bytes())
-            });
-            if let Some(slot) = document.nodes.get_mut(place).and_then(|n| n.layers.get_mut(at)) {
-                *slot = smallest.unwrap_or(1);
-            }
-        }
-    }
-    let Some(from) = from else { return };
-    let kept = document.nodes.clone();
-    let mut mixes: Vec<usize> = mixes(document).collect();
-    for attempt in 0..DRAWS {
-        let seed = [&document.draw.value[..], &from.0.to_be_bytes(), &attempt.to_be_bytes()];
-        let seed = blake3::derive_key("shoal 2026 draw of layers", &seed.concat());
-        mixes.sort_unstable();
-        mixes.shuffle(&mut Seed::new(seed).stream("layers"));
-        for (n, place) in mixes.iter().enumerate() {
-            let drawn = (n % usize::from(layers.max(1))) as u8 + 1;
-            let Some(node) = document.nodes.get_mut(*place) else { continue };
-            for (layer, epoch) in node.layers.iter_mut().zip(&epochs) {
-                if *epoch >= from {
-                    *layer = drawn;
-                }
-            }
-        }
-        if document.check_places().is_ok() {
-            return;
-        }
-    }
-    document.nodes = kept;
-}
-
-fn mixes(document: &Document) -> impl Iterator<Item = usize> + use<'_> {
-    let nodes = document.nodes.iter().enumerate();
-    nodes.filter(|(_, node)| node.descriptor.body().role == Role::Mix).map(|(place, _)| place)
-}
-
-fn layer(node: &ListedNode, at: usize) -> u8 {
-    node.layers.get(at).copied().unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use rand::RngExt;
 use shoal_sphinx::SecretKey;
 
 use super::*;
-use crate::{EpochKey, Role, Standing};
+use crate::{EpochKey, ListedNode, Role, Standing};
 
 const EPOCH_S: u32 = 10;
 const START: u64 = 1_000 * EPOCH_S as u64;
@@ -27,14 +27,23 @@ fn authority(n: usize) -> SecretIdentity {
     SecretIdentity::from_bytes(&[200 + n as u8; 32])
 }
 
+fn node_secret(n: u8) -> SecretIdentity {
+    SecretIdentity::from_bytes(&[n + 1; 32])
+}
+
 fn node(n: u8, signed_at: u64) -> Signed<NodeDescriptor> {
-    let secret = SecretIdentity::from_bytes(&[n + 1; 32]);
+    node_of(n, n, signed_at)
+}
+
+/// The n-th node, of the operator of another.
+fn node_of(n: u8, operator: u8, signed_at: u64) -> Signed<NodeDescriptor> {
+    let secret = node_secret(n);
     let key = *SecretKey::from_bytes([n + 100; 32]).public().as_bytes();
     let body = NodeDescriptor {
         identity: secret.identity(),
         role: if n < 2 { Role::Gateway } else { Role::Mix },
         addresses: vec!["127.0.0.1:1".parse().unwrap()],
-        operator: format!("operator {n}"),
+        operator: format!("operator {operator}"),
         jurisdiction: "here".into(),
         keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
         signed_at,
@@ -253,24 +262,39 @@ fn honest_authorities_make_one_document_for_each_epoch() {
 #[test]
 fn layers_are_drawn_every_so_many_epochs_listed_two_ahead_and_balanced() {
     let mut world = World::new(4);
-    world.run(400_000);
+    world.run(45_000);
+    // The operator of mix 2 brings six more, so that its layer has eight and the others two.
+    for n in 0..4 {
+        (8..14).for_each(|number| {
+            world.handle(n, Input::Descriptor(node_of(number, 2, 1).encode()));
+        });
+    }
+    world.run(355_000);
     world.check_documents(&[0, 1, 2, 3], 2..41);
-    let layers = |epoch: u64, at: usize| -> Vec<u8> {
-        world.document(0, epoch).unwrap().nodes.iter().map(|node| node.layers[at]).collect()
+    let layers = |epoch: u64, at: usize| -> BTreeMap<Identity, u8> {
+        let document = world.document(0, epoch).unwrap();
+        document.nodes.iter().map(|node| (node.identity(), node.layers[at])).collect()
     };
-    let mut drawn = BTreeSet::new();
-    for epoch in 2..40 {
+    let mut changes = Vec::new();
+    for epoch in 7..40 {
         // What was listed ahead came.
         assert_eq!(layers(epoch, 1), layers(epoch + 1, 0), "{epoch}");
         assert_eq!(layers(epoch, 2), layers(epoch + 1, 1), "{epoch}");
-        let changed = layers(epoch, 0) != layers(epoch + 1, 0);
-        assert!(!changed || (epoch + 1) % 6 == 0, "{epoch}");
-        drawn.insert(layers(epoch, 0));
-        for layer in 1..=3 {
-            assert_eq!(layers(epoch, 0).iter().filter(|l| **l == layer).count(), 2);
+        let (now, next) = (layers(epoch, 0), layers(epoch + 1, 0));
+        let moved = now.iter().filter(|(node, layer)| next[*node] != **layer).count();
+        if moved > 0 {
+            assert!((epoch + 1) % 6 == 0, "{epoch}");
+            changes.push((epoch + 1, moved));
         }
     }
-    assert!(drawn.len() >= 5, "six draws of 90: {drawn:?}");
+    // One moves to a smaller layer, in the first draw that is listed two ahead. No other draw brings balance nearer.
+    assert_eq!(changes, [(12, 1)]);
+    let of = |n: u8| layers(40, 0)[&node(n, 0).body().identity];
+    assert!((8..14).all(|n| of(n) == of(2)), "a mix of a known operator goes to its layer");
+    let size = |layer| layers(40, 0).values().filter(|l| **l == layer).count();
+    let mut sizes = [1, 2, 3].map(size);
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 3, 7]);
     // Every draw had the value of all four, each having revealed what it had promised.
     let values: BTreeSet<[u8; 32]> =
         (2..40).map(|epoch| world.document(0, epoch).unwrap().draw.value).collect();
@@ -278,6 +302,48 @@ fn layers_are_drawn_every_so_many_epochs_listed_two_ahead_and_balanced() {
     let commitments = |epoch| world.document(0, epoch).unwrap().draw.commitments.clone();
     assert!((2..40).all(|epoch| commitments(epoch).len() == 4));
     assert_ne!(commitments(5), commitments(11));
+}
+
+#[test]
+fn a_mix_whose_operator_runs_a_gateway_is_not_listed_and_it_is_said() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    // A mix of the operator of gateway 0, and a gateway of the operator of mix 5.
+    let as_gateway = |n: u8, operator: u8| {
+        let mut body = node_of(n, operator, 1).body().clone();
+        body.role = Role::Gateway;
+        Signed::<NodeDescriptor>::new(body, &node_secret(n))
+    };
+    for n in 0..4 {
+        world.handle(n, Input::Descriptor(node_of(8, 0, 1).encode()));
+        world.handle(n, Input::Descriptor(as_gateway(9, 5).encode()));
+        // And a mix that would now be of another operator: it is left out once.
+        world.handle(n, Input::Descriptor(node_of(4, 3, 9).encode()));
+    }
+    world.run(10_000);
+    let names = |world: &World, epoch| -> BTreeSet<Identity> {
+        world.document(0, epoch).unwrap().nodes.iter().map(ListedNode::identity).collect()
+    };
+    let id = |n: u8| node(n, 0).body().identity;
+    let listed: BTreeSet<Identity> = (0..8).filter(|n| *n != 4).map(id).collect();
+    assert_eq!(names(&world, 4), listed);
+    let status = world.authorities[0].as_ref().unwrap().status();
+    let said = |n: u8, words: &str| {
+        status.left_out.iter().any(|(who, why)| *who == id(n).to_string() && why.contains(words))
+    };
+    assert!(said(8, "operator \"operator 0\" runs a gateway"), "{:?}", status.left_out);
+    assert!(said(9, "operator \"operator 5\" runs mixes"), "{:?}", status.left_out);
+    assert!(said(4, "changed its role, operator or jurisdiction"), "{:?}", status.left_out);
+    world.run(10_000);
+    assert_eq!(names(&world, 5), (0..8).map(id).collect());
+    let document = world.document(0, 5).unwrap();
+    let layer = |n: u8| document.nodes[document.index_of(&id(n)).unwrap()].layers[0];
+    assert_eq!(layer(4), layer(3), "it is with its operator now");
+    let times = |n: usize| {
+        let left_out = |event: &&Event| matches!(event, Event::LeftOut(_));
+        world.events[n].iter().filter(left_out).count()
+    };
+    assert_eq!(times(0), 2, "it is said when it changes");
 }
 
 #[test]
@@ -539,9 +605,12 @@ fn a_mix_that_joins_is_listed_in_the_next_document_and_later_descriptors_hold() 
     let newcomer = node(9, 1);
     for n in 0..4 {
         world.handle(n, Input::Descriptor(newcomer.encode()));
-        // One authority alone has heard a later word of another.
-        if n == 2 {
+        // Two authorities have heard a later word of one, one alone of another: it might have made that up to choose.
+        if n >= 2 {
             world.handle(n, Input::Descriptor(node(4, 7).encode()));
+        }
+        if n == 2 {
+            world.handle(n, Input::Descriptor(node(5, 7).encode()));
         }
         // An older one, and one by nobody on the list, change nothing.
         world.handle(n, Input::Descriptor(node(3, 0).encode()));
@@ -555,7 +624,7 @@ fn a_mix_that_joins_is_listed_in_the_next_document_and_later_descriptors_hold() 
         let place = document.index_of(&node(n, 0).body().identity).unwrap();
         document.nodes[place].descriptor.body().signed_at
     };
-    assert_eq!((signed_at(4), signed_at(3)), (7, 1));
+    assert_eq!((signed_at(4), signed_at(5), signed_at(3)), (7, 1, 1));
     assert_eq!(document.nodes.len(), 9);
 }
 

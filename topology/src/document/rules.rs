@@ -3,12 +3,68 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Document, ListedNode, Standing};
-use crate::{Epoch, Error, Role};
+use crate::{Epoch, Error, NodeDescriptor, Parameters, Role};
 
 /// Gateways of at least so many operators: a client names two, and tunnels have another at either end.
 const GATEWAY_OPERATORS: usize = 2;
 
+/// Who gets a layer as a whole: an operator, or, where jurisdictions count, all mixes under one law.
+pub(crate) fn unit<'a>(parameters: &Parameters, node: &'a ListedNode) -> &'a str {
+    let body = node.descriptor.body();
+    if parameters.distinct_jurisdictions { &body.jurisdiction } else { &body.operator }
+}
+
+/// Why authorities list a node nowhere although it described itself. Names are those of the operator.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoPlace {
+    /// A mix whose operator runs gateways.
+    #[error(
+        "operator {0:?} runs a gateway, and so no mix; run one of both, or name the mix's operator if it is another"
+    )]
+    RunsGateway(String),
+    /// A gateway whose operator runs mixes.
+    #[error(
+        "operator {0:?} runs mixes, and so no gateway; run one of both, or name the gateway's operator if it is another"
+    )]
+    RunsMixes(String),
+    /// A mix under another law than its operator's other ones, where jurisdictions count.
+    #[error(
+        "the other mixes of operator {0:?} stand under {1:?}, and all of an operator stand under one jurisdiction"
+    )]
+    OtherLaw(String, String),
+    /// A node that says another role, operator, or, where it counts, jurisdiction than the document before.
+    #[error(
+        "it changed its role, operator or jurisdiction; it is listed anew in the next document but one"
+    )]
+    Changed,
+}
+
 impl Document {
+    /// Why a node that describes itself so has no place in the document that follows this one, if it has none.
+    pub fn no_place(&self, node: &NodeDescriptor) -> Option<NoPlace> {
+        let law = self.parameters.distinct_jurisdictions;
+        if let Some(listed) = self.index_of(&node.identity).and_then(|place| self.node(place)) {
+            let listed = listed.descriptor.body();
+            let same = (listed.role, &listed.operator) == (node.role, &node.operator)
+                && (!law || listed.jurisdiction == node.jurisdiction);
+            return (!same).then_some(NoPlace::Changed);
+        }
+        let others = self.nodes.iter().map(|node| node.descriptor.body());
+        let others = others.filter(|other| other.operator == node.operator);
+        let operator = node.operator.clone();
+        for other in others {
+            match (node.role, other.role) {
+                (Role::Mix, Role::Gateway) => return Some(NoPlace::RunsGateway(operator)),
+                (Role::Gateway, Role::Mix) => return Some(NoPlace::RunsMixes(operator)),
+                (Role::Mix, Role::Mix) if law && other.jurisdiction != node.jurisdiction => {
+                    return Some(NoPlace::OtherLaw(operator, other.jurisdiction.clone()));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// Checks in every epoch that each layer has enough mixes and that operators stand where they may.
     pub(crate) fn check_places(&self) -> Result<(), Error> {
         self.check_roles()?;

@@ -1,0 +1,201 @@
+//! Layers go to operators, or, where jurisdictions count, to all mixes under one law.
+//!
+//! **What a draw may depend on.** Whoever votes last has seen what the others revealed, so all but the value was fixed
+//! before: who stands where and with how many mixes is taken from the document before, a whole session old, and each
+//! operator's lot is a hash of the value and its own name, in which no other has a part. So f who withhold choose among the
+//! 2^f values, and nothing else that they say, or let their nodes say, moves anybody
+//! (`what_a_liar_says_last_gives_no_more_layerings_than_it_has_secrets`).
+//!
+//! **Few moves.** Three corrupt operators own a path when they stand in three layers, and each move is another chance. A
+//! draw moves nobody while layers are balanced to an eighth, and else an eighth of the operators at most.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::document::rules::unit;
+use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NoPlace, Role};
+
+/// One of so many operators may move in a draw, and one of any number; and the smallest layer may lack such a share of
+/// the largest.
+const SHARE: usize = 8;
+
+/// Layers in the epochs of a document.
+type Layers = [u8; 1 + FURTHER_EPOCHS as usize];
+
+/// Who of these nodes has a place, and who not and why. Those of the document before come first; of an operator that is
+/// new with both the gateways, and the mixes of an operator under the law of most of them.
+pub(super) fn admit(
+    nodes: Vec<ListedNode>,
+    before: Option<&Document>,
+    jurisdictions_count: bool,
+) -> (Vec<ListedNode>, Vec<(ListedNode, NoPlace)>) {
+    let mut out = Vec::new();
+    let mut keep = |nodes: Vec<ListedNode>, why: &dyn Fn(&ListedNode) -> Option<NoPlace>| {
+        let (kept, left): (Vec<_>, Vec<_>) =
+            nodes.into_iter().map(|node| (why(&node), node)).partition(|(why, _)| why.is_none());
+        out.extend(left.into_iter().filter_map(|(why, node)| Some((node, why?))));
+        kept.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
+    };
+    let nodes = keep(nodes, &|node| before?.no_place(node.descriptor.body()));
+    let of = |node: &ListedNode| node.descriptor.body().operator.clone();
+    let is = |node: &ListedNode, role| node.descriptor.body().role == role;
+    let gateways: BTreeSet<String> =
+        nodes.iter().filter(|node| is(node, Role::Gateway)).map(of).collect();
+    let nodes = keep(nodes, &|node| {
+        let both = is(node, Role::Mix) && gateways.contains(&of(node));
+        both.then(|| NoPlace::RunsGateway(of(node)))
+    });
+    if !jurisdictions_count {
+        return (nodes, out);
+    }
+    let mut laws: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| is(node, Role::Mix)) {
+        let law = node.descriptor.body().jurisdiction.clone();
+        *laws.entry(of(node)).or_default().entry(law).or_default() += 1;
+    }
+    let first = |laws: &BTreeMap<String, usize>| {
+        laws.iter()
+            .min_by_key(|(law, mixes)| (Reverse(**mixes), (*law).clone()))
+            .map(|(law, _)| law.clone())
+    };
+    let nodes = keep(nodes, &|node| {
+        let law = first(laws.get(&of(node))?)?;
+        let other = is(node, Role::Mix) && node.descriptor.body().jurisdiction != law;
+        other.then(|| NoPlace::OtherLaw(of(node), law))
+    });
+    (nodes, out)
+}
+
+/// Gives every mix the layers of its operator: those that it has, and from the epoch of a draw on those that the draw gives
+/// it. Operators that are new go to the smallest layers, the largest first.
+pub(super) fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
+    let known = before.map(|before| known(document, before)).unwrap_or_default();
+    let moved = match (before, from) {
+        (Some(_), Some(from)) => moves(document, &known, from),
+        _ => BTreeMap::new(),
+    };
+    settle(document, &known, from, &moved);
+    if !moved.is_empty() && document.check_places().is_err() {
+        // So many nodes left since that a layer would be short.
+        settle(document, &known, from, &BTreeMap::new());
+    }
+}
+
+/// Where operators stand in the epochs of the new document by the one before, and how many mixes they had in that.
+fn known(document: &Document, before: &Document) -> BTreeMap<String, (Layers, usize)> {
+    let mut known: BTreeMap<String, Option<(Layers, usize)>> = BTreeMap::new();
+    let mixes = before.nodes.iter().filter(|node| node.descriptor.body().role == Role::Mix);
+    for node in mixes {
+        let mut layers = [0; 1 + FURTHER_EPOCHS as usize];
+        for (layer, epoch) in layers.iter_mut().zip(document.epochs()) {
+            *layer = before.layer_at(node, epoch);
+        }
+        let sound = layers.iter().all(|layer| (1..=document.parameters.layers).contains(layer));
+        let entry = known
+            .entry(unit(&document.parameters, node).to_owned())
+            .or_insert_with(|| sound.then_some((layers, 0)));
+        // Where the parameters changed, some stand in several layers: they are placed anew.
+        *entry = match entry {
+            Some((first, mixes)) if *first == layers => Some((layers, *mixes + 1)),
+            _ => None,
+        };
+    }
+    known.into_iter().filter_map(|(name, known)| Some((name, known?))).collect()
+}
+
+/// Who moves in a draw, and where to: from the largest layer to the smallest, whoever brings them nearest to each other, of
+/// equal ones by lot.
+fn moves(
+    document: &Document,
+    known: &BTreeMap<String, (Layers, usize)>,
+    from: Epoch,
+) -> BTreeMap<String, u8> {
+    let value = &document.draw.value;
+    let mut stand: BTreeMap<&String, (u8, usize)> = BTreeMap::new();
+    let mut sizes: BTreeMap<u8, usize> = (1..=document.parameters.layers).map(|l| (l, 0)).collect();
+    for (name, (layers, mixes)) in known {
+        let layer = layers.last().copied().unwrap_or_default();
+        stand.insert(name, (layer, *mixes));
+        *sizes.entry(layer).or_default() += mixes;
+    }
+    let mut moved = BTreeMap::new();
+    let most = (known.len() / SHARE).max(1);
+    while moved.len() < most {
+        let lot = |layer: u8| lot(value, from, &[layer]);
+        let largest = sizes.iter().max_by_key(|(layer, size)| (**size, lot(**layer)));
+        let smallest = sizes.iter().min_by_key(|(layer, size)| (**size, lot(**layer)));
+        let (Some((&largest, &most)), Some((&smallest, &least))) = (largest, smallest) else {
+            break;
+        };
+        if least * SHARE >= most * (SHARE - 1) {
+            break;
+        }
+        let apart = most - least;
+        let candidates = stand.iter().filter(|(name, (layer, mixes))| {
+            *layer == largest && *mixes < apart && !moved.contains_key(**name)
+        });
+        let best = candidates.min_by_key(|(name, (_, mixes))| {
+            ((2 * mixes).abs_diff(apart), self::lot(value, from, name.as_bytes()))
+        });
+        let Some((&name, &(_, mixes))) = best else { break };
+        stand.insert(name, (smallest, mixes));
+        moved.insert(name.clone(), smallest);
+        sizes.insert(largest, most - mixes);
+        sizes.insert(smallest, least + mixes);
+    }
+    moved
+}
+
+/// Writes the layers into the document.
+fn settle(
+    document: &mut Document,
+    known: &BTreeMap<String, (Layers, usize)>,
+    from: Option<Epoch>,
+    moved: &BTreeMap<String, u8>,
+) {
+    let epochs: Vec<Epoch> = document.epochs().collect();
+    let mut mixes: BTreeMap<String, usize> = BTreeMap::new();
+    for node in document.nodes.iter().filter(|node| node.descriptor.body().role == Role::Mix) {
+        *mixes.entry(unit(&document.parameters, node).to_owned()).or_default() += 1;
+    }
+    let mut homes: BTreeMap<String, Layers> = BTreeMap::new();
+    let mut sizes: BTreeMap<u8, usize> = (1..=document.parameters.layers).map(|l| (l, 0)).collect();
+    for (name, (layers, _)) in known {
+        let Some(count) = mixes.get(name) else { continue };
+        let mut layers = *layers;
+        if let (Some(to), Some(from)) = (moved.get(name), from) {
+            let drawn = layers.iter_mut().zip(&epochs).filter(|(_, epoch)| **epoch >= from);
+            drawn.for_each(|(layer, _)| *layer = *to);
+        }
+        *sizes.entry(layers.last().copied().unwrap_or_default()).or_default() += count;
+        homes.insert(name.clone(), layers);
+    }
+    let value = document.draw.value;
+    let lot = |bytes: &[u8]| lot(&value, document.epoch, bytes);
+    let mut new: Vec<(&String, &usize)> =
+        mixes.iter().filter(|(name, _)| !homes.contains_key(*name)).collect();
+    new.sort_by_key(|(name, count)| (Reverse(**count), lot(name.as_bytes())));
+    for (name, count) in new {
+        let tie = |layer: u8| lot(&[name.as_bytes(), &[layer]].concat());
+        let smallest = sizes.iter().min_by_key(|(layer, size)| (**size, tie(**layer)));
+        let Some(layer) = smallest.map(|(layer, _)| *layer) else { break };
+        *sizes.entry(layer).or_default() += count;
+        homes.insert(name.clone(), [layer; 1 + FURTHER_EPOCHS as usize]);
+    }
+    let parameters = document.parameters.clone();
+    for node in &mut document.nodes {
+        let mix = node.descriptor.body().role == Role::Mix;
+        let home = homes.get(unit(&parameters, node)).filter(|_| mix);
+        node.layers = home.copied().unwrap_or_default();
+    }
+}
+
+/// What a name drew.
+fn lot(value: &[u8; 32], epoch: Epoch, name: &[u8]) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new_derive_key("shoal 2026 draw of layers");
+    hash.update(value).update(&epoch.0.to_be_bytes()).update(name);
+    *hash.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests;

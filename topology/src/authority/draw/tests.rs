@@ -1,0 +1,347 @@
+//! Draws without authorities: documents and votes made by hand.
+
+use std::collections::BTreeSet;
+
+use shoal_sphinx::SecretKey;
+
+use super::super::derive;
+use super::super::vote::{Basis, Proposal, Vote};
+use super::*;
+use crate::encoding::encode;
+use crate::{
+    EpochKey, Identity, Network, NodeDescriptor, Parameters, SecretIdentity, Signed, Standing,
+};
+
+const EPOCH: u64 = 9;
+const EPOCH_S: u32 = 10;
+
+fn secret(n: u16) -> SecretIdentity {
+    let mut bytes = [9; 32];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    SecretIdentity::from_bytes(&bytes)
+}
+
+/// Of operator n unless it is changed.
+fn body(n: u16, role: Role) -> NodeDescriptor {
+    NodeDescriptor {
+        identity: secret(n).identity(),
+        role,
+        addresses: vec!["127.0.0.1:1".parse().unwrap()],
+        operator: format!("operator {n}"),
+        jurisdiction: format!("law {n}"),
+        keys: vec![EpochKey {
+            first: Epoch(0),
+            last: Epoch(u64::MAX),
+            key: *SecretKey::from_bytes([7; 32]).public().as_bytes(),
+        }],
+        signed_at: 1,
+    }
+}
+
+fn sign(n: u16, body: NodeDescriptor) -> Signed<NodeDescriptor> {
+    Signed::<NodeDescriptor>::new(body, &secret(n))
+}
+
+/// The n-th node in the n-th layer of the list, 0 for a gateway.
+fn document(layers: &[u8]) -> Document {
+    let nodes = layers.iter().zip(0u16..).map(|(layer, n)| {
+        let role = if *layer == 0 { Role::Gateway } else { Role::Mix };
+        ListedNode::new(sign(n, body(n, role)), *layer)
+    });
+    let mut nodes: Vec<ListedNode> = nodes.collect();
+    nodes.sort_by_key(ListedNode::identity);
+    Document {
+        network: "test".into(),
+        epoch: Epoch(EPOCH),
+        begins: EPOCH * u64::from(EPOCH_S),
+        epoch_s: EPOCH_S,
+        amendment: 0,
+        parameters: Parameters { draw_every: 6, min_mixes_per_layer: 1, ..Parameters::default() },
+        nodes,
+        draw: Default::default(),
+        exits: Vec::new(),
+    }
+}
+
+/// Two gateways, and so many mixes in each layer.
+fn layers(sizes: [usize; 3]) -> Vec<u8> {
+    let mixes = (1u8..).zip(sizes).flat_map(|(layer, size)| vec![layer; size]);
+    [0, 0].into_iter().chain(mixes).collect()
+}
+
+/// The next document's nodes by this value, those of the one before in a draw.
+fn drawn(before: &Document, value: u8) -> Document {
+    let mut next = before.clone();
+    next.epoch = Epoch(before.epoch.0 + 1);
+    next.draw.value = [value; 32];
+    for node in &mut next.nodes {
+        node.layers = [0; 3];
+    }
+    let from = Epoch(next.epoch.0 + FURTHER_EPOCHS);
+    place(&mut next, Some(before), Some(from));
+    next.check().unwrap();
+    next
+}
+
+fn moved(before: &Document, after: &Document) -> Vec<Identity> {
+    let layers = |document: &Document, node: &ListedNode| {
+        let place = document.index_of(&node.identity()).unwrap();
+        document.nodes[place].layers[2]
+    };
+    let moved = before.nodes.iter().filter(|node| node.layers[2] != layers(after, node));
+    moved.map(ListedNode::identity).collect()
+}
+
+fn sizes(document: &Document) -> [usize; 3] {
+    [1, 2, 3].map(|layer| document.nodes.iter().filter(|node| node.layers[2] == layer).count())
+}
+
+#[test]
+fn a_balanced_network_stays_as_it_is_and_another_moves_an_eighth_at_most() {
+    for (before, after, moves) in [
+        ([8, 8, 8], [8, 8, 8], 0),
+        ([9, 8, 8], [9, 8, 8], 0),
+        // Of 24 operators three move.
+        ([16, 4, 4], [13, 5, 6], 3),
+        ([10, 7, 7], [8, 8, 8], 2),
+        // One of few.
+        ([3, 1, 1], [2, 2, 1], 1),
+    ] {
+        let old = document(&layers(before));
+        for value in 0..8 {
+            let new = drawn(&old, value);
+            let who = moved(&old, &new);
+            assert_eq!(who.len(), moves, "{before:?}");
+            let mut sorted = (sizes(&new), after);
+            sorted.0.sort_unstable();
+            sorted.1.sort_unstable();
+            assert_eq!(sorted.0, sorted.1, "{before:?}");
+            // Only the epochs of the draw change.
+            let early = |document: &Document| -> Vec<[u8; 2]> {
+                document.nodes.iter().map(|node| [node.layers[0], node.layers[1]]).collect()
+            };
+            assert_eq!(early(&old), early(&new));
+        }
+    }
+}
+
+#[test]
+fn who_moves_is_drawn_by_its_own_name() {
+    let old = document(&layers([16, 4, 4]));
+    let draws: Vec<Vec<Identity>> = (0..40).map(|value| moved(&old, &drawn(&old, value))).collect();
+    let everybody: BTreeSet<&Identity> = draws.iter().flatten().collect();
+    assert!(everybody.len() >= 14, "in forty draws of 3 of 16 nearly all: {}", everybody.len());
+    // Who else there is does not matter: where one of another layer comes from the same move.
+    let mut other = old.clone();
+    let node = other.nodes.iter_mut().find(|node| node.layers[0] == 2).unwrap();
+    *node = ListedNode::new(sign(500, body(500, Role::Mix)), 2);
+    other.nodes.sort_by_key(ListedNode::identity);
+    for value in 0..40u8 {
+        assert_eq!(draws[usize::from(value)], moved(&other, &drawn(&other, value)));
+    }
+}
+
+#[test]
+fn operators_move_whole_and_jurisdictions_where_they_count() {
+    // Operators of four mixes each; under each law two operators.
+    let mut old = document(&layers([24, 4, 4]));
+    for (n, node) in (0u16..).zip(document(&layers([24, 4, 4])).nodes) {
+        let number = (0..40).find(|n| secret(*n).identity() == node.identity()).unwrap();
+        let mut body = node.descriptor.body().clone();
+        if number >= 2 {
+            body.operator = format!("group {}", (number - 2) / 4);
+            body.jurisdiction = format!("country {}", (number - 2) / 8 + u16::from(number >= 30));
+        }
+        old.nodes[usize::from(n)].descriptor = sign(number, body);
+    }
+    old.check().unwrap();
+    let new = drawn(&old, 1);
+    assert_eq!(moved(&old, &new).len(), 4, "one operator of eight");
+    old.parameters.distinct_jurisdictions = true;
+    old.check().unwrap();
+    let new = drawn(&old, 1);
+    assert_eq!(moved(&old, &new).len(), 8, "one country of five");
+}
+
+#[test]
+fn who_is_new_goes_to_the_smallest_layer_and_with_its_operator() {
+    let old = document(&layers([4, 3, 2]));
+    for value in 0..20 {
+        let mut next = old.clone();
+        next.epoch = Epoch(EPOCH + 1);
+        next.draw.value = [value; 32];
+        next.nodes.push(ListedNode::new(sign(100, body(100, Role::Mix)), 0));
+        let mut known = body(101, Role::Mix);
+        known.operator = "operator 2".into();
+        next.nodes.push(ListedNode::new(sign(101, known), 0));
+        next.nodes.sort_by_key(ListedNode::identity);
+        place(&mut next, Some(&old), None);
+        next.check().unwrap();
+        let of = |n: u16| next.nodes[next.index_of(&secret(n).identity()).unwrap()].layers;
+        assert_eq!((of(100), of(101)), ([3; 3], [1; 3]));
+        assert!(moved(&old, &next).is_empty());
+    }
+}
+
+#[test]
+fn the_first_draw_is_balanced_and_puts_each_operator_into_one_layer() {
+    let mut seen = BTreeSet::new();
+    for value in 0..20 {
+        let mut first = document(&layers([7, 7, 7]));
+        first.draw.value = [value; 32];
+        let epoch = first.epoch;
+        place(&mut first, None, Some(epoch));
+        first.check().unwrap();
+        assert_eq!(sizes(&first), [7, 7, 7]);
+        seen.insert(first.nodes.iter().map(|node| node.layers[0]).collect::<Vec<_>>());
+    }
+    assert_eq!(seen.len(), 20, "by the value");
+}
+
+fn authority(n: u16) -> SecretIdentity {
+    secret(1_000 + n)
+}
+
+fn network() -> Network {
+    let authorities = (0..4).map(|n| authority(n).identity()).collect();
+    Network { name: "test".into(), authorities, epoch_s: EPOCH_S }
+}
+
+fn promise(n: u16) -> [u8; 32] {
+    [n as u8 + 50; 32]
+}
+
+/// The votes of four authorities in the session before a draw, all honest.
+fn votes(before: &Document) -> Vec<Vote> {
+    let basis = Basis {
+        epoch: before.epoch,
+        amendment: 0,
+        hash: *blake3::hash(&encode(before)).as_bytes(),
+    };
+    let vote = |n: u16| Vote {
+        network: "test".into(),
+        author: authority(n).identity(),
+        session: super::super::SessionId { epoch: before.epoch, index: 1 },
+        basis: Some(basis),
+        demote: Vec::new(),
+        proposal: Some(Proposal {
+            epoch_s: EPOCH_S,
+            parameters: before.parameters.clone(),
+            nodes: before.nodes.iter().map(|node| node.descriptor.clone()).collect(),
+            pools: Vec::new(),
+            exits: Vec::new(),
+            restore: Vec::new(),
+            commitment: [n as u8; 32],
+            reveal: Some(promise(n)),
+        }),
+    };
+    let mut votes: Vec<Vote> = (0..4).map(vote).collect();
+    votes.sort_by_key(|vote| vote.author);
+    votes
+}
+
+/// What a liar may say last, and let its nodes say: those of operators 2 to 9, in the largest layer.
+fn lies() -> Vec<Box<dyn Fn(&mut Proposal)>> {
+    let change = |nodes: std::ops::Range<u16>, change: fn(&mut NodeDescriptor)| {
+        move |proposal: &mut Proposal| {
+            for n in nodes.clone() {
+                let identity = secret(n).identity();
+                let of = |node: &&mut Signed<NodeDescriptor>| node.body().identity == identity;
+                if let Some(node) = proposal.nodes.iter_mut().find(of) {
+                    let mut body = node.body().clone();
+                    body.signed_at = 99;
+                    change(&mut body);
+                    *node = sign(n, body);
+                }
+            }
+        }
+    };
+    let mut lies: Vec<Box<dyn Fn(&mut Proposal)>> = vec![Box::new(|_| {})];
+    for m in 3..10 {
+        lies.push(Box::new(change(2..m, |body| {
+            body.keys = vec![EpochKey { first: Epoch(0), last: Epoch(1), ..body.keys[0] }];
+        })));
+        lies.push(Box::new(change(2..m, |body| body.role = Role::Gateway)));
+        lies.push(Box::new(change(2..m, |body| body.operator = "somebody".into())));
+        lies.push(Box::new(change(2..m, |body| body.jurisdiction = "nowhere".into())));
+        lies.push(Box::new(move |proposal| proposal.nodes.truncate(usize::from(m))));
+        lies.push(Box::new(move |proposal| {
+            for n in 0..m {
+                let mut body = body(200 + n, Role::Mix);
+                body.operator = format!("operator {}", 2 + n % 8);
+                proposal.nodes.push(sign(200 + n, body));
+            }
+        }));
+        lies.push(Box::new(move |proposal| {
+            proposal.restore = (2..m).map(|n| secret(n).identity()).collect();
+            proposal.commitment = [m as u8; 32];
+        }));
+    }
+    lies.push(Box::new(|proposal| proposal.parameters.draw_every = 7));
+    lies.push(Box::new(|proposal| proposal.parameters.layers = 2));
+    lies.push(Box::new(|proposal| proposal.reveal = Some([200; 32])));
+    lies
+}
+
+#[test]
+fn what_a_liar_says_last_gives_no_more_layerings_than_it_has_secrets() {
+    let mut before = document(&layers([20, 6, 6]));
+    before.draw.commitments =
+        (0..4).map(|n| (authority(n).identity(), derive::commitment(&promise(n)))).collect();
+    before.draw.commitments.sort();
+    let liar = authority(3).identity();
+    let mut layerings: BTreeSet<Vec<(Identity, u8)>> = BTreeSet::new();
+    let mut tries = 0;
+    for withheld in [false, true] {
+        for lie in lies() {
+            let mut votes = votes(&before);
+            for vote in votes.iter_mut().filter(|vote| vote.author == liar) {
+                let proposal = vote.proposal.as_mut().unwrap();
+                lie(proposal);
+                proposal.reveal = proposal.reveal.filter(|_| !withheld);
+                vote.demote = before.nodes.iter().map(ListedNode::identity).collect();
+            }
+            let made = derive::document(&network(), Epoch(EPOCH + 1), &votes, Some(&before));
+            let (next, _) = made.unwrap();
+            assert!(next.nodes.iter().all(|node| node.standing == Standing::Good));
+            // Those that are not listed any more stand nowhere.
+            let listed = next.nodes.iter().map(|node| (node.identity(), node.layers[2]));
+            layerings.insert(listed.collect());
+            tries += 1;
+        }
+        // Or it says nothing at all.
+        let mut votes = votes(&before);
+        votes.retain(|vote| vote.author != liar);
+        let (next, _) =
+            derive::document(&network(), Epoch(EPOCH + 1), &votes, Some(&before)).unwrap();
+        layerings.insert(next.nodes.iter().map(|n| (n.identity(), n.layers[2])).collect());
+    }
+    assert!(tries > 100 && layerings.len() <= 2, "{} layerings in {tries} tries", layerings.len());
+    assert_eq!(layerings.len(), 2, "to withhold is a choice that remains");
+}
+
+#[test]
+fn a_node_that_truly_goes_moves_no_other() {
+    // All four authorities know that nodes of the largest layer have gone, or have come back as gateways.
+    let mut before = document(&layers([20, 6, 6]));
+    before.draw.commitments =
+        (0..4).map(|n| (authority(n).identity(), derive::commitment(&promise(n)))).collect();
+    before.draw.commitments.sort();
+    let derived = |lie: &dyn Fn(&mut Proposal)| {
+        let mut votes = votes(&before);
+        votes.iter_mut().for_each(|vote| lie(vote.proposal.as_mut().unwrap()));
+        derive::document(&network(), Epoch(EPOCH + 1), &votes, Some(&before)).ok()
+    };
+    let (all, _) = derived(&|_| {}).unwrap();
+    // The last three are other parameters and a false secret. Without gateways there is no document.
+    let said = lies();
+    let sound = said[..said.len() - 3].iter().filter_map(|lie| derived(lie)).collect::<Vec<_>>();
+    assert!(sound.len() > 40);
+    for (next, _) in sound {
+        for node in &next.nodes {
+            if let Some(place) = all.index_of(&node.identity()) {
+                assert_eq!(node.layers, all.nodes[place].layers);
+            }
+        }
+    }
+}
