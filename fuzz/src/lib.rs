@@ -118,9 +118,7 @@ pub fn topology_body(data: &[u8]) {
         authorities: vec![authority.identity()],
         epoch_s: Network::EPOCH_S,
     };
-    let signature = authority.sign(Context::Document, data);
-    let bytes = postcard::to_stdvec(&(data, [(authority.identity(), signature)]))
-        .expect("bytes and a signature have an encoding");
+    let bytes = SignedDocument::of_body(data.to_vec(), [&authority]).encode();
     let Ok(document) = SignedDocument::verify(&bytes, &network, seeds::NOW) else { return };
     let again = SignedDocument::new(&document, [&authority]).encode();
     assert!(again == bytes, "a document has one form");

@@ -226,7 +226,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     start(config, None, shutdown).await
 }
 
-/// [`run`], by an operator who is corrupt. An authority cannot be asked for it.
+/// [`run`], by an operator who is corrupt. Of an authority it is only the clock.
 ///
 /// # Errors
 /// As there.
@@ -245,7 +245,8 @@ async fn start(
 ) -> Result<(), Error> {
     check_values(&config)?;
     if config.role == RoleName::Authority {
-        return authority::run(config, shutdown).await;
+        let clock_offset_ms = misconduct.map_or(0, |misconduct| misconduct.clock_offset_ms);
+        return authority::run(config, clock_offset_ms, shutdown).await;
     }
     let known = network::load(&config.network)?;
     let prepared = prepare(&config)?;

@@ -771,7 +771,6 @@ impl Founders {
                 nodes: listed.iter().map(ListedNode::identity).collect(),
                 exits: services.iter().map(|exit| exit.body().identity).collect(),
                 parameters: "../parameters.toml".into(),
-                clock_offset_ms: 0,
             };
             secret::replace(path, config.to_toml().as_bytes())?;
             files.push(path.with_file_name("topology"));

@@ -123,6 +123,9 @@ enum Verb {
         /// It sends packets so much later than it was asked to.
         #[arg(long, value_name = "MS", default_value_t = 0)]
         late_ms: u64,
+        /// An authority whose clock is off by so much.
+        #[arg(long, value_name = "MS", default_value_t = 0, allow_negative_numbers = true)]
+        clock_offset_ms: i64,
     },
 }
 
@@ -202,9 +205,9 @@ fn main() -> ExitCode {
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
         }
-        Verb::Daemon { kind, config, drop_share, drop_only, late_ms } => {
-            let misconduct =
-                Misconduct { drop_share, drop_only, late: Duration::from_millis(late_ms) };
+        Verb::Daemon { kind, config, drop_share, drop_only, late_ms, clock_offset_ms } => {
+            let late = Duration::from_millis(late_ms);
+            let misconduct = Misconduct { drop_share, drop_only, late, clock_offset_ms };
             daemon(kind, config, misconduct)
         }
     };

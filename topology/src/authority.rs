@@ -9,8 +9,11 @@
 //! not: an authority stores what it will sign before it signs, and signs one document for each epoch and amendment, so that
 //! two would need more than f liars ([`crate::Network::threshold`]).
 
+mod certify;
+mod conduct;
 mod derive;
 mod draw;
+mod event;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -19,12 +22,13 @@ mod vote;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
 
 use rand::Rng as _;
 use serde::Serialize;
 
+pub use conduct::{Fault, Proof};
 pub use derive::NoDocument;
+pub use event::Event;
 pub use schedule::{Schedule, SessionId};
 pub use state::State;
 pub use vote::{Basis, Proposal, Relay, Vote, Word};
@@ -33,13 +37,11 @@ use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
 use crate::verdict::{Judgement, Verdicts};
 use crate::{
-    ClientDescriptor, Context, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network,
-    NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,
-    Stream,
+    ClientDescriptor, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network, NoPlace,
+    NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument, Stream,
 };
+use conduct::{Conduct, broke_promise};
 
-/// Signatures of one document that wait for more; of bodies that differ from ours, so that a liar fills no memory.
-const MAX_BODIES: usize = 16;
 /// Reports taken of one node in an epoch.
 const MAX_PARTS: u16 = 1_024;
 
@@ -105,107 +107,15 @@ pub enum Output {
     },
     /// A document has enough signatures.
     Document(Held),
-    /// An authority voted twice and differently.
+    /// An authority is proven to lie: once for each kind of lie.
     Liar {
         /// Who.
         authority: Identity,
-        /// Both votes as it signed them: [`Relay`] in its encoding.
-        proof: (Vec<u8>, Vec<u8>),
+        /// What it signed.
+        proof: Proof,
     },
     /// For the log.
     Event(Event),
-}
-
-/// What an operator should know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A document was certified.
-    Certified {
-        /// Its epoch.
-        epoch: Epoch,
-        /// Its amendment.
-        amendment: u16,
-        /// How many votes it was made from, and how many authorities there are.
-        votes: (usize, usize),
-    },
-    /// A session made no document.
-    None {
-        /// Of which epoch.
-        epoch: Epoch,
-        /// Why.
-        why: NoDocument,
-    },
-    /// A document was made here that too few others signed.
-    Uncertified {
-        /// Its epoch.
-        epoch: Epoch,
-        /// Signatures that came, and that are needed.
-        signatures: (usize, usize),
-    },
-    /// Most other authorities' votes come too early or too late, by this many milliseconds.
-    Clock(i64),
-    /// Authorities whose vote for a document did not count: none came in time, or two different ones.
-    Uncounted(Vec<Identity>),
-    /// The votes of all authorities count again.
-    AllCounted,
-    /// Nodes that described themselves and are not listed for a rule that they would break; others than before.
-    LeftOut(Vec<(Identity, NoPlace)>),
-    /// Something that was sent here cannot be used.
-    Refused(String),
-    /// Two documents of one epoch.
-    Contradiction(Epoch),
-}
-
-impl Event {
-    /// Whether somebody should look after it.
-    pub fn is_trouble(&self) -> bool {
-        match self {
-            Self::Certified { .. } | Self::AllCounted => false,
-            Self::LeftOut(nodes) => !nodes.is_empty(),
-            _ => true,
-        }
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Certified { epoch, amendment: 0, votes: (votes, of) } => {
-                write!(f, "the document of epoch {epoch} stands, from {votes} of {of} votes")
-            }
-            Self::Certified { epoch, amendment, .. } => {
-                write!(f, "amendment {amendment} of the document of epoch {epoch} stands")
-            }
-            Self::None { epoch, why } => write!(f, "no document for epoch {epoch}: {why}"),
-            Self::Uncertified { epoch, signatures: (found, needed) } => write!(
-                f,
-                "the document of epoch {epoch} has {found} signatures, {needed} are needed: the others made another \
-                 one, or cannot be reached"
-            ),
-            Self::Clock(ms) => write!(
-                f,
-                "the votes of most others come {} s {}: look at this machine's clock",
-                ms.unsigned_abs() as f64 / 1e3,
-                if *ms > 0 { "late" } else { "early" }
-            ),
-            Self::Uncounted(authorities) => {
-                let names: Vec<String> = authorities.iter().map(Identity::to_string).collect();
-                write!(f, "no vote counts, for want of it or for its lies, of {}", names.join(", "))
-            }
-            Self::AllCounted => write!(f, "the votes of all authorities count again"),
-            Self::LeftOut(nodes) if nodes.is_empty() => write!(f, "no node is left out any more"),
-            Self::LeftOut(nodes) => {
-                let nodes: Vec<String> =
-                    nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
-                write!(f, "not listed: {}", nodes.join("; "))
-            }
-            Self::Refused(why) => write!(f, "refused: {why}"),
-            Self::Contradiction(epoch) => write!(
-                f,
-                "two documents of epoch {epoch} are signed by enough authorities: more of them lie than the network bears"
-            ),
-        }
-    }
 }
 
 /// Who judges nodes by their reports.
@@ -240,7 +150,11 @@ pub struct Status {
     /// Nodes that described themselves, and services.
     pub described: (usize, usize),
     /// Authorities that were proven to lie.
-    pub liars: usize,
+    pub liars: Vec<String>,
+    /// What other authorities did since the start that honest ones do not while links and clocks are sound.
+    pub faults: BTreeMap<String, BTreeMap<Fault, u64>>,
+    /// What nodes and services sent in vain since the start.
+    pub refused: u64,
     /// Epoch and amendment of the latest document.
     pub latest: Option<(u64, u16)>,
     /// The last trouble, until a document stands.
@@ -263,15 +177,18 @@ struct Ballot {
 struct Made {
     document: Document,
     body: Vec<u8>,
+    hash: [u8; 32],
     votes: usize,
     /// It may be signed when this was stored.
     ticket: u64,
     signed: bool,
     certified: bool,
+    /// Who did not sign it was counted.
+    counted: bool,
 }
 
-/// Epoch, amendment and hash of a body, and who signed it.
-type Signatures = BTreeMap<(Epoch, u16, [u8; 32]), BTreeMap<Identity, Signature>>;
+/// Who signed which body of an epoch and amendment, by its hash: one each. All hold.
+type Signatures = BTreeMap<(Epoch, u16), BTreeMap<Identity, ([u8; 32], Signature)>>;
 
 /// An authority.
 pub struct Authority {
@@ -288,6 +205,11 @@ pub struct Authority {
     ballots: BTreeMap<SessionId, Ballot>,
     made: BTreeMap<(Epoch, u16), Made>,
     signatures: Signatures,
+    /// Hashes of the bodies of documents that are held, or were amended since.
+    bodies: BTreeMap<(Epoch, u16), [u8; 32]>,
+    conduct: Conduct,
+    /// Whether the others were asked for documents in this session or the one before.
+    asked: bool,
     session: Option<SessionId>,
     /// How far the last vote of each other authority came outside of its round, milliseconds.
     strays: BTreeMap<Identity, i64>,
@@ -322,6 +244,9 @@ impl Authority {
             ballots: BTreeMap::new(),
             made: BTreeMap::new(),
             signatures: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            conduct: Conduct::default(),
+            asked: false,
             session: None,
             strays: BTreeMap::new(),
             ticket: 0,
@@ -333,7 +258,7 @@ impl Authority {
             settings,
         };
         for bytes in authority.state.descriptors.clone() {
-            authority.describe(&bytes);
+            authority.describe(None, &bytes);
         }
         authority
     }
@@ -344,10 +269,14 @@ impl Authority {
         match input {
             Input::Wake => {}
             Input::Message { from, bytes } => self.message(now, from, &bytes),
-            Input::Descriptor(bytes) => self.describe(&bytes),
+            Input::Descriptor(bytes) => self.describe(Some(now), &bytes),
             Input::Exit(bytes) => self.describe_exit(&bytes),
             Input::Report(bytes) => self.report(now, &bytes),
-            Input::Document(bytes) => _ = self.document(now, &bytes),
+            Input::Document(bytes) => {
+                if let Err(error) = self.document(now, &bytes) {
+                    self.refuse("a document", error);
+                }
+            }
             Input::Stored(ticket) => self.stored(now, ticket),
         }
     }
@@ -380,7 +309,11 @@ impl Authority {
         let newest = self.documents.newest();
         Status {
             described: (self.nodes.len(), self.exits.len()),
-            liars: self.state.liars.len(),
+            liars: self.state.liars.iter().map(Identity::to_string).collect(),
+            faults: (self.conduct.faults.iter())
+                .map(|(authority, faults)| (authority.to_string(), faults.clone()))
+                .collect(),
+            refused: self.conduct.refused,
             latest: newest.map(|held| (held.document.epoch.0, held.document.amendment)),
             trouble: self.trouble.clone(),
             uncounted: self.uncounted.iter().map(Identity::to_string).collect(),
@@ -407,14 +340,35 @@ impl Authority {
             Event::None { why: NoDocument::Nothing, .. } => return,
             // The others carry on.
             Event::Uncounted(_) | Event::AllCounted | Event::LeftOut(_) => {}
+            // What others do can be said by them at will: it has a place of its own in the status.
+            Event::Fault(..) | Event::Lied(..) => {}
             _ => self.trouble = Some(event.to_string()),
         }
         self.outputs.push_back(Output::Event(event));
     }
 
-    fn refuse(&mut self, what: &str, why: impl fmt::Display) {
+    fn refuse(&mut self, what: &'static str, why: impl fmt::Display) {
         // Not in the status: anybody on the list could fill it.
-        self.outputs.push_back(Output::Event(Event::Refused(format!("{what}: {why}"))));
+        if self.conduct.refuse(what) {
+            self.outputs.push_back(Output::Event(Event::Refused(format!("{what}: {why}"))));
+        }
+    }
+
+    /// Counts what another authority did, and says it once a session.
+    fn fault(&mut self, authority: Identity, fault: Fault) {
+        if self.conduct.fault(authority, fault) {
+            self.event(Event::Fault(authority, fault));
+        }
+    }
+
+    fn lied(&mut self, authority: Identity, proof: Proof) {
+        if !self.state.liars.contains(&authority) {
+            self.state.liars.push(authority);
+        }
+        if self.conduct.shows(authority, &proof) {
+            self.event(Event::Lied(authority, proof.kind()));
+            self.outputs.push_back(Output::Liar { authority, proof });
+        }
     }
 
     fn others(&self) -> impl Iterator<Item = Identity> + use<> {
@@ -430,15 +384,21 @@ impl Authority {
         }
     }
 
+    fn ask(&mut self) {
+        self.asked = true;
+        self.tell_others(&Word::Ask);
+    }
+
     /// Does what is due.
     fn advance(&mut self, now: u64) {
         let session = self.schedule.session(now);
         if self.session.is_none() {
             // What the last run held, and what the others hold.
             for bytes in self.state.documents.clone() {
-                self.document(now, &bytes);
+                // What is stale by now is asked for.
+                let _ = self.document(now, &bytes);
             }
-            self.tell_others(&Word::Ask);
+            self.ask();
         }
         let due: Vec<SessionId> = self
             .ballots
@@ -452,7 +412,9 @@ impl Authority {
                 self.close(before);
             }
             let begun = self.session.is_some();
+            self.asked &= !begun;
             self.session = Some(session);
+            self.conduct.begin_session();
             self.forget(session);
             // One that starts in the middle of a session only listens in it.
             if begun || now <= self.schedule.start(session) + self.schedule.round_ms() / 4 {
@@ -466,7 +428,7 @@ impl Authority {
         let oldest = Epoch(present.epoch.0.saturating_sub(1));
         self.ballots.retain(|id, _| *id >= present);
         self.made.retain(|(epoch, _), _| *epoch >= oldest);
-        self.signatures.retain(|(epoch, ..), _| *epoch >= oldest);
+        self.signatures.retain(|(epoch, _), _| *epoch >= oldest);
         self.reported.retain(|_, (epoch, _)| *epoch >= oldest);
     }
 
@@ -474,13 +436,16 @@ impl Authority {
     fn close(&mut self, session: SessionId) {
         let epoch = self.target(session);
         let unfinished = self.made.iter().find(|((of, _), made)| *of == epoch && !made.certified);
-        if let Some((_, made)) = unfinished {
-            let hash = *blake3::hash(&made.body).as_bytes();
-            let key = (epoch, made.document.amendment, hash);
-            let found = self.signatures.get(&key).map_or(0, BTreeMap::len);
+        if let Some((key, made)) = unfinished {
+            let by = self.signatures.get(key);
+            let same = |by: &BTreeMap<Identity, ([u8; 32], Signature)>| {
+                by.values().filter(|(hash, _)| *hash == made.hash).count()
+            };
+            let found = by.map_or(0, same);
             let needed = self.settings.network.threshold();
             self.event(Event::Uncertified { epoch, signatures: (found, needed) });
         }
+        self.count_unsigned(epoch);
         // Most of the others, however many lie.
         let mut strays: Vec<i64> = self.strays.values().copied().collect();
         strays.sort_unstable();
@@ -497,6 +462,28 @@ impl Authority {
         }
     }
 
+    /// Counts who did not sign what was made here and enough others signed.
+    fn count_unsigned(&mut self, epoch: Epoch) {
+        let mut unsigned = Vec::new();
+        for (key, made) in &mut self.made {
+            if key.0 != epoch || !made.certified || made.counted {
+                continue;
+            }
+            made.counted = true;
+            let by = self.signatures.get(key);
+            let signed = |who: &Identity| {
+                by.and_then(|by| by.get(who)).is_some_and(|(hash, _)| *hash == made.hash)
+            };
+            let authorities = self.settings.network.authorities.iter();
+            unsigned.extend(authorities.filter(|who| !signed(who)).copied());
+        }
+        // Who is away does not sign either: that is said by whose votes count.
+        let voted = |who: &Identity| !self.uncounted.contains(who);
+        for authority in unsigned.into_iter().filter(voted).collect::<Vec<_>>() {
+            self.fault(authority, Fault::Unsigned);
+        }
+    }
+
     /// The epoch whose document a session makes or amends.
     fn target(&self, session: SessionId) -> Epoch {
         if session.index == self.schedule.main() {
@@ -507,17 +494,11 @@ impl Authority {
     }
 
     fn basis(&self, session: SessionId) -> Option<Basis> {
-        let held = self.documents.at(session.epoch)?;
-        let hash = *blake3::hash(&encode(&*held.document)).as_bytes();
-        Some(Basis { epoch: held.document.epoch, amendment: held.document.amendment, hash })
+        self.documents.at(session.epoch).map(|held| Basis::of(&held.document))
     }
 
-    fn held(&self, basis: &Basis) -> Option<Arc<Document>> {
-        let fits = |held: &&Held| {
-            (held.document.epoch, held.document.amendment) == (basis.epoch, basis.amendment)
-                && *blake3::hash(&encode(&*held.document)).as_bytes() == basis.hash
-        };
-        self.documents.iter().find(fits).map(|held| held.document.clone())
+    fn held(&self, basis: &Basis) -> Option<Held> {
+        self.documents.iter().find(|held| basis.names(&held.document)).cloned()
     }
 
     /// Says what it wants.
@@ -587,12 +568,16 @@ impl Authority {
         if !self.settings.network.authorities.contains(&from) || from == self.own {
             return;
         }
+        if !self.conduct.hears(from, self.settings.network.authorities.len()) {
+            return self.fault(from, Fault::Flood);
+        }
         match Word::decode(bytes) {
             Ok(Word::Relay(relay)) => self.relay(now, from, relay),
             Ok(Word::Signature { epoch, amendment, hash, signature }) => {
                 self.signature(now, from, (epoch, amendment, hash), signature);
             }
-            Ok(Word::Certified(bytes)) => _ = self.document(now, &bytes),
+            Ok(Word::Certified(bytes)) => self.given(now, from, &bytes),
+            Ok(Word::Ask) if !self.conduct.answers(from) => self.fault(from, Fault::Flood),
             Ok(Word::Ask) => {
                 let held: Vec<Vec<u8>> =
                     self.documents.iter().map(|held| held.signed.to_vec()).collect();
@@ -601,14 +586,13 @@ impl Authority {
                     self.outputs.push_back(Output::Send { to: from, bytes });
                 }
             }
-            Err(error) => self.refuse("a message of another authority", error),
+            Err(_) => self.fault(from, Fault::Unreadable),
         }
     }
 
     fn relay(&mut self, now: u64, from: Identity, mut relay: Relay) {
-        let vote = match relay.verify(&self.settings.network.authorities) {
-            Ok(vote) => vote,
-            Err(error) => return self.refuse("a vote", error),
+        let Ok(vote) = relay.verify(&self.settings.network.authorities) else {
+            return self.fault(from, Fault::Vote);
         };
         if vote.network != self.settings.network.name || vote.author == self.own {
             return;
@@ -621,6 +605,11 @@ impl Authority {
         let early = now + round / 2 < self.schedule.start(id);
         let late = now > self.schedule.closes(id, relay.signatures.len());
         if early || late || self.schedule.session(self.schedule.start(id)) != id {
+            // Who passes others' votes on may be a little late.
+            let over = self.schedule.decides(id) + self.schedule.session_ms() < now;
+            if author == from || over {
+                self.fault(from, Fault::Untimely);
+            }
             return;
         }
         let ballot = self.ballots.entry(id).or_default();
@@ -631,20 +620,22 @@ impl Authority {
         if !relay.signatures.iter().any(|(authority, _)| *authority == self.own) {
             relay.sign(&self.settings.secret);
         }
+        let error = u64::from(self.settings.parameters.clock_error_s);
+        let is_of_the_future = vote.is_of_the_future(now / 1_000 + 2 * error);
+        let mut proof = vote.made_up().then(|| Proof::MadeUp(relay.clone()));
         known.push((vote, relay.clone()));
-        let proof = match known.as_slice() {
-            [(_, one), (_, other)] => Some((encode(one), encode(other))),
-            _ => None,
-        };
+        if let [(_, one), (_, other)] = known.as_slice() {
+            proof = Some(Proof::Votes(one.clone(), other.clone()));
+        }
         // With more than f + 1 signatures an honest one passed it on before.
         if relay.signatures.len() <= self.schedule.passes() {
             self.tell_others(&Word::Relay(relay));
         }
+        if is_of_the_future {
+            self.fault(author, Fault::Future);
+        }
         if let Some(proof) = proof {
-            if !self.state.liars.contains(&author) {
-                self.state.liars.push(author);
-            }
-            self.outputs.push_back(Output::Liar { authority: author, proof });
+            self.lied(author, proof);
         }
     }
 
@@ -661,27 +652,62 @@ impl Authority {
     fn decide(&mut self, id: SessionId) {
         let Some(ballot) = self.ballots.get_mut(&id) else { return };
         ballot.decided = true;
-        let votes: Vec<Vote> = std::mem::take(&mut ballot.votes)
+        let (votes, relays): (Vec<Vote>, Vec<Relay>) = std::mem::take(&mut ballot.votes)
             .into_values()
             .filter_map(|votes| match <[_; 1]>::try_from(votes) {
-                Ok([(vote, _)]) => Some(vote),
+                Ok([one]) => Some(one),
                 Err(_) => None,
             })
-            .collect();
+            .unzip();
         let epoch = self.target(id);
         if id.index == self.schedule.main() {
             self.count(&votes);
         }
+        self.examine(&votes, &relays);
         let made = self.derive(id, &votes);
         match made {
             Ok(document) => self.store(document, votes.len()),
             Err(why) => {
                 if let NoDocument::Basis(_) = why {
-                    self.tell_others(&Word::Ask);
+                    self.ask();
                 }
                 self.event(Event::None { epoch, why });
             }
         }
+    }
+
+    /// Looks for secrets that were promised and others revealed, or none, and for accusations that nobody shares.
+    fn examine(&mut self, votes: &[Vote], relays: &[Relay]) {
+        let Some(held) = derive::basis(votes).and_then(|basis| self.held(&basis)) else { return };
+        let promised = &held.document.draw.commitments;
+        let revealed = |vote: &Vote| vote.proposal.as_ref().map(|p| p.reveal.is_some());
+        let draws = votes.iter().filter(|vote| revealed(vote) == Some(true)).count();
+        let nodes = held.document.nodes.len();
+        let (mut proofs, mut faults) = (Vec::new(), Vec::new());
+        for (vote, relay) in votes.iter().zip(relays) {
+            if !vote.basis.is_some_and(|basis| basis.names(&held.document)) {
+                faults.push((vote.author, Fault::Basis));
+            } else if broke_promise(vote, promised) {
+                let proof = Proof::Reveal(relay.clone(), held.signed.to_vec());
+                proofs.push((vote.author, proof));
+            }
+            let parameters = |vote: &Vote| vote.proposal.as_ref().map(|p| p.parameters.clone());
+            let same = votes.iter().filter(|other| parameters(other) == parameters(vote)).count();
+            if 2 * same < votes.len() {
+                faults.push((vote.author, Fault::Parameters));
+            }
+            let owed = promised.iter().any(|(who, _)| *who == vote.author);
+            if owed && 2 * draws > votes.len() && revealed(vote) == Some(false) {
+                faults.push((vote.author, Fault::Withheld));
+            }
+            let others = || votes.iter().filter(|other| other.author != vote.author);
+            let alone = |node: &&Identity| others().all(|other| !other.demote.contains(node));
+            if vote.demote.iter().filter(alone).count() > (nodes / 8).max(1) {
+                faults.push((vote.author, Fault::Accusation));
+            }
+        }
+        proofs.into_iter().for_each(|(author, proof)| self.lied(author, proof));
+        faults.into_iter().for_each(|(author, fault)| self.fault(author, fault));
     }
 
     /// Says whose vote does not count, when these are others than before.
@@ -698,7 +724,7 @@ impl Authority {
     fn derive(&mut self, id: SessionId, votes: &[Vote]) -> Result<Document, NoDocument> {
         let basis = derive::basis(votes);
         let held = match &basis {
-            Some(basis) => Some(self.held(basis).ok_or(NoDocument::Basis(*basis))?),
+            Some(basis) => Some(self.held(basis).ok_or(NoDocument::Basis(*basis))?.document),
             None => None,
         };
         let network = &self.settings.network;
@@ -727,7 +753,8 @@ impl Authority {
         }
         self.ticket += 1;
         let ticket = self.ticket;
-        let made = Made { document, body, votes, ticket, signed: false, certified: false };
+        let (signed, certified, counted) = (false, false, false);
+        let made = Made { document, body, hash, votes, ticket, signed, certified, counted };
         self.made.insert(key, made);
         self.save(ticket);
     }
@@ -744,102 +771,11 @@ impl Authority {
         let Some(((epoch, amendment), made)) = stored else { return };
         made.signed = true;
         let (epoch, amendment) = (*epoch, *amendment);
-        let hash = *blake3::hash(&made.body).as_bytes();
-        let signature = self.settings.secret.sign(Context::Document, &made.body);
+        let hash = made.hash;
+        let of = (epoch, amendment, &hash);
+        let signature = SignedDocument::sign(&self.settings.secret, of);
         self.tell_others(&Word::Signature { epoch, amendment, hash, signature });
         self.signature(now, self.own, (epoch, amendment, hash), signature);
-    }
-
-    fn signature(
-        &mut self,
-        now: u64,
-        from: Identity,
-        key: (Epoch, u16, [u8; 32]),
-        signature: Signature,
-    ) {
-        let present = self.schedule.epoch(now).0;
-        if !(present.saturating_sub(1)..=present + 1).contains(&key.0.0) {
-            return;
-        }
-        // Of the bodies that one authority signed, one for each document: a liar's others go.
-        let before = self
-            .signatures
-            .iter()
-            .any(|(k, by)| (k.0, k.1) == (key.0, key.1) && k.2 != key.2 && by.contains_key(&from));
-        if before || (self.signatures.len() >= MAX_BODIES && !self.signatures.contains_key(&key)) {
-            return;
-        }
-        self.signatures.entry(key).or_default().insert(from, signature);
-        self.certify(now, key);
-    }
-
-    /// Makes a document of what was made here, when enough others signed the same.
-    fn certify(&mut self, now: u64, key: (Epoch, u16, [u8; 32])) {
-        let Some(made) = self.made.get(&(key.0, key.1)).filter(|made| !made.certified) else {
-            return;
-        };
-        if *blake3::hash(&made.body).as_bytes() != key.2 {
-            return;
-        }
-        let Some(by) = self.signatures.get(&key) else { return };
-        let valid: Vec<(Identity, Signature)> = by
-            .iter()
-            .filter(|(authority, signature)| {
-                authority.verify(Context::Document, &made.body, signature)
-            })
-            .map(|(authority, signature)| (*authority, *signature))
-            .collect();
-        if valid.len() < self.settings.network.threshold() {
-            return;
-        }
-        let signed = SignedDocument::from_parts(made.body.clone(), valid).encode();
-        self.document(now, &signed);
-    }
-
-    /// Takes a document that enough authorities signed, whoever made it.
-    fn document(&mut self, now: u64, bytes: &[u8]) -> bool {
-        let verified = SignedDocument::verify(bytes, &self.settings.network, now / 1_000);
-        let document = match verified {
-            Ok(document) => Arc::new(document),
-            Err(error) => {
-                self.refuse("a document", error);
-                return false;
-            }
-        };
-        let key = (document.epoch, document.amendment);
-        let held = Held { document: document.clone(), signed: bytes.into() };
-        match self.documents.insert(held.clone()) {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(two) => {
-                self.event(Event::Contradiction(two.epoch));
-                return false;
-            }
-        }
-        let made = self.made.get_mut(&key).filter(|made| made.document == *document);
-        let votes = made.map_or(0, |made| {
-            made.certified = true;
-            made.votes
-        });
-        // Who is listed need not say again who it is, when this one starts anew.
-        for node in &document.nodes {
-            self.keep_node(node.descriptor.clone());
-        }
-        for exit in &document.exits {
-            self.keep_exit(exit.clone());
-        }
-        // What this one promised for the next draw is what it will reveal.
-        let next = (self.own, derive::commitment(&self.state.next));
-        if document.draw.commitments.contains(&next) {
-            self.state.current = self.state.next;
-            self.rng.fill_bytes(&mut self.state.next);
-        }
-        let of = self.settings.network.authorities.len();
-        self.event(Event::Certified { epoch: key.0, amendment: key.1, votes: (votes, of) });
-        self.tell_others(&Word::Certified(bytes.to_vec()));
-        self.outputs.push_back(Output::Document(held));
-        self.save(0);
-        true
     }
 
     /// Whether it is on the list. Of two descriptors of a node the later holds.
@@ -863,14 +799,21 @@ impl Authority {
         listed
     }
 
-    fn describe(&mut self, bytes: &[u8]) {
+    /// Takes a descriptor, at a time unless it was kept.
+    fn describe(&mut self, now: Option<u64>, bytes: &[u8]) {
+        let what = "a node's descriptor";
+        let error = u64::from(self.settings.parameters.clock_error_s);
         match Signed::<NodeDescriptor>::decode(bytes) {
+            // It would hold for ever against all that the node says later.
+            Ok(signed) if now.is_some_and(|now| signed.body().signed_at > now / 1_000 + error) => {
+                self.refuse(what, "it was signed in the future: look at the node's clock");
+            }
             Ok(signed) => {
                 if !self.keep_node(signed) {
-                    self.refuse("a node's descriptor", "the node is not on the list");
+                    self.refuse(what, "the node is not on the list");
                 }
             }
-            Err(error) => self.refuse("a node's descriptor", error),
+            Err(error) => self.refuse(what, error),
         }
     }
 

@@ -264,12 +264,41 @@ impl SignedDocument {
         document: &Document,
         authorities: impl IntoIterator<Item = &'a SecretIdentity>,
     ) -> Self {
-        let body = encode(document);
-        let signatures = authorities
-            .into_iter()
-            .map(|secret| (secret.identity(), secret.sign(Context::Document, &body)))
-            .collect();
-        Self { body, signatures }
+        Self::of_body(encode(document), authorities)
+    }
+
+    /// Signs bytes that may be a document or not: for tests of whoever reads.
+    pub fn of_body<'a>(
+        body: Vec<u8>,
+        authorities: impl IntoIterator<Item = &'a SecretIdentity>,
+    ) -> Self {
+        let (epoch, amendment) = head(&body).unwrap_or((Epoch(0), 0));
+        let hash = *blake3::hash(&body).as_bytes();
+        let sign = |secret: &SecretIdentity| Self::sign(secret, (epoch, amendment, &hash));
+        let signatures = authorities.into_iter().map(|secret| (secret.identity(), sign(secret)));
+        Self { signatures: signatures.collect(), body }
+    }
+
+    /// What an authority signs is epoch, amendment and hash of a body, and not the body: so a signature can be checked
+    /// before the body is known, and two of one epoch and amendment prove a lie by themselves.
+    pub(crate) fn sign(secret: &SecretIdentity, of: (Epoch, u16, &[u8; 32])) -> Signature {
+        secret.sign(Context::Document, &encode(&of))
+    }
+
+    /// Whether an authority signed a body of this epoch, amendment and hash.
+    pub(crate) fn holds(
+        authority: &Identity,
+        of: (Epoch, u16, &[u8; 32]),
+        signature: &Signature,
+    ) -> bool {
+        authority.verify(Context::Document, &encode(&of), signature)
+    }
+
+    /// Epoch and amendment that signed bytes claim, and the hash of their body; nothing is checked.
+    pub(crate) fn claim(bytes: &[u8]) -> Option<(Epoch, u16, [u8; 32])> {
+        let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN).ok()?;
+        let (epoch, amendment) = head(&signed.body)?;
+        Some((epoch, amendment, *blake3::hash(&signed.body).as_bytes()))
     }
 
     /// Of the bytes of a document and signatures of them.
@@ -298,11 +327,22 @@ impl SignedDocument {
     /// # Errors
     /// The first thing that is wrong, in words for the user.
     pub fn verify(bytes: &[u8], network: &Network, unix_s: u64) -> Result<Document, Error> {
+        let document = Self::verify_signatures(bytes, network)?;
+        document.check_early(unix_s)?;
+        document.check_stale(unix_s)?;
+        document.check()?;
+        Ok(document)
+    }
+
+    /// Reads a document of a network that enough authorities signed, whatever it says.
+    pub(crate) fn verify_signatures(bytes: &[u8], network: &Network) -> Result<Document, Error> {
         let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
+        let (epoch, amendment) = head(&signed.body).ok_or(Error::Malformed { what: WHAT })?;
+        let hash = *blake3::hash(&signed.body).as_bytes();
         let mut verdicts: HashMap<Identity, bool> = HashMap::new();
         for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {
             if network.authorities.contains(authority) {
-                let valid = authority.verify(Context::Document, &signed.body, signature);
+                let valid = Self::holds(authority, (epoch, amendment, &hash), signature);
                 *verdicts.entry(*authority).or_default() |= valid;
             }
         }
@@ -321,9 +361,12 @@ impl SignedDocument {
                 found: document.network,
             });
         }
-        document.check_early(unix_s)?;
-        document.check_stale(unix_s)?;
-        document.check()?;
         Ok(document)
     }
+}
+
+/// Epoch and amendment of the bytes of a document.
+fn head(body: &[u8]) -> Option<(Epoch, u16)> {
+    let head = postcard::take_from_bytes::<(&str, Epoch, u64, u32, u16)>(body);
+    head.ok().map(|((_, epoch, _, _, amendment), _)| (epoch, amendment))
 }

@@ -13,10 +13,10 @@ use shoal_daemon::link::{Allow, Endpoint, Link, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_topology::authority::{Authority, Event, Input, Output, Settings, State};
+use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::verdict::Verdicts;
-use shoal_topology::{Held, Identity, Parameters, SecretIdentity, Seed};
+use shoal_topology::{Held, Identity, Network, Parameters, SecretIdentity, Seed};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -51,6 +51,7 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
             if missing > 0 {
                 notes.push(format!("the network file has no address of {missing} authorities"));
             }
+            notes.extend(bears_no_liar(&known));
         }
         Ok(_) => notes.push(format!("the network file does not list this authority, {own}")),
         Err(error) => notes.push(error.to_string()),
@@ -61,8 +62,23 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
     Ok(notes)
 }
 
-/// Runs an authority until `shutdown`.
-pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+/// What to say of a network that is too small to bear a liar.
+fn bears_no_liar(network: &Network) -> Option<String> {
+    let n = network.authorities.len();
+    (network.liars() == 0).then(|| {
+        format!(
+            "of {n} authorities none may lie: one that does can stop the network, or show different people different \
+             documents; four bear one, seven bear two"
+        )
+    })
+}
+
+/// Runs an authority until `shutdown`, by a clock that is off by so much.
+pub(super) async fn run(
+    config: Config,
+    clock_offset_ms: i64,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     let known = network::load(&config.network)?;
     let seats = network::seats(&config.network)?;
     secret::private_directory(&config.data_dir)?;
@@ -77,7 +93,8 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
         )));
     }
     let (parameters, warnings) = parameters(&config)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let warnings = warnings.into_iter().chain(bears_no_liar(&known));
+    warnings.for_each(|warning| tracing::warn!("{warning}"));
     parameters.check().map_err(|error| Error::Config(error.to_string()))?;
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
@@ -132,6 +149,7 @@ pub(super) async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error>
         council,
         authorities,
         config,
+        clock_offset_ms,
         publish,
         status,
         say,
@@ -201,6 +219,7 @@ struct Gauges {
     linked: IntGauge,
     described: IntGauge,
     liars: IntGauge,
+    faults: IntGauge,
     uncounted: IntGauge,
     epoch: IntGauge,
 }
@@ -218,6 +237,10 @@ impl Gauges {
             linked: gauge("linked", "Links to other authorities that stand.")?,
             described: gauge("nodes", "Nodes that described themselves.")?,
             liars: gauge("liars", "Authorities that were proven to lie.")?,
+            faults: gauge(
+                "faults",
+                "Authorities that did what honest ones do not: `status` names them.",
+            )?,
             uncounted: gauge(
                 "uncounted",
                 "Authorities whose vote for the last document did not count.",
@@ -235,6 +258,7 @@ struct Chamber {
     council: Council,
     authorities: Vec<Identity>,
     config: Config,
+    clock_offset_ms: i64,
     publish: watch::Sender<Vec<Arc<[u8]>>>,
     status: Arc<Mutex<Value>>,
     say: watch::Sender<Readiness>,
@@ -271,7 +295,7 @@ impl Chamber {
     }
 
     fn now(&self) -> u64 {
-        unix_ms().saturating_add_signed(self.config.authority.clock_offset_ms)
+        unix_ms().saturating_add_signed(self.clock_offset_ms)
     }
 
     /// The first document of a network may be given by hand, signed by enough authorities.
@@ -340,15 +364,13 @@ impl Chamber {
         self.publish.send_replace(documents);
     }
 
-    fn liar(&self, authority: &Identity, proof: &(Vec<u8>, Vec<u8>)) {
+    fn liar(&self, authority: &Identity, proof: &Proof) {
+        let name = format!("liar-{authority}-{}.proof", proof.kind());
         tracing::error!(
-            "the authority {authority} voted twice and differently: the proof lies in the data directory"
+            "the authority {authority} lies: the proof is {name} in the data directory"
         );
-        for (number, bytes) in [(1, &proof.0), (2, &proof.1)] {
-            let name = format!("liar-{authority}-{number}.vote");
-            if let Err(error) = secret::replace(&self.config.data_dir.join(name), bytes) {
-                tracing::error!("cannot keep the proof: {error}");
-            }
+        if let Err(error) = secret::replace(&self.config.data_dir.join(name), &proof.encode()) {
+            tracing::error!("cannot keep the proof: {error}");
         }
     }
 
@@ -373,7 +395,8 @@ impl Chamber {
         self.gauges.ready.set(i64::from(why.is_none()));
         self.gauges.linked.set(count(self.council.links()));
         self.gauges.described.set(count(status.described.0));
-        self.gauges.liars.set(count(status.liars));
+        self.gauges.liars.set(count(status.liars.len()));
+        self.gauges.faults.set(count(status.faults.len()));
         self.gauges.uncounted.set(count(status.uncounted.len()));
         let latest = status.latest.map_or(0, |(epoch, _)| epoch);
         self.gauges.epoch.set(i64::try_from(latest).unwrap_or(i64::MAX));

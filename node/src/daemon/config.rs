@@ -144,8 +144,6 @@ pub struct AuthorityConfig {
     pub exits: Vec<Identity>,
     /// What the network fixes for everyone; empty: the defaults.
     pub parameters: PathBuf,
-    /// Added to this machine's clock, milliseconds: for tests of clocks that are off.
-    pub clock_offset_ms: i64,
 }
 
 fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {

@@ -1,4 +1,5 @@
-//! What a node does that its operator turned against its users. No configuration asks for it: experiments do.
+//! What a node does that its operator turned against its users, or whose clock is off. No configuration asks for it:
+//! experiments do.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -22,6 +23,9 @@ pub struct Misconduct {
     pub drop_only: Option<Identity>,
     /// How much later than asked it sends packets to other nodes.
     pub late: Duration,
+    /// By how much the clock of an authority is off, milliseconds: not its operator's will, but no configuration asks for
+    /// it either.
+    pub clock_offset_ms: i64,
 }
 
 impl Misconduct {

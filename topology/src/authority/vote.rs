@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::SessionId;
 use crate::council::MAX_MESSAGE_LEN;
+use crate::descriptor::verify_all;
 use crate::encoding::{decode, encode};
 use crate::{
-    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, SecretIdentity,
-    Signature, Signed,
+    ClientDescriptor, Context, Document, Epoch, Error, Identity, NodeDescriptor, Parameters,
+    SecretIdentity, Signature, Signed,
 };
 
 /// Names a certified document: epoch, amendment, hash of what was signed.
@@ -19,6 +20,18 @@ pub struct Basis {
     pub amendment: u16,
     /// BLAKE3 of its bytes without signatures.
     pub hash: [u8; 32],
+}
+
+impl Basis {
+    pub(crate) fn of(document: &Document) -> Self {
+        let hash = *blake3::hash(&encode(document)).as_bytes();
+        Self { epoch: document.epoch, amendment: document.amendment, hash }
+    }
+
+    pub(crate) fn names(&self, document: &Document) -> bool {
+        (self.epoch, self.amendment) == (document.epoch, document.amendment)
+            && *self == Self::of(document)
+    }
 }
 
 /// What an authority wants in the document of the next epoch.
@@ -57,6 +70,25 @@ pub struct Vote {
     pub demote: Vec<Identity>,
     /// In the session that makes the next document.
     pub proposal: Option<Proposal>,
+}
+
+impl Vote {
+    /// Whether it lists a node that says to have signed after this second of Unix time.
+    pub(crate) fn is_of_the_future(&self, unix_s: u64) -> bool {
+        let nodes = self.proposal.iter().flat_map(|proposal| &proposal.nodes);
+        nodes.into_iter().any(|node| node.body().signed_at > unix_s)
+    }
+
+    /// Whether it lists what its nodes and services never signed, or not in order: no honest authority votes so.
+    pub(crate) fn made_up(&self) -> bool {
+        let Some(proposal) = &self.proposal else { return false };
+        let nodes = proposal.nodes.iter().map(|node| node.body().identity);
+        let exits = proposal.exits.iter().map(|exit| exit.body().identity);
+        !nodes.is_sorted_by(|a, b| a < b)
+            || !exits.is_sorted_by(|a, b| a < b)
+            || verify_all(proposal.nodes.iter()).is_err()
+            || proposal.exits.iter().any(|exit| exit.verify().is_err())
+    }
 }
 
 /// A vote, signed by its author first and then by those who passed it on.

@@ -117,11 +117,6 @@ impl Authorities {
 
     /// Signs bytes that are no document, or not in its one form.
     pub fn sign_raw(&self, body: &[u8]) -> Vec<u8> {
-        let signatures: Vec<_> = self
-            .secrets
-            .iter()
-            .map(|secret| (secret.identity(), secret.sign(Context::Document, body)))
-            .collect();
-        postcard::to_stdvec(&(body, signatures)).unwrap()
+        SignedDocument::of_body(body.to_vec(), &self.secrets).encode()
     }
 }

@@ -1,0 +1,109 @@
+//! What an authority tells its operator.
+
+use std::fmt;
+
+use super::conduct::Fault;
+use super::derive::NoDocument;
+use crate::{Epoch, Identity, NoPlace};
+
+/// What an operator should know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A document was certified.
+    Certified {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its amendment.
+        amendment: u16,
+        /// How many votes it was made from, and how many authorities there are.
+        votes: (usize, usize),
+    },
+    /// A session made no document.
+    None {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Why.
+        why: NoDocument,
+    },
+    /// A document was made here that too few others signed.
+    Uncertified {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Signatures that came, and that are needed.
+        signatures: (usize, usize),
+    },
+    /// Most other authorities' votes come too early or too late, by this many milliseconds.
+    Clock(i64),
+    /// Authorities whose vote for a document did not count: none came in time, or two different ones.
+    Uncounted(Vec<Identity>),
+    /// The votes of all authorities count again.
+    AllCounted,
+    /// Nodes that described themselves and are not listed for a rule that they would break; others than before.
+    LeftOut(Vec<(Identity, NoPlace)>),
+    /// Something that a node or service sent here cannot be used: once a session for each kind.
+    Refused(String),
+    /// Another authority does what honest ones do not: once a session for each kind. Not what it sent.
+    Fault(Identity, Fault),
+    /// An authority is proven to lie.
+    Lied(Identity, &'static str),
+    /// Two documents of one epoch.
+    Contradiction(Epoch),
+}
+
+impl Event {
+    /// Whether somebody should look after it.
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::Certified { .. } | Self::AllCounted => false,
+            Self::LeftOut(nodes) => !nodes.is_empty(),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certified { epoch, amendment: 0, votes: (votes, of) } => {
+                write!(f, "the document of epoch {epoch} stands, from {votes} of {of} votes")
+            }
+            Self::Certified { epoch, amendment, .. } => {
+                write!(f, "amendment {amendment} of the document of epoch {epoch} stands")
+            }
+            Self::None { epoch, why } => write!(f, "no document for epoch {epoch}: {why}"),
+            Self::Uncertified { epoch, signatures: (found, needed) } => write!(
+                f,
+                "the document of epoch {epoch} has {found} signatures, {needed} are needed: the others made another \
+                 one, or cannot be reached"
+            ),
+            Self::Clock(ms) => write!(
+                f,
+                "the votes of most others come {} s {}: look at this machine's clock",
+                ms.unsigned_abs() as f64 / 1e3,
+                if *ms > 0 { "late" } else { "early" }
+            ),
+            Self::Uncounted(authorities) => {
+                let names: Vec<String> = authorities.iter().map(Identity::to_string).collect();
+                write!(f, "no vote counts, for want of it or for its lies, of {}", names.join(", "))
+            }
+            Self::AllCounted => write!(f, "the votes of all authorities count again"),
+            Self::LeftOut(nodes) if nodes.is_empty() => write!(f, "no node is left out any more"),
+            Self::LeftOut(nodes) => {
+                let nodes: Vec<String> =
+                    nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+                write!(f, "not listed: {}", nodes.join("; "))
+            }
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Fault(authority, fault) => {
+                write!(f, "the authority {authority} {}", fault.words())
+            }
+            Self::Lied(authority, how) => {
+                write!(f, "the authority {authority} is proven to lie ({how})")
+            }
+            Self::Contradiction(epoch) => write!(
+                f,
+                "two documents of epoch {epoch} are signed by enough authorities: more of them lie than the network bears"
+            ),
+        }
+    }
+}
