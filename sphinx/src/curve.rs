@@ -13,7 +13,9 @@ pub(crate) const BASE_POINT: [u8; 32] = {
     u
 };
 
-/// Multiplies the point `u` by `scalar`, clamped. All zero if the point has small order.
+/// Multiplies the point `u` by `scalar`, clamped. All zero if the point has small order. What it leaves on the stack is
+/// the caller's to wipe, once for many.
+#[inline(never)]
 pub(crate) fn multiply(scalar: &[u8; 32], u: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if has_graviola() {
@@ -25,7 +27,8 @@ pub(crate) fn multiply(scalar: &[u8; 32], u: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(MontgomeryPoint(*u).mul_clamped(*scalar).to_bytes())
 }
 
-/// Multiplies the base point by `scalar`, clamped.
+/// Multiplies the base point by `scalar`, clamped. For the stack see [`multiply`].
+#[inline(never)]
 pub(crate) fn multiply_base(scalar: &[u8; 32]) -> [u8; 32] {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if has_graviola() {

@@ -3,6 +3,7 @@
 use rand::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::backend::wipe_stack;
 use crate::{Error, curve};
 
 /// A hop's public key: a point that is not of small order.
@@ -74,7 +75,9 @@ impl SecretKey {
     /// The public half.
     pub fn public(&self) -> PublicKey {
         // A clamped multiple of the base point has its prime order.
-        PublicKey { bytes: curve::multiply_base(&self.0), is_on_curve: true }
+        let bytes = curve::multiply_base(&self.0);
+        wipe_stack();
+        PublicKey { bytes, is_on_curve: true }
     }
 }
 

@@ -11,7 +11,7 @@ use rand::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::backend::{Kernel, Layer};
+use crate::backend::{Kernel, Layer, wipe_stack};
 use crate::header::{
     self, Built, Draft, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part,
 };
@@ -38,7 +38,8 @@ impl Sphinx {
         Self { kernel }
     }
 
-    /// Opens up to [`BATCH`] packets.
+    /// Opens up to [`BATCH`] packets. The caller wipes the stack, where moved keys stay behind.
+    #[inline(never)]
     fn open_some(
         self,
         secret: &SecretKey,
@@ -79,7 +80,8 @@ impl Sphinx {
         }
     }
 
-    /// Does the rest of a hop's work for up to [`BATCH`] packets.
+    /// Does the rest of a hop's work for up to [`BATCH`] packets. The caller wipes the stack.
+    #[inline(never)]
     fn peel_some(
         self,
         opened: ArrayVec<Opened, BATCH>,
@@ -122,6 +124,19 @@ impl Sphinx {
                 }
             }));
         }
+    }
+
+    /// Peels the next [`BATCH`] of these, in a frame of its own, since they carry keys. False if there is none.
+    #[inline(never)]
+    fn peel_next(
+        self,
+        opened: &mut std::vec::Drain<'_, Opened>,
+        peeled: &mut Vec<Result<Peeled, Error>>,
+    ) -> bool {
+        let some: ArrayVec<Opened, BATCH> = opened.by_ref().take(BATCH).collect();
+        let is_some = !some.is_empty();
+        self.peel_some(some, |result| peeled.push(result));
+        is_some
     }
 
     /// Packets of these headers, each with the layers of its seeds, the first outermost.
@@ -192,7 +207,8 @@ fn look(opened: Opened) -> Looked {
     (packet, Ok((keys, found)))
 }
 
-/// Headers for what can be built, in the places of their jobs.
+/// Headers for what can be built, in the places of their jobs. The caller wipes the stack.
+#[inline(never)]
 fn build<'a>(
     kernel: Kernel,
     rng: &mut dyn CryptoRng,
@@ -241,12 +257,14 @@ impl Codec for Sphinx {
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
         let mut opened = Err(Error::Mac);
         self.open_some(secret, ArrayVec::from_iter([packet]), |result| opened = result);
+        wipe_stack();
         opened
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {
         let mut peeled = Err(Error::Mac);
         self.peel_some(ArrayVec::from_iter([opened]), |result| peeled = result);
+        wipe_stack();
         peeled
     }
 
@@ -260,6 +278,7 @@ impl Codec for Sphinx {
             _ => Err(Error::MessageTooLong),
         });
         let headers = build(self.kernel, rng, jobs);
+        wipe_stack();
         let parts = headers.iter().zip(batch).filter_map(|(built, job)| {
             let Built { header, seeds } = built.as_ref().ok()?;
             Some((header.as_slice(), seeds.as_slice(), job.message))
@@ -288,6 +307,7 @@ impl Codec for Sphinx {
             Ok((Surb::from_slice(&bytes)?, SurbKeys { id: *id, seeds }))
         };
         let headers = build(self.kernel, rng, jobs).into_iter();
+        wipe_stack();
         headers.zip(batch).map(|(built, job)| surb(built, job)).collect()
     }
 
@@ -304,17 +324,14 @@ impl Codec for Sphinx {
                 return;
             }
             self.open_some(secret, some, |result| opened.push(result));
+            wipe_stack();
         }
     }
 
     fn peel_batch(&self, opened: &mut Vec<Opened>, peeled: &mut Vec<Result<Peeled, Error>>) {
         let mut opened = opened.drain(..);
-        loop {
-            let some: ArrayVec<Opened, BATCH> = opened.by_ref().take(BATCH).collect();
-            if some.is_empty() {
-                return;
-            }
-            self.peel_some(some, |result| peeled.push(result));
+        while self.peel_next(&mut opened, peeled) {
+            wipe_stack();
         }
     }
 
@@ -328,5 +345,108 @@ impl Codec for Sphinx {
         let seed = keys.seeds.last().ok_or(Error::Payload)?;
         self.kernel.decrypt(&mut [Layer { seed, payload }]);
         unpad(payload.as_slice()).map(<[u8]>::to_vec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::backend::Backend;
+    use crate::backend::stack::DEPTH;
+    use crate::backend::stack::tests::{found, look_below, words};
+
+    const KEY: [u8; 32] = [0x5d; 32];
+
+    /// Packets for two hops, the secrets that the first shares with their makers, and what it blinds them by.
+    fn packets(count: usize) -> (Vec<Packet>, Vec<[u8; 32]>, Vec<[u8; 32]>) {
+        let mut rng = rand_chacha::ChaCha12Rng::seed_from_u64(9);
+        let hop = |secret| Hop {
+            address: [1; 32],
+            key: SecretKey::from_bytes(secret).public(),
+            delay: Duration::from_millis(1),
+        };
+        let path = [hop(KEY), hop([0x5e; 32])];
+        let job = Seal { path: &path, id: [0; 16], message: b"x" };
+        let sealed = Sphinx::SCALAR.seal_batch(&mut rng, &vec![job; count]);
+        let packets: Vec<Packet> = sealed.into_iter().map(Result::unwrap).collect();
+        let point = |packet: &Packet| part::<32>(packet.as_bytes(), 0);
+        let shared: Vec<_> =
+            packets.iter().map(|packet| *crate::curve::multiply(&KEY, &point(packet))).collect();
+        let blinding = shared.iter().map(|shared| HopKeys::derive(shared).blinding).collect();
+        (packets, shared, blinding)
+    }
+
+    /// The codecs of this CPU.
+    fn codecs() -> impl Iterator<Item = (Backend, Sphinx)> {
+        let all = Backend::ALL.into_iter().filter(|backend| *backend != Backend::Reference);
+        all.filter_map(|backend| Some((backend, Sphinx::new(backend.kernel().ok()?))))
+    }
+
+    #[test]
+    fn opening_and_peeling_leave_no_secret_on_the_stack() {
+        let mut seen = vec![0; DEPTH];
+        for (backend, codec) in codecs() {
+            for count in [1, 5, 32] {
+                let (packets, shared, blinding) = packets(count);
+                let mut secrets = words(&[shared, blinding].concat());
+                secrets.extend(words(&[KEY]));
+                let key = SecretKey::from_bytes(KEY);
+                let mut opened = Vec::with_capacity(count);
+                let mut peeled = Vec::with_capacity(count);
+
+                // The test sees what is left where nothing wipes.
+                let some: ArrayVec<Packet, BATCH> = packets.iter().cloned().collect();
+                codec.open_some(&key, some, |result| opened.push(result));
+                look_below(&mut seen);
+                let (left, depth) = found(&seen, &secrets);
+                assert!(left > 0, "{backend:?}, {count}");
+                assert!(depth < DEPTH - 4_096, "{backend:?}, {count}: {depth} bytes deep");
+
+                opened.clear();
+                let mut packets = packets;
+                wipe_stack();
+                codec.open_batch(&key, &mut packets, &mut opened);
+                look_below(&mut seen);
+                assert_eq!(found(&seen, &secrets).0, 0, "{backend:?}, {count}: opened");
+                let mut opened: Vec<Opened> = opened.drain(..).map(Result::unwrap).collect();
+                wipe_stack();
+                codec.peel_batch(&mut opened, &mut peeled);
+                look_below(&mut seen);
+                assert_eq!(found(&seen, &secrets).0, 0, "{backend:?}, {count}: peeled");
+                assert!(peeled.iter().all(Result::is_ok));
+            }
+        }
+    }
+
+    #[test]
+    fn a_multiplication_leaves_no_secret_on_the_stack() {
+        let mut seen = vec![0; DEPTH];
+        for (backend, codec) in codecs() {
+            for count in [1, 8, 19] {
+                let scalars: Vec<[u8; 32]> =
+                    (0..count).map(|n| [0x33_u8.wrapping_mul(n + 3); 32]).collect();
+                let points = vec![crate::curve::BASE_POINT; usize::from(count)];
+                let mut products = vec![[0; 32]; usize::from(count)];
+                wipe_stack();
+                codec.kernel.multiply(&scalars, &points, &mut products);
+                look_below(&mut seen);
+                let secrets = words(&[scalars.clone(), products.clone()].concat());
+                assert_eq!(found(&seen, &secrets).0, 0, "{backend:?}, {count}");
+                // What the test itself left.
+                wipe_stack();
+                codec.kernel.multiply_base(&scalars, &mut products);
+                look_below(&mut seen);
+                // Its products are public.
+                let left = found(&seen, &words(&scalars)).0;
+                assert_eq!(left, 0, "{backend:?}, {count}: base point");
+            }
+        }
+        let key = SecretKey::from_bytes(KEY);
+        wipe_stack();
+        std::hint::black_box(key.public());
+        look_below(&mut seen);
+        assert_eq!(found(&seen, &words(&[KEY])).0, 0);
     }
 }

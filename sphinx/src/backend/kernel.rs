@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 #[cfg(target_arch = "x86_64")]
 use super::symmetric;
 use super::x25519::Ladders;
-use super::{Part, Unavailable};
+use super::{Part, Unavailable, wipe_stack};
 use crate::header::{self, HopKeys, ROUTING_LEN};
 use crate::{PAYLOAD_LEN, curve};
 
@@ -132,6 +132,10 @@ impl Kernel {
         for ((scalar, point), product) in scalars.iter().zip(points).zip(products).skip(done) {
             *product = *curve::multiply(scalar, point);
         }
+        // The lanes wipe after themselves.
+        if done < scalars.len() {
+            wipe_stack();
+        }
     }
 
     /// Multiplies the base point by each scalar, clamped.
@@ -144,6 +148,9 @@ impl Kernel {
         };
         for (scalar, product) in scalars.iter().zip(products).skip(done) {
             *product = curve::multiply_base(scalar);
+        }
+        if done < scalars.len() {
+            wipe_stack();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod reference;
+pub(crate) mod stack;
 #[cfg(target_arch = "x86_64")]
 mod symmetric;
 mod x25519;
@@ -10,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 pub(crate) use kernel::{Kernel, Layer};
 pub use reference::Reference;
+pub(crate) use stack::wipe_stack;
 use x25519::Ladders;
 
 use crate::{Codec, Sphinx};
@@ -123,7 +125,7 @@ impl Backend {
         Ok(self.kernel()?.parts(batch))
     }
 
-    fn kernel(self) -> Result<Kernel, Unavailable> {
+    pub(crate) fn kernel(self) -> Result<Kernel, Unavailable> {
         match self {
             Self::Reference | Self::Scalar => Ok(Kernel::Scalar),
             Self::Avx512 => *AVX512,

@@ -7,6 +7,8 @@ use field::{Number, Sum};
 use lanes::Lanes;
 use zeroize::Zeroizing;
 
+use super::wipe_stack;
+
 /// Ladders that share one inversion, at most.
 const MOST: usize = 32;
 
@@ -78,26 +80,23 @@ impl Ladders {
         }
         #[cfg(not(target_arch = "x86_64"))]
         match self {}
+        // What the vectors of the ladder left.
         wipe_stack();
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma")]
+#[inline(never)]
 fn multiply_ifma(l: lanes::Ifma, s: &[[u8; 32]], u: &[[u8; 32]], out: &mut [[u8; 32]]) {
     multiply(l, s, u, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline(never)]
 fn multiply_doubles(l: lanes::Doubles, s: &[[u8; 32]], u: &[[u8; 32]], out: &mut [[u8; 32]]) {
     multiply(l, s, u, out);
-}
-
-/// Overwrites what the vectors of a multiplication left on the stack below.
-#[inline(never)]
-fn wipe_stack() {
-    std::hint::black_box(&[0_u8; 16 << 10]);
 }
 
 /// Word `w` of eight blocks of 32 bytes, for each `w`. Missing blocks are zero.
