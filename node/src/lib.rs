@@ -1,5 +1,6 @@
 //! A node of Shoal, mix or gateway: the engine without IO, and (feature `daemon`) the program around it.
 
+pub mod budget;
 pub mod counters;
 pub mod engine;
 mod limit;

@@ -1,12 +1,13 @@
 //! What peel workers run on packets: key, DH, MAC, replay, and only then the expensive rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use shoal_sphinx::{Codec, Error, Frame, Opened, Packet, Peeled, SecretKey};
 use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Time};
 
+use crate::budget::{Budget, Life};
 use crate::counters::DropReason;
 use crate::replay::{Replay, Seen};
 
@@ -43,6 +44,8 @@ struct Key {
     last: Epoch,
     secret: SecretKey,
     replay: Replay,
+    /// Without one it comes to know what its table holds.
+    budget: Option<Mutex<Budget>>,
     log: Option<Box<dyn Log>>,
 }
 
@@ -59,6 +62,45 @@ impl Key {
             let epoch = Epoch(epoch);
             epoch.low_byte() == low_byte && self.first <= epoch && epoch <= self.last
         })
+    }
+
+    /// How many of `wanted` new packets it may come to know.
+    fn take(&self, now: Time, life: Life, wanted: usize) -> usize {
+        let Some(budget) = &self.budget else { return wanted };
+        budget.lock().unwrap_or_else(PoisonError::into_inner).take(now, life, wanted)
+    }
+
+    fn put_back(&self, life: Life, unused: usize) {
+        if let Some(budget) = &self.budget {
+            budget.lock().unwrap_or_else(PoisonError::into_inner).put_back(life, unused);
+        }
+    }
+}
+
+/// When an epoch began, on the node's clock.
+#[derive(Clone, Copy)]
+struct Begun {
+    epoch: Epoch,
+    at: Time,
+    /// How long it had lasted by then.
+    lasted: Duration,
+    length: Duration,
+    error: Duration,
+}
+
+impl Begun {
+    /// How the key of an epoch stands at `now`.
+    fn life(&self, now: Time, key: Epoch) -> Life {
+        let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        let ahead = i128::from(key.0) - i128::from(self.epoch.0);
+        let origin = nanos(self.at.since(Time::ZERO)) - nanos(self.lasted);
+        let opens = origin + ahead.saturating_mul(nanos(self.length)) - nanos(self.error);
+        if opens > nanos(now.since(Time::ZERO)) {
+            return Life::Early;
+        }
+        // Before the node's start: since its start.
+        let opens = Duration::from_nanos(u64::try_from(opens.max(0)).unwrap_or(u64::MAX));
+        Life::Open(Time::ZERO + opens)
     }
 }
 
@@ -82,29 +124,54 @@ pub struct Opener {
     epoch: AtomicU64,
     /// The longest delay, in nanoseconds.
     max_delay: AtomicU64,
+    begun: RwLock<Option<Begun>>,
 }
 
 impl Opener {
     /// Without keys, and before any epoch: it opens nothing.
     pub fn new(codec: Arc<dyn Codec>) -> Self {
         let epoch = AtomicU64::new(u64::MAX);
-        Self { codec, keys: RwLock::default(), epoch, max_delay: AtomicU64::new(0) }
+        let (keys, max_delay, begun) = Default::default();
+        Self { codec, keys, epoch, max_delay, begun }
     }
 
     /// Adds a key for the epochs `first..=last`. `replay` belongs to this key alone, and its tags end with the process.
     pub fn add_key(&self, first: Epoch, last: Epoch, secret: SecretKey, replay: Replay) {
-        self.add(Key { first, last, secret, replay, log: None });
+        self.add(Key { first, last, secret, replay, budget: None, log: None });
     }
 
-    /// Adds the key of an epoch. `replay` and `log` belong to this key alone, and `replay` knows what `log` has.
+    /// Adds the key of an epoch. `replay` and `log` belong to this key alone, and `replay` knows what `log` has; `budget`
+    /// bounds what it comes to know beside that.
     pub fn add_logged_key(
         &self,
         epoch: Epoch,
         secret: SecretKey,
-        replay: Replay,
+        (replay, budget): (Replay, Budget),
         log: Box<dyn Log>,
     ) {
-        self.add(Key { first: epoch, last: epoch, secret, replay, log: Some(log) });
+        let budget = Some(Mutex::new(budget));
+        self.add(Key { first: epoch, last: epoch, secret, replay, budget, log: Some(log) });
+    }
+
+    /// At `now` `epoch` has lasted for so long. Epochs have this length, and clocks may be wrong by `error`: packets of
+    /// an epoch are early until `error` before it begins. Without this they are early until [`Self::update`] names it.
+    pub fn keep_time(
+        &self,
+        (now, epoch): (Time, Epoch),
+        lasted: Duration,
+        length: Duration,
+        error: Duration,
+    ) {
+        let begun = Begun { epoch, at: now, lasted, length, error };
+        *self.begun.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+
+    fn life(&self, now: Time, key: Epoch) -> Life {
+        match *self.begun.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(begun) => begun.life(now, key),
+            None if key.0 > self.epoch.load(Ordering::Relaxed) => Life::Early,
+            None => Life::Open(Time::ZERO),
+        }
     }
 
     fn add(&self, key: Key) {
@@ -158,13 +225,20 @@ impl Opener {
                 packets.push(frame.packet);
             }
             let Some(key) = self.key(epoch) else { continue };
+            let now = times.iter().copied().max().unwrap_or(Time::ZERO);
+            let life = self.life(now, key.first);
+            let mut budget = key.take(now, life, count);
 
             self.codec.open_batch(&key.secret, packets, opened);
             for (place, opened) in opened.drain(..).enumerate() {
                 let new = opened.map_err(reason).and_then(|opened| {
+                    if budget == 0 {
+                        return Err(DropReason::ReplayTableFull);
+                    }
                     let fingerprint = key.replay.fingerprint(opened.tag());
                     match key.replay.insert_fingerprint(fingerprint) {
                         Seen::New => {
+                            budget -= 1;
                             fingerprints.push(fingerprint);
                             Ok(opened)
                         }
@@ -180,6 +254,7 @@ impl Opener {
                     Err(reason) => settle(from + place, Err(reason)),
                 }
             }
+            key.put_back(life, budget);
             // Written down before anything goes on: whatever was sent is known after a crash.
             if let Some(log) = &key.log
                 && !fingerprints.is_empty()

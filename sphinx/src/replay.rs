@@ -8,6 +8,7 @@
 //! with the key of the table: [`Replay::insert_fingerprint`], then the log, and only then may the packet go on;
 //! [`Replay::remember`] puts back what was written.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -34,16 +35,17 @@ pub enum Seen {
 pub struct Replay {
     key: Zeroizing<[u8; 32]>,
     shards: Vec<Mutex<Shard>>,
+    used: AtomicUsize,
     capacity: usize,
 }
 
 impl Replay {
     /// Room for `capacity` tags, taken in steps as they come. `key` is random and nobody else's.
     pub fn new(key: [u8; 32], capacity: usize) -> Self {
-        let each = capacity.div_ceil(SHARDS);
-        let shard = || Shard { slots: vec![0; FIRST_SLOTS], used: 0, capacity: each };
+        let shard = || Shard { slots: vec![0; FIRST_SLOTS], used: 0, most: of_one_shard(capacity) };
         let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
-        Self { key: Zeroizing::new(key), shards, capacity }
+        let key = Zeroizing::new(key);
+        Self { key, shards, used: AtomicUsize::new(0), capacity }
     }
 
     /// A table that knows the tags of these fingerprints, which a table with the same key made: all of them, even
@@ -73,13 +75,29 @@ impl Replay {
 
     /// Remembers the tag of a [fingerprint](Self::fingerprint).
     pub fn insert_fingerprint(&self, fingerprint: u64) -> Seen {
-        self.shard(fingerprint, |shard| shard.insert(fingerprint))
+        self.shard(fingerprint, |shard| {
+            if !shard.knows(fingerprint) {
+                let more = |used: usize| (used < self.capacity).then_some(used + 1);
+                if shard.used >= shard.most
+                    || self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err()
+                {
+                    return Seen::Full;
+                }
+            }
+            shard.insert(fingerprint)
+        })
     }
 
     /// Remembers a fingerprint that was written down, even beyond the capacity. Zero is none.
     pub fn remember(&self, fingerprint: u64) {
         if fingerprint != 0 {
-            self.shard(fingerprint, |shard| shard.remember(fingerprint));
+            self.shard(fingerprint, |shard| {
+                let seen = shard.insert(fingerprint);
+                if seen == Seen::New {
+                    self.used.fetch_add(1, Ordering::Relaxed);
+                }
+                seen
+            });
         }
     }
 
@@ -93,7 +111,7 @@ impl Replay {
 
     /// How many tags it knows.
     pub fn len(&self) -> usize {
-        self.sum(|shard| shard.used)
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Whether it knows none.
@@ -116,18 +134,27 @@ impl Replay {
     }
 }
 
+/// Most tags of one shard. Which shard a tag falls to is chance, so shards fill unevenly: the fullest of 64 is six
+/// standard deviations above the mean less than once in ten million tables.
+fn of_one_shard(capacity: usize) -> usize {
+    let mean = capacity.div_ceil(SHARDS);
+    mean + 6 * mean.isqrt() + 16
+}
+
 struct Shard {
     slots: Vec<u64>,
     used: usize,
-    capacity: usize,
+    most: usize,
 }
 
 impl Shard {
+    fn knows(&self, fingerprint: u64) -> bool {
+        self.find(fingerprint).is_none()
+    }
+
     fn insert(&mut self, fingerprint: u64) -> Seen {
-        match self.find(fingerprint) {
-            None => return Seen::Before,
-            Some(_) if self.used >= self.capacity => return Seen::Full,
-            Some(_) => {}
+        if self.knows(fingerprint) {
+            return Seen::Before;
         }
         // Four fifths full at most; grown by a half, so slightly more than half full at least: 15 bytes a tag.
         if (self.used + 1) * 5 > self.slots.len() * 4 {
@@ -138,14 +165,6 @@ impl Shard {
             self.used += 1;
         }
         Seen::New
-    }
-
-    fn remember(&mut self, fingerprint: u64) -> Seen {
-        let capacity = self.capacity;
-        self.capacity = capacity.max(self.used * 3 / 2 + 1);
-        let seen = self.insert(fingerprint);
-        self.capacity = capacity;
-        seen
     }
 
     /// The free slot where it belongs; `None` if it is there.
@@ -164,7 +183,7 @@ impl Shard {
     }
 
     fn grow(&mut self) {
-        let most = (self.capacity * 5).div_ceil(4) + 1;
+        let most = (self.most.max(self.used + 1) * 5).div_ceil(4) + 1;
         let len = (self.slots.len() * 3 / 2).min(most).max(self.slots.len() + 1);
         let old = std::mem::replace(&mut self.slots, vec![0; len]);
         for fingerprint in old.into_iter().filter(|slot| *slot != 0) {
@@ -209,6 +228,16 @@ mod tests {
         assert_eq!(replay.len(), replay.capacity());
         assert!(known.iter().all(|n| replay.insert(&tag(*n)) == Seen::Before));
         assert_eq!(replay.insert(&tag(1 << 40)), Seen::Full);
+    }
+
+    #[test]
+    fn a_table_takes_all_it_has_room_for_however_its_shards_fill() {
+        for capacity in [640, 10_000, 100_000] {
+            let replay = Replay::new([3; 32], capacity);
+            let new = |n: &usize| replay.insert(&tag(*n as u64)) == Seen::New;
+            assert_eq!((0..capacity).filter(new).count(), capacity);
+            assert_eq!(replay.insert(&tag(1 << 40)), Seen::Full);
+        }
     }
 
     #[test]

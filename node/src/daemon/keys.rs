@@ -17,11 +17,12 @@ use shoal_daemon::secret::{self, Secret, SecretError};
 use shoal_daemon::taglog::TagLog;
 use shoal_sphinx::SecretKey;
 use shoal_topology::{
-    Epoch, EpochKey, Identity, NodeDescriptor, Parameters, Role, SecretIdentity, Signed,
+    Epoch, EpochKey, Identity, NodeDescriptor, Parameters, Role, SecretIdentity, Signed, Time,
 };
 
 use super::topology::unix_ms;
 use super::{Config, Error};
+use crate::budget::Budget;
 use crate::opener::{Log, NotWritten, Opener};
 use crate::replay::Replay;
 
@@ -32,6 +33,9 @@ const AHEAD: u64 = 3;
 const KEPT_AHEAD: u64 = 7;
 /// Epochs back for which a key is kept at most, whatever the document says of delays: a frame names an epoch by one byte.
 const KEPT_BACK: u64 = 100;
+
+/// Before its epoch a key takes the sixteenth part of what it takes in its life; so much may also come at once.
+const SHARES: f64 = 16.0;
 
 /// What a node needs before it can run, beside mix keys: directories, identity, the key of the inbox.
 pub struct Prepared {
@@ -184,6 +188,14 @@ impl Keyring {
         changed
     }
 
+    /// Tells the opener how long the present epoch has lasted at `now`: it takes packets of later ones sparingly.
+    pub(super) fn keep_time(&self, opener: &Opener, now: Time, unix_ms: u64, error: Duration) {
+        let epoch = self.epoch_at(unix_ms);
+        let length = u64::try_from(self.epoch.as_millis()).unwrap_or(u64::MAX);
+        let lasted = Duration::from_millis(unix_ms - epoch.0.saturating_mul(length));
+        opener.keep_time((now, epoch), lasted, self.epoch, error);
+    }
+
     /// What an operator should know: tables or the runtime directory do not hold what comes at the declared rate.
     pub fn warnings(&self) -> Vec<String> {
         let (wanted, granted) = self.capacity();
@@ -226,8 +238,18 @@ impl Keyring {
         1 + AHEAD as usize + (old.ceil() as usize).min(KEPT_BACK as usize)
     }
 
+    /// Tags that a key has room for: as wanted, and as memory grants.
     fn capacity(&self) -> (usize, usize) {
-        self.config.replay_capacity(self.epoch + self.grace, self.tables())
+        // What comes early and what comes at once are there beside the rate.
+        let life = (self.epoch + self.grace).mul_f64(1.0 + 2.0 / SHARES);
+        self.config.replay_capacity(life, self.tables())
+    }
+
+    /// What a key of so much room may come to know, and when.
+    fn budget(&self, granted: usize) -> Budget {
+        let share = granted as f64 / (SHARES + 2.0);
+        let per_s = SHARES * share / (self.epoch + self.grace).as_secs_f64();
+        Budget::new(per_s, share, share as usize)
     }
 
     /// Whether a key opens nothing any more, or is for a time that a wrong clock showed.
@@ -306,10 +328,11 @@ impl Keyring {
     fn use_key(&mut self, epoch: Epoch, secret: SecretKey, log: TagLog) -> std::io::Result<()> {
         let public = *secret.public().as_bytes();
         if let Some(opener) = &self.opener {
-            let replay = Replay::new(*log.key(), self.capacity().1);
+            let granted = self.capacity().1;
+            let (replay, budget) = (Replay::new(*log.key(), granted), self.budget(granted));
             log.each(|fingerprint| replay.remember(fingerprint))?;
             let log = Box::new(Logged { log, failing: AtomicBool::new(false) });
-            opener.add_logged_key(epoch, secret, replay, log);
+            opener.add_logged_key(epoch, secret, (replay, budget), log);
         }
         self.keys.insert(epoch, public);
         Ok(())

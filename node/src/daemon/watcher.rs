@@ -147,6 +147,8 @@ impl Watcher<'_> {
     fn epoch(&self, epoch: Epoch) {
         if let Some(held) = self.documents.at(epoch) {
             self.opener.update(&held.document, epoch);
+            let error = Duration::from_secs(u64::from(held.document.parameters.clock_error_s));
+            self.keys.keep_time(self.opener, self.clock.now(), unix_ms(), error);
             let place = Place::of(&held.document, &self.keys.descriptor().body().identity);
             let layer = place.map_or(0, |place| usize::from(place.layer));
             self.shared.layer.store(layer, Ordering::Relaxed);

@@ -82,7 +82,11 @@ impl Home {
 
 impl Run {
     fn open(&self, frame: &Frame) -> Result<(), DropReason> {
-        let arrived = self.opener.open_frame(Time::ZERO, frame.clone())?;
+        self.open_at(Time::ZERO, frame)
+    }
+
+    fn open_at(&self, at: Time, frame: &Frame) -> Result<(), DropReason> {
+        let arrived = self.opener.open_frame(at, frame.clone())?;
         assert!(matches!(arrived.peeled, Peeled::Final { .. }));
         Ok(())
     }
@@ -149,7 +153,7 @@ fn twenty_epochs_leave_as_many_keys_files_and_tables_as_one() {
         assert!(run.opener.replay_fill().0 < 40);
     }
     // The keys of the start were made with the usual grace, the others with the document's.
-    assert!(room.iter().all(|room| *room <= 4 * 100 * 55), "{room:?}");
+    assert!(room.iter().all(|room| *room <= 4 * 100 * 62), "{room:?}");
     assert_eq!(published.len(), 23);
 }
 
@@ -333,12 +337,61 @@ fn packets_whose_tags_cannot_be_written_are_refused_for_good() {
     let full = Arc::new(Full(AtomicBool::new(true)));
     run.opener = Arc::new(Opener::new(Backend::best_codec()));
     let replay = Replay::new([1; 32], 100);
-    run.opener.add_logged_key(epoch, SecretKey::copied(&secret), replay, Box::new(full.clone()));
+    let known = (replay, Budget::new(100.0, 100.0, 0));
+    run.opener.add_logged_key(epoch, SecretKey::copied(&secret), known, Box::new(full.clone()));
     run.opener.update(&document(), epoch);
     assert_eq!(run.open(&packets[0]), Err(DropReason::ReplayLog));
     full.0.store(false, Ordering::Relaxed);
     assert_eq!(run.open(&packets[0]), Err(DropReason::Replay));
     run.open(&packets[1]).unwrap();
+}
+
+#[test]
+fn packets_of_an_epoch_to_come_leave_all_of_its_room_to_the_epoch() {
+    let mut home = Home::new();
+    home.config.max_packets_per_s = 20;
+    let run = home.start(START);
+    let (own, next) = (run.keys.present, Epoch(run.keys.present.0 + 1));
+    let at = |ms| Time::ZERO + Duration::from_millis(ms);
+    let tell = |ms: u64| {
+        run.keys.keep_time(&run.opener, at(ms), START + ms, Duration::from_millis(500));
+    };
+    tell(0);
+    // Whoever wants to fill it: three times as many as the declared rate gives in an epoch.
+    let mut early = 0;
+    for n in 0..600 {
+        let packet = home.packet(&run, next);
+        match run.open_at(at(15 * n), &packet) {
+            Ok(()) => early += 1,
+            Err(why) => assert_eq!(why, DropReason::ReplayTableFull),
+        }
+    }
+    // A sixteenth of what comes in the life of a key (an epoch, and the grace that it was made with).
+    assert!((20..80).contains(&early), "{early}");
+    assert!(run.open_at(at(9_000), &home.packet(&run, own)).is_ok());
+    // From half a second before the epoch on, all that comes at the declared rate is opened, to its end.
+    for ms in (9_500..20_000 + GRACE_MS).step_by(50) {
+        tell(ms);
+        let packet = home.packet(&run, next);
+        assert_eq!(run.open_at(at(ms), &packet), Ok(()), "{ms}");
+    }
+}
+
+#[test]
+fn beyond_the_declared_rate_and_a_burst_packets_are_refused_and_later_ones_are_not() {
+    let mut home = Home::new();
+    home.config.max_packets_per_s = 20;
+    let run = home.start(START);
+    let own = run.keys.present;
+    run.keys.keep_time(&run.opener, Time::ZERO, START, Duration::ZERO);
+    let at = |ms| Time::ZERO + Duration::from_millis(ms);
+    let mut open = |ms, count| {
+        (0..count).filter(|_| run.open_at(at(ms), &home.packet(&run, own)).is_ok()).count()
+    };
+    let burst = open(0, 300);
+    assert!((20..80).contains(&burst), "{burst}");
+    assert!((19..=21).contains(&open(1_000, 100)));
+    assert!((38..=41).contains(&open(3_000, 100)));
 }
 
 #[test]
