@@ -16,6 +16,7 @@ mod link;
 mod own_host;
 mod periods;
 mod person;
+mod places;
 mod proxy;
 mod serve;
 mod udp;

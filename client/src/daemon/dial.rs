@@ -110,6 +110,8 @@ pub struct Dialer {
     interfaces: Interfaces,
     timeouts: Timeouts,
     dials: Semaphore,
+    /// Names that datagrams wait for.
+    lookups: Semaphore,
     associations: Arc<Semaphore>,
     refused_busy: AtomicU64,
 }
@@ -175,6 +177,7 @@ impl Dialer {
             interfaces: Interfaces::read().map_err(DialerError::Interfaces)?,
             timeouts: config.timeouts,
             dials: Semaphore::new(config.limits.dials),
+            lookups: Semaphore::new(config.limits.dials),
             associations: Arc::new(Semaphore::new(config.limits.associations)),
             refused_busy: AtomicU64::new(0),
         })
@@ -339,7 +342,7 @@ impl UdpAssociation {
         if let Some(known) = self.memory().known_name(name) {
             return known;
         }
-        let found = match self.dialer.dials.try_acquire() {
+        let found = match self.dialer.lookups.try_acquire() {
             Ok(_slot) => self.dialer.lookup(name).await.map(|(addresses, _)| addresses),
             Err(_) => return Err(self.dialer.busy()),
         };

@@ -140,6 +140,11 @@ pub(super) struct Stream<E: Ends> {
 }
 
 impl<E: Ends> Stream<E> {
+    /// Whose stream it is.
+    pub(super) fn tunnel(&self) -> E::Tunnel {
+        self.key.0
+    }
+
     /// Which stream of its tunnel it is.
     pub(super) fn index(&self) -> u64 {
         self.key.1.index()

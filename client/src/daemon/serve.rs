@@ -32,6 +32,7 @@ use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Link, Out};
 use super::periods::STUCK;
 use super::person::thread;
+use super::places::Places;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
 use crate::request::{Request, Response, UdpPacket};
@@ -45,6 +46,8 @@ const QUEUE: usize = 4_096;
 const PACKETS: usize = 1 << 24;
 const REPORT: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
+/// What a tunnel waits for longer than this yields to another tunnel, when all places are taken.
+const PATIENT: Duration = Duration::from_secs(2);
 /// A request must be on its stream within this time.
 const REQUEST: Duration = Duration::from_secs(20);
 
@@ -86,8 +89,34 @@ impl Ends for Server {
 
 /// What streams are joined to.
 enum Offer {
-    Exit(Arc<Dialer>),
+    Exit(Arc<Dialer>, Quotas),
     Target(SocketAddr),
+}
+
+/// What clients share at an exit, each as the tunnel it comes by: the exit knows no more of it.
+struct Quotas {
+    /// Connections being made, names being resolved.
+    dials: Rc<Places<Pseudonym>>,
+    /// Names that datagrams wait for.
+    lookups: Rc<Places<Pseudonym>>,
+    associations: Rc<Places<Pseudonym>>,
+}
+
+impl Quotas {
+    fn new(limits: Limits) -> Self {
+        let places = |most| Places::new(most, PATIENT);
+        let (dials, lookups) = (places(limits.dials), places(limits.dials));
+        Self { dials, lookups, associations: places(limits.associations) }
+    }
+
+    /// For the datagrams of an association.
+    fn of_udp(&self) -> udp::Shared {
+        udp::Shared { lookups: self.lookups.clone(), associations: self.associations.clone() }
+    }
+
+    fn refused(&self) -> u64 {
+        [&self.dials, &self.lookups, &self.associations].map(|places| places.refused()).iter().sum()
+    }
 }
 
 pub(super) fn start(
@@ -240,14 +269,13 @@ fn offer(config: &Config) -> Result<Offer, Error> {
         Ok(server) => Resolver::Server(server),
         Err(_) => Resolver::System,
     };
-    let (timeouts, limits) = (Timeouts::default(), Limits::default());
-    Ok(Offer::Exit(Arc::new(Dialer::new(DialConfig {
-        resolver,
-        hosts,
-        policy,
-        timeouts,
-        limits,
-    })?)))
+    let timeouts = Timeouts::default();
+    let quotas = Quotas::new(Limits::default());
+    // Who has lost its place may take a moment to go.
+    let Limits { dials, associations } = Limits::default();
+    let limits = Limits { dials: 2 * dials, associations: 2 * associations };
+    let dialer = Dialer::new(DialConfig { resolver, hosts, policy, timeouts, limits })?;
+    Ok(Offer::Exit(Arc::new(dialer), quotas))
 }
 
 /// A link, as the engine sees it.
@@ -417,6 +445,7 @@ impl Driver {
         let counts = server.service.counts();
         let (tunnels, surbs) = server.service.sizes();
         let ignored = server.service.tunnels().ignored();
+        let no_room = counts.no_room + server.service.tunnels().refused();
         let up = self.links.values().filter(|link| link.up).count();
         let stale = server.service.trouble(server.clock.now());
         let not_ready = if up == 0 {
@@ -434,7 +463,7 @@ impl Driver {
         }
         let overrun = self.overrun.load(Ordering::Relaxed);
         let busy = match &*self.offer {
-            Offer::Exit(dialer) => dialer.refused_busy(),
+            Offer::Exit(dialer, quotas) => dialer.refused_busy() + quotas.refused(),
             Offer::Target(_) => 0,
         };
         let status = json!({
@@ -453,7 +482,7 @@ impl Driver {
                 "full": counts.surbs_full, "expired": counts.surbs_expired, "bad": counts.surbs_bad,
             },
             "waited_for_surbs": counts.starved,
-            "refused": { "tunnels": counts.no_room, "dials": busy, "datagrams": ignored },
+            "refused": { "tunnels": no_room, "dials": busy, "datagrams": ignored },
         });
         let n = |value: u64| value as f64;
         let gauges = vec![
@@ -521,7 +550,7 @@ async fn answer(stream: &Stream<Server>, offer: &Offer) {
         // The answer must be on its way before the stream is dropped; the client reads it to the end.
         let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
     };
-    let dialer = match (offer, &request) {
+    let (dialer, quotas) = match (offer, &request) {
         (Offer::Target(target), Request::Target { .. }) => {
             return match timeout(Timeouts::default().connect, TcpStream::connect(target)).await {
                 Ok(Ok(tcp)) => join(stream, tcp, rest).await,
@@ -529,26 +558,44 @@ async fn answer(stream: &Stream<Server>, offer: &Offer) {
                 Err(_) => fail(ReplyCode::TtlExpired).await,
             };
         }
-        (Offer::Exit(dialer), _) => dialer,
+        (Offer::Exit(dialer, quotas), _) => (dialer, quotas),
         (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
     };
+    let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
+    let Some(place) = places.take(stream.tunnel()) else {
+        return fail(ReplyCode::GeneralFailure).await;
+    };
     match request {
-        Request::Connect { host, port } => match dialer.connect(&host, port).await {
-            Ok(tcp) => join(stream, tcp, rest).await,
-            Err(code) => fail(code).await,
-        },
-        Request::Resolve { name } => match dialer.resolve(&name).await {
-            Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
-            Err(code) => fail(code).await,
-        },
-        Request::ResolvePtr { ip } => match dialer.resolve_ptr(ip).await {
-            Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
-            Err(code) => fail(code).await,
-        },
+        Request::Connect { host, port } => {
+            let connected = place.hold(dialer.connect(&host, port)).await;
+            let connected = connected.unwrap_or(Err(ReplyCode::GeneralFailure));
+            drop(place);
+            match connected {
+                Ok(tcp) => join(stream, tcp, rest).await,
+                Err(code) => fail(code).await,
+            }
+        }
+        Request::Resolve { name } => {
+            let found = place.hold(dialer.resolve(&name)).await;
+            drop(place);
+            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
+                Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
+                Err(code) => fail(code).await,
+            }
+        }
+        Request::ResolvePtr { ip } => {
+            let found = place.hold(dialer.resolve_ptr(ip)).await;
+            drop(place);
+            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
+                Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
+                Err(code) => fail(code).await,
+            }
+        }
         Request::Udp => match dialer.udp().await {
             Ok(association) => {
                 if stream.write(&Response::UdpReady.encode()).await.is_ok() {
-                    udp::service(stream, rest, association).await;
+                    let relay = udp::service(stream, rest, association, quotas.of_udp());
+                    let _ = place.hold(relay).await;
                 }
             }
             Err(code) => fail(code).await,

@@ -1,22 +1,32 @@
 //! UDP ASSOCIATE, at both ends of a stream. Datagrams travel as QUIC datagrams, or on the stream when they are too
 //! long for that.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::dial::UdpAssociation;
 use super::hub::{Ends, Stream};
+use super::places::Places;
 use crate::request::UdpPacket;
 use crate::socks::{Host, datagram};
+use crate::tunnel::Pseudonym;
 
 /// The longest datagram there is.
 const LONGEST: usize = 65_535;
 /// Datagrams of one association that wait for a name; more are dropped, as a full queue would.
 const LOOKUPS: usize = 16;
+/// How long an association may be silent: at a full exit, and at an empty one.
+const IDLE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 async fn send<E: Ends>(stream: &Stream<E>, packet: &UdpPacket) -> Result<(), u64> {
     if stream.send_datagram(packet.encode_datagram()) {
@@ -90,12 +100,28 @@ fn tcp_peer_differs(user: &std::cell::Cell<Option<SocketAddr>>, from: SocketAddr
     }
 }
 
+/// What the associations of all tunnels share.
+pub(super) struct Shared {
+    /// Names that datagrams wait for.
+    pub(super) lookups: Rc<Places<Pseudonym>>,
+    pub(super) associations: Rc<Places<Pseudonym>>,
+}
+
+/// How long an association may be silent when so many of so many places are taken: the fuller, the shorter.
+fn idle_limit((taken, most): (usize, usize)) -> Duration {
+    let free = most.saturating_sub(taken) as f64 / most.max(1) as f64;
+    IDLE.0 + (IDLE.1 - IDLE.0).mul_f64(free)
+}
+
 /// The exit's end.
-pub(super) async fn service<E: Ends + 'static>(
+pub(super) async fn service<E: Ends<Tunnel = Pseudonym> + 'static>(
     stream: &Stream<E>,
     mut rest: Vec<u8>,
     association: UdpAssociation,
+    shared: Shared,
 ) {
+    let heard = Cell::new(Instant::now());
+    let active = || heard.set(Instant::now());
     let id = stream.index();
     let mut datagrams = stream.datagrams();
     let association = Arc::new(association);
@@ -105,9 +131,20 @@ pub(super) async fn service<E: Ends + 'static>(
         let Ok(place) = lookups.clone().try_acquire_owned() else {
             return stream.lose_datagram();
         };
+        // An address waits for nothing.
+        let named = matches!(packet.host, Host::Name(_));
+        let shared = named.then(|| shared.lookups.take(stream.tunnel()));
+        if matches!(shared, Some(None)) {
+            return stream.lose_datagram();
+        }
+        active();
         let association = association.clone();
         tokio::task::spawn_local(async move {
-            let _ = association.send(&packet.host, packet.port, &packet.data).await;
+            let sent = association.send(&packet.host, packet.port, &packet.data);
+            match shared.flatten() {
+                Some(shared) => _ = shared.hold(sent).await,
+                None => _ = sent.await,
+            }
             drop(place);
         });
     };
@@ -127,6 +164,7 @@ pub(super) async fn service<E: Ends + 'static>(
     let back = async {
         let mut buf = vec![0; LONGEST];
         while let Ok((n, from)) = association.receive(&mut buf).await {
+            active();
             let data = buf.get(..n).unwrap_or_default().to_vec();
             let packet =
                 UdpPacket { association: id, host: Host::Ip(from.ip()), port: from.port(), data };
@@ -135,9 +173,32 @@ pub(super) async fn service<E: Ends + 'static>(
             }
         }
     };
+    let idle = async {
+        loop {
+            let limit = idle_limit(shared.associations.load());
+            let silent = heard.get().elapsed();
+            if silent >= limit {
+                return;
+            }
+            tokio::time::sleep((limit - silent).min(LOOK)).await;
+        }
+    };
     tokio::select! {
         () = short => {}
         () = long => {}
         () = back => {}
+        () = idle => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fuller_an_exit_is_the_sooner_a_silent_association_goes() {
+        assert_eq!(idle_limit((0, 128)), Duration::from_secs(300));
+        assert_eq!(idle_limit((128, 128)), Duration::from_secs(30));
+        assert!(idle_limit((64, 128)) < Duration::from_secs(166));
     }
 }

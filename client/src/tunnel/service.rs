@@ -23,14 +23,18 @@ const MAX_REPLIES: usize = 64;
 /// A connection that was silent for so long may be displaced. Clients speak at every keep-alive.
 const SILENT: Duration = Duration::from_secs(60);
 
+/// A connection that carried nothing for so long may be displaced by a newcomer, though its client says that it is there.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// A handshake that takes longer may be displaced.
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(20);
 
 /// All tunnels of a service, one for each pseudonym.
 ///
 /// At most [`Settings::max_connections`] are kept. When there is no room for another, the first of these goes:
-/// one that has ended; the longest silent one, if for more than 60 s, or 20 s in the handshake. Otherwise the
-/// newcomer is refused. A pseudonym that has a live connection gets no second one: what begins another is
+/// one that has ended; the longest silent one, if for more than 60 s, or 20 s in the handshake; the oldest handshake
+/// when half of all are in it; the one over which nothing has been said for longest, if for more than 10 s (its
+/// client says that it is there, and nothing else). Otherwise the newcomer is refused. A pseudonym that has a live connection gets no second one: what begins another is
 /// ignored, since it may be an old datagram that arrives late.
 ///
 /// [`TunnelEvent::Closed`] is the last event of a connection: its SURBs may go.
@@ -55,6 +59,8 @@ pub struct Tunnels {
 
 struct Peer {
     end: End,
+    /// When the connection came, or a datagram last brought something for a stream.
+    used: Time,
     timer: Option<Time>,
     queued: bool,
 }
@@ -120,11 +126,14 @@ impl Tunnels {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 // quinn drops what bears another address than the connection's, that is, another pseudonym.
                 let owner = self.handles.get(&handle.0).copied();
-                owner
-                    .and_then(|owner| {
-                        self.with(owner, |end, endpoint| end.on_datagram(endpoint, now, event))
-                    })
-                    .unwrap_or(false)
+                let Some(owner) = owner else { return false };
+                let read = self.with(owner, |end, endpoint| end.on_datagram(endpoint, now, event));
+                if let Some(peer) = self.peers.get_mut(&owner)
+                    && peer.end.has_events()
+                {
+                    peer.used = now;
+                }
+                read.unwrap_or(false)
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.welcome(pseudonym, now, incoming),
             Some(DatagramEvent::Response(_)) => {
@@ -165,7 +174,7 @@ impl Tunnels {
             Ok((handle, conn)) => {
                 let end = End::new(conn, handle, self.clock, now, window, &self.settings);
                 self.handles.insert(handle.0, pseudonym);
-                self.peers.insert(pseudonym, Peer { end, timer: None, queued: false });
+                self.peers.insert(pseudonym, Peer { end, used: now, timer: None, queued: false });
                 self.with(pseudonym, |end, endpoint| end.settle(endpoint, now));
                 true
             }
@@ -195,7 +204,8 @@ impl Tunnels {
                     *pseudonym,
                 ))
             })
-            .max();
+            .max()
+            .or_else(|| self.idle(now));
         match victim {
             Some((_, _, pseudonym)) if self.displaced.len() < self.settings.max_connections => {
                 self.displace(pseudonym);
@@ -203,6 +213,18 @@ impl Tunnels {
             }
             _ => false,
         }
+    }
+
+    /// A connection that makes room although its client is there.
+    fn idle(&self, now: Time) -> Option<(bool, Duration, Pseudonym)> {
+        let idle =
+            |(pseudonym, peer): (&Pseudonym, &Peer)| (false, now.since(peer.used), *pseudonym);
+        let young = || self.peers.iter().filter(|(_, peer)| !peer.end.was_connected());
+        if 2 * young().count() > self.peers.len() {
+            return young().map(idle).max();
+        }
+        let connected = self.peers.iter().filter(|(_, peer)| peer.end.was_connected());
+        connected.map(idle).max().filter(|(_, idle, _)| *idle > IDLE)
     }
 
     /// Forgets a connection at once; `Closed` follows if it has not been taken.

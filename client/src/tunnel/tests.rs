@@ -484,6 +484,32 @@ fn connections_are_limited_and_the_silent_make_room() {
 }
 
 #[test]
+fn a_tunnel_that_carries_nothing_makes_room_for_a_newcomer_and_one_in_use_does_not() {
+    let settings = Settings { max_connections: 3, ..Settings::default() };
+    let mut pair = Pair::with(22, &settings);
+    for _ in 0..3 {
+        pair.add(WEB, service_key(&SECRET), &settings);
+    }
+    pair.run_until(Time::from_secs(5), |p| p.clients.iter().all(|c| c.tunnel.is_connected()));
+    // All are heard, and over one something comes.
+    pair.download(1, 10_000_000);
+    pair.run_for(Duration::from_secs(25));
+    for newcomer in 3..5 {
+        let late = pair.add(WEB, service_key(&SECRET), &settings);
+        assert_eq!(late, newcomer);
+        pair.run_for(Duration::from_secs(5));
+        assert!(pair.clients[late].tunnel.is_connected());
+    }
+    let used = pair.clients[1].pseudonym;
+    assert!(!pair.service_events.contains(&(used, TunnelEvent::Closed(CloseReason::Displaced))));
+    assert_eq!(pair.service.len(), 3);
+    // Who came within the last ten seconds stays.
+    let refused = pair.add(WEB, service_key(&SECRET), &settings);
+    pair.run_for(Duration::from_secs(3));
+    assert_eq!(pair.closed(refused), Some(CloseReason::Refused));
+}
+
+#[test]
 fn a_restarted_service_tells_its_clients() {
     let mut pair = Pair::connected(21, WEB, 0.0);
     let seed = Seed::from_u64(99);
