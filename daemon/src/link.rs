@@ -9,7 +9,7 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,10 +31,12 @@ use libp2p::swarm::behaviour::{ConnectionClosed, DialFailure, FromSwarm, ListenF
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError,
-    NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, Swarm, SwarmEvent, ToSwarm,
+    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
+    DialError, NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, Swarm, SwarmEvent,
+    ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, tcp};
+use rand::TryRng as _;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use tokio::sync::{mpsc, oneshot};
@@ -42,11 +44,17 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 mod frames;
+mod room;
 mod settings;
+mod shares;
 
 pub use crate::tls::{Allow, Identity};
 pub use frames::{FRAME, FrameReceiver, FrameSender};
+pub use room::{Listed, Standing};
 pub use settings::{Counters, Error, Settings};
+pub use shares::Origin;
+
+use room::{Opening, Room};
 
 /// The protocol of the one stream.
 const FRAMES: StreamProtocol = StreamProtocol::new("/shoal/frames/1");
@@ -73,12 +81,17 @@ pub struct Link {
     pub sender: FrameSender,
     /// The way in.
     pub receiver: FrameReceiver,
+    /// Where it comes from, if it was accepted.
+    pub origin: Origin,
+    /// Until it is told that the other end belongs here, a link that was accepted is a stranger's.
+    pub standing: Standing,
 }
 
 impl Link {
-    fn new(peer: [u8; 32], stream: Stream) -> Self {
+    fn new(peer: [u8; 32], stream: Stream, origin: Origin, standing: Standing) -> Self {
         let (read, write) = stream.split();
-        Self { peer, sender: FrameSender::new(write), receiver: FrameReceiver::new(read) }
+        let (sender, receiver) = (FrameSender::new(write), FrameReceiver::new(read));
+        Self { peer, sender, receiver, origin, standing }
     }
 }
 
@@ -136,8 +149,17 @@ impl Endpoint {
             provider.clone(),
         )
         .map_err(Error::Handshake)?;
-        let security =
-            Arc::new(Security { identity: identity.clone(), server: server.into(), provider });
+        let mut key = [0; 32];
+        rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(|_| Error::Closed)?;
+        let (most, of_one) = (settings.max_strangers, settings.max_strangers_of_one);
+        let room = Arc::new(Room::new(key, settings.listed.clone(), most, of_one));
+        let security = Arc::new(Security {
+            identity: identity.clone(),
+            server: server.into(),
+            provider,
+            room: room.clone(),
+            tls_timeout: settings.tls_timeout,
+        });
 
         // The errors of both stages are io::Error: told apart by `dial_error` once they come back.
         let transport = tcp::tokio::Transport::new(tcp::Config::new())
@@ -156,13 +178,14 @@ impl Endpoint {
         let (links, incoming) = mpsc::channel(settings.max_connections.max(1));
         let behaviour = Behaviour {
             max_connections: settings.max_connections,
-            max_pending: settings.max_pending,
             timeout: settings.handshake_timeout,
             counters: counters.clone(),
             links,
+            room,
             dials: HashMap::new(),
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             established: HashMap::new(),
+            closing: VecDeque::new(),
         };
         let config = libp2p::swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::ZERO)
@@ -331,6 +354,19 @@ fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
+fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+    let (mut ip, mut port) = (None, None);
+    for part in address {
+        match part {
+            Protocol::Ip4(v4) => ip = Some(v4.into()),
+            Protocol::Ip6(v6) => ip = Some(v6.into()),
+            Protocol::Tcp(number) => port = Some(number),
+            _ => {}
+        }
+    }
+    Some(SocketAddr::new(ip?, port?))
+}
+
 fn peer_id(key: &[u8; 32]) -> Result<PeerId, Error> {
     let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| Error::BadKey)?;
     Ok(PeerId::from_public_key(&PublicKey::from(key)))
@@ -346,6 +382,8 @@ struct Security {
     identity: Identity,
     server: TlsAcceptor,
     provider: Arc<CryptoProvider>,
+    room: Arc<Room>,
+    tls_timeout: Duration,
 }
 
 /// From a TCP connection to a multiplexed one whose other end is known.
@@ -355,9 +393,9 @@ async fn secure(
     security: Arc<Security>,
 ) -> io::Result<(PeerId, StreamMuxerBox)> {
     watch(&tcp)?;
-    let tcp = BufWriter::with_capacity(WRITE_BUFFER, tcp);
     let (tls, mode) = match point {
         ConnectedPoint::Dialer { address, .. } => {
+            let tcp = BufWriter::with_capacity(WRITE_BUFFER, tcp);
             let peer = match address.iter().last() {
                 Some(Protocol::P2p(peer)) => key_of(&peer),
                 _ => None,
@@ -373,12 +411,12 @@ async fn secure(
             };
             (TlsStream::Client(tls), yamux::Mode::Client)
         }
-        ConnectedPoint::Listener { .. } => {
-            let tls = match security.server.accept(tcp).into_fallible().await {
-                Ok(tls) => tls,
-                Err((error, tcp)) => return Err(give_up(error, tcp).await),
-            };
-            (TlsStream::Server(tls), yamux::Mode::Server)
+        ConnectedPoint::Listener { send_back_addr, .. } => {
+            let from = socket_address(&send_back_addr);
+            let opening = from.and_then(|from| security.room.opening(from));
+            // It had to make room before this began.
+            let opening = opening.ok_or(io::ErrorKind::ConnectionAborted)?;
+            (TlsStream::Server(admit(tcp, opening, &security).await?), yamux::Mode::Server)
         }
     };
     let peer = crate::tls::finished(tls.get_ref().1).map_err(io::Error::other)?;
@@ -386,6 +424,32 @@ async fn secure(
 
     let connection = yamux::Connection::new(tls, multiplexing(), mode);
     Ok((peer, StreamMuxerBox::new(Mux::new(connection))))
+}
+
+/// TLS with who has connected, within its time, and unless it has to make room for others.
+async fn admit(
+    tcp: tcp::tokio::TcpStream,
+    opening: Opening,
+    security: &Security,
+) -> io::Result<futures_rustls::server::TlsStream<BufWriter<tcp::tokio::TcpStream>>> {
+    let Opening { id, lost } = opening;
+    let handshake = async {
+        tcp.0.readable().await?;
+        security.room.heard(id);
+        let tcp = BufWriter::with_capacity(WRITE_BUFFER, tcp);
+        match security.server.accept(tcp).into_fallible().await {
+            Ok(tls) => Ok(tls),
+            Err((error, tcp)) => Err(give_up(error, tcp).await),
+        }
+    };
+    let tls = tokio::select! {
+        tls = tokio::time::timeout(security.tls_timeout, handshake) => {
+            tls.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+        }
+        _ = lost => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    security.room.opened(id);
+    Ok(tls)
 }
 
 /// What the other end may open and have in flight.
@@ -489,16 +553,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Mux<C> {
 /// Limits, and who waits for which connection.
 struct Behaviour {
     max_connections: usize,
-    max_pending: usize,
     timeout: Duration,
     counters: Arc<Counters>,
     links: mpsc::Sender<Link>,
+    /// Bounds those that have not been let in, half open or not.
+    room: Arc<Room>,
     /// Our dials, until their connection stands. Bounded by time: each fails or stands within the timeout.
     dials: HashMap<ConnectionId, Reply>,
-    /// Connections from others before the handshake's end, at most `max_pending`.
-    pending: HashSet<ConnectionId>,
+    /// Connections from others before the handshake's end, bounded by `room`, and from where.
+    pending: HashMap<ConnectionId, SocketAddr>,
     /// Connections from others that stand, at most `max_connections`.
     established: HashMap<ConnectionId, PeerId>,
+    /// Of these, the ones that have to make room.
+    closing: VecDeque<(ConnectionId, PeerId)>,
 }
 
 impl Behaviour {
@@ -512,6 +579,16 @@ impl Behaviour {
         let waiting = Some(Box::pin(tokio::time::sleep(self.timeout)));
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
+
+    fn make_room(&mut self, id: ConnectionId) {
+        Counters::add(&self.counters.displaced_connections);
+        // A half-open one ends by itself.
+        if self.pending.remove(&id).is_none()
+            && let Some(peer) = self.established.get(&id)
+        {
+            self.closing.push_back((id, *peer));
+        }
+    }
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -522,13 +599,16 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         id: ConnectionId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        from: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        if self.pending.len() >= self.max_pending || self.established.len() >= self.max_connections
-        {
+        let Some(from) = socket_address(from) else { return Err(self.refuse("no address")) };
+        if self.established.len() >= self.max_connections {
             return Err(self.refuse("full"));
         }
-        self.pending.insert(id);
+        self.pending.insert(id, from);
+        if let Some(leaves) = self.room.add(id, from) {
+            self.make_room(leaves);
+        }
         Ok(())
     }
 
@@ -539,12 +619,17 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        self.pending.remove(&id);
+        if self.pending.remove(&id).is_none() {
+            return Err(ConnectionDenied::new(io::Error::other("made room")));
+        }
         let same = self.established.values().filter(|other| **other == peer).count();
         if same >= PER_PEER || self.established.len() >= self.max_connections {
+            self.room.remove(id, None);
             return Err(self.refuse("full"));
         }
-        let handler = self.handler(&peer, Role::Listener(Some(self.links.clone())))?;
+        let (origin, standing) = (self.room.origin(id), Standing::stranger(&self.room, id));
+        let taker = Taker { links: self.links.clone(), origin, standing };
+        let handler = self.handler(&peer, Role::Listener(Some(taker)))?;
         self.established.insert(id, peer);
         Ok(handler)
     }
@@ -564,12 +649,15 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
-                self.established.remove(&connection_id);
+                if self.established.remove(&connection_id).is_some() {
+                    self.room.remove(connection_id, None);
+                }
             }
-            FromSwarm::ListenFailure(ListenFailure { connection_id, .. })
-                if self.pending.remove(&connection_id) =>
-            {
-                Counters::add(&self.counters.handshake_failures);
+            FromSwarm::ListenFailure(ListenFailure { connection_id, send_back_addr, .. }) => {
+                self.room.remove(connection_id, socket_address(send_back_addr));
+                if self.pending.remove(&connection_id).is_some() {
+                    Counters::add(&self.counters.handshake_failures);
+                }
             }
             FromSwarm::DialFailure(DialFailure { connection_id, error, .. }) => {
                 if let Some(reply) = self.dials.remove(&connection_id) {
@@ -593,7 +681,14 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, std::convert::Infallible>> {
-        Poll::Pending
+        // Whatever fills this queue happens within the swarm's own turn, which ends with a look here.
+        match self.closing.pop_front() {
+            Some((id, peer_id)) => Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(id),
+            }),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -610,7 +705,20 @@ enum Role {
     /// Asks for a stream, and whom to give it to.
     Dialler(Request, Option<Reply>),
     /// Takes one stream; who gets it.
-    Listener(Option<mpsc::Sender<Link>>),
+    Listener(Option<Taker>),
+}
+
+struct Taker {
+    links: mpsc::Sender<Link>,
+    origin: Origin,
+    standing: Standing,
+}
+
+impl Taker {
+    fn give(self, peer: [u8; 32], stream: Stream) -> bool {
+        let link = Link::new(peer, stream, self.origin, self.standing);
+        self.links.try_send(link).is_ok()
+    }
 }
 
 enum Request {
@@ -668,7 +776,7 @@ impl ConnectionHandler for Handler {
                     Role::Listener(taker) => taker.take(),
                     Role::Dialler(..) => None,
                 };
-                match taker.map(|links| links.try_send(Link::new(self.peer, stream)).is_ok()) {
+                match taker.map(|taker| taker.give(self.peer, stream)) {
                     Some(true) => self.waiting = None,
                     Some(false) | None => Counters::add(&self.counters.refused_streams),
                 }
@@ -681,7 +789,8 @@ impl ConnectionHandler for Handler {
                 if let Role::Dialler(_, reply) = &mut self.role
                     && let Some(reply) = reply.take()
                 {
-                    let _ = reply.send(Ok(Link::new(self.peer, stream)));
+                    let (origin, standing) = Default::default();
+                    let _ = reply.send(Ok(Link::new(self.peer, stream, origin, standing)));
                 }
             }
             ConnectionEvent::DialUpgradeError(_) => {

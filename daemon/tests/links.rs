@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_daemon::link::{Allow, Endpoint, Error, FRAME, Identity, Settings};
+use shoal_daemon::link::{Allow, Endpoint, Error, FRAME, Identity, Listed, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -23,8 +23,16 @@ fn listening(allow: Allow) -> Settings {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         allow,
         handshake_timeout: Duration::from_secs(20),
+        tls_timeout: Duration::from_secs(20),
         ..Settings::default()
     }
+}
+
+/// Opens a TCP connection from this address and says nothing.
+async fn silent(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
 }
 
 /// Waits for a while for `counter` to reach `least`.
@@ -164,8 +172,9 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn a_half_open_connection_is_dropped_after_the_handshake_timeout() {
-    let settings = Settings { handshake_timeout: SHORT, ..listening(Allow::anyone()) };
+async fn a_half_open_connection_is_dropped_after_the_time_for_tls() {
+    assert_eq!(Settings::default().tls_timeout, Duration::from_secs(3));
+    let settings = Settings { tls_timeout: SHORT, ..listening(Allow::anyone()) };
     let b = Endpoint::new(&identity(2), settings).unwrap();
     let mut tcp = TcpStream::connect(b.listen_addr().unwrap()).await.unwrap();
     let ended = tokio::time::timeout(SHORT * 10, tcp.read(&mut [0])).await.unwrap();
@@ -174,17 +183,91 @@ async fn a_half_open_connection_is_dropped_after_the_handshake_timeout() {
 }
 
 #[tokio::test]
-async fn half_open_connections_beyond_the_limit_are_refused_and_counted() {
-    let settings =
-        Settings { max_pending: 8, handshake_timeout: SHORT * 2, ..listening(Allow::anyone()) };
+async fn a_thousand_silent_connections_of_one_address_keep_nobody_out() {
+    let (mut b, address) = listener(Allow::anyone());
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        held.push(silent("127.0.1.1", address).await);
+    }
+    reaches(&b.counters().displaced_connections, 1_000 - 64).await;
+    let a = dialler();
+    let mut up = a.dial(identity(2).public(), address).await.unwrap();
+    let mut down = b.accept().await.unwrap();
+    up.sender.send(&frame(1)).await.unwrap();
+    assert_eq!(down.receiver.next().await.unwrap(), Some(frame(1)));
+    assert_eq!(b.counters().displaced_connections.load(Ordering::Relaxed), 1_000 - 64);
+    assert_eq!(b.counters().refused_connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn who_says_something_gets_in_although_its_own_network_floods() {
+    let (mut b, address) = listener(Allow::anyone());
+    let flood = tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        loop {
+            held.push_back(silent("127.0.0.1", address).await);
+            // Renewed as fast as they are dropped.
+            if held.len() > 200 {
+                held.pop_front();
+            }
+        }
+    });
+    reaches(&b.counters().displaced_connections, 500).await;
+    for _ in 0..5 {
+        let a = dialler();
+        let mut up = a.dial(identity(2).public(), address).await.unwrap();
+        up.sender.send(&frame(1)).await.unwrap();
+        let mut down = b.accept().await.unwrap();
+        assert_eq!(down.receiver.next().await.unwrap(), Some(frame(1)));
+    }
+    flood.abort();
+}
+
+#[tokio::test]
+async fn a_link_that_was_never_let_in_makes_room_and_one_that_was_stays() {
+    let settings = Settings { max_strangers_of_one: 2, ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
-    let mut held = Vec::new();
-    for _ in 0..300 {
-        held.push(TcpStream::connect(address).await.unwrap());
+    let mut links = Vec::new();
+    for n in 3..7 {
+        let a = Endpoint::new(&identity(n), listening(Allow::anyone())).unwrap();
+        let up = a.dial(identity(2).public(), address).await.unwrap();
+        let down = b.accept().await.unwrap();
+        if n == 3 {
+            down.standing.admit();
+        }
+        links.push((a, up, down));
     }
-    reaches(&b.counters().refused_connections, 292).await;
-    reaches(&b.counters().handshake_failures, 8).await;
+    // The first was let in; of the others the last two fit.
+    reaches(&b.counters().displaced_connections, 1).await;
+    let ended = tokio::time::timeout(SHORT * 20, links[1].1.receiver.next()).await.unwrap();
+    assert!(!matches!(ended, Ok(Some(_))));
+    let origin = links[0].2.origin;
+    for stays in [0, 2, 3] {
+        let (_, up, down) = &mut links[stays];
+        up.sender.send(&frame(9)).await.unwrap();
+        assert_eq!(down.receiver.next().await.unwrap(), Some(frame(9)));
+        assert_eq!(down.origin, origin);
+    }
+    assert_eq!(b.counters().displaced_connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn strangers_do_not_take_the_room_of_nodes() {
+    let listed = Listed::default();
+    listed.replace(["127.0.0.1".parse().unwrap()].into());
+    let settings = Settings { max_strangers: 4, listed, ..listening(Allow::anyone()) };
+    let mut b = Endpoint::new(&identity(2), settings).unwrap();
+    let address = b.listen_addr().unwrap();
+    // A node whose first byte is still under way, and strangers of more networks than there is room for.
+    let mut node = silent("127.0.0.1", address).await;
+    let mut held = Vec::new();
+    for network in 1..=200 {
+        held.push(silent(&format!("127.0.{network}.1"), address).await);
+    }
+    reaches(&b.counters().displaced_connections, 196).await;
+    let closed = tokio::time::timeout(SHORT, node.read(&mut [0])).await;
+    assert!(closed.is_err(), "{closed:?}");
     let a = dialler();
     let _up = a.dial(identity(2).public(), address).await.unwrap();
     assert!(b.accept().await.is_some());

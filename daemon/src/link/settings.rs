@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::room::Listed;
 use crate::tls::Allow;
 
 /// What an endpoint is told when it starts.
@@ -17,21 +18,31 @@ pub struct Settings {
     pub allow: Allow,
     /// Connections from others at a time. One more is closed at once and counted.
     pub max_connections: usize,
-    /// Connections from others that have not finished the handshake, at a time. One more is closed at once and
-    /// counted.
-    pub max_pending: usize,
+    /// Connections from others that were not let in yet, at a time: half open, or before [`super::Standing::admit`].
+    /// One more, and one of the network with most of them is closed and counted.
+    pub max_strangers: usize,
+    /// Of these, connections from one network (a /24 of IPv4, a /48 of IPv6). One more, and its first silent one, or
+    /// else its oldest, is closed and counted.
+    pub max_strangers_of_one: usize,
+    /// Addresses of nodes. Connections from there have as much room again to themselves, shared by address.
+    pub listed: Listed,
+    /// How long a connection from others may take for TLS.
+    pub tls_timeout: Duration,
     /// How long a connection may take for TCP and TLS together, and then for its stream.
     pub handshake_timeout: Duration,
 }
 
 impl Default for Settings {
-    /// Listens nowhere and lets nobody in; 1,024 connections, 128 of them before the handshake's end, 10 s.
+    /// Listens nowhere and lets nobody in; 1,024 connections; 256 strangers, 64 of one network; 3 s and 10 s.
     fn default() -> Self {
         Self {
             listen: None,
             allow: Allow::list(HashSet::new()),
             max_connections: 1_024,
-            max_pending: 128,
+            max_strangers: 256,
+            max_strangers_of_one: 64,
+            listed: Listed::default(),
+            tls_timeout: Duration::from_secs(3),
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -45,8 +56,10 @@ pub struct Counters {
     pub handshake_failures: AtomicU64,
     /// Peers that are not on the list.
     pub refused_peers: AtomicU64,
-    /// Connections beyond a limit: all, before the handshake's end, or of one peer.
+    /// Connections beyond a limit: all, or of one peer.
     pub refused_connections: AtomicU64,
+    /// Connections of strangers that made room for others.
+    pub displaced_connections: AtomicU64,
     /// Streams beyond the one.
     pub refused_streams: AtomicU64,
     /// Connections that the system could not give us (too many open files, as a rule).

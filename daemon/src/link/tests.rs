@@ -12,6 +12,7 @@ fn endpoint(seed: u8, provider: CryptoProvider) -> Endpoint {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         allow: Allow::anyone(),
         handshake_timeout: Duration::from_secs(20),
+        tls_timeout: Duration::from_secs(20),
         ..Settings::default()
     };
     Endpoint::with_provider(&Identity::from_seed(&[seed; 32]), settings, provider).unwrap()
