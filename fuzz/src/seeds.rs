@@ -180,6 +180,7 @@ fn words() -> Vec<Vec<u8>> {
         token: vec![1, 2, 3],
         mode: Mode::Class("web".into()),
         descriptor: Some(client_descriptor().encode()),
+        documents: vec![[7; 8]],
     };
     let service = Hello { mode: Mode::Service, descriptor: None, ..hello.clone() };
     let document = SignedDocument::new(&document(), [&authority()]).encode();

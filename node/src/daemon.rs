@@ -26,7 +26,7 @@ use shoal_daemon::config::ConfigError;
 use shoal_daemon::control::{Control, ControlError};
 use shoal_daemon::council::Council;
 use shoal_daemon::exit::Exit;
-use shoal_daemon::link::{Allow, Endpoint, Settings as LinkSettings};
+use shoal_daemon::link::{Allow, Endpoint, Listed, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
@@ -274,11 +274,13 @@ async fn start(
         RoleName::Gateway => config.gateway.max_clients,
         RoleName::Mix | RoleName::Authority => 0,
     };
+    let listed = Listed::default();
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
         LinkSettings {
             listen: Some(config.listen),
             allow: allow.clone(),
+            listed: listed.clone(),
             max_connections: clients + 1_024,
             ..LinkSettings::default()
         },
@@ -359,6 +361,7 @@ async fn start(
         shared: &shared,
         clock,
         allow: &allow,
+        listed: &listed,
         around: tell_around,
         outgoing,
         documents: Documents::default(),

@@ -33,6 +33,10 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId(pub u64);
 
+/// Where clients come from that may be one person: a network, told apart by whoever holds the connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Origin(pub u64);
+
 /// What an engine is told when it starts.
 pub struct Settings {
     /// Who it is.
@@ -72,6 +76,8 @@ pub enum Input {
         session: SessionId,
         /// The throwaway identity that its link has proven.
         peer: Identity,
+        /// Where it comes from.
+        origin: Origin,
     },
     /// A frame came from a client.
     Client {
@@ -135,6 +141,15 @@ pub enum Output {
     },
     /// End a client's connection, after what was sent to it.
     CloseClient(SessionId),
+    /// A client was let in: it is no stranger any more.
+    LetIn(SessionId),
+    /// Throw the oldest packets of an inbox away. They are not answered for any more.
+    Discard {
+        /// Whose.
+        inbox: InboxId,
+        /// How many at most.
+        packets: u32,
+    },
     /// Put a packet into the inbox.
     Store {
         /// Whose.

@@ -10,7 +10,7 @@ pub mod wheel;
 
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
-pub use engine::{Engine, Input, Output, SessionId, Settings};
+pub use engine::{Engine, Input, Origin, Output, SessionId, Settings};
 pub use opener::{Arrived, Log, NotWritten, Opener, Room};
 pub use place::Place;
 pub use shoal_sphinx::replay;

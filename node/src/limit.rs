@@ -29,6 +29,11 @@ impl Limit {
         true
     }
 
+    /// Whether all that passed is forgotten.
+    pub(crate) fn is_idle(&self, now: Time) -> bool {
+        self.due <= now
+    }
+
     /// When one may pass.
     pub(crate) fn next(&self) -> Time {
         self.due - self.tolerance

@@ -519,13 +519,17 @@ struct Plan<'a> {
     options: &'a Options,
     dir: &'a Path,
     ports: Ports,
+    /// By which gateways know services.
+    token: String,
 }
 
 type Services = Vec<(Daemon, shoal_topology::ClientDescriptor)>;
 
 impl<'a> Plan<'a> {
     fn new(options: &'a Options, dir: &'a Path) -> anyhow::Result<Self> {
-        Ok(Self { options, dir, ports: Ports(Vec::new()) })
+        let secret = secret::fresh()?;
+        let token = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { options, dir, ports: Ports(Vec::new()), token })
     }
 
     fn authorities(&mut self) -> anyhow::Result<(Vec<Daemon>, Founders)> {
@@ -588,6 +592,18 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// All come from one address, and the services have a token.
+    fn gateway(&self) -> node::GatewayConfig {
+        let token =
+            node::TokenConfig { secret: self.token.clone(), connections: 1_000, service: true };
+        let default = node::GatewayConfig::default();
+        node::GatewayConfig {
+            max_clients_of_one_network: default.max_clients,
+            token: vec![token],
+            ..default
+        }
+    }
+
     fn nodes(&mut self) -> anyhow::Result<Vec<Daemon>> {
         let mut daemons = Vec::new();
         let layers = usize::from(self.options.parameters.layers);
@@ -607,6 +623,7 @@ impl<'a> Plan<'a> {
                 workers: 1,
                 log: self.options.log.clone(),
                 network: self.dir.join("network.toml"),
+                gateway: self.gateway(),
                 ..node::Config::default()
             };
             daemons.push(self.node(&name, &config)?);
@@ -694,9 +711,14 @@ impl<'a> Plan<'a> {
         let admin = self.ports.next()?;
         let mut toml = format!(
             "# A client of a localnet; `shoal-client init DIR` writes one with every key explained.\n\
-             network = \"../network.toml\"\nclass = \"{}\"\nlog = \"{}\"\n\n[admin]\nlisten = \"{admin}\"\n\n",
+             network = \"../network.toml\"\nclass = \"{}\"\nlog = \"{}\"\n",
             self.options.class, self.options.log
         );
+        if kind == Kind::Service {
+            secret::replace(&dir.join("token"), self.token.as_bytes())?;
+            toml.push_str("token = \"token\"\n");
+        }
+        write!(toml, "\n[admin]\nlisten = \"{admin}\"\n\n")?;
         for gateway in gateways {
             let name = format!("gateway-{}", gateway + 1);
             let gateway = nodes.iter().find(|node| node.name == name).context("no such gateway")?;

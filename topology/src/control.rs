@@ -46,6 +46,8 @@ pub struct Hello {
     pub mode: Mode,
     /// Its signed descriptor, if others shall be able to ask for it.
     pub descriptor: Option<Vec<u8>>,
+    /// The documents that it has, by their [tags](DocumentPart::tag_of): it is not given them again.
+    pub documents: Vec<[u8; 8]>,
 }
 
 impl Hello {
@@ -138,11 +140,15 @@ pub struct DocumentPart {
 const PART_LEN: usize = 2_300;
 
 impl DocumentPart {
+    /// By which the parts of a signed document belong together.
+    pub fn tag_of(document: &[u8]) -> [u8; 8] {
+        let hash = blake3::hash(document);
+        hash.as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+
     /// Cuts a signed document.
     pub fn cut(document: &[u8]) -> Vec<Self> {
-        let hash = blake3::hash(document);
-        let mut tag = [0; 8];
-        tag.copy_from_slice(&hash.as_bytes()[..8]);
+        let tag = Self::tag_of(document);
         let chunks = document.chunks(PART_LEN);
         let parts = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
         chunks

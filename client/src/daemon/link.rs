@@ -1,16 +1,17 @@
 //! The link to a gateway: dialled, proven, kept up, dialled again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::RngExt as _;
 use shoal_daemon::link::{
     Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word};
-use shoal_topology::{Identity, SecretIdentity, Time};
+use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
@@ -29,8 +30,13 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
-/// Failed attempts at one gateway before the other is tried.
+/// Failed attempts at one gateway, at least, before the other is tried.
 const ATTEMPTS: usize = 3;
+/// And how long they are kept up at least, and how much longer at most, drawn for each client. Whoever shuts a gateway
+/// for some seconds moves nobody, and whoever does for longer moves its clients one after the other.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(8));
+/// Documents that a client tells gateways that it has.
+const DOCUMENTS: usize = 4;
 /// A gateway that took our packets is not gone back to for so long, unless the other cannot be reached.
 const HOLD_OFF: Duration = Duration::from_secs(600);
 
@@ -85,24 +91,37 @@ struct Choice {
     of: usize,
     /// Attempts that failed in a row.
     failed: usize,
+    /// When the first of them failed.
+    since: Option<Time>,
+    /// For how long they must, beside [`ATTEMPTS`].
+    patience: Duration,
+    rng: Stream,
     /// Which were left, and when.
     left: Vec<(usize, Time)>,
 }
 
 impl Choice {
-    fn new(of: usize) -> Self {
-        Self { at: 0, of, failed: 0, left: Vec::new() }
+    fn new(of: usize, rng: Stream) -> Self {
+        let (failed, since, patience, left) = (0, None, Duration::ZERO, Vec::new());
+        let mut choice = Self { at: 0, of, failed, since, patience, rng, left };
+        choice.draw();
+        choice
     }
 
-    /// A link ended, or never stood: how long to wait before the next attempt.
-    fn ended(&mut self, was_up: bool) -> Duration {
+    fn draw(&mut self) {
+        self.patience = PATIENCE.0 + PATIENCE.1.mul_f64(self.rng.random_range(0.0..1.0));
+    }
+
+    /// A link ended at `now`, or never stood: how long to wait before the next attempt.
+    fn ended(&mut self, was_up: bool, now: Time) -> Duration {
         if was_up {
             // It worked: the same gateway gets its attempts again.
-            self.failed = 0;
+            (self.failed, self.since) = (0, None);
         }
         let pause = BACKOFF.get(self.failed).copied().unwrap_or(STEP);
         self.failed += 1;
-        if self.failed >= ATTEMPTS {
+        let since = *self.since.get_or_insert(now);
+        if self.failed >= ATTEMPTS && now.since(since) + pause >= self.patience {
             self.move_on();
         }
         pause
@@ -123,7 +142,8 @@ impl Choice {
     }
 
     fn move_on(&mut self) {
-        self.failed = 0;
+        (self.failed, self.since) = (0, None);
+        self.draw();
         self.at = (self.at + 1) % self.of.max(1);
     }
 }
@@ -145,12 +165,36 @@ pub(super) struct Link {
     pub(super) leave: Arc<Notify>,
     /// Told when a service has another descriptor.
     pub(super) renew: Arc<Notify>,
+    /// What it has of documents.
+    pub(super) has: Has,
+    /// Draws how long a gateway is waited for.
+    pub(super) seed: Seed,
+}
+
+/// The documents that a client has, so that no gateway sends them again.
+#[derive(Clone, Default)]
+pub(super) struct Has(Arc<Mutex<Vec<[u8; 8]>>>);
+
+impl Has {
+    /// It has this one, which was verified.
+    pub(super) fn add(&self, signed: &[u8]) {
+        let tag = DocumentPart::tag_of(signed);
+        let mut tags = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tags.retain(|other| *other != tag);
+        tags.push(tag);
+        let beyond = tags.len().saturating_sub(DOCUMENTS);
+        tags.drain(..beyond);
+    }
+
+    fn tags(&self) -> Vec<[u8; 8]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Link {
     /// Keeps a link to the first of `gateways` that answers and does not take our packets, until `shutdown`.
     pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
-        let mut choice = Choice::new(gateways.len());
+        let mut choice = Choice::new(gateways.len(), self.seed.stream("patience"));
         loop {
             let Some(gateway) = gateways.get(choice.at) else { return };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -165,7 +209,7 @@ impl Link {
             }
             let pause = match down {
                 Down::TakesPackets => choice.leave(self.clock.now()),
-                _ => choice.ended(up.load(Ordering::Relaxed)),
+                _ => choice.ended(up.load(Ordering::Relaxed), self.clock.now()),
             };
             tokio::select! {
                 () = shutdown.wait() => return,
@@ -207,6 +251,7 @@ impl Link {
             token: self.token.clone(),
             mode: self.mode.clone(),
             descriptor: self.descriptor.as_ref().map(|make| make()),
+            documents: self.has.tags(),
         };
         let packet = hello.pack().map_err(|_| Down::Broken)?;
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet };
@@ -360,6 +405,8 @@ mod tests {
             dummies: Arc::default(),
             leave: Arc::default(),
             renew: Arc::default(),
+            has: Has::default(),
+            seed: Seed::from_u64(1),
         };
         let frame = |n: u8, what: Downward| {
             let mut packet = shoal_sphinx::Packet::default();
@@ -387,16 +434,29 @@ mod tests {
         assert!(engine.try_recv().is_err());
     }
 
+    fn choice(of: usize) -> Choice {
+        Choice::new(of, Seed::from_u64(7).stream("patience"))
+    }
+
+    /// The gateway fails until the client goes elsewhere: when it does.
+    fn fails(choice: &mut Choice, mut now: Time) -> Time {
+        let at = choice.at;
+        while choice.at == at {
+            now = now + choice.ended(false, now);
+        }
+        now
+    }
+
     #[test]
     fn a_gateway_that_takes_packets_is_left_and_not_gone_back_to_for_ten_minutes() {
-        let mut choice = Choice::new(2);
+        let mut choice = choice(2);
         let left = Time::from_secs(100);
         assert!(choice.may_leave(left));
         choice.leave(left);
         assert_eq!(choice.at, 1);
         assert!(!choice.may_leave(left + Duration::from_secs(599)));
         // The same one again after a break.
-        choice.ended(true);
+        choice.ended(true, left);
         assert_eq!(choice.at, 1);
         assert!(choice.may_leave(left + HOLD_OFF));
         choice.leave(left + HOLD_OFF);
@@ -406,10 +466,10 @@ mod tests {
 
     #[test]
     fn a_gateway_that_was_gone_back_to_for_want_of_the_other_is_left_again() {
-        let mut choice = Choice::new(2);
+        let mut choice = choice(2);
         choice.leave(Time::ZERO);
         // The other one dies.
-        (0..3).for_each(|_| _ = choice.ended(false));
+        fails(&mut choice, Time::from_secs(1));
         assert_eq!(choice.at, 0);
         assert!(choice.may_leave(Time::from_secs(60)));
         choice.leave(Time::from_secs(60));
@@ -419,24 +479,47 @@ mod tests {
 
     #[test]
     fn the_only_gateway_is_never_left() {
-        assert!(!Choice::new(1).may_leave(Time::from_secs(10_000)));
+        assert!(!choice(1).may_leave(Time::from_secs(10_000)));
     }
 
     #[test]
-    fn after_three_failed_attempts_the_other_gateway_gets_three() {
-        let mut choice = Choice::new(2);
-        let mut tried = Vec::new();
-        for _ in 0..7 {
-            tried.push(choice.at);
-            choice.ended(false);
+    fn a_gateway_that_is_shut_for_three_seconds_is_not_left_and_one_that_stays_shut_is_at_a_drawn_instant()
+     {
+        let mut moved = Vec::new();
+        for seed in 0..100 {
+            let mut choice = Choice::new(2, Seed::from_u64(seed).stream("patience"));
+            let mut now = Time::from_secs(100);
+            while now < Time::from_secs(103) {
+                now = now + choice.ended(false, now);
+                assert_eq!(choice.at, 0);
+            }
+            choice.ended(true, now);
+            moved.push(fails(&mut choice, now).since(now));
         }
-        assert_eq!(tried, [0, 0, 0, 1, 1, 1, 0]);
-        // One that worked gets its attempts again, even when the other was left.
+        // Nobody before four seconds, everybody within a quarter of a minute, and in no second more than a third.
+        let seconds = |n: u64| moved.iter().filter(|after| after.as_secs() == n).count();
+        assert!(moved.iter().all(|after| (4..17).contains(&after.as_secs())), "{moved:?}");
+        assert!((0..20).all(|n| seconds(n) <= 60), "{moved:?}");
+        assert!((0..20).filter(|n| seconds(*n) > 0).count() >= 2, "{moved:?}");
+    }
+
+    #[test]
+    fn one_that_worked_gets_its_attempts_again_even_when_the_other_was_left() {
+        let mut choice = choice(2);
         choice.leave(Time::ZERO);
         assert_eq!(choice.at, 1);
-        assert_eq!(choice.ended(true), BACKOFF[0]);
+        assert_eq!(choice.ended(true, Time::ZERO), BACKOFF[0]);
         assert_eq!(choice.at, 1);
-        (0..2).for_each(|_| _ = choice.ended(false));
+        fails(&mut choice, Time::ZERO);
         assert_eq!(choice.at, 0, "better than none");
+    }
+
+    #[test]
+    fn a_client_tells_which_documents_it_has_and_forgets_the_oldest() {
+        let has = Has::default();
+        (0..6).for_each(|n| has.add(&[n; 100]));
+        has.add(&[3; 100]);
+        let tags = [2, 4, 5, 3].map(|n| DocumentPart::tag_of(&[n; 100]));
+        assert_eq!(has.tags(), tags);
     }
 }

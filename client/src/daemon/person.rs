@@ -21,7 +21,7 @@ use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
-use super::link::{Down, Event, Link, Out, Slots};
+use super::link::{Down, Event, Has, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
@@ -285,7 +285,7 @@ pub(super) fn start(
     });
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let leave = Arc::new(Notify::new());
+    let (leave, has) = (Arc::new(Notify::new()), Has::default());
     let link = Link {
         clock,
         inbox: keys.inbox.clone(),
@@ -297,6 +297,8 @@ pub(super) fn start(
         dummies: dummies.clone(),
         leave: leave.clone(),
         renew: Arc::default(),
+        has: has.clone(),
+        seed: seed.part("link"),
     };
     let (gateways, out, stop) =
         (config.gateways.clone(), Out::Slots(slots.clone()), shutdown.clone());
@@ -350,6 +352,7 @@ pub(super) fn start(
                 dummies,
                 dummies_told: 0,
                 leave,
+                has,
                 left: None,
                 periods: keys.periods,
                 news: false,
@@ -386,6 +389,8 @@ struct Driver {
     dummies_told: u64,
     /// Tells the link that the gateway takes our packets.
     leave: Arc<Notify>,
+    /// Tells gateways which documents there are.
+    has: Has,
     /// Keys, by period.
     periods: Periods,
     /// The gateway that was left for it.
@@ -487,6 +492,7 @@ impl Driver {
                 let known = person.client.epoch(now).is_some();
                 match self.verify(bytes, unix_s) {
                     Ok(held) => {
+                        self.has.add(&held.signed);
                         if let Err(two) = person.client.set_document(now, unix_s, held) {
                             error!("{two}");
                             if let Err(error) = keep_proof(&self.config.data_dir, &two) {

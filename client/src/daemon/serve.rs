@@ -29,7 +29,7 @@ use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
-use super::link::{Down, Event, Link, Out};
+use super::link::{Down, Event, Has, Link, Out};
 use super::periods::STUCK;
 use super::person::thread;
 use super::places::Places;
@@ -162,7 +162,7 @@ pub(super) fn start(
             let mut renew = Vec::new();
             let descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync> =
                 Arc::new(descriptor_of(keys.clone(), gateways));
-            let overrun = Arc::new(AtomicU64::new(0));
+            let (overrun, has) = (Arc::new(AtomicU64::new(0)), Has::default());
             let mut links = HashMap::new();
             for gateway in config.gateways.clone() {
                 let (to_link, frames) = mpsc::channel(QUEUE);
@@ -180,6 +180,8 @@ pub(super) fn start(
                     dummies: Arc::default(),
                     leave: Arc::default(),
                     renew: to_renew.clone(),
+                    has: has.clone(),
+                    seed: seed.part("link"),
                 };
                 let shutdown = shutdown.clone();
                 tokio::task::spawn_local(async move {
@@ -202,6 +204,7 @@ pub(super) fn start(
                 data_dir: config.data_dir.clone(),
                 keys,
                 renew,
+                has,
                 shared,
                 ready,
                 overrun,
@@ -298,6 +301,8 @@ struct Driver {
     keys: Arc<Mutex<Keys>>,
     /// Tell the links that there is another descriptor.
     renew: Vec<Arc<Notify>>,
+    /// Tells gateways which documents there are.
+    has: Has,
     shared: Shared,
     ready: Ready,
     overrun: Arc<AtomicU64>,
@@ -377,6 +382,7 @@ impl Driver {
                 match verify(bytes, &self.network, unix_s) {
                     Ok(held) => {
                         self.trouble = None;
+                        self.has.add(&held.signed);
                         if let Err(two) = server.service.set_document(now, unix_s, held) {
                             error!("{two}");
                             if let Err(error) = keep_proof(&self.data_dir, &two) {

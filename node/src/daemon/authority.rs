@@ -1,5 +1,6 @@
 //! An authority: links from nodes, listed services and the other authorities; its state on disk; its clock.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use shoal_daemon::admin::{Admin, Readiness};
 use shoal_daemon::control::Control;
 use shoal_daemon::council::{Council, Messages, send};
-use shoal_daemon::link::{Allow, Endpoint, Link, Settings as LinkSettings};
+use shoal_daemon::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
@@ -99,11 +100,15 @@ pub(super) async fn run(
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let peers = known.authorities.iter().chain(&nodes).chain(&exits).map(|peer| peer.0).collect();
+    let listed = Listed::default();
+    let seat_addresses: Vec<IpAddr> = seats.iter().map(|seat| seat.address.ip()).collect();
+    listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&seed),
         LinkSettings {
             listen: Some(config.listen),
             allow: Allow::list(peers),
+            listed: listed.clone(),
             max_connections: 2 * (known.authorities.len() + nodes.len() + exits.len()) + 16,
             ..LinkSettings::default()
         },
@@ -151,6 +156,8 @@ pub(super) async fn run(
         config,
         clock_offset_ms,
         publish,
+        seats: seat_addresses,
+        listed,
         status,
         say,
         queue,
@@ -260,6 +267,9 @@ struct Chamber {
     config: Config,
     clock_offset_ms: i64,
     publish: watch::Sender<Vec<Arc<[u8]>>>,
+    /// Addresses of authorities, and of all that links are taken from first.
+    seats: Vec<IpAddr>,
+    listed: Listed,
     status: Arc<Mutex<Value>>,
     say: watch::Sender<Readiness>,
     queue: mpsc::Receiver<(Identity, ToAuthority)>,
@@ -361,6 +371,10 @@ impl Chamber {
         {
             tracing::warn!("cannot keep the topology document: {error}");
         }
+        let nodes = self.engine.documents().iter().flat_map(|held| &held.document.nodes);
+        let listed = nodes.flat_map(|node| &node.descriptor.body().addresses).map(|at| at.ip());
+        let all = listed.chain(self.seats.iter().copied()).map(|ip| ip.to_canonical());
+        self.listed.replace(all.collect());
         self.publish.send_replace(documents);
     }
 
@@ -458,7 +472,9 @@ async fn serve(
     messages: mpsc::Sender<(Identity, ToAuthority)>,
     mut documents: watch::Receiver<Vec<Arc<[u8]>>>,
 ) {
-    let Link { peer, mut sender, receiver, .. } = link;
+    let Link { peer, mut sender, receiver, standing, .. } = link;
+    // The handshake has found it on the list.
+    standing.admit();
     let mut received = Messages::new(receiver);
     let mut given: Vec<Arc<[u8]>> = Vec::new();
     documents.mark_changed();

@@ -100,6 +100,9 @@ pub struct GatewayConfig {
     /// Clients at a time.
     #[serde(deserialize_with = "positive")]
     pub max_clients: usize,
+    /// Of these, clients without a token from one network.
+    #[serde(deserialize_with = "positive")]
+    pub max_clients_of_one_network: usize,
     /// Packets a second, each way, of a service.
     #[serde(deserialize_with = "rate")]
     pub service_per_s: f64,
@@ -122,8 +125,9 @@ impl Default for GatewayConfig {
         Self {
             admission: AdmissionName::Open,
             max_clients: 1_000,
+            max_clients_of_one_network: 250,
             service_per_s: 2_000.0,
-            queries_per_s: 100.0,
+            queries_per_s: 1_000.0,
             inbox: true,
             max_inboxes: 100_000,
             inbox_packets: 100_000,
@@ -349,18 +353,19 @@ impl Config {
             connections: token.connections,
             service: if token.service { Service::Allowed } else { Service::Refused },
         };
+        let tokens = self.gateway.token.iter().map(token).collect();
         GatewaySettings {
             admission: match self.gateway.admission {
-                AdmissionName::Open => Admission::Open,
-                AdmissionName::Tokens => {
-                    Admission::Tokens(self.gateway.token.iter().map(token).collect())
-                }
+                AdmissionName::Open => Admission::Open(tokens),
+                AdmissionName::Tokens => Admission::Tokens(tokens),
             },
             max_clients: self.gateway.max_clients,
+            max_clients_of_one: self.gateway.max_clients_of_one_network,
             service_per_s: self.gateway.service_per_s,
             queries_per_s: self.gateway.queries_per_s,
             inbox: if self.gateway.inbox { Keeping::On } else { Keeping::Off },
             max_inboxes: self.gateway.max_inboxes,
+            max_inbox_packets: self.gateway.inbox_packets,
             inbox_key,
         }
     }
@@ -442,11 +447,14 @@ log = {log}
 # For gateways alone.
 [gateway]
 
-# Whom it lets in: "open" (everyone) or "tokens" (whoever shows a token of the list below).
+# Whom it lets in: "open" (everyone as a person; as a service whoever shows a token of the list below) or "tokens"
+# (whoever shows one).
 admission = {admission}
 
-# Clients at a time. One more is refused.
+# Clients at a time, and of these clients without a token from one network (a /24 of IPv4, a /48 of IPv6; many people
+# may share an address). One more is refused.
 max_clients = {max_clients}
+max_clients_of_one_network = {max_clients_of_one_network}
 
 # Packets a second, each way, of a service (an exit, an application). More wait, and then are dropped.
 service_per_s = {service_per_s:?}
@@ -455,7 +463,8 @@ service_per_s = {service_per_s:?}
 queries_per_s = {queries_per_s:?}
 
 # Whether packets for clients that are away are kept (encrypted, in data_dir/inbox.redb), how many inboxes it
-# knows, and how many packets they hold together. Quota and expiry of one inbox are in the topology document.
+# knows, and how many packets they hold together. Beyond that, whoever has most gives way: the bearers of a token, or
+# the clients of a network. Quota and expiry of one inbox are in the topology document.
 inbox = {inbox}
 max_inboxes = {max_inboxes}
 inbox_packets = {inbox_packets}
@@ -494,6 +503,7 @@ parameters = {parameters}
             log = string(&self.log),
             admission = string(admission),
             max_clients = gateway.max_clients,
+            max_clients_of_one_network = gateway.max_clients_of_one_network,
             service_per_s = gateway.service_per_s,
             queries_per_s = gateway.queries_per_s,
             inbox = gateway.inbox,

@@ -37,6 +37,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 pub(super) enum Order {
     Store(InboxId, Frame),
     Fetch(InboxId, usize),
+    /// The oldest go, so many at most.
+    Discard(InboxId, usize),
     /// Packets expire after so many seconds from now on.
     Expiry(u32),
 }
@@ -163,6 +165,7 @@ impl Store {
             match order {
                 Order::Store(inbox, _) => *stored.entry(*inbox).or_default() += 1,
                 Order::Fetch(inbox, _) => fetches.push(*inbox),
+                Order::Discard(..) => {}
                 Order::Expiry(seconds) => self.expiry_s = *seconds,
             }
         }
@@ -214,6 +217,17 @@ impl Store {
                         }
                         let frames = found.into_iter().filter_map(|(_, frame)| frame).collect();
                         answers.push(Input::Fetched { inbox, frames });
+                    }
+                    Order::Discard(inbox, most) => {
+                        let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
+                        let range = packets.range(first.as_slice()..=last.as_slice())?;
+                        let keys: std::result::Result<Vec<_>, _> =
+                            range.take(most).map(|entry| Ok(entry?.0.value().to_vec())).collect();
+                        let keys: Vec<Vec<u8>> = keys.map_err(|error: redb::StorageError| error)?;
+                        for key in keys {
+                            packets.remove(key.as_slice())?;
+                            held = held.saturating_sub(1);
+                        }
                     }
                     Order::Expiry(_) => {}
                 }
@@ -312,6 +326,19 @@ mod tests {
         assert_eq!(fetch(&mut store, b), [2]);
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_oldest_packets_of_an_inbox_are_thrown_away_and_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("inbox.redb"), &[5; 32], 4).unwrap();
+        let (a, b) = (InboxId([1; 16]), InboxId([2; 16]));
+        let mut orders: Vec<_> = (0..4).map(|n| Order::Store(a, frame(n))).collect();
+        orders.extend([Order::Discard(a, 2), Order::Store(b, frame(9))]);
+        assert!(store.write(orders).unwrap().is_empty());
+        assert_eq!(fetch(&mut store, a), [2, 3]);
+        store.write(vec![Order::Discard(b, usize::MAX)]).unwrap();
+        assert_eq!((fetch(&mut store, b), store.held), (Vec::new(), 0));
     }
 
     #[test]

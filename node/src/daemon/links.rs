@@ -14,9 +14,9 @@ use shoal_topology::{Documents, Identity, Role, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::machine::{Batch, Clock, Event, Events, Work};
+use super::machine::{Batch, Clock, Event, Events, Joined, Work};
 use super::metrics::Shared;
-use crate::engine::{Input, SessionId};
+use crate::engine::{Input, Origin, SessionId};
 use crate::place::Place;
 
 /// Frames that wait for one next hop. The newest is dropped when it is full, and counted.
@@ -216,11 +216,12 @@ pub(super) async fn accept(
         };
         let node = takes_from(&around, &link);
         if node {
+            link.standing.admit();
             tasks.spawn(take(context.clone(), link, work.clone(), around.clone()));
         } else if role == Role::Gateway {
             let session = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
             let parts = around.borrow().parts;
-            tasks.spawn(serve(context.clone(), link, session, CLIENT_QUEUE + 4 * parts));
+            tasks.spawn(serve(context.clone(), link, session, CLIENT_QUEUE + 2 * parts));
         }
     }
     // Clients get what their queues hold, which end with the engine.
@@ -256,8 +257,9 @@ async fn take(
 /// Serves a client until either end is tired of it.
 async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
     let (down, frames) = mpsc::channel(queue);
-    context.events.post(Event::Joined(session, Identity(link.peer), down)).await;
-    let Link { sender, mut receiver, .. } = link;
+    let Link { peer, sender, mut receiver, origin, standing } = link;
+    let joined = Joined { session, peer: Identity(peer), origin: Origin(origin.0), down, standing };
+    context.events.post(Event::Joined(joined)).await;
     let read = async {
         loop {
             let mut frames = Vec::with_capacity(BATCH);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shoal_daemon::link::Standing;
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
 use shoal_topology::report::Report;
 use shoal_topology::{Identity, Time};
@@ -18,7 +19,7 @@ use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use super::misconduct::Running;
 use crate::counters::DropReason;
-use crate::engine::{Engine, Input, Output, SessionId};
+use crate::engine::{Engine, Input, Origin, Output, SessionId};
 use crate::opener::{Arrived, Opener, Room};
 
 /// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
@@ -54,14 +55,24 @@ pub(super) enum Event {
     Opened(Vec<Result<Arrived, DropReason>>),
     /// What a client sent.
     Client(SessionId, Frames),
-    /// A client has connected; frames for it go there.
-    Joined(SessionId, Identity, mpsc::Sender<Frame>),
+    /// A client has connected.
+    Joined(Joined),
     /// The queues of the next hops, in place of those before.
     Neighbours(HashMap<Identity, mpsc::Sender<Frame>>),
     /// The way to the inbox.
     Inbox(Inbox),
     /// Finish what is under way and end.
     Stop,
+}
+
+/// A client's connection.
+pub(super) struct Joined {
+    pub(super) session: SessionId,
+    pub(super) peer: Identity,
+    pub(super) origin: Origin,
+    /// Frames for it go there.
+    pub(super) down: mpsc::Sender<Frame>,
+    pub(super) standing: Standing,
 }
 
 /// The way to the engine's thread.
@@ -112,7 +123,7 @@ struct Machine {
     clock: Clock,
     shared: Arc<Shared>,
     neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
-    clients: HashMap<SessionId, mpsc::Sender<Frame>>,
+    clients: HashMap<SessionId, (mpsc::Sender<Frame>, Standing)>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
     misconduct: Option<Running>,
@@ -175,9 +186,9 @@ impl Machine {
                     self.handle(Input::Client { session, frame });
                 }
             }
-            Event::Joined(session, peer, queue) => {
-                self.clients.insert(session, queue);
-                self.handle(Input::Joined { session, peer });
+            Event::Joined(Joined { session, peer, origin, down, standing }) => {
+                self.clients.insert(session, (down, standing));
+                self.handle(Input::Joined { session, peer, origin });
             }
             Event::Neighbours(queues) => self.neighbours = queues,
             Event::Inbox(inbox) => self.inbox = Some(inbox),
@@ -215,12 +226,22 @@ impl Machine {
             }
             Output::ToClient { session, frame } => {
                 let is_packet = frame.field == Downward::Packet as u16;
-                let sent = self.clients.get(&session)?.try_send(frame);
+                let sent = self.clients.get(&session)?.0.try_send(frame);
                 (sent.is_err() && is_packet)
                     .then_some(Input::Dropped(DropReason::ClientQueueFull, 1))
             }
             Output::CloseClient(session) => {
                 self.clients.remove(&session);
+                None
+            }
+            Output::LetIn(session) => {
+                self.clients.get(&session)?.1.admit();
+                None
+            }
+            Output::Discard { inbox, packets } => {
+                // What stays for want of room expires.
+                let most = usize::try_from(packets).unwrap_or(usize::MAX);
+                _ = self.inbox.as_ref().map(|file| file.order(Order::Discard(inbox, most)));
                 None
             }
             Output::Store { inbox, frame } => {

@@ -148,6 +148,11 @@ impl Metrics {
                 link(&self.links.refused_connections),
             ),
             (
+                "link_displaced_connections_total",
+                "Connections of strangers that made room for others.",
+                link(&self.links.displaced_connections),
+            ),
+            (
                 "link_refused_streams_total",
                 "Streams beyond the one.",
                 link(&self.links.refused_streams),

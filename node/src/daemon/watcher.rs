@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::council::Council;
-use shoal_daemon::link::Allow;
+use shoal_daemon::link::{Allow, Listed};
 use shoal_daemon::secret;
 use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
@@ -51,6 +51,7 @@ pub(super) struct Watcher<'a> {
     pub(super) shared: &'a Shared,
     pub(super) clock: Clock,
     pub(super) allow: &'a Allow,
+    pub(super) listed: &'a Listed,
     pub(super) around: watch::Sender<Neighbourhood>,
     pub(super) outgoing: Outgoing,
     pub(super) documents: Documents,
@@ -180,6 +181,9 @@ impl Watcher<'_> {
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
             self.allow.replace(previous);
         }
+        let nodes = self.documents.iter().flat_map(|held| &held.document.nodes);
+        let addresses = nodes.flat_map(|node| &node.descriptor.body().addresses);
+        self.listed.replace(addresses.map(|address| address.ip().to_canonical()).collect());
         let queues = self.outgoing.follow(&self.documents, place.as_ref());
         self.events.post(Event::Neighbours(queues)).await;
         let parts = held.signed.len() / 2_000 + 1;

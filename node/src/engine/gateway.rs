@@ -1,5 +1,6 @@
 //! The gateway's part: who is let in, what goes down to clients and when, the inbox, the descriptors.
 
+mod inboxes;
 mod session;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,27 +15,33 @@ use shoal_topology::{
     exponential,
 };
 
-use super::{Core, Due, Input, Output, SessionId};
+use super::{Core, Due, Input, Origin, Output, SessionId};
 use crate::counters::DropReason;
 use crate::limit::Limit;
+use inboxes::{Holder, Inboxes, Stored};
 use session::{Active, FETCH};
 
 /// The parts of a document go out within this part of an epoch.
 const ANNOUNCEMENT: u32 = 20;
 /// Documents that wait to go out. One more, and the oldest but the one under way gives way.
 const MAX_ANNOUNCEMENTS: usize = 4;
+/// Newcomers from one network that are given documents in a second; at once as many as may be here.
+const GIVEN_PER_S: f64 = 4.0;
+/// Networks of which it is remembered; when there are more, those that asked long ago are forgotten.
+const MAX_NETWORKS: usize = 4_096;
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// By which an inbox is known outside of the engine: a keyed hash of its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(test, derive(Debug))]
 pub struct InboxId(pub [u8; 16]);
 
 /// Whom a gateway lets in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// Everyone, as a person or as a service.
-    Open,
+    /// Everyone as a person, and as a service whoever shows one of these.
+    Open(Vec<Token>),
     /// Those who show one of these.
     Tokens(Vec<Token>),
 }
@@ -73,14 +80,18 @@ pub struct GatewaySettings {
     pub admission: Admission,
     /// Clients at a time, in all.
     pub max_clients: usize,
+    /// Clients at a time from one network, beside those with a token: where many share an address, so many get in.
+    pub max_clients_of_one: usize,
     /// Packets a second, in each direction, of a service.
     pub service_per_s: f64,
     /// Descriptor queries that are answered a second, in all.
     pub queries_per_s: f64,
     /// Whether it keeps packets for clients that are away.
     pub inbox: Keeping,
-    /// Inboxes that it knows at most; one more takes the place of an empty one whose client is away.
+    /// Inboxes that it knows at most; one more takes the place of one whose client is away, of whoever has most.
     pub max_inboxes: usize,
+    /// Packets in all inboxes together; one more takes the place of one of whoever has most.
+    pub max_inbox_packets: usize,
     /// Makes [`InboxId`]s.
     pub inbox_key: [u8; 32],
 }
@@ -94,15 +105,31 @@ pub enum Keeping {
     Off,
 }
 
+impl Admission {
+    /// Everyone, as a person or a service: for networks without strangers.
+    pub fn anyone() -> Self {
+        let connections = usize::MAX;
+        Self::Open(vec![Token { secret: Vec::new(), connections, service: Service::Allowed }])
+    }
+
+    fn tokens(&self) -> &[Token] {
+        match self {
+            Self::Open(tokens) | Self::Tokens(tokens) => tokens,
+        }
+    }
+}
+
 impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
-            admission: Admission::Open,
+            admission: Admission::Open(Vec::new()),
             max_clients: 1_000,
+            max_clients_of_one: 250,
             service_per_s: 2_000.0,
-            queries_per_s: 100.0,
+            queries_per_s: 1_000.0,
             inbox: Keeping::On,
             max_inboxes: 100_000,
+            max_inbox_packets: 100_000,
             inbox_key: [0; 32],
         }
     }
@@ -113,6 +140,13 @@ enum Stage {
     Challenged([u8; 32]),
     /// Was let in.
     Active(Box<Active>),
+}
+
+/// A descriptor, with the answer to whoever asks for it.
+struct Known {
+    inbox: InboxId,
+    descriptor: Signed<ClientDescriptor>,
+    answer: Arc<[u8]>,
 }
 
 /// A document on its way to all clients.
@@ -127,8 +161,29 @@ struct Announcement {
     gap: Duration,
 }
 
+/// A document that clients have got.
+struct Announced {
+    document: Arc<Document>,
+    /// By which clients say that they have it.
+    tag: [u8; 8],
+    parts: Arc<[Frame]>,
+}
+
+impl Session {
+    /// Who answers for it, once it was let in.
+    fn holder(&self) -> Option<Holder> {
+        match &self.stage {
+            Stage::Active(active) => {
+                Some(active.token.map_or(Holder::Network(self.origin), Holder::Token))
+            }
+            Stage::Challenged(_) => None,
+        }
+    }
+}
+
 struct Session {
     peer: Identity,
+    origin: Origin,
     stage: Stage,
 }
 
@@ -138,35 +193,37 @@ pub(super) struct Gateway {
     /// Ordered, since a new document goes to all: the same seed gives the same trace.
     sessions: BTreeMap<SessionId, Session>,
     by_inbox: HashMap<Identity, SessionId>,
-    /// Packets that wait in the inbox, for each that was ever asked for here.
-    known: HashMap<InboxId, u32>,
+    /// All that were ever asked for here.
+    inboxes: Inboxes,
     /// Descriptors by the identity of the client, each with the inbox that brought it.
-    descriptors: HashMap<Identity, (InboxId, Signed<ClientDescriptor>)>,
+    descriptors: HashMap<Identity, Known>,
     /// By which the descriptor of an inbox is found, when it goes.
     identities: HashMap<InboxId, Identity>,
     /// Connections by each listed token, in their order.
     connections: Vec<usize>,
+    /// Clients without a token, by where they come from.
+    networks: HashMap<Origin, usize>,
+    /// What newcomers from one network may still be given of documents.
+    given: HashMap<Origin, Limit>,
     nonces: Stream,
     answers: Stream,
     queries: Limit,
     /// Documents that clients have, the earliest first, with their parts.
-    announced: Vec<(Arc<Document>, Arc<[Frame]>)>,
+    announced: Vec<Announced>,
     announcements: VecDeque<Announcement>,
 }
 
 impl Gateway {
     pub(super) fn new(settings: GatewaySettings, seed: &Seed) -> Self {
-        let tokens = match &settings.admission {
-            Admission::Open => 0,
-            Admission::Tokens(tokens) => tokens.len(),
-        };
         Self {
             sessions: BTreeMap::new(),
             by_inbox: HashMap::new(),
-            known: HashMap::new(),
+            inboxes: Inboxes::new(settings.max_inboxes, settings.max_inbox_packets),
             descriptors: HashMap::new(),
             identities: HashMap::new(),
-            connections: vec![0; tokens],
+            connections: vec![0; settings.admission.tokens().len()],
+            networks: HashMap::new(),
+            given: HashMap::new(),
             nonces: seed.stream("gateway nonces"),
             answers: seed.stream("gateway answer delays"),
             queries: Limit::new(settings.queries_per_s, settings.queries_per_s),
@@ -182,7 +239,7 @@ impl Gateway {
 
     /// Whether an inbox was ever asked for here.
     pub(super) fn knows(&self, inbox: &Identity) -> bool {
-        self.by_inbox.contains_key(inbox) || self.known.contains_key(&self.inbox_id(inbox))
+        self.by_inbox.contains_key(inbox) || self.inboxes.contains(&self.inbox_id(inbox))
     }
 
     fn inbox_id(&self, inbox: &Identity) -> InboxId {
@@ -192,20 +249,21 @@ impl Gateway {
 
     pub(super) fn handle(&mut self, core: &mut Core, now: Time, input: Input) {
         match input {
-            Input::Joined { session, peer } => self.joined(core, now, session, peer),
+            Input::Joined { session, peer, origin } => {
+                self.joined(core, now, session, (peer, origin));
+            }
             Input::Client { session, frame } => self.frame(core, now, session, frame),
             Input::Left(session) => self.left(core, session),
-            Input::Known(inboxes) => {
-                let room = self.settings.max_inboxes;
-                self.known.extend(inboxes.into_iter().take(room));
+            Input::Known(found) => {
+                found.into_iter().for_each(|(inbox, waiting)| self.inboxes.found(inbox, waiting));
             }
             Input::Fetched { inbox, frames } => self.fetched(core, now, inbox, frames),
             Input::Expired { inbox, packets } => {
-                self.taken(inbox, packets);
+                self.inboxes.taken(&inbox, packets);
                 core.counters.drop_many(DropReason::InboxExpired, u64::from(packets));
             }
             Input::NotStored { inbox, packets } => {
-                self.taken(inbox, packets);
+                self.inboxes.taken(&inbox, packets);
                 core.counters.drop_many(DropReason::InboxFull, u64::from(packets));
             }
             _ => {}
@@ -257,13 +315,14 @@ impl Gateway {
         let Some(running) = self.announcements.front_mut() else { return };
         if running.next == 0 {
             let (document, parts) = (running.held.document.clone(), running.parts.clone());
+            let tag = DocumentPart::tag_of(&running.held.signed);
             // An amendment takes the place of what it amends.
-            self.announced.retain(|(other, _)| {
+            self.announced.retain(|Announced { document: other, .. }| {
                 other.epoch != document.epoch
                     && other.epoch.0 + FURTHER_EPOCHS + 1 >= document.epoch.0
             });
-            self.announced.push((document, parts));
-            self.announced.sort_by_key(|(document, _)| document.epoch);
+            self.announced.push(Announced { document, tag, parts });
+            self.announced.sort_by_key(|sent| sent.document.epoch);
         }
         if let Some(part) = running.parts.get(running.next) {
             for (session, state) in &self.sessions {
@@ -285,13 +344,19 @@ impl Gateway {
 
     /// The mix of layer 1 that a client's frame names: by its place in the list of the document that is in use in the
     /// epoch of the frame's key, of those that clients have.
-    fn first_hop(&self, core: &Core, frame: &Frame) -> Option<Identity> {
-        let present = core.topology.as_ref()?.epoch.0;
-        let near = present.saturating_sub(FURTHER_EPOCHS)..=present + FURTHER_EPOCHS;
-        let epoch = near.map(Epoch).find(|epoch| epoch.low_byte() == frame.epoch)?;
-        let mut known = self.announced.iter().rev().map(|(document, _)| document);
+    fn first_hop(&self, core: &Core, frame: &Frame) -> Result<Identity, DropReason> {
+        let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
+        // Clients change with the epoch, and clocks differ: nobody has a use for one that is further away.
+        let near = topology.epoch.0.saturating_sub(1)..=topology.epoch.0 + 1;
+        let epoch = near.map(Epoch).find(|epoch| epoch.low_byte() == frame.epoch);
+        let epoch = epoch.ok_or(DropReason::UnknownEpoch)?;
+        self.hop_of(frame.field, epoch).ok_or(DropReason::NoRoute)
+    }
+
+    fn hop_of(&self, place: u16, epoch: Epoch) -> Option<Identity> {
+        let mut known = self.announced.iter().rev().map(|sent| &sent.document);
         let document = known.find(|document| document.epoch <= epoch)?;
-        let node = document.node(usize::from(frame.field))?;
+        let node = document.node(usize::from(place))?;
         (document.layer_at(node, epoch) == 1).then(|| node.identity())
     }
 
@@ -302,11 +367,17 @@ impl Gateway {
         }
     }
 
-    fn joined(&mut self, core: &mut Core, now: Time, session: SessionId, peer: Identity) {
+    fn joined(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        session: SessionId,
+        (peer, origin): (Identity, Origin),
+    ) {
         let mut nonce = [0; 32];
         self.nonces.fill_bytes(&mut nonce);
         notice(core, session, &Notice::Challenge { nonce });
-        self.sessions.insert(session, Session { peer, stage: Stage::Challenged(nonce) });
+        self.sessions.insert(session, Session { peer, origin, stage: Stage::Challenged(nonce) });
         core.wheel.insert(now + HELLO_WITHIN, Due::Hello(session));
     }
 
@@ -335,8 +406,7 @@ impl Gateway {
             }
             Stage::Active(active) => {
                 let passed = active.upward(now, &frame);
-                let to =
-                    passed.and_then(|()| self.first_hop(core, &frame).ok_or(DropReason::NoRoute));
+                let to = passed.and_then(|()| self.first_hop(core, &frame));
                 match to {
                     Ok(to) => {
                         core.counters.from_clients += 1;
@@ -346,7 +416,7 @@ impl Gateway {
                 }
             }
             Stage::Challenged(nonce) => {
-                let (nonce, peer) = (*nonce, state.peer);
+                let (nonce, from) = (*nonce, (state.peer, state.origin));
                 let hello = (frame.field == CLIENT_CONTROL)
                     .then(|| Hello::unpack(&frame.packet).ok())
                     .flatten();
@@ -355,7 +425,7 @@ impl Gateway {
                     self.close(core, session);
                     return;
                 };
-                if let Err(refusal) = self.admit(core, now, session, &peer, &nonce, hello) {
+                if let Err(refusal) = self.admit(core, now, session, from, &nonce, hello) {
                     core.counters.clients_refused += 1;
                     notice(core, session, &Notice::Refused(refusal));
                     self.close(core, session);
@@ -369,11 +439,11 @@ impl Gateway {
         core: &mut Core,
         now: Time,
         session: SessionId,
-        peer: &Identity,
+        (peer, origin): (Identity, Origin),
         nonce: &[u8; 32],
         hello: Hello,
     ) -> Result<(), Refusal> {
-        if !hello.is_proven(&core.identity, peer, nonce) {
+        if !hello.is_proven(&core.identity, &peer, nonce) {
             return Err(Refusal::Proof);
         }
         let topology = core.usable().ok_or(Refusal::NotReady)?;
@@ -388,7 +458,6 @@ impl Gateway {
         if self.announced.is_empty() {
             return Err(Refusal::NotReady);
         }
-        let epoch = topology.epoch;
         let pace = session::Pace::new(now, class, self.settings.service_per_s);
         let up = session::up_limit(class, self.settings.service_per_s);
         let descriptor = hello
@@ -397,10 +466,21 @@ impl Gateway {
             .map(|bytes| check_descriptor(bytes, &hello.inbox, &core.identity))
             .transpose()?;
         let inbox = self.inbox_id(&hello.inbox);
-        if older.is_none() && self.by_inbox.len() >= self.settings.max_clients {
+        let replaces = older.and_then(|older| self.sessions.get(&older)).map(Session::holder);
+        let holder = token.map_or(Holder::Network(origin), Holder::Token);
+        let from_there = self.networks.get(&origin).copied().unwrap_or_default();
+        if older.is_none() && self.by_inbox.len() >= self.settings.max_clients
+            || token.is_none()
+                && replaces != Some(Some(holder))
+                && from_there >= self.settings.max_clients_of_one
+        {
             return Err(Refusal::Full);
         }
-        self.remember(inbox)?;
+        let lacks = self.lacking(topology.epoch, &hello.documents);
+        if !lacks.is_empty() && !self.may_have_document(inbox, origin, now) {
+            return Err(Refusal::Full);
+        }
+        self.remember(core, inbox, holder)?;
 
         // Nothing can fail any more. What waits on an older connection of the same client moves to this one.
         let mut active = Active::new(hello.inbox, inbox, token, up, pace);
@@ -410,8 +490,11 @@ impl Gateway {
             }
             self.close(core, older);
         }
-        if let Some(token) = token.and_then(|token| self.connections.get_mut(token)) {
-            *token += 1;
+        // Who is replaced has left the books with its inbox.
+        let _ = self.inboxes.open(inbox, holder);
+        match token {
+            Some(token) => _ = self.connections.get_mut(token).map(|used| *used += 1),
+            None => *self.networks.entry(origin).or_default() += 1,
         }
         if let Some(descriptor) = descriptor {
             self.keep_descriptor(inbox, descriptor);
@@ -419,12 +502,9 @@ impl Gateway {
         self.by_inbox.insert(hello.inbox, session);
         core.counters.clients_admitted += 1;
         notice(core, session, &Notice::Welcome);
-        // All that others have got: the document in use, and the next one if its time has come.
-        let in_use = self.announced.iter().rposition(|(document, _)| document.epoch <= epoch);
-        for (_, parts) in self.announced.iter().skip(in_use.unwrap_or_default()) {
-            for frame in parts.iter() {
-                core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
-            }
+        core.outputs.push_back(Output::LetIn(session));
+        for frame in lacks.iter().flat_map(|parts| parts.iter()) {
+            core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
         }
         active.begin(core, session, now);
         if let Some(state) = self.sessions.get_mut(&session) {
@@ -434,13 +514,35 @@ impl Gateway {
         Ok(())
     }
 
-    /// Which listed token lets this client in. A connection that will be closed for it does not count.
+    /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
+    fn may_have_document(&mut self, inbox: InboxId, origin: Origin, now: Time) -> bool {
+        if self.given.len() > MAX_NETWORKS {
+            self.given.retain(|_, limit| !limit.is_idle(now));
+        }
+        let fresh = || Limit::new(GIVEN_PER_S, self.settings.max_clients_of_one as f64);
+        self.given.entry(origin).or_insert_with(fresh).pass(now)
+            && self.inboxes.may_have_document(&inbox, now)
+    }
+
+    /// Of what others have got, what a client lacks: the document in use, and the next one if its time has come.
+    fn lacking(&self, epoch: Epoch, has: &[[u8; 8]]) -> Vec<Arc<[Frame]>> {
+        let in_use = self.announced.iter().rposition(|sent| sent.document.epoch <= epoch);
+        let given = self.announced.iter().skip(in_use.unwrap_or_default());
+        given.filter(|sent| !has.contains(&sent.tag)).map(|sent| sent.parts.clone()).collect()
+    }
+
+    /// Which listed token lets this client in; none is needed by people on an open gateway. A connection that will be
+    /// closed for it does not count.
     fn token(&self, hello: &Hello, older: Option<SessionId>) -> Result<Option<usize>, Refusal> {
-        let Admission::Tokens(tokens) = &self.settings.admission else { return Ok(None) };
+        let tokens = self.settings.admission.tokens();
         // In a time that does not depend on where they differ.
         let shown = blake3::hash(&hello.token);
         let fits = |token: &Token| blake3::hash(&token.secret) == shown;
-        let index = tokens.iter().position(fits).ok_or(Refusal::Token)?;
+        let Some(index) = tokens.iter().position(fits) else {
+            let open = matches!(self.settings.admission, Admission::Open(_));
+            let person = hello.mode != Mode::Service;
+            return if open && person { Ok(None) } else { Err(Refusal::Token) };
+        };
         let token = tokens.get(index).ok_or(Refusal::Token)?;
         if hello.mode == Mode::Service && token.service == Service::Refused {
             return Err(Refusal::Token);
@@ -450,33 +552,27 @@ impl Gateway {
             _ => false,
         });
         let used = self.connections.get(index).copied().unwrap_or_default();
-        if used >= token.connections + usize::from(replaces) {
+        if used >= token.connections.saturating_add(usize::from(replaces)) {
             return Err(Refusal::Connections);
         }
         Ok(Some(index))
     }
 
-    fn remember(&mut self, inbox: InboxId) -> Result<(), Refusal> {
-        if !self.known.contains_key(&inbox) && self.known.len() >= self.settings.max_inboxes {
-            let connected: std::collections::HashSet<InboxId> =
-                self.by_inbox.keys().map(|inbox| self.inbox_id(inbox)).collect();
-            // The least of them, so that the choice can be repeated.
-            let idle =
-                |(inbox, waiting): &(&InboxId, &u32)| **waiting == 0 && !connected.contains(*inbox);
-            let idle = self.known.iter().filter(idle).map(|(inbox, _)| *inbox).min();
-            let idle = idle.ok_or(Refusal::Full)?;
-            self.known.remove(&idle);
-            if let Some(identity) = self.identities.remove(&idle) {
-                self.descriptors.remove(&identity);
-            }
+    /// Makes room for an inbox that was not known.
+    fn remember(&mut self, core: &mut Core, inbox: InboxId, holder: Holder) -> Result<(), Refusal> {
+        let Some(gone) = self.inboxes.open(inbox, holder).map_err(|()| Refusal::Full)? else {
+            return Ok(());
+        };
+        if let Some(identity) = self.identities.remove(&gone) {
+            self.descriptors.remove(&identity);
         }
-        self.known.entry(inbox).or_default();
+        core.outputs.push_back(Output::Discard { inbox: gone, packets: u32::MAX });
         Ok(())
     }
 
     fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
         let identity = new.body().identity;
-        if let Some((_, kept)) = self.descriptors.get(&identity)
+        if let Some(Known { descriptor: kept, .. }) = self.descriptors.get(&identity)
             && kept.body().not_before > new.body().not_before
         {
             return;
@@ -486,7 +582,9 @@ impl Gateway {
         {
             self.descriptors.remove(&old);
         }
-        if let Some((old, _)) = self.descriptors.insert(identity, (inbox, new))
+        let answer = [&[kind::ANSWER, 1], new.encode().as_slice()].concat().into();
+        let known = Known { inbox, descriptor: new, answer };
+        if let Some(Known { inbox: old, .. }) = self.descriptors.insert(identity, known)
             && old != inbox
         {
             self.identities.remove(&old);
@@ -511,12 +609,23 @@ impl Gateway {
     fn left(&mut self, core: &mut Core, session: SessionId) {
         let Some(state) = self.sessions.remove(&session) else { return };
         let Stage::Active(active) = state.stage else { return };
-        if let Some(token) = active.token.and_then(|token| self.connections.get_mut(token)) {
-            *token = token.saturating_sub(1);
+        match active.token {
+            Some(token) => {
+                _ = self.connections.get_mut(token).map(|used| *used = used.saturating_sub(1));
+            }
+            None => {
+                if let Some(used) = self.networks.get_mut(&state.origin) {
+                    *used = used.saturating_sub(1);
+                    if *used == 0 {
+                        self.networks.remove(&state.origin);
+                    }
+                }
+            }
         }
         if self.by_inbox.get(&active.inbox) == Some(&session) {
             self.by_inbox.remove(&active.inbox);
         }
+        self.inboxes.leave(&active.id);
         // What it did not get any more waits for it.
         let id = active.id;
         for frame in active.into_waiting() {
@@ -543,19 +652,19 @@ impl Gateway {
 
     fn store(&mut self, core: &mut Core, inbox: InboxId, frame: Frame) {
         let quota = core.topology.as_ref().map_or(0, |t| t.document.parameters.inbox_packets);
-        match self.known.get_mut(&inbox) {
-            None => core.counters.drop(DropReason::UnknownClient),
-            Some(waiting) if self.settings.inbox == Keeping::On && *waiting < quota => {
-                *waiting += 1;
+        if !self.inboxes.contains(&inbox) {
+            return core.counters.drop(DropReason::UnknownClient);
+        }
+        let on = self.settings.inbox == Keeping::On;
+        match self.inboxes.store(inbox, if on { quota } else { 0 }) {
+            Stored::Kept(loses) => {
+                if let Some(inbox) = loses {
+                    core.counters.drop(DropReason::InboxFull);
+                    core.outputs.push_back(Output::Discard { inbox, packets: 1 });
+                }
                 core.outputs.push_back(Output::Store { inbox, frame });
             }
-            Some(_) => core.counters.drop(DropReason::InboxFull),
-        }
-    }
-
-    fn taken(&mut self, inbox: InboxId, packets: u32) {
-        if let Some(waiting) = self.known.get_mut(&inbox) {
-            *waiting = waiting.saturating_sub(packets);
+            Stored::Full | Stored::Unknown => core.counters.drop(DropReason::InboxFull),
         }
     }
 
@@ -565,7 +674,7 @@ impl Gateway {
         else {
             return;
         };
-        if self.known.get(&id).is_some_and(|waiting| *waiting > 0)
+        if self.inboxes.waiting(&id) > 0
             && let Some(active) = self.active(session)
         {
             active.fetching = true;
@@ -576,8 +685,8 @@ impl Gateway {
     fn fetched(&mut self, core: &mut Core, now: Time, inbox: InboxId, frames: Vec<Frame>) {
         match frames.len() {
             // The count was wrong: a packet could not be read.
-            0 => _ = self.known.get_mut(&inbox).map(|waiting| *waiting = 0),
-            packets => self.taken(inbox, u32::try_from(packets).unwrap_or(u32::MAX)),
+            0 => self.inboxes.taken(&inbox, u32::MAX),
+            packets => self.inboxes.taken(&inbox, u32::try_from(packets).unwrap_or(u32::MAX)),
         }
         let to = self.sessions.iter().find_map(|(session, state)| match &state.stage {
             Stage::Active(active) if active.id == inbox => Some(*session),
@@ -620,12 +729,9 @@ impl Gateway {
         if !self.queries.pass(now) {
             return Err(DropReason::RateLimited);
         }
-        let mut answer = vec![kind::ANSWER, 0];
-        if let Some((_, descriptor)) = self.descriptors.get(&Identity(*identity)) {
-            answer = vec![kind::ANSWER, 1];
-            answer.extend(descriptor.encode());
-        }
-        let (packet, first) = core.codec.reply(surb, &answer).map_err(|_| malformed)?;
+        let known = self.descriptors.get(&Identity(*identity));
+        let answer: &[u8] = known.map_or(&[kind::ANSWER, 0], |known| &known.answer);
+        let (packet, first) = core.codec.reply(surb, answer).map_err(|_| malformed)?;
         let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
         let first = Identity(first);
         if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {

@@ -341,14 +341,92 @@ fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
     assert_eq!(net.engine(gateway).counters().dropped(DropReason::UnknownClient), 1);
     assert_eq!(net.engine(gateway).clients(), 2);
 
-    // Absent, but something waits for it.
+    // Both absent, and something waits for one: the empty one goes first, and then even that.
     net.leave(stays);
     net.deliver(&mut rng, stays, &[kind::TUNNEL]);
-    assert_eq!(net.try_join(0, 4, web(), b"", |_| {}).1, Some(Refusal::Full));
-    assert_eq!(net.engine(gateway).counters().clients_refused, 2);
     net.leave(new);
     net.join(0, 4, web());
     assert_eq!(net.stored(gateway), 1);
+    net.join(0, 5, web());
+    assert_eq!(net.stored(gateway), 0);
+    assert_eq!(net.try_join(0, 6, web(), b"", |_| {}).1, Some(Refusal::Full));
+    assert_eq!(net.engine(gateway).counters().clients_refused, 2);
+}
+
+#[test]
+fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
+    use shoal_topology::control::Refusal;
+    let token = Token { secret: b"exit".to_vec(), connections: 1, service: Service::Allowed };
+    let admission = Admission::Open(vec![token]);
+    assert_eq!(GatewaySettings::default().admission, Admission::Open(Vec::new()));
+    let mut net = Net::new(Arc::new(StandIn), Options { admission, ..Options::default() });
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"other", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"exit", |_| {}).1, None);
+    let web = Mode::Class("web".into());
+    let (client, refused) = net.try_join(0, 2, web, b"", |_| {});
+    assert_eq!(refused, None);
+    // And no more than its class comes through.
+    let gateway = net.gateway(0);
+    let before = net.engine(gateway).counters().from_clients;
+    for _ in 0..2_000 {
+        net.upward(client, EPOCH, net.mix(1, 0));
+        net.run(Duration::from_micros(500));
+    }
+    let passed = net.engine(gateway).counters().from_clients - before;
+    assert!(passed < 200, "{passed}");
+}
+
+#[test]
+fn clients_of_one_network_leave_room_for_those_of_others() {
+    use shoal_topology::control::Refusal;
+    let admission = Admission::Open(Vec::new());
+    let options = Options { admission, max_clients_of_one: 20, ..Options::default() };
+    let mut net = Net::new(Arc::new(StandIn), options);
+    let web = || Mode::Class("web".into());
+    let clients: Vec<_> = (1..21).map(|n| net.join(0, n, web())).collect();
+    for n in 21..70 {
+        assert_eq!(net.try_join(0, n, web(), b"", |_| {}).1, Some(Refusal::Full));
+    }
+    // One that was here before takes its own place.
+    assert_eq!(net.try_join(0, 1, web(), b"", |_| {}).1, None);
+    net.origin = Origin(2);
+    net.join(0, 70, web());
+    net.origin = Origin(1);
+    net.leave(clients[5]);
+    net.run(ms(1_000));
+    net.join(0, 71, web());
+    assert_eq!(net.try_join(0, 72, web(), b"", |_| {}).1, Some(Refusal::Full));
+    assert_eq!(net.engine(net.gateway(0)).clients(), 21);
+}
+
+#[test]
+fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end() {
+    use shoal_topology::control::{DocumentPart, Refusal};
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let web = || Mode::Class("web".into());
+    let client = net.join(0, 1, web());
+    let tag = DocumentPart::tag_of(&net.signed());
+    assert_eq!(net.documents(client).len(), 1);
+    for _ in 0..20 {
+        let (again, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![tag]);
+        assert_eq!((refused, net.documents(again).len()), (None, 0));
+    }
+    let mut given = 0;
+    for _ in 0..20 {
+        let (_, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![[9; 8]]);
+        given += usize::from(refused.is_none());
+        assert!(refused.is_none_or(|why| why == Refusal::Full));
+    }
+    assert_eq!(given, 4);
+    net.run(ms(20_000));
+    assert_eq!(net.try_join(0, 1, web(), b"", |_| {}).1, None);
+    // The next one comes at its instant to whoever is here.
+    let here = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![tag]).0;
+    net.new_document(EPOCH + 1, net.now, |_| {});
+    net.run(ms(4_000));
+    let epochs: Vec<u64> = net.documents(here).iter().map(|document| document.epoch.0).collect();
+    assert_eq!(epochs, [EPOCH + 1]);
 }
 
 #[test]
@@ -432,7 +510,8 @@ fn a_client_that_says_nothing_is_closed_after_five_seconds() {
     let mut net = Net::new(Arc::new(StandIn), Options::default());
     let gateway = net.gateway(0);
     let session = SessionId(77);
-    net.handle(gateway, Input::Joined { session, peer: Identity([3; 32]) });
+    let (peer, origin) = (Identity([3; 32]), Origin(1));
+    net.handle(gateway, Input::Joined { session, peer, origin });
     net.run(ms(4_999));
     assert!(net.closed.is_empty());
     net.run(ms(2));
@@ -566,14 +645,19 @@ fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
     net.run(ms(4_000));
     let moved = next.index_of(&identity).unwrap();
     assert_ne!(moved, first);
-    for (epoch, place) in [(EPOCH, first), (EPOCH + 1, moved), (EPOCH + 2, moved)] {
+    for (epoch, place) in [(EPOCH, first), (EPOCH + 1, moved)] {
         net.sent.clear();
         net.upward(client, epoch, place);
         assert_eq!(net.sent, [identity], "{epoch}");
     }
     net.sent.clear();
-    net.upward(client, EPOCH + 3, moved);
-    assert!(net.sent.is_empty(), "no document has keys of that epoch");
+    let before = net.engine(net.gateway(0)).counters().dropped(DropReason::UnknownEpoch);
+    for epoch in [EPOCH - 2, EPOCH + 2, EPOCH + 3] {
+        net.upward(client, epoch, moved);
+    }
+    assert!(net.sent.is_empty(), "nobody sends so early or so late");
+    let dropped = net.engine(net.gateway(0)).counters().dropped(DropReason::UnknownEpoch);
+    assert_eq!(dropped - before, 3);
 }
 
 #[test]
@@ -609,7 +693,8 @@ proptest! {
         let gateway = net.gateway(0);
         let decoded = || Frame::decode(&frame).map_err(|_| DropReason::Version);
         let session = SessionId(1_000);
-        net.handle(gateway, Input::Joined { session, peer: Identity([1; 32]) });
+        let (peer, origin) = (Identity([1; 32]), Origin(1));
+        net.handle(gateway, Input::Joined { session, peer, origin });
         net.handle(gateway, Input::Client { session, frame: decoded() });
         net.handle(gateway, Input::Client { session: net.session(client), frame: decoded() });
         net.run(ms(100));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 use shoal_node::replay::Replay;
-use shoal_node::{Engine, GatewaySettings, Input, Opener};
+use shoal_node::{Admission, Engine, GatewaySettings, Input, Opener};
 use shoal_sphinx::{Codec, SecretKey};
 use shoal_topology::{
     Class, ClientDescriptor, Document, Epoch, EpochKey, Held, Identity, ListedNode, NodeDescriptor,
@@ -162,6 +162,7 @@ impl Network {
             pool_packets: settings.network.pool_packets,
             seed: own.part("engine"),
             gateway: GatewaySettings {
+                admission: Admission::anyone(),
                 max_clients: people as usize + 2,
                 // Services are not what is studied here.
                 service_per_s: 100_000.0,

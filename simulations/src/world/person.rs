@@ -149,6 +149,7 @@ impl Person {
             token: Vec::new(),
             mode: Mode::Class(class.to_owned()),
             descriptor: None,
+            documents: Vec::new(),
         };
         Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().ok()? })
     }

@@ -207,8 +207,8 @@ impl World {
         }
         for place in 0..self.exit_gateways.len() {
             let gateway = self.exit_gateways[place];
-            let peer = Identity([place as u8; 32]);
-            self.node(gateway as usize, Input::Joined { session: SessionId(0), peer });
+            let (peer, origin) = (Identity([place as u8; 32]), Default::default());
+            self.node(gateway as usize, Input::Joined { session: SessionId(0), peer, origin });
         }
         self.schedule_activity(0);
     }
@@ -372,8 +372,12 @@ impl World {
                     self.wheel.insert(now + AGAIN, Event::Join(number));
                 }
             }
-            // Nobody asks for reports here.
-            Output::Report(_) => {}
+            // Nobody asks for reports here, and there are no strangers.
+            Output::Report(_) | Output::LetIn(_) => {}
+            Output::Discard { inbox, packets } => {
+                let waiting = self.inboxes.entry((node as u32, inbox)).or_default();
+                waiting.drain(..waiting.len().min(packets as usize));
+            }
             Output::Store { inbox, frame } => {
                 self.inboxes.entry((node as u32, inbox)).or_default().push_back((now, frame));
             }
@@ -477,6 +481,7 @@ impl World {
             token: Vec::new(),
             mode: Mode::Service,
             descriptor: None,
+            documents: Vec::new(),
         };
         if let Ok(packet) = hello.pack() {
             let frame = Frame { epoch: 0, field: shoal_sphinx::CLIENT_CONTROL, packet };
@@ -496,7 +501,8 @@ impl World {
             let stay = exponential(churn, span(self.settings.people.online_mean_s));
             self.wheel.insert(self.now + stay, Event::Leave(number));
         }
-        self.node(gateway, Input::Joined { session, peer });
+        let origin = Default::default();
+        self.node(gateway, Input::Joined { session, peer, origin });
     }
 
     fn leave(&mut self, number: u32) {

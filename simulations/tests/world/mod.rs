@@ -22,7 +22,8 @@ use shoal_client::tunnel::{Read, StreamId, TunnelEvent, Write};
 use shoal_client::uplink::Uplink;
 use shoal_node::replay::Replay;
 use shoal_node::{
-    Arrived, DropReason, Engine, GatewaySettings, Input, Opener, Output, Place, SessionId,
+    Admission, Arrived, DropReason, Engine, GatewaySettings, Input, Opener, Origin, Output, Place,
+    SessionId,
 };
 use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, SecretKey};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Word};
@@ -217,7 +218,10 @@ impl World {
                     role,
                     pool_packets: 100_000,
                     seed: seed.part(name),
-                    gateway: GatewaySettings::default(),
+                    gateway: GatewaySettings {
+                        admission: Admission::anyone(),
+                        ..GatewaySettings::default()
+                    },
                 };
                 Node {
                     identity: settings.identity,
@@ -393,7 +397,7 @@ impl World {
 
     fn joined(&mut self, gateway: usize, who: Who) {
         let peer = self.peer(who);
-        let input = Input::Joined { session: Self::session(who), peer };
+        let input = Input::Joined { session: Self::session(who), peer, origin: Origin(0) };
         self.nodes[gateway].engine.handle(self.now, input);
         self.drain_node(gateway);
     }
@@ -565,8 +569,14 @@ impl World {
             Who::Person(n) => (&self.people[n].inbox, Mode::Class(self.people[n].class.clone())),
         };
         let proof = Hello::prove(inbox, &self.nodes[gateway].identity, &self.peer(who), &nonce);
-        let hello =
-            Hello { inbox: inbox.identity(), proof, token: Vec::new(), mode, descriptor: None };
+        let hello = Hello {
+            inbox: inbox.identity(),
+            proof,
+            token: Vec::new(),
+            mode,
+            descriptor: None,
+            documents: Vec::new(),
+        };
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().unwrap() };
         self.push(self.now + LATENCY, Event::FromClient { gateway, who, frame });
     }

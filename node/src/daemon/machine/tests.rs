@@ -178,16 +178,16 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     let joined = async {
         loop {
             match events.try_recv() {
-                Ok(Event::Joined(session, _, queue)) => return (session, queue),
+                Ok(Event::Joined(joined)) => return (joined.session, joined.down, joined.standing),
                 _ => tokio::task::yield_now().await,
             }
         }
     };
-    let (session, queue) = tokio::time::timeout(PATIENCE, joined).await.unwrap();
-    machine.clients.insert(session, queue);
+    let (session, queue, standing) = tokio::time::timeout(PATIENCE, joined).await.unwrap();
+    machine.clients.insert(session, (queue, standing));
 
-    // Nothing leaves the queue until this test waits. Beside the 256, two documents fit twice.
-    let room = 256 + 4 * 3;
+    // Nothing leaves the queue until this test waits. Beside the 256, two documents fit.
+    let room = 256 + 2 * 3;
     (0..room).for_each(|n| machine.put(Output::ToClient { session, frame: frame(n) }));
     assert_eq!(machine.dropped(DropReason::ClientQueueFull), 0);
     (room..room + 5).for_each(|n| machine.put(Output::ToClient { session, frame: frame(n) }));

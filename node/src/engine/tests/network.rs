@@ -26,6 +26,7 @@ pub(super) struct Options {
     pub(super) service_per_s: f64,
     pub(super) queries_per_s: f64,
     pub(super) admission: Admission,
+    pub(super) max_clients_of_one: usize,
 }
 
 impl Default for Options {
@@ -39,7 +40,8 @@ impl Default for Options {
             max_inboxes: 1_000,
             service_per_s: 2_000.0,
             queries_per_s: 100.0,
-            admission: Admission::Open,
+            admission: Admission::anyone(),
+            max_clients_of_one: 250,
         }
     }
 }
@@ -68,6 +70,8 @@ pub(super) struct Net {
     /// What nodes sent since this was last drained.
     pub(super) sent: Vec<Identity>,
     pub(super) closed: Vec<SessionId>,
+    /// Where the next client comes from.
+    pub(super) origin: Origin,
     /// A node that swallows everything.
     pub(super) dead: Option<usize>,
     /// A node that swallows a share of what it is sent.
@@ -144,6 +148,7 @@ impl Net {
                     queries_per_s: options.queries_per_s,
                     inbox: options.inbox,
                     max_inboxes: options.max_inboxes,
+                    max_clients_of_one: options.max_clients_of_one,
                     ..GatewaySettings::default()
                 },
             };
@@ -155,6 +160,7 @@ impl Net {
             trace: Vec::new(),
             sent: Vec::new(),
             closed: Vec::new(),
+            origin: Origin(1),
             dead: None,
             lossy: None,
             slow: None,
@@ -191,6 +197,11 @@ impl Net {
             self.handle(node, Input::Document { document, signed, epoch, announce });
         }
         new
+    }
+
+    /// The first document, as clients get it.
+    pub(super) fn signed(&self) -> Vec<u8> {
+        SignedDocument::new(&self.document, [&SecretIdentity::from_bytes(&[1; 32])]).encode()
     }
 
     pub(super) fn identity(&self, node: usize) -> Identity {
@@ -298,6 +309,11 @@ impl Net {
                     }
                 }
                 Output::CloseClient(session) => self.closed.push(session),
+                Output::LetIn(_) => {}
+                Output::Discard { inbox, packets } => {
+                    let kept = self.nodes[node].inbox.entry(inbox).or_default();
+                    kept.drain(..kept.len().min(packets as usize));
+                }
                 Output::Report(report) => self.reports.push(report),
                 Output::Store { inbox, frame } => {
                     self.nodes[node].inbox.entry(inbox).or_default().push_back(frame);
@@ -433,7 +449,8 @@ impl Net {
             down,
         });
         let client = self.clients.len() - 1;
-        self.handle(node, Input::Joined { session, peer });
+        let origin = self.origin;
+        self.handle(node, Input::Joined { session, peer, origin });
         let word = |net: &Self| Notice::unpack(&net.clients[client].down.last().unwrap().1.packet);
         let Ok(Notice::Challenge { nonce }) = word(self) else { panic!("no challenge") };
         let own = self.document.node(node).unwrap().identity();
@@ -444,6 +461,7 @@ impl Net {
             token: token.to_vec(),
             mode,
             descriptor: None,
+            documents: Vec::new(),
         };
         change(&mut hello);
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().unwrap() };
