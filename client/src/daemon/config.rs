@@ -24,7 +24,7 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Seconds for which a key opens this client's packets; then the next one does.
     pub key_period_s: u64,
-    /// File with the admission token of the gateway; none if it is open.
+    /// File with the admission token of the gateway; none for a person where it is open.
     pub token: Option<PathBuf>,
     /// Least severe level that is logged.
     pub log: String,
@@ -265,7 +265,7 @@ runtime_dir = "run"
 # Seconds for which one key opens your packets; then the next one does, and the old one is erased.
 key_period_s = 86400
 
-# File with the admission token for the gateways, if they ask for one.
+# File with the admission token for the gateways, if they ask for one; they ask every service.
 # token = "token"
 
 # error, warn, info, debug or trace. No level logs an address, a name or a key.

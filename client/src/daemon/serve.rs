@@ -89,7 +89,7 @@ impl Ends for Server {
 
 /// What streams are joined to.
 enum Offer {
-    Exit(Arc<Dialer>, Quotas),
+    Exit(Arc<Dialer>),
     Target(SocketAddr),
 }
 
@@ -196,6 +196,7 @@ pub(super) fn start(
             let driver = Driver {
                 hub: Hub::new(Server { service, clock }),
                 offer: Rc::new(offer),
+                quotas: Rc::new(Quotas::new(Limits::default())),
                 links,
                 network,
                 kind: config.serve.kind,
@@ -273,12 +274,11 @@ fn offer(config: &Config) -> Result<Offer, Error> {
         Err(_) => Resolver::System,
     };
     let timeouts = Timeouts::default();
-    let quotas = Quotas::new(Limits::default());
     // Who has lost its place may take a moment to go.
     let Limits { dials, associations } = Limits::default();
     let limits = Limits { dials: 2 * dials, associations: 2 * associations };
     let dialer = Dialer::new(DialConfig { resolver, hosts, policy, timeouts, limits })?;
-    Ok(Offer::Exit(Arc::new(dialer), quotas))
+    Ok(Offer::Exit(Arc::new(dialer)))
 }
 
 /// A link, as the engine sees it.
@@ -291,6 +291,7 @@ struct To {
 struct Driver {
     hub: Rc<Hub<Server>>,
     offer: Rc<Offer>,
+    quotas: Rc<Quotas>,
     links: HashMap<Identity, To>,
     network: Network,
     kind: Kind,
@@ -436,8 +437,8 @@ impl Driver {
             let Some((pseudonym, event)) = event else { return };
             if let TunnelEvent::Opened(id) = event {
                 let stream = self.hub.stream((pseudonym, id));
-                let offer = self.offer.clone();
-                tokio::task::spawn_local(async move { answer(&stream, &offer).await });
+                let (offer, quotas) = (self.offer.clone(), self.quotas.clone());
+                tokio::task::spawn_local(async move { answer(&stream, &offer, &quotas).await });
                 continue;
             }
             let association =
@@ -469,7 +470,7 @@ impl Driver {
         }
         let overrun = self.overrun.load(Ordering::Relaxed);
         let busy = match &*self.offer {
-            Offer::Exit(dialer, quotas) => dialer.refused_busy() + quotas.refused(),
+            Offer::Exit(dialer) => dialer.refused_busy() + self.quotas.refused(),
             Offer::Target(_) => 0,
         };
         let status = json!({
@@ -546,7 +547,7 @@ impl Driver {
     }
 }
 
-async fn answer(stream: &Stream<Server>, offer: &Offer) {
+async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
     let mut rest = Vec::new();
     let request = timeout(REQUEST, stream.message(&mut rest, Request::decode)).await;
     let Ok(Ok(request)) = request else { return };
@@ -556,7 +557,7 @@ async fn answer(stream: &Stream<Server>, offer: &Offer) {
         // The answer must be on its way before the stream is dropped; the client reads it to the end.
         let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
     };
-    let (dialer, quotas) = match (offer, &request) {
+    let dialer = match (offer, &request) {
         (Offer::Target(target), Request::Target { .. }) => {
             return match timeout(Timeouts::default().connect, TcpStream::connect(target)).await {
                 Ok(Ok(tcp)) => join(stream, tcp, rest).await,
@@ -564,7 +565,7 @@ async fn answer(stream: &Stream<Server>, offer: &Offer) {
                 Err(_) => fail(ReplyCode::TtlExpired).await,
             };
         }
-        (Offer::Exit(dialer, quotas), _) => (dialer, quotas),
+        (Offer::Exit(dialer), _) => dialer,
         (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
     };
     let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
