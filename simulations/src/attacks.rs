@@ -8,14 +8,26 @@ mod calls;
 mod delay;
 mod dense;
 mod disclosure;
+mod first_mixes;
+mod flow_excess;
+mod follow;
+mod gateway;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod generated;
 mod inside;
 mod intersection;
+mod marks;
 mod matching;
 mod records;
 mod sightings;
 
 pub use calls::{FlowShape, FlowStarts};
 pub use disclosure::{Disclosure, LeastSquares};
+pub use first_mixes::FirstMixes;
+pub use flow_excess::FlowExcess;
+pub use follow::Follow;
+pub use gateway::{ArrivalCounts, EpochBytes, FirstHops, LastMixes};
 pub use inside::{Inside, arrival_excess};
 pub use intersection::Intersection;
 pub use matching::{Matching, Senders};
@@ -49,6 +61,19 @@ pub struct Row {
     pub score: f64,
 }
 
+/// How much speaks for it that somebody is not at rest at some time; scores compare within one answer only.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Sign {
+    /// Who.
+    pub person: u32,
+    /// From when on, seconds since time zero.
+    pub begin_s: f64,
+    /// For how long, seconds.
+    pub length_s: f64,
+    /// The more, the surer; finite.
+    pub score: f64,
+}
+
 /// What an attack found.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Answer {
@@ -56,12 +81,14 @@ pub struct Answer {
     pub pairs: Vec<Scored>,
     /// Rebuilt rows, in any order; empty where the attack makes none.
     pub rows: Vec<Row>,
+    /// Who does something when, in any order; empty where the attack makes none.
+    pub signs: Vec<Sign>,
 }
 
 impl Answer {
     /// Whether the attack found nothing to go by.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.rows.is_empty()
+        self.pairs.is_empty() && self.rows.is_empty() && self.signs.is_empty()
     }
 }
 
@@ -92,5 +119,12 @@ pub fn single() -> Vec<Box<dyn Attack>> {
         Box::new(FlowShape),
         Box::new(Intersection::default()),
         Box::new(Inside),
+        Box::new(FirstMixes),
+        Box::new(FlowExcess),
+        Box::new(FirstHops),
+        Box::new(LastMixes),
+        Box::new(EpochBytes),
+        Box::new(ArrivalCounts),
+        Box::new(Follow),
     ]
 }

@@ -259,6 +259,7 @@ fn public(settings: &Settings, system: System, workload: &Workload) -> Public {
         end: workload.end,
         hops: if nymlike { nym.hops } else { 0 },
         hop_mean_s: if_nym(nym.hop_mean_ms / 1e3),
+        uniform_s: 0.0,
         latency_s: latency_ms / 1e3,
         resting_up_per_s: if_nym(nym.payload_per_s + nym.loops_per_s),
         resting_down_per_s: if_nym(nym.loops_per_s),

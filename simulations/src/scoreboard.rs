@@ -20,10 +20,24 @@ use crate::trace::{Truth, View};
 pub const ALPHA: f64 = 0.05;
 
 /// Attacks that need more than links of clients: without it they make no line.
-const NEEDS_MORE: [&str; 2] = ["direct", "inside"];
+const NEEDS_MORE: [&str; 9] = [
+    "direct",
+    "inside",
+    "first_mixes",
+    "flow_excess",
+    "first_hops",
+    "last_mixes",
+    "epoch_bytes",
+    "arrival_counts",
+    "follow",
+];
 
 /// Attacks that rebuild rows: where they rebuild none, they score zero.
-const MAKES_ROWS: [&str; 3] = ["matching", "flow_starts", "records"];
+const MAKES_ROWS: [&str; 7] =
+    ["matching", "flow_starts", "records", "first_mixes", "first_hops", "last_mixes", "follow"];
+
+/// Shoal, and Shoal with corrupt nodes, are one board: their systems begin like this.
+const BOARD: &str = "shoal";
 
 /// A line of the table: one score of one attack on one system.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -42,7 +56,8 @@ pub struct Line {
     pub prior: f64,
     /// One-sided p-value of "no better than the prior".
     pub p: f64,
-    /// Whether p is significant after Holm's correction over all lines of the system; set by [`correct`].
+    /// Whether p is significant after Holm's correction over all lines of the system, and over all of Shoal whichever
+    /// nodes are corrupt; set by [`correct`].
     pub beats_prior: bool,
 }
 
@@ -102,12 +117,18 @@ pub fn score_answer(
     all.into_iter().map(line).collect()
 }
 
-/// Says which lines beat the prior, corrected over all lines of the same system.
+/// What is corrected together.
+fn family(system: &str) -> &str {
+    if system.starts_with(BOARD) { BOARD } else { system }
+}
+
+/// Says which lines beat the prior, corrected over all lines of the same system, and over all of Shoal together.
 pub fn correct(lines: &mut [Line]) {
-    let systems: BTreeSet<String> = lines.iter().map(|line| line.system.clone()).collect();
-    for system in systems {
+    let families: BTreeSet<String> =
+        lines.iter().map(|line| family(&line.system).to_owned()).collect();
+    for name in families {
         let mut own: Vec<&mut Line> =
-            lines.iter_mut().filter(|line| line.system == system).collect();
+            lines.iter_mut().filter(|line| family(&line.system) == name).collect();
         let adjusted = stats::holm(&own.iter().map(|line| line.p).collect::<Vec<f64>>());
         for (line, p) in own.iter_mut().zip(adjusted) {
             line.beats_prior = p < ALPHA;

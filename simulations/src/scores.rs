@@ -5,21 +5,28 @@
 //! beats it if few permutations reach it (one-sided p; the observed answer counts as one of the permutations, so
 //! that p is never zero).
 
+mod claims;
 pub mod graph;
 mod rank;
 mod rows;
+mod told;
 
+pub use claims::Claims;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use shoal_topology::{Seed, Stream};
+pub use told::Busy;
 
 use crate::attacks::Answer;
 use crate::experiment::Estimate;
 use crate::trace::{Record, Truth};
 
-/// Permutations behind a prior; p is a multiple of 1/(1 + this), so that up to 99 lines can be corrected at once and
-/// a line can still beat it.
-pub const PERMUTATIONS: u32 = 1999;
+/// Most permutations behind a prior: p is 1/(1 + this) at the least, so that up to 999 lines can be corrected at once
+/// and a line can still beat it.
+pub const PERMUTATIONS: u32 = 19_999;
+/// After so many permutations no more are drawn where so many of them reached each observed value: such a score is
+/// far from beating the prior, and its p is known to a fifth (Besag and Clifford, Biometrika 1991).
+const ENOUGH: (u32, u32) = (999, 30);
 
 /// What the records are of, and so what a pair is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,7 +59,7 @@ impl Kind {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Score {
     /// Which: `average_precision`, `r_precision`, `top_1`, `start_within_10_s`, `duration_within_20_pct`,
-    /// `reidentified_1_hop`, `reidentified_2_hop`.
+    /// `rebuilt_of_3_s`, `claims_true`, `told_at_1_pct`, `told_from_rest`, `reidentified_1_hop`, `reidentified_2_hop`.
     pub name: &'static str,
     /// The score, 0 to 1, with its 95 % interval over pairs or records.
     pub value: Estimate,
@@ -62,16 +69,20 @@ pub struct Score {
     pub p: f64,
 }
 
-/// All scores of an answer: of pairs always, of rows where the attack makes any. `people` is how many there are,
-/// known to everybody. An answer without pairs is scored as the guess that it is.
+/// All scores of an answer: of pairs, of rows where the attack makes any, of signs likewise. `people` is how many there are,
+/// known to everybody. An answer without pairs is scored as the guess that it is, unless it has signs.
 pub fn scores(answer: &Answer, truth: &Truth, people: u32, kind: Kind, seed: &Seed) -> Vec<Score> {
     let real = Truth { records: real(&truth.records, people) };
     let permutations = Permutations { people, seed: seed.part("prior") };
     let ties = seed.stream("ties").random();
-    let mut all = rank::scores(answer, &real, kind, ties, &permutations);
+    let mut all = Vec::new();
+    if !answer.pairs.is_empty() || answer.signs.is_empty() {
+        all.extend(rank::scores(answer, &real, kind, ties, &permutations));
+    }
     if !answer.rows.is_empty() {
         all.extend(of_rows(answer, truth, people, kind, seed));
     }
+    all.extend(of_signs(answer, &busy(&real, kind), people, seed));
     all
 }
 
@@ -80,7 +91,31 @@ pub fn of_rows(answer: &Answer, truth: &Truth, people: u32, kind: Kind, seed: &S
     let truth = Truth { records: real(&truth.records, people) };
     let permutations = Permutations { people, seed: seed.part("prior") };
     let ties = seed.stream("ties").random();
-    rows::scores(answer, &truth, kind, ties, &permutations)
+    let mut all = rows::scores(answer, &truth, kind, ties, &permutations);
+    if kind == Kind::Calls {
+        all.extend(claims::scores(answer, &truth, &permutations));
+    }
+    all
+}
+
+/// The scores of signs alone, where there are any, by when people did something.
+pub fn of_signs(answer: &Answer, busy: &[Busy], people: u32, seed: &Seed) -> Vec<Score> {
+    let permutations = Permutations { people, seed: seed.part("prior") };
+    told::scores(answer, busy, &permutations)
+}
+
+/// When people are in calls, or write and get messages.
+fn busy(truth: &Truth, kind: Kind) -> Vec<Busy> {
+    // A message is on its way for so long.
+    const MESSAGE_S: f64 = 3.0;
+    let lasts = |record: &&Record| kind == Kind::Messages || record.duration_s > 0.0;
+    let of = |record: &Record| {
+        let begin_s = record.start.as_secs_f64();
+        let length_s = if kind == Kind::Messages { MESSAGE_S } else { record.duration_s };
+        let one = |person| Busy { person, begin_s, end_s: begin_s + length_s };
+        [record.caller, record.callee].map(one)
+    };
+    truth.records.iter().filter(lasts).flat_map(of).collect()
 }
 
 /// Records between two different people.
@@ -104,8 +139,9 @@ impl Permutations {
     ) -> [(f64, f64); N] {
         let mut stream: Stream = self.seed.stream("permutations");
         let mut labels: Vec<u32> = (0..self.people).collect();
-        let (mut sums, mut reached) = ([0.0; N], [1u32; N]);
-        for _ in 0..PERMUTATIONS {
+        let (mut sums, mut reached, mut drawn) = ([0.0; N], [1u32; N], 0);
+        while drawn < PERMUTATIONS {
+            drawn += 1;
             for last in (1..labels.len()).rev() {
                 labels.swap(last, stream.random_range(0..=last));
             }
@@ -120,11 +156,13 @@ impl Permutations {
                     *sum += value;
                 }
             }
+            if drawn >= ENOUGH.0 && reached.iter().all(|reached| *reached > ENOUGH.1) {
+                break;
+            }
         }
         let mut all = [(0.0, 1.0); N];
         for ((slot, sum), reached) in all.iter_mut().zip(sums).zip(reached) {
-            let p = f64::from(reached) / f64::from(1 + PERMUTATIONS);
-            *slot = (sum / f64::from(PERMUTATIONS), p);
+            *slot = (sum / f64::from(drawn), f64::from(reached) / f64::from(1 + drawn));
         }
         all
     }
@@ -178,9 +216,9 @@ mod tests {
             duration_s: r.duration_s * 1.1,
             score: 1.0,
         });
-        let answer = Answer { pairs: pairs.collect(), rows: rows.collect() };
+        let answer = Answer { pairs: pairs.collect(), rows: rows.collect(), ..Answer::default() };
         let found = scores(&answer, &truth, 100, Kind::Calls, &Seed::from_u64(1));
-        assert_eq!(found.len(), 5);
+        assert_eq!(found.len(), 7);
         for score in found {
             assert_eq!(score.value.value, 1.0, "{score:?}");
             assert!(score.prior < 0.1 && score.p < 0.001, "{score:?}");
@@ -197,7 +235,7 @@ mod tests {
             duration_s: r.duration_s * 1.3,
             score: 1.0,
         });
-        let answer = Answer { pairs: Vec::new(), rows: rows.collect() };
+        let answer = Answer { rows: rows.collect(), ..Answer::default() };
         let found = scores(&answer, &truth, 100, Kind::Calls, &Seed::from_u64(1));
         assert_eq!(by_name(&found, "top_1").value.value, 1.0);
         assert_eq!(by_name(&found, "start_within_10_s").value.value, 0.0);
@@ -224,7 +262,7 @@ mod tests {
                     pairs.push(Scored { caller, callee, score: stream.random() });
                 }
             }
-            let answer = Answer { pairs, rows: Vec::new() };
+            let answer = Answer { pairs, ..Answer::default() };
             let found = scores(&answer, &truth, 100, Kind::Messages, &Seed::from_u64(seed));
             by_name(&found, "average_precision").p
         };

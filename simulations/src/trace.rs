@@ -148,6 +148,8 @@ pub struct Pass {
     pub came: u64,
     /// And as it left; 0 if it ended here.
     pub went: u64,
+    /// The low byte of the epoch of its key, as its frame named it on the link to the node.
+    pub epoch: u8,
 }
 
 /// What everybody knows.
@@ -163,6 +165,8 @@ pub struct Public {
     pub hops: u32,
     /// 1/µ, mean delay at such a hop, seconds; zero where nothing is delayed on purpose.
     pub hop_mean_s: f64,
+    /// Where it is above zero one of the hops delays by U(0, this) instead, seconds.
+    pub uniform_s: f64,
     /// What every packet's way takes beside, seconds.
     pub latency_s: f64,
     /// Packets/s of a person's link that are there without any use, up and down. Zero where there is no cover.

@@ -10,10 +10,13 @@ use crate::trace::View;
 
 /// A time in which a person's link carries more than at rest.
 #[derive(Clone, Copy, Debug)]
-struct Interval {
-    person: u32,
-    start_s: f64,
-    end_s: f64,
+pub struct Interval {
+    /// Whose.
+    pub person: u32,
+    /// Its begin, seconds.
+    pub start_s: f64,
+    /// Its end, seconds.
+    pub end_s: f64,
 }
 
 /// Calls by likelihood ratio: finds when each link's rate rises by that of a call and falls again (CUSUM of the
@@ -111,8 +114,8 @@ fn raised(row: &[f32], resting: f32, call: f32) -> Vec<(usize, usize)> {
     found
 }
 
-/// Intervals of two people that begin and end together, to within `within_s`.
-fn pair_up(intervals: &[Interval], within_s: f64, before_s: f64) -> Answer {
+/// Intervals of two people that begin and end together, to within `within_s`. They are in order of their begins.
+pub fn pair_up(intervals: &[Interval], within_s: f64, before_s: f64) -> Answer {
     /// What is left for a partner who is not seen.
     const NOBODY: f64 = 1e-3;
     let square = |x: f64| 0.5 * (x / within_s).powi(2);
@@ -152,7 +155,7 @@ fn pair_up(intervals: &[Interval], within_s: f64, before_s: f64) -> Answer {
         }
     }
     let scored = |((caller, callee), score)| Scored { caller, callee, score };
-    Answer { pairs: pairs.into_iter().map(scored).collect(), rows }
+    Answer { pairs: pairs.into_iter().map(scored).collect(), rows, ..Answer::default() }
 }
 
 /// Calls by shape: Pearson's correlation of binned counts, of both downlinks and of each uplink with the other's

@@ -2,12 +2,16 @@
 
 use crate::trace::Public;
 
-/// The law of the delay from a sighting at the sender to one at the recipient: latency + Erlang(L, µ).
+/// The law of the delay from a sighting at the sender to one at the recipient: latency + Erlang(L, µ), or, where one
+/// mix delays uniformly, latency + Erlang(L − 1, µ) + U(0, w).
 #[derive(Clone, Copy, Debug)]
 pub struct Delay {
     latency_s: f64,
+    /// Hops that delay exponentially.
     hops: u32,
     hop_mean_s: f64,
+    /// w; zero where no hop delays uniformly.
+    uniform_s: f64,
     /// What latency is taken to vary by: a quarter, and no less than 5 ms.
     jitter_s: f64,
     /// ln Γ(L).
@@ -17,13 +21,15 @@ pub struct Delay {
 impl Delay {
     /// Of this network.
     pub fn new(public: &Public) -> Self {
-        let hops = if public.hop_mean_s > 0.0 { public.hops } else { 0 };
+        let exponential = public.hops.saturating_sub(u32::from(public.uniform_s > 0.0));
+        let hops = if public.hop_mean_s > 0.0 { exponential } else { 0 };
         let ln_gamma = (1..hops).map(|k| f64::from(k).ln()).sum();
         let jitter_s = (public.latency_s / 4.0).max(0.005);
         Self {
             latency_s: public.latency_s,
             hops,
             hop_mean_s: public.hop_mean_s,
+            uniform_s: public.uniform_s,
             jitter_s,
             ln_gamma,
         }
@@ -31,29 +37,36 @@ impl Delay {
 
     /// Whether nodes delay on purpose.
     pub fn mixes(&self) -> bool {
-        self.hops > 0
+        self.hops > 0 || self.uniform_s > 0.0
     }
 
     /// Mean, seconds.
     pub fn mean_s(&self) -> f64 {
-        self.latency_s + f64::from(self.hops) * self.hop_mean_s
+        self.latency_s + f64::from(self.hops) * self.hop_mean_s + self.uniform_s / 2.0
     }
 
     /// Standard deviation, seconds.
     pub fn sd_s(&self) -> f64 {
-        (f64::from(self.hops) * self.hop_mean_s.powi(2) + self.jitter_s.powi(2)).sqrt()
+        let uniform = self.uniform_s.powi(2) / 12.0;
+        (f64::from(self.hops) * self.hop_mean_s.powi(2) + uniform + self.jitter_s.powi(2)).sqrt()
     }
 
     /// Beyond which the density is nothing, seconds: the least delay and the greatest.
     pub fn support_s(&self) -> (f64, f64) {
         let hops = f64::from(self.hops);
         let tail = self.hop_mean_s * (hops + 8.0 * hops.sqrt() + 8.0 * f64::from(self.hops.min(1)));
-        (self.latency_s - 5.0 * self.jitter_s, self.latency_s + 5.0 * self.jitter_s + tail)
+        let most = self.latency_s + 5.0 * self.jitter_s + tail + self.uniform_s;
+        (self.latency_s - 5.0 * self.jitter_s, most)
     }
 
     /// Density at this delay, 1/s.
     pub fn density(&self, delay_s: f64) -> f64 {
         let x = delay_s - self.latency_s;
+        if self.uniform_s > 0.0 {
+            // Jitter is small beside the uniform part: it only keeps early arrivals from being impossible.
+            let x = if x > -self.jitter_s { x.max(1e-2 * self.uniform_s) } else { return 0.0 };
+            return (self.share_within(x) - self.share_within(x - self.uniform_s)) / self.uniform_s;
+        }
         if self.hops == 0 {
             let z = x / self.jitter_s;
             return (-0.5 * z * z).exp() / (self.jitter_s * (2.0 * std::f64::consts::PI).sqrt());
@@ -69,6 +82,23 @@ impl Delay {
         let scaled = x / self.hop_mean_s;
         let stages = f64::from(self.hops);
         ((stages - 1.0) * scaled.ln() - scaled - self.ln_gamma).exp() / self.hop_mean_s
+    }
+
+    /// Share of the sums of the exponential delays up to `x` seconds: Erlang's distribution function.
+    fn share_within(&self, x: f64) -> f64 {
+        if x <= 0.0 {
+            return 0.0;
+        }
+        if self.hops == 0 {
+            return 1.0;
+        }
+        let scaled = x / self.hop_mean_s;
+        let (mut term, mut sum) = (1.0, 1.0);
+        for k in 1..self.hops {
+            term *= scaled / f64::from(k);
+            sum += term;
+        }
+        1.0 - (-scaled).exp() * sum
     }
 
     /// The shares of packets sent in one bin that come 0, 1, 2 ... bins later.

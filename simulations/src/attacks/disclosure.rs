@@ -86,5 +86,5 @@ pub fn answer(scores: &[f64], people: usize, scale: f64) -> Answer {
             }
         }
     }
-    Answer { pairs, rows: Vec::new() }
+    Answer { pairs, ..Answer::default() }
 }

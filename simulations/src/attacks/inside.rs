@@ -204,7 +204,9 @@ mod tests {
                 let left = at + Duration::from_secs_f64(0.001 + 0.5 * stream.random::<f64>());
                 let hash = |node| u64::from(5 * k + node + 1);
                 let (came, went) = (hash(node), hash(node + 1));
-                passes.push(Pass { node, arrived: at, from: last, left, to: next, came, went });
+                let arrived = at;
+                let epoch = 0;
+                passes.push(Pass { node, arrived, from: last, left, to: next, came, went, epoch });
                 at = left + Duration::from_nanos(stream.random_range(0..50_000_000));
                 last = Party::Node(node);
             }
@@ -216,6 +218,7 @@ mod tests {
             end: Time::from_secs(610),
             hops: 4,
             hop_mean_s: 0.25,
+            uniform_s: 0.0,
             latency_s: 0.06,
             resting_up_per_s: 0.0,
             resting_down_per_s: 0.0,
@@ -257,6 +260,7 @@ mod tests {
             to: Party::Person(4),
             came: 1_000_000 + k,
             went: 2_000_000 + k,
+            epoch: 0,
         });
         view.passes.extend(download);
         let excess = arrival_excess(&view, 200.0 / 610.0);

@@ -66,7 +66,7 @@ fn packets(view: &View, senders: Senders) -> Answer {
     found.rows.iter_mut().skip(rows).for_each(|row| row.duration_s += gap_s);
     let pairs = found.pairs.into_iter();
     let pairs = pairs.map(|((caller, callee), score)| Scored { caller, callee, score }).collect();
-    Answer { pairs, rows: once(found.rows) }
+    Answer { pairs, rows: once(found.rows), ..Answer::default() }
 }
 
 impl Found {

@@ -34,7 +34,7 @@ impl Attack for Direct {
                 rows.push(Row { caller, callee, start_s: *first, duration_s, score: 1.0 });
             }
         }
-        Answer { pairs, rows: once(rows) }
+        Answer { pairs, rows: once(rows), ..Answer::default() }
     }
 }
 
@@ -74,15 +74,26 @@ pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
         rows.extend(part("matching").rows);
     }
     rows.extend(starts.rows);
+    let mut seen = starts.pairs;
+    for name in ["first_mixes", "first_hops", "last_mixes", "follow"] {
+        let found = part(name);
+        seen.extend(found.rows.iter().map(|row| Scored {
+            caller: row.caller,
+            callee: row.callee,
+            score: row.score.min(1.0),
+        }));
+        rows.extend(found.rows);
+    }
     let mut ranks: BTreeMap<(u32, u32), f64> = BTreeMap::new();
-    for name in ["matching", "disclosure", "least_squares", "flow_shape", "inside"] {
+    let ranked = ["matching", "disclosure", "least_squares", "flow_shape", "inside"];
+    for name in ranked.into_iter().chain(["flow_excess", "arrival_counts", "follow"]) {
         if let Some(found) = parts.get(name) {
             add_ranks(&mut ranks, &found.pairs);
         }
     }
     // Ranks count less than one in all; a pair with a call seen comes before all others, but for those that corrupt nodes
     // know for certain.
-    for pair in &starts.pairs {
+    for pair in &seen {
         let seen = 10.0 * pair.score;
         *ranks.entry((pair.caller, pair.callee)).or_default() += seen;
         *ranks.entry((pair.callee, pair.caller)).or_default() += seen;
@@ -96,7 +107,8 @@ pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
         }
     }
     let scored = |((caller, callee), score)| Scored { caller, callee, score };
-    Answer { pairs: ranks.into_iter().map(scored).collect(), rows }
+    let pairs = ranks.into_iter().map(scored).collect();
+    Answer { pairs, rows: once(rows), ..Answer::default() }
 }
 
 /// Adds 1 / (60 + rank) (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009), equal scores sharing the best of their ranks: first places
@@ -131,6 +143,7 @@ mod tests {
             end: Time::from_secs(10),
             hops: 3,
             hop_mean_s: 0.1,
+            uniform_s: 0.0,
             latency_s: 0.04,
             resting_up_per_s: 1.0,
             resting_down_per_s: 1.0,
@@ -150,9 +163,10 @@ mod tests {
             duration_s,
             score: 1.0,
         };
-        let guess = Answer { pairs: vec![scored(0, 1, 900.0), scored(1, 0, 800.0)], rows: vec![] };
-        let starts = Answer { pairs: vec![scored(0, 1, 5.0)], rows: vec![row(0, 1, 3.0)] };
-        let inside = Answer { pairs: vec![], rows: vec![row(2, 0, 0.0), row(1, 2, 9.0)] };
+        let answer = |pairs, rows| Answer { pairs, rows, ..Answer::default() };
+        let guess = answer(vec![scored(0, 1, 900.0), scored(1, 0, 800.0)], vec![]);
+        let starts = answer(vec![scored(0, 1, 5.0)], vec![row(0, 1, 3.0)]);
+        let inside = answer(vec![], vec![row(2, 0, 0.0), row(1, 2, 9.0)]);
         let parts = [("matching", guess), ("flow_starts", starts), ("inside", inside)];
         let mut found = combine(&view, &parts.into()).pairs;
         found.sort_by(|a, b| b.score.total_cmp(&a.score));

@@ -10,7 +10,7 @@ use super::table::number;
 use crate::attacks::{self, Answer};
 use crate::figures::Figure;
 use crate::output::{read_truth, read_view, write_atomic};
-use crate::scores::{self, Score};
+use crate::scores::{self, Claims, Score};
 use crate::trace::{Public, Record, Truth, View};
 
 /// Options of `shoal-sim attack`.
@@ -36,6 +36,8 @@ pub struct Found {
     pub answer: Answer,
     /// Its scores; none where the truth is not known.
     pub scores: Vec<Score>,
+    /// How many calls it rebuilt, where it claims to have rebuilt any.
+    pub claims: Option<Claims>,
 }
 
 /// Reads a directory, runs all attacks on what was observed, then scores them; leaves `attack.json` and the timeline.
@@ -78,6 +80,13 @@ pub fn attack(args: &AttackArgs, to: &mut dyn Write) -> anyhow::Result<()> {
                 score.p
             )?;
         }
+        if let Some(Claims { records, rebuilt, claims, right }) = found.claims {
+            writeln!(
+                to,
+                "{:16}  {rebuilt} of {records} calls of 3 s and more rebuilt; {right} of {claims} claims true",
+                found.attack
+            )?;
+        }
     }
     Ok(())
 }
@@ -97,7 +106,8 @@ fn score(
             let kind = scores::Kind::of(truth);
             scores::scores(&answer, truth, people, kind, &seed.part(attack))
         });
-        Found { attack, answer, scores }
+        let claims = truth.filter(|_| !answer.rows.is_empty()).map(|t| Claims::of(&answer, t));
+        Found { attack, answer, scores, claims: claims.filter(|claims| claims.claims > 0) }
     };
     answers.into_iter().map(one).collect()
 }
@@ -118,6 +128,12 @@ fn to_json(found: &[Found]) -> Value {
             "attack": found.attack,
             "pairs": found.answer.pairs.len(),
             "rows": found.answer.rows.len(),
+            "claims": found.claims.map(|c| json!({
+                "calls_of_3_s": c.records,
+                "rebuilt": c.rebuilt,
+                "claims": c.claims,
+                "true": c.right,
+            })),
             "scores": found.scores.iter().map(score).collect::<Vec<_>>(),
         })
     };

@@ -24,6 +24,8 @@ struct PublicFile {
     end_ns: u64,
     hops: u32,
     hop_mean_s: f64,
+    #[serde(default)]
+    uniform_s: f64,
     latency_s: f64,
     resting_up_per_s: f64,
     resting_down_per_s: f64,
@@ -34,7 +36,8 @@ struct PublicFile {
 ///
 /// A row of the trace is a packet: time_ns, from, to, size (bytes), packets = 1, bin_ns = 0. Where a link was counted in
 /// bins it is a bin: its begin, its length in bin_ns, and the packets in it. A row with no packets says that the link was
-/// observed. A row of the passes is a packet at a corrupt node; came and went are hashes of it on the links.
+/// observed. A row of the passes is a packet at a corrupt node; came and went are hashes of it on the links, epoch is the byte
+/// that its frame named as it came.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -45,6 +48,7 @@ pub fn write_view(dir: &Path, view: &View) -> anyhow::Result<()> {
         end_ns: view.public.end.as_nanos(),
         hops: view.public.hops,
         hop_mean_s: view.public.hop_mean_s,
+        uniform_s: view.public.uniform_s,
         latency_s: view.public.latency_s,
         resting_up_per_s: view.public.resting_up_per_s,
         resting_down_per_s: view.public.resting_down_per_s,
@@ -79,7 +83,7 @@ pub fn write_view(dir: &Path, view: &View) -> anyhow::Result<()> {
     write_atomic(&dir.join("passes.parquet"), |file| {
         let mut writer = Writer::new(
             file,
-            columns(["node", "arrived_ns", "left_ns"], ["from", "to"], ["came", "went"]),
+            columns(["node", "arrived_ns", "left_ns"], ["from", "to"], ["came", "went", "epoch"]),
         )?;
         for passes in view.passes.chunks(CHUNK) {
             writer.push(vec![
@@ -90,6 +94,7 @@ pub fn write_view(dir: &Path, view: &View) -> anyhow::Result<()> {
                 Values::Text(passes.iter().map(|pass| name(pass.to)).collect()),
                 Values::Integer(passes.iter().map(|pass| pass.came.cast_signed()).collect()),
                 Values::Integer(passes.iter().map(|pass| pass.went.cast_signed()).collect()),
+                Values::Integer(passes.iter().map(|pass| pass.epoch.into()).collect()),
             ])?;
         }
         writer.finish()?;
@@ -199,9 +204,11 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
         let left = integers(&mut columns, "left_ns")?;
         let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
         let (came, went) = (integers(&mut columns, "came")?, integers(&mut columns, "went")?);
-        let bytes = came.into_iter().zip(went);
+        // Not there in what was observed before epochs were told.
+        let epoch = integers(&mut columns, "epoch").unwrap_or_else(|_| vec![0; node.len()]);
+        let bytes = came.into_iter().zip(went.into_iter().zip(epoch));
         let times = node.into_iter().zip(arrived.into_iter().zip(left));
-        for (((node, (arrived, left)), (from, to)), (came, went)) in
+        for (((node, (arrived, left)), (from, to)), (came, (went, epoch))) in
             times.zip(from.iter().zip(&to)).zip(bytes)
         {
             passes.push(Pass {
@@ -212,6 +219,7 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
                 to: party(to)?,
                 came: came.cast_unsigned(),
                 went: went.cast_unsigned(),
+                epoch: u8::try_from(epoch)?,
             });
         }
         Ok(())
@@ -222,6 +230,7 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
         end: Time::from_nanos(public.end_ns),
         hops: public.hops,
         hop_mean_s: public.hop_mean_s,
+        uniform_s: public.uniform_s,
         latency_s: public.latency_s,
         resting_up_per_s: public.resting_up_per_s,
         resting_down_per_s: public.resting_down_per_s,

@@ -85,6 +85,7 @@ impl Experiment for Toy {
             end: Time::from_secs(60),
             hops: self.network.layers,
             hop_mean_s: self.network.hop_mean_s,
+            uniform_s: 0.0,
             latency_s: 0.0,
             resting_up_per_s: 0.0,
             resting_down_per_s: 0.0,

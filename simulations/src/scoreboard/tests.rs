@@ -80,6 +80,7 @@ fn paced(kind: Kind, workload: &Workload, seed: u64) -> View {
         end: workload.end,
         hops: 3,
         hop_mean_s,
+        uniform_s: 0.0,
         latency_s: 0.1,
         resting_up_per_s: payload + loops,
         resting_down_per_s: down,

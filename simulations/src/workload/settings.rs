@@ -50,6 +50,8 @@ pub struct WorkloadSettings {
     pub missed: Missed,
     /// Calls longer than this are cut, seconds; 0 for none.
     pub longest_call_s: f64,
+    /// Whether whoever is in a call takes and makes no other: such calls are left out.
+    pub one_at_a_time: bool,
     /// With "download", "browse" and "none": number of people. With lists: 0 for all people of the list, all present
     /// throughout; else the first so many of those who do something in the window.
     pub people: u32,
@@ -70,6 +72,7 @@ impl Default for WorkloadSettings {
             begin_s: None,
             missed: Missed::Keep,
             longest_call_s: 0.0,
+            one_at_a_time: false,
             people: 0,
             synthetic: SyntheticSettings::default(),
             download: DownloadSettings::default(),
@@ -184,6 +187,9 @@ impl WorkloadSettings {
                 }
             }
         }
+        if self.one_at_a_time {
+            one_at_a_time(&mut workload);
+        }
         Ok(workload)
     }
 
@@ -205,9 +211,28 @@ impl WorkloadSettings {
     }
 }
 
+/// Leaves out calls of those who are in another, or have hung up a second ago.
+fn one_at_a_time(workload: &mut Workload) {
+    let mut free = vec![Time::ZERO; workload.people as usize];
+    workload.activities.retain(|activity| {
+        let Activity::Call { from, to, at, seconds } = *activity else { return true };
+        let ends = [from as usize, to as usize];
+        let fits = ends.iter().all(|who| free.get(*who).is_some_and(|free| *free <= at));
+        if fits {
+            let end = Time::from_nanos(at.as_nanos() + ((seconds + 1.0) * 1e9) as u64);
+            for who in ends {
+                if let Some(free) = free.get_mut(who) {
+                    *free = end;
+                }
+            }
+        }
+        fits
+    });
+}
+
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     fn settings(kind: WorkloadKind, window_s: f64) -> WorkloadSettings {
@@ -223,6 +248,26 @@ mod tests {
         assert_eq!(messages.people, 568);
         assert!(messages.activities.len() > 24_333 / 28, "{}", messages.activities.len());
         assert!(messages.activities.iter().all(|a| a.at() < messages.end));
+    }
+
+    #[test]
+    fn who_is_in_a_call_takes_no_other() {
+        let mut some = settings(WorkloadKind::Synthetic, 600.0);
+        some.synthetic.edge_per_day = 100.0;
+        some.synthetic.days = 1.0;
+        let overlaps = |settings: &WorkloadSettings| {
+            let records = settings.workload(3).unwrap().truth().records;
+            let meet = |a: &crate::trace::Record, b: &crate::trace::Record| {
+                let shared = [b.caller, b.callee].contains(&a.caller)
+                    || [b.caller, b.callee].contains(&a.callee);
+                shared && b.start.as_secs_f64() < a.start.as_secs_f64() + a.duration_s
+            };
+            let later = |k: usize| records[k + 1..].iter();
+            (0..records.len()).filter(|k| later(*k).any(|b| meet(&records[*k], b))).count()
+        };
+        assert!(overlaps(&some) > 0);
+        some.one_at_a_time = true;
+        assert_eq!(overlaps(&some), 0);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub(super) struct Came {
     pub(super) at: Time,
     pub(super) from: Party,
     pub(super) fingerprint: u64,
+    /// The epoch that its frame named.
+    pub(super) epoch: u8,
 }
 
 /// What corrupted nodes tell: which arrival became which departure.
@@ -128,19 +130,30 @@ impl Corrupt {
     }
 
     /// A packet ended here.
-    pub(super) fn ended(&mut self, node: usize, Came { at, from, fingerprint }: Came) {
+    pub(super) fn ended(&mut self, node: usize, Came { at, from, fingerprint, epoch }: Came) {
         let to = own(node);
         let node = node as u32;
-        self.pass(Pass { node, arrived: at, from, left: at, to, came: fingerprint, went: 0 });
+        self.pass(Pass {
+            node,
+            arrived: at,
+            from,
+            left: at,
+            to,
+            came: fingerprint,
+            went: 0,
+            epoch,
+        });
     }
 
     /// A packet leaves.
     pub(super) fn left(&mut self, node: usize, now: Time, to: Party, packet: &Packet) {
         if let Some(Some(waiting)) = self.nodes.get_mut(node) {
-            let made = Came { at: now, from: own(node), fingerprint: 0 };
-            let Came { at, from, fingerprint } = waiting.remove(&name(packet)).unwrap_or(made);
+            let made = Came { at: now, from: own(node), fingerprint: 0, epoch: 0 };
+            let Came { at, from, fingerprint, epoch } =
+                waiting.remove(&name(packet)).unwrap_or(made);
             let (node, went) = (node as u32, self::fingerprint(packet));
-            self.pass(Pass { node, arrived: at, from, left: now, to, came: fingerprint, went });
+            let arrived = at;
+            self.pass(Pass { node, arrived, from, left: now, to, came: fingerprint, went, epoch });
         }
     }
 

@@ -246,7 +246,8 @@ impl World {
                 let node = gateway as usize;
                 if self.corrupt.is(node) {
                     let (from, fingerprint) = (party(session), fingerprint(&frame.packet));
-                    self.corrupt.came(node, Came { at: now, from, fingerprint }, &frame.packet);
+                    let came = Came { at: now, from, fingerprint, epoch: frame.epoch };
+                    self.corrupt.came(node, came, &frame.packet);
                 }
                 let input = Input::Client { session: SessionId(session), frame: Ok(frame) };
                 self.node(node, input);
@@ -300,7 +301,7 @@ impl World {
         self.hops += 1;
         let came = self.corrupt.is(node).then(|| {
             let (from, fingerprint) = (Party::Node(from), fingerprint(&frame.packet));
-            Came { at: now, from, fingerprint }
+            Came { at: now, from, fingerprint, epoch: frame.epoch }
         });
         self.frames.push((now, frame));
         let opener = &self.nodes[node].opener;
@@ -658,6 +659,7 @@ impl World {
             end: self.workload.end,
             hops: layers,
             hop_mean_s: class.mean_delay().as_secs_f64(),
+            uniform_s: 0.0,
             latency_s,
             resting_up_per_s: class.payload_per_s + class.loops_per_s,
             resting_down_per_s: class.down_per_s,

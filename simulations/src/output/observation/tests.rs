@@ -23,6 +23,7 @@ fn view() -> View {
         to: service,
         came: u64::MAX,
         went: 3,
+        epoch: 200,
     };
     let public = Public {
         people: 1,
@@ -30,6 +31,7 @@ fn view() -> View {
         end: Time::from_secs(9),
         hops: 3,
         hop_mean_s: 0.1,
+        uniform_s: 0.4,
         latency_s: 0.04,
         resting_up_per_s: 1.5,
         resting_down_per_s: 2.5,

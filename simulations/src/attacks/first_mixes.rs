@@ -1,0 +1,184 @@
+//! Which mix each frame of a client goes to first, from the links alone.
+//!
+//! A gateway sends what it has from a client on at once and is no hop, so each frame on the link of a client is
+//! followed, one latency later, by one on a link from its gateway to a mix of the first layer.
+
+use std::collections::BTreeMap;
+
+use super::marks::{self, Marked};
+use super::{Answer, Attack};
+use crate::trace::{Flow, Party, View};
+
+/// Calls from a change of the first mixes of a client's frames, with those who change together.
+pub struct FirstMixes;
+
+impl Attack for FirstMixes {
+    fn name(&self) -> &'static str {
+        "first_mixes"
+    }
+
+    fn run(&self, view: &View) -> Answer {
+        let (people, mixes) = from_links(view);
+        let public = &view.public;
+        let span_s = (public.begin.as_secs_f64(), public.end.as_secs_f64());
+        marks::answer(&people, mixes, gap_s(view), span_s)
+    }
+}
+
+/// Time between two packets of a call, seconds.
+pub fn gap_s(view: &View) -> f64 {
+    if view.public.call_per_s > 0.0 { 1.0 / view.public.call_per_s } else { 0.0 }
+}
+
+/// Longest latency of a client's link that is looked for, nanoseconds.
+const MOST: u64 = 250_000_000;
+/// Bins in which it is looked for: coarse ones and fine ones.
+const BINS: [u64; 2] = [1_000_000, 10_000];
+/// Frames by which it is found.
+const FRAMES: usize = 2_000;
+
+/// What leaves a gateway for mixes, in order of time.
+type Departures = Vec<(u64, u16)>;
+
+/// Everybody's frames with their first mixes (by place among those that gateways send to), and the number of these.
+pub fn from_links(view: &View) -> (Vec<Marked>, usize) {
+    let links = || {
+        view.trace.links.iter().filter_map(|(link, flow)| match flow {
+            Flow::Packets { times, .. } => Some((link, times)),
+            Flow::Counts { .. } => None,
+        })
+    };
+    let mut uplinks = Vec::new();
+    let mut gateways: BTreeMap<u32, Departures> = BTreeMap::new();
+    for (link, times) in links() {
+        if let (Party::Person(person), Party::Node(gateway)) = (link.from, link.to) {
+            uplinks.push((person, gateway, times));
+            gateways.entry(gateway).or_default();
+        }
+    }
+    let mut mixes: BTreeMap<u32, u16> = BTreeMap::new();
+    for (link, times) in links() {
+        if let (Party::Node(from), Party::Node(to)) = (link.from, link.to)
+            && let Some(departures) = gateways.get_mut(&from)
+        {
+            let next = mixes.len() as u16;
+            let mark = *mixes.entry(to).or_insert(next);
+            departures.extend(times.iter().map(|at| (*at, mark)));
+        }
+    }
+    gateways.values_mut().for_each(|departures| departures.sort_unstable());
+    let marks = mixes.len();
+    let followed = |(person, gateway, times): (u32, u32, &Vec<u64>)| {
+        let departures = gateways.get(&gateway).map_or(&[][..], Vec::as_slice);
+        follow(person, times, departures, marks)
+    };
+    (uplinks.into_iter().map(followed).collect(), marks)
+}
+
+/// One client's frames and what left its gateway when they must have.
+fn follow(person: u32, times: &[u64], departures: &[(u64, u16)], marks: usize) -> Marked {
+    let mut frames = Marked::new(person);
+    let Some((least, most)) = latency(times, departures) else { return frames };
+    let mut counts = vec![1.0f32; marks];
+    for (_, mark) in departures {
+        if let Some(count) = counts.get_mut(usize::from(*mark)) {
+            *count += 1.0;
+        }
+    }
+    // A mix that gets much from everybody says less.
+    let weight = |mark: u16| 1.0 / counts.get(usize::from(mark)).copied().unwrap_or(1.0);
+    let mut first = 0;
+    for at in times {
+        while departures.get(first).is_some_and(|(left, _)| *left < at + least) {
+            first += 1;
+        }
+        let near = departures.iter().skip(first).take_while(|(left, _)| *left <= at + most);
+        frames.push(*at, near.map(|(_, mark)| (*mark, weight(*mark))));
+    }
+    frames
+}
+
+/// Between which delays what a client sent left its gateway again. Where links delay all packets alike, nearly all of its frames
+/// have one; clients with the same fixed slots are always the same time apart, but loops are not. Else, where more
+/// leave than at other delays. None where no delay stands out.
+fn latency(times: &[u64], departures: &[(u64, u16)]) -> Option<(u64, u64)> {
+    let [coarse, fine] = BINS;
+    let step = (times.len() / FRAMES).max(1);
+    let looked = times.len().div_ceil(step);
+    let (place, counts) = delays(times, departures, (step, fine))?;
+    let most = counts.get(place).copied().unwrap_or(0) as usize;
+    if looked >= 20 && most * 10 > looked * 8 {
+        let at = place as u64 * fine;
+        return Some((at.saturating_sub(fine), at + 2 * fine));
+    }
+    let (place, counts) = delays(times, departures, (step, coarse))?;
+    let mut sorted = counts.clone();
+    sorted.sort_unstable();
+    let typical = f64::from(sorted.get(sorted.len() / 2).copied().unwrap_or(0));
+    let high = (typical + 6.0 * typical.max(1.0).sqrt()).max(20.0);
+    // Jitter spreads it over several bins: all those around that stand out.
+    let stands = |place: &usize| counts.get(*place).is_some_and(|n| f64::from(*n) > high);
+    let from = (0..=place).rev().take_while(stands).last()? as u64;
+    let to = (place..counts.len()).take_while(stands).last()? as u64;
+    Some(((from * coarse).saturating_sub(coarse), (to + 2) * coarse))
+}
+
+/// How many departures follow frames by each delay, in bins; and the fullest bin.
+fn delays(
+    times: &[u64],
+    departures: &[(u64, u16)],
+    (step, bin): (usize, u64),
+) -> Option<(usize, Vec<u32>)> {
+    let mut counts = vec![0u32; (MOST / bin) as usize];
+    for at in times.iter().step_by(step) {
+        let first = departures.partition_point(|(left, _)| left < at);
+        let near = departures.iter().skip(first).take_while(|(left, _)| *left < at + MOST);
+        for (left, _) in near {
+            if let Some(count) = counts.get_mut(((left - at) / bin) as usize) {
+                *count += 1;
+            }
+        }
+    }
+    let place = counts.iter().enumerate().max_by_key(|(_, count)| **count)?.0;
+    Some((place, counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_topology::Seed;
+
+    use super::*;
+    use crate::attacks::generated::{Calls, view};
+    use crate::scores::{self, Claims, Kind};
+
+    #[test]
+    fn calls_over_kept_paths_are_rebuilt_from_links_and_over_fresh_ones_not() {
+        let (kept, truth) = view(&Calls { kept: true, ..Calls::default() });
+        let found = Claims::of(&FirstMixes.run(&kept), &truth);
+        // Where both paths of somebody begin at one mix nothing shows: one in four of these calls.
+        assert!(
+            found.rebuilt * 2 > found.records && found.right * 10 > found.claims * 9,
+            "{found:?}"
+        );
+        let (fresh, truth) = view(&Calls::default());
+        let answer = FirstMixes.run(&fresh);
+        assert_eq!(Claims::of(&answer, &truth).claims, 0);
+        let people = fresh.public.people;
+        for score in scores::scores(&answer, &truth, people, Kind::Calls, &Seed::from_u64(1)) {
+            assert!(score.p > 1e-3, "{score:?}");
+        }
+    }
+
+    #[test]
+    fn the_frames_of_a_jittered_link_are_still_followed() {
+        let settings = Calls { kept: true, jitter_ms: 2.0, ..Calls::default() };
+        let (view, _) = view(&settings);
+        let (people, _) = from_links(&view);
+        let most = |frames: &Marked| {
+            let right = (0..frames.times.len())
+                .filter(|frame| frames.marks(*frame).iter().any(|(_, weight)| *weight > 0.3));
+            right.count() as f64 / frames.times.len().max(1) as f64
+        };
+        assert!(people.iter().all(|frames| most(frames) > 0.5));
+    }
+}

@@ -1,0 +1,185 @@
+//! Views for tests: calls over a network in which what leaks can be switched on.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use shoal_topology::{Seed, Stream, Time, exponential};
+
+use crate::trace::{Flow, Link, Party, Pass, Public, Record, Sizes, Trace, Truth, View};
+
+/// What is generated. Everybody is in class call; all gateways are corrupt.
+pub struct Calls {
+    /// Even; each calls the one half of them further.
+    pub people: u32,
+    /// How long it is observed, seconds.
+    pub seconds: u32,
+    /// Mixes in each layer.
+    pub mixes: u32,
+    /// Whether a path is kept for all packets of a person to a gateway.
+    pub kept: bool,
+    /// Whether the middle mix delays by U(0, 40 ms) rather than by Exp(10 ms).
+    pub uniform: bool,
+    /// Whether packets of calls are of another epoch than loops.
+    pub epochs: bool,
+    /// The uplinks delay by up to so much more.
+    pub jitter_ms: f64,
+    /// Of everything.
+    pub seed: u64,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            people: 40,
+            seconds: 200,
+            mixes: 10,
+            kept: false,
+            uniform: true,
+            epochs: false,
+            jitter_ms: 0.0,
+            seed: 1,
+        }
+    }
+}
+
+const GATEWAYS: u32 = 3;
+const LINK: Duration = Duration::from_millis(20);
+const GAP: Duration = Duration::from_millis(40);
+
+/// What is seen, and what really happened: one call of 4 to 40 s of each pair.
+pub fn view(settings: &Calls) -> (View, Truth) {
+    let seed = Seed::from_u64(settings.seed).part("generated");
+    let mut draws = seed.stream("calls");
+    let half = settings.people / 2;
+    let end_s = f64::from(settings.seconds);
+    let call = |caller: u32| Record {
+        caller,
+        callee: caller + half,
+        start: Time::from_nanos((draws.random::<f64>() * (end_s - 45.0) * 1e9) as u64),
+        duration_s: 4.0 + 36.0 * draws.random::<f64>(),
+    };
+    let mut records: Vec<Record> = (0..half).map(call).collect();
+    let mut made = Made { settings, trace: Trace::default(), passes: Vec::new() };
+    for person in 0..settings.people {
+        let call = records.get((person % half) as usize).copied();
+        made.person(person, call, &mut seed.stream(&format!("person {person}")));
+    }
+    records.sort_by_key(|record| record.start);
+    for flow in made.trace.links.values_mut() {
+        if let Flow::Packets { times, .. } = flow {
+            times.sort_unstable();
+        }
+    }
+    made.passes.sort_by_key(|pass| pass.left);
+    let public = Public {
+        people: settings.people,
+        begin: Time::ZERO,
+        end: Time::from_secs(u64::from(settings.seconds)),
+        hops: 3,
+        hop_mean_s: 0.01,
+        uniform_s: if settings.uniform { 0.04 } else { 0.0 },
+        latency_s: 0.12,
+        resting_up_per_s: 27.0,
+        resting_down_per_s: 50.0,
+        call_per_s: 25.0,
+    };
+    (View { public, trace: made.trace, passes: made.passes }, Truth { records })
+}
+
+struct Made<'a> {
+    settings: &'a Calls,
+    trace: Trace,
+    passes: Vec<Pass>,
+}
+
+impl Made<'_> {
+    /// All that one person sends: payload every 40 ms, to the other side in a call, and a loop every half second.
+    fn person(&mut self, person: u32, call: Option<Record>, draws: &mut Stream) {
+        let half = self.settings.people / 2;
+        let other = (person + half) % self.settings.people;
+        let seconds = self.settings.seconds;
+        let path =
+            |draws: &mut Stream| [(); 3].map(|()| draws.random_range(0..self.settings.mixes));
+        let kept = [path(draws), path(draws)];
+        let phase = GAP.mul_f64(draws.random());
+        let payload = (0..seconds * 25).map(|k| (Time::ZERO + phase + GAP * k, true));
+        let phase = Duration::from_millis(500).mul_f64(draws.random());
+        let loops =
+            (0..seconds * 2).map(|k| (Time::ZERO + phase + Duration::from_millis(500) * k, false));
+        let slots: Vec<(Time, bool)> = payload.chain(loops).collect();
+        for (at, payload) in slots {
+            let calls = call.is_some_and(|call| {
+                let end = call.start + Duration::from_secs_f64(call.duration_s);
+                payload && call.start <= at && at < end
+            });
+            let to = if calls { other } else { person };
+            let own = if calls { kept[1] } else { kept[0] };
+            let path = if self.settings.kept { own } else { path(draws) };
+            let jitter =
+                Duration::from_secs_f64(self.settings.jitter_ms / 1e3 * draws.random::<f64>());
+            self.packet((person, to), path, (at, jitter), draws);
+        }
+        // What goes down says nothing.
+        let gateway = self.gateway(person);
+        for k in 0..seconds * 50 {
+            self.saw(gateway, Party::Person(person), Time::from_millis(u64::from(k) * 20));
+        }
+    }
+
+    fn gateway(&self, person: u32) -> Party {
+        Party::Node(3 * self.settings.mixes + person % GATEWAYS)
+    }
+
+    fn saw(&mut self, from: Party, to: Party, at: Time) {
+        let flow = self.trace.links.entry(Link { from, to });
+        let flow = flow.or_insert(Flow::Packets { times: Vec::new(), sizes: Sizes::Same(2400) });
+        if let Flow::Packets { times, .. } = flow {
+            times.push(at.as_nanos());
+        }
+    }
+
+    fn packet(
+        &mut self,
+        (from, to): (u32, u32),
+        path: [u32; 3],
+        (at, jitter): (Time, Duration),
+        draws: &mut Stream,
+    ) {
+        let (entry, exit) = (self.gateway(from), self.gateway(to));
+        let epoch = u8::from(self.settings.epochs && from != to);
+        let mut now = at;
+        self.saw(Party::Person(from), entry, now);
+        now = now + LINK + jitter;
+        let mut last = entry;
+        for (layer, place) in (0..).zip(path) {
+            let mix = Party::Node(layer * self.settings.mixes + place);
+            self.saw(last, mix, now);
+            if layer == 0 {
+                self.pass(entry, (now, Party::Person(from)), (now, mix), 0);
+            }
+            let delay = if layer == 1 && self.settings.uniform {
+                GAP.mul_f64(draws.random())
+            } else {
+                exponential(draws, Duration::from_millis(10))
+            };
+            now = now + LINK + delay;
+            last = mix;
+        }
+        self.saw(last, exit, now);
+        now = now + LINK;
+        let left = now + GAP.mul_f64(draws.random());
+        self.pass(exit, (now, last), (left, Party::Person(to)), epoch);
+    }
+
+    fn pass(
+        &mut self,
+        node: Party,
+        (arrived, from): (Time, Party),
+        (left, to): (Time, Party),
+        epoch: u8,
+    ) {
+        let Party::Node(node) = node else { return };
+        let came = self.passes.len() as u64 * 2;
+        self.passes.push(Pass { node, arrived, from, left, to, came, went: came + 1, epoch });
+    }
+}
