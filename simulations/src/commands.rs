@@ -1,13 +1,15 @@
-//! The verbs that compute in virtual time: `run`, `sweep`, `attack`, `reproduce` and `scoreboard`.
+//! The verbs that compute in virtual time: `run`, `sweep`, `attack`, `reproduce`, `scoreboard` and `gateway`.
 
 mod attack;
 mod board;
+mod gateway;
 mod reproduce;
 mod run;
 mod table;
 
 pub use attack::{AttackArgs, Found, attack};
 pub use board::{BoardArgs, scoreboard};
+pub use gateway::{GatewayArgs, gateway};
 pub use reproduce::{ReproduceArgs, RowsFail, reproduce};
 pub use run::{RunArgs, run};
 pub(crate) use run::{bar, by_name, pool};

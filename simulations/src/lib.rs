@@ -1,6 +1,7 @@
 //! The deployed engines in virtual time, observers of their links, adversaries that read nothing else, and what they
 //! find out; and the daemons on loopback, run and measured.
 
+pub mod at_gateway;
 pub mod attacks;
 pub mod bare;
 pub mod baselines;

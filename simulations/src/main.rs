@@ -14,7 +14,9 @@ use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_node::daemon::Misconduct;
-use shoal_sim::commands::{self, AttackArgs, BoardArgs, ReproduceArgs, RunArgs, SweepArgs};
+use shoal_sim::commands::{
+    self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs, SweepArgs,
+};
 use shoal_sim::load::{Load, Rate};
 use shoal_sim::localnet::{self, Localnet, Options};
 use shoal_sim::output::Foreign;
@@ -87,6 +89,10 @@ enum Verb {
     ///
     /// Example: shoal-sim scoreboard --quick --out board
     Scoreboard(BoardArgs),
+    /// Ask what a person's own gateway can tell, and how long adversaries who act need to decide.
+    ///
+    /// Example: shoal-sim gateway active --pairs 4
+    Gateway(GatewayArgs),
     /// Measure the simulator: how many packets a core takes through full node engines, an arrival and a departure each.
     ///
     /// Example: shoal-sim events --json
@@ -201,6 +207,7 @@ fn main() -> ExitCode {
         }
         Verb::Attack(args) => commands::attack(&args, &mut std::io::stdout()),
         Verb::Reproduce(args) => commands::reproduce(&args, &mut std::io::stdout()),
+        Verb::Gateway(args) => commands::gateway(&args, &mut std::io::stdout()),
         Verb::Scoreboard(args) => commands::scoreboard(&args, &mut std::io::stdout()),
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)

@@ -1,5 +1,6 @@
 //! The scoreboard: the same workload, the same attacks, one table.
 
+pub mod active;
 pub mod downloads;
 mod table;
 

@@ -7,8 +7,10 @@
 //! workload, and the hash is over all of it. A sender's end of a link is where it is observed: an instant is that of
 //! sending.
 
+mod access;
 mod exit;
 mod experiment;
+mod injector;
 mod links;
 mod matrix;
 mod measure;
@@ -16,16 +18,19 @@ mod network;
 mod observer;
 mod person;
 mod rate;
+mod release;
 pub mod reproduce;
 mod run;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 pub use measure::Service;
 pub use rate::{EventRate, Rate, event_rate};
 pub use run::{Report, World, run};
 pub use settings::{
-    Attack, ClassSettings, CodecChoice, LinkSettings, NetworkSettings, Observed, ObserverSettings,
-    PeopleSettings, Settings, SharedGateway, SlotLaw,
+    Attack, ClassSettings, CodecChoice, Injected, Injection, Interruption, LinkSettings,
+    NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings, SharedGateway, SlotLaw,
+    Trial,
 };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Usage, VERSION, bar, pool};
+use crate::at_gateway::attacks::{self, Outcome};
 use crate::baselines::{self, System};
 use crate::output::{Directory, scoreboard_figure, write_scoreboard};
 use crate::scoreboard::{self, Check, Line};
@@ -27,7 +28,7 @@ pub struct BoardArgs {
     /// What everything is drawn from.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// One workload alone: text, call or download.
+    /// One workload alone: text, call, download, or active (adversaries who act, and stalls).
     #[arg(long, value_name = "NAME")]
     pub workload: Option<String>,
     /// These systems alone, each with an option of its own: shoal, telecom, vpn, onion, nym, or a part of the name of
@@ -43,6 +44,28 @@ pub struct BoardArgs {
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+impl BoardArgs {
+    /// Whether adversaries who act are on the board.
+    fn asks_active(&self) -> bool {
+        let whole = self.workload.is_none() && self.systems.is_empty();
+        whole || self.workload.as_deref() == Some("active")
+    }
+
+    /// What becomes of adversaries who act.
+    fn active(&self) -> anyhow::Result<Vec<Outcome>> {
+        if !self.asks_active() {
+            return Ok(Vec::new());
+        }
+        let (pairs, seconds) = if self.quick { (3, 185.0) } else { (10, 605.0) };
+        let size = (pairs, seconds, self.seed);
+        let all = attacks::adversaries(size).into_par_iter().with_max_len(1);
+        let mut outcomes: Vec<Outcome> =
+            all.map(|active| active.run()).collect::<anyhow::Result<_>>()?;
+        outcomes.push(attacks::tags((1, seconds, self.seed), 0.02)?);
+        Ok(outcomes)
+    }
 }
 
 /// What must hold of the scoreboard does not. Exit code 1.
@@ -100,6 +123,13 @@ const CORRUPT: [(&str, &[u32]); 4] = [
     ("shoal, all of these corrupt", &[0, 3, 6, 9, 10]),
 ];
 
+/// Share of the segments that access links of people lose.
+const LOSSY: [(&str, f64); 3] = [
+    ("shoal, access links lose 0.1 %", 0.001),
+    ("shoal, access links lose 0.3 %", 0.003),
+    ("shoal, access links lose 1 %", 0.01),
+];
+
 /// One system under one workload.
 #[derive(Clone, Copy)]
 struct Case {
@@ -111,6 +141,8 @@ struct Case {
 #[derive(Clone, Copy)]
 enum What {
     Shoal(&'static [u32]),
+    /// With access links that lose so much, and jitter by 10 ms.
+    Lossy(f64),
     Baseline(System),
 }
 
@@ -132,6 +164,10 @@ fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
             let field = Field { window_s: field.corrupt_window_s, ..field };
             cases.push(Case { field, system, what: What::Shoal(nodes) });
         }
+        for (system, loss) in LOSSY.into_iter().filter(|_| !downloads) {
+            let field = Field { window_s: field.corrupt_window_s, ..field };
+            cases.push(Case { field, system, what: What::Lossy(loss) });
+        }
         for system in System::ALL.into_iter().filter(|_| !downloads) {
             cases.push(Case { field, system: system.name(), what: What::Baseline(system) });
         }
@@ -143,11 +179,11 @@ fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
         };
         cases.retain(wanted);
     }
-    if cases.is_empty() {
+    if cases.is_empty() && !args.asks_active() {
         let names: BTreeSet<&str> = System::ALL.iter().map(|system| system.name()).collect();
         let names: Vec<&str> = names.into_iter().chain(CORRUPT.map(|(name, _)| name)).collect();
         return Err(Usage(format!(
-            "no such case: workloads are text, call and download; systems are shoal, {}",
+            "no such case: workloads are text, call, download and active; systems are shoal, {}",
             names.join(", ")
         )));
     }
@@ -166,10 +202,16 @@ fn observe(
     let workload = settings.workload(seed)?;
     let view = match case.what {
         What::Baseline(system) => baselines::observe(system, &workload, seed),
-        What::Shoal(corrupt) => {
+        What::Shoal(_) | What::Lossy(_) => {
             let mut settings = world::Settings::default();
             settings.class.name = case.field.class.into();
-            settings.observer.corrupt_nodes = corrupt.to_vec();
+            if let What::Shoal(corrupt) = case.what {
+                settings.observer.corrupt_nodes = corrupt.to_vec();
+            }
+            if let What::Lossy(loss) = case.what {
+                settings.people.access_loss = loss;
+                settings.people.access_jitter_ms = 10.0;
+            }
             world::run(&settings, &workload, seed, &progress)?.view
         }
     };
@@ -215,6 +257,8 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     });
     shown.finish_and_clear();
     let mut lines: Vec<Line> = ran?.into_iter().flatten().collect();
+    let active = pool(args.threads)?.install(|| args.active())?;
+    lines.extend(scoreboard::active::lines(&active));
     scoreboard::correct(&mut lines);
     let checks = scoreboard::verdict(&lines, "shoal");
     let checks: Vec<Check> = if cases.iter().any(|case| case.system == "shoal") {
@@ -222,7 +266,17 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     } else {
         checks.into_iter().skip(1).collect()
     };
-    let report = json!({ "seed": args.seed, "lines": lines, "checks": checks });
+    let decided = |outcome: &Outcome| {
+        json!({
+            "adversary": outcome.name,
+            "question": scoreboard::active::question(outcome.reading),
+            "median_s": outcome.decision.median_s,
+            "found": outcome.decision.found,
+        })
+    };
+    let decisions: Vec<_> = active.iter().map(decided).collect();
+    let report =
+        json!({ "seed": args.seed, "lines": lines, "checks": checks, "decisions": decisions });
     if let Some(dir) = dir {
         leave(dir.path(), &lines)?;
         dir.identify(&job, report.clone())?;
@@ -231,6 +285,9 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(to, "{report}")?;
     } else {
         write!(to, "{}", scoreboard::table(&lines, &checks))?;
+        if !active.is_empty() {
+            write!(to, "{}", scoreboard::active::table(&active))?;
+        }
     }
     // A sample says little of how well attacks succeed; that nothing beats the prior must hold of it too.
     let judged = checks.iter().filter(|check| !args.quick || check.needed == 0.0);
@@ -242,7 +299,8 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
 /// The table as Parquet, and a figure of each workload.
 fn leave(dir: &Path, lines: &[Line]) -> anyhow::Result<()> {
     write_scoreboard(&dir.join("scoreboard.parquet"), lines)?;
-    let plain = lines.iter().filter(|line| !line.system.contains("corrupt")).cloned();
+    let own = |line: &&Line| !line.system.contains("corrupt") && line.workload != "active";
+    let plain = lines.iter().filter(own).filter(|line| !line.system.contains("access")).cloned();
     let plain: Vec<Line> = plain.collect();
     for Field { workload, .. } in FIELDS {
         if plain.iter().any(|line| line.workload == workload) {

@@ -44,6 +44,11 @@ impl Exit {
         self.service.handle_frame(now, gateway, frame);
     }
 
+    /// Packets that it could not open or read.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.service.counts().unknown
+    }
+
     pub(super) fn next_wake(&mut self) -> Time {
         self.service.next_timeout()
     }

@@ -9,6 +9,7 @@ use rand::{Rng, RngExt};
 use shoal_sphinx::FRAME_LEN;
 use shoal_topology::{Document, Seed, Stream, Time};
 
+use super::access::Access;
 use super::matrix::Matrix;
 use super::network::node_name;
 use super::observer::Observer;
@@ -82,9 +83,23 @@ struct Active {
     rng: Stream,
 }
 
+impl Active {
+    /// When what comes now is let go: now, unless it falls into a time in which all is held.
+    fn held_until(&self, now: Time) -> Time {
+        let (hold, every) = (millis(self.settings.hold_ms), millis(1e3 * self.settings.every_s));
+        if hold.is_zero() || every.is_zero() {
+            return now;
+        }
+        let passed = now.since(self.begin).as_nanos() % every.as_nanos();
+        let left = hold.as_nanos().saturating_sub(passed);
+        now + Duration::from_nanos(left as u64)
+    }
+}
+
 /// What few links have.
 struct Extra {
     rng: Option<Stream>,
+    access: Option<Access>,
     attacks: Vec<Active>,
 }
 
@@ -107,6 +122,8 @@ pub(super) struct Passage {
     pub(super) arrives: Time,
     /// Zero if it was dropped, two if there is a copy.
     pub(super) copies: u8,
+    /// Whether its payload was changed on the way.
+    pub(super) tagged: bool,
 }
 
 /// All links. Those between nodes come first, then two for each person (up, down), then two for each gateway of the
@@ -203,13 +220,21 @@ impl Links {
                     rng: own().stream(&format!("attack {n}")),
                 })
                 .collect();
+            let latency = places.latency(link);
+            let person = [link.from, link.to].iter().any(|end| matches!(end, Party::Person(_)));
+            let access = (person && settings.people.access_is_bad()).then(|| {
+                let back = places.latency(&Link { from: link.to, to: link.from });
+                let jitter = millis(settings.people.access_jitter_ms);
+                let loss = settings.people.access_loss;
+                Access::new(own().stream("access"), loss, jitter, (latency, back))
+            });
             let random = links.jitter_nanos > 0 || links.loss > 0.0;
-            let extra = (random || !active.is_empty()).then(|| {
+            let extra = (random || access.is_some() || !active.is_empty()).then(|| {
                 let rng = random.then(|| own().stream("passage"));
-                Box::new(Extra { rng, attacks: active })
+                Box::new(Extra { rng, access, attacks: active })
             });
             links.states.push(State {
-                latency: places.latency(link),
+                latency,
                 last: Time::ZERO,
                 packets: 0,
                 hash: 0,
@@ -246,8 +271,8 @@ impl Links {
         self.service_up(gateway) + 1
     }
 
-    /// A frame leaves.
-    pub(super) fn send(&mut self, link: u32, now: Time) -> Option<Passage> {
+    /// A frame leaves. The next one on the link leaves at `next`, as far as that is known ([`Time::NEVER`] else).
+    pub(super) fn send(&mut self, link: u32, now: Time, next: Time) -> Option<Passage> {
         let state = self.states.get_mut(link as usize)?;
         state.packets += 1;
         state.hash = chain(state.hash, now.as_nanos(), FRAME_LEN as u64);
@@ -255,7 +280,7 @@ impl Links {
             self.observer.saw(flow, now);
         }
         let mut arrives = now + state.latency;
-        let mut copies = 1;
+        let (mut copies, mut tagged) = (1, false);
         if let Some(extra) = &mut state.extra {
             if let Some(rng) = &mut extra.rng {
                 if self.jitter_nanos > 0 {
@@ -266,22 +291,25 @@ impl Links {
                     arrives += self.retransmit;
                 }
             }
-            for attack in &mut extra.attacks {
-                if attack.begin <= now && now < attack.end {
-                    arrives += millis(attack.settings.delay_ms);
-                    let [drop, copy]: [f64; 2] = [attack.rng.random(), attack.rng.random()];
-                    if drop < attack.settings.drop_share {
-                        self.dropped += 1;
-                        copies = 0;
-                    } else if copy < attack.settings.copy_share {
-                        self.copied += 1;
-                        copies = 2;
-                    }
+            if let Some(access) = &mut extra.access {
+                arrives += access.arrives(now, next).since(now + state.latency);
+            }
+            for attack in extra.attacks.iter_mut().filter(|a| a.begin <= now && now < a.end) {
+                arrives += millis(attack.settings.delay_ms);
+                arrives = arrives.max(attack.held_until(now) + state.latency);
+                let [drop, copy, tag]: [f64; 3] = std::array::from_fn(|_| attack.rng.random());
+                tagged |= tag < attack.settings.tag_share;
+                if drop < attack.settings.drop_share {
+                    self.dropped += 1;
+                    copies = 0;
+                } else if copy < attack.settings.copy_share {
+                    self.copied += 1;
+                    copies = 2;
                 }
             }
         }
         state.last = state.last.max(arrives);
-        Some(Passage { arrives: state.last, copies })
+        Some(Passage { arrives: state.last, copies, tagged })
     }
 
     /// One hash over instant, link and size of every packet, each link's in order.

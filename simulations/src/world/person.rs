@@ -11,7 +11,7 @@ use shoal_topology::control::{Hello, Mode, Word};
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 
 use super::exit::Downloads;
-use super::network::{Network, UNIX, identity};
+use super::network::{Network, UNIX, bytes, identity};
 use super::settings::{Settings, SharedGateway};
 
 /// Whether a person is connected.
@@ -25,9 +25,32 @@ pub(super) enum Stage {
     Online,
 }
 
+/// The secrets of pairs of people, which stand for their sessions: who has one can vouch for a letter.
+pub(super) struct PairKeys {
+    root: [u8; 32],
+}
+
+impl PairKeys {
+    pub(super) fn new(seed: &Seed) -> Self {
+        Self { root: bytes(seed, "sessions") }
+    }
+
+    /// What vouches for `text` from one of a pair to the other.
+    fn code(&self, from: u32, to: u32, text: &[u8]) -> blake3::Hash {
+        let mut pair = [from.min(to).to_be_bytes(), from.max(to).to_be_bytes()].concat();
+        let key = blake3::keyed_hash(&self.root, &pair);
+        pair.clear();
+        pair.extend(from.to_be_bytes());
+        pair.extend(text);
+        blake3::keyed_hash(key.as_bytes(), &pair)
+    }
+}
+
 /// Something for another person.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Letter {
+    /// By whom.
+    pub(super) from: u32,
     /// For whom.
     pub(super) to: u32,
     /// Number of the activity.
@@ -37,20 +60,24 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// As it travels.
-    fn bytes(self) -> [u8; 8] {
-        let mut bytes = [0; 8];
-        let (activity, tick) = bytes.split_at_mut(4);
-        activity.copy_from_slice(&self.activity.to_be_bytes());
-        tick.copy_from_slice(&self.tick.to_be_bytes());
+    /// As it travels: writer, activity, datagram, 4 bytes each, and 16 bytes that vouch for them.
+    fn bytes(self, pairs: &PairKeys) -> Vec<u8> {
+        let words = [self.from, self.activity, self.tick];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let code = pairs.code(self.from, self.to, &bytes);
+        bytes.extend(code.as_bytes().iter().take(16));
         bytes
     }
 
-    /// Activity and datagram of what came.
-    pub(super) fn read(message: &[u8]) -> Option<(u32, u32)> {
-        let (activity, rest) = message.split_first_chunk::<4>()?;
-        let tick = rest.first_chunk::<4>()?;
-        Some((u32::from_be_bytes(*activity), u32::from_be_bytes(*tick)))
+    /// What came for a person, if the writer's session vouches for it.
+    pub(super) fn read(message: &[u8], pairs: &PairKeys, to: u32) -> Option<Self> {
+        let (text, code) = message.split_at_checked(12)?;
+        let word = |n: usize| {
+            let bytes = text.get(4 * n..)?.first_chunk::<4>()?;
+            Some(u32::from_be_bytes(*bytes))
+        };
+        let letter = Self { from: word(0)?, to, activity: word(1)?, tick: word(2)? };
+        (letter.bytes(pairs).get(12..) == Some(code)).then_some(letter)
     }
 }
 
@@ -197,7 +224,7 @@ impl Person {
 
     /// Fills what the uplink has room for. What programs want sent is handed over no sooner than it can leave, so
     /// that they may still drop it.
-    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact]) {
+    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
         loop {
             let wants = self.uplink.wants();
             if self.stage == Stage::Online && !(self.letters.is_empty() && self.voice.is_empty()) {
@@ -208,7 +235,8 @@ impl Person {
                     };
                     let Some(contact) = contacts.get(letter.to as usize) else { continue };
                     // One without a path is lost, as it would be to its user.
-                    if self.client.post(now, contact, &letter.bytes()) == Err(NotPosted::Full) {
+                    if self.client.post(now, contact, &letter.bytes(pairs)) == Err(NotPosted::Full)
+                    {
                         self.letters.push_front(letter);
                         break;
                     }
@@ -225,5 +253,29 @@ impl Person {
     /// When it wants to be called again.
     pub(super) fn next_wake(&mut self) -> Time {
         self.client.next_timeout().min(self.uplink.next_slot())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_read_by_whom_it_is_for_and_if_nothing_of_it_was_changed() {
+        let pairs = PairKeys::new(&Seed::from_u64(1));
+        let letter = Letter { from: 3, to: 5, activity: 70_000, tick: 9 };
+        let bytes = letter.bytes(&pairs);
+        assert_eq!(Letter::read(&bytes, &pairs, 5), Some(letter));
+        assert_eq!(Letter::read(&bytes, &pairs, 6), None);
+        assert_eq!(Letter::read(&bytes, &PairKeys::new(&Seed::from_u64(2)), 5), None);
+        for place in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            *changed.get_mut(place).unwrap() ^= 1;
+            assert_eq!(Letter::read(&changed, &pairs, 5), None, "{place}");
+        }
+        // It does not come back to its writer.
+        assert_eq!(Letter::read(&bytes, &pairs, 3), None);
+        assert_eq!(Letter::read(&[], &pairs, 5), None);
     }
 }

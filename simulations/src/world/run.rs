@@ -14,12 +14,16 @@ use shoal_topology::control::{Hello, Mode, Notice, Word};
 use shoal_topology::{Identity, Seed, Time, exponential};
 
 use super::exit::Exit;
+use super::injector::Injector;
 use super::links::Links;
 use super::measure::{CALL_GAP_S, Service};
 use super::network::{Network, Node};
 use super::observer::{Came, Corrupt, Observer, fingerprint};
-use super::person::{Letter, Person, Stage};
+use super::person::{Letter, PairKeys, Person, Stage};
+use super::release::Release;
 use super::settings::{Settings, seconds, span};
+use super::watched::Watched;
+use crate::at_gateway::Seen;
 use crate::experiment::{Estimate, Measured};
 use crate::trace::{Link, Party, Public, Truth, View};
 use crate::workload::{Activity, Workload};
@@ -34,7 +38,7 @@ enum Event {
     /// A frame arrives at a node.
     ToNode { node: u32, from: u32, frame: Frame },
     /// A client's frame arrives at its gateway.
-    FromClient { session: u64, gateway: u32, frame: Frame },
+    FromClient { session: u64, gateway: u32, sent: Time, frame: Frame },
     /// A gateway's frame arrives at a client.
     ToClient { session: u64, gateway: u32, frame: Frame },
     /// An engine wants to be called.
@@ -51,6 +55,8 @@ enum Event {
     Join(u32),
     /// A person goes.
     Leave(u32),
+    /// A person's connection is interrupted, as this one of the settings says.
+    Interrupt { interruption: u32, person: u32 },
     /// A node's clock passes into the next epoch.
     Epoch(u32),
     /// A node forgets its replay tags.
@@ -62,6 +68,10 @@ enum Event {
 pub struct Report {
     /// All that an adversary has.
     pub view: View,
+    /// What each person's gateway sees of it, if that was asked for.
+    pub at_gateway: Vec<Seen>,
+    /// When packets came to the service that it could not read, from the beginning of the observation on.
+    pub unreadable: Vec<Time>,
     /// What really happened.
     pub truth: Truth,
     /// Figures: what users got, what the network dropped.
@@ -92,6 +102,11 @@ pub struct World {
     /// Packets for those who are away, by gateway.
     inboxes: BTreeMap<(u32, InboxId), VecDeque<(Time, Frame)>>,
     corrupt: Corrupt,
+    watched: Watched,
+    injector: Injector,
+    release: Release,
+    pairs: PairKeys,
+    unreadable: Vec<Time>,
     service: Service,
     warm_up: Duration,
     hops: u64,
@@ -161,12 +176,17 @@ impl World {
             nodes,
             links,
             people,
-            contacts,
             exit: Exit::new(&network, base, &seed)?,
             exit_gateways,
             inboxes: BTreeMap::new(),
             corrupt: Corrupt::new(settings, count, length),
+            watched: Watched::new(settings, &contacts, length),
+            injector: Injector::new(settings, &contacts, network.codec(), &seed),
+            release: Release::new(settings, &seed),
+            pairs: PairKeys::new(&seed),
+            unreadable: Vec::new(),
             service: Service::new(workload),
+            contacts,
             network,
             hops: 0,
             events: 0,
@@ -205,6 +225,14 @@ impl World {
             let forget = seconds(self.settings.network.replay_tags_s);
             self.wheel.insert(forget, Event::Forget(node as u32));
         }
+        for (number, interruption) in self.settings.interruptions.iter().enumerate() {
+            let at = seconds(interruption.begin_s) + self.warm_up;
+            for person in interruption.people.iter().filter(|n| (**n as usize) < self.people.len())
+            {
+                let (interruption, person) = (number as u32, *person);
+                self.wheel.insert(at, Event::Interrupt { interruption, person });
+            }
+        }
         for place in 0..self.exit_gateways.len() {
             let gateway = self.exit_gateways[place];
             let (peer, origin) = (Identity([place as u8; 32]), Default::default());
@@ -242,12 +270,15 @@ impl World {
         let now = self.now;
         match event {
             Event::ToNode { node, from, frame } => self.arrive(node as usize, from, frame),
-            Event::FromClient { session, gateway, frame } => {
+            Event::FromClient { session, gateway, sent, frame } => {
                 let node = gateway as usize;
                 if self.corrupt.is(node) {
                     let (from, fingerprint) = (party(session), fingerprint(&frame.packet));
                     let came = Came { at: now, from, fingerprint, epoch: frame.epoch };
                     self.corrupt.came(node, came, &frame.packet);
+                }
+                if let Some(person) = person(session) {
+                    self.watched.up(person, (sent, now), &frame);
                 }
                 let input = Input::Client { session: SessionId(session), frame: Ok(frame) };
                 self.node(node, input);
@@ -278,6 +309,7 @@ impl World {
             Event::Call { activity, tick } => self.speak(activity, tick),
             Event::Join(person) => self.join(person),
             Event::Leave(person) => self.leave(person),
+            Event::Interrupt { interruption, person } => self.interrupt(interruption, person),
             Event::Epoch(node) => {
                 let number = node as usize;
                 let epoch = self.network.epoch(number, now);
@@ -303,10 +335,19 @@ impl World {
             let (from, fingerprint) = (Party::Node(from), fingerprint(&frame.packet));
             Came { at: now, from, fingerprint, epoch: frame.epoch }
         });
+        let slot = self.release.slot(&frame.packet);
         self.frames.push((now, frame));
         let opener = &self.nodes[node].opener;
         opener.open_batch(&mut self.frames, &mut self.room, &mut self.arrived);
-        while let Some(arrived) = self.arrived.pop() {
+        while let Some(mut arrived) = self.arrived.pop() {
+            if let Ok(Arrived { peeled: Peeled::Forward { next, delay, .. }, epoch, .. }) =
+                &mut arrived
+            {
+                self.watched.came(next, now, from, *epoch);
+                if let Some(slot) = slot {
+                    *delay = self.release.delay(now, slot);
+                }
+            }
             if let (Some(came), Ok(Arrived { peeled, .. })) = (came, &arrived) {
                 match peeled {
                     Peeled::Forward { packet, .. } => self.corrupt.came(node, came, packet),
@@ -346,24 +387,38 @@ impl World {
                 }
                 let link = self.links.between(node, to);
                 let event = |frame| Event::ToNode { node: to as u32, from: node as u32, frame };
-                self.send(link, frame, event);
+                self.send((link, Time::NEVER), frame, event);
             }
             Output::ToClient { session, frame } => {
-                let link = match person(session.0) {
+                let person = person(session.0);
+                let link = match person {
                     Some(person) => self.links.down(person),
                     None => self.links.service_down(self.exit_gateway(node)),
                 };
-                // A dummy would change nothing at the client: it ends at the link.
+                let next = now + span(1.0 / self.network.class.down_per_s);
+                let mut frame = frame;
                 if frame.field == Downward::Dummy as u16 {
-                    self.links.send(link, now);
-                    return;
+                    let epoch = self.network.epoch(node, now).low_byte();
+                    match person.and_then(|n| self.injector.instead(n, now, epoch)) {
+                        Some(injected) => frame = injected,
+                        // A dummy would change nothing at the client: it ends at the link.
+                        None => {
+                            self.links.send(link, now, next);
+                            return;
+                        }
+                    }
+                } else if let Some(person) = person
+                    && frame.field == Downward::Packet as u16
+                {
+                    self.watched.down(person, now);
+                    self.injector.passes(person, &frame.packet);
                 }
                 if self.corrupt.is(node) && frame.field == Downward::Packet as u16 {
                     self.corrupt.left(node, now, party(session.0), &frame.packet);
                 }
                 let event =
                     |frame| Event::ToClient { session: session.0, gateway: node as u32, frame };
-                self.send(link, frame, event);
+                self.send((link, next), frame, event);
             }
             Output::CloseClient(session) => {
                 if let Some(number) = person(session.0)
@@ -399,9 +454,18 @@ impl World {
         }
     }
 
-    /// A frame takes a link.
-    fn send(&mut self, link: u32, frame: Frame, event: impl Fn(Frame) -> Event) {
-        let Some(passage) = self.links.send(link, self.now) else { return };
+    /// A frame takes a link, on which the next one leaves at an instant that may be known.
+    fn send(
+        &mut self,
+        (link, next): (u32, Time),
+        mut frame: Frame,
+        event: impl Fn(Frame) -> Event,
+    ) {
+        let Some(passage) = self.links.send(link, self.now, next) else { return };
+        if passage.tagged {
+            // The last bytes of a payload: whole blocks of zeros in the stand-in, anything in a real one.
+            frame.packet.as_mut_bytes().iter_mut().rev().take(16).for_each(|byte| *byte ^= 0xA5);
+        }
         for _ in 1..passage.copies {
             self.wheel.insert(passage.arrives, event(frame.clone()));
         }
@@ -423,7 +487,11 @@ impl World {
                 Some(Downward::Notice) => self.exit_notice(gateway, &frame),
                 Some(Downward::Packet) => {
                     if let Some(gateway) = self.network.identity(gateway) {
+                        let before = self.exit.unreadable();
                         self.exit.frame(now, gateway, frame);
+                        if self.exit.unreadable() > before && now >= Time::ZERO + self.warm_up {
+                            self.unreadable.push(Time::ZERO + now.since(Time::ZERO + self.warm_up));
+                        }
                     }
                     self.work_exit();
                 }
@@ -441,7 +509,9 @@ impl World {
                 let sent = person.uplink.sent_loops();
                 person.client.loops_sent(sent);
                 if person.client.handle_frame(now, frame) == Arrival::FromOthers {
-                    person.uplink.credit();
+                    if self.settings.trial.credits {
+                        person.uplink.credit();
+                    }
                     self.work(number);
                 }
             }
@@ -458,8 +528,8 @@ impl World {
                 let hello = person.hello(&gateway, &nonce, &self.network.class.name);
                 let (session, gateway) = (person.session, person.gateway);
                 if let Some(frame) = hello {
-                    let event = |frame| Event::FromClient { session, gateway, frame };
-                    self.send(self.links.up(number), frame, event);
+                    let event = |frame| Event::FromClient { session, gateway, sent: now, frame };
+                    self.send((self.links.up(number), Time::NEVER), frame, event);
                 }
             }
             Ok(Notice::Welcome) => {
@@ -471,6 +541,7 @@ impl World {
     }
 
     fn exit_notice(&mut self, gateway: u32, frame: &Frame) {
+        let now = self.now;
         let Ok(Notice::Challenge { nonce }) = Notice::unpack(&frame.packet) else { return };
         let Some(identity) = self.network.identity(gateway) else { return };
         let place = self.exit_gateway(gateway as usize);
@@ -486,8 +557,8 @@ impl World {
         };
         if let Ok(packet) = hello.pack() {
             let frame = Frame { epoch: 0, field: shoal_sphinx::CLIENT_CONTROL, packet };
-            let event = |frame| Event::FromClient { session: 0, gateway, frame };
-            self.send(self.links.service_up(place), frame, event);
+            let event = |frame| Event::FromClient { session: 0, gateway, sent: now, frame };
+            self.send((self.links.service_up(place), Time::NEVER), frame, event);
         }
     }
 
@@ -520,6 +591,25 @@ impl World {
         self.node(gateway, Input::Left(session));
     }
 
+    /// Somebody interrupts a person's connection. It comes back as soon as a client dials again.
+    fn interrupt(&mut self, interruption: u32, number: u32) {
+        let Some(every_s) =
+            self.settings.interruptions.get(interruption as usize).map(|one| one.every_s)
+        else {
+            return;
+        };
+        let next = self.now + span(every_s);
+        self.wheel.insert(next, Event::Interrupt { interruption, person: number });
+        let person = &mut self.people[number as usize];
+        if person.stage == Stage::Away {
+            return;
+        }
+        person.down(self.now);
+        let (session, gateway) = (SessionId(person.session), person.gateway as usize);
+        self.wheel.insert(self.now + AGAIN, Event::Join(number));
+        self.node(gateway, Input::Left(session));
+    }
+
     /// A person's slots and timeouts.
     fn wake(&mut self, number: u32) {
         let now = self.now;
@@ -530,8 +620,12 @@ impl World {
         let (session, gateway) = (person.session, person.gateway);
         let link = self.links.up(number);
         while self.people[number as usize].uplink.next_slot() <= now {
-            let frame = self.people[number as usize].uplink.take(now);
-            self.send(link, frame, |frame| Event::FromClient { session, gateway, frame });
+            let uplink = &mut self.people[number as usize].uplink;
+            let frame = uplink.take(now);
+            let next = uplink.next_slot();
+            self.release.sent(now, &frame.packet);
+            let event = |frame| Event::FromClient { session, gateway, sent: now, frame };
+            self.send((link, next), frame, event);
         }
         let person = &mut self.people[number as usize];
         let sent = person.uplink.sent_loops();
@@ -542,14 +636,16 @@ impl World {
     /// What came for a person's programs, and what they want sent.
     fn work(&mut self, number: u32) {
         let now = self.now;
-        let Self { people, service, workload, contacts, warm_up, .. } = self;
+        let Self { people, service, workload, contacts, warm_up, pairs, .. } = self;
         let person = &mut people[number as usize];
         let mut take = |person: &mut Person| {
             while let Some(output) = person.client.poll_output() {
                 match output {
                     ClientOutput::Message(message) => {
-                        if let Some((activity, tick)) = Letter::read(&message) {
-                            received(service, workload, *warm_up, (activity, tick), now);
+                        // A letter that no session vouches for is none.
+                        if let Some(letter) = Letter::read(&message, pairs, number) {
+                            let what = (letter.activity, letter.tick);
+                            received(service, workload, *warm_up, what, now);
                         }
                     }
                     ClientOutput::Failed(..) => {
@@ -570,7 +666,7 @@ impl World {
             downloads.work(now, &mut person.client, service);
             person.downloads = Some(downloads);
         }
-        person.produce(now, contacts);
+        person.produce(now, contacts, pairs);
         let at = person.next_wake();
         if at < person.scheduled {
             person.scheduled = at;
@@ -579,12 +675,13 @@ impl World {
     }
 
     fn work_exit(&mut self) {
-        for send in self.exit.work(self.now) {
+        let now = self.now;
+        for send in self.exit.work(now) {
             let Some(gateway) = self.network.number(&send.gateway) else { continue };
             let link = self.links.service_up(self.exit_gateway(gateway));
             let gateway = gateway as u32;
-            let event = |frame| Event::FromClient { session: 0, gateway, frame };
-            self.send(link, send.frame, event);
+            let event = |frame| Event::FromClient { session: 0, gateway, sent: now, frame };
+            self.send((link, Time::NEVER), send.frame, event);
         }
         let at = self.exit.next_wake();
         if at < self.exit.scheduled {
@@ -607,7 +704,8 @@ impl World {
         let people = self.people.len() as u32;
         match activity {
             Activity::Message { from, to, .. } if from < people && to < people => {
-                self.people[from as usize].write(Letter { to, activity: number, tick: 0 });
+                let letter = Letter { from, to, activity: number, tick: 0 };
+                self.people[from as usize].write(letter);
                 self.work(from);
             }
             Activity::Call { from, to, .. } if from < people && to < people => {
@@ -634,7 +732,7 @@ impl World {
         }
         let room = self.settings.people.softphone_packets;
         for (speaker, listener) in [(from, to), (to, from)] {
-            let letter = Letter { to: listener, activity, tick };
+            let letter = Letter { from: speaker, to: listener, activity, tick };
             self.service.voice += 1;
             self.service.voice_unsent += self.people[speaker as usize].speak(letter, room);
             self.work(speaker);
@@ -687,7 +785,15 @@ impl World {
             exact("packets_dropped_by_the_adversary", "packets", dropped as f64);
             exact("packets_copied_by_the_adversary", "packets", copied as f64);
         }
+        if let Some(share) = self.release.late_share() {
+            exact("packets_too_late_for_their_release", "1", share);
+        }
+        if !self.settings.injections.is_empty() {
+            exact("packets_injected", "packets", self.injector.injected() as f64);
+        }
         Report {
+            at_gateway: self.watched.into_seen(),
+            unreadable: self.unreadable,
             truth: self.workload.truth(),
             measured,
             trace_hash: self.links.hash(),

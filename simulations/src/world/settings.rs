@@ -181,6 +181,18 @@ pub struct PeopleSettings {
     pub offline_mean_s: f64,
     /// Datagrams of a call that wait for a slot; one more, and the oldest is dropped.
     pub softphone_packets: usize,
+    /// Chance that a segment of the TCP connection between a person and its gateway is lost, in each direction. It is
+    /// sent again as Linux does (fast retransmission, else the timer), and all frames behind it wait.
+    pub access_loss: f64,
+    /// And what each frame takes there beside, at most, milliseconds; uniform, order is kept.
+    pub access_jitter_ms: f64,
+}
+
+impl PeopleSettings {
+    /// Whether access links lose or jitter.
+    pub(super) fn access_is_bad(&self) -> bool {
+        self.access_loss > 0.0 || self.access_jitter_ms > 0.0
+    }
 }
 
 impl Default for PeopleSettings {
@@ -191,6 +203,8 @@ impl Default for PeopleSettings {
             online_mean_s: 0.0,
             offline_mean_s: 0.0,
             softphone_packets: 5,
+            access_loss: 0.0,
+            access_jitter_ms: 0.0,
         }
     }
 }
@@ -245,11 +259,20 @@ pub struct ObserverSettings {
     pub bin_ms: f64,
     /// Nodes, by number, that tell which packet became which.
     pub corrupt_nodes: Vec<u32>,
+    /// Keep what each person's gateway sees of it: instant, first hop and epoch of each frame up; instant, last mix and
+    /// epoch of each packet that comes for it; instants of packets down.
+    pub gateway_view: bool,
 }
 
 impl Default for ObserverSettings {
     fn default() -> Self {
-        Self { links: Observed::All, list: Vec::new(), bin_ms: 0.0, corrupt_nodes: Vec::new() }
+        Self {
+            links: Observed::All,
+            list: Vec::new(),
+            bin_ms: 0.0,
+            corrupt_nodes: Vec::new(),
+            gateway_view: false,
+        }
     }
 }
 
@@ -269,6 +292,13 @@ pub struct Attack {
     pub delay_ms: f64,
     /// Share of the packets behind which it sends a copy.
     pub copy_share: f64,
+    /// Share of the packets whose payload it changes.
+    pub tag_share: f64,
+    /// From `begin_s` on, once every `every_s`, it holds all packets for so long, milliseconds, and then lets them go at
+    /// once; 0 for never.
+    pub hold_ms: f64,
+    /// How often it holds, seconds.
+    pub every_s: f64,
 }
 
 impl Default for Attack {
@@ -280,7 +310,80 @@ impl Default for Attack {
             drop_share: 0.0,
             delay_ms: 0.0,
             copy_share: 0.0,
+            tag_share: 0.0,
+            hold_ms: 0.0,
+            every_s: 2.0,
         }
+    }
+}
+
+/// What a corrupt gateway puts in place of dummies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Injected {
+    /// Random bytes.
+    Garbage,
+    /// Packets sealed to the person's key, which its descriptor has.
+    Sealed,
+    /// Packets that it has sent before, such as loops.
+    Replayed,
+}
+
+/// A corrupt gateway that injects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Injection {
+    /// To whom, by number.
+    pub people: Vec<u32>,
+    /// What: "garbage", "sealed" or "replayed".
+    pub what: Injected,
+    /// In place of which share of the dummies.
+    pub share: f64,
+    /// From when on, seconds of the observation.
+    pub begin_s: f64,
+}
+
+impl Default for Injection {
+    fn default() -> Self {
+        Self { people: Vec::new(), what: Injected::Garbage, share: 0.3, begin_s: 0.0 }
+    }
+}
+
+/// Someone who interrupts the TCP connections of people (RST). They connect again a second later, to the same gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Interruption {
+    /// Whose, by number.
+    pub people: Vec<u32>,
+    /// From when on, seconds of the observation.
+    pub begin_s: f64,
+    /// How often, seconds.
+    pub every_s: f64,
+}
+
+impl Default for Interruption {
+    fn default() -> Self {
+        Self { people: Vec::new(), begin_s: 0.0, every_s: 10.0 }
+    }
+}
+
+/// What is tried with the engines that they do not do in service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trial {
+    /// Whether arrivals from others take the place of loops. Without it the gateway sees what arrives beside the loops.
+    pub credits: bool,
+    /// A frame leaves its first mix no sooner than so long after the instant of its slot, milliseconds, plus an
+    /// exponential delay of mean `release_spread_ms`, in place of the delay that its header asks for; 0 for as it asks. It
+    /// stands for an absolute instant in the header, and for clocks that agree.
+    pub release_ms: f64,
+    /// The mean of that, milliseconds.
+    pub release_spread_ms: f64,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self { credits: true, release_ms: 0.0, release_spread_ms: 10.0 }
     }
 }
 
@@ -306,6 +409,12 @@ pub struct Settings {
     pub observer: ObserverSettings,
     /// Active attacks on links.
     pub attacks: Vec<Attack>,
+    /// Corrupt gateways that inject packets.
+    pub injections: Vec<Injection>,
+    /// Interrupted connections.
+    pub interruptions: Vec<Interruption>,
+    /// What is tried with the engines that they do not do in service.
+    pub trial: Trial,
     /// What people do, when the world is an experiment of its own; [`super::run`] is given it beside.
     pub workload: WorkloadSettings,
 }
@@ -322,6 +431,9 @@ impl Default for Settings {
             links: LinkSettings::default(),
             observer: ObserverSettings::default(),
             attacks: Vec::new(),
+            injections: Vec::new(),
+            interruptions: Vec::new(),
+            trial: Trial::default(),
             workload: WorkloadSettings::default(),
         }
     }
@@ -385,6 +497,8 @@ impl Settings {
             return Err(Wrong::new("people.offline_mean_s", why));
         }
         within("people.softphone_packets", people.softphone_packets as f64, 1.0, 64.0)?;
+        within("people.access_loss", people.access_loss, 0.0, 0.5)?;
+        within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)?;
         let links = &self.links;
         within("links.latency_ms", links.latency_ms, 0.0, 60_000.0)?;
         within("links.jitter_ms", links.jitter_ms, 0.0, 60_000.0)?;
@@ -403,12 +517,32 @@ impl Settings {
             let why = format!("there are nodes 0 to {}", nodes - 1);
             return Err(Wrong::new("observer.corrupt_nodes", why));
         }
+        self.check_adversaries()
+    }
+
+    /// Those who act.
+    fn check_adversaries(&self) -> Result<(), Wrong> {
+        for (number, injection) in self.injections.iter().enumerate() {
+            let key = |name: &str| format!("injections.{}.{name}", number + 1);
+            within(&key("share"), injection.share, 0.0, 1.0)?;
+            within(&key("begin_s"), injection.begin_s, 0.0, 1e9)?;
+        }
+        for (number, interruption) in self.interruptions.iter().enumerate() {
+            let key = |name: &str| format!("interruptions.{}.{name}", number + 1);
+            within(&key("begin_s"), interruption.begin_s, 0.0, 1e9)?;
+            within(&key("every_s"), interruption.every_s, 0.1, 1e9)?;
+        }
+        within("trial.release_ms", self.trial.release_ms, 0.0, 5_000.0)?;
+        within("trial.release_spread_ms", self.trial.release_spread_ms, 0.0, 5_000.0)?;
         for (number, attack) in self.attacks.iter().enumerate() {
             let key = |name: &str| format!("attacks.{}.{name}", number + 1);
             Ends::parse(&attack.links).map_err(|why| Wrong::new(&key("links"), why))?;
             within(&key("drop_share"), attack.drop_share, 0.0, 1.0)?;
             within(&key("copy_share"), attack.copy_share, 0.0, 1.0)?;
             within(&key("delay_ms"), attack.delay_ms, 0.0, 1e6)?;
+            within(&key("tag_share"), attack.tag_share, 0.0, 1.0)?;
+            within(&key("hold_ms"), attack.hold_ms, 0.0, 1e6)?;
+            within(&key("every_s"), attack.every_s, 0.001, 1e9)?;
             within(&key("begin_s"), attack.begin_s, 0.0, 1e9)?;
             if attack.end_s.is_nan() || attack.end_s < attack.begin_s {
                 return Err(Wrong::new(&key("end_s"), "must not be before begin_s of its table"));

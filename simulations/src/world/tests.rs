@@ -269,6 +269,94 @@ fn an_adversary_on_links_drops_delays_and_copies() {
     assert_eq!(copied.service.voice_delays_s.len(), honest.service.voice_delays_s.len());
 }
 
+/// Gaps between the frames of a person, as they come to its gateway, seconds.
+fn gaps(report: &Report, person: usize) -> Vec<f64> {
+    let up = &report.at_gateway[person].up;
+    up.iter().zip(up.iter().skip(1)).map(|(a, b)| (b.at - a.at) as f64 / 1e9).collect()
+}
+
+#[test]
+fn access_links_that_lose_stall_frames_of_people_and_still_show_no_call() {
+    let mut settings = class("call");
+    (settings.people.access_loss, settings.people.access_jitter_ms) = (0.01, 10.0);
+    settings.observer.gateway_view = true;
+    let report = go(&settings, &copenhagen(), 15);
+    assert!(of(&report, "voice_delivered") > 0.9, "{:?}", report.measured);
+    let idle = go(&settings, &nothing(40, 60), 15);
+    assert!(clients(&report.view.trace) == clients(&idle.view.trace));
+    // 40 people, 60 s, 54 segments/s: 1,296 are lost, and each makes a gap of 60 ms or more.
+    let stalls: usize =
+        (0..40).map(|n| gaps(&report, n).iter().filter(|gap| **gap > 0.06).count()).sum();
+    assert!((900..1_500).contains(&stalls), "{stalls}");
+}
+
+#[test]
+fn whoever_holds_frames_lets_them_go_at_once() {
+    let mut settings = class("call");
+    settings.observer.gateway_view = true;
+    let links = "person 0 > node *".to_owned();
+    settings.attacks =
+        vec![Attack { links, hold_ms: 500.0, every_s: 5.0, begin_s: 2.0, ..Attack::default() }];
+    let report = go(&settings, &nothing(2, 20), 16);
+    // At 2, 7, 12 and 17 s: half a second without a frame, then some 13 at one instant.
+    let held = |person: usize| gaps(&report, person).iter().filter(|gap| **gap > 0.4).count();
+    assert_eq!((held(0), held(1)), (4, 0));
+    let together = gaps(&report, 0).iter().filter(|gap| **gap == 0.0).count();
+    assert!((40..60).contains(&together), "{together}");
+}
+
+#[test]
+fn a_gateway_injects_in_place_of_dummies_and_no_link_shows_it() {
+    let mut settings = class("call");
+    let honest = go(&settings, &nothing(2, 10), 17);
+    for what in [Injected::Garbage, Injected::Sealed, Injected::Replayed] {
+        settings.injections = vec![Injection { people: vec![0], what, share: 0.3, begin_s: 0.0 }];
+        let report = go(&settings, &nothing(2, 10), 17);
+        // Of 25 dummies/s, for 15 s.
+        let injected = of(&report, "packets_injected");
+        assert!((80.0..180.0).contains(&injected), "{what:?}: {injected}");
+        assert!(clients(&report.view.trace) == clients(&honest.view.trace));
+    }
+}
+
+#[test]
+fn a_service_counts_what_was_tagged() {
+    let mut settings = class("web");
+    let download = Activity::Download { person: 0, at: Time::from_millis(10), bytes: 300_000 };
+    let workload = Workload { activities: vec![download], ..nothing(2, 10) };
+    assert!(go(&settings, &workload, 18).unreadable.is_empty());
+    let links = "person 0 > node *".to_owned();
+    settings.attacks = vec![Attack { links, tag_share: 0.2, ..Attack::default() }];
+    let tagged = go(&settings, &workload, 18);
+    assert!(!tagged.unreadable.is_empty());
+    // Nobody else's tags come there.
+    settings.attacks[0].links = "person 1 > node *".into();
+    assert!(go(&settings, &workload, 18).unreadable.is_empty());
+}
+
+#[test]
+fn people_whose_connection_is_interrupted_come_back() {
+    let mut settings = class("call");
+    settings.observer.gateway_view = true;
+    settings.interruptions = vec![Interruption { people: vec![0], begin_s: 2.0, every_s: 5.0 }];
+    let report = go(&settings, &nothing(2, 20), 19);
+    let away = |person: usize| gaps(&report, person).iter().filter(|gap| **gap > 0.9).count();
+    assert_eq!((away(0), away(1)), (4, 0));
+}
+
+#[test]
+fn a_packet_leaves_its_first_mix_after_its_slot_and_not_after_its_arrival() {
+    let mut settings = class("call");
+    let call = Activity::Call { from: 0, to: 1, at: Time::from_secs(1), seconds: 10.0 };
+    let workload = Workload { activities: vec![call], ..nothing(2, 12) };
+    let median = |settings: &Settings| of(&go(settings, &workload, 20), "voice_delay_p50");
+    let usual = median(&settings);
+    settings.trial.release_ms = 200.0;
+    // 40 ms of links and a mean of 10 ms are in the usual one already.
+    let longer = median(&settings) - usual;
+    assert!((longer - 0.16).abs() < 0.02, "{longer}");
+}
+
 #[test]
 fn people_come_and_go_and_what_waits_for_them_arrives() {
     let mut settings = class("web");
@@ -323,6 +411,17 @@ fn settings_that_cannot_be_are_named() {
     assert_eq!(wrong(|s| s.observer.corrupt_nodes = vec![11]), "observer.corrupt_nodes");
     assert_eq!(wrong(|s| s.observer.list = vec!["x".into()]), "observer.list");
     assert_eq!(wrong(|s| s.attacks = vec![Attack::default()]), "attacks.1.links");
+    assert_eq!(wrong(|s| s.people.access_loss = 0.6), "people.access_loss");
+    assert_eq!(wrong(|s| s.people.access_jitter_ms = -1.0), "people.access_jitter_ms");
+    let share = |s: &mut Settings| {
+        s.injections = vec![Injection { share: 1.5, ..Injection::default() }];
+    };
+    assert_eq!(wrong(share), "injections.1.share");
+    let every = |s: &mut Settings| {
+        s.interruptions = vec![Interruption { every_s: 0.0, ..Interruption::default() }];
+    };
+    assert_eq!(wrong(every), "interruptions.1.every_s");
+    assert_eq!(wrong(|s| s.trial.release_ms = -1.0), "trial.release_ms");
     let long = run(&Settings::default(), &nothing(1, 200_000), 1, &|_| ()).unwrap_err();
     assert!(long.to_string().starts_with("network.epoch_s"), "{long}");
 }

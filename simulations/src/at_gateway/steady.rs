@@ -1,0 +1,296 @@
+//! Whether what comes for a person follows one law, whatever the person does: a permutation test.
+//!
+//! Arrivals are not independent, so blocks of 20 s are exchanged, not arrivals. Of each block there is a row of statistics;
+//! the largest standardised difference of their means between the two groups is compared with its law when the blocks'
+//! labels are exchanged (Westfall and Young, 1993: one test for all statistics together, at its own level).
+
+use std::f64::consts::TAU;
+
+use rand::RngExt;
+use shoal_topology::Stream;
+
+use super::Seen;
+
+/// Nanoseconds of a millisecond.
+const MS: u64 = 1_000_000;
+/// Length of a block, nanoseconds.
+pub const BLOCK: u64 = 20_000 * MS;
+/// Windows in which arrivals are counted, milliseconds; the whole block besides.
+const WINDOWS_MS: [u64; 6] = [20, 100, 400, 1_000, 2_000, 5_000];
+/// Gaps between arrivals: the share below so many milliseconds.
+const GAPS_MS: [u64; 6] = [1, 5, 20, 60, 200, 800];
+/// Lags of the autocorrelation of counts, in payload slots.
+const LAGS: usize = 10;
+/// Lags of the autocorrelation of counts in seconds.
+const SLOW_LAGS: usize = 4;
+
+/// What everybody knows of a class.
+#[derive(Clone, Copy, Debug)]
+pub struct Grids {
+    /// Between payload slots, nanoseconds.
+    pub payload: u64,
+    /// Between loop slots, nanoseconds.
+    pub loops: u64,
+}
+
+/// The rows of all whole blocks of one person between two instants, nanoseconds. `peer` is whom it would talk to, `last`
+/// the mixes of the last layer.
+pub fn blocks(
+    (seen, peer): (&Seen, &Seen),
+    grids: Grids,
+    last: &[u32],
+    (begin, end): (u64, u64),
+) -> Vec<Vec<f64>> {
+    let phases = [
+        (grids.payload, phase(seen, grids.payload, None)),
+        (grids.payload, phase(peer, grids.payload, None)),
+        (grids.loops, phase(seen, grids.loops, Some(grids.payload))),
+        (grids.loops, phase(peer, grids.loops, Some(grids.payload))),
+    ];
+    let count = end.saturating_sub(begin) / BLOCK;
+    (0..count).map(|n| row((seen, peer), grids, &phases, last, begin + n * BLOCK)).collect()
+}
+
+/// Names of the statistics, in the order of a row.
+pub fn names() -> Vec<String> {
+    let mut names = vec!["arrivals in 20 s".to_owned()];
+    names.extend(WINDOWS_MS.iter().map(|ms| format!("variance of counts in {ms} ms")));
+    names.extend(GAPS_MS.iter().map(|ms| format!("gaps below {ms} ms")));
+    names.push("mean logarithm of gaps".into());
+    for grid in ["own payload slots", "peer's payload slots", "own loop slots", "peer's loop slots"]
+    {
+        for harmonic in [1, 2] {
+            names.extend(["cosine", "sine"].map(|of| format!("phase, {grid}: {of} {harmonic}")));
+        }
+        names.push(format!("phase, {grid}: length"));
+    }
+    names.push("epoch byte not that of the frames up".into());
+    names.push("chi-square of last links".into());
+    names.extend((1..=LAGS).map(|lag| format!("autocovariance at {lag} payload slots")));
+    names.extend((1..=SLOW_LAGS).map(|lag| format!("autocovariance at {lag} s")));
+    names.extend(
+        ["before", "with", "behind"].map(|lag| format!("covariance {lag} the peer, 200 ms")),
+    );
+    names.push("covariance with the peer, 1 s".into());
+    names
+}
+
+/// The instant at which a grid of this gap begins, as far as frames up show it: where most of them lie. Of the loops'
+/// grid the frames count that are not on the `other`.
+fn phase(seen: &Seen, gap: u64, other: Option<u64>) -> u64 {
+    let near = |at: u64, from: u64, gap: u64| {
+        let off = (at + gap - from % gap) % gap;
+        off.min(gap - off) < MS
+    };
+    let most = |times: &[u64], gap: u64| {
+        let count = |from: u64| times.iter().filter(|at| near(**at, from, gap)).count();
+        times.iter().take(60).copied().max_by_key(|from| count(*from)).unwrap_or(0) % gap
+    };
+    let times: Vec<u64> = seen.up.iter().take(2_000).map(|up| up.at).collect();
+    let Some(other) = other else { return most(&times, gap) };
+    let from = most(&times, other);
+    let rest: Vec<u64> = times.into_iter().filter(|at| !near(*at, from, other)).collect();
+    most(&rest, gap)
+}
+
+fn row(
+    (seen, peer): (&Seen, &Seen),
+    grids: Grids,
+    phases: &[(u64, u64)],
+    last: &[u32],
+    begin: u64,
+) -> Vec<f64> {
+    let from = seen.came.partition_point(|came| came.at < begin);
+    let to = seen.came.partition_point(|came| came.at < begin + BLOCK);
+    let came = seen.came.get(from..to).unwrap_or_default();
+    let n = came.len() as f64;
+    let mut row = vec![n];
+    for ms in WINDOWS_MS {
+        row.push(covariance(&seen.counts(begin, ms * MS, (BLOCK / MS / ms) as usize), 0));
+    }
+    let gaps: Vec<u64> =
+        came.iter().zip(came.iter().skip(1)).map(|(a, b)| b.at.saturating_sub(a.at)).collect();
+    let count = gaps.len().max(1) as f64;
+    for ms in GAPS_MS {
+        row.push(gaps.iter().filter(|gap| **gap < ms * MS).count() as f64 / count);
+    }
+    row.push(gaps.iter().map(|gap| (*gap as f64 + 1e6).ln()).sum::<f64>() / count);
+    for (gap, phase) in phases {
+        row.extend(harmonics(came.iter().map(|came| came.at), *gap, *phase));
+    }
+    let other = came.iter().filter(|came| {
+        let before = seen.up.partition_point(|up| up.at <= came.at);
+        before.checked_sub(1).and_then(|n| seen.up.get(n)).is_some_and(|up| up.epoch != came.epoch)
+    });
+    row.push(other.count() as f64 / n.max(1.0));
+    let expected = n / last.len().max(1) as f64;
+    let square = |mix: &u32| {
+        let of = came.iter().filter(|came| came.from == *mix).count() as f64;
+        (of - expected).powi(2) / expected.max(1e-9)
+    };
+    row.push(last.iter().map(square).sum());
+    let slots = seen.counts(begin, grids.payload, (BLOCK / grids.payload) as usize);
+    row.extend((1..=LAGS).map(|lag| covariance(&slots, lag)));
+    let seconds = seen.counts(begin, 1_000 * MS, 20);
+    row.extend((1..=SLOW_LAGS).map(|lag| covariance(&seconds, lag)));
+    let fine = |seen: &Seen| seen.counts(begin, 200 * MS, 100);
+    let (own, other) = (fine(seen), fine(peer));
+    for (a, b) in [(1, 0), (0, 0), (0, 1)] {
+        let [own, other] = [(&own, a), (&other, b)].map(|(of, skip)| of.get(skip..).unwrap_or(of));
+        row.push(together(own, other));
+    }
+    row.push(together(&seconds, &peer.counts(begin, 1_000 * MS, 20)));
+    row
+}
+
+/// Cosine and sine of the first two harmonics against a grid, and the length of the first.
+fn harmonics(times: impl Iterator<Item = u64>, gap: u64, phase: u64) -> [f64; 5] {
+    let mut sums = [0.0; 4];
+    let mut n = 0.0_f64;
+    for at in times {
+        let angle = TAU * ((at + gap - phase % gap) % gap) as f64 / gap as f64;
+        let parts = [angle.cos(), angle.sin(), (2.0 * angle).cos(), (2.0 * angle).sin()];
+        sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        n += 1.0;
+    }
+    let [a, b, c, d] = sums.map(|sum| sum / n.max(1.0));
+    [a, b, c, d, n * (a * a + b * b)]
+}
+
+/// Of a series with itself, so many places later.
+fn covariance(values: &[f64], lag: usize) -> f64 {
+    together(values, values.get(lag..).unwrap_or_default())
+}
+
+/// Of two series, as far as both go.
+fn together(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len().max(1) as f64;
+    let (of_a, of_b) = (mean(a), mean(b));
+    let n = a.len().min(b.len()).max(1) as f64;
+    a.iter().zip(b).map(|(a, b)| (a - of_a) * (b - of_b)).sum::<f64>() / n
+}
+
+/// What the test says.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The chance of a difference as large as the largest, or larger, if both groups follow one law.
+    pub p: f64,
+    /// Blocks of the first group, and of the second.
+    pub blocks: (usize, usize),
+    /// Every statistic and its standardised difference (second less first), the largest first.
+    pub differences: Vec<(String, f64)>,
+}
+
+/// Compares two groups of rows under so many permutations.
+pub fn compare(
+    first: &[Vec<f64>],
+    second: &[Vec<f64>],
+    permutations: u32,
+    rng: &mut Stream,
+) -> Verdict {
+    let mut rows: Vec<Vec<f64>> = first.iter().chain(second).cloned().collect();
+    // The variance of the count of a whole block is a statistic, too.
+    let total = |row: &Vec<f64>| row.first().copied().unwrap_or(0.0);
+    let mean = rows.iter().map(total).sum::<f64>() / rows.len().max(1) as f64;
+    rows.iter_mut().for_each(|row| row.push((total(row) - mean).powi(2)));
+    let names = names().into_iter().chain(["variance of counts in 20 s".to_owned()]);
+    let width = rows.first().map_or(0, Vec::len);
+    for column in 0..width {
+        standardise(&mut rows, column);
+    }
+    let (n, m) = (first.len(), second.len());
+    let scale = ((n + m) as f64 / (n as f64 * m as f64)).sqrt();
+    let sums = |chosen: &[usize]| {
+        let mut sums = vec![0.0; width];
+        for row in chosen.iter().filter_map(|place| rows.get(*place)) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    };
+    let mut order: Vec<usize> = (0..n + m).collect();
+    let observed: Vec<f64> =
+        sums(order.get(n..).unwrap_or_default()).iter().map(|sum| sum * scale).collect();
+    let largest = |sums: &[f64]| sums.iter().fold(0.0_f64, |most, sum| most.max(sum.abs()));
+    let most = largest(&observed);
+    let mut as_large = 1_u32;
+    for _ in 0..permutations {
+        // The first m of a random order.
+        for place in 0..m {
+            let other = rng.random_range(place..n + m);
+            order.swap(place, other);
+        }
+        let sums = sums(order.get(..m).unwrap_or_default());
+        as_large += u32::from(largest(&sums) * scale >= most * (1.0 - 1e-9));
+    }
+    let mut differences: Vec<(String, f64)> = names.zip(observed).collect();
+    differences.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    Verdict { p: f64::from(as_large) / f64::from(permutations + 1), blocks: (n, m), differences }
+}
+
+/// Makes mean 0 and variance 1 of a column; a constant becomes zero.
+fn standardise(rows: &mut [Vec<f64>], column: usize) {
+    let count = rows.len().max(1) as f64;
+    let of = |row: &Vec<f64>| row.get(column).copied().unwrap_or(0.0);
+    let mean = rows.iter().map(of).sum::<f64>() / count;
+    let deviation = (rows.iter().map(|row| (of(row) - mean).powi(2)).sum::<f64>() / count).sqrt();
+    for row in rows {
+        if let Some(value) = row.get_mut(column) {
+            *value = if deviation > 1e-12 { (*value - mean) / deviation } else { 0.0 };
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use rand_distr::{Distribution, Exp};
+    use shoal_topology::Seed;
+
+    use super::*;
+    use crate::at_gateway::{Came, Up};
+
+    const GRIDS: Grids = Grids { payload: 40 * MS, loops: 500 * MS };
+
+    /// 400 s: payload slots every 40 ms, arrivals at this rate, so much of them bound to the slots.
+    fn seen(rate: f64, bound: f64, rng: &mut Stream) -> Seen {
+        let up = |n: u64| Up {
+            at: n * 40 * MS + 7 * MS,
+            sent: n * 40 * MS + 7 * MS,
+            first_hop: 0,
+            epoch: 1,
+        };
+        let mut seen = Seen { up: (0..10_000).map(up).collect(), ..Seen::default() };
+        let gaps = Exp::new(rate).unwrap();
+        let mut at = 0.0;
+        while at < 400.0 {
+            at += gaps.sample(rng);
+            let mut nanos = (at * 1e9) as u64;
+            if rng.random::<f64>() < bound {
+                nanos = nanos / (40 * MS) * 40 * MS + 12 * MS;
+            }
+            seen.came.push(Came { at: nanos, from: rng.random_range(0..3), epoch: 1 });
+        }
+        seen.came.sort_by_key(|came| came.at);
+        seen
+    }
+
+    fn group(rate: f64, bound: f64, rng: &mut Stream) -> Vec<Vec<f64>> {
+        let people: Vec<Seen> = (0..6).map(|_| seen(rate, bound, rng)).collect();
+        let rows = (0..6)
+            .map(|n| blocks((&people[n], &people[n ^ 1]), GRIDS, &[0, 1, 2], (0, 400_000 * MS)));
+        rows.flatten().collect()
+    }
+
+    #[test]
+    fn one_law_is_not_told_from_itself_and_another_rate_or_phase_is() {
+        let rng = &mut Seed::from_u64(1).stream("steady");
+        let (one, same) = (group(24.5, 0.0, rng), group(24.5, 0.0, rng));
+        assert_eq!((one.len(), one[0].len()), (120, names().len()));
+        let verdict = compare(&one, &same, 2_000, rng);
+        assert!(verdict.p > 0.01, "{verdict:?}");
+        let faster = compare(&one, &group(25.5, 0.0, rng), 2_000, rng);
+        assert!(faster.p < 0.001, "{faster:?}");
+        let bound = compare(&one, &group(24.5, 0.1, rng), 2_000, rng);
+        assert!(bound.p < 0.001 && bound.differences[0].0.contains("payload"), "{bound:?}");
+    }
+}

@@ -1,0 +1,233 @@
+//! `shoal-sim gateway`: what a person's own gateway can tell, and what adversaries who act can.
+
+use std::io::Write;
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Usage, pool};
+use crate::at_gateway::attacks::{self, Active, Instant, Outcome, Reading};
+use crate::at_gateway::experiments::{Busy, Case, steady};
+use crate::experiment::Estimate;
+use crate::scoreboard::active::question;
+
+/// Options of `shoal-sim gateway`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct GatewayArgs {
+    /// What to ask: "steady" (whether arrivals follow one law), "onsets" (beginnings, ends, bursts), "active" (stalls,
+    /// holds, injections, tags: seconds to a decision) or "release" (a release at the first mix that counts from the slot).
+    pub question: String,
+    /// Class of all people, for "steady" and "onsets".
+    #[arg(long, default_value = "call", value_name = "NAME")]
+    pub class: String,
+    /// Pairs of people who do something; as many do nothing.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub pairs: u32,
+    /// How long, of virtual time.
+    #[arg(long, default_value_t = 305.0, value_name = "SECONDS")]
+    pub seconds: f64,
+    /// Share of TCP segments that access links lose.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub access_loss: f64,
+    /// Jitter of access links.
+    #[arg(long, default_value_t = 0.0, value_name = "MS")]
+    pub access_jitter_ms: f64,
+    /// Arrivals from others take no loop's place: what the tests must then find.
+    #[arg(long)]
+    pub without_credits: bool,
+    /// What everything is drawn from.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Threads; one for each core unless given. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Permutations of a test.
+const PERMUTATIONS: u32 = 10_000;
+
+/// Answers the question.
+///
+/// # Errors
+/// An unknown question, a setting that cannot be, the writer's.
+pub fn gateway(args: &GatewayArgs, to: &mut dyn Write) -> anyhow::Result<()> {
+    let answer = match args.question.as_str() {
+        "steady" => pool(args.threads)?.install(|| ask_steady(args))?,
+        "onsets" => pool(args.threads)?.install(|| ask_onsets(args))?,
+        "active" => pool(args.threads)?.install(|| ask_active(args))?,
+        "release" => pool(args.threads)?.install(|| ask_release(args))?,
+        other => {
+            let why = format!("no question \"{other}\": steady, onsets, active, release");
+            return Err(Usage(why).into());
+        }
+    };
+    if args.json {
+        writeln!(
+            to,
+            "{}",
+            json!({ "seed": args.seed, "rows": answer.iter().map(|(_, v)| v).collect::<Vec<_>>() })
+        )?;
+    } else {
+        for (line, _) in answer {
+            writeln!(to, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A line for people and a value for programs.
+type Row = (String, Value);
+
+fn case(args: &GatewayArgs, busy: Busy, seed: u64) -> Case {
+    let mut case = Case::new(&args.class, busy, (args.pairs, args.seconds, seed));
+    case.settings.people.access_loss = args.access_loss;
+    case.settings.people.access_jitter_ms = args.access_jitter_ms;
+    case.settings.trial.credits = !args.without_credits;
+    case
+}
+
+/// What may be done in rest of each class.
+fn activities(class: &str) -> Vec<(&'static str, Busy)> {
+    let mut all = vec![
+        ("nothing", Busy::Nothing),
+        ("a message every 10 s", Busy::Messages(10.0)),
+        ("a message every 1 s", Busy::Messages(1.0)),
+    ];
+    if class != "text" {
+        all.extend([("a message every 0.4 s", Busy::Messages(0.4)), ("a call", Busy::Call)]);
+    }
+    all
+}
+
+fn ask_steady(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
+    let ask = |(name, busy): &(&str, Busy)| {
+        let (verdict, arrivals) = steady(&case(args, *busy, args.seed), PERMUTATIONS)?;
+        let largest: Vec<String> =
+            verdict.differences.iter().take(3).map(|(of, z)| format!("{of} {z:.1}")).collect();
+        let line = format!(
+            "class {}, {name}: p = {:.4} over {} and {} blocks of 20 s, {arrivals} arrivals; largest: {}",
+            args.class,
+            verdict.p,
+            verdict.blocks.0,
+            verdict.blocks.1,
+            largest.join(", ")
+        );
+        let value = json!({
+            "class": args.class, "activity": name, "p": verdict.p, "arrivals": arrivals,
+            "blocks": [verdict.blocks.0, verdict.blocks.1],
+            "differences": verdict.differences,
+        });
+        Ok((line, value))
+    };
+    activities(&args.class).par_iter().map(ask).collect()
+}
+
+fn ask_onsets(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
+    let every = if args.class == "text" { 30.0 } else { 8.0 };
+    let mut asked: Vec<(Busy, Vec<Instant>)> = [1, 2, 3, 4, 8, 16]
+        .map(|count| (Busy::Bursts(count, every), vec![Instant::Written, Instant::Read]))
+        .into();
+    if args.class != "text" {
+        asked.push((Busy::Calls(every), vec![Instant::Begin, Instant::End]));
+    }
+    let ask = |(busy, instants): &(Busy, Vec<Instant>)| {
+        let [train, test] = [1_000, 0].map(|more| case(args, *busy, args.seed + more));
+        let (learned, ran) = (train.run()?, test.run()?);
+        let one = |instant: &Instant| {
+            let found = attacks::onsets((&train, &learned), (&test, &ran), *instant)?;
+            let of = match busy {
+                Busy::Bursts(count, _) => format!(" of {count}"),
+                _ => String::new(),
+            };
+            let line = format!(
+                "class {}, {}{of}: found {} at {} false alarms",
+                args.class,
+                instant.name(),
+                percent(found.share),
+                percent(found.false_alarms)
+            );
+            let value = json!({
+                "class": args.class, "instant": instant.name(), "busy": format!("{busy:?}"),
+                "found": found.share, "false_alarms": found.false_alarms,
+            });
+            Some((line, value))
+        };
+        Ok(instants.iter().filter_map(one).collect::<Vec<Row>>())
+    };
+    let rows = asked.par_iter().map(ask).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+fn ask_active(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
+    let size = (args.pairs, args.seconds, args.seed);
+    let all = attacks::adversaries(size);
+    let mut rows = all
+        .par_iter()
+        .with_max_len(1)
+        .map(|active| Ok(row(&active.run()?)))
+        .collect::<anyhow::Result<Vec<Row>>>()?;
+    rows.push(row(&attacks::tags((1, args.seconds, args.seed), 0.02)?));
+    Ok(rows)
+}
+
+fn row(outcome: &Outcome) -> Row {
+    let reads = question(outcome.reading);
+    let decided = outcome
+        .decision
+        .median_s
+        .map_or_else(|| "no decision in 60 s".into(), |s| format!("decided after {s:.0} s"));
+    let found: Vec<String> = outcome
+        .decision
+        .found
+        .iter()
+        .map(|(s, of)| format!("{} after {s:.0} s", percent(*of)))
+        .collect();
+    let (busy, idle) = outcome.trials;
+    let line = format!(
+        "{}; {reads}: {decided}; found {} ({busy} and {idle} trials)",
+        outcome.name,
+        found.join(", ")
+    );
+    let value = json!({
+        "adversary": outcome.name, "reading": reads, "median_s": outcome.decision.median_s,
+        "found": outcome.decision.found, "trials": [busy, idle],
+        "voice_delay_s": [outcome.voice_s.0, outcome.voice_s.1],
+    });
+    (line, value)
+}
+
+/// Stalls and holds with the release at the first mix, and what it costs.
+fn ask_release(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
+    let base: Vec<Active> = attacks::adversaries((args.pairs, args.seconds, args.seed));
+    let wanted = |active: &&Active| {
+        active.reading == Reading::InACall
+            && ["0.3 %", "for 0.2 s"].iter().any(|part| active.name.contains(part))
+    };
+    let mut jobs = Vec::new();
+    for active in base.iter().filter(wanted) {
+        for release_ms in [0.0, 60.0, 100.0, 150.0, 250.0] {
+            let mut active = active.clone();
+            active.case.settings.trial.release_ms = release_ms;
+            active.name = match release_ms {
+                0.0 => format!("{}; no release", active.name),
+                ms => format!("{}; released {ms:.0} ms after the slot", active.name),
+            };
+            jobs.push(active);
+        }
+    }
+    let ask = |active: &Active| {
+        let outcome = active.run()?;
+        let (line, value) = row(&outcome);
+        let (median, most) = outcome.voice_s;
+        let costs = format!("; voice {:.0} ms, 99 %: {:.0} ms", 1e3 * median, 1e3 * most);
+        Ok((line + &costs, value))
+    };
+    jobs.par_iter().with_max_len(1).map(ask).collect()
+}
+
+fn percent(of: Estimate) -> String {
+    format!("{:.1} % ({:.1} to {:.1})", 100.0 * of.value, 100.0 * of.low, 100.0 * of.high)
+}
