@@ -51,9 +51,9 @@ fn what_goes_up_in_class_web_is_the_same_to_the_bit_over_two_epochs() {
     the_same_up("web", &[Busy::Downloads(200_000), Busy::Messages(0.4)]);
 }
 
-/// 16 people of class call for 285 s: 10^5 arrivals.
+/// Eight people of class call for 570 s, idle for one half: 10^5 arrivals.
 fn arrivals(class: &str, busy: Busy, credits: bool, seed: u64) -> (Verdict, usize) {
-    let mut case = Case::new(class, busy, (4, 285.0, seed));
+    let mut case = Case::new(class, busy, (4, 570.0, seed));
     case.settings.trial.credits = credits;
     steady(&case, 10_000).unwrap()
 }

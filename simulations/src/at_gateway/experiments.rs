@@ -5,7 +5,7 @@ use shoal_topology::{Class, Seed, Stream, Time};
 
 use super::Seen;
 use super::likelihood::{Delay, Shares, Way};
-use super::steady::{self, Grids, Verdict};
+use super::steady::{self, Grids, Stratum, Verdict};
 use crate::workload::{Activity, Workload};
 use crate::world::{self, Observed, Report, Settings};
 
@@ -31,14 +31,24 @@ pub enum Busy {
     Downloads(u64),
 }
 
-/// A world and what people do in it. Of every four people the first two are a busy pair, the others an idle one; the two of
-/// a pair have different gateways.
+/// Who is busy when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// Of every four people the first two are a busy pair throughout, the others an idle one.
+    Pairs,
+    /// All are busy for half of the time: every other pair in the first half, the others in the second.
+    Halves,
+}
+
+/// A world and what people do in it. The two of a pair have different gateways.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The world.
     pub settings: Settings,
     /// What busy people do.
     pub busy: Busy,
+    /// And when.
+    pub plan: Plan,
     /// Busy pairs, and as many idle ones.
     pub pairs: u32,
     /// How long, seconds.
@@ -55,7 +65,7 @@ impl Case {
         settings.observer.links = Observed::None;
         settings.observer.gateway_view = true;
         settings.network.node_loops_per_s = 0.2;
-        Self { settings, busy, pairs, seconds, seed }
+        Self { settings, busy, plan: Plan::Pairs, pairs, seconds, seed }
     }
 
     /// Numbers of busy people, and of idle ones.
@@ -68,15 +78,31 @@ impl Case {
         for pair in 0..self.pairs {
             let rng =
                 &mut Seed::from_u64(self.seed).part("gateway").stream(&format!("pair {pair}"));
-            self.activities((4 * pair, 4 * pair + 1), rng, &mut activities);
+            let half = self.seconds / 2.0;
+            let (people, span) = match self.plan {
+                Plan::Pairs => ((4 * pair, 4 * pair + 1), (0.0, self.seconds)),
+                Plan::Halves if pair % 2 == 0 => ((2 * pair, 2 * pair + 1), (0.0, half)),
+                Plan::Halves => ((2 * pair, 2 * pair + 1), (half, self.seconds)),
+            };
+            self.activities(people, span, rng, &mut activities);
         }
         activities.sort_by_key(Activity::at);
         let end = Time::from_nanos((self.seconds * SECOND) as u64);
         activities.retain(|activity| activity.at() < end);
-        Workload { people: 4 * self.pairs, end, activities }
+        let people = match self.plan {
+            Plan::Pairs => 4 * self.pairs,
+            Plan::Halves => 2 * self.pairs,
+        };
+        Workload { people, end, activities }
     }
 
-    fn activities(&self, (one, other): (u32, u32), rng: &mut Stream, to: &mut Vec<Activity>) {
+    fn activities(
+        &self,
+        (one, other): (u32, u32),
+        (begin, end): (f64, f64),
+        rng: &mut Stream,
+        to: &mut Vec<Activity>,
+    ) {
         let time = |seconds: f64| Time::from_nanos((seconds * SECOND) as u64);
         let every = match self.busy {
             Busy::Nothing => return,
@@ -84,18 +110,19 @@ impl Case {
                 to.push(Activity::Call {
                     from: one,
                     to: other,
-                    at: Time::ZERO,
-                    seconds: self.seconds,
+                    at: time(begin),
+                    seconds: end - begin,
                 });
                 return;
             }
             Busy::Messages(every) | Busy::Calls(every) | Busy::Bursts(_, every) => every,
             // As many as could ever be.
-            Busy::Downloads(_) => self.seconds / 200.0,
+            Busy::Downloads(_) => (end - begin) / 200.0,
         };
-        let mut at = SETTLED_S;
+        // What busy people do in a half of the time has begun when it is looked at.
+        let mut at = if self.plan == Plan::Halves { begin } else { SETTLED_S };
         let mut turn = 0;
-        while at < self.seconds {
+        while at < end {
             let (from, to_whom) = if turn % 2 == 0 { (one, other) } else { (other, one) };
             turn += 1;
             let length = every * (0.4 + 0.2 * rng.random::<f64>());
@@ -104,7 +131,9 @@ impl Case {
                     // Both directions at once would be twice the rate.
                     at += shoal_topology::exponential(rng, time(every / 2.0).since(Time::ZERO))
                         .as_secs_f64();
-                    to.push(Activity::Message { from, to: to_whom, at: time(at) });
+                    if at < end {
+                        to.push(Activity::Message { from, to: to_whom, at: time(at) });
+                    }
                 }
                 Busy::Calls(_) => {
                     to.push(Activity::Call { from, to: to_whom, at: time(at), seconds: length });
@@ -180,14 +209,13 @@ impl Ran {
         Way::new(&delays(&self.class), 4.0 * self.latency_s)
     }
 
-    /// Rows of blocks of these people, whose peers are their neighbours.
-    pub fn blocks(&self, people: &[u32]) -> Vec<Vec<f64>> {
-        let span = ((SETTLED_S * SECOND) as u64, self.workload.end.as_nanos());
-        let rows = people.iter().filter_map(|person| {
-            let views = (self.seen(*person)?, self.seen(person ^ 1)?);
-            Some(steady::blocks(views, self.grids(), &self.last, span))
-        });
-        rows.flatten().collect()
+    /// The rows of a person's blocks between two instants, seconds. Its peer is its neighbour.
+    fn blocks(&self, person: u32, (begin, end): (f64, f64)) -> Vec<Vec<f64>> {
+        let (Some(seen), Some(peer)) = (self.seen(person), self.seen(person ^ 1)) else {
+            return Vec::new();
+        };
+        let span = ((begin * SECOND) as u64, (end * SECOND) as u64);
+        steady::blocks((seen, peer), self.grids(), &self.last, span)
     }
 }
 
@@ -196,15 +224,22 @@ fn delays(class: &Class) -> Vec<Delay> {
     vec![Delay::Exponential(class.mean_delay().as_secs_f64()); 3]
 }
 
-/// Whether the gateways of busy people see the law that those of idle people see, and how many arrivals they looked at.
+/// Whether gateways see one law of people who are idle for one half of the time and busy for the other, and how many
+/// arrivals were looked at. The plan of the case does not matter.
 ///
 /// # Errors
 /// A setting that cannot be.
 pub fn steady(case: &Case, permutations: u32) -> anyhow::Result<(Verdict, usize)> {
+    let case = Case { plan: Plan::Halves, ..case.clone() };
     let ran = case.run()?;
-    let (busy, idle) = case.people();
     let rng = &mut Seed::from_u64(case.seed).part("gateway").stream("permutations");
+    let half = case.seconds / 2.0;
+    let stratum = |person: u32| {
+        let first = ran.blocks(person, (SETTLED_S, half));
+        let second = ran.blocks(person, (half + SETTLED_S, case.seconds));
+        if (person / 2).is_multiple_of(2) { (second, first) } else { (first, second) }
+    };
+    let strata: Vec<Stratum> = (0..2 * case.pairs).map(stratum).collect();
     let arrivals = ran.report.at_gateway.iter().map(|seen| seen.came.len()).sum();
-    let verdict = steady::compare(&ran.blocks(&idle), &ran.blocks(&busy), permutations, rng);
-    Ok((verdict, arrivals))
+    Ok((steady::compare(&strata, permutations, rng), arrivals))
 }

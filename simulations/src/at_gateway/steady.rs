@@ -1,12 +1,12 @@
 //! Whether what comes for a person follows one law, whatever the person does: a permutation test.
 //!
 //! Arrivals are not independent, so blocks of 20 s are exchanged, not arrivals. Of each block there is a row of statistics;
-//! the largest standardised difference of their means between the two groups is compared with its law when the blocks'
+//! the largest standardised difference of their means between the two laws is compared with its law when the blocks'
 //! labels are exchanged (Westfall and Young, 1993: one test for all statistics together, at its own level).
 
 use std::f64::consts::TAU;
 
-use rand::RngExt;
+use rand::seq::SliceRandom;
 use shoal_topology::Stream;
 
 use super::Seen;
@@ -175,74 +175,92 @@ fn together(a: &[f64], b: &[f64]) -> f64 {
 pub struct Verdict {
     /// The chance of a difference as large as the largest, or larger, if both groups follow one law.
     pub p: f64,
-    /// Blocks of the first group, and of the second.
+    /// Blocks of the first law, and of the second.
     pub blocks: (usize, usize),
     /// Every statistic and its standardised difference (second less first), the largest first.
     pub differences: Vec<(String, f64)>,
 }
 
-/// Compares two groups of rows under so many permutations.
-pub fn compare(
-    first: &[Vec<f64>],
-    second: &[Vec<f64>],
-    permutations: u32,
-    rng: &mut Stream,
-) -> Verdict {
-    let mut rows: Vec<Vec<f64>> = first.iter().chain(second).cloned().collect();
-    // The variance of the count of a whole block is a statistic, too.
-    let total = |row: &Vec<f64>| row.first().copied().unwrap_or(0.0);
-    let mean = rows.iter().map(total).sum::<f64>() / rows.len().max(1) as f64;
-    rows.iter_mut().for_each(|row| row.push((total(row) - mean).powi(2)));
-    let names = names().into_iter().chain(["variance of counts in 20 s".to_owned()]);
-    let width = rows.first().map_or(0, Vec::len);
-    for column in 0..width {
-        standardise(&mut rows, column);
-    }
-    let (n, m) = (first.len(), second.len());
+/// The rows of one person: of its first law, and of its second.
+pub type Stratum = (Vec<Vec<f64>>, Vec<Vec<f64>>);
+
+/// Compares the two laws under so many permutations, each of which exchanges blocks of one person only: people differ, by
+/// the phases of their slots for one.
+pub fn compare(people: &[Stratum], permutations: u32, rng: &mut Stream) -> Verdict {
+    let strata: Vec<(Vec<Vec<f64>>, usize)> = people.iter().map(centred).collect();
+    let width = strata.iter().find_map(|(rows, _)| rows.first()).map_or(0, Vec::len);
+    let scales = scales(&strata, width);
+    let n: usize = strata.iter().map(|(_, first)| first).sum();
+    let m: usize = strata.iter().map(|(rows, first)| rows.len() - first).sum();
     let scale = ((n + m) as f64 / (n as f64 * m as f64)).sqrt();
-    let sums = |chosen: &[usize]| {
+    let sums = |orders: &[Vec<usize>]| {
         let mut sums = vec![0.0; width];
-        for row in chosen.iter().filter_map(|place| rows.get(*place)) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        for ((rows, first), order) in strata.iter().zip(orders) {
+            for row in order.iter().skip(*first).filter_map(|place| rows.get(*place)) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
         }
+        sums.iter_mut().zip(&scales).for_each(|(sum, by)| *sum *= by * scale);
         sums
     };
-    let mut order: Vec<usize> = (0..n + m).collect();
-    let observed: Vec<f64> =
-        sums(order.get(n..).unwrap_or_default()).iter().map(|sum| sum * scale).collect();
+    let mut orders: Vec<Vec<usize>> =
+        strata.iter().map(|(rows, _)| (0..rows.len()).collect()).collect();
+    let observed = sums(&orders);
     let largest = |sums: &[f64]| sums.iter().fold(0.0_f64, |most, sum| most.max(sum.abs()));
     let most = largest(&observed);
     let mut as_large = 1_u32;
     for _ in 0..permutations {
-        // The first m of a random order.
-        for place in 0..m {
-            let other = rng.random_range(place..n + m);
-            order.swap(place, other);
-        }
-        let sums = sums(order.get(..m).unwrap_or_default());
-        as_large += u32::from(largest(&sums) * scale >= most * (1.0 - 1e-9));
+        orders.iter_mut().for_each(|order| order.shuffle(rng));
+        as_large += u32::from(largest(&sums(&orders)) >= most * (1.0 - 1e-9));
     }
+    let names = names().into_iter().chain(["variance of counts in 20 s".to_owned()]);
     let mut differences: Vec<(String, f64)> = names.zip(observed).collect();
     differences.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     Verdict { p: f64::from(as_large) / f64::from(permutations + 1), blocks: (n, m), differences }
 }
 
-/// Makes mean 0 and variance 1 of a column; a constant becomes zero.
-fn standardise(rows: &mut [Vec<f64>], column: usize) {
-    let count = rows.len().max(1) as f64;
-    let of = |row: &Vec<f64>| row.get(column).copied().unwrap_or(0.0);
-    let mean = rows.iter().map(of).sum::<f64>() / count;
-    let deviation = (rows.iter().map(|row| (of(row) - mean).powi(2)).sum::<f64>() / count).sqrt();
-    for row in rows {
-        if let Some(value) = row.get_mut(column) {
-            *value = if deviation > 1e-12 { (*value - mean) / deviation } else { 0.0 };
-        }
+/// All rows of a person less their mean, the first law's first, and how many these are. The square of a block's total, which
+/// is a statistic too, comes last.
+fn centred((first, second): &Stratum) -> (Vec<Vec<f64>>, usize) {
+    let mut rows: Vec<Vec<f64>> = first.iter().chain(second).cloned().collect();
+    centre(&mut rows);
+    for row in &mut rows {
+        let total = row.first().copied().unwrap_or(0.0);
+        row.push(total * total);
     }
+    centre(&mut rows);
+    (rows, first.len())
+}
+
+fn centre(rows: &mut [Vec<f64>]) {
+    let mut mean = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for row in rows.iter() {
+        mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += value / rows.len() as f64);
+    }
+    for row in rows {
+        row.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
+    }
+}
+
+/// One over the standard deviation of each column over all people; zero for a constant.
+fn scales(strata: &[(Vec<Vec<f64>>, usize)], width: usize) -> Vec<f64> {
+    let mut squares = vec![0.0; width];
+    let mut count = 0.0_f64;
+    for row in strata.iter().flat_map(|(rows, _)| rows) {
+        squares.iter_mut().zip(row).for_each(|(sum, value)| *sum += value * value);
+        count += 1.0;
+    }
+    let scale = |sum: f64| {
+        let deviation = (sum / count.max(1.0)).sqrt();
+        if deviation > 1e-9 { 1.0 / deviation } else { 0.0 }
+    };
+    squares.into_iter().map(scale).collect()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use rand::RngExt;
     use rand_distr::{Distribution, Exp};
     use shoal_topology::Seed;
 
@@ -274,23 +292,28 @@ mod tests {
         seen
     }
 
-    fn group(rate: f64, bound: f64, rng: &mut Stream) -> Vec<Vec<f64>> {
+    /// Rows by person and block.
+    fn group(rate: f64, bound: f64, rng: &mut Stream) -> Vec<Vec<Vec<f64>>> {
         let people: Vec<Seen> = (0..6).map(|_| seen(rate, bound, rng)).collect();
-        let rows = (0..6)
-            .map(|n| blocks((&people[n], &people[n ^ 1]), GRIDS, &[0, 1, 2], (0, 400_000 * MS)));
-        rows.flatten().collect()
+        let end = 400_000 * MS;
+        let rows = |n: usize| blocks((&people[n], &people[n ^ 1]), GRIDS, &[0, 1, 2], (0, end));
+        (0..6).map(rows).collect()
     }
 
     #[test]
     fn one_law_is_not_told_from_itself_and_another_rate_or_phase_is() {
         let rng = &mut Seed::from_u64(1).stream("steady");
-        let (one, same) = (group(24.5, 0.0, rng), group(24.5, 0.0, rng));
-        assert_eq!((one.len(), one[0].len()), (120, names().len()));
-        let verdict = compare(&one, &same, 2_000, rng);
-        assert!(verdict.p > 0.01, "{verdict:?}");
-        let faster = compare(&one, &group(25.5, 0.0, rng), 2_000, rng);
+        let one = group(24.5, 0.0, rng);
+        assert_eq!((one[0].len(), one[0][0].len()), (20, names().len()));
+        let mut against = |rate, bound| {
+            let strata: Vec<Stratum> = one.iter().cloned().zip(group(rate, bound, rng)).collect();
+            compare(&strata, 2_000, rng)
+        };
+        let same = against(24.5, 0.0);
+        assert!(same.p > 0.01, "{same:?}");
+        let faster = against(25.5, 0.0);
         assert!(faster.p < 0.001, "{faster:?}");
-        let bound = compare(&one, &group(24.5, 0.1, rng), 2_000, rng);
+        let bound = against(24.5, 0.1);
         assert!(bound.p < 0.001 && bound.differences[0].0.contains("payload"), "{bound:?}");
     }
 }

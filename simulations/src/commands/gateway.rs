@@ -20,7 +20,7 @@ pub struct GatewayArgs {
     /// Class of all people, for "steady" and "onsets".
     #[arg(long, default_value = "call", value_name = "NAME")]
     pub class: String,
-    /// Pairs of people who do something; as many do nothing.
+    /// Pairs of people who do something; as many do nothing ("steady": all, for half of the time).
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub pairs: u32,
     /// How long, of virtual time.
