@@ -10,6 +10,7 @@ mod group;
 mod loops;
 mod packets;
 mod places;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 pub use loops::LoopCounts;
 use loops::Loops;
+use shares::{Ration, Shares};
+pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 
 #[cfg(doc)]
 use crate::uplink::Uplink;
@@ -58,8 +61,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(25);
 const SILENCE: Duration = Duration::from_secs(4);
 /// And after so long its streams end: the user's programs are told, and the next request starts anew.
 const GIVE_UP: Duration = Duration::from_secs(20);
-/// A group without streams for so long is given up, and its pseudonym with it.
-const GROUP_IDLE: Duration = Duration::from_secs(600);
 /// How long a failed place is avoided.
 const AVOID: Duration = Duration::from_secs(30);
 /// Most messages to people that wait for a slot.
@@ -88,6 +89,8 @@ pub struct Settings {
     pub min_bits: Option<f64>,
     /// Send however few bits there are.
     pub allow_small_crowd: bool,
+    /// What replies may take of the link.
+    pub replies: Replies,
     /// For the tunnels.
     pub tunnel: tunnel::Settings,
 }
@@ -254,6 +257,8 @@ pub struct Client {
     groups: BTreeMap<GroupId, Group>,
     next_group: u64,
     last_turn: GroupId,
+    shares: Shares,
+    ration: Ration,
     queries: HashMap<ServiceAddress, Query>,
     /// Ordered, since instants are drawn for them.
     descriptors: BTreeMap<ServiceAddress, Cached>,
@@ -302,6 +307,8 @@ impl Client {
             groups: BTreeMap::new(),
             next_group: 0,
             last_turn: GroupId(0),
+            shares: Shares::new(now, seed.part("shares")),
+            ration: Ration::new(now),
             queries: HashMap::new(),
             descriptors: BTreeMap::new(),
             avoid: HashMap::new(),
@@ -555,22 +562,32 @@ impl Client {
         Some(expected_bits(document, *epoch, &self.class, own))
     }
 
-    /// The group of an isolation and a target: made when there is none. [`Output::Connected`] or
-    /// [`Output::Failed`] follows, unless it is connected already.
+    /// The group of an isolation and a target that takes new streams: made when there is none, or when the first stream of
+    /// the last one is ten minutes ago. [`Output::Connected`] or [`Output::Failed`] follows, unless it is connected already.
     pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
-        let same = |group: &Group| group.isolation == isolation && group.target == target;
+        let same = |group: &Group| {
+            group.isolation == isolation && group.target == target && !group.is_retired(now)
+        };
         if let Some((id, _)) = self.groups.iter().find(|(_, group)| same(group)) {
             return Some(*id);
         }
         if self.groups.len() >= MAX_GROUPS {
-            return None;
+            // One that waits for its end makes room.
+            let waits = |group: &Group| group.streams == 0 && group.is_retired(now);
+            let waiting = self.groups.iter().filter(|(_, group)| waits(group));
+            let id = waiting.min_by_key(|(_, group)| group.last_used).map(|(id, _)| *id)?;
+            self.fail(now, id, Failure::Idle);
         }
+        Some(self.begin(now, isolation, target))
+    }
+
+    fn begin(&mut self, now: Time, isolation: Isolation, target: Target) -> GroupId {
         self.next_group += 1;
         let id = GroupId(self.next_group);
         let name = self.next_group.to_string();
         self.groups.insert(id, Group::new(now, &self.seed.part(&name), isolation, target));
         self.next_tick = now;
-        Some(id)
+        id
     }
 
     /// Where a group stands; `None` if it ended.
@@ -588,7 +605,10 @@ impl Client {
         let group = self.groups.get_mut(&id)?;
         let stream = group.tunnel.as_mut()?.open(now)?;
         group.streams += 1;
+        group.opened.get_or_insert(now);
+        group.last_opened = now;
         group.stock.in_use(now);
+        self.shares.uses(now, id);
         Some(stream)
     }
 
@@ -610,6 +630,7 @@ impl Client {
         if let Some(group) = self.groups.get_mut(&id) {
             group.stock.in_use(now);
             group.last_used = now;
+            self.shares.uses(now, id);
         }
     }
 
@@ -689,7 +710,8 @@ impl Client {
     /// When [`Client::handle_timeout`] must be called at the latest.
     pub fn next_timeout(&mut self) -> Time {
         let timeouts = self.groups.values_mut().filter_map(|g| g.tunnel.as_mut()?.next_timeout());
-        timeouts.min().unwrap_or(Time::NEVER).min(self.next_tick).min(self.next_epoch)
+        let timeouts = timeouts.min().unwrap_or(Time::NEVER).min(self.shares.next());
+        timeouts.min(self.next_tick).min(self.next_epoch)
     }
 
     /// Time passed.
@@ -703,6 +725,7 @@ impl Client {
             }
         }
         self.end_closed(now);
+        self.shares.turn(now);
         if self.next_epoch <= now {
             self.follow(now);
             self.next_epoch = self.router.next_epoch(now);
@@ -716,6 +739,7 @@ impl Client {
             for id in self.groups.keys().copied().collect::<Vec<_>>() {
                 self.tick(now, id);
             }
+            self.limit_stocks();
         }
     }
 
@@ -794,11 +818,13 @@ impl Client {
     }
 
     fn handle_reply(&mut self, now: Time, id: GroupId, message: &[u8]) {
+        let whole_per_s = self.whole_per_s();
         let (Some(group), Some(reply)) = (self.groups.get_mut(&id), FromService::decode(message))
         else {
             self.counts.unknown += 1;
             return;
         };
+        self.shares.carried(now, id, whole_per_s);
         let Some(tunnel) = &mut group.tunnel else { return };
         let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
         // SURBs of an epoch that ends are no stock.

@@ -1,6 +1,6 @@
 //! What stands inside a packet of a tunnel.
 //!
-//! To a service: kind 1, pseudonym 16, budget 2 (packets/s), epoch 1, SURBs 1, length 2, the SURBs, a QUIC datagram. From
+//! To a service: kind 1, pseudonym 16, budget 2 (32nds of a packet/s), epoch 1, SURBs 1, length 2, the SURBs, a QUIC datagram. From
 //! a service, by SURB: kind 1, epoch 1, stock 2, length 2, a QUIC datagram. Numbers are big-endian; of epochs the low
 //! byte travels.
 
@@ -9,6 +9,9 @@ use shoal_topology::control::kind;
 
 use crate::tunnel::Pseudonym;
 
+/// So many units of a budget are one packet per second: class text has fewer packets than seconds.
+pub const BUDGET_UNITS: f64 = 32.0;
+
 /// Bytes before the SURBs of a message to a service.
 const HEAD: usize = 23;
 
@@ -16,7 +19,7 @@ const HEAD: usize = 23;
 pub struct ToService {
     /// Which tunnel.
     pub pseudonym: Pseudonym,
-    /// Packets/s that the service may send in this tunnel.
+    /// What the service may send in this tunnel; [`BUDGET_UNITS`] are a packet per second.
     pub budget: u16,
     /// Low byte of the epoch whose keys the SURBs use.
     pub epoch: u8,

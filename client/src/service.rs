@@ -16,15 +16,18 @@ use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
 use shoal_topology::{Document, Epoch, Held, Identity, Seed, Time, TwoDocuments};
 
 use crate::keys::{Keys, Seen};
-use crate::message::{FromService, ToService};
+use crate::message::{BUDGET_UNITS, FromService, ToService};
 use crate::route::Router;
 use crate::surbs::MAX_STOCK;
 use crate::tunnel::{self, Pseudonym, TunnelEvent, Tunnels};
 
 /// Tokens that gather while a service is idle, or held up: it may answer at once with so many packets, or with what it
-/// may send in so many seconds if that is more.
-const BURST: f64 = 16.0;
+/// may send in so many seconds if that is more. Little, where a share is small: a burst makes the client's other groups wait
+/// at its gateway.
+const BURST: f64 = 4.0;
 const BURST_S: f64 = 0.16;
+/// Tokens of a pseudonym that is new: a handshake and a first answer.
+const FIRST_BURST: f64 = 16.0;
 /// Pseudonyms that were heard of and whose tunnel does not stand yet.
 const MAX_STRANGERS: usize = 256;
 /// SURBs that are kept for one.
@@ -220,7 +223,7 @@ impl Service {
             latest: Epoch(0),
             gateway,
             budget: 0.0,
-            tokens: BURST,
+            tokens: FIRST_BURST,
             counted: now,
             heard: now,
             connected: false,
@@ -246,7 +249,7 @@ impl Service {
             let at = peer.surbs.partition_point(|(of, _)| *of <= epoch);
             peer.surbs.insert(at, (epoch, surb));
         }
-        let budget = f64::from(message.budget.max(1));
+        let budget = f64::from(message.budget.max(1)) / BUDGET_UNITS;
         if budget != peer.budget {
             peer.budget = budget;
             self.tunnels.set_budget(pseudonym, budget);
@@ -326,8 +329,13 @@ impl Service {
         // Half of the grace is left for the reply's way, and for clocks that differ.
         let grace = self.router.grace(now) / 2;
         let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
-        peer.tokens += now.since(peer.counted).as_secs_f64() * peer.budget.max(1.0);
-        peer.tokens = peer.tokens.min(BURST.max(BURST_S * peer.budget));
+        let budget = peer.budget.max(1.0 / BUDGET_UNITS);
+        let most = BURST.max(BURST_S * budget);
+        // A new pseudonym has more, once.
+        if peer.tokens < most {
+            let gained = now.since(peer.counted).as_secs_f64() * budget;
+            peer.tokens = (peer.tokens + gained).min(most);
+        }
         peer.counted = now;
         while let Some((epoch, _)) = peer.surbs.front()
             && self.router.has_ended(now, *epoch, grace)
@@ -342,7 +350,7 @@ impl Service {
                 return;
             }
             if peer.tokens < 1.0 {
-                let wait = Duration::from_secs_f64((1.0 - peer.tokens) / peer.budget.max(1.0));
+                let wait = Duration::from_secs_f64((1.0 - peer.tokens) / budget);
                 self.next_tick = self.next_tick.min(now + wait.max(TICK));
                 return;
             }

@@ -99,8 +99,9 @@ pub struct Stock {
     sent: VecDeque<(Time, u8)>,
     /// Replies per second, a running mean over a second.
     demand: f64,
-    in_use_since: Time,
     in_use_until: Time,
+    /// Most that the service shall have.
+    most: f64,
 }
 
 impl Stock {
@@ -111,16 +112,13 @@ impl Stock {
             heard: now,
             sent: VecDeque::new(),
             demand: 0.0,
-            in_use_since: now,
             in_use_until: now,
+            most: MAX_STOCK as f64 * 0.8,
         }
     }
 
     /// The user sends or receives: replies are wanted soon.
     pub fn in_use(&mut self, now: Time) {
-        if !self.is_in_use(now) {
-            self.in_use_since = now;
-        }
         self.in_use_until = now + Duration::from_secs(3);
     }
 
@@ -134,16 +132,14 @@ impl Stock {
         self.demand * (1.0 - now.since(self.heard).as_secs_f64()).max(0.0)
     }
 
-    /// Replies per second that this service may want: no end of them if it uses half of an even share or more, or has
-    /// been in use too shortly to know; else a quarter more than of late.
-    pub fn wants(&self, now: Time, even_share: f64) -> f64 {
-        let in_use = now.since(self.in_use_since).as_secs_f64();
-        // The running mean starts at zero: after t seconds it has seen 1 − e^−t of the whole.
-        let demand = self.demand(now) / (1.0 - (-in_use).exp()).max(0.1);
-        if self.is_in_use(now) && (in_use < 0.5 || demand > even_share / 2.0) {
-            return f64::INFINITY;
-        }
-        1.25 * demand
+    /// The service shall have no more than so many.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most.min(MAX_STOCK) as f64;
+    }
+
+    fn target(&self, now: Time) -> f64 {
+        let target = if self.is_in_use(now) { IN_USE + 1.2 * self.demand(now) } else { IDLE };
+        target.min(self.most)
     }
 
     /// `count` SURBs leave.
@@ -184,13 +180,12 @@ impl Stock {
             .filter(|(at, _)| !in_use || now.since(*at) < PATIENCE)
             .map(|(_, count)| f64::from(*count))
             .sum();
-        let target = if in_use { IN_USE + 1.2 * self.demand(now) } else { IDLE };
-        (target.min(MAX_STOCK as f64 * 0.8) - base - under_way).max(0.0) as usize
+        (self.target(now) - base - under_way).max(0.0) as usize
     }
 
     /// Whether so few are left that replies may soon stop: then slots carry SURBs before data.
     pub fn is_starving(&self, now: Time) -> bool {
-        self.missing(now) as f64 > 0.75 * (IN_USE + 1.2 * self.demand(now))
+        self.is_in_use(now) && self.missing(now) as f64 > 0.75 * self.target(now)
     }
 
     /// The SURBs that are out lead nowhere any more: the client moved.
@@ -280,6 +275,17 @@ mod tests {
         // The answer to a keep-alive says that half were lost.
         stock.reported(Time::from_secs(20), 8, Duration::from_millis(300));
         assert_eq!(stock.missing(Time::from_secs(20)), 8);
+    }
+
+    #[test]
+    fn a_limited_stock_is_filled_to_its_limit_and_no_further() {
+        let mut stock = Stock::new(Time::ZERO);
+        stock.limit(20);
+        assert_eq!(stock.missing(Time::ZERO), 16);
+        stock.in_use(Time::ZERO);
+        assert_eq!(stock.missing(Time::ZERO), 20);
+        stock.sent(Time::ZERO, 16);
+        assert_eq!(stock.missing(Time::ZERO), 4);
     }
 
     #[test]

@@ -242,6 +242,8 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     /// Instants of the person's link, up and down.
     pub(crate) trace: Vec<(Time, bool)>,
+    /// When packets for the person reached the gateway.
+    pub(crate) arrivals: Vec<Time>,
     pub(crate) outputs: Vec<Output>,
     /// Bytes that the person has read.
     pub(crate) read: u64,
@@ -270,14 +272,18 @@ pub(crate) struct World {
 impl World {
     /// A person of class web at the first gateway, and an exit at the last one.
     pub(crate) fn new(seed: u64, epoch_s: u32) -> Self {
+        Self::with(seed, epoch_s, Settings::default())
+    }
+
+    /// The same with these settings of the person's.
+    pub(crate) fn with(seed: u64, epoch_s: u32, settings: Settings) -> Self {
         let seed = Seed::from_u64(seed);
         let authority = Authority::new(epoch_s);
         let codec = Arc::new(Keyed::default());
         let base = (pair::base(), Time::ZERO);
         let class = Parameters::default().class("web").cloned().unwrap();
         let keys = (client_key("person"), inbox("person"));
-        let client =
-            Client::new(codec.clone(), base, &seed, class.clone(), keys, Settings::default());
+        let client = Client::new(codec.clone(), base, &seed, class.clone(), keys, settings);
         let long = bytes("exit");
         let exit_keys = (&long, client_key("exit"));
         let exit =
@@ -292,6 +298,7 @@ impl World {
             exit: exit.unwrap(),
             faults: Faults::default(),
             trace: Vec::new(),
+            arrivals: Vec::new(),
             outputs: Vec::new(),
             read: 0,
             stall: Duration::ZERO,
@@ -448,8 +455,11 @@ impl World {
             Event::ToInbox(address, packet) => {
                 if address == inbox("exit").0 {
                     self.push(now + LATENCY, Event::ToExit(packet));
-                } else if !self.happens(self.faults.gateway.1) && self.queue.len() < QUEUE {
-                    self.queue.push_back(packet);
+                } else {
+                    self.arrivals.push(now);
+                    if !self.happens(self.faults.gateway.1) && self.queue.len() < QUEUE {
+                        self.queue.push_back(packet);
+                    }
                 }
             }
             Event::ToExit(packet) => {

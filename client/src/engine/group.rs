@@ -88,6 +88,33 @@ pub(super) struct Place {
     pub(super) gateway: Identity,
 }
 
+/// How long the first stream of a group may be ago when it takes another one: drawn, so that groups that began together do not
+/// end together. Ten minutes at most, as Tor's circuits (MaxCircuitDirtiness).
+const LIFETIME_S: std::ops::Range<f64> = 480.0..600.0;
+/// How long before that its successor connects: at an instant that no use of either marks.
+const LEAD_S: std::ops::Range<f64> = 30.0..90.0;
+/// How long a group stays that takes no more streams and has none.
+const LINGER_S: std::ops::Range<f64> = 60.0..300.0;
+/// A group without streams for so long is given up, and its pseudonym with it.
+const IDLE: Duration = Duration::from_secs(600);
+/// A successor connects early for a group that was given a new stream in this time.
+const RECENT: Duration = Duration::from_secs(120);
+
+/// Drawn once for each group.
+pub(super) struct Ages {
+    pub(super) lifetime: Duration,
+    pub(super) lead: Duration,
+    pub(super) linger: Duration,
+}
+
+impl Ages {
+    fn draw(seed: &Seed) -> Self {
+        let mut rng = seed.stream("ages");
+        let mut of = |range| Duration::from_secs_f64(rng.random_range(range));
+        Self { lifetime: of(LIFETIME_S), lead: of(LEAD_S), linger: of(LINGER_S) }
+    }
+}
+
 pub(super) struct Group {
     pub(super) isolation: Isolation,
     pub(super) target: Target,
@@ -107,6 +134,10 @@ pub(super) struct Group {
     pub(super) refilled: bool,
     pub(super) streams: usize,
     pub(super) born: Time,
+    /// When its first stream was opened, and its last one.
+    pub(super) opened: Option<Time>,
+    pub(super) last_opened: Time,
+    pub(super) ages: Ages,
     /// When the first datagram left to which nothing has come back yet.
     pub(super) asked: Option<Time>,
     pub(super) since: Time,
@@ -131,11 +162,31 @@ impl Group {
             refilled: false,
             streams: 0,
             born: now,
+            opened: None,
+            last_opened: now,
+            ages: Ages::draw(seed),
             asked: None,
             since: now,
             moved: now,
             last_used: now,
         }
+    }
+
+    /// Whether it takes no more streams: its first is too long ago. Those that it has go on.
+    pub(super) fn is_retired(&self, now: Time) -> bool {
+        self.opened.is_some_and(|at| now.since(at) >= self.ages.lifetime)
+    }
+
+    /// Whether its successor may connect: it will be retired soon, and was in demand lately.
+    pub(super) fn wants_successor(&self, now: Time) -> bool {
+        let near = |at: Time| now.since(at) + self.ages.lead >= self.ages.lifetime;
+        self.opened.is_some_and(near) && now.since(self.last_opened) < RECENT
+    }
+
+    /// Whether it has been without streams for so long that it goes.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        let limit = if self.is_retired(now) { self.ages.linger } else { IDLE };
+        self.streams == 0 && self.connected && now.since(self.last_used) > limit
     }
 
     /// How long the service has left a question unanswered.

@@ -5,7 +5,11 @@ use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{Epoch, Identity, Time};
 
-use super::{Client, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, take_events};
+use super::shares::strict_stock;
+use super::{
+    Client, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies, take_events,
+    whole_per_s,
+};
 use crate::engine::group::Group;
 use crate::message::ToService;
 use crate::route::{End, Route, packet_id};
@@ -62,6 +66,9 @@ impl Client {
             .map(|(id, _)| *id)
             .collect();
         for id in turns {
+            if !self.shares.may_send(now, id, self.class.payload_per_s) {
+                continue;
+            }
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let starving = group.connected && group.stock.is_starving(now);
             let Some(tunnel) = &mut group.tunnel else { continue };
@@ -69,6 +76,7 @@ impl Client {
             if starving && !group.refilled {
                 group.refilled = true;
                 if let Some(draft) = self.send(now, id, Vec::new()) {
+                    self.shares.sent(now, id, self.whole_per_s());
                     self.last_turn = id;
                     return Some(draft);
                 }
@@ -79,6 +87,7 @@ impl Client {
             take_events(id, tunnel, &mut self.outputs);
             if sends {
                 group.refilled = false;
+                self.shares.sent(now, id, self.whole_per_s());
                 self.last_turn = id;
                 return self.send(now, id, datagram);
             }
@@ -177,7 +186,7 @@ impl Client {
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
     fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
         let own = self.own_gateway(now)?;
-        let budget = self.budget(now, id);
+        let budget = self.budget(id);
         self.choose_surb_epoch(now, id);
         let group = self.groups.get_mut(&id)?;
         let (place, epoch) = (group.place?, group.surbs_for?);
@@ -188,8 +197,9 @@ impl Client {
         // Before the tunnel stands the stock is unknown: fill the room.
         let missing = if group.connected { group.stock.missing(now) } else { room };
         let pseudonym = group.pseudonym;
+        let missing = self.may_give_out(now, room.min(missing));
         let mut surbs = Vec::new();
-        for (surb, keys) in self.surbs((now, epoch), &place.gateway, &own, room.min(missing)) {
+        for (surb, keys) in self.surbs((now, epoch), &place.gateway, &own, missing) {
             self.outstanding.put(Purpose::Tunnel(id), epoch, keys);
             surbs.push(surb);
         }
@@ -222,24 +232,31 @@ impl Client {
         Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
     }
 
-    /// The packets per second that the service of a group may send: its max-min fair share, if it wants all it can
-    /// get and the others want what their stocks say.
-    pub(super) fn budget(&self, now: Time, id: GroupId) -> u16 {
-        let mut left = self.class.budget_per_s();
-        let in_use = self.groups.values().filter(|group| group.stock.is_in_use(now)).count();
-        let even_share = left / in_use.max(1) as f64;
-        let others = self.groups.iter().filter(|(other, _)| **other != id);
-        let wants = others.map(|(_, group)| group.stock.wants(now, even_share));
-        let mut wants: Vec<f64> = wants.collect();
-        wants.sort_by(f64::total_cmp);
-        let mut sharing = wants.len() + 1;
-        for want in wants {
-            if want >= left / sharing as f64 {
-                break;
-            }
-            left -= want;
-            sharing -= 1;
+    /// What the service of a group may send, as it is told.
+    pub(super) fn budget(&self, id: GroupId) -> u16 {
+        self.shares.told(id, self.whole_per_s())
+    }
+
+    /// Packets/s that all services may send together.
+    pub(super) fn whole_per_s(&self) -> f64 {
+        whole_per_s(&self.class, self.settings.replies)
+    }
+
+    /// Of so many SURBs, those that may go out now.
+    fn may_give_out(&mut self, now: Time, count: usize) -> usize {
+        match self.settings.replies {
+            Replies::Downlink => count,
+            Replies::Resting => self.ration.take(now, &self.class, count),
         }
-        (left / sharing as f64).clamp(1.0, 65_535.0) as u16
+    }
+
+    /// Strict: services have no more SURBs than their share takes in a second.
+    pub(super) fn limit_stocks(&mut self) {
+        if self.settings.replies == Replies::Resting {
+            let whole = self.whole_per_s();
+            for (id, group) in &mut self.groups {
+                group.stock.limit(strict_stock(self.shares.share(*id) * whole));
+            }
+        }
     }
 }

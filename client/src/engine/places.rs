@@ -13,9 +13,14 @@ impl Client {
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
         self.choose_surb_epoch(now, id);
         let Some(group) = self.groups.get(&id) else { return };
-        if group.streams == 0 && group.connected && now.since(group.last_used) > GROUP_IDLE {
+        if group.is_over(now) {
             return self.fail(now, id, Failure::Idle);
         }
+        if group.wants_successor(now) {
+            let (isolation, target) = (group.isolation, group.target);
+            self.succeed(now, id, isolation, target);
+        }
+        let Some(group) = self.groups.get(&id) else { return };
         if self.own_gateway(now).is_none() || self.protection(now).is_err() {
             return;
         }
@@ -77,12 +82,27 @@ impl Client {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let settings = &self.settings.tunnel;
         match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
-            Ok(tunnel) => group.connect(now, place, tunnel),
+            Ok(tunnel) => {
+                group.connect(now, place, tunnel);
+                self.shares.uses(now, id);
+            }
             Err(_) => self.fail(now, id, Failure::NoPath),
         }
     }
 
-    /// Where a target can be reached, the best first: paths whose gateways differ, in random order.
+    /// A group that will soon take no more streams has another one beside it, at another exit where there are several.
+    fn succeed(&mut self, now: Time, id: GroupId, isolation: Isolation, target: Target) {
+        let same = |group: &Group| group.isolation == isolation && group.target == target;
+        let mut later = self.groups.range(id..).skip(1);
+        // Not at the bound: what the user asks for comes first.
+        if 2 * self.groups.len() < MAX_GROUPS && !later.any(|(_, group)| same(group)) {
+            self.begin(now, isolation, target);
+        }
+    }
+
+    /// Where a target can be reached, the best first: paths whose gateways differ, then the service that the fewest groups
+    /// talk to, then the gateway; in random order beyond that. So groups spread over exits: one exit that had two of them
+    /// could compare.
     pub(super) fn places(&mut self, now: Time, target: &Target) -> Vec<Place> {
         let (Some(own), Some(document)) =
             (self.own_gateway(now), self.router.document(now).cloned())
@@ -115,7 +135,15 @@ impl Client {
             }
         }
         places.shuffle(&mut self.choices_rng);
-        places.sort_by_key(|(order, _)| *order);
+        let taken = |same: &dyn Fn(&Place) -> bool| {
+            self.groups.values().filter(|group| group.place.as_ref().is_some_and(same)).count()
+        };
+        places.sort_by_cached_key(|(order, place)| {
+            let service = taken(&|other| other.identity == place.identity);
+            let both =
+                |other: &Place| (other.identity, other.gateway) == (place.identity, place.gateway);
+            (*order, service, taken(&both))
+        });
         places.into_iter().map(|(_, place)| place).collect()
     }
 
@@ -233,6 +261,7 @@ impl Client {
     pub(super) fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
         self.part(now, id);
         if self.groups.remove(&id).is_some() {
+            self.shares.remove(id);
             let others = |purpose: &Purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id);
             self.outstanding.retain(|purpose, _| others(purpose));
             self.outputs.push_back(Output::Failed(id, why));

@@ -1,6 +1,9 @@
+mod ages;
 mod epochs;
 mod gateways;
 mod refreshing;
+mod shares;
+mod strict;
 
 use shoal_sphinx::StandIn;
 use shoal_topology::Parameters;
@@ -34,85 +37,6 @@ fn client() -> Client {
 
 fn group(client: &mut Client, user: &[u8]) -> GroupId {
     client.group(Time::ZERO, Isolation::new(Some((user, b""))), Target::Exit).unwrap()
-}
-
-#[test]
-fn quiet_tunnels_leave_the_whole_budget_to_one_that_downloads() {
-    let mut client = client();
-    let whole = client.class().budget_per_s() as u16;
-    let quiet: Vec<GroupId> = (0..50_u8).map(|i| group(&mut client, &[i])).collect();
-    let busy = group(&mut client, b"busy");
-    let now = Time::from_secs(10);
-    for id in quiet {
-        // A keep-alive each, half a second ago.
-        let stock = &mut client.groups.get_mut(&id).unwrap().stock;
-        stock.reported(Time::from_millis(9_500), 16, Duration::from_millis(100));
-    }
-    client.touch(now, busy);
-    let budget = client.budget(now, busy);
-    assert!((whole - 32..=whole).contains(&budget), "{budget} of {whole}");
-}
-
-#[test]
-fn two_that_download_share_the_budget() {
-    let mut client = client();
-    let whole = client.class().budget_per_s();
-    let ids = [group(&mut client, b"one"), group(&mut client, b"two")];
-    // Each reply is one that the service could send under the budget that it was told last.
-    let mut budgets = [whole, 1.0];
-    let mut owed = [0.0, 0.0];
-    let mut now = Time::ZERO;
-    for _ in 0..5_000 {
-        now += Duration::from_millis(1);
-        for (i, id) in ids.into_iter().enumerate() {
-            client.touch(now, id);
-            owed[i] += budgets[i] / 1_000.0;
-            if owed[i] >= 1.0 {
-                owed[i] -= 1.0;
-                let stock = &mut client.groups.get_mut(&id).unwrap().stock;
-                stock.reported(now, 16, Duration::from_millis(100));
-            }
-            budgets[i] = f64::from(client.budget(now, id));
-        }
-    }
-    for budget in budgets {
-        assert!((budget - whole / 2.0).abs() < 0.1 * whole, "{budgets:?} of {whole}");
-    }
-}
-
-#[test]
-fn the_greedy_share_what_the_modest_leave_and_newcomers_get_no_more() {
-    let mut client = client();
-    let whole = client.class().budget_per_s();
-    let ids: Vec<GroupId> = (0..5_u8).map(|i| group(&mut client, &[i])).collect();
-    // Three take all they are told, two ask for three packets a second. The service learns of a budget 300 ms late.
-    let mut told = [whole / 5.0; 5];
-    let mut under_way = std::collections::VecDeque::new();
-    let mut owed = [0.0; 5];
-    let mut now = Time::ZERO;
-    for ms in 0..8_000 {
-        now += Duration::from_millis(1);
-        for (i, id) in ids.iter().copied().enumerate() {
-            client.touch(now, id);
-            let rate = if i < 3 { told[i] } else { told[i].min(3.0) };
-            owed[i] += rate / 1_000.0;
-            if owed[i] >= 1.0 {
-                owed[i] -= 1.0;
-                let stock = &mut client.groups.get_mut(&id).unwrap().stock;
-                stock.reported(now, 16, Duration::from_millis(300));
-            }
-        }
-        let budgets: [u16; 5] = std::array::from_fn(|i| client.budget(now, ids[i]));
-        under_way.push_back(budgets.map(f64::from));
-        if under_way.len() > 300 {
-            told = under_way.pop_front().unwrap();
-        }
-        let sum: f64 = told[..3].iter().sum();
-        assert!(sum < 1.25 * whole, "{ms} ms: {told:?} of {whole}");
-    }
-    for greedy in &told[..3] {
-        assert!((greedy - (whole - 7.5) / 3.0).abs() < 0.1 * whole, "{told:?} of {whole}");
-    }
 }
 
 #[test]
