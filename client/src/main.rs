@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use shoal_client::daemon::{self, Config, Error, config};
+use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_daemon::{control, logs, network};
@@ -131,6 +132,7 @@ fn act(verb: Verb) -> anyhow::Result<()> {
                     giga(up),
                     giga(down)
                 );
+                print_speed(class, &config);
             }
         }
         Verb::Status { options, json, socket } => {
@@ -147,6 +149,18 @@ fn act(verb: Verb) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How fast a download is, with `protect.strict` and without.
+#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
+fn print_speed(class: &shoal_topology::Class, config: &Config) {
+    let kilo = |replies| download_bytes_per_s(class, replies) / 1e3;
+    println!(
+        "One download reaches about {:.1} kB/s; with protect.strict, which keeps it from showing to your gateway, {:.1} kB/s. It is {}.",
+        kilo(Replies::Downlink),
+        kilo(Replies::Resting),
+        if config.protect.strict { "on" } else { "off" }
+    );
 }
 
 /// JSON as indented lines.

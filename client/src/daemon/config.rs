@@ -8,6 +8,8 @@ use serde::Deserialize;
 use shoal_daemon::config::{ConfigError, load, resolve};
 use shoal_topology::Identity;
 
+use crate::engine::Replies;
+
 /// A client's configuration, paths resolved.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -72,6 +74,8 @@ pub struct Protect {
     pub min_bits: Option<f64>,
     /// Send however few bits there are.
     pub allow_small_crowd: bool,
+    /// Let no more arrive than at rest: downloads are slow, and do not show to the own gateway either.
+    pub strict: bool,
 }
 
 /// HTTP for the operator.
@@ -150,7 +154,15 @@ impl Default for Protect {
             min_mixes_per_layer: 2,
             min_bits: None,
             allow_small_crowd: false,
+            strict: false,
         }
+    }
+}
+
+impl Protect {
+    /// What replies may take of the link.
+    pub fn replies(&self) -> Replies {
+        if self.strict { Replies::Resting } else { Replies::Downlink }
     }
 }
 
@@ -296,6 +308,10 @@ min_mixes_per_layer = 2
 # min_bits = 3.0
 # Send however few they are: for trials, among few people.
 allow_small_crowd = false
+# Your gateway sees how much arrives for you: messages and calls take the place of cover and do not show, answers of more
+# than some kilobytes do. With true all answers are kept within the rate of that cover, so that downloads do not show
+# either. They are several times slower: `shoal-client check` prints how fast with and without.
+strict = false
 
 [admin]
 # /livez, /readyz and /metrics (Prometheus), on loopback; "" turns them off.

@@ -315,6 +315,7 @@ pub(super) fn start(
                 min_mixes_per_layer: config.protect.min_mixes_per_layer,
                 min_bits: config.protect.min_bits,
                 allow_small_crowd: config.protect.allow_small_crowd,
+                replies: config.protect.replies(),
                 tunnel: tunnel::Settings {
                     // Three hops each way and the slots: what a first answer takes.
                     initial_rtt: 8 * class.mean_delay(),
@@ -692,6 +693,7 @@ impl Driver {
             "why_not": not_ready,
             "warnings": warnings,
             "class": self.config.class,
+            "strict": self.config.protect.strict,
             "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
             "epoch": person.client.epoch(now),
             "anonymity_bits": bits,
