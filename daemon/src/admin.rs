@@ -1,18 +1,23 @@
 //! The admin page of a daemon, on loopback: `/livez`, `/readyz`, `/metrics`. One request a connection, at most
 //! 64 connections, each at most ten seconds: nothing piles up, whoever connects.
+//!
+//! A page in a browser on this machine can send requests here too. It gets no answer: a browser names the host that it
+//! believes to speak to (another one, after DNS rebinding), and says when another site asks.
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
@@ -90,7 +95,8 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(Shared { registry, ready })
-            .layer(axum::middleware::map_response(last_response));
+            .layer(from_fn_with_state(bound.ip(), guard))
+            .layer(map_response(last_response));
         let listener = Limited { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)) };
         let task = tokio::spawn(async move {
             // `serve` returns on a graceful end only, which is never asked for.
@@ -129,6 +135,46 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// Answers programs of this machine, and no web pages.
+async fn guard(State(own): State<IpAddr>, request: Request, next: Next) -> Response {
+    match objection(own, &request) {
+        None => next.run(request).await,
+        Some((status, why)) => (status, why).into_response(),
+    }
+}
+
+fn objection(own: IpAddr, request: &Request) -> Option<(StatusCode, &'static str)> {
+    const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter().peekable();
+    let unnamed = hosts.peek().is_none() && request.version() > Version::HTTP_10;
+    let foreign = hosts.any(|host| !host.to_str().is_ok_and(|host| is_own(host, own)));
+    let aimed = request.uri().authority().is_some_and(|host| !is_own(host.as_str(), own));
+    if unnamed || foreign || aimed {
+        return Some((
+            StatusCode::MISDIRECTED_REQUEST,
+            "this page answers to the names of this machine alone: localhost, 127.0.0.1, [::1]\n",
+        ));
+    }
+    let mut sites = headers.get_all(FETCH_SITE).iter();
+    let of_a_site = sites.any(|site| site != "none" && site != "same-origin");
+    if of_a_site || headers.contains_key(header::ORIGIN) {
+        return Some((StatusCode::FORBIDDEN, "this page does not answer to web sites\n"));
+    }
+    None
+}
+
+/// Whether a host, with or without a port, is this machine by a name that no resolver is asked for.
+fn is_own(host: &str, own: IpAddr) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    if host.contains('@') {
+        return false;
+    }
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == own)
 }
 
 async fn last_response(mut response: Response) -> Response {

@@ -16,7 +16,7 @@ const ANY: &str = "127.0.0.1:0";
 
 async fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -47,6 +47,58 @@ async fn the_three_pages_say_what_they_should() {
     assert!(get(at, "/other").await.starts_with("HTTP/1.1 404 "));
     drop(ready);
     assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test]
+async fn web_pages_are_refused_even_by_dns_rebinding() {
+    let (_ready, watched) = watch::channel(Readiness::Ready);
+    let admin = Admin::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
+    let at = admin.address();
+    let ask = async |request: String| {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let port = at.port();
+    for page in ["/livez", "/readyz", "/metrics", "/other"] {
+        let get = |fields: &str| format!("GET {page} HTTP/1.1\r\n{fields}\r\n\r\n");
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "0.0.0.0",
+            "a@127.0.0.1",
+            "",
+        ] {
+            for host in [host.to_owned(), format!("{host}:{port}")] {
+                let answer = ask(get(&format!("Host: {host}"))).await;
+                assert!(answer.starts_with("HTTP/1.1 421 "), "{host}: {answer}");
+            }
+        }
+        let answer = ask(get("Host: localhost\r\nHost: evil.example")).await;
+        assert!(!answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let answer =
+            ask(format!("GET http://evil.example{page} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+        assert!(ask(get("Accept: */*")).await.starts_with("HTTP/1.1 421 "), "no name at all");
+        for site in [
+            "Origin: https://evil.example",
+            "Origin: null",
+            "Sec-Fetch-Site: cross-site",
+            "Sec-Fetch-Site: same-site",
+        ] {
+            let answer = ask(get(&format!("Host: 127.0.0.1:{port}\r\n{site}"))).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{site}: {answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
+    }
+    for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:9", "127.0.0.1:9180"] {
+        let person = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: none\r\n\r\n");
+        assert!(ask(person).await.starts_with("HTTP/1.1 200 "), "{host}");
+    }
+    assert!(ask("GET /livez HTTP/1.0\r\n\r\n".into()).await.contains(" 200 "));
 }
 
 #[tokio::test]

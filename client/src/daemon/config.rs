@@ -168,7 +168,7 @@ impl Protect {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9180".into() }
+        Self { listen: String::new() }
     }
 }
 
@@ -314,8 +314,10 @@ allow_small_crowd = false
 strict = false
 
 [admin]
-# /livez, /readyz and /metrics (Prometheus), on loopback; "" turns them off.
-listen = "127.0.0.1:9180"
+# /livez, /readyz and /metrics (Prometheus), on loopback: "127.0.0.1:9180", say. "" turns them off: a person has
+# `shoal-client status`, and every program and user of this machine can ask a port. Nothing there moves with what is asked of
+# a person's client; a service's numbers stand still within an epoch, and are rounded.
+listen = ""
 
 # What `shoal-client serve` offers; `run` does not use it.
 [serve]

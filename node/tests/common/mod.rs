@@ -81,7 +81,7 @@ pub fn within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>
 /// The body of a page, and its status.
 pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
@@ -114,6 +114,13 @@ impl Node {
             &["run", "-c", self.path(), "-o", "log=debug"],
             &self.file.with_extension("log"),
         )
+    }
+
+    /// A number of its status, by the names of the tables around it. Metrics of what depends on people stand still within an
+    /// epoch.
+    pub fn number(&self, path: &str) -> Option<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.status()?).ok()?;
+        status.pointer(path)?.as_u64()
     }
 
     pub fn status(&self) -> Option<String> {
