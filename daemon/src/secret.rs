@@ -1,5 +1,6 @@
 //! Key files: 32 bytes as one line of hex, in a file of mode 0600 in a directory of mode 0700. They appear
-//! whole or not at all, and one that others could read is refused.
+//! whole or not at all, and one that others could read is refused, as is one on whose way another user could put something
+//! else.
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: files and fresh keys.
 
@@ -22,7 +23,7 @@ const LINE: usize = 65;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// Others may read or enter it.
+    /// Others may read or enter it, or, on the way to it, change what is there.
     #[error("{} is open to other users of this machine; run: chmod {mode:o} {}", .path.display(), .path.display())]
     Exposed {
         /// The file or directory.
@@ -108,6 +109,20 @@ pub fn read_into(path: &Path, secret: &mut [u8; 32]) -> Result<(), SecretError> 
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
     let decoded = line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret) == Ok(32);
     if decoded { Ok(()) } else { Err(SecretError::Malformed(path.to_owned())) }
+}
+
+/// Reads a secret of another form, such as a token, from a file that nobody else may read; at most `most` bytes.
+///
+/// # Errors
+/// When it is not there ([`SecretError::is_absent`]), or is open to others.
+pub fn read_private(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let io = || SecretError::io(path);
+    check_above(path)?;
+    let file = File::open(path).map_err(io())?;
+    check(path, &file.metadata().map_err(io())?, 0o600)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(most).read_to_end(&mut bytes).map_err(io())?;
+    Ok(bytes)
 }
 
 /// Writes a fresh key to `path`, which must not exist.
@@ -241,7 +256,37 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn check_directory(path: &Path) -> Result<(), SecretError> {
-    check(path, &fs::metadata(path).map_err(SecretError::io(path))?, 0o700)
+    check(path, &fs::metadata(path).map_err(SecretError::io(path))?, 0o700)?;
+    check_above(path)
+}
+
+/// Whether nobody but us and root can put another file or directory on the way to `path`.
+///
+/// Each directory above it belongs to us or to root, and nobody else may write to it, but where a sticky bit keeps what is
+/// ours (/tmp), or where the group is the one that a user has alone, of the user's own number.
+fn check_above(path: &Path) -> Result<(), SecretError> {
+    let (wanted, group) =
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let real = fs::canonicalize(parent_or_self(path)).map_err(SecretError::io(path))?;
+    for above in real.ancestors() {
+        let found = fs::metadata(above).map_err(SecretError::io(above))?;
+        let path = || above.to_owned();
+        if found.uid() != wanted && found.uid() != 0 {
+            return Err(SecretError::Foreign { path: path(), wanted });
+        }
+        let own_group = found.gid() == 0 || (found.gid() == group && group == wanted);
+        let writers = if own_group { 0o002 } else { 0o022 };
+        let is_sticky = found.mode() & 0o1000 != 0;
+        if found.mode() & writers != 0 && !is_sticky {
+            return Err(SecretError::Exposed { path: path(), mode: found.mode() & 0o755 });
+        }
+    }
+    Ok(())
+}
+
+/// The directory to begin with: that of a file that need not be there.
+fn parent_or_self(path: &Path) -> &Path {
+    if path.is_dir() { path } else { parent(path) }
 }
 
 pub(crate) fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {

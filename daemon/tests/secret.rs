@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use shoal_daemon::secret::{
-    SecretError, create, erase, memory_backed, private_directory, read, read_or_create, replace,
-    room, store, swap_on_plain_disk,
+    SecretError, create, erase, memory_backed, private_directory, read, read_or_create,
+    read_private, replace, room, store, swap_on_plain_disk,
 };
 
 /// A directory as key files want it.
@@ -123,4 +123,55 @@ fn an_erased_key_is_gone_even_for_whoever_has_the_file_open() {
     // A second time there is nothing to do.
     erase(&path).unwrap();
     assert!(room(dir.path()).is_some_and(|bytes| bytes > 0));
+}
+
+#[test]
+fn a_directory_on_the_way_that_others_can_write_to_is_refused_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let above = dir.path().join("above");
+    let home = above.join("home");
+    let mode = |mode| {
+        fs::set_permissions(&above, Permissions::from_mode(mode)).unwrap();
+    };
+    private_directory(&home).unwrap();
+    create(&home.join("a.key")).unwrap();
+    let token = home.join("token");
+    fs::write(&token, "token").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    // Others may look, or write where a sticky bit keeps what is ours.
+    for fine in [0o700, 0o755, 0o1777] {
+        mode(fine);
+        read(&home.join("a.key")).unwrap();
+        assert_eq!(*read_private(&token, 100).unwrap(), b"token");
+    }
+    mode(0o757);
+    for refused in [
+        read(&home.join("a.key")).map(drop),
+        private_directory(&home),
+        read_private(&token, 100).map(drop),
+    ] {
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("above is open") && said.contains("chmod 755 "), "{said}");
+    }
+    // By a link, what counts is where it leads.
+    mode(0o700);
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&home, &link).unwrap();
+    read(&link.join("a.key")).unwrap();
+    mode(0o777);
+    assert!(matches!(read(&link.join("a.key")), Err(SecretError::Exposed { .. })));
+    mode(0o700);
+}
+
+#[test]
+fn a_secret_of_another_form_that_others_can_read_is_refused_and_a_long_one_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    fs::write(&path, "token\n").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let said = read_private(&path, 100).unwrap_err().to_string();
+    assert!(said.contains("chmod 600 "), "{said}");
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    assert_eq!(*read_private(&path, 5).unwrap(), b"token");
+    assert!(read_private(&dir.path().join("none"), 5).unwrap_err().is_absent());
 }

@@ -58,14 +58,22 @@ pub(super) fn run_seed() -> std::io::Result<Seed> {
     Ok(Seed::new(*secret::fresh()?))
 }
 
+/// The longest token; what comes after is not read.
+const TOKEN: u64 = 4_096;
+
 /// What the configured token file holds, for the gateway; nothing if there is none.
 pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
     let Some(path) = &config.token else { return Ok(Vec::new()) };
-    let bytes = std::fs::read(path).map_err(|error| super::Error::Value {
-        key: "token",
-        why: format!("{}: {error}", path.display()),
-    })?;
-    Ok(bytes.trim_ascii().to_vec())
+    match secret::read_private(path, TOKEN) {
+        Ok(bytes) => Ok(bytes.trim_ascii().to_vec()),
+        Err(error) => {
+            let why = match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            Err(super::Error::Value { key: "token", why })
+        }
+    }
 }
 
 /// The signed descriptor of a client with this configuration; its keys are made if they are missing.
@@ -102,4 +110,31 @@ pub fn init(dir: &Path) -> Result<(), super::Error> {
     Keys::open(&config)?;
     secret::replace(&path, TEMPLATE.as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_others_can_read_is_refused_as_a_key_is() {
+        let dir = std::env::temp_dir().join(format!("shoal-token-{}", std::process::id()));
+        secret::private_directory(&dir).unwrap();
+        let path = dir.join("token");
+        std::fs::write(&path, "sesame\n").unwrap();
+        let config = Config { token: Some(path.clone()), ..Config::default() };
+        let mode = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            token(&config)
+        };
+        assert_eq!(mode(0o600).unwrap(), b"sesame");
+        let refused = mode(0o644).unwrap_err();
+        let said = refused.to_string();
+        assert!(said.starts_with("token: ") && said.contains("chmod 600 "), "{said}");
+        assert!(refused.is_config());
+        std::fs::remove_dir_all(dir).unwrap();
+        assert!(token(&config).unwrap_err().to_string().contains("token"));
+    }
 }
