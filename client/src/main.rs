@@ -8,7 +8,7 @@ use shoal_client::daemon::{self, Config, Error, config};
 use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{control, logs, network};
+use shoal_daemon::{control, logs, memory, network};
 
 /// Anonymous connections through the Shoal mixnet: a local SOCKS5 proxy, or a service that others reach.
 #[derive(Parser)]
@@ -68,7 +68,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match act(Cli::parse().verb) {
+    // Before any key is read or made.
+    let warnings = memory::forbid_dumps();
+    match act(Cli::parse().verb, warnings) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             report(error.as_ref());
@@ -88,7 +90,7 @@ fn read(options: &Options) -> anyhow::Result<Config> {
 }
 
 #[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
-fn act(verb: Verb) -> anyhow::Result<()> {
+fn act(verb: Verb, warnings: Vec<String>) -> anyhow::Result<()> {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match verb {
         Verb::Init { dir } => {
@@ -99,7 +101,9 @@ fn act(verb: Verb) -> anyhow::Result<()> {
             );
         }
         Verb::Run(options) => {
+            let locked = memory::lock();
             let config = read(&options)?;
+            warnings.iter().chain(&locked).for_each(|warning| tracing::warn!("{warning}"));
             let shutdown = Shutdown::new();
             runtime()?.block_on(async {
                 shutdown.on_signals()?;
@@ -107,7 +111,9 @@ fn act(verb: Verb) -> anyhow::Result<()> {
             })?;
         }
         Verb::Serve(options) => {
+            let locked = memory::lock();
             let config = read(&options)?;
+            warnings.iter().chain(&locked).for_each(|warning| tracing::warn!("{warning}"));
             let shutdown = Shutdown::new();
             runtime()?.block_on(async {
                 shutdown.on_signals()?;

@@ -10,6 +10,7 @@ pub mod council;
 pub mod exit;
 pub mod link;
 pub mod logs;
+pub mod memory;
 pub mod network;
 pub mod secret;
 pub mod shutdown;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{control, logs};
+use shoal_daemon::{control, logs, memory};
 use shoal_node::daemon::{self, Config, RoleName};
 use shoal_sphinx::backend::Backend;
 
@@ -113,9 +113,11 @@ struct Given {
 }
 
 fn main() -> ExitCode {
+    // Before any key is read or made.
+    let warnings = memory::forbid_dumps();
     let done = match Arguments::parse().verb {
         Verb::Init { role, dir } => init(role, &dir),
-        Verb::Run(given) => run(&given),
+        Verb::Run(given) => run(&given, warnings),
         Verb::Check(given) => check(&given),
         Verb::Status { config, socket, json } => status(&config, socket, json),
         Verb::Topology(Look::Show { file, json }) => show(&file, json),
@@ -184,9 +186,11 @@ fn check(given: &Given) -> Done {
     Ok(())
 }
 
-fn run(given: &Given) -> Done {
+fn run(given: &Given, mut warnings: Vec<String>) -> Done {
+    warnings.extend(memory::lock());
     let config = load(given)?;
     logs::init(None, &config.log).map_err(|error| (Exit::Config, error.into()))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
-use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
+use shoal_daemon::{logs, memory};
 use shoal_node::daemon::Misconduct;
 use shoal_sim::commands::{
     self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs, SweepArgs,
@@ -253,7 +253,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 #[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
+    let warnings = memory::forbid_dumps();
     logs::init(Some(&args.log), "warn").map_err(|error| Usage(error.to_string()))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let options = Options {
         mixes_per_layer: args.mixes_per_layer,
         gateways: args.gateways,
@@ -381,12 +383,15 @@ fn parameters(file: &Path) -> anyhow::Result<Parameters> {
 }
 
 fn daemon(kind: KindArg, config: PathBuf, misconduct: Misconduct) -> anyhow::Result<()> {
+    // The keys of a localnet are worth nothing, so its memory is not locked; dumps are forbidden as they are on any host.
+    let warnings = memory::forbid_dumps();
     let kind = match kind {
         KindArg::Node => localnet::Kind::Node,
         KindArg::Client => localnet::Kind::Client,
         KindArg::Service => localnet::Kind::Service,
     };
     logs::init(None, &localnet::log_level(&config))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     runtime()?.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
