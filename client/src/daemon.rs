@@ -14,6 +14,7 @@ mod files;
 mod hub;
 mod link;
 mod own_host;
+mod owner;
 mod periods;
 mod person;
 mod places;

@@ -123,7 +123,7 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// HTTP; the reply is a page that explains.
+    /// HTTP; the reply is a page that explains, if it is a person who asks and not another page.
     #[error("the application speaks HTTP to the SOCKS port")]
     Http,
     /// TLS; perhaps an HTTPS proxy was configured.
@@ -264,7 +264,13 @@ fn greeting(input: &[u8]) -> Look {
         [TLS_HANDSHAKE, ..] => Look::Refuse(Vec::new(), Refusal::Tls),
         _ => {
             if let Some(method) = HTTP_METHODS.iter().find(|m| input.starts_with(m)) {
-                Look::Refuse(reply::http_page(method), Refusal::Http)
+                let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
+                    return Look::Short;
+                };
+                let head = input.get(..end).unwrap_or_default();
+                let page =
+                    if reply::a_person_asks(head) { reply::http_page(method) } else { Vec::new() };
+                Look::Refuse(page, Refusal::Http)
             } else if HTTP_METHODS.iter().any(|m| m.starts_with(input)) {
                 Look::Short
             } else {

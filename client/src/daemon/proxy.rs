@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::config::Socks;
 use super::hub::drain;
+use super::owner::Owner;
 use super::person::Shop;
 use super::udp;
 use crate::engine::{Isolation, Target};
@@ -77,7 +78,10 @@ async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration) 
                         stream.relay(tcp, early, leftover).await;
                     }
                 }
-                Done::Udp(stream, early, socket) => udp::client(tcp, &stream, early, socket).await,
+                Done::Udp(stream, early, socket) => {
+                    let Some(owner) = Owner::of(&tcp, request.port) else { return };
+                    udp::client(tcp, &stream, early, (socket, owner)).await;
+                }
                 Done::Said(reply) => {
                     let _ = tcp.write_all(&reply).await;
                     drain(tcp).await;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::dial::UdpAssociation;
 use super::hub::{Ends, Stream};
+use super::owner::Owner;
 use super::places::Places;
 use crate::request::UdpPacket;
 use crate::socks::{Host, datagram};
@@ -40,7 +41,7 @@ pub(super) async fn client<E: Ends>(
     mut tcp: TcpStream,
     stream: &Stream<E>,
     mut rest: Vec<u8>,
-    socket: UdpSocket,
+    (socket, owner): (UdpSocket, Owner),
 ) {
     let association = stream.index();
     let mut datagrams = stream.datagrams();
@@ -48,9 +49,11 @@ pub(super) async fn client<E: Ends>(
     let from_user = async {
         let mut buf = vec![0; LONGEST];
         while let Ok((n, from)) = socket.recv_from(&mut buf).await {
-            // Whoever sends first from the user's address owns the association.
-            if tcp_peer_differs(&user, from) {
-                continue;
+            // The first address from which whoever asked for the association sends.
+            match user.get() {
+                Some(user) if user == from => {}
+                None if owner.may_send_from(from) => user.set(Some(from)),
+                _ => continue,
             }
             let Ok(parsed) = datagram::parse(buf.get(..n).unwrap_or_default()) else { continue };
             let (host, port, data) = (parsed.host, parsed.port, parsed.data.to_vec());
@@ -87,16 +90,6 @@ pub(super) async fn client<E: Ends>(
         () = closed => {}
         () = long => {}
         () = short => {}
-    }
-}
-
-fn tcp_peer_differs(user: &std::cell::Cell<Option<SocketAddr>>, from: SocketAddr) -> bool {
-    match user.get() {
-        None => {
-            user.set(Some(from));
-            false
-        }
-        Some(user) => user != from,
     }
 }
 

@@ -119,10 +119,31 @@ fn other_protocols_are_told_apart() {
     assert_eq!(refused(b"\x16\x03\x01").1, Refusal::Tls);
     assert_eq!(refused(b"SSH-2.0").1, Refusal::NotSocks);
     assert_eq!(refused(b"\0").1, Refusal::NotSocks);
-    for method in ["GET / HTTP/1.1\r\n", "CONNECT a:443 HTTP/1.1\r\n", "POST ", "PRI * HTTP/2.0"] {
-        let (page, reason) = refused(method.as_bytes());
+    for method in ["GET / HTTP/1.1", "CONNECT a:443 HTTP/1.1", "POST ", "PRI * HTTP/2.0"] {
+        let (page, reason) = refused(format!("{method}\r\n\r\n").as_bytes());
         assert_eq!(reason, Refusal::Http);
         assert!(page.starts_with(b"HTTP/1.0 501 "));
+    }
+}
+
+#[test]
+fn a_page_learns_nothing_from_the_port_and_a_person_is_told() {
+    let asked = |fields: &str| refused(format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n").as_bytes());
+    for person in [
+        "Host: 127.0.0.1:1080",
+        "Host: localhost\r\nSec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document",
+        "Host: a\r\nSec-Fetch-Site: cross-site\r\nsec-fetch-mode:navigate\r\nSec-Fetch-Dest: document",
+    ] {
+        assert!(asked(person).0.starts_with(b"HTTP/1.0 501 "), "{person}");
+    }
+    for page in [
+        "Host: a\r\nOrigin: https://evil.example",
+        "Host: a\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image",
+        "Host: a\r\nSEC-FETCH-MODE: cors",
+        "Host: a\r\nSec-Fetch-Mode: websocket\r\nOrigin: null",
+        "Host: a\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe",
+    ] {
+        assert_eq!(asked(page), (Vec::new(), Refusal::Http), "{page}");
     }
 }
 
