@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod coarse;
 pub mod config;
 pub mod control;
 pub mod council;

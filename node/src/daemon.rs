@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use shoal_daemon::admin::{Admin, AdminError, Readiness};
+use shoal_daemon::coarse::Coarse;
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::control::{Control, ControlError};
 use shoal_daemon::council::Council;
@@ -296,12 +297,14 @@ async fn start(
         Control::start(&config.control_socket(), status).await?
     };
     let registry = Registry::new();
-    registry.register(Box::new(Metrics {
+    let metrics = Metrics {
         shared: shared.clone(),
         opener: opener.clone(),
         links: endpoint.counters(),
         ready,
-    }))?;
+        coarse: Arc::new(Coarse::new(known.epoch_s.into(), *secret::fresh()?)),
+    };
+    registry.register(Box::new(metrics.clone()))?;
     let admin = match config.admin {
         Some(address) => Some(Admin::start(address, registry, say.subscribe()).await?),
         None => None,
@@ -375,6 +378,7 @@ async fn start(
     let mut starting = true;
     while !shutdown.is_triggered() {
         let readiness = watcher.look().await;
+        metrics.observe(unix_s());
         let news = words(&readiness);
         // At first every node waits for every other.
         starting &= news.is_some() && began.elapsed() < START;

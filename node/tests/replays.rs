@@ -70,8 +70,7 @@ fn a_mix_killed_under_load_accepts_no_packet_twice_and_keeps_its_keys() {
 
     // What it never saw, since it was dead, it accepts now; then nothing any more, however often it comes.
     let mut link = between.dial();
-    let received =
-        || metric(between.mix().admin(), "shoal_node_packets_received_total").unwrap_or(0);
+    let received = || between.mix().number("/packets/received").unwrap_or(0);
     for pass in 1..=3 {
         let before = (pass - 1) * seen.len();
         for (n, some) in seen.chunks(1_000).enumerate() {

@@ -124,9 +124,8 @@ async fn look_ups_of_one_association_are_bounded_and_what_is_beyond_is_counted()
     }
     let exit = net.daemons.iter().find(|daemon| daemon.name == "exit").unwrap();
     let lost = async || {
-        let page = metrics(exit.admin).await;
-        let value = |line: &str| line.strip_prefix("shoal_service_datagrams_lost ")?.parse().ok();
-        page.lines().find_map(value).unwrap_or(0.0)
+        let status = shoal_daemon::control::query(&exit.control).await.unwrap();
+        status["datagrams_lost"].as_f64().unwrap()
     };
     let began = Instant::now();
     // A resolution takes 5 s before it is given up; a datagram may be lost on the way.
@@ -225,4 +224,49 @@ async fn a_mix_under_load_forwards_every_packet() {
     for name in ["forwarded_per_s", "excess_delay_p99_ms", "rss_mb", "ratio"] {
         assert!(figures[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {figures}");
     }
+}
+
+/// What a daemon's metrics say, without what moves by itself: its own loops, slots that pass, strangers at its port.
+async fn of_people(daemon: &shoal_sim::localnet::Daemon) -> BTreeSet<String> {
+    let page = metrics(daemon.admin).await;
+    let body = page.split_once("\r\n\r\n").unwrap().1;
+    let by_itself = [
+        "shoal_client_slots",
+        "shoal_node_loops_",
+        "shoal_node_link_",
+        "shoal_client_anonymity_bits",
+    ];
+    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter(|line| !by_itself.iter().any(|name| line.starts_with(name)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_moves_no_number_that_any_daemon_exports() {
+    // No epoch ends during the test.
+    let net = start(&Options { epoch: Duration::from_secs(86_400), ..options() }).await;
+    get(net.socks[0], &net.service, "/").await.unwrap();
+    let mut before = Vec::new();
+    for daemon in &net.daemons {
+        let page = of_people(daemon).await;
+        assert!(
+            !page.is_empty() && page.iter().any(|line| line.contains("_ready 1")),
+            "{daemon:?}"
+        );
+        before.push(page);
+    }
+    for _ in 0..3 {
+        get(net.socks[0], &net.service, "/").await.unwrap();
+    }
+    let client = net.daemons.iter().find(|daemon| daemon.name == "client-1").unwrap();
+    let status = shoal_daemon::control::query(&client.control).await.unwrap();
+    assert!(status["requests"]["answered"].as_u64().unwrap() >= 4, "{status}");
+    // Twice what the daemons take to make their reports anew.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (daemon, before) in net.daemons.iter().zip(&before) {
+        assert_eq!(&of_people(daemon).await, before, "{daemon:?}");
+    }
+    net.stop().await;
 }

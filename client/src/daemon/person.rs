@@ -377,6 +377,16 @@ pub(super) fn thread(
     std::thread::Builder::new().name(name.into()).spawn(move || body(runtime))
 }
 
+/// What a client shows on its admin page, but for the bits of anonymity, which follow from the document: nothing that moves
+/// with what the user does, such as requests, tunnels, SURBs or loops (whose place packets take). All of that is in
+/// `status`, for the user alone.
+fn exported(is_ready: bool, slots: u64) -> Vec<(&'static str, &'static str, f64)> {
+    vec![
+        ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(is_ready))),
+        ("shoal_client_slots", "Slots that passed, whatever filled them", slots as f64),
+    ]
+}
+
 struct Driver {
     shop: Rc<Shop>,
     slots: Arc<Slots>,
@@ -629,7 +639,7 @@ impl Driver {
         };
         let counts = person.client.counts();
         let loops = person.client.loops();
-        let (groups, surbs) = person.client.sizes();
+        let (_, surbs) = person.client.sizes();
         let stages = person.client.stages();
         let waiting = |stage| stages.iter().filter(|(at, _)| *at == stage).count();
         let filled = self.slots.uplink.lock().map(|uplink| uplink.filled()).unwrap_or_default();
@@ -718,54 +728,11 @@ impl Driver {
                 "packets": counts.packets, "dummies": dummies, "unknown": counts.unknown, "overrun": overrun,
             },
             "surbs_out": surbs,
+            "packets_without_path": counts.no_path,
+            "datagrams_lost": self.shop.hub.lost_datagrams(),
         });
-        let n = |value: u64| value as f64;
-        let mut gauges = vec![
-            (
-                "shoal_client_ready",
-                "1 if user traffic may leave",
-                f64::from(u8::from(not_ready.is_none())),
-            ),
-            ("shoal_client_tunnels", "Isolation groups", groups as f64),
-            ("shoal_client_surbs_out", "SURBs that services may still use", surbs as f64),
-            ("shoal_client_loops_sent", "Loops sent", n(sent)),
-            ("shoal_client_loops_returned", "Loops that came back", n(returned)),
-            ("shoal_client_loops_lost", "Loops given up", n(lost)),
-            ("shoal_client_slots_filler", "Slots for which nothing was ready", n(filled.filler)),
-            ("shoal_client_slots", "Slots that passed", n(filled.total())),
-            (
-                "shoal_client_requests_answered",
-                "SOCKS requests that were answered",
-                n(tally.answered),
-            ),
-            ("shoal_client_requests_refused", "SOCKS requests that failed", n(tally.refused)),
-            (
-                "shoal_client_requests_malformed",
-                "SOCKS handshakes that made no sense",
-                n(tally.malformed),
-            ),
-            (
-                "shoal_client_connections_turned_away",
-                "SOCKS connections beyond the limit",
-                n(tally.turned_away),
-            ),
-            ("shoal_client_packets_unknown", "Packets that nobody asked for", n(counts.unknown)),
-            (
-                "shoal_client_packets_overrun",
-                "Packets dropped because the engine was behind",
-                n(overrun),
-            ),
-            (
-                "shoal_client_datagrams_lost",
-                "Datagrams of UDP ASSOCIATE that arrived and found a queue full",
-                n(self.shop.hub.lost_datagrams()),
-            ),
-            (
-                "shoal_client_packets_without_path",
-                "Packets for which no path keeps the rules",
-                n(counts.no_path),
-            ),
-        ];
+        let slots = filled.total();
+        let mut gauges = exported(not_ready.is_none(), slots);
         if let Some(bits) = bits {
             let help = "Expected anonymity of the next packet, bits";
             gauges.push(("shoal_client_anonymity_bits", help, bits));

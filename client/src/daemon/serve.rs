@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use shoal_daemon::admin::Readiness;
+use shoal_daemon::coarse::{Coarse, Grain, Number};
 use shoal_daemon::council::{Council, Seat};
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
+use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, PublicKey};
@@ -150,6 +152,8 @@ pub(super) fn start(
         warn!("{why}");
         service.halt(why);
     }
+    let noise = secret::fresh().map_err(system("drawing a seed"))?;
+    let coarse = Coarse::new(network.epoch_s.into(), *noise);
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
     let token = token(&config)?;
 
@@ -210,6 +214,7 @@ pub(super) fn start(
                 ready,
                 overrun,
                 full: 0,
+                coarse,
             };
             driver.run(events, &shutdown).await;
         });
@@ -308,6 +313,8 @@ struct Driver {
     ready: Ready,
     overrun: Arc<AtomicU64>,
     full: u64,
+    /// What depends on clients, for the metrics.
+    coarse: Coarse,
 }
 
 impl Driver {
@@ -490,52 +497,78 @@ impl Driver {
             },
             "waited_for_surbs": counts.starved,
             "refused": { "tunnels": no_room, "dials": busy, "datagrams": ignored },
+            "datagrams_lost": self.hub.lost_datagrams(),
         });
-        let n = |value: u64| value as f64;
-        let gauges = vec![
+        let of_people = [
+            ("shoal_service_tunnels", "Tunnels.", Number::Level(tunnels as u64), Grain::Few),
+            ("shoal_service_surbs", "SURBs in stock.", Number::Level(surbs as u64), Grain::Packets),
+            (
+                "shoal_service_packets_received",
+                "Packets that brought something.",
+                Number::Total(counts.received),
+                Grain::Packets,
+            ),
+            ("shoal_service_packets_sent", "Replies.", Number::Total(counts.sent), Grain::Packets),
+            (
+                "shoal_service_packets_unknown",
+                "Packets that could not be read.",
+                Number::Total(counts.unknown),
+                Grain::Packets,
+            ),
+            (
+                "shoal_service_datagrams_lost",
+                "Datagrams of UDP ASSOCIATE that arrived and found a queue full.",
+                Number::Total(self.hub.lost_datagrams()),
+                Grain::Packets,
+            ),
+            (
+                "shoal_service_surbs_full",
+                "SURBs dropped because the stock was full.",
+                Number::Total(counts.surbs_full),
+                Grain::Packets,
+            ),
+            (
+                "shoal_service_surbs_bad",
+                "SURBs that led nowhere.",
+                Number::Total(counts.surbs_bad),
+                Grain::Packets,
+            ),
+            (
+                "shoal_service_starved",
+                "Times that a reply waited for a SURB.",
+                Number::Total(counts.starved),
+                Grain::Packets,
+            ),
+            (
+                "shoal_service_dials_refused",
+                "Connections refused because too many were under way.",
+                Number::Total(busy),
+                Grain::Few,
+            ),
+        ];
+        self.coarse
+            .observe(unix_s(), of_people.map(|(name, _, number, grain)| (name, number, grain)));
+        // What the service itself lacks shows at once: no single client brings it about.
+        let mut gauges = vec![
             (
                 "shoal_service_ready",
                 "1 if clients can be answered",
                 f64::from(u8::from(not_ready.is_none())),
             ),
             ("shoal_service_links", "Links that are up", up as f64),
-            ("shoal_service_tunnels", "Tunnels", tunnels as f64),
-            ("shoal_service_surbs", "SURBs in stock", surbs as f64),
-            (
-                "shoal_service_packets_received",
-                "Packets that brought something",
-                n(counts.received),
-            ),
-            ("shoal_service_packets_sent", "Replies", n(counts.sent)),
-            ("shoal_service_packets_unknown", "Packets that could not be read", n(counts.unknown)),
             (
                 "shoal_service_packets_overrun",
                 "Packets dropped because the engine was behind",
-                n(overrun),
+                overrun as f64,
             ),
             (
                 "shoal_service_link_full",
                 "Replies dropped because a link's queue was full",
-                n(self.full),
-            ),
-            (
-                "shoal_service_datagrams_lost",
-                "Datagrams of UDP ASSOCIATE that arrived and found a queue full",
-                n(self.hub.lost_datagrams()),
-            ),
-            (
-                "shoal_service_surbs_full",
-                "SURBs dropped because the stock was full",
-                n(counts.surbs_full),
-            ),
-            ("shoal_service_surbs_bad", "SURBs that led nowhere", n(counts.surbs_bad)),
-            ("shoal_service_starved", "Times that a reply waited for a SURB", n(counts.starved)),
-            (
-                "shoal_service_dials_refused",
-                "Connections refused because too many were under way",
-                n(busy),
+                self.full as f64,
             ),
         ];
+        gauges
+            .extend(of_people.map(|(name, help, ..)| (name, help, self.coarse.shown(name) as f64)));
         let readiness = match &not_ready {
             None => Readiness::Ready,
             Some(why) => Readiness::NotReady(why.clone()),

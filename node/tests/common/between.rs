@@ -161,8 +161,7 @@ impl Between {
 
     /// The mix's counter of drops.
     pub fn dropped(&self, reason: &str) -> u64 {
-        let name = format!("shoal_node_dropped_total{{reason=\"{reason}\"}}");
-        metric(self.mix().admin(), &name).unwrap_or_default()
+        self.mix().number(&format!("/dropped/{reason}")).unwrap_or_default()
     }
 
     /// Packets that came to the sink, and how often the one came that came most often.
