@@ -451,6 +451,13 @@ impl Client {
         self.next_tick = now;
     }
 
+    /// Another inbox, before the link at whose gateway it is: loops, and SURBs from now on, end there. What is on its way to
+    /// the old one is lost, as on any change of link.
+    pub fn set_inbox(&mut self, inbox: Identity) {
+        self.end.address = inbox.0;
+        self.ahead = Ahead::default();
+    }
+
     /// As [`Self::set_keys`], before the first packet: no key stays.
     pub fn begin_keys(
         &mut self,

@@ -130,7 +130,9 @@ impl ExitPolicy {
     pub fn check(&self, own: &OwnHost, target: SocketAddr) -> Result<(), Refused> {
         match target.ip() {
             IpAddr::V6(ip) => match embedded(ip) {
-                Some((carried, Dress::SameHost)) => self.check_plain(own, carried.into(), target.port()),
+                Some((carried, Dress::SameHost)) => {
+                    self.check_plain(own, carried.into(), target.port())
+                }
                 Some((carried, Dress::Gateway)) => {
                     self.check_plain(own, ip.into(), target.port())?;
                     self.check_plain(own, carried.into(), target.port())
@@ -351,14 +353,14 @@ const SPECIAL: [Range; 28] = [
     v6(0x64, 0xff9b, 1, 48), // NAT64 of the local network (RFC 8215)
     v6(0x100, 0, 0, 64),     // discard
     Range { base: IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0)), prefix: 64 }, // dummy (RFC 9780)
-    v6(0x2001, 0, 0, 23),    // protocol assignments, Teredo, benchmarks, ORCHIDs
+    v6(0x2001, 0, 0, 23), // protocol assignments, Teredo, benchmarks, ORCHIDs
     v6(0x2001, 0xdb8, 0, 32), // documentation
-    v6(0x3fff, 0, 0, 20),    // documentation
-    v6(0x5f00, 0, 0, 16),    // segment routing (RFC 9602)
-    v6(0xfc00, 0, 0, 7),     // unique local
-    v6(0xfe80, 0, 0, 10),    // link-local
-    v6(0xfec0, 0, 0, 10),    // site-local
-    v6(0xff00, 0, 0, 8),     // multicast
+    v6(0x3fff, 0, 0, 20), // documentation
+    v6(0x5f00, 0, 0, 16), // segment routing (RFC 9602)
+    v6(0xfc00, 0, 0, 7),  // unique local
+    v6(0xfe80, 0, 0, 10), // link-local
+    v6(0xfec0, 0, 0, 10), // site-local
+    v6(0xff00, 0, 0, 8),  // multicast
 ];
 
 #[cfg(test)]
@@ -444,7 +446,11 @@ mod tests {
         ] {
             for ip in SPECIAL_TARGETS {
                 let target = SocketAddr::new(ip.parse().unwrap(), 80);
-                assert_eq!(policy(rules).check(&OwnHost::default(), target), Err(Refused::Special), "{ip}");
+                assert_eq!(
+                    policy(rules).check(&OwnHost::default(), target),
+                    Err(Refused::Special),
+                    "{ip}"
+                );
                 assert_eq!(
                     policy(rules).check_any_port(&OwnHost::default(), target.ip()),
                     Err(Refused::Special),
@@ -463,7 +469,10 @@ mod tests {
         assert_eq!(check(&policy, "127.0.0.1:443"), Err(Refused::Special));
         assert_eq!(check(&policy, "10.0.0.1:443"), Err(Refused::Special));
         assert_eq!(check(&policy, "9.9.9.9:80"), Err(Refused::NotAllowed));
-        assert_eq!(policy.check_any_port(&OwnHost::default(), "127.0.0.1".parse().unwrap()), Ok(()));
+        assert_eq!(
+            policy.check_any_port(&OwnHost::default(), "127.0.0.1".parse().unwrap()),
+            Ok(())
+        );
     }
 
     #[test]
@@ -473,7 +482,10 @@ mod tests {
         assert_eq!(check(&policy, "[64:ff9b::909:909]:80"), Err(Refused::NotAllowed));
         assert_eq!(check(&policy, "9.1.1.1:100"), Ok(()));
         assert_eq!(check(&policy, "9.1.1.1:101"), Err(Refused::NotAllowed));
-        assert_eq!(policy.check_any_port(&OwnHost::default(), "9.9.9.9".parse().unwrap()), Err(Refused::Denied));
+        assert_eq!(
+            policy.check_any_port(&OwnHost::default(), "9.9.9.9".parse().unwrap()),
+            Err(Refused::Denied)
+        );
     }
 
     #[test]

@@ -257,6 +257,8 @@ pub(crate) struct World {
     stream: Option<StreamId>,
     want: u32,
     gateway: &'static str,
+    /// The person's inbox. What comes for an earlier one is lost.
+    inbox: Identity,
     queue: VecDeque<Packet>,
     flooded: f64,
     serving: BTreeMap<([u8; 16], StreamId), u32>,
@@ -309,6 +311,7 @@ impl World {
             stream: None,
             want: 0,
             gateway: GATEWAYS[0],
+            inbox: inbox("person"),
             queue: VecDeque::new(),
             flooded: 0.0,
             serving: BTreeMap::new(),
@@ -332,6 +335,15 @@ impl World {
         self.client.set_link(self.now, Some(identity(gateway)));
         let (hops, epoch) = self.client.first_hops(self.now);
         self.uplink.clear(hops, epoch);
+    }
+
+    /// The person's link breaks, and the next one has another inbox.
+    pub(crate) fn link_anew(&mut self, inbox: Identity, gateway: &'static str) {
+        self.client.set_link(self.now, None);
+        self.queue.clear();
+        self.inbox = inbox;
+        self.client.set_inbox(inbox);
+        self.link(gateway);
     }
 
     pub(crate) fn unix_s(&self) -> u64 {
@@ -455,7 +467,7 @@ impl World {
             Event::ToInbox(address, packet) => {
                 if address == inbox("exit").0 {
                     self.push(now + LATENCY, Event::ToExit(packet));
-                } else {
+                } else if address == self.inbox.0 {
                     self.arrivals.push(now);
                     if !self.happens(self.faults.gateway.1) && self.queue.len() < QUEUE {
                         self.queue.push_back(packet);

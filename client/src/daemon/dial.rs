@@ -207,7 +207,9 @@ impl Dialer {
     /// The name of an address and the seconds for which it holds, unless the policy refuses the address on
     /// every port: names inside the exit's network are nobody's business.
     pub async fn resolve_ptr(&self, ip: IpAddr) -> Result<(HostName, u32), ReplyCode> {
-        self.policy.check_any_port(&self.interfaces.now(), ip).map_err(|_| ReplyCode::NotAllowed)?;
+        self.policy
+            .check_any_port(&self.interfaces.now(), ip)
+            .map_err(|_| ReplyCode::NotAllowed)?;
         let _slot = self.dials.try_acquire().map_err(|_| self.busy())?;
         let answer = timeout(self.timeouts.lookup, self.resolver.reverse_lookup(ip.to_canonical()))
             .await

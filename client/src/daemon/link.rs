@@ -8,6 +8,7 @@ use rand::RngExt as _;
 use shoal_daemon::link::{
     Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
+use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word};
@@ -42,8 +43,8 @@ const HOLD_OFF: Duration = Duration::from_secs(600);
 
 /// What a link tells the engine.
 pub(super) enum Event {
-    /// The gateway let us in.
-    Up(Identity),
+    /// The gateway let us in, with this inbox.
+    Up(Identity, Identity),
     /// The link is gone.
     Down(Identity, Down),
     /// A packet.
@@ -65,6 +66,24 @@ pub(super) enum Down {
     Broken,
     #[error("the gateway takes our packets")]
     TakesPackets,
+}
+
+/// By which inbox a gateway knows us.
+pub(super) enum Inbox {
+    /// Always this one: it stands in descriptors.
+    Kept(SecretIdentity),
+    /// One of its own for each link, for those whom nobody reaches but by the SURBs that they give out. So neither does a
+    /// gateway know them again, nor can two gateways find out that they serve one person.
+    OfTheLink,
+}
+
+impl Inbox {
+    fn key(&self) -> std::io::Result<SecretIdentity> {
+        match self {
+            Self::Kept(key) => Ok(key.clone()),
+            Self::OfTheLink => Ok(SecretIdentity::from_bytes(&*secret::fresh()?)),
+        }
+    }
 }
 
 /// How the frames of a link leave.
@@ -151,7 +170,7 @@ impl Choice {
 /// What does not change from one attempt to the next.
 pub(super) struct Link {
     pub(super) clock: Clock,
-    pub(super) inbox: SecretIdentity,
+    pub(super) inbox: Inbox,
     pub(super) token: Vec<u8>,
     pub(super) mode: Mode,
     /// Makes the descriptor of a service, valid from now on.
@@ -244,9 +263,10 @@ impl Link {
         let Notice::Challenge { nonce } = notice(&mut link.receiver).await? else {
             return Err(Down::Silent);
         };
-        let proof = Hello::prove(&self.inbox, &gateway.identity, &peer, &nonce);
+        let inbox = self.inbox.key().map_err(|_| Down::Unreachable)?;
+        let proof = Hello::prove(&inbox, &gateway.identity, &peer, &nonce);
         let hello = Hello {
-            inbox: self.inbox.identity(),
+            inbox: inbox.identity(),
             proof,
             token: self.token.clone(),
             mode: self.mode.clone(),
@@ -262,7 +282,8 @@ impl Link {
             Notice::Challenge { .. } => return Err(Down::Broken),
         }
         up.store(true, Ordering::Relaxed);
-        self.events.send(Event::Up(gateway.identity)).await.map_err(|_| Down::Broken)?;
+        let event = Event::Up(gateway.identity, inbox.identity());
+        self.events.send(event).await.map_err(|_| Down::Broken)?;
         tokio::select! {
             result = self.receive(gateway.identity, &mut link.receiver) => result,
             result = self.transmit(&mut link.sender, out) => result,
@@ -396,7 +417,7 @@ mod tests {
         let (events, mut engine) = mpsc::channel(8);
         let link = Link {
             clock: Clock::start(),
-            inbox: SecretIdentity::from_bytes(&[3; 32]),
+            inbox: Inbox::OfTheLink,
             token: Vec::new(),
             mode: Mode::Class("web".into()),
             descriptor: None,
@@ -445,6 +466,67 @@ mod tests {
             now = now + choice.ended(false, now);
         }
         now
+    }
+
+    /// The inboxes that a gateway sees in three links of one client.
+    async fn seen_by_a_gateway(inbox: Inbox) -> Vec<Identity> {
+        let gateway_key = LinkKey::from_seed(&[2; 32]);
+        let listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+        let mut endpoint = Endpoint::new(&gateway_key, settings).unwrap();
+        let identity = Identity(gateway_key.public());
+        let gateway = Gateway { identity, address: endpoint.listen_addr().unwrap() };
+        let (events, mut engine) = mpsc::channel(8);
+        let link = Link {
+            clock: Clock::start(),
+            inbox,
+            token: Vec::new(),
+            mode: Mode::Class("web".into()),
+            descriptor: None,
+            events,
+            overrun: Arc::default(),
+            dummies: Arc::default(),
+            leave: Arc::default(),
+            renew: Arc::default(),
+            has: Has::default(),
+            seed: Seed::from_u64(7),
+        };
+        let say = |notice: Notice| {
+            let packet = notice.pack().unwrap();
+            Frame { epoch: 0, field: Downward::Notice as u16, packet }.encode()
+        };
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let (_kept, frames) = mpsc::channel(1);
+            let (mut out, up) = (Out::AtOnce(frames), Default::default());
+            let gateway_side = async {
+                let mut accepted = endpoint.accept().await.unwrap();
+                let nonce = [9; 32];
+                accepted.sender.send_all(&[say(Notice::Challenge { nonce })]).await.unwrap();
+                let hello = accepted.receiver.next().await.unwrap().unwrap();
+                let hello = Hello::unpack(&Frame::decode(&hello).unwrap().packet).unwrap();
+                assert!(hello.is_proven(&identity, &Identity(accepted.peer), &nonce));
+                accepted.sender.send_all(&[say(Notice::Welcome)]).await.unwrap();
+                let Some(Event::Up(_, told)) = engine.recv().await else { panic!("not up") };
+                assert_eq!(told, hello.inbox, "the engine is told where its loops end");
+                hello.inbox
+            };
+            tokio::select! {
+                _ = link.once(&gateway, &mut out, &up) => panic!("the link ended"),
+                inbox = timeout(SILENCE, gateway_side) => seen.push(inbox.unwrap()),
+            }
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn two_links_of_a_client_show_inboxes_that_nothing_joins() {
+        let seen = seen_by_a_gateway(Inbox::OfTheLink).await;
+        assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
+        // A service's stands in its descriptor.
+        let key = SecretIdentity::from_bytes(&[3; 32]);
+        let seen = seen_by_a_gateway(Inbox::Kept(key.clone())).await;
+        assert_eq!(seen, [key.identity(); 3]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
-use super::link::{Down, Event, Has, Link, Out, Slots};
+use super::link::{Down, Event, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
 use super::{Config, Error, Ready, Report, Shared, proxy};
 use crate::engine::{
@@ -288,7 +288,7 @@ pub(super) fn start(
     let (leave, has) = (Arc::new(Notify::new()), Has::default());
     let link = Link {
         clock,
-        inbox: keys.inbox.clone(),
+        inbox: Inbox::OfTheLink,
         token,
         mode: Mode::Class(config.class.clone()),
         descriptor: None,
@@ -324,6 +324,7 @@ pub(super) fn start(
             };
             let now = clock.now();
             let Some((.., key)) = keys.periods.present(unix_s()) else { return };
+            // Until the first link brings an inbox nothing is sent.
             let secrets = (key.clone(), keys.inbox.identity());
             let codec = Backend::best_codec();
             let mut client =
@@ -467,7 +468,7 @@ impl Driver {
         let now = person.clock.now();
         self.news |= !matches!(event, Event::Frame(..));
         match event {
-            Event::Up(gateway) => {
+            Event::Up(gateway, inbox) => {
                 info!("linked to a gateway");
                 self.down = None;
                 self.shop.unlinked_since.set(None);
@@ -475,6 +476,7 @@ impl Driver {
                 if self.linked == self.left {
                     self.left = None;
                 }
+                person.client.set_inbox(inbox);
                 person.client.set_link(now, Some(gateway));
                 self.restart(&person.client, now);
             }

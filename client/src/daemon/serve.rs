@@ -31,7 +31,7 @@ use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
-use super::link::{Down, Event, Has, Link, Out};
+use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
 use super::person::thread;
 use super::places::Places;
@@ -175,7 +175,7 @@ pub(super) fn start(
                 renew.push(to_renew.clone());
                 let link = Link {
                     clock,
-                    inbox: inbox.clone(),
+                    inbox: Inbox::Kept(inbox.clone()),
                     token: token.clone(),
                     mode: Mode::Service,
                     descriptor: Some(descriptor.clone()),
@@ -369,7 +369,7 @@ impl Driver {
         let now = server.clock.now();
         self.news |= !matches!(event, Event::Frame(..));
         match event {
-            Event::Up(gateway) => {
+            Event::Up(gateway, _) => {
                 info!("linked to a gateway");
                 if let Some(link) = self.links.get_mut(&gateway) {
                     (link.up, link.down) = (true, None);

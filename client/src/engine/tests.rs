@@ -1,6 +1,7 @@
 mod ages;
 mod epochs;
 mod gateways;
+mod inboxes;
 mod refreshing;
 mod shares;
 mod strict;
