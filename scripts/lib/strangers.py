@@ -27,8 +27,8 @@ def strangers(run, check):
         return
     try:
         times, count = (5, 200) if run.quick else (20, 1_000)
-        check("12 a fresh client while silent connections of another address hold a gateway", fresh, net, ELSEWHERE, times, count)
-        check("12 the same, of the client's own address", fresh, net, HERE, times, count)
+        check("12 a fresh client while silent connections of another address hold a gateway", fresh, net, ELSEWHERE, times, count, 2)
+        check("12 the same, of the client's own address", fresh, net, HERE, times, count, 10)
         check("12 the links of a mix while silent connections hold it", links, net, ELSEWHERE, count)
         check("12 the same, of the nodes' own address", links, net, HERE, count)
         check("12 one client that dials a silent host leaves the exit to another", dials, net)
@@ -89,15 +89,15 @@ def free():
         return s.getsockname()[1]
 
 
-def fresh(net, source, times, count):
+def fresh(net, source, times, count, within):
     """Seconds until a client with nothing but its configuration is ready."""
     gateways = [address(node["listen"]) for name, node in net.daemons.items() if name.startswith("gateway")]
     took = []
     with Flood(source, gateways, count) as flood:
         for _ in range(times):
             took.append(ready(net))
-    must(max(took) < 2, f"a client was ready after {max(took):.1f} s")
-    return f"{times} of {times} ready in under 2 s, the slowest after {max(took):.2f} s; {flood.opened} connections"
+    must(max(took) < within, f"a client was ready after {max(took):.1f} s")
+    return f"{times} of {times} ready in under {within} s, the slowest after {max(took):.2f} s; {flood.opened} connections"
 
 
 def ready(net):
@@ -117,7 +117,7 @@ def ready(net):
             while time.monotonic() - began < 30:
                 for control in directory.rglob("*.sock"):
                     try:
-                        if query(control).get("ready"):
+                        if (query(control) or {}).get("ready"):
                             return time.monotonic() - began
                     except (OSError, ValueError):
                         pass
@@ -139,13 +139,12 @@ def links(net, source, count):
     with Flood(source, [address(net.daemons[mix]["listen"])], count) as flood:
         net.kill(mix)
         wait_until(lambda: not whole(), 30)
-        net.restart(mix)
-        wait_until(lambda: net.ready(mix), 30)
         began = time.monotonic()
+        net.restart(mix)
         wait_until(whole, 60)
         took = time.monotonic() - began
     must(took < 10, f"the links were back after {took:.1f} s")
-    return f"links back {took:.2f} s after the mix was ready; {flood.opened} connections"
+    return f"links back {took:.2f} s after the mix was started anew; {flood.opened} connections"
 
 
 def linked(net, name):

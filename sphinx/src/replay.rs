@@ -76,15 +76,12 @@ impl Replay {
     /// Remembers the tag of a [fingerprint](Self::fingerprint).
     pub fn insert_fingerprint(&self, fingerprint: u64) -> Seen {
         self.shard(fingerprint, |shard| {
-            if !shard.knows(fingerprint) {
+            let most = shard.most;
+            shard.insert(fingerprint, |used| {
                 let more = |used: usize| (used < self.capacity).then_some(used + 1);
-                if shard.used >= shard.most
-                    || self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err()
-                {
-                    return Seen::Full;
-                }
-            }
-            shard.insert(fingerprint)
+                let order = Ordering::Relaxed;
+                used < most && self.used.fetch_update(order, order, more).is_ok()
+            })
         })
     }
 
@@ -92,11 +89,10 @@ impl Replay {
     pub fn remember(&self, fingerprint: u64) {
         if fingerprint != 0 {
             self.shard(fingerprint, |shard| {
-                let seen = shard.insert(fingerprint);
-                if seen == Seen::New {
+                shard.insert(fingerprint, |_| {
                     self.used.fetch_add(1, Ordering::Relaxed);
-                }
-                seen
+                    true
+                })
             });
         }
     }
@@ -148,19 +144,18 @@ struct Shard {
 }
 
 impl Shard {
-    fn knows(&self, fingerprint: u64) -> bool {
-        self.find(fingerprint).is_none()
-    }
-
-    fn insert(&mut self, fingerprint: u64) -> Seen {
-        if self.knows(fingerprint) {
-            return Seen::Before;
+    /// Remembers a fingerprint, if it is new and `may` says of the number of those that are here that it may.
+    fn insert(&mut self, fingerprint: u64, may: impl FnOnce(usize) -> bool) -> Seen {
+        let Some(mut at) = self.find(fingerprint) else { return Seen::Before };
+        if !may(self.used) {
+            return Seen::Full;
         }
         // Four fifths full at most; grown by a half, so slightly more than half full at least: 15 bytes a tag.
         if (self.used + 1) * 5 > self.slots.len() * 4 {
             self.grow();
+            at = self.find(fingerprint).unwrap_or(at);
         }
-        if let Some(slot) = self.find(fingerprint).and_then(|at| self.slots.get_mut(at)) {
+        if let Some(slot) = self.slots.get_mut(at) {
             *slot = fingerprint;
             self.used += 1;
         }

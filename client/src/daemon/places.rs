@@ -12,6 +12,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::dial::Limits;
+use super::udp;
+use crate::tunnel::Pseudonym;
+
+/// What a tunnel waits for longer than this yields to another tunnel, when all places are taken.
+const PATIENT: Duration = Duration::from_secs(2);
+
 struct Held<U> {
     user: U,
     since: Instant,
@@ -115,6 +122,32 @@ impl<U: Copy + Eq + Hash> Place<U> {
 impl<U: Copy + Eq + Hash> Drop for Place<U> {
     fn drop(&mut self) {
         self.places.inner.borrow_mut().remove(self.number);
+    }
+}
+
+/// What clients share at an exit, each as the tunnel it comes by: the exit knows no more of it.
+pub(super) struct Quotas {
+    /// Connections being made, names being resolved.
+    pub(super) dials: Rc<Places<Pseudonym>>,
+    /// Names that datagrams wait for.
+    lookups: Rc<Places<Pseudonym>>,
+    pub(super) associations: Rc<Places<Pseudonym>>,
+}
+
+impl Quotas {
+    pub(super) fn new(limits: Limits) -> Self {
+        let places = |most| Places::new(most, PATIENT);
+        let (dials, lookups) = (places(limits.dials), places(limits.dials));
+        Self { dials, lookups, associations: places(limits.associations) }
+    }
+
+    /// For the datagrams of an association.
+    pub(super) fn of_udp(&self) -> udp::Shared {
+        udp::Shared { lookups: self.lookups.clone(), associations: self.associations.clone() }
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        [&self.dials, &self.lookups, &self.associations].map(|places| places.refused()).iter().sum()
     }
 }
 

@@ -34,7 +34,7 @@ use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
 use super::person::thread;
-use super::places::Places;
+use super::places::Quotas;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
 use crate::request::{Request, Response, UdpPacket};
@@ -48,8 +48,6 @@ const QUEUE: usize = 4_096;
 const PACKETS: usize = 1 << 24;
 const REPORT: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
-/// What a tunnel waits for longer than this yields to another tunnel, when all places are taken.
-const PATIENT: Duration = Duration::from_secs(2);
 /// A request must be on its stream within this time.
 const REQUEST: Duration = Duration::from_secs(20);
 
@@ -93,32 +91,6 @@ impl Ends for Server {
 enum Offer {
     Exit(Arc<Dialer>),
     Target(SocketAddr),
-}
-
-/// What clients share at an exit, each as the tunnel it comes by: the exit knows no more of it.
-struct Quotas {
-    /// Connections being made, names being resolved.
-    dials: Rc<Places<Pseudonym>>,
-    /// Names that datagrams wait for.
-    lookups: Rc<Places<Pseudonym>>,
-    associations: Rc<Places<Pseudonym>>,
-}
-
-impl Quotas {
-    fn new(limits: Limits) -> Self {
-        let places = |most| Places::new(most, PATIENT);
-        let (dials, lookups) = (places(limits.dials), places(limits.dials));
-        Self { dials, lookups, associations: places(limits.associations) }
-    }
-
-    /// For the datagrams of an association.
-    fn of_udp(&self) -> udp::Shared {
-        udp::Shared { lookups: self.lookups.clone(), associations: self.associations.clone() }
-    }
-
-    fn refused(&self) -> u64 {
-        [&self.dials, &self.lookups, &self.associations].map(|places| places.refused()).iter().sum()
-    }
 }
 
 pub(super) fn start(

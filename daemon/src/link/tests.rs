@@ -1,9 +1,15 @@
 //! What a peer with weaker algorithms meets, or one that asks for too much of Yamux.
 
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
 use rustls::crypto::aws_lc_rs::kx_group::X25519;
 
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures_rustls::TlsConnector;
+use rustls::pki_types::ServerName;
+
+use super::secure::multiplexing;
 use super::*;
 use crate::tls::tests::Pipe;
 
