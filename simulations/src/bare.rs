@@ -4,6 +4,7 @@ pub mod capacity;
 pub mod engine;
 pub mod loopix;
 pub mod network;
+pub mod operators;
 pub mod order;
 pub mod paths;
 pub mod pool;
@@ -14,6 +15,7 @@ pub mod tracked;
 
 pub use capacity::Capacity;
 pub use loopix::Loopix;
+pub use operators::CorruptOperators;
 pub use order::{Fifo, Slots};
 pub use paths::CorruptPaths;
 pub use pool::Pool;

@@ -118,18 +118,19 @@ pub fn score_answer(
     all.into_iter().map(line).collect()
 }
 
-/// What is corrected together.
-fn family(system: &str) -> &str {
-    if system.starts_with(BOARD) { BOARD } else { system }
+/// What is corrected together. Adversaries who act are each by themselves: THREAT-MODEL names them with their size.
+fn family(line: &Line) -> &str {
+    let passive = line.workload != "active";
+    if passive && line.system.starts_with(BOARD) { BOARD } else { &line.system }
 }
 
 /// Says which lines beat the prior, corrected over all lines of the same system, and over all of Shoal together.
 pub fn correct(lines: &mut [Line]) {
     let families: BTreeSet<String> =
-        lines.iter().map(|line| family(&line.system).to_owned()).collect();
+        lines.iter().map(|line| family(line).to_owned()).collect();
     for name in families {
         let mut own: Vec<&mut Line> =
-            lines.iter_mut().filter(|line| family(&line.system) == name).collect();
+            lines.iter_mut().filter(|line| family(line) == name).collect();
         let adjusted = stats::holm(&own.iter().map(|line| line.p).collect::<Vec<f64>>());
         for (line, p) in own.iter_mut().zip(adjusted) {
             line.beats_prior = p < ALPHA;
@@ -162,16 +163,56 @@ const SUCCEEDS: [(&str, &str, f64); 7] = [
     ("nym", "call", 0.5),
 ];
 
-/// What must hold: no attack beats the prior on `hidden` (Shoal), and on each baseline that is in the table the best
-/// one succeeds. `lines` must have gone through [`correct`].
-pub fn verdict(lines: &[Line], hidden: &str) -> Vec<Check> {
-    let beaten = lines.iter().filter(|line| line.system == hidden && line.beats_prior).count();
-    let mut checks = vec![Check {
-        what: format!("{hidden}: scores that beat the prior"),
-        obtained: beaten as f64,
-        needed: 0.0,
-        holds: beaten == 0 && lines.iter().any(|line| line.system == hidden),
-    }];
+/// What is not hidden, by a part of the name of the system, and the workload: THREAT-MODEL says so, and how much of it
+/// shows.
+const NAMED: [(&str, &str); 4] = [
+    // A coalition that owns paths from end to end.
+    ("all of these corrupt", "text"),
+    ("all of these corrupt", "call"),
+    // Gateways see that more arrives for who downloads.
+    ("1 of 2 gateways corrupt", "download"),
+    ("both gateways corrupt", "download"),
+];
+
+fn is_named(line: &Line) -> bool {
+    let fits = |(system, workload): &(&str, &str)| {
+        line.system.ends_with(system) && line.workload == *workload
+    };
+    NAMED.iter().any(fits)
+}
+
+/// What must hold: no attack beats the prior on Shoal, whichever nodes are corrupt, but where THREAT-MODEL names it; and on each
+/// baseline that is in the table the best one succeeds. `lines` must have gone through [`correct`].
+pub fn verdict(lines: &[Line]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let board = || lines.iter().filter(|line| family(line) == BOARD);
+    if board().next().is_some() {
+        let judged = board().filter(|line| !is_named(line));
+        let beaten: Vec<String> = judged
+            .filter(|line| line.beats_prior)
+            .map(|line| format!("{} ({}, {})", line.attack, line.system, line.workload))
+            .collect();
+        let which = if beaten.is_empty() {
+            String::new()
+        } else {
+            format!(
+                ": {}",
+                beaten
+                    .iter()
+                    .cloned()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        };
+        checks.push(Check {
+            what: format!("{BOARD}: scores that beat the prior{which}"),
+            obtained: beaten.len() as f64,
+            needed: 0.0,
+            holds: beaten.is_empty(),
+        });
+    }
     for (system, workload, needed) in SUCCEEDS {
         let own = lines.iter().filter(|l| l.system == system && l.workload == workload);
         let precision = own.filter(|line| line.score == "r_precision");

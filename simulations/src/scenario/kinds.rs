@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use crate::bare::{Capacity, CorruptPaths, Fifo, Loopix, Pool, Slots, Stratified};
+use crate::bare::{
+    Capacity, CorruptOperators, CorruptPaths, Fifo, Loopix, Pool, Slots, Stratified,
+};
 use crate::baselines::Baseline;
 use crate::blending::Blending;
 use crate::disclosure::{Disclosure, DisclosureContinuous, Intersection};
@@ -89,6 +91,11 @@ static EXPERIMENTS: &[Kind] = &[
         "corrupt_paths",
         "Routes through corrupt mixes alone",
         scenario!("corrupt-paths"),
+    ),
+    Kind::of::<CorruptOperators>(
+        "corrupt_operators",
+        "Time to the first path of corrupt operators alone, of a client and of a call",
+        scenario!("corrupt-operators"),
     ),
     Kind::of::<Loopix>("loopix", "Loopix: two senders at the last mix", scenario!("loopix")),
     Kind::of::<Capacity>("capacity", "Anonymity against cost", scenario!("capacity")),

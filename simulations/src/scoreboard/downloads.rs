@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use shoal_topology::Time;
+use shoal_topology::{Seed, Time};
 
 use super::Line;
-use crate::stats;
+use crate::scores::{self, Busy};
 use crate::trace::{Flow, Link, Party, View};
 use crate::workload::{Activity, Workload};
+use crate::{attacks, stats};
 
 /// What is counted: so long, from so long after the request on, nanoseconds. A download that takes a few seconds is
 /// under way then.
@@ -25,8 +26,8 @@ pub const SCORE: &str = "seen_at_1_pct";
 type Seen = BTreeMap<u32, Vec<u64>>;
 
 /// One line for each thing that can be counted: packets on a client's link, and, where the gateway is corrupt, packets
-/// that arrive there for the client.
-pub fn lines(system: &str, view: &View, workload: &Workload) -> Vec<Line> {
+/// that arrive there for the client; and those of each attack that gives signs of use.
+pub fn lines(system: &str, view: &View, workload: &Workload, seed: u64) -> Vec<Line> {
     let mut links = Seen::new();
     for (Link { from, to }, flow) in &view.trace.links {
         let person = match (from, to) {
@@ -57,7 +58,37 @@ pub fn lines(system: &str, view: &View, workload: &Workload) -> Vec<Line> {
             beats_prior: false,
         })
     };
-    counted.into_iter().filter_map(line).collect()
+    counted.into_iter().filter_map(line).chain(signs(system, view, workload, seed)).collect()
+}
+
+/// Whether the signs of any attack tell those who download from those who rest.
+fn signs(system: &str, view: &View, workload: &Workload, seed: u64) -> Vec<Line> {
+    let seed = Seed::from_u64(seed).part("scoreboard").part(system).part("download");
+    let download = |activity: &Activity| match activity {
+        Activity::Download { person, at, .. } => {
+            let begin_s = at.as_secs_f64() + AFTER as f64 / 1e9;
+            Some(Busy { person: *person, begin_s, end_s: begin_s + SPAN as f64 / 1e9 })
+        }
+        _ => None,
+    };
+    let busy: Vec<Busy> = workload.activities.iter().filter_map(download).collect();
+    let mut all = Vec::new();
+    for attack in attacks::single() {
+        let answer = attack.run(view);
+        let own = seed.part(attack.name());
+        let scores = scores::of_signs(&answer, &busy, view.public.people, &own);
+        all.extend(scores.into_iter().map(|score| Line {
+            system: system.into(),
+            workload: "download".into(),
+            attack: attack.name().into(),
+            score: score.name.into(),
+            value: score.value,
+            prior: score.prior,
+            p: score.p,
+            beats_prior: false,
+        }));
+    }
+    all
 }
 
 /// Downloads that are told apart, and all that are judged. `None` where nothing was seen, or nobody was at rest.
