@@ -8,6 +8,7 @@ mod calls;
 mod delay;
 mod dense;
 mod disclosure;
+mod far_end;
 mod first_mixes;
 mod flow_excess;
 mod follow;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::marks::{self, Marked};
-use super::{Answer, Attack};
+use super::{Answer, Attack, Scored, far_end};
 use crate::trace::{Flow, Party, View};
 
 /// Calls from a change of the first mixes of a client's frames, with those who change together.
@@ -18,10 +18,20 @@ impl Attack for FirstMixes {
     }
 
     fn run(&self, view: &View) -> Answer {
-        let (people, mixes) = from_links(view);
+        let followed = from_links(view);
         let public = &view.public;
         let span_s = (public.begin.as_secs_f64(), public.end.as_secs_f64());
-        marks::answer(&people, mixes, gap_s(view), span_s)
+        let gap_s = gap_s(view);
+        let (mut found, intervals) =
+            marks::answer(&followed.people, followed.mixes.len(), gap_s, span_s);
+        let alone = far_end::rows(view, &followed, &intervals, &found.rows);
+        found.pairs.extend(alone.iter().map(|row| Scored {
+            caller: row.caller,
+            callee: row.callee,
+            score: row.score,
+        }));
+        found.rows.extend(alone);
+        found
     }
 }
 
@@ -40,8 +50,18 @@ const FRAMES: usize = 2_000;
 /// What leaves a gateway for mixes, in order of time.
 type Departures = Vec<(u64, u16)>;
 
-/// Everybody's frames with their first mixes (by place among those that gateways send to), and the number of these.
-pub fn from_links(view: &View) -> (Vec<Marked>, usize) {
+/// What is known of first mixes.
+pub struct Followed {
+    /// Everybody's frames, each with the places of the mixes that it may have gone to.
+    pub people: Vec<Marked>,
+    /// The nodes that gateways send to, by place.
+    pub mixes: Vec<u32>,
+    /// The gateway of each person.
+    pub gateways: BTreeMap<u32, u32>,
+}
+
+/// Follows everybody's frames to their first mixes.
+pub fn from_links(view: &View) -> Followed {
     let links = || {
         view.trace.links.iter().filter_map(|(link, flow)| match flow {
             Flow::Packets { times, .. } => Some((link, times)),
@@ -49,30 +69,38 @@ pub fn from_links(view: &View) -> (Vec<Marked>, usize) {
         })
     };
     let mut uplinks = Vec::new();
-    let mut gateways: BTreeMap<u32, Departures> = BTreeMap::new();
+    let mut departing: BTreeMap<u32, Departures> = BTreeMap::new();
     for (link, times) in links() {
         if let (Party::Person(person), Party::Node(gateway)) = (link.from, link.to) {
             uplinks.push((person, gateway, times));
-            gateways.entry(gateway).or_default();
+            departing.entry(gateway).or_default();
         }
     }
     let mut mixes: BTreeMap<u32, u16> = BTreeMap::new();
     for (link, times) in links() {
         if let (Party::Node(from), Party::Node(to)) = (link.from, link.to)
-            && let Some(departures) = gateways.get_mut(&from)
+            && let Some(departures) = departing.get_mut(&from)
         {
             let next = mixes.len() as u16;
             let mark = *mixes.entry(to).or_insert(next);
             departures.extend(times.iter().map(|at| (*at, mark)));
         }
     }
-    gateways.values_mut().for_each(|departures| departures.sort_unstable());
+    departing.values_mut().for_each(|departures| departures.sort_unstable());
     let marks = mixes.len();
     let followed = |(person, gateway, times): (u32, u32, &Vec<u64>)| {
-        let departures = gateways.get(&gateway).map_or(&[][..], Vec::as_slice);
+        let departures = departing.get(&gateway).map_or(&[][..], Vec::as_slice);
         follow(person, times, departures, marks)
     };
-    (uplinks.into_iter().map(followed).collect(), marks)
+    let gateways = uplinks.iter().map(|(person, gateway, _)| (*person, *gateway)).collect();
+    let people = uplinks.into_iter().map(followed).collect();
+    let mut nodes = vec![0; marks];
+    for (node, mark) in mixes {
+        if let Some(slot) = nodes.get_mut(usize::from(mark)) {
+            *slot = node;
+        }
+    }
+    Followed { people, mixes: nodes, gateways }
 }
 
 /// One client's frames and what left its gateway when they must have.
@@ -173,7 +201,7 @@ mod tests {
     fn the_frames_of_a_jittered_link_are_still_followed() {
         let settings = Calls { kept: true, jitter_ms: 2.0, ..Calls::default() };
         let (view, _) = view(&settings);
-        let (people, _) = from_links(&view);
+        let people = from_links(&view).people;
         let most = |frames: &Marked| {
             let right = (0..frames.times.len())
                 .filter(|frame| frames.marks(*frame).iter().any(|(_, weight)| *weight > 0.3));

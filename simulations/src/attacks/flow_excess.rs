@@ -29,7 +29,7 @@ impl Attack for FlowExcess {
             return Answer::default();
         }
         let excess = excess(view, &layers);
-        let (frames, _) = from_links(view);
+        let frames = from_links(view).people;
         let (gateways, own) = gateways(view, &layers, people);
         let towards = towards(view, &frames, &excess, (gateways, layers.blocks));
         pairs(&towards, &own, gateways, layers.blocks)

@@ -68,7 +68,7 @@ fn by_mix(view: &View, of: impl Fn(&Pass) -> Option<(u32, u64, u32)>) -> Answer 
     };
     let people: Vec<Marked> = people.into_iter().map(one).collect();
     let span_s = (view.public.begin.as_secs_f64(), view.public.end.as_secs_f64());
-    marks::answer(&people, mixes.len(), gap_s(view), span_s)
+    marks::answer(&people, mixes.len(), gap_s(view), span_s).0
 }
 
 /// What arrives for each client of corrupt gateways, in order of time: instants (nanoseconds) and epochs.

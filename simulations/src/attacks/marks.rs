@@ -224,14 +224,19 @@ pub fn signs(people: &[Marked], marks: usize, (begin_s, end_s): (f64, f64)) -> V
     all
 }
 
-/// Intervals of all these people put together: rows, pairs and signs.
-pub fn answer(people: &[Marked], marks: usize, gap_s: f64, span_s: (f64, f64)) -> Answer {
+/// Intervals of all these people put together: rows, pairs and signs. And the intervals.
+pub fn answer(
+    people: &[Marked],
+    marks: usize,
+    gap_s: f64,
+    span_s: (f64, f64),
+) -> (Answer, Vec<Interval>) {
     let mut all: Vec<Interval> =
         people.iter().flat_map(|frames| intervals(frames, marks, gap_s)).collect();
     all.sort_by(|a, b| a.start_s.total_cmp(&b.start_s).then(a.person.cmp(&b.person)));
     // Both sides of a call begin at one instant, each in its next slot.
     let found = super::calls::pair_up(&all, 0.1 + gap_s, 0.0);
-    Answer { signs: signs(people, marks, span_s), ..found }
+    (Answer { signs: signs(people, marks, span_s), ..found }, all)
 }
 
 #[cfg(test)]
