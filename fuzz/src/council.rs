@@ -12,18 +12,18 @@ use shoal_topology::{
 
 use crate::seeds;
 
-const AUTHORITIES: u8 = 4;
-const EPOCH_S: u32 = 10;
+pub(crate) const AUTHORITIES: u8 = 4;
+pub(crate) const EPOCH_S: u32 = 10;
 /// The beginning of an epoch, milliseconds of Unix time.
-const BEGINS: u64 = 1_000 * seeds::NOW;
+pub(crate) const BEGINS: u64 = 1_000 * seeds::NOW;
 /// Most bytes that an authority may keep on its disk here: what it is told is bounded, whatever it is.
 const STATE: usize = 1 << 20;
 
-fn secret(n: u8) -> SecretIdentity {
+pub(crate) fn secret(n: u8) -> SecretIdentity {
     SecretIdentity::from_bytes(&[210 + n; 32])
 }
 
-fn network() -> Network {
+pub(crate) fn network() -> Network {
     let authorities = (0..AUTHORITIES).map(|n| secret(n).identity()).collect();
     Network { name: "fuzz".into(), authorities, epoch_s: EPOCH_S }
 }
@@ -48,7 +48,7 @@ fn described(n: u8) -> Vec<u8> {
 }
 
 /// An authority that knows all nodes.
-fn authority(n: u8, now: u64) -> Authority {
+pub(crate) fn authority(n: u8, now: u64) -> Authority {
     let settings = Settings {
         network: network(),
         secret: secret(n),
@@ -139,7 +139,7 @@ fn votes() -> (u64, Vec<Vec<u8>>) {
 }
 
 /// A vote as its author sends it.
-fn signed(n: u8, vote: &[u8]) -> Vec<u8> {
+pub(crate) fn signed(n: u8, vote: &[u8]) -> Vec<u8> {
     let signature = secret(n).sign(Context::Vote, vote);
     postcard::to_stdvec(&(RELAY, vote, [(secret(n).identity(), signature)]))
         .expect("bytes and a signature have an encoding")
@@ -239,6 +239,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     });
     match target {
         "votes" => votes,
+        "authority_liveness" => crate::liveness::seeds(&votes),
         "reports" => {
             let bodies: Vec<Vec<u8>> =
                 reports.clone().filter_map(|report| postcard::to_stdvec(&report).ok()).collect();

@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used)]
 
 pub mod council;
+pub mod liveness;
 mod packets;
 pub mod seeds;
 
@@ -19,7 +20,7 @@ use shoal_sphinx::{
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Notice, Word};
 use shoal_topology::{
-    ClientDescriptor, Context, Documents, Held, Identity, Network, NodeDescriptor, Paths, Signed,
+    ClientDescriptor, Documents, Held, Identity, Network, NodeDescriptor, Paths, Signed,
     SignedDocument,
 };
 
@@ -37,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("votes", council::vote),
     ("reports", council::report),
     ("authority_inputs", council::inputs),
+    ("authority_liveness", liveness::liveness),
     ("control_words", control_words),
     ("addresses", addresses),
     ("socks_handshake", socks_handshake),

@@ -135,7 +135,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             let nodes = nodes.iter().take(2).map(|node| node.descriptor.encode());
             nodes.chain([client_descriptor().encode()]).collect()
         }
-        "votes" | "reports" | "authority_inputs" => crate::council::of(target),
+        "votes" | "reports" | "authority_inputs" | "authority_liveness" => {
+            crate::council::of(target)
+        }
         "control_words" => words(),
         "addresses" => {
             let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };

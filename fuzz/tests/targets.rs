@@ -122,6 +122,7 @@ targets! {
     votes: 60,
     reports: 2_000,
     authority_inputs: 300,
+    authority_liveness: 60,
     control_words: 20_000,
     addresses: 20_000,
     socks_handshake: 20_000,
