@@ -112,7 +112,7 @@ pub enum Output {
         /// Who.
         authority: Identity,
         /// What it signed.
-        proof: Proof,
+        proof: Box<Proof>,
     },
     /// For the log.
     Event(Event),
@@ -367,7 +367,7 @@ impl Authority {
         }
         if self.conduct.shows(authority, &proof) {
             self.event(Event::Lied(authority, proof.kind()));
-            self.outputs.push_back(Output::Liar { authority, proof });
+            self.outputs.push_back(Output::Liar { authority, proof: Box::new(proof) });
         }
     }
 

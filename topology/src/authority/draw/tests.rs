@@ -240,8 +240,11 @@ fn votes(before: &Document) -> Vec<Vote> {
     votes
 }
 
+/// What is said in place of a proposal.
+type Lie = Box<dyn Fn(&mut Proposal)>;
+
 /// What a liar may say last, and let its nodes say: those of operators 2 to 9, in the largest layer.
-fn lies() -> Vec<Box<dyn Fn(&mut Proposal)>> {
+fn lies() -> Vec<Lie> {
     let change = |nodes: std::ops::Range<u16>, change: fn(&mut NodeDescriptor)| {
         move |proposal: &mut Proposal| {
             for n in nodes.clone() {
@@ -256,7 +259,7 @@ fn lies() -> Vec<Box<dyn Fn(&mut Proposal)>> {
             }
         }
     };
-    let mut lies: Vec<Box<dyn Fn(&mut Proposal)>> = vec![Box::new(|_| {})];
+    let mut lies: Vec<Lie> = vec![Box::new(|_| {})];
     for m in 3..10 {
         lies.push(Box::new(change(2..m, |body| {
             body.keys = vec![EpochKey { first: Epoch(0), last: Epoch(1), ..body.keys[0] }];
