@@ -609,14 +609,29 @@ impl Client {
 
     /// Opens a stream. `None` if the tunnel does not stand or has as many as it may.
     pub fn open(&mut self, now: Time, id: GroupId) -> Option<StreamId> {
+        let old = self.groups.get(&id).and_then(|group| self.predecessor(now, group));
         let group = self.groups.get_mut(&id)?;
         let stream = group.tunnel.as_mut()?.open(now)?;
         group.streams += 1;
         group.opened.get_or_insert(now);
         group.last_opened = now;
         group.stock.in_use(now);
+        if let Some(old) = old {
+            self.shares.succeed(now, old, id);
+        }
         self.shares.uses(now, id);
         Some(stream)
+    }
+
+    /// Whose part a group takes over that gets its first stream.
+    fn predecessor(&self, now: Time, group: &Group) -> Option<GroupId> {
+        let replaced = |old: &Group| {
+            (old.isolation, old.target) == (group.isolation, group.target)
+                && old.is_retired(now)
+                && old.streams == 0
+        };
+        let old = self.groups.iter().find(|(_, old)| replaced(old))?;
+        group.opened.is_none().then_some(*old.0)
     }
 
     /// The caller is done with a stream that it opened.

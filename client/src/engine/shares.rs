@@ -166,6 +166,19 @@ impl Shares {
         }
     }
 
+    /// A group takes the place of one that takes no more streams and has none: it goes on with that one's part, so that nobody
+    /// else's moves.
+    pub(super) fn succeed(&mut self, now: Time, old: GroupId, id: GroupId) {
+        let Some(from) = self.seats.get_mut(&old).filter(|seat| seat.counts_until > now) else {
+            return;
+        };
+        let (share, until) = (from.share, std::mem::replace(&mut from.counts_until, now));
+        let seat = self.seat(now, id);
+        (seat.share, seat.rests) = (share, false);
+        (seat.used, seat.counts_until) = (now, until);
+        seat.hold = Duration::from_secs_f64(seat.holds.random_range(HOLD_S));
+    }
+
     /// A group ended. Nobody gets its share before the next instant.
     pub(super) fn remove(&mut self, id: GroupId) {
         self.seats.remove(&id);

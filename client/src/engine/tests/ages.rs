@@ -109,3 +109,30 @@ fn the_bound_counts_old_pseudonyms_too_and_those_without_streams_make_room() {
     assert!(more(b"two more").is_none(), "who has a stream stays");
     assert_eq!(client.groups.len(), MAX_GROUPS);
 }
+
+#[test]
+fn a_successor_goes_on_with_the_share_of_one_that_has_no_streams_left() {
+    let mut world = World::new(3, 10_000);
+    let mut old = User::new(&mut world, b"alice");
+    hasten(&mut world, old.group);
+    world.client.groups.get_mut(&old.group).unwrap().ages.linger = Duration::from_secs(30);
+    world.run(Time::from_secs(3));
+    while world.now < Time::from_secs(12) {
+        world.run(world.now + Duration::from_millis(50));
+        old.downloads(&mut world);
+    }
+    old.rests(&mut world);
+    let had = world.client.shares.share(old.group);
+    assert!(had > 0.8, "{had}: alone");
+    world.run(Time::from_secs(17));
+    let mut new = User::new(&mut world, b"alice");
+    assert_ne!(new.group, old.group);
+    new.downloads(&mut world);
+    assert_eq!(world.client.shares.share(new.group), had);
+    // And at the instants that follow it is still alone.
+    while world.now < Time::from_secs(60) {
+        world.run(world.now + Duration::from_millis(50));
+        new.downloads(&mut world);
+        assert_eq!(world.client.shares.share(new.group), had, "{:?}", world.now);
+    }
+}
