@@ -138,9 +138,11 @@ impl Choice {
             (self.failed, self.since) = (0, None);
         }
         let pause = BACKOFF.get(self.failed).copied().unwrap_or(STEP);
+        // Who was sent away with others does not come back with them.
+        let pause = pause.mul_f64(self.rng.random_range(0.5..1.0));
         self.failed += 1;
         let since = *self.since.get_or_insert(now);
-        if self.failed >= ATTEMPTS && now.since(since) + pause >= self.patience {
+        if self.failed >= ATTEMPTS && now.since(since) >= self.patience {
             self.move_on();
         }
         pause
@@ -578,11 +580,10 @@ mod tests {
             choice.ended(true, now);
             moved.push(fails(&mut choice, now).since(now));
         }
-        // Nobody before four seconds, everybody within a quarter of a minute, and in no second more than a third.
+        // Nobody before four seconds, everybody within twenty, and in no second more than a third.
         let seconds = |n: u64| moved.iter().filter(|after| after.as_secs() == n).count();
-        assert!(moved.iter().all(|after| (4..17).contains(&after.as_secs())), "{moved:?}");
-        assert!((0..20).all(|n| seconds(n) <= 60), "{moved:?}");
-        assert!((0..20).filter(|n| seconds(*n) > 0).count() >= 2, "{moved:?}");
+        assert!(moved.iter().all(|after| (4..20).contains(&after.as_secs())), "{moved:?}");
+        assert!((0..20).all(|n| seconds(n) <= 33), "{moved:?}");
     }
 
     #[test]
@@ -590,7 +591,7 @@ mod tests {
         let mut choice = choice(2);
         choice.leave(Time::ZERO);
         assert_eq!(choice.at, 1);
-        assert_eq!(choice.ended(true, Time::ZERO), BACKOFF[0]);
+        assert!(choice.ended(true, Time::ZERO) <= BACKOFF[0]);
         assert_eq!(choice.at, 1);
         fails(&mut choice, Time::ZERO);
         assert_eq!(choice.at, 0, "better than none");

@@ -26,6 +26,9 @@ const SILENT: Duration = Duration::from_secs(60);
 /// A connection that carried nothing for so long may be displaced by a newcomer, though its client says that it is there.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// A handshake that takes longer may be displaced when half of all connections are in it.
+const CROWDED_HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// A handshake that takes longer may be displaced.
 const SLOW_HANDSHAKE: Duration = Duration::from_secs(20);
 
@@ -33,7 +36,7 @@ const SLOW_HANDSHAKE: Duration = Duration::from_secs(20);
 ///
 /// At most [`Settings::max_connections`] are kept. When there is no room for another, the first of these goes:
 /// one that has ended; the longest silent one, if for more than 60 s, or 20 s in the handshake; the oldest handshake
-/// when half of all are in it; the one over which nothing has been said for longest, if for more than 10 s (its
+/// when half of all are in it, after 5 s; the one over which nothing has been said for longest, if for more than 10 s (its
 /// client says that it is there, and nothing else). Otherwise the newcomer is refused. A pseudonym that has a live connection gets no second one: what begins another is
 /// ignored, since it may be an old datagram that arrives late.
 ///
@@ -221,7 +224,7 @@ impl Tunnels {
             |(pseudonym, peer): (&Pseudonym, &Peer)| (false, now.since(peer.used), *pseudonym);
         let young = || self.peers.iter().filter(|(_, peer)| !peer.end.was_connected());
         if 2 * young().count() > self.peers.len() {
-            return young().map(idle).max();
+            return young().map(idle).max().filter(|(_, age, _)| *age > CROWDED_HANDSHAKE);
         }
         let connected = self.peers.iter().filter(|(_, peer)| peer.end.was_connected());
         connected.map(idle).max().filter(|(_, idle, _)| *idle > IDLE)

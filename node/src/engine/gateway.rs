@@ -377,7 +377,7 @@ impl Gateway {
             return Err(Refusal::Full);
         }
         let lacks = self.lacking(topology.epoch, &hello.documents);
-        if !lacks.is_empty() && !self.may_have_document(inbox, origin, now) {
+        if !lacks.is_empty() && !self.may_have_document(inbox, holder, now) {
             return Err(Refusal::Full);
         }
         self.remember(core, inbox, holder)?;
@@ -415,7 +415,11 @@ impl Gateway {
     }
 
     /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
-    fn may_have_document(&mut self, inbox: InboxId, origin: Origin, now: Time) -> bool {
+    fn may_have_document(&mut self, inbox: InboxId, holder: Holder, now: Time) -> bool {
+        // A token has a limit of its own.
+        let Holder::Network(origin) = holder else {
+            return self.inboxes.may_have_document(&inbox, now);
+        };
         if self.given.len() > MAX_NETWORKS {
             self.given.retain(|_, limit| !limit.is_idle(now));
         }
