@@ -247,7 +247,7 @@ async fn of_people(daemon: &shoal_sim::localnet::Daemon) -> BTreeSet<String> {
 async fn a_request_moves_no_number_that_any_daemon_exports() {
     // No epoch ends during the test.
     let net = start(&Options { epoch: Duration::from_secs(86_400), ..options() }).await;
-    get(net.socks[0], &net.service, "/").await.unwrap();
+    socks::get(net.socks[0], &net.service, "/").await.unwrap();
     let mut before = Vec::new();
     for daemon in &net.daemons {
         let page = of_people(daemon).await;
@@ -258,7 +258,7 @@ async fn a_request_moves_no_number_that_any_daemon_exports() {
         before.push(page);
     }
     for _ in 0..3 {
-        get(net.socks[0], &net.service, "/").await.unwrap();
+        socks::get(net.socks[0], &net.service, "/").await.unwrap();
     }
     let client = net.daemons.iter().find(|daemon| daemon.name == "client-1").unwrap();
     let status = shoal_daemon::control::query(&client.control).await.unwrap();
