@@ -475,10 +475,10 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
-                if self.established.remove(&connection_id).is_some() {
-                    self.room.remove(connection_id, None);
-                }
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. })
+                if self.established.remove(&connection_id).is_some() =>
+            {
+                self.room.remove(connection_id, None);
             }
             FromSwarm::ListenFailure(ListenFailure { connection_id, send_back_addr, .. }) => {
                 self.room.remove(connection_id, socket_address(send_back_addr));
