@@ -20,6 +20,7 @@ mod person;
 mod places;
 mod proxy;
 mod serve;
+mod trust;
 mod udp;
 
 use std::path::PathBuf;

@@ -5,25 +5,32 @@
 //! ([`Client::poll_output`]). Frames leave through an [`Uplink`], which the caller owns, since it must be asked at
 //! slots: whenever [`Uplink::wants`] something, ask [`Client::produce`] for it.
 
+mod arrivals;
+mod credits;
 mod fates;
+mod gateways;
 mod group;
+mod ids;
 mod loops;
 mod packets;
 mod places;
+mod returns;
 mod shares;
+mod suspicion;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_sphinx::{Codec, Downward, Frame, MESSAGE_LEN, PacketId, Peeled, PublicKey, SecretKey};
+use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::kind;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, Held, Identity, Parameters, Seed, Signed, Stream,
-    Time, TwoDocuments,
+    Class, ClientDescriptor, Document, Epoch, Held, Identity, Parameters, Seed, Stream, Time,
+    TwoDocuments,
 };
 
 use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
@@ -32,12 +39,19 @@ use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
 use crate::surbs::{Ahead, Outstanding};
 use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
+use credits::Credits;
+pub use credits::{ContactId, Handle};
+use gateways::Gateways;
+pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
+use ids::Ids;
 pub use loops::LoopCounts;
 use loops::Loops;
 use shares::{Ration, Shares};
 pub use shares::{Replies, download_bytes_per_s, whole_per_s};
+use suspicion::Suspicion;
+use trust::Pause;
 
 #[cfg(doc)]
 use crate::uplink::Uplink;
@@ -74,9 +88,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a reply may wait at the gateway after the last node has erased the keys of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
-/// A gateway that takes packets is named so often.
-const BLAME_AGAIN: Duration = Duration::from_secs(60);
-
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -91,6 +102,9 @@ pub struct Settings {
     pub allow_small_crowd: bool,
     /// What replies may take of the link.
     pub replies: Replies,
+    /// Others have a descriptor of this client, so that anybody may send to it: what nobody asked for says nothing of
+    /// the gateway then.
+    pub reachable: bool,
     /// For the tunnels.
     pub tunnel: tunnel::Settings,
 }
@@ -104,14 +118,17 @@ pub enum Output {
     Failed(GroupId, Failure),
     /// Something happened in the tunnel of a group.
     Tunnel(GroupId, TunnelEvent),
-    /// A person's message, by [`Client::post`]. Nothing in it says whose.
-    Message(Vec<u8>),
+    /// A person's message, by [`Client::post`]. Nothing in it says whose, and the gateway can have made it: it gives no
+    /// credit until [`Client::authenticated`].
+    Message(Handle, Vec<u8>),
     /// Another epoch began, or another document is in use: [`Uplink::follow`] wants [`Client::first_hops`]. What stands
     /// ready stays good, since each frame names its epoch.
     Turned,
-    /// The gateway takes our packets: the loops say so. Another one is better, if there is one. Said again every minute
-    /// while it lasts.
+    /// The gateway takes our packets, holds them up, or makes some up ([`Client::evidence`]): the other one is better. Not
+    /// said where there is none, nor while it is no better. Said again every minute while it lasts, for lateness once a day.
     LeaveGateway,
+    /// The first gateway is tried again.
+    ComeBack,
 }
 
 /// Where a person can be reached.
@@ -146,8 +163,10 @@ pub enum Arrival {
     Nothing,
     /// A loop of its own.
     Loop,
-    /// A packet from others.
+    /// An authentic packet from others: [`Uplink::credit`] is due.
     FromOthers,
+    /// A packet that gives no credit: nobody has authenticated it.
+    NoCredit,
 }
 
 /// Why user traffic does not leave.
@@ -201,8 +220,14 @@ pub struct Counts {
     pub packets: u64,
     /// Dummies.
     pub dummies: u64,
-    /// Packets that could not be opened, or that nobody asked for.
+    /// Packets that could not be opened, or that nobody asked for, or no longer.
     pub unknown: u64,
+    /// Of these, packets that had come before.
+    pub replayed: u64,
+    /// Of these, replies to what is gone, and loops that were given up.
+    pub late: u64,
+    /// Of these, replies that no tunnel authenticated.
+    pub junk: u64,
     /// SURBs made.
     pub surbs: u64,
     /// Packets that found no path.
@@ -268,11 +293,21 @@ pub struct Client {
     farewells: Vec<Farewell>,
     /// Messages to people that wait for a slot.
     letters: VecDeque<(Contact, Vec<u8>)>,
+    /// Media of calls: they wait for nothing.
+    media: VecDeque<(Contact, Vec<u8>)>,
     loops: Loops,
-    /// When the gateway was found to take our packets.
-    blamed: Option<Time>,
+    ids: Ids,
+    credits: Credits,
+    suspicion: Suspicion,
+    gateways: Gateways,
+    /// Services that sent what their tunnels did not authenticate, and until when they are avoided.
+    liars: BTreeMap<[u8; 32], Time>,
+    pause: Pause,
+    pauses: u64,
+    pause_rng: Stream,
+    /// When the gateway was found at fault, and for what.
+    blamed: Option<(Time, Evidence)>,
     packets_rng: Stream,
-    ids_rng: Stream,
     choices_rng: Stream,
     refresh_rng: Stream,
     next_tick: Time,
@@ -296,7 +331,6 @@ impl Client {
             base,
             seed: seed.part("groups"),
             class,
-            settings,
             end: End { address: inbox.0, key: secret.public() },
             keys: Keys::one(secret, MAX_MESSAGES),
             router: Router::new((seed.stream("paths"), seed.stream("delays"))),
@@ -316,16 +350,25 @@ impl Client {
             ahead: Ahead::default(),
             farewells: Vec::new(),
             letters: VecDeque::new(),
+            media: VecDeque::new(),
             loops: Loops::default(),
+            ids: Ids::new(seed.stream("identifiers")),
+            credits: Credits::default(),
+            suspicion: Suspicion::new(settings.reachable),
+            gateways: Gateways::new(seed.stream("gateways")),
+            liars: BTreeMap::new(),
+            pause: Pause::No,
+            pauses: 0,
+            pause_rng: seed.stream("pauses"),
             blamed: None,
             packets_rng: seed.stream("packets"),
-            ids_rng: seed.stream("identifiers"),
             choices_rng: seed.stream("choices"),
             refresh_rng: seed.stream("refreshing"),
             next_tick: now,
             next_epoch: Time::NEVER,
             counts: Counts::default(),
             outputs: VecDeque::new(),
+            settings,
         }
     }
 
@@ -447,7 +490,8 @@ impl Client {
         }
         self.link = gateway;
         self.loops.forget_link(now, &self.class);
-        self.blamed = None;
+        self.suspicion.link(now);
+        (self.blamed, self.pause) = (None, Pause::No);
         self.next_tick = now;
     }
 
@@ -662,10 +706,38 @@ impl Client {
     /// # Errors
     /// It is not taken, and why.
     pub fn post(&mut self, now: Time, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
+        let letter = self.letter(now, contact, message, self.letters.len())?;
+        self.letters.push_back(letter);
+        Ok(())
+    }
+
+    /// As [`Client::post`], for the media of an accepted call: they leave before all else, and do not wait while loops stand
+    /// still. A pause would carry the mark of who holds the link to the peer, and end the talk.
+    ///
+    /// # Errors
+    /// It is not taken, and why.
+    pub fn post_media(
+        &mut self,
+        now: Time,
+        contact: &Contact,
+        message: &[u8],
+    ) -> Result<(), NotPosted> {
+        let letter = self.letter(now, contact, message, self.media.len())?;
+        self.media.push_back(letter);
+        Ok(())
+    }
+
+    fn letter(
+        &self,
+        now: Time,
+        contact: &Contact,
+        message: &[u8],
+        waiting: usize,
+    ) -> Result<(Contact, Vec<u8>), NotPosted> {
         if message.len() >= MESSAGE_LEN {
             return Err(NotPosted::TooLong);
         }
-        if self.letters.len() >= MAX_LETTERS {
+        if waiting >= MAX_LETTERS {
             return Err(NotPosted::Full);
         }
         // Any gateway may be the other's, also this one: a rule would show peers by the choice of gateways.
@@ -674,8 +746,7 @@ impl Client {
         let mut letter = Vec::with_capacity(1 + message.len());
         letter.push(kind::MESSAGE);
         letter.extend_from_slice(message);
-        self.letters.push_back((*contact, letter));
-        Ok(())
+        Ok((*contact, letter))
     }
 
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
@@ -697,14 +768,16 @@ impl Client {
 
     /// Names of mixes of which no loop has come back lately: layer and place in it, from 1.
     pub fn silent_mixes(&self) -> Vec<(u8, usize)> {
-        let Some((epoch, document)) = &self.follows else { return Vec::new() };
-        let name = |mix: Identity| {
-            let place = document.index_of(&mix)?;
-            let layer = document.layer_at(document.node(place)?, *epoch);
-            let mut all = document.all_in_layer_at(*epoch, layer);
-            Some((layer, 1 + all.position(|index| index == place)?))
-        };
-        self.loops.silent().into_iter().filter_map(name).collect()
+        self.loops.silent().iter().filter_map(|mix| self.name_of(mix)).collect()
+    }
+
+    /// Layer and place in it, from 1.
+    fn name_of(&self, mix: &Identity) -> Option<(u8, usize)> {
+        let (epoch, document) = self.follows.as_ref()?;
+        let place = document.index_of(mix)?;
+        let layer = document.layer_at(document.node(place)?, *epoch);
+        let mut all = document.all_in_layer_at(*epoch, layer);
+        Some((layer, 1 + all.position(|index| index == place)?))
     }
 
     /// Number of groups, and of SURBs that are out.
@@ -755,7 +828,7 @@ impl Client {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.loops.expire(now);
-            self.judge_gateway(now);
+            self.judge(now);
             self.refresh_descriptors(now);
             self.avoid.retain(|_, until| *until > now);
             for id in self.groups.keys().copied().collect::<Vec<_>>() {
@@ -774,125 +847,9 @@ impl Client {
         }
     }
 
-    /// Whether the gateway was found to take our packets.
-    pub fn gateway_takes_packets(&self) -> bool {
-        self.blamed.is_some()
-    }
-
-    fn judge_gateway(&mut self, now: Time) {
-        if self.blamed.is_some_and(|at| now.since(at) < BLAME_AGAIN) {
-            return;
-        }
-        let takes = self.link.is_some() && self.loops.blame_gateway();
-        self.blamed = takes.then_some(now);
-        if takes {
-            self.outputs.push_back(Output::LeaveGateway);
-        }
-    }
-
     /// Loops that the uplink has sent.
     pub fn loops_sent(&mut self, sent: Vec<(PacketId, Time)>) {
         sent.into_iter().for_each(|(id, at)| self.loops.sent(id, at));
-    }
-
-    /// A frame came from the gateway: a packet or a dummy.
-    pub fn handle_frame(&mut self, now: Time, frame: Frame) -> Arrival {
-        match Downward::from_field(frame.field) {
-            Some(Downward::Packet) => {}
-            Some(Downward::Dummy) => {
-                self.dummies(now, 1);
-                return Arrival::Nothing;
-            }
-            _ => return Arrival::Nothing,
-        }
-        let opened = self.keys.open(&*self.codec, &frame.packet);
-        let Some((Peeled::Final { id, payload, .. }, tag)) = opened else {
-            self.counts.unknown += 1;
-            return Arrival::FromOthers;
-        };
-        if self.loops.returned(&id, now) {
-            return Arrival::Loop;
-        }
-        if id == [0; 16] {
-            match payload.message() {
-                Ok([kind::MESSAGE, message @ ..]) if self.keys.is_first(&tag) => {
-                    self.outputs.push_back(Output::Message(message.to_vec()));
-                    self.counts.packets += 1;
-                }
-                _ => self.counts.unknown += 1,
-            }
-            return Arrival::FromOthers;
-        }
-        let reply = self
-            .outstanding
-            .take(&id)
-            .and_then(|(purpose, keys)| Some((purpose, self.codec.unseal(&keys, payload).ok()?)));
-        match reply {
-            Some((Purpose::Tunnel(id), message)) => self.handle_reply(now, id, &message),
-            Some((Purpose::Query(address), message)) => self.handle_answer(now, address, &message),
-            None => {
-                self.counts.unknown += 1;
-                return Arrival::FromOthers;
-            }
-        }
-        self.counts.packets += 1;
-        Arrival::FromOthers
-    }
-
-    fn handle_reply(&mut self, now: Time, id: GroupId, message: &[u8]) {
-        let whole_per_s = self.whole_per_s();
-        let (Some(group), Some(reply)) = (self.groups.get_mut(&id), FromService::decode(message))
-        else {
-            self.counts.unknown += 1;
-            return;
-        };
-        self.shares.carried(now, id, whole_per_s);
-        let Some(tunnel) = &mut group.tunnel else { return };
-        let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
-        // SURBs of an epoch that ends are no stock.
-        let counts = group.surbs_for.is_some_and(|epoch| epoch.low_byte() == reply.epoch);
-        group.stock.reported(now, if counts { reply.stock } else { 0 }, round_trip);
-        group.asked = None;
-        tunnel.handle_datagram(now, &reply.datagram);
-        take_events(id, tunnel, &mut self.outputs);
-        if !group.connected && tunnel.is_connected() {
-            group.connected = true;
-            self.outputs.push_back(Output::Connected(id));
-        }
-        self.end_closed(now);
-    }
-
-    fn handle_answer(&mut self, now: Time, address: ServiceAddress, message: &[u8]) {
-        let descriptor = match message.split_first_chunk::<2>() {
-            Some(([kind::ANSWER, 1], bytes)) => Signed::<ClientDescriptor>::decode(bytes).ok(),
-            _ => None,
-        };
-        let unix_s = self.router.unix_s(now);
-        let descriptor = descriptor.map(|signed| signed.body().clone()).filter(|descriptor| {
-            descriptor.identity.0 == address.identity
-                && (descriptor.not_before..=descriptor.not_after).contains(&unix_s)
-        });
-        self.queries.remove(&address);
-        match descriptor {
-            Some(descriptor) => {
-                let refresh = self.refresh_at(now, &descriptor);
-                self.learn(&descriptor);
-                if self.descriptors.len() >= 4 * MAX_GROUPS {
-                    self.descriptors.clear();
-                }
-                self.descriptors.insert(address, Cached { descriptor, refresh });
-                self.next_tick = now;
-            }
-            None => {
-                // One whose tunnel stands goes on with what it knows.
-                let waiting = |group: &Group| {
-                    group.target == Target::Service(address) && group.tunnel.is_none()
-                };
-                let ids: Vec<_> =
-                    self.groups.iter().filter(|(_, g)| waiting(g)).map(|(id, _)| *id).collect();
-                ids.into_iter().for_each(|id| self.fail(now, id, Failure::UnknownService));
-            }
-        }
     }
 
     /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use shoal_sphinx::{Codec, Packet, Peeled, PublicKey, ReplayTag, SecretKey};
+use shoal_sphinx::{Codec, Packet, PacketId, Peeled, PublicKey, ReplayTag, SecretKey};
 
 /// What remembers the replay tags of one key, as long as the key lives.
 pub trait Seen: Send {
@@ -43,7 +43,19 @@ pub(crate) struct Keys(Vec<Key>);
 struct Key {
     secret: SecretKey,
     public: PublicKey,
+    /// Marks the identifiers of packets that end at this key.
+    marks: [u8; 32],
     seen: Box<dyn Seen>,
+}
+
+/// What an identifier is for: the first half of it is free, the second half marks it as ours.
+///
+/// So a client knows what it asked for without a list: a SURB may come back hours later, after a restart, or when
+/// its tunnel is gone, and whoever has it must not be able to make that look like something that nobody asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Made {
+    Loop,
+    Surb,
 }
 
 /// By which a packet is known when it comes again, at the key that opened it.
@@ -77,7 +89,7 @@ impl Keys {
             let public = secret.public();
             let key = match before.iter().position(|key| key.public == public) {
                 Some(at) => before.swap_remove(at),
-                None => Key { seen: make(&secret), public, secret },
+                None => Key { seen: make(&secret), marks: marks(&secret), public, secret },
             };
             self.0.push(key);
         }
@@ -101,10 +113,41 @@ impl Keys {
         Some((codec.peel(opened).ok()?, tag))
     }
 
+    /// An identifier for a packet that ends at the key of the period. `None` without a key.
+    pub(crate) fn identifier(&self, what: Made, free: [u8; 8]) -> Option<PacketId> {
+        let mark = mark(&self.0.first()?.marks, what, free);
+        let mut id = [0; 16];
+        let (first, second) = id.split_at_mut(8);
+        first.copy_from_slice(&free);
+        second.copy_from_slice(&mark);
+        Some(id)
+    }
+
+    /// What the identifier of a packet with this tag was made for, if this client made it.
+    pub(crate) fn made(&self, tag: &Tag, id: &PacketId) -> Option<Made> {
+        let marks = &self.0.get(tag.with)?.marks;
+        let free = *id.first_chunk()?;
+        [Made::Loop, Made::Surb].into_iter().find(|what| id.ends_with(&mark(marks, *what, free)))
+    }
+
     /// Whether a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
     pub(crate) fn is_first(&mut self, tag: &Tag) -> bool {
         self.0.get_mut(tag.with).is_some_and(|key| key.seen.insert(&tag.tag))
     }
+}
+
+fn marks(secret: &SecretKey) -> [u8; 32] {
+    blake3::derive_key("shoal 2026 identifiers of a client's packets", secret.as_bytes())
+}
+
+fn mark(marks: &[u8; 32], what: Made, free: [u8; 8]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h] = free;
+    let kind = match what {
+        Made::Loop => 0,
+        Made::Surb => 1,
+    };
+    let hash = blake3::keyed_hash(marks, &[a, b, c, d, e, f, g, h, kind]);
+    *hash.as_bytes().first_chunk().unwrap_or(&[0; 8])
 }
 
 #[cfg(test)]
@@ -150,6 +193,24 @@ mod tests {
         assert!(!keys.is_first(&tag));
         keys.set(vec![secret(3)], |_| Box::new(InMemory::new(8)));
         assert!(keys.open(&codec, &old).is_none());
+    }
+
+    #[test]
+    fn a_client_knows_its_identifiers_by_the_key_at_which_they_end() {
+        let mut rng = Seed::from_u64(3).stream("keys");
+        let codec = Keyed::default();
+        let mut keys = Keys::one(secret(1), 8);
+        let [a, b] = [Made::Loop, Made::Surb].map(|what| keys.identifier(what, [7; 8]).unwrap());
+        // The key of the period is another one now; what is under way ends at the old one.
+        keys.set(vec![secret(2), secret(1)], |_| Box::new(InMemory::new(8)));
+        let (_, old) = keys.open(&codec, &packet(1, &mut rng)).unwrap();
+        let (_, new) = keys.open(&codec, &packet(2, &mut rng)).unwrap();
+        assert_eq!(
+            (keys.made(&old, &a), keys.made(&old, &b)),
+            (Some(Made::Loop), Some(Made::Surb))
+        );
+        assert_eq!((keys.made(&new, &a), keys.made(&new, &b)), (None, None));
+        assert_eq!(keys.made(&old, &[7; 16]), None);
     }
 
     #[test]

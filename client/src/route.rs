@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::CryptoRng;
 use shoal_sphinx::{Address, Hop, PublicKey};
 use shoal_topology::{
     Class, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, ListedNode, Paths, Role,
@@ -294,13 +293,4 @@ fn gateway(document: &Document, identity: &Identity) -> Option<usize> {
     let index = document.index_of(identity)?;
     let node = document.node(index)?;
     (node.descriptor.body().role == Role::Gateway).then_some(index)
-}
-
-/// Sixteen random bytes that are not all zero: zero means "no identifier".
-pub fn packet_id(rng: &mut impl CryptoRng) -> shoal_sphinx::PacketId {
-    let mut id = [0; 16];
-    while id == [0; 16] {
-        rng.fill_bytes(&mut id);
-    }
-    id
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 use shoal_sphinx::{PacketId, Surb, SurbKeys};
 use shoal_topology::{Epoch, Identity, Time};
 
+/// SURBs that are remembered as used.
+const TAKEN: usize = 1_024;
+
 /// The SURBs that are out, and what each was made for. Bounded: beyond `max` the oldest is forgotten, and a reply
 /// that still uses it is counted as unknown.
 pub struct Outstanding<U> {
     max: usize,
+    taken: VecDeque<PacketId>,
     by_id: HashMap<PacketId, (U, Epoch, SurbKeys)>,
     order: VecDeque<PacketId>,
 }
@@ -17,7 +21,7 @@ pub struct Outstanding<U> {
 impl<U> Outstanding<U> {
     /// Room for `max`.
     pub fn new(max: usize) -> Self {
-        Self { max, by_id: HashMap::new(), order: VecDeque::new() }
+        Self { max, taken: VecDeque::new(), by_id: HashMap::new(), order: VecDeque::new() }
     }
 
     /// Keeps the keys of a SURB of an epoch that goes out.
@@ -37,7 +41,17 @@ impl<U> Outstanding<U> {
 
     /// The SURB came back: it opens once.
     pub fn take(&mut self, id: &PacketId) -> Option<(U, SurbKeys)> {
-        self.by_id.remove(id).map(|(purpose, _, keys)| (purpose, keys))
+        let taken = self.by_id.remove(id).map(|(purpose, _, keys)| (purpose, keys))?;
+        self.taken.push_back(*id);
+        if self.taken.len() > TAKEN {
+            self.taken.pop_front();
+        }
+        Some(taken)
+    }
+
+    /// Whether it came back lately.
+    pub fn was_taken(&self, id: &PacketId) -> bool {
+        self.taken.contains(id)
     }
 
     /// Forgets those that this says.

@@ -34,7 +34,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-pub use client::Tunnel;
+pub use client::{Heard, Tunnel};
 pub use service::Tunnels;
 
 /// Longest datagram from a client, in bytes: leaves room for two SURBs beside it in a packet.

@@ -1,6 +1,8 @@
 //! For tests: a person's client, a service and a mixnet between them in virtual time, with authorities that make a
 //! document for every epoch and nodes whose keys live one epoch.
 
+mod forging;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -21,6 +23,7 @@ use crate::engine::{Arrival, Client, GroupId, Isolation, Output, Settings, Targe
 use crate::service::Service;
 use crate::tunnel::{Read, StreamId, TunnelEvent, Write, pair};
 use crate::uplink::Uplink;
+pub(crate) use forging::{Forged, Way};
 
 const LATENCY: Duration = Duration::from_millis(1);
 /// The epoch in which every world begins: its low byte soon starts at zero again.
@@ -228,8 +231,14 @@ pub(crate) struct Faults {
     pub(crate) gateway: (f64, f64),
     /// The share that a mix takes.
     pub(crate) mix: Option<(&'static str, f64)>,
+    /// A mix that takes so much longer.
+    pub(crate) slow: Option<(&'static str, Duration)>,
     /// Packets/s of others for the person.
     pub(crate) flood: f64,
+    /// The share of dummies in whose place the gateway sends something else.
+    pub(crate) forged: Option<(Forged, f64)>,
+    /// Of each span of the first length, the gateway holds what goes up (and down, if so) in the first part until that ends.
+    pub(crate) holds: Option<(Duration, Duration, Way)>,
 }
 
 pub(crate) struct World {
@@ -245,6 +254,13 @@ pub(crate) struct World {
     /// When packets for the person reached the gateway.
     pub(crate) arrivals: Vec<Time>,
     pub(crate) outputs: Vec<Output>,
+    /// When packets of the person reached the exit.
+    pub(crate) at_exit: Vec<Time>,
+    /// Everything gives credit, as it did once: a control.
+    pub(crate) credulous: bool,
+    /// The last loops that came, and SURBs that the exit gave away.
+    loops: VecDeque<Packet>,
+    given: VecDeque<Surb>,
     /// Bytes that the person has read.
     pub(crate) read: u64,
     /// The longest time without one, while a download ran.
@@ -302,6 +318,10 @@ impl World {
             trace: Vec::new(),
             arrivals: Vec::new(),
             outputs: Vec::new(),
+            at_exit: Vec::new(),
+            credulous: false,
+            loops: VecDeque::new(),
+            given: VecDeque::new(),
             read: 0,
             stall: Duration::ZERO,
             read_at: Time::ZERO,
@@ -450,6 +470,10 @@ impl World {
         let now = self.now;
         match event {
             Event::Up(person, frame) => {
+                let at = self.let_go(false);
+                if person && at > now {
+                    return self.push(at, Event::Up(person, frame));
+                }
                 if person && self.happens(self.faults.gateway.0) {
                     return;
                 }
@@ -475,14 +499,25 @@ impl World {
                 }
             }
             Event::ToExit(packet) => {
+                self.at_exit.push(now);
+                if self.gives_away(&packet) {
+                    return;
+                }
                 let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
                 self.exit.handle_frame(now, identity(GATEWAYS[2]), frame);
             }
             Event::Down => {
                 let gap = Duration::from_nanos(1_000_000_000 / 110);
+                let forged = self.faults.forged;
                 let (field, packet) = match self.queue.pop_front() {
                     Some(packet) => (Downward::Packet, packet),
-                    None => (Downward::Dummy, Packet::default()),
+                    None => match forged {
+                        Some((what, share)) if self.happens(share) => match self.forge(what) {
+                            Some(packet) => (Downward::Packet, packet),
+                            None => (Downward::Dummy, Packet::default()),
+                        },
+                        _ => (Downward::Dummy, Packet::default()),
+                    },
                 };
                 self.flooded += self.faults.flood * gap.as_secs_f64();
                 while self.flooded >= 1.0 {
@@ -497,8 +532,19 @@ impl World {
                 self.push(now + gap, Event::Down);
             }
             Event::ToPerson(frame) => {
-                if self.client.handle_frame(now, frame) == Arrival::FromOthers {
-                    self.uplink.credit();
+                let at = self.let_go(true);
+                if at > now {
+                    return self.push(at, Event::ToPerson(frame));
+                }
+                let packet = frame.packet.clone();
+                match self.client.handle_frame(now, frame) {
+                    Arrival::FromOthers => self.uplink.credit(),
+                    Arrival::NoCredit if self.credulous => self.uplink.credit(),
+                    Arrival::Loop => {
+                        self.loops.push_back(packet);
+                        self.loops.truncate(64);
+                    }
+                    Arrival::NoCredit | Arrival::Nothing => {}
                 }
             }
         }
@@ -523,7 +569,9 @@ impl World {
             Some(next) => Event::ToNode(next, epoch, packet),
             None => Event::ToInbox(next, packet),
         };
-        self.push(self.now + delay + LATENCY, event);
+        let slow =
+            self.faults.slow.filter(|(of, _)| *of == name).map_or(Duration::ZERO, |(_, by)| by);
+        self.push(self.now + delay + slow + LATENCY, event);
     }
 
     /// The exit's application: four bytes ask for so many.

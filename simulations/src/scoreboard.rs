@@ -126,8 +126,7 @@ fn family(line: &Line) -> &str {
 
 /// Says which lines beat the prior, corrected over all lines of the same system, and over all of Shoal together.
 pub fn correct(lines: &mut [Line]) {
-    let families: BTreeSet<String> =
-        lines.iter().map(|line| family(line).to_owned()).collect();
+    let families: BTreeSet<String> = lines.iter().map(|line| family(line).to_owned()).collect();
     for name in families {
         let mut own: Vec<&mut Line> =
             lines.iter_mut().filter(|line| family(line) == name).collect();

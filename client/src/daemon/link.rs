@@ -1,6 +1,6 @@
 //! The link to a gateway: dialled, proven, kept up, dialled again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +38,6 @@ const ATTEMPTS: usize = 3;
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(8));
 /// Documents that a client tells gateways that it has.
 const DOCUMENTS: usize = 4;
-/// A gateway that took our packets is not gone back to for so long, unless the other cannot be reached.
-const HOLD_OFF: Duration = Duration::from_secs(600);
 
 /// What a link tells the engine.
 pub(super) enum Event {
@@ -64,8 +62,8 @@ pub(super) enum Down {
     Refused(Refusal),
     #[error("the link to the gateway broke")]
     Broken,
-    #[error("the gateway takes our packets")]
-    TakesPackets,
+    #[error("another gateway is used instead")]
+    Moves,
 }
 
 /// By which inbox a gateway knows us.
@@ -103,6 +101,38 @@ pub(super) struct Slots {
     pub(super) started: Notify,
 }
 
+/// Which gateway the engine wants: told by its thread, followed by the link's.
+#[derive(Default)]
+pub(super) struct Goal {
+    /// Place in the list.
+    at: AtomicUsize,
+    told: Notify,
+}
+
+impl Goal {
+    /// To begin with this one.
+    pub(super) fn new(at: usize) -> Self {
+        Self { at: at.into(), told: Notify::new() }
+    }
+
+    /// Go to this one.
+    pub(super) fn go(&self, at: usize) {
+        self.at.store(at, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    fn at(&self) -> usize {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    /// Returns when another one is wanted.
+    async fn leaves(&self, at: usize) {
+        while self.at() == at {
+            self.told.notified().await;
+        }
+    }
+}
+
 /// Which gateway is next.
 struct Choice {
     /// Place in the list.
@@ -115,14 +145,12 @@ struct Choice {
     /// For how long they must, beside [`ATTEMPTS`].
     patience: Duration,
     rng: Stream,
-    /// Which were left, and when.
-    left: Vec<(usize, Time)>,
 }
 
 impl Choice {
-    fn new(of: usize, rng: Stream) -> Self {
-        let (failed, since, patience, left) = (0, None, Duration::ZERO, Vec::new());
-        let mut choice = Self { at: 0, of, failed, since, patience, rng, left };
+    fn new((at, of): (usize, usize), rng: Stream) -> Self {
+        let (failed, since, patience) = (0, None, Duration::ZERO);
+        let mut choice = Self { at: at % of.max(1), of, failed, since, patience, rng };
         choice.draw();
         choice
     }
@@ -143,29 +171,15 @@ impl Choice {
         self.failed += 1;
         let since = *self.since.get_or_insert(now);
         if self.failed >= ATTEMPTS && now.since(since) >= self.patience {
-            self.move_on();
+            self.go(self.at + 1);
         }
         pause
     }
 
-    /// Whether there is another gateway that was not left lately: when both take packets, it is neither.
-    fn may_leave(&self, now: Time) -> bool {
-        let lately = |(of, at): &(usize, Time)| *of != self.at && now.since(*at) < HOLD_OFF;
-        self.of > 1 && !self.left.iter().any(lately)
-    }
-
-    /// Goes to the other gateway: how long to wait before that.
-    fn leave(&mut self, now: Time) -> Duration {
-        self.left.retain(|(at, _)| *at != self.at);
-        self.left.push((self.at, now));
-        self.move_on();
-        BACKOFF.first().copied().unwrap_or(STEP)
-    }
-
-    fn move_on(&mut self) {
+    fn go(&mut self, at: usize) {
         (self.failed, self.since) = (0, None);
         self.draw();
-        self.at = (self.at + 1) % self.of.max(1);
+        self.at = at % self.of.max(1);
     }
 }
 
@@ -182,8 +196,8 @@ pub(super) struct Link {
     pub(super) overrun: Arc<AtomicU64>,
     /// Dummies.
     pub(super) dummies: Arc<AtomicU64>,
-    /// Told when the engine finds that the gateway takes our packets.
-    pub(super) leave: Arc<Notify>,
+    /// Where the engine wants it to lead.
+    pub(super) goal: Arc<Goal>,
     /// Told when a service has another descriptor.
     pub(super) renew: Arc<Notify>,
     /// What it has of documents.
@@ -213,37 +227,33 @@ impl Has {
 }
 
 impl Link {
-    /// Keeps a link to the first of `gateways` that answers and does not take our packets, until `shutdown`.
+    /// Keeps a link to that of `gateways` which the engine wants, or to the next one if it does not answer, until `shutdown`.
     pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
-        let mut choice = Choice::new(gateways.len(), self.seed.stream("patience"));
+        let at = (self.goal.at(), gateways.len());
+        let mut choice = Choice::new(at, self.seed.stream("patience"));
         loop {
             let Some(gateway) = gateways.get(choice.at) else { return };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
             let result = tokio::select! {
                 () = shutdown.wait() => return,
                 result = self.once(gateway, &mut out, &up) => result,
-                () = self.must_leave(&choice) => Err(Down::TakesPackets),
+                () = self.goal.leaves(choice.at) => Err(Down::Moves),
             };
             let down = result.err().unwrap_or(Down::Broken);
             if self.events.send(Event::Down(gateway.identity, down)).await.is_err() {
                 return;
             }
-            let pause = match down {
-                Down::TakesPackets => choice.leave(self.clock.now()),
-                _ => choice.ended(up.load(Ordering::Relaxed), self.clock.now()),
+            let pause = if down == Down::Moves {
+                choice.go(self.goal.at());
+                BACKOFF.first().copied().unwrap_or(STEP)
+            } else {
+                choice.ended(up.load(Ordering::Relaxed), self.clock.now())
             };
+            // Whoever was not reached is not wanted, until the engine says so again.
+            self.goal.at.store(choice.at, Ordering::Relaxed);
             tokio::select! {
                 () = shutdown.wait() => return,
                 () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    async fn must_leave(&self, choice: &Choice) {
-        loop {
-            self.leave.notified().await;
-            if choice.may_leave(self.clock.now()) {
-                return;
             }
         }
     }
@@ -426,7 +436,7 @@ mod tests {
             events,
             overrun: Arc::default(),
             dummies: Arc::default(),
-            leave: Arc::default(),
+            goal: Arc::default(),
             renew: Arc::default(),
             has: Has::default(),
             seed: Seed::from_u64(1),
@@ -458,7 +468,7 @@ mod tests {
     }
 
     fn choice(of: usize) -> Choice {
-        Choice::new(of, Seed::from_u64(7).stream("patience"))
+        Choice::new((0, of), Seed::from_u64(7).stream("patience"))
     }
 
     /// The gateway fails until the client goes elsewhere: when it does.
@@ -488,7 +498,7 @@ mod tests {
             events,
             overrun: Arc::default(),
             dummies: Arc::default(),
-            leave: Arc::default(),
+            goal: Arc::default(),
             renew: Arc::default(),
             has: Has::default(),
             seed: Seed::from_u64(7),
@@ -531,39 +541,18 @@ mod tests {
         assert_eq!(seen, [key.identity(); 3]);
     }
 
-    #[test]
-    fn a_gateway_that_takes_packets_is_left_and_not_gone_back_to_for_ten_minutes() {
+    #[tokio::test]
+    async fn the_link_leaves_its_gateway_when_the_engine_wants_another() {
+        let goal = Goal::new(0);
+        let waits = Duration::from_millis(20);
+        assert!(timeout(waits, goal.leaves(0)).await.is_err(), "it wants this one");
+        goal.go(0);
+        assert!(timeout(waits, goal.leaves(0)).await.is_err(), "still");
+        goal.go(1);
+        timeout(SILENCE, goal.leaves(0)).await.unwrap();
         let mut choice = choice(2);
-        let left = Time::from_secs(100);
-        assert!(choice.may_leave(left));
-        choice.leave(left);
+        choice.go(goal.at());
         assert_eq!(choice.at, 1);
-        assert!(!choice.may_leave(left + Duration::from_secs(599)));
-        // The same one again after a break.
-        choice.ended(true, left);
-        assert_eq!(choice.at, 1);
-        assert!(choice.may_leave(left + HOLD_OFF));
-        choice.leave(left + HOLD_OFF);
-        assert_eq!(choice.at, 0);
-        assert!(!choice.may_leave(left + HOLD_OFF + Duration::from_secs(599)));
-    }
-
-    #[test]
-    fn a_gateway_that_was_gone_back_to_for_want_of_the_other_is_left_again() {
-        let mut choice = choice(2);
-        choice.leave(Time::ZERO);
-        // The other one dies.
-        fails(&mut choice, Time::from_secs(1));
-        assert_eq!(choice.at, 0);
-        assert!(choice.may_leave(Time::from_secs(60)));
-        choice.leave(Time::from_secs(60));
-        assert_eq!(choice.at, 1);
-        assert!(!choice.may_leave(Time::from_secs(120)));
-    }
-
-    #[test]
-    fn the_only_gateway_is_never_left() {
-        assert!(!choice(1).may_leave(Time::from_secs(10_000)));
     }
 
     #[test]
@@ -571,7 +560,7 @@ mod tests {
      {
         let mut moved = Vec::new();
         for seed in 0..100 {
-            let mut choice = Choice::new(2, Seed::from_u64(seed).stream("patience"));
+            let mut choice = Choice::new((0, 2), Seed::from_u64(seed).stream("patience"));
             let mut now = Time::from_secs(100);
             while now < Time::from_secs(103) {
                 now = now + choice.ended(false, now);
@@ -589,7 +578,7 @@ mod tests {
     #[test]
     fn one_that_worked_gets_its_attempts_again_even_when_the_other_was_left() {
         let mut choice = choice(2);
-        choice.leave(Time::ZERO);
+        choice.go(1);
         assert_eq!(choice.at, 1);
         assert!(choice.ended(true, Time::ZERO) <= BACKOFF[0]);
         assert_eq!(choice.at, 1);

@@ -21,12 +21,12 @@ use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
-use super::link::{Down, Event, Has, Inbox, Link, Out, Slots};
+use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
-use super::{Config, Error, Ready, Report, Shared, proxy};
+use super::{Config, Error, Ready, Report, Shared, proxy, trust};
 use crate::engine::{
-    Arrival, Client, Failure, GroupId, Isolation, LoopCounts, Output, Settings, Stage, Target,
-    Unprotected,
+    Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, Output,
+    Settings, Stage, Target, Unprotected,
 };
 use crate::gauge::Reading;
 use crate::request::{Request, Response, UdpPacket};
@@ -252,7 +252,9 @@ fn reply(why: Failure) -> (ReplyCode, bool) {
         Failure::UnknownGateway | Failure::UnknownService => (ReplyCode::HostUnreachable, false),
         Failure::NoAnswer => (ReplyCode::TtlExpired, false),
         Failure::NoPath => (ReplyCode::NetworkUnreachable, false),
-        Failure::Silent | Failure::Closed | Failure::Idle => (ReplyCode::GeneralFailure, true),
+        Failure::Silent | Failure::Closed | Failure::Idle | Failure::Garbage => {
+            (ReplyCode::GeneralFailure, true)
+        }
     }
 }
 
@@ -285,7 +287,10 @@ pub(super) fn start(
     });
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let (leave, has) = (Arc::new(Notify::new()), Has::default());
+    let named: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
+    let memory = trust::remembered(&config.data_dir);
+    let goal = Arc::new(Goal::new(memory.begins_at(&named, unix_s())));
+    let has = Has::default();
     let link = Link {
         clock,
         inbox: Inbox::OfTheLink,
@@ -295,7 +300,7 @@ pub(super) fn start(
         events: events_in,
         overrun: overrun.clone(),
         dummies: dummies.clone(),
-        leave: leave.clone(),
+        goal: goal.clone(),
         renew: Arc::default(),
         has: has.clone(),
         seed: seed.part("link"),
@@ -316,6 +321,8 @@ pub(super) fn start(
                 min_bits: config.protect.min_bits,
                 allow_small_crowd: config.protect.allow_small_crowd,
                 replies: config.protect.replies(),
+                // Its contact is given to nobody.
+                reachable: false,
                 tunnel: tunnel::Settings {
                     // Three hops each way and the slots: what a first answer takes.
                     initial_rtt: 8 * class.mean_delay(),
@@ -329,6 +336,7 @@ pub(super) fn start(
             let codec = Backend::best_codec();
             let mut client =
                 Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
+            client.set_gateways(&named, &memory);
             let all = keys.periods.all(unix_s()).into_iter().map(|(_, key)| key).collect();
             client.begin_keys(all, |key| keys.periods.memory(key, MESSAGES));
             if let Some(why) = found_proof(&config.data_dir) {
@@ -353,9 +361,10 @@ pub(super) fn start(
                 overrun,
                 dummies,
                 dummies_told: 0,
-                leave,
+                goal,
                 has,
                 left: None,
+                memory,
                 periods: keys.periods,
                 news: false,
                 down: None,
@@ -399,14 +408,16 @@ struct Driver {
     dummies: Arc<AtomicU64>,
     /// Of these, how many the engine knows of.
     dummies_told: u64,
-    /// Tells the link that the gateway takes our packets.
-    leave: Arc<Notify>,
+    /// Tells the link which gateway to use.
+    goal: Arc<Goal>,
     /// Tells gateways which documents there are.
     has: Has,
     /// Keys, by period.
     periods: Periods,
-    /// The gateway that was left for it.
-    left: Option<usize>,
+    /// The gateway that was left, and what for.
+    left: Option<(usize, Evidence)>,
+    /// What the data directory says of the gateways.
+    memory: GatewayMemory,
     /// Something changed that `status` must say at once.
     news: bool,
     down: Option<Down>,
@@ -439,6 +450,8 @@ impl Driver {
                 next_report = now + REPORT;
                 self.turn_keys();
                 self.report();
+                let memory = hub.engine.borrow().client.gateway_memory();
+                trust::keep(&self.config.data_dir, &mut self.memory, memory);
             }
             if produced || !events.is_empty() {
                 // The streams' tasks run in between.
@@ -473,17 +486,12 @@ impl Driver {
                 self.down = None;
                 self.shop.unlinked_since.set(None);
                 self.linked = self.place(&gateway);
-                if self.linked == self.left {
-                    self.left = None;
-                }
+                self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 person.client.set_inbox(inbox);
                 person.client.set_link(now, Some(gateway));
                 self.restart(&person.client, now);
             }
-            Event::Down(gateway, why) => {
-                if matches!(why, Down::TakesPackets) {
-                    self.left = self.place(&gateway);
-                }
+            Event::Down(_, why) => {
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
                     self.shop.unlinked_since.set(Some(now));
@@ -494,6 +502,10 @@ impl Driver {
                 person.client.set_link(now, None);
             }
             Event::Frame(_, frame) => {
+                // Those that came before it are known before it: they say how long it can have waited in a queue.
+                let dummies = self.dummies.load(Ordering::Relaxed);
+                let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
+                person.client.dummies(now, new);
                 if person.client.handle_frame(now, frame) == Arrival::FromOthers
                     && let Ok(mut uplink) = self.slots.uplink.lock()
                 {
@@ -575,16 +587,29 @@ impl Driver {
         }
     }
 
-    fn pass_on(&self) {
-        let hub = &self.shop.hub;
+    /// Goes to the other gateway. The log says why, in totals.
+    fn leave(&mut self) {
+        let evidence = self.shop.hub.engine.borrow().client.evidence();
+        let (Some(linked), Some(evidence)) = (self.linked, evidence) else { return };
+        warn!("the gateway is left for the other one: {evidence}");
+        self.left = Some((linked, evidence));
+        self.goal.go((linked + 1) % self.config.gateways.len().max(1));
+    }
+
+    fn pass_on(&mut self) {
+        let hub = self.shop.hub.clone();
         loop {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
-                Some(Output::Message(_)) => {}
+                Some(Output::Message(..)) => {}
                 Some(Output::Turned) => self.turn(),
-                Some(Output::LeaveGateway) => self.leave.notify_one(),
+                Some(Output::LeaveGateway) => self.leave(),
+                Some(Output::ComeBack) => {
+                    info!("the first gateway is tried again");
+                    self.goal.go(0);
+                }
                 Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
@@ -648,13 +673,7 @@ impl Driver {
         let tally = *self.shop.tally.borrow();
         let overrun = self.overrun.load(Ordering::Relaxed);
         let dummies = self.dummies.load(Ordering::Relaxed);
-        let silent: Vec<String> = person
-            .client
-            .silent_mixes()
-            .into_iter()
-            .map(|(layer, place)| format!("mix {place} of layer {layer} returns none of our loops"))
-            .collect();
-        let mut warnings = silent;
+        let mut warnings = trust::warnings(&person.client, now, self.config.gateways.len());
         if self.periods.is_stuck() {
             warnings.push(STUCK.into());
         }
@@ -669,16 +688,9 @@ impl Driver {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
         }
-        if let Some(left) = self.left {
+        if let Some((left, evidence)) = self.left {
             let other = if left == 0 { "second" } else { "first" };
-            warnings.push(format!("gateway {} loses our packets: moved to the {other}", left + 1));
-        }
-        if person.client.gateway_takes_packets() {
-            let advice = match self.config.gateways.len() {
-                1 => "name a second one in the configuration",
-                _ => "the other one did lately, too",
-            };
-            warnings.push(format!("the gateway loses our packets: {advice}"));
+            warnings.push(format!("gateway {} was left for the {other}: {evidence}", left + 1));
         }
         if let Some(trouble) = person.client.refused_document() {
             warnings.push(format!("the last topology document was refused: {trouble}"));
@@ -728,7 +740,9 @@ impl Driver {
             },
             "arrivals": {
                 "packets": counts.packets, "dummies": dummies, "unknown": counts.unknown, "overrun": overrun,
+                "replayed": counts.replayed, "late": counts.late, "junk": counts.junk,
             },
+            "pauses": person.client.pauses(),
             "surbs_out": surbs,
             "packets_without_path": counts.no_path,
             "datagrams_lost": self.shop.hub.lost_datagrams(),

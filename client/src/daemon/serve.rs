@@ -154,7 +154,7 @@ pub(super) fn start(
                     events: events_in.clone(),
                     overrun: overrun.clone(),
                     dummies: Arc::default(),
-                    leave: Arc::default(),
+                    goal: Arc::default(),
                     renew: to_renew.clone(),
                     has: has.clone(),
                     seed: seed.part("link"),

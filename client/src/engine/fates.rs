@@ -1,39 +1,62 @@
-//! Whether the client's own gateway takes its packets: too many loops are lost, whichever mixes they went by.
+//! Whether the client's own gateway takes its packets, or holds them up: too many loops are lost or late, whichever mixes
+//! they went by.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use shoal_topology::{Class, Identity, Time};
 
+use super::gateways::{Blame, Evidence};
+
 /// Loops whose fate is remembered: 19 s of class web.
 const REMEMBERED: usize = 512;
 /// With fewer nothing is said.
 const LEAST: usize = 100;
-/// The share of loops that an honest network may lose.
+/// With so many that are not late beyond chance, the gateway is not late.
+const ENOUGH: usize = 300;
+/// The share of loops that an honest network may lose, and the share that may be late.
 const TOLERANCE: f64 = 0.05;
 /// A gateway is blamed if so many losses have no greater chance at that share.
 const CHANCE: f64 = 1e-6;
+/// One that was found late is so for as long as it has no greater chance than this: near the limit chance goes up and down.
+const STILL_LATE: f64 = 1e-3;
 /// Stretches without dummies that are remembered.
 const GAPS: usize = 64;
+/// A gateway is late if it is found so again and again for so long: one bad moment of a line is no reason to move.
+const STAYS_LATE: Duration = Duration::from_secs(20);
 
 /// How the loops of one link fared, and when its downlink had room.
 ///
 /// A gateway whose queue for the client is full drops packets honestly; then everything that comes for as long as the
-/// queue is deep is a packet, no dummy. So a loop in whose flight no dummies arrived for half of that time is not counted.
+/// queue is deep is a packet, no dummy. So a loop in whose flight no dummies arrived for half of that time is not counted
+/// as lost; it counts as late unless packets came in their place, since where nothing comes the gateway holds it all.
 #[derive(Default)]
 pub(super) struct Fates {
     known: VecDeque<Fate>,
     /// When the link began.
     since: Time,
-    /// When the last dummy came, and stretches without one.
+    /// When the last dummy came, packets since then, and stretches without one: whether it was packets that left no room.
     dummy: Time,
-    gaps: VecDeque<(Time, Time)>,
+    packets: f64,
+    gaps: VecDeque<(Time, Time, bool)>,
     longest: Duration,
+    /// Packets in that time if the downlink is full.
+    full: f64,
+    /// Since when the loops have been late.
+    late_since: Option<Time>,
 }
 
 struct Fate {
     mixes: Vec<Identity>,
-    lost: bool,
+    end: Ended,
+}
+
+/// How a loop ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    InTime,
+    Late,
+    Lost,
 }
 
 impl Fates {
@@ -41,55 +64,102 @@ impl Fates {
     pub(super) fn link(&mut self, now: Time, class: &Class) {
         let queue_s = (2.0 * class.down_per_s).max(16.0) / class.down_per_s;
         let longest = Duration::from_secs_f64(queue_s / 2.0);
-        *self = Self { since: now, dummy: now, longest, ..Self::default() };
+        let full = class.down_per_s * longest.as_secs_f64();
+        *self = Self { since: now, dummy: now, longest, full, ..Self::default() };
     }
 
     pub(super) fn dummy(&mut self, now: Time) {
         if now.since(self.dummy) > self.longest {
-            self.gaps.push_back((self.dummy, now));
+            self.gaps.push_back((self.dummy, now, self.is_full(now)));
             if self.gaps.len() > GAPS {
                 self.gaps.pop_front();
             }
         }
-        self.dummy = now;
+        (self.dummy, self.packets) = (now, 0.0);
     }
 
-    /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest.
-    pub(super) fn add(&mut self, mixes: Vec<Identity>, (sent, until): (Time, Time), lost: bool) {
-        let in_gap = |(from, to): &(Time, Time)| *from < until && *to > sent;
-        let in_last_gap = until.since(self.dummy) > self.longest;
+    /// A packet came.
+    pub(super) fn packet(&mut self) {
+        self.packets += 1.0;
+    }
+
+    /// Whether packets have left no room for a dummy for long.
+    pub(super) fn is_full(&self, now: Time) -> bool {
+        now.since(self.dummy) > self.longest && self.packets > 0.5 * self.full
+    }
+
+    /// How long what comes now can have waited in the queue for the client: when the last dummy was sent, that was empty.
+    pub(super) fn queued(&self, now: Time) -> Duration {
+        now.since(self.dummy)
+    }
+
+    /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest. Whether that counts.
+    pub(super) fn add(
+        &mut self,
+        mixes: Vec<Identity>,
+        (sent, until): (Time, Time),
+        end: Ended,
+    ) -> bool {
+        let lost = end == Ended::Lost;
+        let in_gap =
+            |(from, to, full): &(Time, Time, bool)| *from < until && *to > sent && (*full || lost);
+        let in_last_gap = self.is_full(until) || (lost && until.since(self.dummy) > self.longest);
         if sent < self.since || in_last_gap || self.gaps.iter().any(in_gap) {
-            return;
+            return false;
         }
-        self.known.push_back(Fate { mixes, lost });
+        self.known.push_back(Fate { mixes, end });
         if self.known.len() > REMEMBERED {
             self.known.pop_front();
         }
+        true
     }
 
-    /// Whether the gateway loses packets: for every mix, those loops that avoid it are lost beyond chance, too. Loops by
-    /// mixes that are known to return nothing say nothing of the gateway.
-    pub(super) fn blame_gateway(&self, silent: &[Identity]) -> bool {
+    /// Whether the gateway loses packets or holds them up: for every mix, those loops that avoid it are lost, or late,
+    /// beyond chance, too. Loops by mixes that are known to return nothing say nothing of the gateway.
+    pub(super) fn blame_gateway(&mut self, now: Time, silent: &[Identity]) -> Option<Evidence> {
+        if let Some((bad, of)) = self.beyond(CHANCE, silent, Ended::Lost) {
+            return Some(Evidence { blame: Blame::Lost, bad, of });
+        }
+        let chance = if self.late_since.is_some() { STILL_LATE } else { CHANCE };
+        let Some((bad, of)) = self.beyond(chance, silent, Ended::Late) else {
+            self.late_since = None;
+            return None;
+        };
+        let since = *self.late_since.get_or_insert(now);
+        let stays = now.since(since) >= STAYS_LATE;
+        stays.then_some(Evidence { blame: Blame::Late, bad, of })
+    }
+
+    /// Whether loops are late; `None` while too few are known.
+    pub(super) fn is_late(&self, now: Time) -> Option<bool> {
+        match self.late_since {
+            Some(since) => (now.since(since) >= STAYS_LATE).then_some(true),
+            None => (self.known.len() >= ENOUGH).then_some(false),
+        }
+    }
+
+    fn beyond(&self, chance: f64, silent: &[Identity], end: Ended) -> Option<(u64, u64)> {
         let heard = |fate: &&Fate| !fate.mixes.iter().any(|mix| silent.contains(mix));
         let heard = || self.known.iter().filter(heard);
-        let (n, lost) = (heard().count(), heard().filter(|fate| fate.lost).count());
-        let beyond_chance = |n: usize, lost: usize| at_least(n, lost, TOLERANCE) < CHANCE;
-        if n < LEAST || !beyond_chance(n, lost) {
-            return false;
+        let (n, bad) = (heard().count(), heard().filter(|fate| fate.end == end).count());
+        let beyond_chance = |n: usize, bad: usize| at_least(n, bad, TOLERANCE) < chance;
+        if n < LEAST || !beyond_chance(n, bad) {
+            return None;
         }
         let mut by_mix: BTreeMap<Identity, (usize, usize)> = BTreeMap::new();
         for fate in heard() {
             for mix in &fate.mixes {
                 let of = by_mix.entry(*mix).or_default();
-                *of = (of.0 + 1, of.1 + usize::from(fate.lost));
+                *of = (of.0 + 1, of.1 + usize::from(fate.end == end));
             }
         }
-        by_mix.values().all(|(by, lost_by)| beyond_chance(n - by, lost - lost_by))
+        let all = by_mix.values().all(|(by, bad_by)| beyond_chance(n - by, bad - bad_by));
+        all.then_some((bad as u64, n as u64))
     }
 }
 
 /// The chance of `k` or more successes in `n` trials of chance `p` each (0 < p < 1).
-fn at_least(n: usize, k: usize, p: f64) -> f64 {
+pub(super) fn at_least(n: usize, k: usize, p: f64) -> f64 {
     // From the top down, where terms are small: nothing cancels.
     let ln_choose: f64 = (0..k.min(n)).map(|i| ((n - i) as f64 / (k - i) as f64).ln()).sum();
     if k > n {
@@ -131,8 +201,9 @@ mod tests {
             let mixes: Vec<u8> = (0..3).map(|at| at * 100 + rng.random_range(0..width)).collect();
             let lost = loses(&mixes, rng.random());
             let named = mixes.iter().map(|n| Identity([*n; 32])).collect();
-            fates.add(named, (sent, sent), lost);
-            if n % every == every - 1 && fates.blame_gateway(&[]) {
+            let end = if lost { Ended::Lost } else { Ended::InTime };
+            fates.add(named, (sent, sent), end);
+            if n % every == every - 1 && fates.blame_gateway(sent, &[]).is_some() {
                 return Some(n + 1);
             }
         }
@@ -179,10 +250,10 @@ mod tests {
             let mixes = [n % 2, 100 + n / 2 % 2, 200 + n / 4 % 2];
             let mixes: Vec<_> = mixes.map(|n| Identity([n as u8; 32])).into();
             let lost = mixes.contains(&one) || mixes.contains(&other);
-            fates.add(mixes, (sent, sent), lost);
+            fates.add(mixes, (sent, sent), if lost { Ended::Lost } else { Ended::InTime });
         }
-        assert!(fates.blame_gateway(&[]));
-        assert!(!fates.blame_gateway(&[one, other]));
+        assert!(fates.blame_gateway(Time::ZERO, &[]).is_some());
+        assert!(fates.blame_gateway(Time::ZERO, &[one, other]).is_none());
     }
 
     #[test]
@@ -190,7 +261,7 @@ mod tests {
         let ms = Time::from_millis;
         let mut fates = fates();
         let add = |fates: &mut Fates, sent, until| {
-            fates.add(Vec::new(), (ms(sent), ms(until)), true);
+            fates.add(Vec::new(), (ms(sent), ms(until)), Ended::Lost);
             fates.known.len()
         };
         fates.dummy(ms(500));

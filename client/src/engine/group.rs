@@ -7,6 +7,7 @@ use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
+use super::credits::Quota;
 use crate::surbs::Stock;
 use crate::tunnel::{Pseudonym, Tunnel};
 
@@ -76,6 +77,9 @@ pub enum Failure {
     /// Nobody used it.
     #[error("the tunnel was not used")]
     Idle,
+    /// The service sent replies that the tunnel did not authenticate, or let others do so.
+    #[error("the service sends what its tunnel does not authenticate")]
+    Garbage,
 }
 
 /// Where a service can be reached.
@@ -124,6 +128,10 @@ pub(super) struct Group {
     pub(super) place: Option<Place>,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) connected: bool,
+    /// Replies that the tunnel did not authenticate, less what is forgiven.
+    pub(super) junk: f64,
+    /// Credits that the service gives while nobody uses it.
+    pub(super) quota: Quota,
     /// What the service has of the SURBs of one epoch.
     pub(super) stock: Stock,
     /// That epoch.
@@ -156,6 +164,8 @@ impl Group {
             place: None,
             tunnel: None,
             connected: false,
+            junk: 0.0,
+            quota: Quota::none(now),
             stock: Stock::new(now),
             surbs_for: None,
             late: seed.stream("next epoch's SURBs").random(),
@@ -216,6 +226,7 @@ impl Group {
         self.tunnel = Some(tunnel);
         self.connected = false;
         self.asked = None;
+        (self.junk, self.quota) = (0.0, Quota::none(now));
         self.stock = Stock::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);

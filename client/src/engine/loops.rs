@@ -6,13 +6,27 @@ use std::time::Duration;
 use shoal_sphinx::PacketId;
 use shoal_topology::{Class, Identity, Time};
 
-use super::fates::Fates;
+use super::fates::{Ended, Fates};
+use super::gateways::Evidence;
+use super::returns::Returns;
 
 /// A loop that is not back after so long is lost: five times what 999 of 1,000 loops of class text take.
 const LOST_AFTER: Duration = Duration::from_secs(12);
 /// A loop that takes so many times as long as the median one, or a second if that is more, is late.
 const LATE_FACTOR: u32 = 8;
 const LATE_LEAST: Duration = Duration::from_secs(1);
+/// A loop is late for its link if the network took so many times longer for it than for three in four others, beside the
+/// delays that were drawn for it and what it may have waited behind other packets at the gateway.
+const EXCESS_FACTOR: u32 = 4;
+/// But at least so much, and two instants of the downlink.
+const EXCESS_LEAST: Duration = Duration::from_millis(400);
+/// With fewer loops back nothing is late.
+const EXCESS_KNOWN: usize = 64;
+/// Loops stand still if for so many times what three in four took at least, or for so long if that is more, none is back
+/// of so many that their all being lost has but this chance. (Where every other second is held up, the median is, too.)
+const STILL_FACTOR: u32 = 6;
+const STILL_LEAST: Duration = Duration::from_millis(600);
+const STILL_CHANCE: f64 = 1e-3;
 /// A mix is silent if so many loops by it are late, none that left since the first of them is back, and as many by
 /// other mixes of its layer are. Without the others it is the gateway or the link that is silent.
 const SILENT: usize = 8;
@@ -52,21 +66,33 @@ pub(super) struct Loops {
     /// When the loops left that are late and that none followed back, for each layer and mix.
     late: BTreeMap<(usize, Identity), VecDeque<Time>>,
     fates: Fates,
+    returns: Returns,
+    /// What the network took beside the drawn delays, for the last loops of this link: in order, and the shortest first.
+    excess: VecDeque<Duration>,
+    excess_sorted: Vec<Duration>,
+    /// Two instants of the downlink.
+    paced: Duration,
+    /// When the last loop of this link came back, and when those left that none followed back.
+    last_back: Option<Time>,
+    waiting: VecDeque<Time>,
     counts: LoopCounts,
 }
 
 struct Open {
     sent: Option<Time>,
     mixes: Vec<Identity>,
+    /// In the mixes, as drawn.
+    delay: Duration,
 }
 
 impl Loops {
-    pub(super) fn made(&mut self, id: PacketId, mixes: Vec<Identity>) {
+    /// A loop by these mixes, for which this delay in all was drawn.
+    pub(super) fn made(&mut self, id: PacketId, mixes: Vec<Identity>, delay: Duration) {
         if self.open.len() >= MAX_OPEN {
             // Loops made for an uplink that was cleared are never sent.
             self.open.retain(|_, open| open.sent.is_some());
         }
-        self.open.insert(id, Open { sent: None, mixes });
+        self.open.insert(id, Open { sent: None, mixes, delay });
     }
 
     pub(super) fn sent(&mut self, id: PacketId, at: Time) {
@@ -76,6 +102,9 @@ impl Loops {
             open.sent = Some(at);
             self.sent.push_back((id, at));
             self.young.push_back((id, at));
+            if self.waiting.len() < REMEMBERED {
+                self.waiting.push_back(at);
+            }
         }
     }
 
@@ -83,8 +112,14 @@ impl Loops {
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(open) = self.open.remove(id) else { return false };
         self.counts.returned += 1;
+        self.fates.packet();
         let sent = open.sent.unwrap_or(now);
-        self.fates.add(open.mixes.clone(), (sent, now), false);
+        self.last_back = Some(now);
+        self.waiting.retain(|at| *at > sent);
+        let end = self.lateness(now, sent, open.delay);
+        if self.fates.add(open.mixes.clone(), (sent, now), end) {
+            self.returns.add(&open.mixes, false);
+        }
         self.back.resize_with(self.back.len().max(open.mixes.len()), VecDeque::new);
         for (layer, (back, mix)) in self.back.iter_mut().zip(open.mixes).enumerate() {
             if let Some(late) = self.late.get_mut(&(layer, mix)) {
@@ -117,7 +152,9 @@ impl Loops {
         {
             self.sent.pop_front();
             if let Some(open) = self.open.remove(&id) {
-                self.fates.add(open.mixes, (at, at + LOST_AFTER), true);
+                if self.fates.add(open.mixes.clone(), (at, at + LOST_AFTER), Ended::Lost) {
+                    self.returns.add(&open.mixes, true);
+                }
                 self.counts.lost += 1;
                 self.remember(None);
             }
@@ -142,19 +179,75 @@ impl Loops {
         }
     }
 
+    /// Whether a loop that is back was late, for what its link took.
+    fn lateness(&mut self, now: Time, sent: Time, delay: Duration) -> Ended {
+        let queued = self.fates.queued(now);
+        let excess = now.since(sent).saturating_sub(delay).saturating_sub(queued);
+        if self.excess.len() == REMEMBERED
+            && let Some(oldest) = self.excess.pop_front()
+            && let Ok(at) = self.excess_sorted.binary_search(&oldest)
+        {
+            self.excess_sorted.remove(at);
+        }
+        self.excess.push_back(excess);
+        let at = self.excess_sorted.partition_point(|other| *other < excess);
+        self.excess_sorted.insert(at, excess);
+        // The lower quartile: who holds up half of them does not move it.
+        let usual = self.excess_sorted.get(self.excess_sorted.len() / 4).copied();
+        let limit = (EXCESS_FACTOR * usual.unwrap_or_default()).max(EXCESS_LEAST) + self.paced;
+        let known = self.excess_sorted.len() >= EXCESS_KNOWN;
+        if known && excess > limit { Ended::Late } else { Ended::InTime }
+    }
+
+    /// Whether the loops stand still: the link, or the gateway, holds everything. Not so where packets leave no room.
+    pub(super) fn stand_still(&self, now: Time) -> bool {
+        let (Some(back), Some(usual)) = (self.last_back, self.took.get(self.took.len() / 4)) else {
+            return false;
+        };
+        let limit = (STILL_FACTOR * *usual).max(STILL_LEAST);
+        if now.since(back) <= limit || self.fates.is_full(now) {
+            return false;
+        }
+        let lost = 1.0 - self.took.len() as f64 / self.recent.len().max(1) as f64;
+        let expected = (STILL_CHANCE.ln() / lost.clamp(0.1, 0.9).ln()).ceil();
+        let overdue = self.waiting.iter().take_while(|at| now.since(**at) > limit).count();
+        overdue as f64 >= expected
+    }
+
     /// A dummy came.
     pub(super) fn dummy(&mut self, now: Time) {
         self.fates.dummy(now);
     }
 
-    /// Whether the gateway takes our packets.
-    pub(super) fn blame_gateway(&self) -> bool {
-        self.fates.blame_gateway(&self.silent())
+    /// A packet came that is no loop.
+    pub(super) fn packet(&mut self) {
+        self.fates.packet();
+    }
+
+    /// Whether the gateway takes our packets, or holds them up.
+    pub(super) fn blame_gateway(&mut self, now: Time) -> Option<Evidence> {
+        let silent = self.silent();
+        self.fates.blame_gateway(now, &silent)
+    }
+
+    /// Whether the loops of this link are late; `None` while too few are known.
+    pub(super) fn are_late(&self, now: Time) -> Option<bool> {
+        self.fates.is_late(now)
+    }
+
+    /// Mixes that return fewer loops than others do, beyond chance, and the share that each returns.
+    pub(super) fn lossy(&self) -> Vec<(Identity, f64)> {
+        self.returns.lossy()
     }
 
     /// Another link, of a client of this class: what the old one swallowed says nothing of mixes.
     pub(super) fn forget_link(&mut self, now: Time, class: &Class) {
         self.fates.link(now, class);
+        self.paced = Duration::from_secs_f64(2.0 / class.down_per_s);
+        self.excess.clear();
+        self.excess_sorted.clear();
+        self.last_back = None;
+        self.waiting.clear();
         self.young.clear();
         self.late.clear();
         self.back.clear();
@@ -166,6 +259,7 @@ impl Loops {
         let stays =
             |at: usize, mix: &Identity| layer(mix).is_some_and(|n| usize::from(n) == at + 1);
         self.late.retain(|(at, mix), _| stays(*at, mix));
+        self.returns.keep(|mix| layer(mix).is_some());
         for (at, back) in self.back.iter_mut().enumerate() {
             back.retain(|(_, mix)| stays(at, mix));
         }
@@ -227,7 +321,7 @@ mod tests {
             let (id, n) = (u128::from(at).to_be_bytes(), at / 100);
             let mixes = vec![mix((n % 2) as u8), mix((2 + n / 2 % 2) as u8)];
             let lost = loses(at, &mixes);
-            loops.made(id, mixes);
+            loops.made(id, mixes, Duration::ZERO);
             loops.sent(id, now);
             if !lost {
                 assert!(loops.returned(&id, now + Duration::from_millis(90)));
@@ -276,7 +370,7 @@ mod tests {
         for at in (0..30_000).step_by(100) {
             let (id, now) = (u128::from(at).to_be_bytes(), Time::from_millis(at));
             loops.expire(now);
-            loops.made(id, vec![mix(0), mix(2)]);
+            loops.made(id, vec![mix(0), mix(2)], Duration::ZERO);
             loops.sent(id, now);
             assert!(at >= 10_000 || loops.returned(&id, now + Duration::from_millis(90)));
             assert!(loops.silent().is_empty());
@@ -303,7 +397,7 @@ mod tests {
         assert_eq!(counts.recent, (40, 20));
         assert_eq!(counts.median_ms, 90);
         // One that is back before the report that it was sent counts, but not for the median.
-        loops.made([7; 16], vec![mix(0), mix(2)]);
+        loops.made([7; 16], vec![mix(0), mix(2)], Duration::ZERO);
         assert!(loops.returned(&[7; 16], Time::from_secs(16)));
         loops.sent([7; 16], Time::from_secs(16));
         let counts = loops.counts();
@@ -315,7 +409,7 @@ mod tests {
         let mut loops = Loops::default();
         let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
         for n in 0..20_000 {
-            loops.made(id(n), vec![]);
+            loops.made(id(n), vec![], Duration::ZERO);
             if n % 100 == 0 {
                 loops.sent(id(n), Time::ZERO);
             }
@@ -325,7 +419,7 @@ mod tests {
         assert!((0..20_000).step_by(100).all(|n| loops.returned(&id(n), Time::from_secs(1))));
         // The fate of many is known; the last ones count.
         for n in 20_000..22_000 {
-            loops.made(id(n), vec![]);
+            loops.made(id(n), vec![], Duration::ZERO);
             loops.sent(id(n), Time::ZERO);
             loops.returned(&id(n), Time::from_secs(1));
         }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::engine::group::Group;
 use crate::message::ToService;
-use crate::route::{End, Route, packet_id};
+use crate::route::{End, Route};
 use crate::surbs::AHEAD;
 use crate::tunnel::Tunnel;
 use crate::uplink::{Ready, Wants};
@@ -29,8 +29,11 @@ impl Client {
     /// Frames of those that the uplink wants, as many as there is something for. Cover waits for the next call while
     /// there is anything else: that must not wait until cover is sealed.
     pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
+        self.judge_pause(now);
         if self.protection(now).is_err() {
             (wants.data, wants.refill) = (0, 0);
+        } else if self.is_paused() {
+            (wants.data, wants.refill) = (wants.data.min(self.media.len()), 0);
         }
         let mut drafts = Vec::new();
         drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
@@ -54,8 +57,12 @@ impl Client {
         sealed.filter_map(frame).collect()
     }
 
-    /// A question that waits, or a datagram of the group whose turn it is.
+    /// Media of a call, a question that waits, or a datagram of the group whose turn it is.
     fn make_data(&mut self, now: Time) -> Option<Draft> {
+        if let Some((contact, message)) = self.media.pop_front() {
+            let end = End { address: contact.inbox.0, key: contact.key };
+            return self.send_to_end(now, contact.gateway, end, message);
+        }
         let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
         if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
             return self.make_query(now, address);
@@ -113,10 +120,11 @@ impl Client {
 
     fn make_loop(&mut self, now: Time) -> Option<Draft> {
         let own = self.own_gateway(now)?;
-        let id = packet_id(&mut self.ids_rng);
+        let id = self.ids.new_loop(&self.keys)?;
         let at = (now, self.router.epoch(now)?);
         let route = self.router.draw(at, &own, &own, Some(self.end))?;
-        self.loops.made(id, route.mixes.clone());
+        let delay = route.hops.iter().map(|hop| hop.delay).sum();
+        self.loops.made(id, route.mixes.clone(), delay);
         Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
     }
 
@@ -175,7 +183,7 @@ impl Client {
     ) -> Vec<(Surb, SurbKeys)> {
         let backs: Vec<(Route, PacketId)> = (0..count)
             .map_while(|_| self.router.draw(at, entry, own, Some(self.end)))
-            .map(|route| (route, packet_id(&mut self.ids_rng)))
+            .map_while(|route| Some((route, self.ids.new_surb(&self.keys)?)))
             .collect();
         let jobs: Vec<(&[Hop], PacketId)> =
             backs.iter().map(|(route, id)| (route.hops.as_slice(), *id)).collect();

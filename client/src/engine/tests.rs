@@ -5,6 +5,7 @@ mod inboxes;
 mod refreshing;
 mod shares;
 mod strict;
+mod trust;
 
 use shoal_sphinx::StandIn;
 use shoal_topology::Parameters;

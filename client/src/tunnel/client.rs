@@ -14,6 +14,17 @@ use super::transport::{self, Clock, Role};
 use super::window::{Fixed, Window};
 use super::{CLIENT_MTU, Error, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent, Write, tls};
 
+/// What a datagram was for a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// It was opened with the connection's keys, and was not there before.
+    Authentic,
+    /// The handshake lasts: its keys prove nothing yet.
+    Early,
+    /// Garbage, another connection's, or one that was there before.
+    Nothing,
+}
+
 /// Where quinn believes the service to be. It is only compared with itself.
 const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1);
 
@@ -63,18 +74,25 @@ impl Tunnel {
     }
 
     /// Takes a datagram of the service. Whatever is no datagram of this connection is counted and ignored.
-    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) {
+    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Heard {
         if !transport::plausible(datagram, SERVICE_MTU) {
             self.ignored += 1;
-        } else if self.feed(now, datagram) {
+            return Heard::Nothing;
+        }
+        let proven = self.end.is_proven();
+        if self.feed(now, datagram) {
             for kept in self.end.take_kept() {
                 if !self.feed(now, &kept) {
                     self.ignored += u64::from(!self.end.keep(kept));
                 }
             }
-        } else {
-            self.ignored += u64::from(!self.end.keep(datagram.to_vec()));
+            return if proven || self.end.may_prove() { Heard::Authentic } else { Heard::Early };
         }
+        if self.end.keep(datagram.to_vec()) {
+            return Heard::Early;
+        }
+        self.ignored += 1;
+        Heard::Nothing
     }
 
     /// Whether quinn made anything of a datagram.

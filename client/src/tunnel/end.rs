@@ -23,6 +23,9 @@ const MAX_EARLY: usize = 16;
 /// How often the watchdog repeats one datagram. Later questions are too far apart to be worth another SURB.
 const MAX_TAILS: u32 = 8;
 
+/// Datagrams of a handshake that count as the service's: an honest one takes four or five.
+const MAX_PROVING: u32 = 8;
+
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
@@ -54,6 +57,8 @@ pub(super) struct End {
     heard: Time,
     /// See [`Self::keep`]. When it is full the newest goes.
     early: Vec<Vec<u8>>,
+    /// How many datagrams more may count before the handshake is done.
+    proving_left: u32,
 }
 
 impl End {
@@ -81,6 +86,7 @@ impl End {
             ending: Ending::No,
             heard: now,
             early: Vec::new(),
+            proving_left: MAX_PROVING,
         }
     }
 
@@ -111,6 +117,19 @@ impl End {
             self.early.push(datagram);
         }
         keep
+    }
+
+    /// Whether the service has proven its key: what opens from then on is its.
+    pub(super) fn is_proven(&self) -> bool {
+        self.connected
+    }
+
+    /// Counts a datagram of the handshake. Its first packets are sealed with keys that follow from what goes over the
+    /// wire, so only a few may pass for the service's.
+    pub(super) fn may_prove(&mut self) -> bool {
+        let may = self.proving_left > 0;
+        self.proving_left = self.proving_left.saturating_sub(1);
+        may
     }
 
     /// What was kept, to be tried again after each datagram that could be read.

@@ -122,6 +122,8 @@ impl Person {
             allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
             // What is studied here may be small.
             allow_small_crowd: true,
+            // Everyone has everyone's descriptor.
+            reachable: true,
             tunnel: shoal_client::tunnel::Settings {
                 // As the daemon has it: three hops each way and the slots.
                 initial_rtt: 8 * network.class.mean_delay(),
@@ -229,14 +231,18 @@ impl Person {
             let wants = self.uplink.wants();
             if self.stage == Stage::Online && !(self.letters.is_empty() && self.voice.is_empty()) {
                 for _ in 0..wants.data {
-                    let Some(letter) = self.letters.pop_front().or_else(|| self.voice.pop_front())
-                    else {
+                    let written =
+                        if self.client.is_paused() { None } else { self.letters.pop_front() };
+                    let Some(letter) = written.or_else(|| self.voice.front().copied()) else {
                         break;
                     };
                     let Some(contact) = contacts.get(letter.to as usize) else { continue };
+                    let bytes = letter.bytes(pairs);
                     // One without a path is lost, as it would be to its user.
-                    if self.client.post(now, contact, &letter.bytes(pairs)) == Err(NotPosted::Full)
-                    {
+                    if written.is_none() {
+                        self.voice.pop_front();
+                        _ = self.client.post_media(now, contact, &bytes);
+                    } else if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
                         self.letters.push_front(letter);
                         break;
                     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use shoal_client::engine::{Arrival, Contact, Output as ClientOutput};
+use shoal_client::engine::{Arrival, Contact, Handle, Output as ClientOutput};
 use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, InboxId, Input, Output, Room, SessionId};
 use shoal_sphinx::{Downward, Frame, Peeled};
@@ -510,12 +510,13 @@ impl World {
             Some(Downward::Packet) => {
                 let sent = person.uplink.sent_loops();
                 person.client.loops_sent(sent);
-                if person.client.handle_frame(now, frame) == Arrival::FromOthers {
-                    if self.settings.trial.credits {
-                        person.uplink.credit();
-                    }
-                    self.work(number);
+                match person.client.handle_frame(now, frame) {
+                    Arrival::FromOthers if self.settings.trial.credits => person.uplink.credit(),
+                    // A letter, for which its session answers.
+                    Arrival::FromOthers | Arrival::NoCredit => {}
+                    Arrival::Loop | Arrival::Nothing => return,
                 }
+                self.work(number);
             }
             _ => {}
         }
@@ -638,16 +639,20 @@ impl World {
     /// What came for a person's programs, and what they want sent.
     fn work(&mut self, number: u32) {
         let now = self.now;
-        let Self { people, service, workload, contacts, warm_up, pairs, .. } = self;
+        let Self { people, service, workload, contacts, warm_up, pairs, settings, .. } = self;
         let person = &mut people[number as usize];
         let mut take = |person: &mut Person| {
             while let Some(output) = person.client.poll_output() {
                 match output {
-                    ClientOutput::Message(message) => {
+                    ClientOutput::Message(handle, message) => {
                         // A letter that no session vouches for is none.
                         if let Some(letter) = Letter::read(&message, pairs, number) {
                             let what = (letter.activity, letter.tick);
                             activity::received(service, workload, *warm_up, what, now);
+                            let credit = authenticated(person, workload, &letter, handle, now);
+                            if credit && settings.trial.credits {
+                                person.uplink.credit();
+                            }
                         }
                     }
                     ClientOutput::Failed(..) => {
@@ -659,7 +664,8 @@ impl World {
                     // Everyone stays where the scenario puts them.
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
-                    | ClientOutput::LeaveGateway => {}
+                    | ClientOutput::LeaveGateway
+                    | ClientOutput::ComeBack => {}
                 }
             }
         };
@@ -758,6 +764,25 @@ impl World {
             },
         }
     }
+}
+
+/// What people's sessions and calls do: they know whose a letter is. Whether it gives credit.
+fn authenticated(
+    person: &mut Person,
+    workload: &Workload,
+    letter: &Letter,
+    handle: Handle,
+    now: Time,
+) -> bool {
+    let mut contact = [0; 32];
+    contact.iter_mut().zip(letter.from.to_be_bytes()).for_each(|(to, byte)| *to = byte);
+    if let Some(Activity::Call { .. }) = workload.activities.get(letter.activity as usize) {
+        person.client.call_accepted(contact);
+    }
+    let credit = person.client.authenticated(now, contact, handle);
+    // It lasts as long as its datagrams come, so nothing is kept in between.
+    person.client.call_ended(&contact);
+    credit
 }
 
 /// The person of a session; none for the service's.

@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use shoal_topology::Signed;
 
 use super::*;
 use crate::tunnel::{Read, Write};

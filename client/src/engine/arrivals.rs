@@ -1,0 +1,240 @@
+//! What comes from the gateway, and what it counts for.
+
+use shoal_sphinx::{Frame, PacketId, Payload, Peeled};
+use shoal_topology::control::kind;
+use shoal_topology::{ClientDescriptor, Signed};
+
+use super::credits::{ContactId, Handle};
+use super::ids::Again;
+use super::suspicion::Unasked;
+use super::*;
+use crate::keys::{Made, Tag};
+use crate::tunnel::Heard;
+
+/// Replies that no tunnel authenticates, beyond a quarter of those that one does, after which a service is left.
+/// An honest one repeats a datagram at most eight times in a row.
+const MAX_JUNK: f64 = 24.0;
+const JUNK_FORGIVEN: f64 = 0.25;
+/// How long a service is avoided that sent them.
+const AVOID_LIAR: Duration = Duration::from_secs(3_600);
+/// Services that are remembered for it.
+const MAX_LIARS: usize = 64;
+
+impl Client {
+    /// A frame came from the gateway: a packet or a dummy.
+    pub fn handle_frame(&mut self, now: Time, frame: Frame) -> Arrival {
+        match Downward::from_field(frame.field) {
+            Some(Downward::Packet) => {}
+            Some(Downward::Dummy) => {
+                self.dummies(now, 1);
+                return Arrival::Nothing;
+            }
+            _ => return Arrival::Nothing,
+        }
+        let opened = self.keys.open(&*self.codec, &frame.packet);
+        let Some((Peeled::Final { id, payload, .. }, tag)) = opened else {
+            return self.unasked(now, Unasked::Strange);
+        };
+        if self.loops.returned(&id, now) {
+            self.ids.came(&id);
+            return Arrival::Loop;
+        }
+        if id == [0; 16] {
+            return self.handle_letter(now, &tag, &payload);
+        }
+        let Some((purpose, keys)) = self.outstanding.take(&id) else {
+            return self.handle_stray(now, &tag, &id);
+        };
+        self.loops.packet();
+        let message = self.codec.unseal(&keys, payload).ok();
+        match purpose {
+            Purpose::Tunnel(id) => self.handle_reply(now, id, message.as_deref()),
+            Purpose::Query(address) => self.handle_answer(now, address, message.as_deref()),
+        }
+    }
+
+    /// A session of the caller's has authenticated a message that [`Output::Message`] brought, from this contact: whether
+    /// [`Uplink::credit`] is due for it. One contact's messages take the place of at most a quarter of the loops, unless a
+    /// call with it was accepted; what comes more than ten seconds after the message counts for nothing.
+    #[must_use]
+    pub fn authenticated(&mut self, now: Time, contact: ContactId, handle: Handle) -> bool {
+        let (waited, credit) = self.credits.authenticated(now, (contact, handle), &self.class);
+        if waited {
+            self.suspicion.take_back();
+        }
+        credit
+    }
+
+    /// The user accepted a call: all that a session authenticates as this contact's gives credit until
+    /// [`Client::call_ended`]. False if there are too many calls.
+    pub fn call_accepted(&mut self, contact: ContactId) -> bool {
+        self.credits.call_accepted(contact)
+    }
+
+    /// The call is over, whoever ended it.
+    pub fn call_ended(&mut self, contact: &ContactId) {
+        self.credits.call_ended(contact);
+    }
+
+    /// A packet that nobody asked for: it gives no credit.
+    fn unasked(&mut self, now: Time, what: Unasked) -> Arrival {
+        self.loops.packet();
+        self.counts.unknown += 1;
+        self.counts.replayed += u64::from(what == Unasked::Again);
+        self.suspicion.add(now, &self.class, what);
+        Arrival::NoCredit
+    }
+
+    fn handle_letter(&mut self, now: Time, tag: &Tag, payload: &Payload) -> Arrival {
+        let Ok([kind::MESSAGE, message @ ..]) = payload.message() else {
+            return self.unasked(now, Unasked::Strange);
+        };
+        let full = self.keys.fullness() >= 1.0;
+        if !self.keys.is_first(tag) {
+            // What a full memory refuses may be new.
+            return self.unasked(now, if full { Unasked::Strange } else { Unasked::Again });
+        }
+        self.loops.packet();
+        self.counts.packets += 1;
+        let handle = self.credits.letter(now);
+        self.outputs.push_back(Output::Message(handle, message.to_vec()));
+        // Until its session says otherwise.
+        self.suspicion.add(now, &self.class, Unasked::Strange);
+        Arrival::NoCredit
+    }
+
+    /// An identifier that nothing waits for.
+    fn handle_stray(&mut self, now: Time, tag: &Tag, id: &PacketId) -> Arrival {
+        let again = match self.keys.made(tag, id) {
+            Some(Made::Loop) => self.ids.came(id) == Again::Replayed,
+            Some(Made::Surb) => self.outstanding.was_taken(id),
+            None => return self.unasked(now, Unasked::Strange),
+        };
+        if again {
+            return self.unasked(now, Unasked::Again);
+        }
+        // A loop that was given up, or a reply to a tunnel that is gone.
+        self.loops.packet();
+        self.counts.unknown += 1;
+        self.counts.late += 1;
+        Arrival::NoCredit
+    }
+
+    /// A reply of a service, or of whoever has its SURB: only its datagram says which.
+    pub(super) fn handle_reply(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        message: Option<&[u8]>,
+    ) -> Arrival {
+        let whole_per_s = self.whole_per_s();
+        let Some(group) = self.groups.get_mut(&id) else { return Arrival::NoCredit };
+        let Some(tunnel) = &mut group.tunnel else {
+            self.counts.unknown += 1;
+            self.counts.late += 1;
+            return Arrival::NoCredit;
+        };
+        let reply = message.and_then(FromService::decode);
+        let heard = reply
+            .as_ref()
+            .map_or(Heard::Nothing, |reply| tunnel.handle_datagram(now, &reply.datagram));
+        let round_trip = tunnel.rtt().unwrap_or(Duration::from_millis(400));
+        take_events(id, tunnel, &mut self.outputs);
+        if !group.connected && tunnel.is_connected() {
+            group.connected = true;
+            self.outputs.push_back(Output::Connected(id));
+        }
+        let connected = group.connected;
+        let arrival = match (heard, reply) {
+            (Heard::Authentic, Some(reply)) => {
+                self.shares.carried(now, id, whole_per_s);
+                // SURBs of an epoch that ends are no stock.
+                let counts = group.surbs_for.is_some_and(|epoch| epoch.low_byte() == reply.epoch);
+                group.stock.reported(now, if counts { reply.stock } else { 0 }, round_trip);
+                group.asked = None;
+                group.junk = (group.junk - JUNK_FORGIVEN).max(0.0);
+                self.counts.packets += 1;
+                // A service that nobody uses is a contact like others.
+                let credit = group.stock.is_in_use(now) || group.quota.take(now, &self.class);
+                if credit { Arrival::FromOthers } else { Arrival::NoCredit }
+            }
+            (Heard::Early, Some(_)) => {
+                self.counts.packets += 1;
+                Arrival::NoCredit
+            }
+            _ => {
+                self.counts.unknown += 1;
+                self.counts.junk += 1;
+                group.junk += f64::from(u8::from(connected));
+                Arrival::NoCredit
+            }
+        };
+        if group.junk >= MAX_JUNK {
+            self.leave_liar(now, id);
+        }
+        self.end_closed(now);
+        arrival
+    }
+
+    /// A service sends what its tunnel does not authenticate, or lets others do so: another one is better, if there is one.
+    fn leave_liar(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let (Some(place), target) = (group.place, group.target) else { return };
+        for other in self.places(now, &target) {
+            if other.identity == place.identity {
+                self.avoid.insert(other, now + AVOID_LIAR);
+            }
+        }
+        if self.liars.len() < MAX_LIARS || self.liars.contains_key(&place.identity) {
+            self.liars.insert(place.identity, now + AVOID_LIAR);
+        }
+        self.fail(now, id, Failure::Garbage);
+    }
+
+    /// Services that were left within an hour since they sent what their tunnels did not authenticate.
+    pub fn lying_services(&self) -> usize {
+        self.liars.len()
+    }
+
+    /// An answer to a question for a descriptor: its own signature makes it authentic.
+    fn handle_answer(
+        &mut self,
+        now: Time,
+        address: ServiceAddress,
+        message: Option<&[u8]>,
+    ) -> Arrival {
+        let descriptor = match message.and_then(|message| message.split_first_chunk::<2>()) {
+            Some(([kind::ANSWER, 1], bytes)) => Signed::<ClientDescriptor>::decode(bytes).ok(),
+            _ => None,
+        };
+        let unix_s = self.router.unix_s(now);
+        let descriptor = descriptor.map(|signed| signed.body().clone()).filter(|descriptor| {
+            descriptor.identity.0 == address.identity
+                && (descriptor.not_before..=descriptor.not_after).contains(&unix_s)
+        });
+        self.queries.remove(&address);
+        self.counts.packets += 1;
+        match descriptor {
+            Some(descriptor) => {
+                let refresh = self.refresh_at(now, &descriptor);
+                self.learn(&descriptor);
+                if self.descriptors.len() >= 4 * MAX_GROUPS {
+                    self.descriptors.clear();
+                }
+                self.descriptors.insert(address, Cached { descriptor, refresh });
+                self.next_tick = now;
+                Arrival::FromOthers
+            }
+            None => {
+                // One whose tunnel stands goes on with what it knows.
+                let waiting = |group: &Group| {
+                    group.target == Target::Service(address) && group.tunnel.is_none()
+                };
+                let ids: Vec<_> =
+                    self.groups.iter().filter(|(_, g)| waiting(g)).map(|(id, _)| *id).collect();
+                ids.into_iter().for_each(|id| self.fail(now, id, Failure::UnknownService));
+                Arrival::NoCredit
+            }
+        }
+    }
+}

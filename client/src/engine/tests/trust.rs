@@ -1,0 +1,380 @@
+//! What a gateway can do by packets of its own and by holding others', and what follows.
+
+use super::super::trust::Pause;
+use super::*;
+use crate::world::{Forged, MIXES, Way, World};
+
+const DAY_S: u64 = 86_400;
+
+/// Loops that leave in a second, over so many.
+fn loops_per_s(world: &mut World, seconds: u64) -> f64 {
+    let before = world.uplink.filled().loops;
+    world.run(world.now + Duration::from_secs(seconds));
+    (world.uplink.filled().loops - before) as f64 / seconds as f64
+}
+
+fn leaves(world: &World) -> usize {
+    world.outputs.iter().filter(|output| matches!(output, Output::LeaveGateway)).count()
+}
+
+/// The seconds until the client wants to leave, if it does within so many.
+fn left_after(world: &mut World, within: u64) -> Option<u64> {
+    world.outputs.clear();
+    (1..=within).find(|_| {
+        world.run(world.now + Duration::from_secs(1));
+        leaves(world) > 0
+    })
+}
+
+const ALL: [Forged; 4] = [Forged::Bytes, Forged::Identifier, Forged::Letter, Forged::Replay];
+
+#[test]
+fn what_a_gateway_makes_up_gives_no_credit_and_the_gateway_is_left_within_ten_seconds() {
+    for (seed, what) in ALL.into_iter().enumerate() {
+        // The control is the rule of old: whatever is no loop gives credit.
+        for credulous in [true, false] {
+            let mut world = World::new(seed as u64, 60);
+            world.credulous = credulous;
+            world.run(Time::from_secs(35));
+            let before = loops_per_s(&mut world, 40);
+            world.faults.forged = Some((what, 0.3));
+            let left = left_after(&mut world, 10);
+            let during = loops_per_s(&mut world, 40);
+            println!("{what:?}: {before:.1} loops/s, then {during:.1}; left after {left:?} s");
+            assert!(left.is_some(), "{what:?}");
+            // Some 30/s with a deviation below 6 a second, so below 1 over 40 s.
+            let falls = before - during;
+            assert_eq!(falls > 5.0, credulous, "{what:?}: from {before} to {during}");
+            assert!(credulous || falls.abs() < 4.0, "{what:?}: from {before} to {during}");
+            assert_eq!(world.client.evidence().map(|e| e.blame), Some(Blame::Garbage));
+        }
+    }
+}
+
+#[test]
+fn strangers_move_nobody_who_can_be_reached_but_replays_do() {
+    let settings = Settings { reachable: true, ..Settings::default() };
+    for (seed, what) in ALL.into_iter().enumerate() {
+        let mut world = World::with(seed as u64, 60, settings.clone());
+        world.run(Time::from_secs(35));
+        let before = loops_per_s(&mut world, 40);
+        world.faults.forged = Some((what, 0.3));
+        let left = left_after(&mut world, 40);
+        let during = loops_per_s(&mut world, 40);
+        // None but the gateway brings a packet twice.
+        assert_eq!(left.is_some(), what == Forged::Replay, "{what:?}");
+        assert_eq!(world.client.is_pestered(), what != Forged::Replay, "{what:?}");
+        assert!((before - during).abs() < 4.0, "{what:?}: from {before} to {during}");
+    }
+}
+
+#[test]
+fn replies_that_no_tunnel_authenticates_give_no_credit_and_their_exit_is_left_not_the_gateway() {
+    for credulous in [true, false] {
+        let mut world = World::new(5, 60);
+        world.credulous = credulous;
+        world.run(Time::from_secs(35));
+        let before = loops_per_s(&mut world, 40);
+        world.download(1_000);
+        world.faults.forged = Some((Forged::Reply, 0.3));
+        world.outputs.clear();
+        let during = loops_per_s(&mut world, 20);
+        let (junk, lying) = (world.client.counts().junk, world.client.lying_services());
+        let garbage = |output: &&Output| matches!(output, Output::Failed(_, Failure::Garbage));
+        let failed = world.outputs.iter().filter(garbage).count();
+        println!(
+            "{before:.1} loops/s, then {during:.1}; {junk} replies; the exit was left {failed} times"
+        );
+        assert!(junk >= 24 && lying == 1 && failed >= 1, "{junk} {lying} {failed}");
+        let falls = before - during;
+        assert_eq!(falls > 5.0, credulous, "from {before} to {during}");
+        assert!(credulous || falls.abs() < 4.0, "from {before} to {during}");
+        assert_eq!(leaves(&world), 0, "what an exit can do must not move the link");
+    }
+}
+
+#[test]
+fn an_unauthenticated_reply_changes_nothing_of_what_is_known_of_the_service() {
+    let mut world = World::new(6, 60);
+    world.download(1_000);
+    world.run(Time::from_secs(20));
+    world.download(0);
+    world.run(Time::from_secs(22));
+    let missing = |world: &World| {
+        world.client.groups.values().map(|group| group.stock.missing(world.now)).sum::<usize>()
+    };
+    let (packets, before) = (world.client.counts().packets, missing(&world));
+    world.faults.forged = Some((Forged::Reply, 0.0));
+    let id = *world.client.groups.keys().next().unwrap();
+    let duplicates = world.client.counts().junk;
+    let junk = crate::message::FromService { epoch: 250, stock: 480, datagram: vec![0x40; 900] };
+    for message in [Some(junk.encode()), Some(vec![1, 2, 3]), None] {
+        let arrival = world.client.handle_reply(world.now, id, message.as_deref());
+        assert_eq!(arrival, Arrival::NoCredit);
+    }
+    assert_eq!((world.client.counts().packets, missing(&world)), (packets, before));
+    assert_eq!(world.client.counts().junk, duplicates + 3);
+}
+
+#[test]
+fn honest_traffic_gives_its_credit_and_raises_no_suspicion() {
+    for seed in 0..2 {
+        let mut world = World::new(seed, 60);
+        world.download(1_000);
+        world.run(Time::from_secs(200));
+        let counts = world.client.counts();
+        // Replies that came too late for their tunnel or their epoch, and datagrams that came twice.
+        let odd = counts.unknown as f64 / counts.packets as f64;
+        assert!(counts.packets > 500 && odd < 0.01, "{counts:?}");
+        assert_eq!((counts.replayed, world.client.evidence(), world.client.pauses()), (0, None, 0));
+        assert_eq!((world.client.lying_services(), leaves(&world)), (0, 0));
+        assert!(world.client.lossy_mixes().is_empty());
+    }
+}
+
+#[test]
+fn a_letter_gives_credit_when_its_session_authenticates_it_once() {
+    let mut world = World::new(7, 60);
+    world.run(Time::from_secs(40));
+    world.letter(b"hello");
+    world.run(Time::from_secs(41));
+    let handle = world.outputs.iter().find_map(|output| match output {
+        Output::Message(handle, message) if message == b"hello" => Some(*handle),
+        _ => None,
+    });
+    let handle = handle.unwrap();
+    assert!(world.client.authenticated(world.now, [1; 32], handle));
+    assert!(!world.client.authenticated(world.now, [1; 32], handle), "twice");
+    assert_eq!(world.client.suspicion.evidence(), None);
+    // A call's letters all give credit, others' a quarter of the loops'.
+    for (call, expected) in [(false, 20..=90), (true, 300..=300)] {
+        if call {
+            assert!(world.client.call_accepted([1; 32]));
+        }
+        let mut given = 0;
+        for _ in 0..300 {
+            world.outputs.clear();
+            world.letter(b"media");
+            world.run(world.now + Duration::from_millis(40));
+            let came = std::mem::take(&mut world.outputs);
+            for output in came {
+                if let Output::Message(handle, _) = output {
+                    given += usize::from(world.client.authenticated(world.now, [1; 32], handle));
+                }
+            }
+        }
+        assert!(expected.contains(&given) || (call && given >= 298), "{call}: {given}");
+    }
+    assert_eq!(world.client.evidence(), None, "nobody is suspected for friends");
+}
+
+/// The attack of the review: what goes up (and down) in even seconds waits until the next. The share of the packets in even
+/// seconds at the exit, and how many came, before and in so many seconds of it.
+fn marked(world: &mut World, holds: Duration, way: Way, seconds: u64) -> [(f64, usize); 2] {
+    world.download(400);
+    world.run(Time::from_secs(60));
+    let share = |world: &mut World, seconds: u64| {
+        world.at_exit.clear();
+        world.run(world.now + Duration::from_secs(seconds));
+        let even = world.at_exit.iter().filter(|at| at.as_nanos() / 1_000_000_000 % 2 == 0);
+        (even.count() as f64 / world.at_exit.len().max(1) as f64, world.at_exit.len())
+    };
+    let before = share(world, 60);
+    world.faults.holds = Some((Duration::from_secs(2), holds, way));
+    world.outputs.clear();
+    [before, share(world, seconds)]
+}
+
+#[test]
+fn a_gateway_that_holds_frames_for_a_second_is_left_within_a_minute_and_marks_little_until_then() {
+    for (seed, way) in [(0, Way::Up), (1, Way::Both), (2, Way::Up)] {
+        let mut world = World::new(seed, 60);
+        let [before, during] = marked(&mut world, Duration::from_secs(1), way, 60);
+        let late = world.client.evidence();
+        println!(
+            "{way:?}: even {before:?}, then {during:?}; {late:?}; {} pauses",
+            world.client.pauses()
+        );
+        assert_eq!(leaves(&world), 1, "{way:?}: once, and not again and again");
+        assert_eq!(late.map(|evidence| evidence.blame), Some(Blame::Late), "{way:?}");
+        assert!((0.4..0.6).contains(&before.0), "{before:?}");
+        // While loops stand still and for a while after, nothing of the user's leaves to be marked.
+        assert!(during.1 * 8 < before.1, "{way:?}: {before:?}, {during:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_the_mark_is_said() {
+    // In each two seconds: held at the start. Packets that reach the exit while their client's are held, in hundredths.
+    let mut table = Vec::new();
+    for held_ms in [100, 300, 500, 700, 1_000] {
+        let mut world = World::new(20, 60);
+        let held = Duration::from_millis(held_ms);
+        let phase = |at: &Time| at.as_nanos() % 2_000_000_000 < 1_000_000 * held_ms;
+        world.download(400);
+        world.run(Time::from_secs(60));
+        let share = |world: &mut World| {
+            world.at_exit.clear();
+            world.run(world.now + Duration::from_secs(60));
+            let (of, all) =
+                (world.at_exit.iter().filter(|at| phase(at)).count(), world.at_exit.len());
+            (100 * of / all.max(1), all)
+        };
+        let before = share(&mut world);
+        world.faults.holds = Some((Duration::from_secs(2), held, Way::Up));
+        world.outputs.clear();
+        let (during, left) = (share(&mut world), leaves(&world));
+        println!("held {held_ms} of 2,000 ms: {before:?}, then {during:?}; left: {}", left > 0);
+        table.push((held_ms, before, during, left > 0));
+    }
+    // The shorter the hold the fewer packets it marks, and from half a second on it is answered.
+    for (held_ms, before, during, left) in table {
+        assert_eq!(left, held_ms > 600, "{held_ms} ms");
+        assert!(during.0 < before.0, "{held_ms} ms: it is a mark");
+    }
+}
+
+#[test]
+fn where_both_gateways_are_late_a_client_moves_once_and_says_that_it_is_the_line() {
+    let [one, other] = [GATEWAYS[0], GATEWAYS[1]].map(identity);
+    let mut world = World::new(3, 60);
+    world.client.set_gateways(&[one, other], &GatewayMemory::default());
+    world.run(Time::from_secs(40));
+    let second = Duration::from_secs(1);
+    world.faults.holds = Some((2 * second, second, Way::Up));
+    assert!(left_after(&mut world, 60).is_some());
+    world.link(GATEWAYS[1]);
+    assert_eq!(left_after(&mut world, 200), None, "it is late, too");
+    assert_eq!(world.client.evidence().map(|evidence| evidence.blame), Some(Blame::Late));
+    // Back at the first, which is late still: the second was, too.
+    world.link(GATEWAYS[0]);
+    assert_eq!(left_after(&mut world, 200), None);
+    assert!(world.client.other_gateway_is_late(world.now));
+    // What is lost is the gateway's own doing: for that it is left all the same.
+    world.faults.holds = None;
+    world.faults.gateway = (1.0, 0.0);
+    assert!(left_after(&mut world, 40).is_some());
+}
+
+#[test]
+fn jitter_of_an_honest_line_moves_nobody() {
+    let ms = Duration::from_millis;
+    for (seed, span, hold) in [(0, 500, 50), (1, 1_000, 150), (2, 3_000, 300)] {
+        let mut world = World::new(seed, 60);
+        world.download(10_000);
+        world.faults.holds = Some((ms(span), ms(hold), Way::Both));
+        assert_eq!(left_after(&mut world, 120), None, "{hold} ms in {span}");
+        assert_eq!(world.client.pauses(), 0, "{hold} ms in {span}");
+    }
+}
+
+#[test]
+fn a_late_mix_makes_nobody_leave_the_gateway() {
+    let mut world = World::new(4, 60);
+    world.faults.slow = Some((MIXES[2], Duration::from_millis(800)));
+    assert_eq!(left_after(&mut world, 100), None);
+}
+
+#[test]
+fn while_loops_stand_still_cover_fills_the_slots_and_traffic_resumes_at_a_drawn_instant() {
+    let mut resumed = Vec::new();
+    for seed in 0..6 {
+        let mut world = World::new(seed, 600);
+        world.download(400);
+        world.run(Time::from_secs(59));
+        // One hold of three seconds, from the sixtieth on.
+        world.faults.holds = Some((Duration::from_secs(60), Duration::from_secs(3), Way::Up));
+        world.run(Time::from_secs(60));
+        let before = world.uplink.filled();
+        world.run(Time::from_millis(61_500));
+        let still = world.uplink.filled();
+        assert!(world.client.is_paused(), "{seed}");
+        world.run(Time::from_millis(63_000));
+        let after = world.uplink.filled();
+        assert_eq!((after.data, after.refill), (still.data, still.refill), "{seed}");
+        assert_eq!(after.filler, before.filler, "{seed}: cover was there");
+        assert!(after.total() - still.total() > 60, "{seed}: the slots do not stand still");
+        world.faults.holds = None;
+        while world.client.is_paused() {
+            assert_eq!(world.uplink.filled().data, still.data, "{seed}");
+            world.run(world.now + Duration::from_millis(10));
+        }
+        resumed.push(world.now.since(Time::from_secs(63)));
+        world.at_exit.clear();
+        world.run(world.now + Duration::from_secs(2));
+        assert!(world.at_exit.len() > 5, "{seed}: it goes on");
+    }
+    println!("{resumed:?}");
+    let (first, last) = (resumed.iter().min().unwrap(), resumed.iter().max().unwrap());
+    assert!(*first >= Duration::from_secs(1) && *last <= Duration::from_secs(5), "{resumed:?}");
+    assert!(*last - *first > Duration::from_secs(1), "{resumed:?}");
+}
+
+#[test]
+fn a_client_that_was_moved_comes_back_after_a_day() {
+    let [one, other] = [GATEWAYS[0], GATEWAYS[1]].map(identity);
+    let mut instants = Vec::new();
+    for seed in 0..5 {
+        let mut world = World::new(seed, 600);
+        world.client.set_gateways(&[one, other], &GatewayMemory::default());
+        world.run(Time::from_secs(30));
+        world.faults.gateway = (1.0, 0.0);
+        assert!(left_after(&mut world, 40).is_some());
+        let moved = world.now;
+        world.link(GATEWAYS[1]);
+        let client = &mut world.client;
+        let back = (0..2 * DAY_S).step_by(60).find(|after| {
+            client.handle_timeout(moved + Duration::from_secs(*after));
+            std::iter::from_fn(|| client.poll_output()).any(|out| matches!(out, Output::ComeBack))
+        });
+        let back = back.unwrap();
+        assert!((DAY_S - 60..DAY_S * 5 / 4 + 120).contains(&back), "{back} s");
+        instants.push(back);
+    }
+    instants.dedup();
+    assert!(instants.len() > 2, "drawn: {instants:?}");
+}
+
+#[test]
+fn a_mix_that_drops_some_packets_is_named_by_the_share_of_loops_that_it_returns() {
+    let mut world = World::new(8, 600);
+    world.faults.mix = Some((MIXES[2], 0.2));
+    world.run(Time::from_secs(120));
+    let lossy = world.client.lossy_mixes();
+    println!("{lossy:?}");
+    assert!(matches!(lossy.as_slice(), [(_, _, back)] if (0.7..0.9).contains(back)), "{lossy:?}");
+    assert!(world.client.silent_mixes().is_empty() && world.client.evidence().is_none());
+}
+
+#[test]
+fn media_of_a_call_do_not_wait_and_letters_do() {
+    let (mut client, _) = linked();
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
+    let wants = crate::uplink::Wants { data: 2, refill: 1, ..Default::default() };
+    client.pause = Pause::Until(Time::from_secs(2));
+    for n in 0..65 {
+        let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
+        assert_eq!(client.post(Time::ZERO, &contact, b"hello"), expected);
+    }
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 0);
+    for n in 0..65 {
+        let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
+        assert_eq!(client.post_media(Time::ZERO, &contact, b"voice"), expected);
+    }
+    for _ in 0..32 {
+        assert_eq!(client.produce(Time::ZERO, wants).len(), 2);
+    }
+    assert_eq!((client.media.len(), client.letters.len()), (0, 64));
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 0);
+    assert_eq!(client.produce(Time::from_secs(2), wants).len(), 2);
+}
+
+#[test]
+fn a_pause_ends_with_its_link() {
+    let mut world = World::new(9, 600);
+    world.run(Time::from_secs(30));
+    world.client.pause = Pause::Still;
+    world.link(GATEWAYS[1]);
+    assert!(!world.client.is_paused());
+}

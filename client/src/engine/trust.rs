@@ -1,0 +1,119 @@
+//! What the client concludes of its link and its gateways: whom it leaves, when it comes back, when its user's traffic
+//! pauses.
+
+use rand::RngExt;
+
+use super::gateways::{Evidence, GatewayMemory};
+use super::*;
+
+/// A gateway that is found at fault is judged anew so much later, and named again.
+const BLAME_AGAIN: Duration = Duration::from_secs(60);
+/// How long after the loops run again the user's traffic resumes, in seconds.
+const RESUMES_S: std::ops::Range<f64> = 1.0..4.0;
+
+/// Whether the user's traffic leaves. While the link stands still, or the gateway holds everything, what leaves comes out
+/// behind it at the instant that the holder chose; so it waits, and goes on at another instant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    No,
+    /// The loops stand still.
+    Still,
+    /// They run again; the traffic resumes then.
+    Until(Time),
+}
+
+impl Client {
+    /// The gateways that the user named, the first one first, and what [`Client::gateway_memory`] said of them in an earlier
+    /// run. Without them a client knows of no second gateway and of none to come back to; whoever calls knows.
+    pub fn set_gateways(&mut self, gateways: &[Identity], memory: &GatewayMemory) {
+        self.gateways.set(gateways, memory);
+    }
+
+    /// What must outlive a restart. It changes when a gateway is left or linked to, and when it is found late.
+    pub fn gateway_memory(&self) -> GatewayMemory {
+        self.gateways.memory()
+    }
+
+    /// What is found against the gateway, if anything is.
+    pub fn evidence(&self) -> Option<Evidence> {
+        self.blamed.map(|(_, evidence)| evidence)
+    }
+
+    /// Whether loops by the other gateway came late, too, when it was used last: then it is the line, or its provider.
+    pub fn other_gateway_is_late(&self, now: Time) -> bool {
+        let unix_s = self.router.unix_s(now);
+        self.link.is_some_and(|own| self.gateways.other_is_late(unix_s, &own))
+    }
+
+    /// Whether packets come in numbers that nobody asked for and that anybody may have sent: the client can be reached.
+    pub fn is_pestered(&self) -> bool {
+        self.suspicion.is_pestered()
+    }
+
+    /// Whether the user's traffic waits, since loops stand still or have just begun to run again.
+    pub fn is_paused(&self) -> bool {
+        self.pause != Pause::No
+    }
+
+    /// How often it has waited.
+    pub fn pauses(&self) -> u64 {
+        self.pauses
+    }
+
+    /// Mixes that return fewer loops than others do, beyond chance: layer, place in it from 1, and the share that comes
+    /// back, 0 to 1.
+    pub fn lossy_mixes(&self) -> Vec<(u8, usize, f64)> {
+        let lossy = self.loops.lossy().into_iter();
+        let named = lossy.filter_map(|(mix, back)| Some((self.name_of(&mix)?, back)));
+        named.map(|((layer, place), back)| (layer, place, back)).collect()
+    }
+
+    /// Judges the link and the gateway.
+    pub(super) fn judge(&mut self, now: Time) {
+        self.credits.expire(now);
+        self.liars.retain(|_, until| *until > now);
+        self.judge_pause(now);
+        let (Some(own), true) = (self.link, self.follows.is_some()) else {
+            self.blamed = None;
+            return;
+        };
+        let unix_s = self.router.unix_s(now);
+        if self.gateways.comes_back(unix_s, &own) {
+            self.outputs.push_back(Output::ComeBack);
+        }
+        self.gateways.linked(unix_s, &own);
+        let evidence = self.suspicion.evidence().or_else(|| self.loops.blame_gateway(now));
+        if let Some(late) = self.loops.are_late(now) {
+            self.gateways.measured(unix_s, &own, late);
+        }
+        let lately = self.blamed.filter(|(at, _)| now.since(*at) < BLAME_AGAIN);
+        if lately.is_some_and(|(_, of)| evidence.is_none_or(|found| found.blame == of.blame)) {
+            return;
+        }
+        self.blamed = evidence.map(|evidence| (now, evidence));
+        if let Some(evidence) = evidence
+            && self.gateways.leave(unix_s, &own, evidence.blame)
+        {
+            self.outputs.push_back(Output::LeaveGateway);
+        }
+    }
+
+    pub(super) fn judge_pause(&mut self, now: Time) {
+        let still = self.link.is_some() && self.loops.stand_still(now);
+        let before = self.pause;
+        self.pause = match before {
+            _ if still => Pause::Still,
+            Pause::Still => {
+                let after = Duration::from_secs_f64(self.pause_rng.random_range(RESUMES_S));
+                Pause::Until(now + after)
+            }
+            Pause::Until(at) if now >= at => Pause::No,
+            other => other,
+        };
+        if before != self.pause {
+            self.pauses += u64::from(before == Pause::No);
+            // What could not leave cannot have been answered.
+            self.groups.values_mut().for_each(|group| group.asked = None);
+        }
+    }
+}
