@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod credits;
+mod call;
 mod fates;
 mod gateways;
 mod group;
@@ -43,6 +44,7 @@ use credits::Credits;
 pub use credits::{ContactId, Handle};
 use gateways::Gateways;
 pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
+use call::Call;
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 use ids::Ids;
@@ -53,6 +55,7 @@ pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
 
+use crate::uplink::Turn;
 #[cfg(doc)]
 use crate::uplink::Uplink;
 
@@ -85,7 +88,7 @@ const MAX_MESSAGES: usize = 1 << 20;
 /// How often groups are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How long a reply may wait at the gateway after the last node has erased the keys of its epoch.
+/// How long a reply may wait at the gateway that came before the gateway drops what is of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 /// What the user's configuration tells the engine.
@@ -121,8 +124,9 @@ pub enum Output {
     /// A person's message, by [`Client::post`]. Nothing in it says whose, and the gateway can have made it: it gives no
     /// credit until [`Client::authenticated`].
     Message(Handle, Vec<u8>),
-    /// Another epoch began, or another document is in use: [`Uplink::follow`] wants [`Client::first_hops`]. What stands
-    /// ready stays good, since each frame names its epoch.
+    /// What a contact said in a call.
+    Media(Vec<u8>),
+    /// Another epoch began, or another document came: [`Uplink::follow`] wants [`Client::turns`].
     Turned,
     /// The gateway takes our packets, holds them up, or makes some up ([`Client::evidence`]): the other one is better. Not
     /// said where there is none, nor while it is no better. Said again every minute while it lasts, for lateness once a day.
@@ -151,6 +155,9 @@ pub enum NotPosted {
     /// Too many wait for a slot.
     #[error("{MAX_LETTERS} messages wait already")]
     Full,
+    /// There is no call to say it in.
+    #[error("no call")]
+    NoCall,
     /// No such gateway in the document, or only one that would see both ends.
     #[error("no path that keeps both ends apart")]
     NoPath,
@@ -167,6 +174,8 @@ pub enum Arrival {
     FromOthers,
     /// A packet that gives no credit: nobody has authenticated it.
     NoCredit,
+    /// Media of a call, or its silence. No loop is to make way for it: in a call there are none in payload slots.
+    Media,
 }
 
 /// Why user traffic does not leave.
@@ -232,6 +241,8 @@ pub struct Counts {
     pub surbs: u64,
     /// Packets that found no path.
     pub no_path: u64,
+    /// Media that made way for later ones.
+    pub media_late: u64,
 }
 
 /// What a SURB was made for.
@@ -293,8 +304,7 @@ pub struct Client {
     farewells: Vec<Farewell>,
     /// Messages to people that wait for a slot.
     letters: VecDeque<(Contact, Vec<u8>)>,
-    /// Media of calls: they wait for nothing.
-    media: VecDeque<(Contact, Vec<u8>)>,
+    call: Option<Call>,
     loops: Loops,
     ids: Ids,
     credits: Credits,
@@ -350,7 +360,7 @@ impl Client {
             ahead: Ahead::default(),
             farewells: Vec::new(),
             letters: VecDeque::new(),
-            media: VecDeque::new(),
+            call: None,
             loops: Loops::default(),
             ids: Ids::new(seed.stream("identifiers")),
             credits: Credits::default(),
@@ -389,6 +399,7 @@ impl Client {
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
                     self.ahead = Ahead::default();
+                    self.outputs.push_back(Output::Turned);
                 }
                 self.follow(now);
                 self.next_epoch = self.router.next_epoch(now);
@@ -432,6 +443,7 @@ impl Client {
             self.router.set_class(class);
         }
         self.ahead.forget_before(epoch);
+        self.groups.values_mut().for_each(|group| group.turn(Some(epoch)));
         let layer = |mix: &Identity| {
             let node = document.node(document.index_of(mix)?)?;
             Some(document.layer_at(node, epoch))
@@ -440,8 +452,8 @@ impl Client {
             self.learn(exit.body());
         }
         self.loops.keep(layer);
-        let expired =
-            |epoch: Epoch| self.router.has_ended(now, epoch, self.router.grace(now) + LAST_REPLIES);
+        let grace = document.turn_grace() + LAST_REPLIES;
+        let expired = |epoch: Epoch| self.router.has_ended(now, epoch, grace);
         self.outstanding.retain(|_, epoch| !expired(epoch));
         if before.is_some() {
             self.leave_gone_gateways(now);
@@ -548,9 +560,9 @@ impl Client {
         self.router.document(now)
     }
 
-    /// Places of the first layer's mixes, and the low byte of the epoch, for [`Uplink::clear`] and [`Uplink::follow`].
-    pub fn first_hops(&self, now: Time) -> (Vec<u16>, u8) {
-        (self.router.first_hops(now), self.router.epoch(now).map_or(0, Epoch::low_byte))
+    /// Where slots lead from now on, for [`Uplink::clear`] and [`Uplink::follow`].
+    pub fn turns(&mut self, now: Time) -> Vec<Turn> {
+        self.router.turns(now)
     }
 
     /// Whether user traffic may leave now.
@@ -706,38 +718,10 @@ impl Client {
     /// # Errors
     /// It is not taken, and why.
     pub fn post(&mut self, now: Time, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
-        let letter = self.letter(now, contact, message, self.letters.len())?;
-        self.letters.push_back(letter);
-        Ok(())
-    }
-
-    /// As [`Client::post`], for the media of an accepted call: they leave before all else, and do not wait while loops stand
-    /// still. A pause would carry the mark of who holds the link to the peer, and end the talk.
-    ///
-    /// # Errors
-    /// It is not taken, and why.
-    pub fn post_media(
-        &mut self,
-        now: Time,
-        contact: &Contact,
-        message: &[u8],
-    ) -> Result<(), NotPosted> {
-        let letter = self.letter(now, contact, message, self.media.len())?;
-        self.media.push_back(letter);
-        Ok(())
-    }
-
-    fn letter(
-        &self,
-        now: Time,
-        contact: &Contact,
-        message: &[u8],
-        waiting: usize,
-    ) -> Result<(Contact, Vec<u8>), NotPosted> {
         if message.len() >= MESSAGE_LEN {
             return Err(NotPosted::TooLong);
         }
-        if waiting >= MAX_LETTERS {
+        if self.letters.len() >= MAX_LETTERS {
             return Err(NotPosted::Full);
         }
         // Any gateway may be the other's, also this one: a rule would show peers by the choice of gateways.
@@ -746,7 +730,8 @@ impl Client {
         let mut letter = Vec::with_capacity(1 + message.len());
         letter.push(kind::MESSAGE);
         letter.extend_from_slice(message);
-        Ok((*contact, letter))
+        self.letters.push_back((*contact, letter));
+        Ok(())
     }
 
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
@@ -854,7 +839,7 @@ impl Client {
 
     /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
     fn patience(&self) -> u32 {
-        if self.class.mean_delay() > Duration::from_millis(50) { 4 } else { 1 }
+        if self.class.delay.total_mean(3) > Duration::from_millis(150) { 4 } else { 1 }
     }
 
     /// The gateway that the client is linked to, if the document in use lists it.

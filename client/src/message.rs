@@ -1,7 +1,7 @@
 //! What stands inside a packet of a tunnel.
 //!
 //! To a service: kind 1, pseudonym 16, budget 2 (32nds of a packet/s), epoch 1, SURBs 1, length 2, the SURBs, a QUIC datagram. From
-//! a service, by SURB: kind 1, epoch 1, stock 2, length 2, a QUIC datagram. Numbers are big-endian; of epochs the low
+//! a service, by SURB: kind 1, epoch 1, stock 2, next stock 2, length 2, a QUIC datagram. Numbers are big-endian; of epochs the low
 //! byte travels.
 
 use shoal_sphinx::{MESSAGE_LEN, SURB_LEN, Surb};
@@ -68,10 +68,12 @@ impl ToService {
 
 /// What a client gets back.
 pub struct FromService {
-    /// Low byte of the latest epoch that the service has got SURBs for.
+    /// Low byte of the present epoch.
     pub epoch: u8,
-    /// SURBs of that epoch that it still has.
+    /// SURBs of that epoch that the service still has.
     pub stock: u16,
+    /// SURBs of the next epoch, which it keeps until that begins.
+    pub next: u16,
     /// A QUIC datagram.
     pub datagram: Vec<u8>,
 }
@@ -79,9 +81,10 @@ pub struct FromService {
 impl FromService {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(6 + self.datagram.len());
+        let mut bytes = Vec::with_capacity(8 + self.datagram.len());
         bytes.extend([kind::TUNNEL, self.epoch]);
         bytes.extend(self.stock.to_be_bytes());
+        bytes.extend(self.next.to_be_bytes());
         bytes.extend((self.datagram.len() as u16).to_be_bytes());
         bytes.extend_from_slice(&self.datagram);
         bytes
@@ -89,11 +92,11 @@ impl FromService {
 
     /// Reads one; `None` for anything that [`FromService::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let ([kind, epoch, s0, s1, l0, l1], datagram) = bytes.split_first_chunk::<6>()?;
+        let ([kind, epoch, s0, s1, n0, n1, l0, l1], datagram) = bytes.split_first_chunk::<8>()?;
         let sound =
             *kind == kind::TUNNEL && datagram.len() == usize::from(u16::from_be_bytes([*l0, *l1]));
-        let stock = u16::from_be_bytes([*s0, *s1]);
-        sound.then(|| Self { epoch: *epoch, stock, datagram: datagram.to_vec() })
+        let (stock, next) = (u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*n0, *n1]));
+        sound.then(|| Self { epoch: *epoch, stock, next, datagram: datagram.to_vec() })
     }
 }
 
@@ -108,13 +111,13 @@ mod tests {
     fn the_longest_messages_fit() {
         assert_eq!(ToService::room(usize::from(CLIENT_MTU)), 2);
         assert_eq!(ToService::room(0), 5);
-        assert!(6 + usize::from(SERVICE_MTU) <= MESSAGE_LEN);
+        assert!(8 + usize::from(SERVICE_MTU) <= MESSAGE_LEN);
     }
 
     proptest! {
         #[test]
         fn messages_come_back_as_they_went(
-            pseudonym: [u8; 16], budget: u16, epoch: u8, stock: u16,
+            pseudonym: [u8; 16], budget: u16, epoch: u8, stock: u16, next: u16,
             datagram in proptest::collection::vec(any::<u8>(), 0..1216), fewer in 0usize..5,
         ) {
             let count = ToService::room(datagram.len()).saturating_sub(fewer);
@@ -126,8 +129,9 @@ mod tests {
             prop_assert_eq!((read.pseudonym, read.budget, read.surbs.len()), (pseudonym, budget, count));
             prop_assert_eq!(read.epoch, epoch);
             prop_assert_eq!(&read.datagram, &datagram);
-            let read = FromService::decode(&FromService { epoch, stock, datagram: datagram.clone() }.encode()).unwrap();
-            prop_assert_eq!((read.epoch, read.stock, read.datagram), (epoch, stock, datagram));
+            let read = FromService::decode(&FromService { epoch, stock, next, datagram: datagram.clone() }.encode()).unwrap();
+            prop_assert_eq!((read.epoch, read.stock, read.next), (epoch, stock, next));
+            prop_assert_eq!(read.datagram, datagram);
         }
 
         #[test]

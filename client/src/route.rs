@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use shoal_sphinx::{Address, Hop, PublicKey};
 use shoal_topology::{
-    Class, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, ListedNode, Paths, Role,
-    Routes, Standing, Stream, Time, TwoDocuments, exponential,
+    Class, DelayLaw, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, ListedNode, Paths,
+    Role, Standing, Stream, Time, TwoDocuments,
 };
+
+use crate::uplink::{Slot, Turn};
 
 /// What is at the end of a path.
 #[derive(Clone, Copy)]
@@ -23,8 +25,7 @@ pub struct End {
 /// Nodes go by their identity: their places differ from one document to the next.
 pub struct Router {
     documents: Documents,
-    routes: Routes,
-    mean_delay: Duration,
+    delay: DelayLaw,
     /// Second of Unix time at `Time::ZERO`; what comes in is seconds, and no better is needed.
     unix_at_zero: u64,
     paths_rng: Stream,
@@ -38,24 +39,14 @@ struct Table {
     epoch: Epoch,
     document: Arc<Document>,
     paths: Paths,
+    /// Places of the first layer's mixes.
+    first_hops: Arc<[u16]>,
     /// By place: reading one costs as much as a third of a multiplication.
     keys: Vec<Option<PublicKey>>,
-    kept: Vec<Kept>,
-}
-
-/// A path that a class keeps.
-struct Kept {
-    ends: (usize, usize),
-    until: Time,
-    mixes: Vec<usize>,
 }
 
 /// A path that has been drawn.
 pub struct Route {
-    /// Place of the first hop in the list of the epoch's document: the field of the frame.
-    pub first: u16,
-    /// Low byte of the epoch whose keys it uses.
-    pub epoch: u8,
     /// The hops.
     pub hops: Vec<Hop>,
     /// The mixes, layer 1 first.
@@ -67,8 +58,7 @@ impl Router {
     pub fn new((paths_rng, delays_rng): (Stream, Stream)) -> Self {
         Self {
             documents: Documents::default(),
-            routes: Routes::Fresh,
-            mean_delay: Duration::from_millis(15),
+            delay: DelayLaw::INTERACTIVE,
             unix_at_zero: 0,
             paths_rng,
             delays_rng,
@@ -92,9 +82,9 @@ impl Router {
         Ok(new)
     }
 
-    /// Paths and delays as this class wants them.
+    /// Delays as this class wants them.
     pub fn set_class(&mut self, class: &Class) {
-        (self.routes, self.mean_delay) = (class.routes, class.mean_delay());
+        self.delay = class.delay;
     }
 
     /// Unix time, seconds.
@@ -121,16 +111,14 @@ impl Router {
         self.documents.at(epoch).map(|held| &held.document)
     }
 
-    /// The epoch of SURBs that are made now: this one, and from its middle on the next, if it has keys already. Who
-    /// is `late` (0 to 1) changes up to a quarter of an epoch later, so that a client's tunnels do not do it together.
-    pub fn surb_epoch(&self, now: Time, late: f64) -> Option<Epoch> {
-        let epoch = self.epoch(now)?;
-        let document = self.document(now)?;
-        let length = f64::from(document.epoch_s);
-        let passed = now.since(self.begins(document, epoch)).as_secs_f64();
+    /// Whether SURBs for the epoch after the present one are given out at `at`, beside those for the present one: from
+    /// [`Document::surb_lead`] before it begins, or up to half of that later for who is `late` (0 to 1), so that a client's
+    /// tunnels do not do it together.
+    pub fn prepares_next(&self, at: Time, late: f64) -> bool {
+        let Some((document, epoch)) = self.document(at).zip(self.epoch(at)) else { return false };
         let next = Epoch(epoch.0.saturating_add(1));
-        let is_late = passed >= length * (0.5 + 0.25 * late.clamp(0.0, 1.0));
-        Some(if is_late && self.documents.at(next).is_some() { next } else { epoch })
+        let lead = document.surb_lead().mul_f64(1.0 - late.clamp(0.0, 1.0) / 2.0);
+        self.documents.at(next).is_some() && at + lead >= self.begins(document, next)
     }
 
     /// When the next epoch begins.
@@ -165,11 +153,6 @@ impl Router {
         now + length >= present_ends + more
     }
 
-    /// How long after the end of an epoch its keys open packets.
-    pub fn grace(&self, now: Time) -> Duration {
-        self.document(now).map_or(Duration::ZERO, |document| document.key_grace())
-    }
-
     /// The epoch near the present one that has this low byte: one of the last two, this one, or one of the next two.
     pub fn near(&self, now: Time, low_byte: u8) -> Option<Epoch> {
         let present = self.epoch(now)?.0;
@@ -186,39 +169,52 @@ impl Router {
         }
     }
 
-    /// A path in an epoch: mix 1 to L, the gateway `exit`, and, unless the gateway itself is the end, `end`. The
-    /// sender stands at the gateway `entry`. `None` if the epoch's document has no such path.
-    pub fn draw(
+    /// A path for what fills a slot: the slot's first hop, mixes of the layers behind it, the gateway `exit`, and, unless the
+    /// gateway itself is the end, `end`. `None` if the epoch's document has no such path.
+    pub fn draw_up(&mut self, slot: &Slot, exit: &Identity, end: Option<End>) -> Option<Route> {
+        let at = self.table_at(slot.way.epoch)?;
+        let paths = &self.tables.get(at)?.paths;
+        let mixes = paths.draw_after(&mut self.paths_rng, usize::from(slot.way.first))?;
+        self.route(at, &mixes, exit, end)
+    }
+
+    /// A path for a SURB of an epoch: a mix of each layer, the gateway `own`, and the client.
+    pub fn draw_back(&mut self, epoch: Epoch, own: &Identity, end: End) -> Option<Route> {
+        let at = self.table_at(epoch)?;
+        let table = self.tables.get(at)?;
+        let mixes = table.paths.draw(&mut self.paths_rng)?;
+        self.route(at, &mixes, own, Some(end))
+    }
+
+    fn route(
         &mut self,
-        (now, epoch): (Time, Epoch),
-        entry: &Identity,
+        table: usize,
+        mixes: &[usize],
         exit: &Identity,
         end: Option<End>,
     ) -> Option<Route> {
-        let at = self.table_at(epoch)?;
-        let table = self.tables.get_mut(at)?;
-        let (entry, exit) = (gateway(&table.document, entry)?, gateway(&table.document, exit)?);
-        let mixes = table.mixes(&mut self.paths_rng, self.routes, now, entry, exit)?;
+        let table = self.tables.get(table)?;
+        let exit = gateway(&table.document, exit)?;
         let mut hops = Vec::with_capacity(mixes.len() + 2);
-        let max_delay = table.document.parameters.max_delay();
-        for mix in &mixes {
-            let delay = exponential(&mut self.delays_rng, self.mean_delay);
+        let (layers, max_delay) =
+            (table.document.parameters.layers, table.document.parameters.max_delay());
+        for (layer, mix) in (1..).zip(mixes) {
+            let delay = self.delay.draw(&mut self.delays_rng, layer, layers);
             hops.push(table.hop(*mix, delay.min(max_delay))?);
         }
         hops.push(table.hop(exit, Duration::ZERO)?);
         if let Some(end) = end {
             hops.push(Hop { address: end.address, key: end.key, delay: Duration::ZERO });
         }
-        let first = u16::try_from(*mixes.first()?).ok()?;
         let identity = |mix: &usize| table.document.node(*mix).map(ListedNode::identity);
         let mixes = mixes.iter().filter_map(identity).collect();
-        Some(Route { first, epoch: epoch.low_byte(), hops, mixes })
+        Some(Route { hops, mixes })
     }
 
-    /// A gateway, drawn uniformly, for what is to be dropped there: any, also the own one.
-    pub fn any_gateway(&mut self, now: Time) -> Option<Identity> {
+    /// A gateway, drawn uniformly, for what is to be dropped there in an epoch: any, also the own one.
+    pub fn any_gateway(&mut self, epoch: Epoch) -> Option<Identity> {
         use rand::seq::IndexedRandom;
-        let at = self.table_at(self.epoch(now)?)?;
+        let at = self.table_at(epoch)?;
         let table = self.tables.get(at)?;
         let exit = *table.paths.gateways().choose(&mut self.paths_rng)?;
         table.document.node(exit).map(ListedNode::identity)
@@ -230,12 +226,23 @@ impl Router {
         document.node(gateway(document, identity)?).map(|node| node.standing)
     }
 
-    /// Places of the first layer's mixes.
-    pub fn first_hops(&self, now: Time) -> Vec<u16> {
-        let (Some(document), Some(epoch)) = (self.document(now), self.epoch(now)) else {
-            return Vec::new();
-        };
-        document.in_layer_at(epoch, 1).filter_map(|index| u16::try_from(index).ok()).collect()
+    /// Where slots lead from `now` on: in this epoch, and in the next one if it has keys already. None without a document.
+    pub fn turns(&mut self, now: Time) -> Vec<Turn> {
+        let Some(present) = self.epoch(now) else { return Vec::new() };
+        let mut turns: Vec<Turn> = self.turn(present, Time::ZERO).into_iter().collect();
+        let next = Epoch(present.0.saturating_add(1));
+        let from = self.document(now).map_or(now, |document| self.begins(document, next));
+        if from > now {
+            turns.extend(self.turn(next, from));
+        }
+        turns
+    }
+
+    fn turn(&mut self, epoch: Epoch, from: Time) -> Option<Turn> {
+        let at = self.table_at(epoch)?;
+        let table = self.tables.get(at)?;
+        let edition = (table.document.epoch, table.document.amendment);
+        Some(Turn { from, epoch, edition, first_hops: table.first_hops.clone() })
     }
 
     fn table(&mut self, epoch: Epoch) -> Option<&Table> {
@@ -251,7 +258,9 @@ impl Router {
         let document = self.documents.at(epoch)?.document.clone();
         let keys = document.nodes.iter().map(|node| node.descriptor.body().key(epoch)).collect();
         let paths = Paths::at(&document, epoch);
-        self.tables.push(Table { epoch, document, paths, keys, kept: Vec::new() });
+        let first_hops = document.in_layer_at(epoch, 1);
+        let first_hops = first_hops.filter_map(|index| u16::try_from(index).ok()).collect();
+        self.tables.push(Table { epoch, document, paths, first_hops, keys });
         self.tables.sort_by_key(|table| table.epoch);
         if self.tables.len() > 2 {
             self.tables.remove(0);
@@ -261,27 +270,6 @@ impl Router {
 }
 
 impl Table {
-    fn mixes(
-        &mut self,
-        rng: &mut Stream,
-        routes: Routes,
-        now: Time,
-        entry: usize,
-        exit: usize,
-    ) -> Option<Vec<usize>> {
-        let Routes::KeptSeconds(seconds) = routes else {
-            return self.paths.draw(rng);
-        };
-        self.kept.retain(|kept| kept.until > now);
-        if let Some(kept) = self.kept.iter().find(|kept| kept.ends == (entry, exit)) {
-            return Some(kept.mixes.clone());
-        }
-        let mixes = self.paths.draw(rng)?;
-        let until = now + Duration::from_secs(u64::from(seconds));
-        self.kept.push(Kept { ends: (entry, exit), until, mixes: mixes.clone() });
-        Some(mixes)
-    }
-
     fn hop(&self, index: usize, delay: Duration) -> Option<Hop> {
         let address = self.document.node(index)?.identity().0;
         Some(Hop { address, key: (*self.keys.get(index)?)?, delay })

@@ -52,7 +52,7 @@ pub struct Counts {
     pub replayed: u64,
     /// SURBs that came when the stock was full.
     pub surbs_full: u64,
-    /// SURBs that were not used before the keys of their epoch went.
+    /// SURBs that were not used before their epoch ended.
     pub surbs_expired: u64,
     /// SURBs that were malformed, of no epoch near, or led nowhere.
     pub surbs_bad: u64,
@@ -72,11 +72,10 @@ pub struct Send {
 
 /// What is known of one client.
 struct Peer {
-    /// With the epochs in which they travel, the earliest first. The last is spent first: the oldest may lead to where
-    /// the client no longer is.
+    /// With the epochs in which they travel, the earliest first. Of those of the present epoch the last is spent first: the
+    /// oldest may lead to where the client no longer is. Those of the next epoch are kept until it begins: whoever answers
+    /// in an epoch in which the client sends nothing yet marks the answer for all who see epochs.
     surbs: VecDeque<(Epoch, Surb)>,
-    /// The latest epoch that SURBs came for.
-    latest: Epoch,
     /// The gateway its last packet came through. A SURB is used there: its path was drawn for that.
     gateway: Identity,
     budget: f64,
@@ -85,6 +84,15 @@ struct Peer {
     heard: Time,
     connected: bool,
     starved: bool,
+}
+
+impl Peer {
+    /// Forgets the SURBs of epochs before this one; how many there were.
+    fn expire(&mut self, present: Epoch) -> u64 {
+        let expired = self.surbs.partition_point(|(of, _)| *of < present);
+        self.surbs.drain(..expired);
+        expired as u64
+    }
 }
 
 /// A service.
@@ -101,6 +109,8 @@ pub struct Service {
     outputs: VecDeque<Send>,
     events: VecDeque<(Pseudonym, TunnelEvent)>,
     next_tick: Time,
+    /// When the next epoch begins, if somebody waits for the SURBs that are kept for it.
+    next_epoch: Time,
     /// When the next pseudonym without a tunnel may have to go.
     next_parting: Time,
 }
@@ -129,6 +139,7 @@ impl Service {
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             next_tick: Time::NEVER,
+            next_epoch: Time::NEVER,
             next_parting: Time::NEVER,
         })
     }
@@ -220,7 +231,6 @@ impl Service {
         }
         let peer = self.peers.entry(pseudonym).or_insert_with(|| Peer {
             surbs: VecDeque::new(),
-            latest: Epoch(0),
             gateway,
             budget: 0.0,
             tokens: FIRST_BURST,
@@ -235,18 +245,21 @@ impl Service {
         // A stranger's stock is small: only a tunnel that stands earns room.
         let room = if peer.connected { MAX_STOCK } else { STRANGER_STOCK };
         let epoch = self.router.near(now, message.epoch);
+        let present = self.router.epoch(now);
+        self.counts.surbs_expired += present.map_or(0, |present| peer.expire(present));
         for surb in message.surbs {
             let Some(epoch) = epoch else {
                 self.counts.surbs_bad += 1;
                 continue;
             };
-            if peer.surbs.len() >= room {
+            // Packets overtake each other. There is room for each of two epochs.
+            let first = peer.surbs.partition_point(|(of, _)| *of < epoch);
+            let mut at = peer.surbs.partition_point(|(of, _)| *of <= epoch);
+            if at - first >= room {
                 self.counts.surbs_full += 1;
-                peer.surbs.pop_front();
+                peer.surbs.remove(first);
+                at -= 1;
             }
-            peer.latest = peer.latest.max(epoch);
-            // Packets overtake each other.
-            let at = peer.surbs.partition_point(|(of, _)| *of <= epoch);
             peer.surbs.insert(at, (epoch, surb));
         }
         let budget = f64::from(message.budget.max(1)) / BUDGET_UNITS;
@@ -280,6 +293,9 @@ impl Service {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Time) {
         self.tunnels.handle_timeout(now);
+        if self.next_epoch <= now {
+            self.next_epoch = Time::NEVER;
+        }
         if self.next_parting <= now {
             let parting = |peer: &Peer| peer.heard + STRANGER_LIMIT;
             self.peers.retain(|_, peer| peer.connected || parting(peer) > now);
@@ -292,7 +308,7 @@ impl Service {
     /// When [`Service::handle_timeout`] must be called at the latest.
     pub fn next_timeout(&mut self) -> Time {
         let tunnels = self.tunnels.next_timeout().unwrap_or(Time::NEVER);
-        tunnels.min(self.next_tick).min(self.next_parting)
+        tunnels.min(self.next_tick).min(self.next_parting).min(self.next_epoch)
     }
 
     /// The tunnels, to read and write streams; call [`Service::work`] afterwards.
@@ -326,8 +342,7 @@ impl Service {
         if self.halted.is_some() {
             return;
         }
-        // Half of the grace is left for the reply's way, and for clocks that differ.
-        let grace = self.router.grace(now) / 2;
+        let Some(present) = self.router.epoch(now) else { return };
         let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
         let budget = peer.budget.max(1.0 / BUDGET_UNITS);
         let most = BURST.max(BURST_S * budget);
@@ -337,18 +352,17 @@ impl Service {
             peer.tokens = (peer.tokens + gained).min(most);
         }
         peer.counted = now;
-        while let Some((epoch, _)) = peer.surbs.front()
-            && self.router.has_ended(now, *epoch, grace)
-        {
-            peer.surbs.pop_front();
-            self.counts.surbs_expired += 1;
-        }
+        self.counts.surbs_expired += peer.expire(present);
         loop {
-            if peer.surbs.is_empty() {
+            let stock = peer.surbs.partition_point(|(of, _)| *of <= present);
+            let Some(last) = stock.checked_sub(1) else {
                 self.counts.starved += u64::from(!peer.starved);
                 peer.starved = true;
+                if !peer.surbs.is_empty() {
+                    self.next_epoch = self.router.next_epoch(now);
+                }
                 return;
-            }
+            };
             if peer.tokens < 1.0 {
                 let wait = Duration::from_secs_f64((1.0 - peer.tokens) / budget);
                 self.next_tick = self.next_tick.min(now + wait.max(TICK));
@@ -360,10 +374,9 @@ impl Service {
             }
             peer.tokens -= 1.0;
             // A datagram whose SURB is bad is lost like any other; QUIC sends it again.
-            let Some((epoch, surb)) = peer.surbs.pop_back() else { return };
-            let older = peer.surbs.partition_point(|(of, _)| *of < peer.latest);
-            let stock = (peer.surbs.len() - older) as u16;
-            let message = FromService { epoch: peer.latest.low_byte(), stock, datagram }.encode();
+            let Some((epoch, surb)) = peer.surbs.remove(last) else { return };
+            let (stock, next) = (last as u16, (peer.surbs.len() - last) as u16);
+            let message = FromService { epoch: present.low_byte(), stock, next, datagram }.encode();
             let first = self.codec.reply(surb, &message).ok().and_then(|(packet, first)| {
                 let document = self.router.document_at(epoch)?;
                 let index = document.index_of(&Identity(first))?;

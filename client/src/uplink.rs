@@ -1,24 +1,45 @@
-//! When a client sends: slots that follow from its seed and its class alone.
+//! When a client sends, and where to: slots that follow from its seed, its class and the documents alone.
 //!
-//! Nothing that the user does reaches [`Uplink::next_slot`]: the schedule has random streams of its own, and a slot
-//! that comes is filled with whatever stands ready, at the last with filler. So the instants and sizes on the
-//! link are the same for every user (DESIGN, P2). What fills a slot is prepared ahead, since sealing takes as
-//! long as a slot may last.
+//! Nothing that the user does reaches the schedule. It has random streams of its own: the slots come at equal gaps, the
+//! phase of their two grids is drawn, and each slot draws a number that selects its first hop among the first layer's mixes
+//! of the document in use at its instant; its epoch is that of its instant. So what a gateway sees of each frame that
+//! leaves (instant, first hop, epoch) is the same for every user, to the bit (DESIGN, P2).
+//!
+//! What fills a slot is sealed for it ahead, since sealing takes as long as a slot may last: slots are planned over a short
+//! horizon, each with cover, and what the user has takes the earliest that it can still make. The cover that it displaces
+//! goes to a later slot with the same first hop and epoch, or is thrown away. A slot for which nothing fits carries random
+//! bytes. When another document takes the place of one that slots were planned by, they are resolved anew, by the same
+//! numbers, and frames that fit no more are thrown away. Something of the user's is lost so only where a document comes for
+//! an epoch that has begun or begins within the horizon, or amends one in use; or where the engine was late by more than it
+//! told [`Uplink::wants`], and no slot of the horizon has the same first hop. Tunnels send it again.
+
+mod cover;
+mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 use shoal_sphinx::{Frame, Packet, PacketId};
-use shoal_topology::{Class, Law, Seed, Stream, Time, exponential};
+use shoal_topology::{Class, Seed, Stream, Time};
+
+use cover::Account;
+use plan::{Cover, Fill, Grid, Planned, way};
+pub use plan::{Slot, Turn, Way};
 
 /// How far the schedule may lag before it starts anew: a machine that slept sends no burst.
 const MAX_LAG: Duration = Duration::from_secs(2);
 
-/// Data frames that stand ready: they cover two slots that fall close together; more would only age.
+/// Data frames that stand ready; more would only age.
 const DATA: usize = 2;
 /// Frames of SURBs that stand ready.
 const REFILL: usize = 1;
+/// Frames of media that stand ready.
+const MEDIA: usize = 2;
+/// Cover that lost its slot and waits for another one; beyond it the oldest is thrown away.
+const SPARE: usize = 32;
 
 /// What a frame that stands ready is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,23 +48,29 @@ pub enum Ready {
     Data,
     /// SURBs for a service that runs low.
     Refill,
+    /// Media of a call, or the silence that stands for it.
+    Media,
     /// A loop to oneself, by its identifier.
     Loop(PacketId),
     /// A packet that a random gateway drops.
     Drop,
 }
 
-/// How many frames of each kind are missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// The slots that lack something, the earliest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wants {
-    /// Parts of tunnels.
+    /// Payload slots that are free for what the user has.
+    pub user: Vec<Slot>,
+    /// How many of these may take parts of tunnels.
     pub data: usize,
-    /// SURBs.
+    /// How many may take SURBs, behind them.
     pub refill: usize,
-    /// Loops.
-    pub loops: usize,
-    /// Drop cover.
-    pub drops: usize,
+    /// Slots of a call.
+    pub media: Vec<Slot>,
+    /// Slots that lack a loop.
+    pub loops: Vec<Slot>,
+    /// Slots that lack drop cover.
+    pub drops: Vec<Slot>,
 }
 
 /// What filled the slots.
@@ -53,41 +80,38 @@ pub struct Filled {
     pub data: u64,
     /// SURBs.
     pub refill: u64,
+    /// Media of calls.
+    pub media: u64,
     /// Loops.
     pub loops: u64,
     /// Drop cover.
     pub drops: u64,
     /// Random bytes, because nothing was ready in time: they die at the first mix.
     pub filler: u64,
+    /// No slots: frames of the user's that were sealed for one and left in none.
+    pub thrown: u64,
 }
 
 impl Filled {
     /// Slots that passed.
     pub fn total(&self) -> u64 {
-        self.data + self.refill + self.loops + self.drops + self.filler
+        self.data + self.refill + self.media + self.loops + self.drops + self.filler
     }
 }
 
-/// The schedule of a client's link, and the frames that wait for it. Every queue is as long as [`Uplink::wants`]
-/// asks for; what is put in beyond that is dropped, the caller's mistake.
+/// The schedule of a client's link, and the frames that wait for their slots.
 pub struct Uplink {
     class: Class,
-    payload_gaps: Stream,
-    loop_gaps: Stream,
+    payload: Grid,
+    loops: Grid,
+    account: Account,
     filler: Stream,
-    next_payload: Time,
-    next_loop: Time,
-    data: VecDeque<Frame>,
-    refill: VecDeque<Frame>,
-    loops: VecDeque<(PacketId, Frame)>,
-    drops: VecDeque<Frame>,
-    /// How many of these, in front, are of an epoch that is over.
-    old_loops: usize,
-    old_drops: usize,
-    first_hops: Vec<u16>,
-    epoch: u8,
-    /// Loops that empty slots owe. Arrivals from others are a credit.
-    owed: f64,
+    turns: Vec<Turn>,
+    plan: VecDeque<Planned>,
+    spare: VecDeque<Cover>,
+    /// The payload slots that belong to a call: from, until.
+    call: (Time, Time),
+    next_number: u64,
     sent_loops: Vec<(PacketId, Time)>,
     filled: Filled,
 }
@@ -97,20 +121,15 @@ impl Uplink {
     pub fn new(seed: &Seed, class: Class, now: Time) -> Self {
         let mut uplink = Self {
             class,
-            payload_gaps: seed.stream("payload slots"),
-            loop_gaps: seed.stream("loop slots"),
+            payload: Grid::new(seed, "payload slots"),
+            loops: Grid::new(seed, "loop slots"),
+            account: Account::new(seed),
             filler: seed.stream("filler"),
-            next_payload: now,
-            next_loop: now,
-            data: VecDeque::new(),
-            refill: VecDeque::new(),
-            loops: VecDeque::new(),
-            drops: VecDeque::new(),
-            old_loops: 0,
-            old_drops: 0,
-            first_hops: Vec::new(),
-            epoch: 0,
-            owed: 0.0,
+            turns: Vec::new(),
+            plan: VecDeque::new(),
+            spare: VecDeque::new(),
+            call: (Time::NEVER, Time::NEVER),
+            next_number: 0,
             sent_loops: Vec::new(),
             filled: Filled::default(),
         };
@@ -118,42 +137,67 @@ impl Uplink {
         uplink
     }
 
-    /// Starts the schedule anew, for a link that has just been made.
+    /// Starts the schedule anew, for a link that has just been made. What stands ready goes.
     pub fn restart(&mut self, now: Time) {
-        self.next_payload = now + self.payload_gap();
-        self.next_loop = now + self.loop_gap();
+        self.throw_away();
+        self.plan.clear();
+        self.payload.restart(now, self.payload_gap());
+        self.loops.restart(now, self.loop_gap());
+        self.extend();
     }
 
-    /// The class as the document in use defines it; it holds from the next slot on.
+    /// The class as the document in use defines it; it holds for slots that are not planned yet.
     pub fn set_class(&mut self, class: Class) {
         self.class = class;
     }
 
-    /// Forgets what stands ready: another document or gateway, so other paths and places in the list.
-    /// `first_hops` are the places of the first layer's mixes.
-    pub fn clear(&mut self, first_hops: Vec<u16>, epoch: u8) {
-        self.data.clear();
-        self.refill.clear();
-        self.loops.clear();
-        self.drops.clear();
-        (self.old_loops, self.old_drops) = (0, 0);
-        self.first_hops = first_hops;
-        self.epoch = epoch;
+    /// Forgets what stands ready: another gateway, so other paths. `turns` say where slots lead, the earliest first; none
+    /// while nothing may be sent.
+    pub fn clear(&mut self, turns: Vec<Turn>) {
+        self.throw_away();
+        self.turns = turns;
+        self.plan.iter_mut().for_each(|slot| slot.way = way(&self.turns, slot.at, slot.draw));
     }
 
-    /// Another epoch: filler goes to its first layer from now on. What stands ready stays, since a frame names its epoch;
-    /// but cover may stand for long, so new cover takes its place one by one.
-    pub fn follow(&mut self, first_hops: Vec<u16>, epoch: u8) {
-        (self.first_hops, self.epoch) = (first_hops, epoch);
-        (self.old_loops, self.old_drops) = (self.loops.len(), self.drops.len());
+    /// Another epoch or document. What stands ready stays, if its slot leads where it did.
+    pub fn follow(&mut self, turns: Vec<Turn>) {
+        self.turns = turns;
+        for slot in &mut self.plan {
+            let now = way(&self.turns, slot.at, slot.draw);
+            if now != slot.way {
+                slot.way = now;
+                slot.cover = None;
+                self.filled.thrown += u64::from(slot.user.take().is_some());
+            }
+        }
+        let turns = &self.turns;
+        let stays = |cover: &Cover| {
+            let fits =
+                |turn: &Turn| (turn.epoch, turn.edition) == (cover.way.epoch, cover.way.edition);
+            turns.iter().any(fits)
+        };
+        self.spare.retain(stays);
+    }
+
+    /// From `at` on the payload slots that chance chose for loops carry media, until [`Uplink::end_call`]. Both parties
+    /// begin and end at agreed instants, so that at either gateway media and loops neither overlap nor leave a gap.
+    pub fn begin_call(&mut self, at: Time) {
+        self.call = (at, Time::NEVER);
+        self.decide_anew();
+    }
+
+    /// From `at` on they carry loops again.
+    pub fn end_call(&mut self, at: Time) {
+        self.call.1 = at;
+        self.decide_anew();
     }
 
     /// The instant of the next slot; never before there is a document ([`Uplink::clear`]).
     pub fn next_slot(&self) -> Time {
-        if self.first_hops.is_empty() {
+        if self.turns.is_empty() {
             return Time::NEVER;
         }
-        self.next_payload.min(self.next_loop)
+        self.plan.front().map_or(Time::NEVER, |slot| slot.at)
     }
 
     /// The frame of the slot that is due; call it once for each slot, at [`Uplink::next_slot`].
@@ -161,80 +205,128 @@ impl Uplink {
         if now.since(self.next_slot()) > MAX_LAG {
             self.restart(now);
         }
-        if self.next_loop < self.next_payload {
-            let at = self.next_loop;
-            self.next_loop = at + self.loop_gap();
-            return self.take_loop(at).unwrap_or_else(|| self.make_filler());
-        }
-        let at = self.next_payload;
-        self.next_payload = at + self.payload_gap();
-        let second = self.class.payload_per_s.max(1.0);
-        self.owed = (self.owed + self.class.loop_share).min(second);
-        if let Some(frame) = self.data.pop_front() {
-            self.filled.data += 1;
+        let slot = self.plan.pop_front();
+        self.extend();
+        let Some(mut slot) = slot else { return self.make_filler(None) };
+        if let Some((ready, frame)) = slot.user.take() {
+            match ready {
+                Ready::Refill => self.filled.refill += 1,
+                Ready::Media => self.filled.media += 1,
+                _ => self.filled.data += 1,
+            }
+            self.displaced(&slot);
             return frame;
         }
-        if let Some(frame) = self.refill.pop_front() {
-            self.filled.refill += 1;
-            return frame;
+        let cover = slot.cover.take().or_else(|| {
+            let way = slot.way?;
+            self.take_spare(way, Some(slot.fill)).or_else(|| self.take_spare(way, None))
+        });
+        match (slot.fill, cover.as_ref().map(Cover::fill)) {
+            (Fill::Loop, Some(Fill::Loop)) => {}
+            (Fill::Loop, _) => self.displaced(&slot),
+            // Better a loop ahead of its time than filler.
+            (_, Some(Fill::Loop)) => _ = self.account.book(&self.class, -1.0),
+            _ => {}
         }
-        if self.owed >= 1.0
-            && let Some(frame) = self.take_loop(at)
-        {
-            self.owed -= 1.0;
-            return frame;
+        let Some(Cover { id, frame, .. }) = cover else { return self.make_filler(slot.way) };
+        match id {
+            Some(id) => {
+                self.filled.loops += 1;
+                // The engine collects these every few slots; should it be stuck, some loops go uncounted.
+                if self.sent_loops.len() < 4096 {
+                    self.sent_loops.push((id, slot.at));
+                }
+            }
+            None => self.filled.drops += 1,
         }
-        if let Some(frame) = self.drops.pop_front() {
-            self.old_drops = self.old_drops.saturating_sub(1);
-            self.filled.drops += 1;
-            return frame;
-        }
-        self.take_loop(at).unwrap_or_else(|| self.make_filler())
+        frame
     }
 
     /// A packet that is no loop arrived: it takes the place of one. Bounded to a second of slots.
     pub fn credit(&mut self) {
-        self.owed = (self.owed - 1.0).max(-self.class.payload_per_s.max(1.0));
+        self.account.book(&self.class, -1.0);
     }
 
-    /// How many frames of each kind to prepare now.
-    pub fn wants(&self) -> Wants {
-        // Cover does not age: it is made in batches, which are faster, when half of it is gone.
-        let spare = self.spare();
-        let batch = |ready: usize| if 2 * ready > spare { 0 } else { spare - ready };
-        Wants {
-            data: DATA.saturating_sub(self.data.len()),
-            refill: REFILL.saturating_sub(self.refill.len()),
-            loops: batch(self.loops.len() - self.old_loops),
-            drops: batch(self.drops.len() - self.old_drops),
+    /// The slots to seal for now, of those that come at `from` or later: what is sealed for an earlier one would be late.
+    pub fn wants(&mut self, from: Time) -> Wants {
+        self.place_spare();
+        let mut wants = Wants::default();
+        if self.turns.is_empty() {
+            return wants;
+        }
+        let ready = |kind: Ready| {
+            let is = |slot: &&Planned| slot.user.as_ref().is_some_and(|(of, _)| *of == kind);
+            self.plan.iter().filter(is).count()
+        };
+        let media = MEDIA.saturating_sub(ready(Ready::Media));
+        wants.data = DATA.saturating_sub(ready(Ready::Data));
+        wants.refill = REFILL.saturating_sub(ready(Ready::Refill));
+        let free = |slot: &Planned| slot.at >= from && slot.user.is_none();
+        let mut soon = false;
+        for (ahead, slot) in self.plan.iter().enumerate().filter(|(_, slot)| free(slot)) {
+            let Some(place) = slot.slot() else { continue };
+            if slot.fill == Fill::Media {
+                if wants.media.len() < media {
+                    wants.media.push(place);
+                }
+                continue;
+            }
+            if slot.chance.is_some() && wants.user.len() < wants.data + wants.refill {
+                wants.user.push(place);
+            }
+            if slot.cover.is_none() {
+                soon |= 2 * ahead < self.horizon();
+                let of = if slot.fill == Fill::Loop { &mut wants.loops } else { &mut wants.drops };
+                of.push(place);
+            }
+        }
+        // Cover is made in batches, which are faster, when a slot of the nearer half lacks it.
+        if !soon {
+            wants.loops.clear();
+            wants.drops.clear();
+        }
+        wants
+    }
+
+    /// Puts a frame that was sealed for a slot where it will be found. If the slot has passed, or takes something else
+    /// meanwhile, another one that leads the same way will do.
+    pub fn put(&mut self, ready: Ready, slot: Slot, frame: Frame) {
+        let id = match ready {
+            Ready::Loop(id) => Some(id),
+            Ready::Drop => None,
+            Ready::Data | Ready::Refill | Ready::Media => return self.put_user(ready, slot, frame),
+        };
+        let cover = Cover { way: slot.way, id, frame };
+        let fits = |planned: &&mut Planned| {
+            planned.number == slot.number
+                && planned.way == Some(slot.way)
+                && planned.fill == cover.fill()
+                && planned.cover.is_none()
+                && planned.user.is_none()
+        };
+        match self.plan.iter_mut().find(fits) {
+            Some(planned) => planned.cover = Some(cover),
+            None => self.keep_spare(cover),
         }
     }
 
-    /// Loops, and drop cover, that may stand ready: as many as a fifth of a second takes.
-    fn spare(&self) -> usize {
-        (self.class.payload_per_s / 5.0).ceil().clamp(2.0, 16.0) as usize
-    }
-
-    /// Puts a frame where its slot will find it.
-    pub fn put(&mut self, ready: Ready, frame: Frame) {
-        let spare = self.spare();
-        match ready {
-            Ready::Loop(_) if self.old_loops > 0 => {
-                self.loops.pop_front();
-                self.old_loops -= 1;
+    fn put_user(&mut self, ready: Ready, slot: Slot, frame: Frame) {
+        let takes = |planned: &Planned| {
+            planned.way == Some(slot.way)
+                && planned.user.is_none()
+                && planned.chance.is_some()
+                && (planned.fill == Fill::Media) == (ready == Ready::Media)
+        };
+        let own = self.plan.iter().position(|p| p.number == slot.number && takes(p));
+        let place = own.or_else(|| self.plan.iter().position(takes));
+        match place.and_then(|place| self.plan.get_mut(place)) {
+            Some(planned) => {
+                planned.user = Some((ready, frame));
+                if let Some(cover) = planned.cover.take() {
+                    self.keep_spare(cover);
+                }
             }
-            Ready::Drop if self.old_drops > 0 => {
-                self.drops.pop_front();
-                self.old_drops -= 1;
-            }
-            _ => {}
-        }
-        match ready {
-            Ready::Data if self.data.len() < DATA => self.data.push_back(frame),
-            Ready::Refill if self.refill.len() < REFILL => self.refill.push_back(frame),
-            Ready::Loop(id) if self.loops.len() < spare => self.loops.push_back((id, frame)),
-            Ready::Drop if self.drops.len() < spare => self.drops.push_back(frame),
-            _ => {}
+            None => self.filled.thrown += 1,
         }
     }
 
@@ -248,163 +340,130 @@ impl Uplink {
         self.filled
     }
 
-    fn take_loop(&mut self, at: Time) -> Option<Frame> {
-        let (id, frame) = self.loops.pop_front()?;
-        self.old_loops = self.old_loops.saturating_sub(1);
-        self.filled.loops += 1;
-        // The engine collects these every few slots; should it be stuck, some loops go uncounted.
-        if self.sent_loops.len() < 4096 {
-            self.sent_loops.push((id, at));
-        }
-        Some(frame)
+    /// Slots that are planned: as many as 0.3 s take, or a few.
+    fn horizon(&self) -> usize {
+        let per_s = self.class.payload_per_s + self.class.loops_per_s;
+        (0.3 * per_s).ceil().clamp(4.0, 32.0) as usize
     }
 
-    fn make_filler(&mut self) -> Frame {
+    /// Plans as many slots as the horizon has.
+    fn extend(&mut self) {
+        while self.plan.len() < self.horizon() {
+            let is_loop = self.loops.next() < self.payload.next();
+            let (at, draw) = if is_loop {
+                self.loops.advance(self.loop_gap())
+            } else {
+                self.payload.advance(self.payload_gap())
+            };
+            if at == Time::NEVER {
+                return;
+            }
+            let chance = (!is_loop).then(|| self.account.chance(&self.class));
+            let mut planned = Planned {
+                number: self.next_number,
+                at,
+                draw,
+                chance,
+                way: way(&self.turns, at, draw),
+                fill: Fill::Loop,
+                booked: 0.0,
+                cover: None,
+                user: None,
+            };
+            self.next_number += 1;
+            decide(&mut self.account, &self.class, self.call, &mut planned);
+            self.plan.push_back(planned);
+        }
+    }
+
+    /// A call begins or ends: what the planned slots carry is decided anew.
+    fn decide_anew(&mut self) {
+        let mut lost = Vec::new();
+        for slot in &mut self.plan {
+            let before = slot.fill;
+            self.account.book(&self.class, -slot.booked);
+            decide(&mut self.account, &self.class, self.call, slot);
+            if (before == Fill::Media) != (slot.fill == Fill::Media) {
+                self.filled.thrown += u64::from(slot.user.take().is_some());
+            }
+            if before != slot.fill {
+                lost.extend(slot.cover.take());
+            }
+        }
+        lost.into_iter().for_each(|cover| self.keep_spare(cover));
+    }
+
+    /// A payload slot that was to carry a loop carried something else: the loop is owed.
+    fn displaced(&mut self, slot: &Planned) {
+        if slot.chance.is_some() && slot.fill == Fill::Loop {
+            self.account.book(&self.class, 1.0);
+        }
+    }
+
+    fn throw_away(&mut self) {
+        for slot in &mut self.plan {
+            slot.cover = None;
+            self.filled.thrown += u64::from(slot.user.take().is_some());
+        }
+        self.spare.clear();
+    }
+
+    fn keep_spare(&mut self, cover: Cover) {
+        if self.spare.len() >= SPARE {
+            self.spare.pop_front();
+        }
+        self.spare.push_back(cover);
+    }
+
+    fn take_spare(&mut self, way: Way, fill: Option<Fill>) -> Option<Cover> {
+        let fits = |cover: &Cover| cover.way == way && fill.is_none_or(|fill| cover.fill() == fill);
+        let at = self.spare.iter().position(fits)?;
+        self.spare.remove(at)
+    }
+
+    /// Gives cover that lost its slot to the earliest one that it fits.
+    fn place_spare(&mut self) {
+        let mut left = VecDeque::new();
+        for cover in std::mem::take(&mut self.spare) {
+            let fits = |slot: &&mut Planned| {
+                slot.way == Some(cover.way)
+                    && slot.fill == cover.fill()
+                    && slot.cover.is_none()
+                    && slot.user.is_none()
+            };
+            match self.plan.iter_mut().find(fits) {
+                Some(slot) => slot.cover = Some(cover),
+                None => left.push_back(cover),
+            }
+        }
+        self.spare = left;
+    }
+
+    fn make_filler(&mut self, way: Option<Way>) -> Frame {
         self.filled.filler += 1;
         let mut packet = Packet::default();
         self.filler.fill_bytes(packet.as_mut_bytes());
-        let pick = self.filler.random_range(0..self.first_hops.len().max(1));
-        Frame { epoch: self.epoch, field: self.first_hops.get(pick).copied().unwrap_or(0), packet }
+        let (epoch, field) = way.map_or((0, 0), |way| (way.epoch.low_byte(), way.first));
+        Frame { epoch, field, packet }
     }
 
-    fn payload_gap(&mut self) -> Duration {
-        let mean = Duration::from_secs_f64(1.0 / self.class.payload_per_s);
-        match self.class.law {
-            Law::Poisson => exponential(&mut self.payload_gaps, mean),
-            Law::Fixed => mean,
-        }
+    fn payload_gap(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.class.payload_per_s)
     }
 
-    fn loop_gap(&mut self) -> Duration {
-        exponential(&mut self.loop_gaps, Duration::from_secs_f64(1.0 / self.class.loops_per_s))
+    fn loop_gap(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.class.loops_per_s)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use shoal_topology::Parameters;
-
-    use super::*;
-
-    fn uplink() -> Uplink {
-        let class = Parameters::default().class("web").cloned().unwrap();
-        let mut uplink = Uplink::new(&Seed::from_u64(1), class, Time::ZERO);
-        uplink.clear(vec![0], 0);
-        uplink
-    }
-
-    #[test]
-    fn another_epoch_moves_no_slot_and_new_cover_takes_the_place_of_old() {
-        let (mut still, mut turning) = (uplink(), uplink());
-        for i in 0..10_000_u32 {
-            let epoch = (i / 100) as u8;
-            if i % 100 == 50 {
-                turning.follow((0..=u16::from(epoch % 7)).collect(), epoch);
-                assert_eq!((turning.wants().loops, turning.wants().drops), (9, 9));
-            }
-            for uplink in [&mut still, &mut turning] {
-                let Wants { loops, drops, .. } = uplink.wants();
-                let new = || Frame { epoch: uplink_epoch(i), ..frame() };
-                (0..loops).for_each(|_| uplink.put(Ready::Loop([1; 16]), new()));
-                (0..drops).for_each(|_| uplink.put(Ready::Drop, new()));
-                assert_eq!((uplink.wants().loops, uplink.wants().drops), (0, 0));
-            }
-            assert_eq!(still.next_slot(), turning.next_slot(), "slot {i}");
-            let at = still.next_slot();
-            still.take(at);
-            let frame = turning.take(at);
-            assert_eq!(frame.epoch, uplink_epoch(i), "slot {i}");
-        }
-        assert_eq!(still.filled().total(), turning.filled().total());
-        assert_eq!(turning.filled().filler, 0);
-    }
-
-    /// The epoch after slot `i`.
-    fn uplink_epoch(i: u32) -> u8 {
-        if i < 50 { 0 } else { ((i - 50) / 100) as u8 }
-    }
-
-    fn frame() -> Frame {
-        Frame { epoch: 0, field: 0, packet: Packet::default() }
-    }
-
-    #[test]
-    fn the_instants_do_not_depend_on_what_fills_them() {
-        let (mut idle, mut busy) = (uplink(), uplink());
-        for i in 0..10_000 {
-            if i % 3 > 0 {
-                busy.put(Ready::Data, frame());
-                busy.put(Ready::Refill, frame());
-                busy.put(Ready::Loop([i as u8; 16]), frame());
-            }
-            if i % 5 == 0 {
-                busy.credit();
-            }
-            assert_eq!(idle.next_slot(), busy.next_slot(), "slot {i}");
-            let at = idle.next_slot();
-            idle.take(at);
-            busy.take(at);
-        }
-        assert!(busy.filled().data > 6_000);
-    }
-
-    #[test]
-    fn cover_is_wanted_in_batches_and_never_runs_out() {
-        let mut uplink = uplink();
-        let mut batches = Vec::new();
-        for _ in 0..10_000 {
-            let Wants { drops, loops, .. } = uplink.wants();
-            batches.extend([drops, loops].into_iter().filter(|wanted| *wanted > 0));
-            (0..drops).for_each(|_| uplink.put(Ready::Drop, frame()));
-            (0..loops).for_each(|_| uplink.put(Ready::Loop([1; 16]), frame()));
-            assert_eq!((uplink.wants().drops, uplink.wants().loops), (0, 0));
-            let at = uplink.next_slot();
-            uplink.take(at);
-        }
-        assert_eq!(uplink.filled().filler, 0);
-        // Of 10 that may stand ready.
-        assert!(batches.iter().all(|count| (5..=10).contains(count)), "{batches:?}");
-    }
-
-    #[test]
-    fn the_slots_come_at_the_rate_of_the_class() {
-        let mut uplink = uplink();
-        while uplink.next_slot() < Time::from_secs(1_000) {
-            let at = uplink.next_slot();
-            uplink.take(at);
-        }
-        // 50,000 expected, standard deviation 224.
-        let slots = uplink.filled().filler as f64;
-        assert!((slots - 50_000.0).abs() < 5.0 * 224.0, "{slots}");
-    }
-
-    #[test]
-    fn arrivals_take_the_place_of_loops() {
-        for (arrivals_per_slot, expected) in [(0.0, 0.5), (0.25, 0.25), (0.5, 0.0)] {
-            let mut uplink = uplink();
-            let mut credit = 0.0;
-            for _ in 0..20_000 {
-                uplink.put(Ready::Loop([1; 16]), frame());
-                uplink.put(Ready::Drop, frame());
-                credit += arrivals_per_slot;
-                if credit >= 1.0 {
-                    credit -= 1.0;
-                    uplink.credit();
-                }
-                uplink.next_loop = Time::NEVER;
-                let at = uplink.next_slot();
-                uplink.take(at);
-            }
-            let share = uplink.filled().loops as f64 / 20_000.0;
-            assert!((share - expected).abs() < 0.01, "{arrivals_per_slot}: {share}");
-        }
-    }
-
-    #[test]
-    fn a_machine_that_slept_sends_no_burst() {
-        let mut uplink = uplink();
-        let woken = Time::from_secs(100);
-        uplink.take(woken);
-        assert!(uplink.next_slot() > woken);
-    }
+/// What a slot carries if nothing of the user's does.
+fn decide(account: &mut Account, class: &Class, call: (Time, Time), slot: &mut Planned) {
+    let in_call = call.0 <= slot.at && slot.at < call.1;
+    (slot.fill, slot.booked) = match slot.chance {
+        None => (Fill::Loop, 0.0),
+        // What is owed either way waits until the call is over.
+        Some(chance) if in_call && chance.chosen => (Fill::Media, 0.0),
+        Some(_) if in_call => (Fill::Drop, 0.0),
+        Some(chance) => account.fill(class, chance),
+    };
 }

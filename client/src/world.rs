@@ -196,7 +196,7 @@ impl Authority {
             epoch_s: self.epoch_s,
             amendment: 0,
             parameters: Parameters {
-                max_delay_us: 500_000,
+                max_delay_us: 1_000_000,
                 clock_error_s: 1,
                 ..Parameters::default()
             },
@@ -353,8 +353,8 @@ impl World {
     pub(crate) fn link(&mut self, gateway: &'static str) {
         self.gateway = gateway;
         self.client.set_link(self.now, Some(identity(gateway)));
-        let (hops, epoch) = self.client.first_hops(self.now);
-        self.uplink.clear(hops, epoch);
+        let turns = self.client.turns(self.now);
+        self.uplink.clear(turns);
     }
 
     /// The person's link breaks, and the next one has another inbox.
@@ -445,15 +445,7 @@ impl World {
     }
 
     fn produce(&mut self) {
-        let sent = self.uplink.sent_loops();
-        self.client.loops_sent(sent);
-        loop {
-            let frames = self.client.produce(self.now, self.uplink.wants());
-            if frames.is_empty() {
-                return;
-            }
-            frames.into_iter().for_each(|(ready, frame)| self.uplink.put(ready, frame));
-        }
+        self.client.fill(self.now, &mut self.uplink);
     }
 
     /// The document by which a frame of an epoch names nodes.
@@ -553,7 +545,7 @@ impl World {
     /// A node opens a packet with its key of the epoch, if it has that still.
     fn node(&mut self, name: &'static str, epoch: u64, packet: Packet) {
         let ends = (epoch + 1) * u64::from(self.authority.epoch_s);
-        let alive = Duration::from_millis(2_500)
+        let alive = Duration::from_millis(4_000)
             + Duration::from_secs(ends.saturating_sub(START * u64::from(self.authority.epoch_s)));
         let is_alive = self.now.since(Time::ZERO) < alive && epoch <= self.epoch() + 3;
         let opened = is_alive.then(|| self.codec.open(&key(name, epoch), packet));
@@ -617,9 +609,9 @@ impl World {
         while let Some(output) = self.client.poll_output() {
             if let Output::Turned = output {
                 self.turns += 1;
-                let (hops, epoch) = self.client.first_hops(now);
+                let turns = self.client.turns(now);
                 self.uplink.set_class(self.client.class().clone());
-                self.uplink.follow(hops, epoch);
+                self.uplink.follow(turns);
             }
             self.outputs.push(output);
         }

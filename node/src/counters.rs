@@ -48,6 +48,8 @@ drop_reasons! {
     UnknownClient = "unknown_client",
     /// The client is away and its inbox is full, switched off or cannot be written.
     InboxFull = "inbox_full",
+    /// It travels in an epoch that ended longer ago than packets may be under way.
+    EpochOver = "epoch_over",
     /// It waited in the inbox for longer than the document says.
     InboxExpired = "inbox_expired",
     /// A packet that ends here and means nothing, or a client's frame that is none.

@@ -16,7 +16,9 @@ use std::time::Duration;
 use rand::Rng as _;
 use shoal_sphinx::{Address, Codec, Frame, PacketId, Peeled};
 use shoal_topology::report::Report;
-use shoal_topology::{Document, Documents, Epoch, Held, Identity, Role, Seed, Time};
+use shoal_topology::{
+    Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Role, Seed, Time,
+};
 
 use crate::counters::{Counters, DropReason};
 use crate::opener::Arrived;
@@ -195,7 +197,19 @@ struct Topology {
     document: Arc<Document>,
     place: Option<Place>,
     epoch: Epoch,
+    /// When this node heard that the epoch began.
+    since: Time,
     fresh: Freshness,
+}
+
+impl Topology {
+    /// Whether what travels in an epoch of this low byte comes too late for a client: of an epoch that is over, and no
+    /// longer under way from before its end.
+    fn is_over(&self, now: Time, low_byte: u8) -> bool {
+        let past = (1..=FURTHER_EPOCHS).filter_map(|back| self.epoch.0.checked_sub(back));
+        now >= self.since + self.document.turn_grace()
+            && past.map(Epoch).any(|epoch| epoch.low_byte() == low_byte)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -376,16 +390,19 @@ impl Engine {
     /// documents, since packets of the epoch before are still under way and those of the next one may come early.
     fn use_documents(&mut self, now: Time, epoch: Epoch) {
         let core = &mut self.core;
+        let same = core.topology.as_ref().filter(|topology| topology.epoch == epoch);
+        let since = same.map_or(now, |topology| topology.since);
         let Some(held) = core.documents.at(epoch) else {
             if let Some(topology) = &mut core.topology {
                 (topology.epoch, topology.fresh) = (epoch, Freshness::Stale);
+                topology.since = since;
             }
             return;
         };
         let document = held.document.clone();
         let place = Place::among(&core.documents, &document, &core.identity);
         let fresh = Freshness::Fresh;
-        core.topology = Some(Topology { document, place, epoch, fresh });
+        core.topology = Some(Topology { document, place, epoch, since, fresh });
         self.loops.start(core, now);
     }
 

@@ -22,7 +22,7 @@ EPOCH = 10
 # Loops of nodes at the usual two a second find what drops a fifth after hours of real epochs: here many are sent.
 # Epochs within which it must be found all the same, and within which it is trusted again.
 WITHIN, RESTORED = 24, 60
-PARAMETERS = "node_loops_per_s = 40.0\nnode_loop_delay_us = 10000\n"
+PARAMETERS = "node_loops_per_s = 40.0\n"
 
 
 def ip(*words):

@@ -826,9 +826,12 @@ fn parameters(options: &Options) -> Parameters {
     let least = u16::try_from(options.mixes_per_layer).unwrap_or(u16::MAX);
     parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(least);
     let tenth = u64::try_from(options.epoch.as_micros()).unwrap_or(u64::MAX) / 10;
-    let longest_mean =
-        parameters.classes.iter().map(|class| class.mean_delay_us).max().unwrap_or_default();
-    parameters.max_delay_us = parameters.max_delay_us.min(tenth).max(longest_mean);
+    let longest = parameters
+        .classes
+        .iter()
+        .map(|class| class.delay.exponential_us.max(class.delay.uniform_us));
+    let longest = longest.max().unwrap_or_default();
+    parameters.max_delay_us = parameters.max_delay_us.min(tenth).max(longest);
     parameters.clock_error_s =
         parameters.clock_error_s.min(u32::try_from(tenth / 1_000_000).unwrap_or(u32::MAX)).max(1);
     parameters.draw_every = parameters.draw_every.min(6);

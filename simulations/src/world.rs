@@ -31,6 +31,5 @@ pub use rate::{EventRate, Rate, event_rate};
 pub use run::{Report, World, run};
 pub use settings::{
     Attack, ClassSettings, CodecChoice, Injected, Injection, Interruption, LinkSettings,
-    NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings, SharedGateway, SlotLaw,
-    Trial,
+    NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings, SharedGateway, Trial,
 };

@@ -22,6 +22,8 @@ pub mod kind {
     pub const DROP: u8 = 4;
     /// From a person to a person.
     pub const MESSAGE: u8 = 5;
+    /// Media of a call, for a person; with nothing behind it, silence.
+    pub const MEDIA: u8 = 8;
 }
 
 /// How a client uses its link.

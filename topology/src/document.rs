@@ -249,6 +249,19 @@ impl Document {
     pub fn key_grace(&self) -> std::time::Duration {
         self.parameters.key_grace()
     }
+
+    /// How long before the beginning of an epoch SURBs for it are given out: 60 s, or a quarter of an epoch if that is less.
+    pub fn surb_lead(&self) -> std::time::Duration {
+        let epoch = std::time::Duration::from_secs(self.epoch_s.into());
+        (epoch / 4).min(std::time::Duration::from_secs(60))
+    }
+
+    /// How long after the beginning of an epoch gateways still give clients what travels in the one before: 10 s, or an
+    /// eighth of an epoch if that is less. What a client sent before the beginning is there by then.
+    pub fn turn_grace(&self) -> std::time::Duration {
+        let epoch = std::time::Duration::from_secs(self.epoch_s.into());
+        (epoch / 8).min(std::time::Duration::from_secs(10))
+    }
 }
 
 /// A document with signatures of authorities.

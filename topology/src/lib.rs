@@ -4,6 +4,7 @@ pub mod address;
 pub mod authority;
 pub mod control;
 pub mod council;
+mod delay;
 mod descriptor;
 mod document;
 mod documents;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod time;
 pub mod verdict;
 
+pub use delay::DelayLaw;
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
@@ -27,7 +29,7 @@ pub use document::{
 pub use documents::{Documents, Held, TwoDocuments};
 pub use error::Error;
 pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
-pub use parameters::{Class, Law, Parameters, Routes};
+pub use parameters::{Class, Parameters};
 pub use path::Paths;
 pub use random::{Seed, Stream, exponential};
 pub use time::Time;

@@ -3,30 +3,17 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-
-/// The law by which payload slots follow each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Law {
-    /// Exponential gaps.
-    Poisson,
-    /// Equal gaps.
-    Fixed,
-}
-
-/// How long a client keeps the path of its packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Routes {
-    /// A new path for every packet.
-    Fresh,
-    /// The same path for this many seconds.
-    KeptSeconds(u32),
-}
+use crate::{DelayLaw, Error};
 
 /// The traffic shape of a client: all that an observer of its link sees.
+///
+/// All slots are fixed: those of each kind follow each other at equal gaps. A table in a file need only have the keys that
+/// differ from those of class web.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Class {
     /// What the configuration calls it.
     pub name: String,
@@ -38,20 +25,28 @@ pub struct Class {
     pub loop_share: f64,
     /// Frames down, at fixed instants, 1/s.
     pub down_per_s: f64,
-    /// Law of the payload slots.
-    pub law: Law,
-    /// 1/µ, mean delay at a mix, microseconds.
-    pub mean_delay_us: u64,
-    /// How long a path is kept.
-    pub routes: Routes,
+    /// The law of a packet's delay in the mixes.
+    pub delay: DelayLaw,
+    /// What share of the network's packets is expected to be of this class, as a number that is compared with those of
+    /// the other classes. Loops of nodes take the law of a class that is drawn by it.
+    pub weight: f64,
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            payload_per_s: 50.0,
+            loops_per_s: 5.0,
+            loop_share: 0.5,
+            down_per_s: 110.0,
+            delay: DelayLaw::INTERACTIVE,
+            weight: 0.55,
+        }
+    }
 }
 
 impl Class {
-    /// 1/µ.
-    pub fn mean_delay(&self) -> Duration {
-        Duration::from_micros(self.mean_delay_us)
-    }
-
     /// Packets/s that a service may send to a client of this class: 0.95 · (down − λ_L).
     pub fn budget_per_s(&self) -> f64 {
         0.95 * (self.down_per_s - self.loops_per_s)
@@ -80,6 +75,15 @@ impl Class {
         if self.name.is_empty() || self.name.len() > 32 {
             return wrong("a name has 1 to 32 bytes");
         }
+        if !self.delay.hides_phase_of(self.payload_per_s) {
+            return wrong(
+                "the uniform delay must last one period of the payload slots, or a whole number of them: else arrivals \
+                 keep the phase of the slots, and a gateway tells a client's loops from packets of others by it",
+            );
+        }
+        if !self.weight.is_finite() || !(0.0..=1e6).contains(&self.weight) {
+            return wrong("the weight must lie between 0 and 1,000,000");
+        }
         Ok(())
     }
 }
@@ -100,8 +104,6 @@ pub struct Parameters {
     pub clock_error_s: u32,
     /// Loops that every node sends, 1/s.
     pub node_loops_per_s: f64,
-    /// Mean delay at a hop of a node's loop, microseconds.
-    pub node_loop_delay_us: u64,
     /// Layers are drawn anew every so many epochs.
     pub draw_every: u32,
     /// A loop that takes so much longer than its delays and what loops take otherwise counts as lost, microseconds.
@@ -120,17 +122,13 @@ pub struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        let class = |name: &str, payload, loops, share, down, law, delay_ms: u64, routes| Class {
-            name: name.into(),
-            payload_per_s: payload,
-            loops_per_s: loops,
-            loop_share: share,
-            down_per_s: down,
-            law,
-            mean_delay_us: delay_ms * 1000,
-            routes,
+        let class = |name: &str, rates: [f64; 4], delay, weight| {
+            let [payload_per_s, loops_per_s, loop_share, down_per_s] = rates;
+            let name = name.into();
+            Class { name, payload_per_s, loops_per_s, loop_share, down_per_s, delay, weight }
         };
-        let (poisson, fresh) = (Law::Poisson, Routes::Fresh);
+        let interactive = DelayLaw::INTERACTIVE;
+        let text = DelayLaw { exponential_us: 200_000, uniform_us: 1_000_000 };
         Self {
             layers: 3,
             min_mixes_per_layer: 2,
@@ -138,7 +136,6 @@ impl Default for Parameters {
             max_delay_us: 5_000_000,
             clock_error_s: 30,
             node_loops_per_s: 2.0,
-            node_loop_delay_us: 50_000,
             draw_every: 72,
             loop_late_us: 300_000,
             warn_bits: 6.0,
@@ -146,10 +143,10 @@ impl Default for Parameters {
             inbox_packets: 1_000,
             inbox_expiry_s: 3_600,
             classes: vec![
-                class("text", 1.0, 0.2, 0.5, 2.0, poisson, 200, fresh),
-                class("web", 45.0, 5.0, 0.5, 110.0, poisson, 15, fresh),
-                class("fast", 140.0, 10.0, 0.5, 300.0, poisson, 15, fresh),
-                class("call", 25.0, 2.0, 1.0, 50.0, Law::Fixed, 10, Routes::KeptSeconds(300)),
+                class("text", [1.0, 0.2, 0.5, 2.0], text, 0.02),
+                class("call", [25.0, 2.0, 0.9, 50.0], interactive, 0.28),
+                class("web", [50.0, 5.0, 0.5, 110.0], interactive, 0.55),
+                class("fast", [150.0, 10.0, 0.5, 300.0], interactive, 0.15),
             ],
         }
     }
@@ -159,6 +156,18 @@ impl Parameters {
     /// The class of this name.
     pub fn class(&self, name: &str) -> Option<&Class> {
         self.classes.iter().find(|class| class.name == name)
+    }
+
+    /// The law of delay of a class that is drawn by its share of the traffic; of the first one if all weigh nothing.
+    /// What nodes send looks to a mix as what clients send. `None` where there is no class.
+    pub fn draw_delay_law(&self, rng: &mut impl Rng) -> Option<DelayLaw> {
+        let all: f64 = self.classes.iter().map(|class| class.weight).sum();
+        let mut left = rng.random::<f64>() * all;
+        let drawn = self.classes.iter().find(|class| {
+            left -= class.weight;
+            left < 0.0
+        });
+        drawn.or(self.classes.first()).map(|class| class.delay)
     }
 
     /// The longest delay that a node grants.
@@ -202,8 +211,9 @@ impl Parameters {
         if names.len() < self.classes.len() {
             return wrong("two classes have the same name");
         }
-        if self.classes.iter().any(|class| class.mean_delay_us > self.max_delay_us) {
-            return wrong("a class asks for a mean delay that no node grants");
+        let too_long = |law: DelayLaw| law.exponential_us.max(law.uniform_us) > self.max_delay_us;
+        if self.classes.iter().any(|class| too_long(class.delay)) {
+            return wrong("a class asks for a delay that no node grants");
         }
         self.classes.iter().try_for_each(Class::check)
     }

@@ -23,7 +23,7 @@ use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
-use super::{Config, Error, Ready, Report, Shared, proxy, trust};
+use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
 use crate::engine::{
     Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, Output,
     Settings, Stage, Target, Unprotected,
@@ -32,7 +32,7 @@ use crate::gauge::Reading;
 use crate::request::{Request, Response, UdpPacket};
 use crate::socks::ReplyCode;
 use crate::tunnel::{self, Read, StreamId, Write};
-use crate::uplink::Uplink;
+use crate::uplink::{Ready, Uplink};
 
 /// Frames that wait for the engine; more are dropped, as a full network queue would.
 const EVENTS: usize = 4_096;
@@ -42,6 +42,8 @@ const REPORT: Duration = Duration::from_millis(500);
 const MESSAGES: usize = 1 << 20;
 /// Requests wait for a link, unless there has been none for so long.
 const LINK_WAIT: Duration = Duration::from_secs(20);
+/// Sealing is taken to last no longer: after a standstill slots are used again at once.
+const SEALING_AT_MOST: Duration = Duration::from_millis(10);
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -263,7 +265,7 @@ pub(super) fn start(
     config: Config,
     shutdown: Shutdown,
     shared: Shared,
-    ready: Ready,
+    ready: ReadyWatch,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
@@ -325,7 +327,7 @@ pub(super) fn start(
                 reachable: false,
                 tunnel: tunnel::Settings {
                     // Three hops each way and the slots: what a first answer takes.
-                    initial_rtt: 8 * class.mean_delay(),
+                    initial_rtt: 3 * class.delay.total_mean(3),
                     ..tunnel::Settings::default()
                 },
             };
@@ -365,6 +367,7 @@ pub(super) fn start(
                 has,
                 left: None,
                 memory,
+                sealing: Cell::new(Duration::from_millis(1)),
                 periods: keys.periods,
                 news: false,
                 down: None,
@@ -403,7 +406,7 @@ struct Driver {
     network: Network,
     config: Config,
     shared: Shared,
-    ready: Ready,
+    ready: ReadyWatch,
     overrun: Arc<AtomicU64>,
     dummies: Arc<AtomicU64>,
     /// Of these, how many the engine knows of.
@@ -418,6 +421,8 @@ struct Driver {
     left: Option<(usize, Evidence)>,
     /// What the data directory says of the gateways.
     memory: GatewayMemory,
+    /// How long it takes to seal what the user has: slots that come sooner are not for it.
+    sealing: Cell<Duration>,
     /// Something changed that `status` must say at once.
     news: bool,
     down: Option<Down>,
@@ -489,7 +494,7 @@ impl Driver {
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 person.client.set_inbox(inbox);
                 person.client.set_link(now, Some(gateway));
-                self.restart(&person.client, now);
+                self.restart(&mut person.client, now);
             }
             Event::Down(_, why) => {
                 if self.linked.take().is_some() {
@@ -524,7 +529,7 @@ impl Driver {
                                 error!("the proof cannot be kept: {error}");
                             }
                         } else if !known {
-                            self.restart(&person.client, now);
+                            self.restart(&mut person.client, now);
                         }
                     }
                     Err(why) => {
@@ -567,11 +572,11 @@ impl Driver {
     }
 
     /// Begins a new schedule, for a link that is new.
-    fn restart(&self, client: &Client, now: Time) {
-        let (hops, epoch) = client.first_hops(now);
+    fn restart(&self, client: &mut Client, now: Time) {
+        let turns = client.turns(now);
         if let Ok(mut uplink) = self.slots.uplink.lock() {
             uplink.set_class(client.class().clone());
-            uplink.clear(hops, epoch);
+            uplink.clear(turns);
             uplink.restart(now);
         }
         self.slots.started.notify_one();
@@ -579,11 +584,12 @@ impl Driver {
 
     /// Another epoch or document: the schedule goes on.
     fn turn(&self) {
-        let person = self.shop.hub.engine.borrow();
-        let (hops, epoch) = person.client.first_hops(person.clock.now());
+        let mut person = self.shop.hub.engine.borrow_mut();
+        let now = person.clock.now();
+        let turns = person.client.turns(now);
         if let Ok(mut uplink) = self.slots.uplink.lock() {
             uplink.set_class(person.client.class().clone());
-            uplink.follow(hops, epoch);
+            uplink.follow(turns);
         }
     }
 
@@ -603,7 +609,7 @@ impl Driver {
             match output {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
-                Some(Output::Message(..)) => {}
+                Some(Output::Message(..) | Output::Media(_)) => {}
                 Some(Output::Turned) => self.turn(),
                 Some(Output::LeaveGateway) => self.leave(),
                 Some(Output::ComeBack) => {
@@ -638,16 +644,26 @@ impl Driver {
     fn produce(&self) -> bool {
         let mut person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
+        let from = now + 2 * self.sealing.get();
         let Ok((wants, sent)) =
-            self.slots.uplink.lock().map(|mut uplink| (uplink.wants(), uplink.sent_loops()))
+            self.slots.uplink.lock().map(|mut uplink| (uplink.wants(from), uplink.sent_loops()))
         else {
             return false;
         };
         person.client.loops_sent(sent);
         let frames = person.client.produce(now, wants);
         let produced = !frames.is_empty();
+        if frames
+            .iter()
+            .any(|(ready, ..)| matches!(ready, Ready::Data | Ready::Refill | Ready::Media))
+        {
+            // It falls slowly, so that one quick answer does not make the next one late.
+            let took = person.clock.now().since(now);
+            let usual = (self.sealing.get() * 7 + took) / 8;
+            self.sealing.set(usual.max(took).min(SEALING_AT_MOST));
+        }
         if let Ok(mut uplink) = self.slots.uplink.lock() {
-            frames.into_iter().for_each(|(ready, frame)| uplink.put(ready, frame));
+            frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
         }
         produced
     }

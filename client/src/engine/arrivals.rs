@@ -86,8 +86,10 @@ impl Client {
     }
 
     fn handle_letter(&mut self, now: Time, tag: &Tag, payload: &Payload) -> Arrival {
-        let Ok([kind::MESSAGE, message @ ..]) = payload.message() else {
-            return self.unasked(now, Unasked::Strange);
+        let (is_media, message) = match payload.message() {
+            Ok([kind::MESSAGE, message @ ..]) => (false, message),
+            Ok([kind::MEDIA, media @ ..]) if self.in_call(now) => (true, media),
+            _ => return self.unasked(now, Unasked::Strange),
         };
         let full = self.keys.fullness() >= 1.0;
         if !self.keys.is_first(tag) {
@@ -96,6 +98,12 @@ impl Client {
         }
         self.loops.packet();
         self.counts.packets += 1;
+        if is_media {
+            if !message.is_empty() {
+                self.outputs.push_back(Output::Media(message.to_vec()));
+            }
+            return Arrival::Media;
+        }
         let handle = self.credits.letter(now);
         self.outputs.push_back(Output::Message(handle, message.to_vec()));
         // Until its session says otherwise.
@@ -148,9 +156,18 @@ impl Client {
         let arrival = match (heard, reply) {
             (Heard::Authentic, Some(reply)) => {
                 self.shares.carried(now, id, whole_per_s);
-                // SURBs of an epoch that ends are no stock.
-                let counts = group.surbs_for.is_some_and(|epoch| epoch.low_byte() == reply.epoch);
-                group.stock.reported(now, if counts { reply.stock } else { 0 }, round_trip);
+                group.turn(self.router.epoch(now));
+                let of = |ahead: u64| {
+                    group.epoch.is_some_and(|e| Epoch(e.0 + ahead).low_byte() == reply.epoch)
+                };
+                let stock = match (of(0), of(1)) {
+                    (true, _) => [reply.stock, reply.next],
+                    // The service is in the next epoch already, and needs nothing of this one.
+                    (_, true) => [u16::MAX, reply.stock],
+                    // It was in the one before.
+                    _ => [reply.next, 0],
+                };
+                group.stock.reported(now, stock, round_trip);
                 group.asked = None;
                 group.junk = (group.junk - JUNK_FORGIVEN).max(0.0);
                 self.counts.packets += 1;

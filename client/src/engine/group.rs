@@ -132,11 +132,11 @@ pub(super) struct Group {
     pub(super) junk: f64,
     /// Credits that the service gives while nobody uses it.
     pub(super) quota: Quota,
-    /// What the service has of the SURBs of one epoch.
+    /// What the service has of the SURBs of the present epoch and of the next one.
     pub(super) stock: Stock,
-    /// That epoch.
-    pub(super) surbs_for: Option<Epoch>,
-    /// How late this group goes over to the next epoch's SURBs, 0 to 1.
+    /// The present epoch.
+    pub(super) epoch: Option<Epoch>,
+    /// How late this group begins to give out the next epoch's SURBs, 0 to 1.
     pub(super) late: f64,
     /// The last packet brought SURBs only.
     pub(super) refilled: bool,
@@ -167,7 +167,7 @@ impl Group {
             junk: 0.0,
             quota: Quota::none(now),
             stock: Stock::new(now),
-            surbs_for: None,
+            epoch: None,
             late: seed.stream("next epoch's SURBs").random(),
             refilled: false,
             streams: 0,
@@ -209,6 +209,15 @@ impl Group {
             (None, _) => Stage::Looking,
             (Some(_), false) => Stage::Connecting,
             (Some(_), true) => Stage::Connected,
+        }
+    }
+
+    /// Another epoch may have begun: what was given out for it is the stock now.
+    pub(super) fn turn(&mut self, present: Option<Epoch>) {
+        let Some(present) = present.filter(|present| self.epoch != Some(*present)) else { return };
+        match self.epoch.replace(present) {
+            Some(before) if before.0 + 1 == present.0 => self.stock.turn(),
+            _ => self.stock.clear(),
         }
     }
 

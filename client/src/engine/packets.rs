@@ -7,40 +7,47 @@ use shoal_topology::{Epoch, Identity, Time};
 
 use super::shares::strict_stock;
 use super::{
-    Client, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies, take_events,
+    Client, Contact, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies, take_events,
     whole_per_s,
 };
 use crate::engine::group::Group;
 use crate::message::ToService;
 use crate::route::{End, Route};
-use crate::surbs::AHEAD;
+use crate::surbs::{AHEAD, Of};
 use crate::tunnel::Tunnel;
-use crate::uplink::{Ready, Wants};
+use crate::uplink::{Ready, Slot, Uplink, Wants};
 
 /// A packet that is to be sealed.
 struct Draft {
     ready: Ready,
+    slot: Slot,
     route: Route,
     id: PacketId,
     message: Vec<u8>,
 }
 
 impl Client {
-    /// Frames of those that the uplink wants, as many as there is something for. Cover waits for the next call while
-    /// there is anything else: that must not wait until cover is sealed.
-    pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Frame)> {
+    /// Frames for those of the wanted slots for which there is something. Cover waits for the next call while there is
+    /// anything else: that must not wait until cover is sealed. For media there is always something.
+    pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Slot, Frame)> {
         self.judge_pause(now);
-        if self.protection(now).is_err() {
+        if self.protection(now).is_err() || self.is_paused() {
             (wants.data, wants.refill) = (0, 0);
-        } else if self.is_paused() {
-            (wants.data, wants.refill) = (wants.data.min(self.media.len()), 0);
         }
-        let mut drafts = Vec::new();
-        drafts.extend((0..wants.data).map_while(|_| self.make_data(now)));
-        drafts.extend((0..wants.refill).map_while(|_| self.make_refill(now)));
+        let mut drafts: Vec<Draft> =
+            wants.media.iter().filter_map(|slot| self.make_media(now, *slot)).collect();
+        let mut user = wants.user.into_iter().peekable();
+        for _ in 0..wants.data {
+            let draft = user.peek().and_then(|slot| self.make_data(now, *slot));
+            let Some(draft) = draft else { break };
+            drafts.push(draft);
+            user.next();
+        }
+        let refills = user.take(wants.refill);
+        drafts.extend(refills.map_while(|slot| self.make_refill(now, slot)));
         if drafts.is_empty() {
-            drafts.extend((0..wants.loops).map_while(|_| self.make_loop(now)));
-            drafts.extend((0..wants.drops).map_while(|_| self.make_drop(now)));
+            drafts.extend(wants.loops.into_iter().map_while(|slot| self.make_loop(now, slot)));
+            drafts.extend(wants.drops.into_iter().map_while(|slot| self.make_drop(now, slot)));
         }
         if drafts.is_empty() {
             return Vec::new();
@@ -51,21 +58,32 @@ impl Client {
             .collect();
         let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
         let sealed = drafts.iter().zip(packets);
-        let frame = |(Draft { ready, route, .. }, packet): (&Draft, Result<_, _>)| {
-            Some((*ready, Frame { epoch: route.epoch, field: route.first, packet: packet.ok()? }))
+        let frame = |(Draft { ready, slot, .. }, packet): (&Draft, Result<_, _>)| {
+            let (epoch, field) = (slot.way.epoch.low_byte(), slot.way.first);
+            Some((*ready, *slot, Frame { epoch, field, packet: packet.ok()? }))
         };
         sealed.filter_map(frame).collect()
     }
 
-    /// Media of a call, a question that waits, or a datagram of the group whose turn it is.
-    fn make_data(&mut self, now: Time) -> Option<Draft> {
-        if let Some((contact, message)) = self.media.pop_front() {
-            let end = End { address: contact.inbox.0, key: contact.key };
-            return self.send_to_end(now, contact.gateway, end, message);
+    /// What a caller does whose uplink is at hand, after each input: tells which loops were sent, and seals until no slot
+    /// wants anything that there is. A caller that takes time to seal does the same in steps, and asks [`Uplink::wants`]
+    /// for slots that it can still make.
+    pub fn fill(&mut self, now: Time, uplink: &mut Uplink) {
+        self.loops_sent(uplink.sent_loops());
+        loop {
+            let frames = self.produce(now, uplink.wants(now));
+            if frames.is_empty() {
+                return;
+            }
+            frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
         }
+    }
+
+    /// A question that waits, or a datagram of the group whose turn it is.
+    fn make_data(&mut self, now: Time, slot: Slot) -> Option<Draft> {
         let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
         if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
-            return self.make_query(now, address);
+            return self.make_query(now, slot, address);
         }
         let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
         let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
@@ -82,7 +100,7 @@ impl Client {
             // A long upload must not keep the replies from having SURBs: every other packet brings only them.
             if starving && !group.refilled {
                 group.refilled = true;
-                if let Some(draft) = self.send(now, id, Vec::new()) {
+                if let Some(draft) = self.send(now, slot, id, Vec::new()) {
                     self.shares.sent(now, id, self.whole_per_s());
                     self.last_turn = id;
                     return Some(draft);
@@ -96,54 +114,87 @@ impl Client {
                 group.refilled = false;
                 self.shares.sent(now, id, self.whole_per_s());
                 self.last_turn = id;
-                return self.send(now, id, datagram);
+                return self.send(now, slot, id, datagram);
             }
         }
         if let Some(due) = self.farewells.iter().position(|farewell| farewell.due <= now) {
             let Farewell { place, message, .. } = self.farewells.swap_remove(due);
-            return self.send_to(now, &place, message.encode());
+            return self.send_to(slot, &place, message.encode());
         }
         let (contact, message) = self.letters.pop_front()?;
         let end = End { address: contact.inbox.0, key: contact.key };
-        self.send_to_end(now, contact.gateway, end, message)
+        self.send_to_end(slot, contact.gateway, end, message)
     }
 
-    fn make_refill(&mut self, now: Time) -> Option<Draft> {
+    fn make_refill(&mut self, now: Time, slot: Slot) -> Option<Draft> {
         // Whoever is in use comes first: when an epoch begins, all lack some.
         let short = |(id, group): (&GroupId, &Group)| {
-            let missing = if group.connected { group.stock.missing(now) } else { 0 };
+            let (_, missing) = self.surbs_due(now, &slot, group);
+            let missing = if group.connected { missing } else { 0 };
             (missing >= 5).then_some((group.stock.is_in_use(now), missing, *id))
         };
         let (.., id) = self.groups.iter().filter_map(short).max()?;
-        Some(Draft { ready: Ready::Refill, ..self.send(now, id, Vec::new())? })
+        Some(Draft { ready: Ready::Refill, ..self.send(now, slot, id, Vec::new())? })
     }
 
-    fn make_loop(&mut self, now: Time) -> Option<Draft> {
+    /// For which epoch a packet in this slot brings a group's service SURBs, and how many are missing.
+    fn surbs_due(&self, now: Time, slot: &Slot, group: &Group) -> (Of, usize) {
+        let (present, next) =
+            (group.stock.missing(now, Of::Present), group.stock.missing(now, Of::Next));
+        // A slot of the next epoch brings nothing of this one.
+        if group.epoch.is_some_and(|epoch| slot.way.epoch > epoch) {
+            return (Of::Next, next);
+        }
+        let first = if group.connected {
+            next > present && !group.stock.is_starving(now)
+        } else {
+            // How many there are is unknown before the tunnel stands.
+            slot.number % 2 == 0
+        };
+        if first && self.router.prepares_next(slot.at, group.late) {
+            return (Of::Next, next);
+        }
+        (Of::Present, present)
+    }
+
+    fn make_loop(&mut self, now: Time, slot: Slot) -> Option<Draft> {
         let own = self.own_gateway(now)?;
         let id = self.ids.new_loop(&self.keys)?;
-        let at = (now, self.router.epoch(now)?);
-        let route = self.router.draw(at, &own, &own, Some(self.end))?;
+        let route = self.router.draw_up(&slot, &own, Some(self.end))?;
         let delay = route.hops.iter().map(|hop| hop.delay).sum();
         self.loops.made(id, route.mixes.clone(), delay);
-        Some(Draft { ready: Ready::Loop(id), route, id, message: vec![kind::LOOP] })
+        Some(Draft { ready: Ready::Loop(id), slot, route, id, message: vec![kind::LOOP] })
     }
 
-    fn make_drop(&mut self, now: Time) -> Option<Draft> {
-        let own = self.own_gateway(now)?;
-        let at = (now, self.router.epoch(now)?);
-        let gateway = self.router.any_gateway(now)?;
-        let route = self.router.draw(at, &own, &gateway, None)?;
-        Some(Draft { ready: Ready::Drop, route, id: [0; 16], message: vec![kind::DROP] })
+    fn make_drop(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+        self.own_gateway(now)?;
+        let gateway = self.router.any_gateway(slot.way.epoch)?;
+        let route = self.router.draw_up(&slot, &gateway, None)?;
+        Some(Draft { ready: Ready::Drop, slot, route, id: [0; 16], message: vec![kind::DROP] })
     }
 
-    fn make_query(&mut self, now: Time, address: ServiceAddress) -> Option<Draft> {
+    /// What waits to be said in the call, or silence. Where nothing of the user's may leave, drop cover.
+    fn make_media(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+        let protected = self.protection(now).is_ok();
+        let call = self.call.as_mut().filter(|call| protected && call.lasts(slot.at));
+        let Some(call) = call else {
+            return Some(Draft { ready: Ready::Media, ..self.make_drop(now, slot)? });
+        };
+        let Contact { inbox, key, gateway } = call.contact;
+        let mut message = vec![kind::MEDIA];
+        message.extend(call.waiting.pop_front().unwrap_or_default());
+        let draft = self.send_to_end(slot, gateway, End { address: inbox.0, key }, message)?;
+        Some(Draft { ready: Ready::Media, ..draft })
+    }
+
+    fn make_query(&mut self, now: Time, slot: Slot, address: ServiceAddress) -> Option<Draft> {
         let own = self.own_gateway(now)?;
-        let epoch = self.router.epoch(now)?;
+        // The gateway answers in the epoch of the question. Both ends may be one gateway here: it learns that somebody
+        // asks, which it sees anyway.
+        let epoch = slot.way.epoch;
         let gateway = Identity(address.gateway);
-        // Both ends may be one gateway here: it learns that somebody asks, which it sees anyway.
-        let route = self.router.draw((now, epoch), &own, &gateway, None)?;
-        // The gateway answers in the epoch of the question.
-        let (surb, keys) = self.new_surbs((now, epoch), &gateway, &own, 1).pop()?;
+        let route = self.router.draw_up(&slot, &gateway, None)?;
+        let (surb, keys) = self.new_surbs(epoch, &own, 1).pop()?;
         let mut message = vec![kind::QUERY];
         message.extend(address.identity);
         message.extend_from_slice(surb.as_bytes());
@@ -151,38 +202,31 @@ impl Client {
         if let Some(query) = self.queries.get_mut(&address) {
             query.asked = Some(now);
         }
-        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
+        Some(Draft { ready: Ready::Data, slot, route, id: [0; 16], message })
     }
 
-    /// SURBs of an epoch from the gateway `entry` to here: of those made ahead, and of a new batch if they are too few.
+    /// SURBs of an epoch: of those made ahead, and of a new batch if they are too few.
     pub(super) fn surbs(
         &mut self,
-        at: (Time, Epoch),
-        entry: &Identity,
+        epoch: Epoch,
         own: &Identity,
         count: usize,
     ) -> Vec<(Surb, SurbKeys)> {
-        let ready = self.ahead.from(*entry, *own, at.1).len();
+        let ready = self.ahead.of(*own, epoch).len();
         let made = if ready < count {
-            self.new_surbs(at, entry, own, count.max(AHEAD) - ready)
+            self.new_surbs(epoch, own, count.max(AHEAD) - ready)
         } else {
             Vec::new()
         };
-        let stock = self.ahead.from(*entry, *own, at.1);
+        let stock = self.ahead.of(*own, epoch);
         stock.extend(made);
         let count = count.min(stock.len());
         stock.drain(..count).collect()
     }
 
-    fn new_surbs(
-        &mut self,
-        at: (Time, Epoch),
-        entry: &Identity,
-        own: &Identity,
-        count: usize,
-    ) -> Vec<(Surb, SurbKeys)> {
+    fn new_surbs(&mut self, epoch: Epoch, own: &Identity, count: usize) -> Vec<(Surb, SurbKeys)> {
         let backs: Vec<(Route, PacketId)> = (0..count)
-            .map_while(|_| self.router.draw(at, entry, own, Some(self.end)))
+            .map_while(|_| self.router.draw_back(epoch, own, self.end))
             .map_while(|route| Some((route, self.ids.new_surb(&self.keys)?)))
             .collect();
         let jobs: Vec<(&[Hop], PacketId)> =
@@ -192,52 +236,54 @@ impl Client {
     }
 
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
-    fn send(&mut self, now: Time, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
+    fn send(&mut self, now: Time, slot: Slot, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
         let own = self.own_gateway(now)?;
         let budget = self.budget(id);
-        self.choose_surb_epoch(now, id);
+        let present = self.router.epoch(now)?;
         let group = self.groups.get_mut(&id)?;
-        let (place, epoch) = (group.place?, group.surbs_for?);
+        group.turn(Some(present));
         if group.tunnel.as_ref().is_some_and(Tunnel::waits) {
             group.asked.get_or_insert(now);
         }
         let room = ToService::room(datagram.len());
+        let (place, pseudonym) = (group.place?, group.pseudonym);
+        let (of, missing) = self.surbs_due(now, &slot, self.groups.get(&id)?);
+        let epoch = if of == Of::Next { Epoch(present.0.saturating_add(1)) } else { present };
+        let connected = self.groups.get(&id)?.connected;
         // Before the tunnel stands the stock is unknown: fill the room.
-        let missing = if group.connected { group.stock.missing(now) } else { room };
-        let pseudonym = group.pseudonym;
+        let missing = if connected { missing } else { room };
         let missing = self.may_give_out(now, room.min(missing));
         let mut surbs = Vec::new();
-        for (surb, keys) in self.surbs((now, epoch), &place.gateway, &own, missing) {
+        for (surb, keys) in self.surbs(epoch, &own, missing) {
             self.outstanding.put(Purpose::Tunnel(id), epoch, keys);
             surbs.push(surb);
         }
         self.counts.surbs += surbs.len() as u64;
-        self.groups.get_mut(&id)?.stock.sent(now, surbs.len());
+        self.groups.get_mut(&id)?.stock.sent(now, of, surbs.len());
         let epoch = epoch.low_byte();
-        self.send_to(now, &place, ToService { pseudonym, budget, epoch, surbs, datagram }.encode())
+        let message = ToService { pseudonym, budget, epoch, surbs, datagram };
+        self.send_to(slot, &place, message.encode())
     }
 
     /// A packet to where a service is.
-    fn send_to(&mut self, now: Time, place: &Place, message: Vec<u8>) -> Option<Draft> {
+    fn send_to(&mut self, slot: Slot, place: &Place, message: Vec<u8>) -> Option<Draft> {
         let end = End { address: place.inbox, key: place.key };
-        self.send_to_end(now, place.gateway, end, message)
+        self.send_to_end(slot, place.gateway, end, message)
     }
 
     /// A packet to whoever has an inbox at a gateway.
     fn send_to_end(
         &mut self,
-        now: Time,
+        slot: Slot,
         gateway: Identity,
         end: End,
         message: Vec<u8>,
     ) -> Option<Draft> {
-        let own = self.own_gateway(now)?;
-        let at = (now, self.router.epoch(now)?);
-        let Some(route) = self.router.draw(at, &own, &gateway, Some(end)) else {
+        let Some(route) = self.router.draw_up(&slot, &gateway, Some(end)) else {
             self.counts.no_path += 1;
             return None;
         };
-        Some(Draft { ready: Ready::Data, route, id: [0; 16], message })
+        Some(Draft { ready: Ready::Data, slot, route, id: [0; 16], message })
     }
 
     /// What the service of a group may send, as it is told.

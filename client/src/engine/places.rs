@@ -11,7 +11,10 @@ use crate::tunnel::Tunnel;
 impl Client {
     /// Moves a group on.
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
-        self.choose_surb_epoch(now, id);
+        let present = self.router.epoch(now);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.turn(present);
+        }
         let Some(group) = self.groups.get(&id) else { return };
         if group.is_over(now) {
             return self.fail(now, id, Failure::Idle);
@@ -36,17 +39,6 @@ impl Client {
             }
             Stage::Connecting => {}
             Stage::Connected => self.move_if_silent(now, id),
-        }
-    }
-
-    /// The epoch of the SURBs that a group gives out now. When that changes, what the service has does not count any
-    /// more: the stock is filled anew while the old SURBs still work.
-    pub(super) fn choose_surb_epoch(&mut self, now: Time, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let epoch = self.router.surb_epoch(now, group.late);
-        if epoch.is_some() && group.surbs_for != epoch {
-            group.surbs_for = epoch;
-            group.stock.clear();
         }
     }
 

@@ -12,6 +12,7 @@ use shoal_topology::Parameters;
 
 use super::*;
 use crate::tunnel::Tunnel;
+use crate::uplink::{Uplink, Wants};
 use crate::world::{Authority, GATEWAYS, START, identity};
 
 /// With a document, and linked to the first gateway.
@@ -82,6 +83,18 @@ fn isolation_groups_are_bounded() {
     assert!(client.group(Time::ZERO, known, Target::Exit).is_some());
 }
 
+/// Slots of an uplink of class web that want so many parts of tunnels, refills, and loops and drop cover each.
+fn wants(client: &mut Client, now: Time, (data, refill, cover): (usize, usize, usize)) -> Wants {
+    let class = client.class().clone();
+    let mut uplink = Uplink::new(&Seed::from_u64(1), class, now);
+    uplink.clear(client.turns(now));
+    let mut wants = uplink.wants(now);
+    (wants.data, wants.refill) = (data, refill);
+    wants.loops.truncate(cover);
+    wants.drops.truncate(cover);
+    wants
+}
+
 #[test]
 fn a_message_that_cannot_leave_is_refused_with_the_reason() {
     let mut client = client();
@@ -118,7 +131,7 @@ fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
         assert_eq!(post(&mut client), Ok(()), "{n}");
     }
     assert_eq!(post(&mut client), Err(NotPosted::Full));
-    let wants = crate::uplink::Wants { data: 2, ..Default::default() };
+    let wants = wants(&mut client, Time::ZERO, (2, 0, 0));
     assert_eq!(client.produce(Time::ZERO, wants).len(), 2);
     assert_eq!([post(&mut client), post(&mut client)], [Ok(()), Ok(())]);
     assert_eq!(post(&mut client), Err(NotPosted::Full));
@@ -137,9 +150,10 @@ fn last_words_to_services_are_bounded() {
         assert_eq!(client.farewells.len(), usize::from(n + 1).min(64));
     }
     // Each is said, when its time has come.
-    let wants = crate::uplink::Wants { data: 2, ..Default::default() };
+    let at = Time::from_secs(50);
+    let wants = wants(&mut client, at, (2, 0, 0));
     let mut said = 0;
-    while let n @ 1.. = client.produce(Time::from_secs(50), wants).len() {
+    while let n @ 1.. = client.produce(at, wants.clone()).len() {
         said += n;
     }
     assert_eq!((said, client.farewells.len()), (64, 0));

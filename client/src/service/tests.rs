@@ -114,7 +114,6 @@ fn surbs_are_kept_by_epoch_and_those_of_no_epoch_near_are_dropped() {
     let peer = &net.service.peers[&name(1)];
     let epochs: Vec<u64> = peer.surbs.iter().map(|(epoch, _)| epoch.0 - EPOCH).collect();
     assert_eq!(epochs, [0, 0, 0, 1, 1, 1, 1, 1, 1], "packets overtake each other");
-    assert_eq!(peer.latest, Epoch(EPOCH + 1));
 }
 
 #[test]

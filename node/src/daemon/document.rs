@@ -89,12 +89,12 @@ impl Shown {
         for class in &document.parameters.classes {
             let _ = writeln!(
                 text,
-                "class {}: {} payload slots/s, {} loops/s, {} down/s, {} ms a hop",
+                "class {}: {} payload slots/s, {} loops/s, {} down/s, {} ms in the mixes",
                 class.name,
                 class.payload_per_s,
                 class.loops_per_s,
                 class.down_per_s,
-                class.mean_delay_us / 1_000,
+                class.delay.total_mean(document.parameters.layers).as_millis(),
             );
         }
         for (place, node) in document.nodes.iter().enumerate() {

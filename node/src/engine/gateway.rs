@@ -13,7 +13,6 @@ use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
 use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Signed, Stream, Time,
-    exponential,
 };
 
 use super::{Core, Due, Input, Origin, Output, SessionId};
@@ -545,6 +544,12 @@ impl Gateway {
     /// A packet for a client has waited its time.
     pub(super) fn deliver(&mut self, core: &mut Core, now: Time, inbox: Identity, frame: Frame) {
         core.counters.for_clients += 1;
+        // Clients and services went over to the present epoch together. What is still of the one before would show the
+        // client's gateway that it is no loop.
+        if core.topology.as_ref().is_some_and(|topology| topology.is_over(now, frame.epoch)) {
+            core.counters.drop(DropReason::EpochOver);
+            return;
+        }
         let session = self.by_inbox.get(&inbox).copied();
         if let Some((session, active)) = session.and_then(|s| Some((s, self.active(s)?))) {
             active.deliver(core, session, now, frame);
@@ -643,8 +648,8 @@ impl Gateway {
         }
         core.counters.queries += 1;
         // Not at once: whoever sees the gateway's links shall not pair the question with the answer.
-        let mean = Duration::from_micros(topology.document.parameters.node_loop_delay_us);
-        let delay = exponential(&mut self.answers, mean);
+        let law = topology.document.parameters.draw_delay_law(&mut self.answers);
+        let delay = law.ok_or(DropReason::NoRoute)?.draw_exponential(&mut self.answers);
         core.delay(now + delay, Due::ToNode(first, Frame { epoch, field: 0, packet }));
         Ok(())
     }

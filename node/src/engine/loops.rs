@@ -133,13 +133,22 @@ impl Loops {
         let layering = self.layering.as_ref()?;
         let own = topology.place.as_ref()?.index;
         let path = layering.paths.draw_node_loop(&mut self.paths, own)?;
+        let path_end = topology.document.node(own)?.identity();
         let parameters = &topology.document.parameters;
-        let mean = Duration::from_micros(parameters.node_loop_delay_us);
+        let law = parameters.draw_delay_law(&mut self.delays)?;
         let mut total = Duration::ZERO;
         let hops: Option<Vec<_>> = path
             .iter()
             .map(|index| {
-                let delay = exponential(&mut self.delays, mean).min(parameters.max_delay());
+                // As a packet of that class: else a mix would know it, and could spare it what it does to others.
+                let delay = match topology.document.node(*index)?.identity() {
+                    own if own == path_end => Duration::ZERO,
+                    node => match layering.layers.get(&node).copied() {
+                        Some(layer @ 1..) => law.draw(&mut self.delays, layer, parameters.layers),
+                        _ => law.draw_exponential(&mut self.delays),
+                    },
+                };
+                let delay = delay.min(parameters.max_delay());
                 total += delay;
                 hop(topology, *index, delay)
             })

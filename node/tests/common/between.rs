@@ -42,11 +42,12 @@ impl Between {
             max_delay_us,
             clock_error_s,
             node_loops_per_s: 0.0,
-            node_loop_delay_us: 1_000,
             ..net.parameters
         };
         net.parameters.classes.truncate(1);
-        net.parameters.classes[0].mean_delay_us = 1_000;
+        let class = &mut net.parameters.classes[0];
+        class.payload_per_s = 500.0;
+        class.delay = DelayLaw { exponential_us: 1_000, uniform_us: 2_000 };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

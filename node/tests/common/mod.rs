@@ -172,12 +172,8 @@ impl Net {
             Node { config: config.resolved(&home), file }
         };
         let nodes = layers.iter().enumerate().map(node).collect();
-        let parameters = Parameters {
-            min_mixes_per_layer: 1,
-            node_loops_per_s: 20.0,
-            node_loop_delay_us: 10_000,
-            ..Parameters::default()
-        };
+        let parameters =
+            Parameters { min_mixes_per_layer: 1, node_loops_per_s: 20.0, ..Parameters::default() };
         Self { dir, nodes, epoch_s, parameters, authority, layers: layers.to_vec() }
     }
 

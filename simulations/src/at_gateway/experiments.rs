@@ -221,7 +221,8 @@ impl Ran {
 
 /// The delays of a packet in the mixes.
 fn delays(class: &Class) -> Vec<Delay> {
-    vec![Delay::Exponential(class.mean_delay().as_secs_f64()); 3]
+    let outer = Delay::Exponential(class.delay.exponential_us as f64 / 1e6);
+    vec![outer, Delay::Uniform(class.delay.uniform_us as f64 / 1e6), outer]
 }
 
 /// Whether gateways see one law of people who are idle for one half of the time and busy for the other, and how many

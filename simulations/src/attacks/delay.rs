@@ -125,3 +125,47 @@ impl Delay {
         shares.iter().map(|share| if sum > 0.0 { (share / sum) as f32 } else { 0.0 }).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_topology::{DelayLaw, Seed, Time};
+
+    use super::*;
+
+    #[test]
+    fn the_density_is_that_of_the_delays_that_clients_draw() {
+        let (law, latency_s) = (DelayLaw::INTERACTIVE, 0.1);
+        let public = Public {
+            people: 1,
+            begin: Time::ZERO,
+            end: Time::from_secs(1),
+            hops: 3,
+            hop_mean_s: law.exponential_us as f64 / 1e6,
+            uniform_s: law.uniform_us as f64 / 1e6,
+            latency_s,
+            resting_up_per_s: 0.0,
+            resting_down_per_s: 0.0,
+            call_per_s: 25.0,
+        };
+        let delay = Delay::new(&public);
+        let mut rng = Seed::from_u64(7).stream("delays");
+        let mut counts = [0u32; 15];
+        const DRAWS: u32 = 100_000;
+        for _ in 0..DRAWS {
+            let drawn: f64 = (1..=3).map(|l| law.draw(&mut rng, l, 3).as_secs_f64()).sum();
+            if let Some(count) = counts.get_mut((drawn / 0.01) as usize) {
+                *count += 1;
+            }
+        }
+        for (bin, count) in counts.into_iter().enumerate().skip(1) {
+            let at = |part: f64| latency_s + 0.01 * (bin as f64 + part);
+            let density =
+                (0..10).map(|i| delay.density(at((f64::from(i) + 0.5) / 10.0))).sum::<f64>();
+            let expected = density * 0.001 * f64::from(DRAWS);
+            // Five standard deviations.
+            let off = (f64::from(count) - expected).abs();
+            assert!(off < 5.0 * expected.sqrt() + 1.0, "bin {bin}: {count}, {expected} expected");
+        }
+        assert!((delay.mean_s() - 0.14).abs() < 1e-9);
+    }
+}

@@ -272,14 +272,22 @@ fn draw(dir: &Path, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<Vec<Str
     let public =
         runs.first().and_then(|run| run.outcome.observed.as_ref()).map(|(view, _)| &view.public);
     let theory = public.filter(|public| public.hops > 0 && public.hop_mean_s > 0.0).map(|public| {
-        let (hops, rate) = (public.hops, 1.0 / public.hop_mean_s);
-        let end = public.latency_s + public.hop_mean_s * f64::from(hops) * 6.0;
+        let (rate, uniform) = (1.0 / public.hop_mean_s, public.uniform_s);
+        let hops = public.hops.saturating_sub(u32::from(uniform > 0.0));
+        let end = public.latency_s + public.hop_mean_s * f64::from(hops) * 6.0 + uniform;
+        let share = |x: f64| stats::erlang_cdf(x.max(0.0), hops, rate);
+        // The distribution function of Erlang + U(0, w) is the mean of Erlang's over a window of w.
+        let mean = |x: f64| {
+            let steps = if uniform > 0.0 { 64 } else { 1 };
+            let part = |step| share(x - uniform * (f64::from(step) + 0.5) / f64::from(steps));
+            (0..steps).map(part).sum::<f64>() / f64::from(steps)
+        };
         let point = |step: u32| {
             let at = end * f64::from(step) / 400.0;
-            (at, stats::erlang_cdf((at - public.latency_s).max(0.0), hops, rate))
+            (at, mean(at - public.latency_s))
         };
         let name = format!(
-            "Erlang({hops}), mean {} s a hop, and {} s of links",
+            "Erlang({hops}), mean {} s a hop, U(0, {uniform} s), and {} s of links",
             public.hop_mean_s, public.latency_s
         );
         (name, (0..=400).map(point).collect())

@@ -1,7 +1,6 @@
 //! Attacks succeed on the baselines and find nothing behind paced links.
 
 use rand::RngExt;
-use rand_distr::{Distribution, Poisson};
 use shoal_topology::Stream;
 
 use super::*;
@@ -46,11 +45,11 @@ fn workload(kind: Kind, seed: u64) -> Workload {
     Workload { people: PEOPLE, end: Time::from_secs((hours * 3600.0) as u64), activities }
 }
 
-/// Links as Shoal's clients have them: slots up by the law of the class, fixed instants down. Of no use at all.
+/// Links as Shoal's clients have them: fixed slots up, fixed instants down. Of no use at all.
 fn paced(kind: Kind, workload: &Workload, seed: u64) -> View {
     let calls = kind == Kind::Calls;
-    let (payload, loops, down, hop_mean_s) =
-        if calls { (25.0, 2.0, 50.0, 0.01) } else { (1.0, 0.2, 2.0, 0.2) };
+    let (payload, loops, down, hop_mean_s, uniform_s) =
+        if calls { (25.0, 2.0, 50.0, 0.01, 0.04) } else { (1.0, 0.2, 2.0, 0.2, 1.0) };
     let (mut trace, end) = (crate::trace::Trace::default(), workload.end.as_secs_f64());
     let seed = Seed::from_u64(seed).part("paced");
     let fixed = |rate: f64, stream: &mut Stream| {
@@ -58,15 +57,10 @@ fn paced(kind: Kind, workload: &Workload, seed: u64) -> View {
         let count = (end * rate - phase).floor() as u64;
         (0..=count).map(|k| ((k as f64 + phase) / rate * 1e9) as u64).collect::<Vec<u64>>()
     };
-    let poisson = |rate: f64, stream: &mut Stream| {
-        let count = Poisson::new(rate * end).unwrap().sample(stream) as u64;
-        (0..count).map(|_| (stream.random::<f64>() * end * 1e9) as u64).collect::<Vec<u64>>()
-    };
     for person in 0..workload.people {
         let mut stream = seed.stream(&format!("person {person}"));
-        let mut up = poisson(loops, &mut stream);
-        let slots = if calls { fixed(payload, &mut stream) } else { poisson(payload, &mut stream) };
-        up.extend(slots);
+        let mut up = fixed(loops, &mut stream);
+        up.extend(fixed(payload, &mut stream));
         up.sort_unstable();
         let flow = |times| Flow::Packets { times, sizes: crate::trace::Sizes::Same(2413) };
         let (person, gateway) = (Party::Person(person), Party::Node(person % 2));
@@ -80,7 +74,7 @@ fn paced(kind: Kind, workload: &Workload, seed: u64) -> View {
         end: workload.end,
         hops: 3,
         hop_mean_s,
-        uniform_s: 0.0,
+        uniform_s,
         latency_s: 0.1,
         resting_up_per_s: payload + loops,
         resting_down_per_s: down,

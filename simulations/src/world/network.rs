@@ -111,7 +111,6 @@ impl Network {
             layers: network.layers,
             min_mixes_per_layer: 1,
             node_loops_per_s: network.node_loops_per_s,
-            node_loop_delay_us: (network.node_loop_delay_ms * 1e3) as u64,
             classes: vec![class.clone()],
             ..Parameters::default()
         };

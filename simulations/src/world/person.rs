@@ -126,7 +126,7 @@ impl Person {
             reachable: true,
             tunnel: shoal_client::tunnel::Settings {
                 // As the daemon has it: three hops each way and the slots.
-                initial_rtt: 8 * network.class.mean_delay(),
+                initial_rtt: 3 * network.class.delay.total_mean(3),
                 ..Default::default()
             },
             ..ClientSettings::default()
@@ -188,15 +188,15 @@ impl Person {
         self.stage = Stage::Online;
         self.client.set_link(now, Some(gateway));
         self.uplink.restart(now);
-        let (hops, epoch) = self.client.first_hops(now);
-        self.uplink.clear(hops, epoch);
+        let turns = self.client.turns(now);
+        self.uplink.clear(turns);
     }
 
     /// The connection ended.
     pub(super) fn down(&mut self, now: Time) {
         self.stage = Stage::Away;
         self.client.set_link(now, None);
-        self.uplink.clear(Vec::new(), 0);
+        self.uplink.clear(Vec::new());
         self.voice.clear();
     }
 
@@ -219,8 +219,8 @@ impl Person {
     /// Another epoch: what stands ready stays good.
     pub(super) fn turn(&mut self, now: Time) {
         if self.stage == Stage::Online {
-            let (hops, epoch) = self.client.first_hops(now);
-            self.uplink.follow(hops, epoch);
+            let turns = self.client.turns(now);
+            self.uplink.follow(turns);
         }
     }
 
@@ -228,7 +228,7 @@ impl Person {
     /// that they may still drop it.
     pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
         loop {
-            let wants = self.uplink.wants();
+            let wants = self.uplink.wants(now);
             if self.stage == Stage::Online && !(self.letters.is_empty() && self.voice.is_empty()) {
                 for _ in 0..wants.data {
                     let written =
@@ -239,12 +239,14 @@ impl Person {
                     let Some(contact) = contacts.get(letter.to as usize) else { continue };
                     let bytes = letter.bytes(pairs);
                     // One without a path is lost, as it would be to its user.
+                    if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
+                        if written.is_some() {
+                            self.letters.push_front(letter);
+                        }
+                        break;
+                    }
                     if written.is_none() {
                         self.voice.pop_front();
-                        _ = self.client.post_media(now, contact, &bytes);
-                    } else if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
-                        self.letters.push_front(letter);
-                        break;
                     }
                 }
             }
@@ -252,7 +254,7 @@ impl Person {
             if frames.is_empty() {
                 return;
             }
-            frames.into_iter().for_each(|(ready, frame)| self.uplink.put(ready, frame));
+            frames.into_iter().for_each(|(ready, slot, frame)| self.uplink.put(ready, slot, frame));
         }
     }
 

@@ -664,6 +664,7 @@ impl World {
                     // Everyone stays where the scenario puts them.
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
+                    | ClientOutput::Media(_)
                     | ClientOutput::LeaveGateway
                     | ClientOutput::ComeBack => {}
                 }
@@ -713,8 +714,8 @@ impl World {
             begin: Time::ZERO,
             end: self.workload.end,
             hops: layers,
-            hop_mean_s: class.mean_delay().as_secs_f64(),
-            uniform_s: 0.0,
+            hop_mean_s: class.delay.exponential_us as f64 / 1e6,
+            uniform_s: class.delay.uniform_us as f64 / 1e6,
             latency_s,
             resting_up_per_s: class.payload_per_s + class.loops_per_s,
             resting_down_per_s: class.down_per_s,

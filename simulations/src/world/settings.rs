@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Codec, StandIn};
-use shoal_topology::{Class, Law, Parameters, Routes, Time};
+use shoal_topology::{Class, Parameters, Time};
 
 use super::links::Ends;
 use super::matrix::Matrix;
@@ -46,8 +46,6 @@ pub struct NetworkSettings {
     pub gateways: u16,
     /// Loops that each node sends, 1/s.
     pub node_loops_per_s: f64,
-    /// Mean delay at each hop of a node's loop, milliseconds.
-    pub node_loop_delay_ms: f64,
     /// Length of an epoch, seconds; a run may last two.
     pub epoch_s: u32,
     /// How far each node's clock is off at most, milliseconds, in either direction: drawn uniformly. It moves the
@@ -68,23 +66,12 @@ impl Default for NetworkSettings {
             mixes_per_layer: 3,
             gateways: 2,
             node_loops_per_s: parameters.node_loops_per_s,
-            node_loop_delay_ms: parameters.node_loop_delay_us as f64 / 1e3,
             epoch_s: 86_400,
             clock_offset_ms: 0.0,
             replay_tags_s: 600.0,
             pool_packets: 1 << 20,
         }
     }
-}
-
-/// The law of payload slots.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SlotLaw {
-    /// Exponential gaps.
-    Poisson,
-    /// Equal gaps.
-    Fixed,
 }
 
 /// The class of all people: a name of the defaults, and what differs from them.
@@ -101,12 +88,10 @@ pub struct ClassSettings {
     pub loop_share: Option<f64>,
     /// Frames down, at fixed instants, 1/s.
     pub down_per_s: Option<f64>,
-    /// Mean delay at a mix, milliseconds.
-    pub hop_mean_ms: Option<f64>,
-    /// Law of the payload slots: "poisson" or "fixed".
-    pub law: Option<SlotLaw>,
-    /// How long a path is kept, seconds; 0 for a new one with every packet.
-    pub path_kept_s: Option<u32>,
+    /// Mean of the exponential delays, at all mixes of a path but the second, milliseconds.
+    pub exponential_ms: Option<f64>,
+    /// The longest of the uniform delays at the second mix, milliseconds: periods of the payload slots.
+    pub uniform_ms: Option<f64>,
 }
 
 impl Default for ClassSettings {
@@ -117,9 +102,8 @@ impl Default for ClassSettings {
             loops_per_s: None,
             loop_share: None,
             down_per_s: None,
-            hop_mean_ms: None,
-            law: None,
-            path_kept_s: None,
+            exponential_ms: None,
+            uniform_ms: None,
         }
     }
 }
@@ -140,18 +124,10 @@ impl ClassSettings {
         set(&mut class.loops_per_s, self.loops_per_s);
         set(&mut class.loop_share, self.loop_share);
         set(&mut class.down_per_s, self.down_per_s);
-        if let Some(ms) = self.hop_mean_ms {
-            class.mean_delay_us = (ms * 1e3).round() as u64;
-        }
-        if let Some(law) = self.law {
-            class.law = match law {
-                SlotLaw::Poisson => Law::Poisson,
-                SlotLaw::Fixed => Law::Fixed,
-            };
-        }
-        if let Some(seconds) = self.path_kept_s {
-            class.routes = if seconds == 0 { Routes::Fresh } else { Routes::KeptSeconds(seconds) };
-        }
+        let set =
+            |to: &mut u64, ms: Option<f64>| *to = ms.map_or(*to, |ms| (ms * 1e3).round() as u64);
+        set(&mut class.delay.exponential_us, self.exponential_ms);
+        set(&mut class.delay.uniform_us, self.uniform_ms);
         Ok(class)
     }
 }
@@ -474,7 +450,6 @@ impl Settings {
         within("network.mixes_per_layer", f64::from(network.mixes_per_layer), 1.0, 1_000.0)?;
         within("network.gateways", f64::from(network.gateways), 2.0, 1_000.0)?;
         within("network.node_loops_per_s", network.node_loops_per_s, 0.0, 10_000.0)?;
-        within("network.node_loop_delay_ms", network.node_loop_delay_ms, 0.0, 5_000.0)?;
         within("network.epoch_s", f64::from(network.epoch_s), 60.0, 1e9)?;
         within("network.clock_offset_ms", network.clock_offset_ms, 0.0, 30_000.0)?;
         within("network.replay_tags_s", network.replay_tags_s, 1.0, 1e9)?;
@@ -487,7 +462,14 @@ impl Settings {
         if class.down_per_s <= class.loops_per_s {
             return Err(Wrong::new("class.down_per_s", "must exceed class.loops_per_s"));
         }
-        within("class.hop_mean_ms", class.mean_delay_us as f64 / 1e3, 0.0, 5_000.0)?;
+        within("class.exponential_ms", class.delay.exponential_us as f64 / 1e3, 0.0, 5_000.0)?;
+        within("class.uniform_ms", class.delay.uniform_us as f64 / 1e3, 0.0, 5_000.0)?;
+        if !class.delay.hides_phase_of(class.payload_per_s) {
+            return Err(Wrong::new(
+                "class.uniform_ms",
+                "must be one period of the payload slots, or a whole number of them",
+            ));
+        }
         let people = &self.people;
         within("people.join_within_s", people.join_within_s, 0.0, self.warm_up_s)?;
         within("people.online_mean_s", people.online_mean_s, 0.0, 1e9)?;

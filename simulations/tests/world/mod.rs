@@ -193,8 +193,8 @@ impl World {
         for (person, gateway) in world.people.iter_mut().zip(&world.gateway_of) {
             person.client.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
             person.client.set_link(Time::ZERO, Some(world.nodes[*gateway].identity));
-            let (hops, epoch) = person.client.first_hops(Time::ZERO);
-            person.uplink.clear(hops, epoch);
+            let turns = person.client.turns(Time::ZERO);
+            person.uplink.clear(turns);
         }
         world.join();
         world
@@ -543,9 +543,9 @@ impl World {
                 let known = person.client.epoch(now).is_some();
                 person.client.set_document(now, unix_s, held).unwrap();
                 if !known {
-                    let (hops, epoch) = person.client.first_hops(now);
+                    let turns = person.client.turns(now);
                     person.uplink.set_class(person.client.class().clone());
-                    person.uplink.clear(hops, epoch);
+                    person.uplink.clear(turns);
                     person.uplink.restart(now);
                 }
             }
@@ -669,9 +669,9 @@ impl World {
                     person.ended += 1;
                 }
                 ClientOutput::Turned => {
-                    let (hops, epoch) = person.client.first_hops(now);
+                    let turns = person.client.turns(now);
                     person.uplink.set_class(person.client.class().clone());
-                    person.uplink.follow(hops, epoch);
+                    person.uplink.follow(turns);
                 }
                 ClientOutput::LeaveGateway => person.left += 1,
                 _ => {}
@@ -680,16 +680,7 @@ impl World {
         if let Some(group) = person.group {
             person.act(now, group);
         }
-        let sent = person.uplink.sent_loops();
-        person.client.loops_sent(sent);
-        loop {
-            let wants = person.uplink.wants();
-            let frames = person.client.produce(now, wants);
-            if frames.is_empty() {
-                break;
-            }
-            frames.into_iter().for_each(|(ready, frame)| person.uplink.put(ready, frame));
-        }
+        person.client.fill(now, &mut person.uplink);
         let mut frames = Vec::new();
         while person.uplink.next_slot() <= now {
             person.trace.push(Seen::Up(now));

@@ -1,6 +1,7 @@
 //! Epochs that follow each other: keys, places and layers change, and nothing else does.
 
 use super::*;
+use crate::surbs::Of;
 use crate::world::{Authority, GATEWAYS, MIXES, START, World, identity};
 
 #[test]
@@ -18,8 +19,8 @@ fn a_download_runs_across_ten_rotations_without_a_stall() {
         })
         .collect();
     assert_eq!(world.epoch(), START + 10);
-    // Ten beginnings, and nothing is made of documents that wait.
-    assert_eq!(world.turns - turns, 10);
+    // Ten beginnings, and ten documents that came before them.
+    assert_eq!(world.turns - turns, 20);
     assert!(world.stall < Duration::from_millis(1_500), "{:?}", world.stall);
     assert!(rates.iter().all(|rate| *rate > 100_000), "bytes/s in each epoch: {rates:?}");
     assert_eq!(world.lost, 0, "packets that no key opened, or that came to another layer");
@@ -53,7 +54,8 @@ fn the_instants_on_the_link_are_the_same_whether_epochs_change_or_not() {
         let mut world = World::new(3, epoch_s);
         world.download(bytes);
         world.run(Time::from_secs(65));
-        assert_eq!(world.turns, 65 / u64::from(epoch_s) + 1);
+        // The first document begins an epoch at once; each that comes, and each beginning, is told.
+        assert_eq!(world.turns, 2 + 2 * (65 / u64::from(epoch_s)) + u64::from(epoch_s == 10));
         world.trace
     };
     let still = run(1_000, 0);
@@ -76,16 +78,21 @@ fn a_document_that_comes_early_waits_for_its_epoch() {
 }
 
 #[test]
-fn surbs_are_for_the_next_epoch_from_the_middle_of_this_one_or_a_quarter_later() {
+fn surbs_for_the_next_epoch_are_given_out_from_a_quarter_of_an_epoch_before_it() {
     let mut world = World::new(5, 20);
     world.run(Time::from_secs(9));
-    let of = |world: &World, ms, late| {
-        world.client.router.surb_epoch(Time::from_millis(ms), late).unwrap().0 - START
-    };
-    for (ms, late, expected) in
-        [(9_999, 0.0, 0), (10_000, 0.0, 1), (14_999, 1.0, 0), (15_000, 1.0, 1), (19_999, 1.0, 1)]
-    {
-        assert_eq!(of(&world, ms, late), expected, "{ms} ms, {late}");
+    let router = &world.client.router;
+    for (ms, late, expected) in [
+        (14_999, 0.0, false),
+        (15_000, 0.0, true),
+        (17_499, 1.0, false),
+        (17_500, 1.0, true),
+        (19_999, 1.0, true),
+        // From the beginning on it is the present one, and nothing is known of the one after it.
+        (20_000, 0.0, false),
+    ] {
+        let prepares = router.prepares_next(Time::from_millis(ms), late);
+        assert_eq!(prepares, expected, "{ms} ms, {late}");
     }
 }
 
@@ -100,11 +107,11 @@ fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
     }
     let now = Time::from_secs(1);
     client.touch(now, ids[20]);
-    let missing = |client: &Client, id| client.groups[id].stock.missing(now);
+    let missing = |client: &Client, id| client.groups[id].stock.missing(now, Of::Present);
     let before = missing(&client, &ids[20]);
     let mut packets = 0;
     while missing(&client, &ids[20]) >= 5 {
-        let wants = crate::uplink::Wants { refill: 1, ..Default::default() };
+        let wants = super::wants(&mut client, now, (0, 1, 0));
         assert_eq!(client.produce(now, wants).len(), 1);
         packets += 1;
     }
@@ -112,8 +119,8 @@ fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
     let idle = ids.iter().filter(|id| **id != ids[20]);
     assert!(idle.clone().all(|id| missing(&client, id) == 16), "others were served before");
     // And none is left out.
-    let wants = crate::uplink::Wants { refill: 1, ..Default::default() };
-    while !client.produce(now, wants).is_empty() {}
+    let wants = super::wants(&mut client, now, (0, 1, 0));
+    while !client.produce(now, wants.clone()).is_empty() {}
     assert!(idle.clone().all(|id| missing(&client, id) < 5));
 }
 
@@ -131,8 +138,8 @@ fn begins() -> u64 {
 
 /// Whether the client sends cover, and nothing else.
 fn only_covers(client: &mut Client, now: Time) -> bool {
-    let wants = crate::uplink::Wants { data: 2, refill: 1, loops: 1, drops: 1 };
-    let kinds: Vec<_> = client.produce(now, wants).into_iter().map(|(ready, _)| ready).collect();
+    let wants = super::wants(client, now, (2, 1, 1));
+    let kinds: Vec<_> = client.produce(now, wants).into_iter().map(|(ready, ..)| ready).collect();
     use crate::uplink::Ready::{Drop, Loop};
     kinds.len() == 2 && kinds.iter().all(|ready| matches!(ready, Loop(_) | Drop))
 }
@@ -227,17 +234,17 @@ fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
     let own = identity(GATEWAYS[0]);
     client.set_link(Time::ZERO, Some(own));
     let drawn = |client: &mut Client| {
-        let at = (Time::ZERO, Epoch(START));
+        let end = client.end;
         (0..100).any(|_| {
-            let route = client.router.draw(at, &own, &own, None).unwrap();
+            let route = client.router.draw_back(Epoch(START), &own, end).unwrap();
             route.mixes.contains(&identity(MIXES[0]))
         })
     };
     assert!(drawn(&mut client));
-    client.surbs((Time::ZERO, Epoch(START)), &identity(GATEWAYS[2]), &own, 1);
+    client.surbs(Epoch(START), &own, 1);
     authority.demoted.push(MIXES[0]);
     let amendment = Document { amendment: 1, ..authority.document(START) };
     client.set_document(Time::ZERO, begins(), authority.sign(&amendment)).unwrap();
     assert!(!drawn(&mut client));
-    assert!(client.ahead.from(identity(GATEWAYS[2]), own, Epoch(START)).is_empty(), "SURBs too");
+    assert!(client.ahead.of(own, Epoch(START)).is_empty(), "SURBs too");
 }

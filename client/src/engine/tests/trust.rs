@@ -351,23 +351,19 @@ fn media_of_a_call_do_not_wait_and_letters_do() {
     let (mut client, _) = linked();
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
-    let wants = crate::uplink::Wants { data: 2, refill: 1, ..Default::default() };
+    let wants = || crate::uplink::Wants { data: 2, refill: 1, user: slots(3), ..Default::default() };
     client.pause = Pause::Until(Time::from_secs(2));
     for n in 0..65 {
         let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
         assert_eq!(client.post(Time::ZERO, &contact, b"hello"), expected);
     }
-    assert_eq!(client.produce(Time::ZERO, wants).len(), 0);
-    for n in 0..65 {
-        let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
-        assert_eq!(client.post_media(Time::ZERO, &contact, b"voice"), expected);
-    }
-    for _ in 0..32 {
-        assert_eq!(client.produce(Time::ZERO, wants).len(), 2);
-    }
-    assert_eq!((client.media.len(), client.letters.len()), (0, 64));
-    assert_eq!(client.produce(Time::ZERO, wants).len(), 0);
-    assert_eq!(client.produce(Time::from_secs(2), wants).len(), 2);
+    assert_eq!(client.produce(Time::ZERO, wants()).len(), 0);
+    client.begin_call(contact, Time::ZERO);
+    client.speak(Time::ZERO, b"voice").unwrap();
+    let media = crate::uplink::Wants { media: slots(2), ..Default::default() };
+    assert_eq!(client.produce(Time::ZERO, media).len(), 2, "and silence");
+    assert_eq!(client.letters.len(), 64);
+    assert_eq!(client.produce(Time::from_secs(2), wants()).len(), 2);
 }
 
 #[test]

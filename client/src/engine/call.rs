@@ -1,0 +1,71 @@
+//! A call: one contact, to whom media go from an agreed instant to another.
+//!
+//! Between the two instants the payload slots that chance chose for loops carry media, and silence where there is none, so
+//! that a call looks at rest and in speech as the loops do whose place it takes. [`Uplink::begin_call`] and
+//! [`Uplink::end_call`] take the same instants. Who agrees on them, and by which messages, is not the engine's business.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use shoal_sphinx::MESSAGE_LEN;
+use shoal_topology::Time;
+
+use super::{Client, Contact, NotPosted};
+#[cfg(doc)]
+use crate::uplink::Uplink;
+
+/// Most media that wait for a slot: 0.2 s of class call. One more, and the oldest is dropped: late speech is worth nothing.
+const WAITING: usize = 5;
+/// How long after the end of a call what is under way still counts as its media.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// A call.
+pub(super) struct Call {
+    pub(super) contact: Contact,
+    from: Time,
+    until: Time,
+    pub(super) waiting: VecDeque<Vec<u8>>,
+}
+
+impl Call {
+    /// Whether a slot at this instant is the call's.
+    pub(super) fn lasts(&self, at: Time) -> bool {
+        self.from <= at && at < self.until
+    }
+}
+
+impl Client {
+    /// A call with a contact: media leave in payload slots from `from` on, until [`Client::end_call`]. An earlier call ends.
+    pub fn begin_call(&mut self, contact: Contact, from: Time) {
+        self.call = Some(Call { contact, from, until: Time::NEVER, waiting: VecDeque::new() });
+    }
+
+    /// The call takes no slot from `until` on.
+    pub fn end_call(&mut self, until: Time) {
+        if let Some(call) = &mut self.call {
+            call.until = until;
+        }
+    }
+
+    /// What is to be said in the call, which leaves in its next slot. Of what waits the oldest makes way.
+    ///
+    /// # Errors
+    /// It is too long, or there is no call.
+    pub fn speak(&mut self, now: Time, media: &[u8]) -> Result<(), NotPosted> {
+        if media.len() >= MESSAGE_LEN {
+            return Err(NotPosted::TooLong);
+        }
+        let call = self.call.as_mut().filter(|call| now < call.until).ok_or(NotPosted::NoCall)?;
+        if call.waiting.len() >= WAITING {
+            call.waiting.pop_front();
+            self.counts.media_late += 1;
+        }
+        call.waiting.push_back(media.to_vec());
+        Ok(())
+    }
+
+    /// Whether media that arrive now belong to a call.
+    pub(super) fn in_call(&self, now: Time) -> bool {
+        self.call.as_ref().is_some_and(|call| now < call.until || now.since(call.until) < UNDER_WAY)
+    }
+}

@@ -1,0 +1,265 @@
+use std::sync::Arc;
+
+use shoal_topology::{Epoch, Parameters};
+
+use super::*;
+
+fn class(name: &str) -> Class {
+    Parameters::default().class(name).cloned().unwrap()
+}
+
+/// Two epochs of 10 s, with 5 mixes in the first layer and then 7.
+fn turns(edition: u16) -> Vec<Turn> {
+    let turn = |from, epoch, count: u16| Turn {
+        from: Time::from_secs(from),
+        epoch: Epoch(epoch),
+        edition: (Epoch(epoch), edition),
+        first_hops: (epoch as u16..epoch as u16 + count).collect(),
+    };
+    vec![turn(0, 1, 5), turn(10, 2, 7)]
+}
+
+fn uplink_of(name: &str) -> Uplink {
+    let mut uplink = Uplink::new(&Seed::from_u64(1), class(name), Time::ZERO);
+    uplink.clear(turns(0));
+    uplink
+}
+
+fn uplink() -> Uplink {
+    uplink_of("web")
+}
+
+fn frame(slot: &Slot) -> Frame {
+    let (epoch, field) = (slot.way.epoch.low_byte(), slot.way.first);
+    Frame { epoch, field, packet: Packet::default() }
+}
+
+/// Fills all that wants cover.
+fn cover(uplink: &mut Uplink, now: Time) -> (usize, usize) {
+    let wants = uplink.wants(now);
+    wants.loops.iter().for_each(|slot| uplink.put(Ready::Loop([1; 16]), *slot, frame(slot)));
+    wants.drops.iter().for_each(|slot| uplink.put(Ready::Drop, *slot, frame(slot)));
+    (wants.loops.len(), wants.drops.len())
+}
+
+/// What leaves until `end`: instant, first hop, epoch byte. `act` is called before each slot.
+fn leaves(
+    uplink: &mut Uplink,
+    end: Time,
+    mut act: impl FnMut(&mut Uplink, Time, u64),
+) -> Vec<(Time, u16, u8)> {
+    let mut seen = Vec::new();
+    while uplink.next_slot() < end {
+        let at = uplink.next_slot();
+        act(uplink, at, seen.len() as u64);
+        assert_eq!(uplink.next_slot(), at);
+        let frame = uplink.take(at);
+        seen.push((at, frame.field, frame.epoch));
+    }
+    seen
+}
+
+#[test]
+fn instants_first_hops_and_epochs_do_not_depend_on_what_fills_the_slots() {
+    for name in ["text", "call", "web", "fast"] {
+        let end = Time::from_secs(20);
+        let idle = leaves(&mut uplink_of(name), end, |_, _, _| {});
+        let mut busy = uplink_of(name);
+        let seen = leaves(&mut busy, end, |uplink, now, n| {
+            // Another document for the epoch to come, at an instant that has nothing to do with use.
+            if n % 3 > 0 {
+                let Wants { user, media, data, .. } = uplink.wants(now);
+                user.iter()
+                    .zip(0..data)
+                    .for_each(|(slot, _)| uplink.put(Ready::Data, *slot, frame(slot)));
+                media.iter().for_each(|slot| uplink.put(Ready::Media, *slot, frame(slot)));
+                cover(uplink, now);
+            }
+            if n % 5 == 0 {
+                uplink.credit();
+            }
+            match n {
+                40 => uplink.begin_call(now + Duration::from_millis(100)),
+                200 => uplink.end_call(now),
+                _ => {}
+            }
+        });
+        assert!(idle == seen, "{name}");
+        let filled = busy.filled();
+        assert!(filled.data > 0 && filled.total() == idle.len() as u64, "{name}: {filled:?}");
+        let epochs = |byte| seen.iter().filter(|(.., epoch)| *epoch == byte).count();
+        assert!(epochs(1) > 0 && epochs(2) > 0 && epochs(1) + epochs(2) == seen.len());
+    }
+}
+
+#[test]
+fn the_epoch_and_the_layer_of_a_slot_are_those_of_its_instant() {
+    let seen = leaves(&mut uplink(), Time::from_secs(20), |_, _, _| {});
+    for (at, first, epoch) in &seen {
+        let (expected, hops) = if *at < Time::from_secs(10) { (1, 1..6) } else { (2, 2..9) };
+        assert!(*epoch == expected && hops.contains(first), "{at:?}: {first}, {epoch}");
+    }
+    let gaps: std::collections::BTreeSet<_> =
+        seen.windows(2).map(|w| w[1].0.since(w[0].0)).collect();
+    assert!(gaps.len() < 60, "two grids, whose gaps come again and again: {}", gaps.len());
+}
+
+#[test]
+fn another_document_keeps_the_slots_and_throws_away_what_no_longer_fits() {
+    let (mut still, mut turning) = (uplink(), uplink());
+    let mut thrown = 0;
+    for i in 0..900_u32 {
+        let now = still.next_slot();
+        assert_eq!(now, turning.next_slot(), "slot {i}");
+        if i % 100 == 50 {
+            let mut other = turns((i / 100) as u16 + 1);
+            other.iter_mut().for_each(|turn| turn.first_hops = Arc::from([90, 91]));
+            turning.follow(other);
+        }
+        if i % 100 == 52 {
+            turning.follow(turns(0));
+        }
+        for uplink in [&mut still, &mut turning] {
+            cover(uplink, now);
+            let Wants { user, data, .. } = uplink.wants(now);
+            if i % 7 == 0 && data > 0 {
+                uplink.put(Ready::Data, user[0], frame(&user[0]));
+            }
+        }
+        still.take(now);
+        let frame = turning.take(now);
+        let other = (50..52).contains(&(i % 100));
+        assert_eq!(frame.field >= 90, other, "slot {i}: {}", frame.field);
+        thrown = turning.filled().thrown;
+    }
+    assert_eq!(still.filled().total(), turning.filled().total());
+    assert_eq!((still.filled().filler, turning.filled().filler), (0, 0));
+    // Of 129 frames of data, at eighteen changes.
+    assert!(thrown <= 18, "{thrown}");
+}
+
+#[test]
+fn data_takes_the_earliest_slot_that_it_can_still_make() {
+    let mut uplink = uplink();
+    let now = uplink.next_slot();
+    let early = uplink.wants(now);
+    let later = uplink.wants(now + Duration::from_millis(15));
+    assert!(early.user[0].at < now + Duration::from_millis(21));
+    assert!(later.user.iter().all(|slot| slot.at >= now + Duration::from_millis(15)));
+    assert!(early.user.len() == 3 && early.data == 2 && early.refill == 1);
+    assert!(early.user.windows(2).all(|w| w[1].at.since(w[0].at) == Duration::from_millis(20)));
+    // One that comes when its slot has passed goes to another with the same first hop.
+    let slot = early.user[0];
+    while uplink.next_slot() <= slot.at {
+        let at = uplink.next_slot();
+        uplink.take(at);
+    }
+    uplink.put(Ready::Data, slot, frame(&slot));
+    leaves(&mut uplink, now + Duration::from_secs(1), |_, _, _| {});
+    assert_eq!((uplink.filled().data, uplink.filled().thrown), (1, 0));
+}
+
+#[test]
+fn cover_is_wanted_in_batches_never_runs_out_and_is_used_again() {
+    let mut uplink = uplink();
+    let (mut batches, mut sealed) = (Vec::new(), 0);
+    leaves(&mut uplink, Time::from_secs(20), |uplink, now, n| {
+        let (loops, drops) = cover(uplink, now);
+        sealed += loops + drops;
+        if loops + drops > 0 && n > 0 {
+            batches.push(loops + drops);
+        }
+        assert_eq!(cover(uplink, now), (0, 0));
+    });
+    assert_eq!(uplink.filled().filler, 0);
+    let ahead = sealed as u64 - uplink.filled().total();
+    assert!(ahead <= 17, "{ahead}");
+    assert!(batches.iter().all(|count| (8..=17).contains(count)), "{batches:?}");
+
+    // An upload in every payload slot: most of what it displaces serves again.
+    let mut busy = self::uplink();
+    let mut sealed = 0;
+    leaves(&mut busy, Time::from_secs(10), |uplink, now, _| {
+        let (loops, drops) = cover(uplink, now);
+        sealed += loops + drops;
+        let Wants { user, data, .. } = uplink.wants(now);
+        user.iter().zip(0..data).for_each(|(slot, _)| uplink.put(Ready::Data, *slot, frame(slot)));
+    });
+    let filled = busy.filled();
+    assert!(filled.data > 490 && filled.thrown == 0, "{filled:?}");
+    assert!(sealed < 300, "{sealed} for {filled:?}");
+}
+
+#[test]
+fn arrivals_take_the_place_of_loops() {
+    for (arrivals_per_slot, expected) in [(0.0, 0.5), (0.25, 0.25), (0.5, 0.0)] {
+        let mut uplink = uplink();
+        let mut credit = 0.0;
+        leaves(&mut uplink, Time::from_secs(400), |uplink, now, _| {
+            cover(uplink, now);
+            credit += arrivals_per_slot * 50.0 / 55.0;
+            if credit >= 1.0 {
+                credit -= 1.0;
+                uplink.credit();
+            }
+        });
+        let share = (uplink.filled().loops as f64 - 2_000.0) / 20_000.0;
+        assert!((share - expected).abs() < 0.015, "{arrivals_per_slot}: {share}");
+    }
+}
+
+#[test]
+fn loops_that_data_displaces_come_later() {
+    let loops = |data_every: u64| {
+        let mut uplink = uplink();
+        leaves(&mut uplink, Time::from_secs(200), |uplink, now, n| {
+            let Wants { user, .. } = uplink.wants(now);
+            if n % data_every == 0 {
+                uplink.put(Ready::Data, user[0], frame(&user[0]));
+            }
+            cover(uplink, now);
+        });
+        uplink.filled().loops as f64
+    };
+    let (rest, busy) = (loops(1_000_000), loops(5));
+    assert!((rest - busy).abs() < 0.01 * rest, "{rest} at rest, {busy}");
+}
+
+#[test]
+fn in_a_call_media_fill_the_slots_that_chance_chose_for_loops_and_nothing_else() {
+    let (mut rest, mut call) = (uplink_of("call"), uplink_of("call"));
+    let (from, until) = (Time::from_secs(3), Time::from_secs(12));
+    let mut kinds = [Vec::new(), Vec::new()];
+    for (n, uplink) in [&mut rest, &mut call].into_iter().enumerate() {
+        leaves(uplink, Time::from_secs(20), |uplink, now, i| {
+            if n == 1 && i == 10 {
+                uplink.begin_call(from);
+            }
+            if n == 1 && i == 200 {
+                uplink.end_call(until);
+            }
+            let media = uplink.wants(now).media;
+            media.iter().for_each(|slot| uplink.put(Ready::Media, *slot, frame(slot)));
+            cover(uplink, now);
+            let filled = uplink.filled();
+            kinds[n].push((now, filled.loops + filled.media, filled.media, filled.drops));
+        });
+    }
+    // Loops and media together, and drop cover, are where loops and drop cover are at rest.
+    let [rest_kinds, call_kinds] = kinds;
+    assert!(rest_kinds.iter().zip(&call_kinds).all(|(a, b)| (a.0, a.1, a.3) == (b.0, b.1, b.3)));
+    // What had left before the first slot at an instant or later.
+    let media = |at: Time| call_kinds.iter().find(|(t, ..)| *t >= at).unwrap().2;
+    assert_eq!((media(from), call.filled().media - media(until)), (0, 0));
+    let rate = call.filled().media as f64 / 9.0;
+    assert!((rate - 22.5).abs() < 1.5, "{rate} media/s");
+    assert_eq!(call.filled().filler, 0);
+}
+
+#[test]
+fn a_machine_that_slept_sends_no_burst() {
+    let mut uplink = uplink();
+    let woken = Time::from_secs(100);
+    uplink.take(woken);
+    assert!(uplink.next_slot() > woken);
+}
