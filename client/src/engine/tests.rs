@@ -116,7 +116,7 @@ fn a_message_to_someone_at_the_own_gateway_leaves() {
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: own };
     assert!(!client.settings.allow_shared_gateway, "a rule for tunnels");
     assert_eq!(client.post(Time::ZERO, &contact, b"hello"), Ok(()));
-    let wants = crate::uplink::Wants { data: 1, ..Default::default() };
+    let wants = wants(&mut client, Time::ZERO, (1, 0, 0));
     assert_eq!(client.produce(Time::ZERO, wants).len(), 1);
     assert_eq!(client.counts().no_path, 0);
 }
