@@ -165,8 +165,8 @@ impl Run {
     fn check_rates(&self) {
         for person in 0..2 {
             for (epoch, (up, down)) in (WHOLE..).zip(self.shown(person)) {
-                // 500 by Poisson's law, and six standard deviations.
-                assert!((366..=634).contains(&up), "epoch {epoch}: {up} frames up");
+                // 55 a second.
+                assert!((549..=551).contains(&up), "epoch {epoch}: {up} frames up");
                 // 110 a second, and the next document.
                 let next = self.world.document(0, epoch + 1).unwrap();
                 let parts = DocumentPart::cut(&next.signed).len() as u64;
@@ -220,6 +220,33 @@ fn epochs_with_the_same_seed_are_the_same_and_links_show_no_user() {
     for person in 0..2 {
         let [one, idle] = [&one, &idle].map(|run| &run.world.world.people[person].trace);
         assert!(one.len() > 6 * 1_600 && one == idle, "the link of {person}");
+    }
+    // Nor does its gateway see one in where its frames go, and in which epoch.
+    let frames = |run: &Run| run.world.world.people[0].frames.clone();
+    let (one, idle) = (frames(&one), frames(&idle));
+    let epochs: std::collections::BTreeSet<u8> = one.iter().map(|(.., epoch)| *epoch).collect();
+    assert!(epochs.len() >= 6 && one == idle, "instants, first hops and epochs of frames up");
+}
+
+#[test]
+fn no_epoch_byte_tells_what_others_sent_from_loops() {
+    let run = run(8, Sphinx::SCALAR, (&NODES, ASKS), 8, |_, _| {});
+    run.check_requests(LONGEST_WAIT);
+    // In each quarter of epochs: loops, and packets from others, that were of the present epoch and of another one.
+    let mut seen = [[[0u32; 2]; 2]; 4];
+    for (at, epoch, present, is_loop) in &run.world.world.people[0].arrivals {
+        let passed = at.as_nanos() / 1_000_000 % EPOCH_MS;
+        // What was under way when the epoch began: as long as gateways let it through.
+        if at.as_nanos() / 1_000_000 < WHOLE * EPOCH_MS || passed < EPOCH_MS / 8 {
+            continue;
+        }
+        let quarter = &mut seen[(4 * passed / EPOCH_MS) as usize];
+        quarter[usize::from(*is_loop)][usize::from(epoch != present)] += 1;
+    }
+    for (quarter, [[others, others_off], [loops, loops_off]]) in seen.into_iter().enumerate() {
+        println!("quarter {quarter}: {loops} loops, {others} packets from others");
+        assert!(loops > 200 && others >= 10, "quarter {quarter}: {loops} loops, {others} others");
+        assert_eq!((others_off, loops_off), (0, 0), "quarter {quarter}: of another epoch");
     }
 }
 

@@ -121,6 +121,73 @@ fn a_message_to_someone_at_the_own_gateway_leaves() {
     assert_eq!(client.counts().no_path, 0);
 }
 
+/// Whether counts that should be alike are, at α = .001: χ² of so many cells, less one, by Wilson and Hilferty.
+fn are_uniform(counts: &HashMap<u16, u64>, cells: usize) -> bool {
+    let all: u64 = counts.values().sum();
+    let expected = all as f64 / cells as f64;
+    let found = counts.values().map(|n| (*n as f64 - expected).powi(2) / expected).sum::<f64>();
+    let degrees = cells as f64 - 1.0;
+    let part = 2.0 / (9.0 * degrees);
+    let limit = degrees * (1.0 - part + 3.09 * part.sqrt()).powi(3);
+    counts.len() == cells && found < limit
+}
+
+/// 100,000 of each; `SHOAL_FIRST_HOPS` says another number.
+#[test]
+fn the_first_hop_is_uniform_whatever_the_gateways() {
+    let number = std::env::var("SHOAL_FIRST_HOPS").ok().and_then(|n| n.parse().ok());
+    let number: usize = number.unwrap_or(100_000);
+    for own in GATEWAYS {
+        let (mut client, _) = linked();
+        let own = identity(own);
+        client.set_link(Time::ZERO, Some(own));
+        let mixes = client.turns(Time::ZERO)[0].first_hops.clone();
+        assert!(mixes.len() > 1);
+        // SURBs, which say nothing of the gateway they lead to.
+        let mut counts = HashMap::new();
+        for _ in 0..number {
+            let route = client.router.draw_back(Epoch(START), &own, client.end).unwrap();
+            let first = client.document(Time::ZERO).unwrap().index_of(&route.mixes[0]).unwrap();
+            *counts.entry(first as u16).or_default() += 1;
+        }
+        assert!(are_uniform(&counts, mixes.len()), "SURBs: {counts:?}");
+        // Frames up, by what fills them: cover of all kinds, and letters to somebody at each gateway.
+        let mut all = HashMap::<&str, HashMap<u16, u64>>::new();
+        let mut uplink = Uplink::new(&Seed::from_u64(3), client.class().clone(), Time::ZERO);
+        uplink.clear(vec![client.turns(Time::ZERO)[0].clone()]);
+        let key = SecretKey::from_bytes([5; 32]).public();
+        let mut to = GATEWAYS.iter().cycle();
+        for n in 0..number {
+            let now = uplink.next_slot();
+            let name = *to.next().unwrap();
+            let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(name) };
+            let wants = uplink.wants(now);
+            if n % 3 == 0 && wants.data > 0 && client.letters.is_empty() {
+                client.post(Time::ZERO, &contact, b"hello").unwrap();
+                let wants = Wants { data: 1, refill: 0, ..wants.clone() };
+                for (ready, slot, frame) in client.produce(Time::ZERO, wants) {
+                    *all.entry(name).or_default().entry(frame.field).or_default() += 1;
+                    uplink.put(ready, slot, frame);
+                }
+            }
+            client.fill(Time::ZERO, &mut uplink);
+            let before = uplink.filled();
+            let frame = uplink.take(now);
+            let after = uplink.filled();
+            let kind = match () {
+                () if after.loops > before.loops => "loops",
+                () if after.drops > before.drops => "drops",
+                () => continue,
+            };
+            *all.entry(kind).or_default().entry(frame.field).or_default() += 1;
+        }
+        assert_eq!((all.len(), uplink.filled().filler), (5, 0));
+        for (kind, counts) in all {
+            assert!(are_uniform(&counts, mixes.len()), "{kind}: {counts:?}");
+        }
+    }
+}
+
 #[test]
 fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
     let (mut client, _) = linked();

@@ -25,7 +25,7 @@ use shoal_node::{
     Admission, Arrived, DropReason, Engine, GatewaySettings, Input, Opener, Origin, Output, Place,
     SessionId,
 };
-use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, SecretKey};
+use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, Peeled, SecretKey};
 use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Word};
 use shoal_topology::report::Report;
 use shoal_topology::*;
@@ -106,6 +106,12 @@ pub struct Person {
     /// Bytes of the present answer.
     answered: u64,
     pub trace: Vec<Seen>,
+    /// Frames up as its gateway sees them: instant, first hop, epoch byte.
+    pub frames: Vec<(Time, u16, u8)>,
+    /// What came for it to its gateway and is not down yet: instant and epoch byte, by the packet.
+    waiting: HashMap<Vec<u8>, (Time, u8)>,
+    /// What has come: when to its gateway, the epoch byte, the low byte of the present epoch, and whether it was a loop.
+    pub arrivals: Vec<(Time, u8, u8, bool)>,
     inbox: SecretIdentity,
     class: String,
 }
@@ -279,6 +285,9 @@ impl World {
                 next_question: Time::ZERO,
                 answered: 0,
                 trace: Vec::new(),
+                frames: Vec::new(),
+                waiting: HashMap::new(),
+                arrivals: Vec::new(),
                 inbox,
                 class: "web".into(),
             }
@@ -493,6 +502,13 @@ impl World {
                 }
                 let arrived: Result<Arrived, DropReason> =
                     self.nodes[to].opener.open_frame(now, frame);
+                if let Ok(Arrived { epoch, peeled: Peeled::Forward { next, packet, .. }, .. }) =
+                    &arrived
+                    && let Some(person) =
+                        self.people.iter_mut().find(|person| person.inbox.identity().0 == *next)
+                {
+                    person.waiting.insert(packet.as_bytes().to_vec(), (now, *epoch));
+                }
                 self.handle_node(to, Input::Arrived(arrived));
             }
             Event::FromClient { gateway, who, frame } => {
@@ -512,9 +528,16 @@ impl World {
                         let person = &mut self.people[n];
                         let sent = person.uplink.sent_loops();
                         person.client.loops_sent(sent);
-                        if person.client.handle_frame(now, frame)
-                            == shoal_client::engine::Arrival::FromOthers
+                        let came = person.waiting.remove(frame.packet.as_bytes().as_slice());
+                        let arrival = person.client.handle_frame(now, frame);
+                        if let Some((at, epoch)) = came
+                            && let Some(present) = person.client.epoch(at)
                         {
+                            let is_loop = arrival == shoal_client::engine::Arrival::Loop;
+                            let present = Epoch(present).low_byte();
+                            person.arrivals.push((at, epoch, present, is_loop));
+                        }
+                        if arrival == shoal_client::engine::Arrival::FromOthers {
                             person.uplink.credit();
                         }
                     }
@@ -684,7 +707,9 @@ impl World {
         let mut frames = Vec::new();
         while person.uplink.next_slot() <= now {
             person.trace.push(Seen::Up(now));
-            frames.push(person.uplink.take(now));
+            let frame = person.uplink.take(now);
+            person.frames.push((now, frame.field, frame.epoch));
+            frames.push(frame);
         }
         let gateway = self.gateway_of[n];
         for frame in frames {
