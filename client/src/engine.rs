@@ -6,8 +6,8 @@
 //! slots: whenever [`Uplink::wants`] something, ask [`Client::produce`] for it.
 
 mod arrivals;
-mod credits;
 mod call;
+mod credits;
 mod fates;
 mod gateways;
 mod group;
@@ -40,11 +40,11 @@ use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
 use crate::surbs::{Ahead, Outstanding};
 use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
+use call::Call;
 use credits::Credits;
 pub use credits::{ContactId, Handle};
 use gateways::Gateways;
 pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
-use call::Call;
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 use ids::Ids;

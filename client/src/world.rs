@@ -536,7 +536,7 @@ impl World {
                         self.loops.push_back(packet);
                         self.loops.truncate(64);
                     }
-                    Arrival::NoCredit | Arrival::Nothing => {}
+                    Arrival::Media | Arrival::NoCredit | Arrival::Nothing => {}
                 }
             }
         }

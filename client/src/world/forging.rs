@@ -71,7 +71,8 @@ impl World {
                 let mut datagram = vec![0x40; 1_200];
                 self.chance.fill_bytes(&mut datagram[1..]);
                 let epoch = self.epoch();
-                let forged = FromService { epoch: epoch.to_le_bytes()[0], stock: 0, datagram };
+                let forged =
+                    FromService { epoch: epoch.to_le_bytes()[0], stock: 0, next: 0, datagram };
                 let (packet, first) = self.codec.reply(surb, &forged.encode()).unwrap();
                 let first = self.names.get(&Identity(first)).copied()?;
                 self.push(self.now + LATENCY, Event::ToNode(first, epoch, packet));

@@ -2,6 +2,7 @@
 
 use super::super::trust::Pause;
 use super::*;
+use crate::surbs::Of;
 use crate::world::{Forged, MIXES, Way, World};
 
 const DAY_S: u64 = 86_400;
@@ -101,13 +102,19 @@ fn an_unauthenticated_reply_changes_nothing_of_what_is_known_of_the_service() {
     world.download(0);
     world.run(Time::from_secs(22));
     let missing = |world: &World| {
-        world.client.groups.values().map(|group| group.stock.missing(world.now)).sum::<usize>()
+        world
+            .client
+            .groups
+            .values()
+            .map(|group| group.stock.missing(world.now, Of::Present))
+            .sum::<usize>()
     };
     let (packets, before) = (world.client.counts().packets, missing(&world));
     world.faults.forged = Some((Forged::Reply, 0.0));
     let id = *world.client.groups.keys().next().unwrap();
     let duplicates = world.client.counts().junk;
-    let junk = crate::message::FromService { epoch: 250, stock: 480, datagram: vec![0x40; 900] };
+    let junk =
+        crate::message::FromService { epoch: 250, stock: 480, next: 0, datagram: vec![0x40; 900] };
     for message in [Some(junk.encode()), Some(vec![1, 2, 3]), None] {
         let arrival = world.client.handle_reply(world.now, id, message.as_deref());
         assert_eq!(arrival, Arrival::NoCredit);
@@ -351,19 +358,21 @@ fn media_of_a_call_do_not_wait_and_letters_do() {
     let (mut client, _) = linked();
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
-    let wants = || crate::uplink::Wants { data: 2, refill: 1, user: slots(3), ..Default::default() };
     client.pause = Pause::Until(Time::from_secs(2));
     for n in 0..65 {
         let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
         assert_eq!(client.post(Time::ZERO, &contact, b"hello"), expected);
     }
-    assert_eq!(client.produce(Time::ZERO, wants()).len(), 0);
+    let user = wants(&mut client, Time::ZERO, (2, 1, 0));
+    assert_eq!(client.produce(Time::ZERO, user).len(), 0);
     client.begin_call(contact, Time::ZERO);
     client.speak(Time::ZERO, b"voice").unwrap();
-    let media = crate::uplink::Wants { media: slots(2), ..Default::default() };
+    let media = Wants { media: wants(&mut client, Time::ZERO, (2, 0, 0)).user, ..Wants::default() };
     assert_eq!(client.produce(Time::ZERO, media).len(), 2, "and silence");
     assert_eq!(client.letters.len(), 64);
-    assert_eq!(client.produce(Time::from_secs(2), wants()).len(), 2);
+    let later = Time::from_secs(2);
+    let user = wants(&mut client, later, (2, 1, 0));
+    assert_eq!(client.produce(later, user).len(), 2);
 }
 
 #[test]
