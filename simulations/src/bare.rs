@@ -2,6 +2,7 @@
 
 pub mod capacity;
 pub mod engine;
+pub mod law;
 pub mod loopix;
 pub mod network;
 pub mod operators;
@@ -14,6 +15,7 @@ pub mod theory;
 pub mod tracked;
 
 pub use capacity::Capacity;
+pub use law::DelayLaw;
 pub use loopix::Loopix;
 pub use operators::CorruptOperators;
 pub use order::{Fifo, Slots};

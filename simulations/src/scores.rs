@@ -220,6 +220,11 @@ mod tests {
         let found = scores(&answer, &truth, 100, Kind::Calls, &Seed::from_u64(1));
         assert_eq!(found.len(), 7);
         for score in found {
+            if ["rebuilt_of_3_s", "claims_true"].contains(&score.name) {
+                // Nine seconds late is no record rebuilt.
+                assert_eq!(score.value.value, 0.0, "{score:?}");
+                continue;
+            }
             assert_eq!(score.value.value, 1.0, "{score:?}");
             assert!(score.prior < 0.1 && score.p < 0.001, "{score:?}");
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::delay::Delay;
 use super::gateway::arrivals;
-use super::marks::BLOCK_S;
+use super::marks::block_s;
 use super::sightings::Side;
 use super::{Answer, Attack, Row, Scored, Sign};
 use crate::trace::{Public, View};
@@ -153,6 +153,7 @@ impl Sums {
         let bins = (STEP_S * 1e9 / law.bin as f64) as usize;
         let step = bins as u64 * law.bin;
         let steps = ((end - begin) / step) as usize;
+        let block_s = block_s(&view.public);
         let mut gains = vec![0.0f32; self.people * self.people];
         for chunk in (0..steps).step_by(STEPS) {
             let from = begin + chunk as u64 * step;
@@ -174,7 +175,7 @@ impl Sums {
                         *gain = places.iter().map(at).sum();
                     }
                     let own = row.get(*person as usize).copied().unwrap_or(0.0);
-                    let block = (f64::from(number) * step as f64 / 1e9 / BLOCK_S) as usize;
+                    let block = (f64::from(number) * step as f64 / 1e9 / block_s) as usize;
                     let blocks = self.own.entry(*person).or_default();
                     if blocks.len() <= block {
                         blocks.resize(block + 1, (0.0, 0));
@@ -234,12 +235,13 @@ impl Sums {
             found.rows.push(Row { caller, callee, start_s, duration_s, score });
         }
         for (person, blocks) in self.own {
-            let whole = (f64::from(steps) * step_s / BLOCK_S) as usize;
+            let length_s = block_s(&view.public);
+            let whole = (f64::from(steps) * step_s / length_s) as usize;
             for (block, (gain, count)) in blocks.into_iter().enumerate().take(whole) {
                 found.signs.push(Sign {
                     person,
-                    begin_s: begin_s + block as f64 * BLOCK_S,
-                    length_s: BLOCK_S,
+                    begin_s: begin_s + block as f64 * length_s,
+                    length_s,
                     score: f64::from(-gain) / f64::from(count.max(1)).sqrt(),
                 });
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::dense::{Matrix, products};
 use super::disclosure::answer;
 use super::first_mixes::gap_s;
-use super::marks::{self, BLOCK_S, Marked};
+use super::marks::{self, Marked, block_s};
 use super::{Answer, Attack, Sign};
 use crate::trace::{Party, Pass, View};
 
@@ -67,8 +67,7 @@ fn by_mix(view: &View, of: impl Fn(&Pass) -> Option<(u32, u64, u32)>) -> Answer 
         marked
     };
     let people: Vec<Marked> = people.into_iter().map(one).collect();
-    let span_s = (view.public.begin.as_secs_f64(), view.public.end.as_secs_f64());
-    marks::answer(&people, mixes.len(), gap_s(view), span_s).0
+    marks::answer(&people, mixes.len(), gap_s(view), &view.public).0
 }
 
 /// What arrives for each client of corrupt gateways, in order of time: instants (nanoseconds) and epochs.
@@ -86,21 +85,21 @@ pub fn arrivals(view: &View) -> BTreeMap<u32, Vec<(u64, u8)>> {
 /// The place of the block that an instant falls into.
 fn block(view: &View, at: u64) -> usize {
     let since_s = at.saturating_sub(view.public.begin.as_nanos()) as f64 / 1e9;
-    (since_s / BLOCK_S) as usize
+    (since_s / block_s(&view.public)) as usize
 }
 
 /// Whole blocks in the observation.
 fn blocks(view: &View) -> usize {
-    (view.public.end.since(view.public.begin).as_secs_f64() / BLOCK_S) as usize
+    (view.public.end.since(view.public.begin).as_secs_f64() / block_s(&view.public)) as usize
 }
 
 /// A person's scores of blocks as signs.
 fn signs(view: &View, person: u32, scores: Vec<f64>) -> impl Iterator<Item = Sign> {
-    let begin_s = view.public.begin.as_secs_f64();
+    let (begin_s, length_s) = (view.public.begin.as_secs_f64(), block_s(&view.public));
     scores.into_iter().enumerate().map(move |(block, score)| Sign {
         person,
-        begin_s: begin_s + block as f64 * BLOCK_S,
-        length_s: BLOCK_S,
+        begin_s: begin_s + block as f64 * length_s,
+        length_s,
         score,
     })
 }

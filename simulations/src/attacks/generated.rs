@@ -21,8 +21,6 @@ pub struct Calls {
     pub uniform: bool,
     /// Whether packets of calls are of another epoch than loops.
     pub epochs: bool,
-    /// The uplinks delay by up to so much more.
-    pub jitter_ms: f64,
     /// Of everything.
     pub seed: u64,
 }
@@ -36,7 +34,6 @@ impl Default for Calls {
             kept: false,
             uniform: true,
             epochs: false,
-            jitter_ms: 0.0,
             seed: 1,
         }
     }
@@ -115,9 +112,7 @@ impl Made<'_> {
             let to = if calls { other } else { person };
             let own = if calls { kept[1] } else { kept[0] };
             let path = if self.settings.kept { own } else { path(draws) };
-            let jitter =
-                Duration::from_secs_f64(self.settings.jitter_ms / 1e3 * draws.random::<f64>());
-            self.packet((person, to), path, (at, jitter), draws);
+            self.packet((person, to), path, at, draws);
         }
         // What goes down says nothing.
         let gateway = self.gateway(person);
@@ -138,18 +133,12 @@ impl Made<'_> {
         }
     }
 
-    fn packet(
-        &mut self,
-        (from, to): (u32, u32),
-        path: [u32; 3],
-        (at, jitter): (Time, Duration),
-        draws: &mut Stream,
-    ) {
+    fn packet(&mut self, (from, to): (u32, u32), path: [u32; 3], at: Time, draws: &mut Stream) {
         let (entry, exit) = (self.gateway(from), self.gateway(to));
         let epoch = u8::from(self.settings.epochs && from != to);
         let mut now = at;
         self.saw(Party::Person(from), entry, now);
-        now = now + LINK + jitter;
+        now = now + LINK;
         let mut last = entry;
         for (layer, place) in (0..).zip(path) {
             let mix = Party::Node(layer * self.settings.mixes + place);

@@ -5,9 +5,13 @@
 
 use super::calls::Interval;
 use super::{Answer, Sign};
+use crate::trace::Public;
 
-/// Blocks in which signs are given, seconds.
-pub const BLOCK_S: f64 = 5.0;
+/// Blocks in which signs are given, seconds: five, or as long as a hundred frames take.
+pub fn block_s(public: &Public) -> f64 {
+    let rate = public.resting_up_per_s.max(public.call_per_s * 0.01).max(1e-3);
+    (100.0 / rate).max(5.0)
+}
 
 /// A person's frames in order of time, and what each may carry: several marks where the sighting is not exact.
 #[derive(Clone, Debug, Default)]
@@ -183,16 +187,18 @@ fn other(frames: &Marked, mark: u16, first: usize, end: usize, marks: usize) -> 
     (strays >= enough && *most >= 0.6 * strays).then_some(place as u16)
 }
 
-/// How far the marks of a person's frames in each block of the observation (seconds) are from those of all that she
+/// How far the marks of a person's frames in each block of the observation are from those of all that she
 /// sends: chi-squared less its degrees of freedom, in standard deviations. Nothing of those of whom no frame was seen.
-pub fn signs(people: &[Marked], marks: usize, (begin_s, end_s): (f64, f64)) -> Vec<Sign> {
-    let blocks = ((end_s - begin_s) / BLOCK_S) as usize;
+pub fn signs(people: &[Marked], marks: usize, public: &Public) -> Vec<Sign> {
+    let (begin_s, end_s) = (public.begin.as_secs_f64(), public.end.as_secs_f64());
+    let length_s = block_s(public);
+    let blocks = ((end_s - begin_s) / length_s) as usize;
     let mut all = Vec::with_capacity(people.len() * blocks);
     for frames in people.iter().filter(|frames| !frames.times.is_empty()) {
         let mut counts = vec![0.0f64; blocks * marks];
         let mut sums = vec![0.0f64; marks];
         for (frame, at) in frames.times.iter().enumerate() {
-            let block = ((*at as f64 / 1e9 - begin_s) / BLOCK_S) as usize;
+            let block = ((*at as f64 / 1e9 - begin_s) / length_s) as usize;
             for (mark, weight) in frames.marks(frame) {
                 let mark = usize::from(*mark);
                 for sum in [counts.get_mut(block * marks + mark), sums.get_mut(mark)] {
@@ -215,8 +221,8 @@ pub fn signs(people: &[Marked], marks: usize, (begin_s, end_s): (f64, f64)) -> V
             let free = marks as f64 - 1.0;
             all.push(Sign {
                 person: frames.person,
-                begin_s: begin_s + block as f64 * BLOCK_S,
-                length_s: BLOCK_S,
+                begin_s: begin_s + block as f64 * length_s,
+                length_s,
                 score: (chi2 - free) / (2.0 * free.max(1.0)).sqrt(),
             });
         }
@@ -229,14 +235,14 @@ pub fn answer(
     people: &[Marked],
     marks: usize,
     gap_s: f64,
-    span_s: (f64, f64),
+    public: &Public,
 ) -> (Answer, Vec<Interval>) {
     let mut all: Vec<Interval> =
         people.iter().flat_map(|frames| intervals(frames, marks, gap_s)).collect();
     all.sort_by(|a, b| a.start_s.total_cmp(&b.start_s).then(a.person.cmp(&b.person)));
     // Both sides of a call begin at one instant, each in its next slot.
     let found = super::calls::pair_up(&all, 0.1 + gap_s, 0.0);
-    (Answer { signs: signs(people, marks, span_s), ..found }, all)
+    (Answer { signs: signs(people, marks, public), ..found }, all)
 }
 
 #[cfg(test)]

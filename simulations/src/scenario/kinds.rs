@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::bare::{
-    Capacity, CorruptOperators, CorruptPaths, Fifo, Loopix, Pool, Slots, Stratified,
+    Capacity, CorruptOperators, CorruptPaths, DelayLaw, Fifo, Loopix, Pool, Slots, Stratified,
 };
 use crate::baselines::Baseline;
 use crate::blending::Blending;
@@ -96,6 +96,11 @@ static EXPERIMENTS: &[Kind] = &[
         "corrupt_operators",
         "Time to the first path of corrupt operators alone, of a client and of a call",
         scenario!("corrupt-operators"),
+    ),
+    Kind::of::<DelayLaw>(
+        "delay_law",
+        "Entropy of a packet where the middle mix delays uniformly",
+        scenario!("delay-law"),
     ),
     Kind::of::<Loopix>("loopix", "Loopix: two senders at the last mix", scenario!("loopix")),
     Kind::of::<Capacity>("capacity", "Anonymity against cost", scenario!("capacity")),

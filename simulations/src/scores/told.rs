@@ -3,10 +3,10 @@
 //! A block of time of a person in which she does something for half of it, or half of what she does, is busy; one in which she
 //! does nothing at all is at rest; others are not judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::{Permutations, Score, relabelled};
-use crate::attacks::Answer;
+use super::{Permutations, Score};
+use crate::attacks::{Answer, Sign};
 use crate::stats;
 
 /// Share of those at rest who are suspected, too.
@@ -23,11 +23,30 @@ pub struct Busy {
     pub end_s: f64,
 }
 
-/// A block of a person, by place in the order of its score.
-struct Block {
-    person: u32,
-    slot: u32,
-    score: f64,
+/// All blocks that have a sign, in the order of their scores, the highest first.
+struct Blocks {
+    /// For each place the first of those with the same score, and the one behind the last.
+    alike: Vec<(u32, u32)>,
+    /// The place of each person's block, by person and slot.
+    places: HashMap<(u32, u32), u32>,
+}
+
+impl Blocks {
+    fn new(answer: &Answer, slots: &[(f64, f64)]) -> Self {
+        let slot = |begin_s: f64| slots.partition_point(|(other, _)| *other < begin_s) as u32;
+        let signs = answer.signs.iter().filter(|sign| sign.score.is_finite());
+        let mut order: Vec<&Sign> = signs.collect();
+        order.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut alike = Vec::with_capacity(order.len());
+        for group in order.chunk_by(|a, b| a.score == b.score) {
+            let first = alike.len() as u32;
+            let end = first + group.len() as u32;
+            alike.extend(group.iter().map(|_| (first, end)));
+        }
+        let place = |(place, sign): (u32, &&Sign)| ((sign.person, slot(sign.begin_s)), place);
+        let places = (0..).zip(&order).map(place).collect();
+        Self { alike, places }
+    }
 }
 
 /// How a person spends a block.
@@ -44,26 +63,20 @@ pub fn scores(answer: &Answer, busy: &[Busy], permutations: &Permutations) -> Ve
         answer.signs.iter().map(|sign| (sign.begin_s, sign.length_s)).collect();
     slots.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     slots.dedup();
-    let slot = |begin_s: f64| slots.partition_point(|(other, _)| *other < begin_s) as u32;
-    let mut blocks: Vec<Block> = answer
-        .signs
-        .iter()
-        .filter(|sign| sign.score.is_finite())
-        .map(|sign| Block { person: sign.person, slot: slot(sign.begin_s), score: sign.score })
-        .collect();
-    blocks.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let blocks = Blocks::new(answer, &slots);
     let spent = spent(&slots, busy);
-    let mut busy_of: Vec<Option<Spent>> = Vec::with_capacity(blocks.len());
+    let mut inverse: Vec<u32> = (0..permutations.people).collect();
     let mut judge = |labels: Option<&[u32]>| {
-        // Whose life a person's signs are compared with.
-        let life = |person| labels.map_or(person, |labels| relabelled(labels, person));
-        busy_of.clear();
-        let of = |block: &Block| spent.get(&(life(block.person), block.slot)).copied();
-        busy_of.extend(blocks.iter().map(of));
-        shares(&blocks, &busy_of)
+        // Whose signs are compared with a person's life.
+        for (person, label) in labels.into_iter().flatten().enumerate() {
+            if let Some(slot) = inverse.get_mut(*label as usize) {
+                *slot = person as u32;
+            }
+        }
+        shares(&blocks, &spent, &inverse)
     };
     let (told, area, n) = judge(None);
-    let resting = blocks.len() as u64;
+    let resting = blocks.alike.len() as u64;
     if n == 0 || n == resting {
         return Vec::new();
     }
@@ -106,28 +119,39 @@ fn spent(slots: &[(f64, f64)], busy: &[Busy]) -> BTreeMap<(u32, u32), Spent> {
 }
 
 /// Share of busy blocks above all but 1 % of the resting ones; the chance that a busy block is above a resting one (equal
-/// ones count half); and the number of busy blocks. Blocks are in order of their scores, the highest first.
-fn shares(blocks: &[Block], spent: &[Option<Spent>]) -> (f64, f64, u64) {
-    let resting = spent.iter().filter(|spent| spent.is_none()).count() as u64;
-    let busy = spent.iter().filter(|spent| **spent == Some(Spent::Busy)).count() as u64;
-    let suspected = (resting as f64 * FALSE_ALARMS) as u64;
-    let (mut rest_above, mut told, mut area) = (0u64, 0u64, 0.0f64);
-    let mut place = 0;
-    for group in blocks.chunk_by(|a, b| a.score == b.score) {
-        let own = spent.get(place..place + group.len()).unwrap_or_default();
-        place += group.len();
-        let busy_here = own.iter().filter(|spent| **spent == Some(Spent::Busy)).count() as u64;
-        let rest_here = own.iter().filter(|spent| spent.is_none()).count() as u64;
-        // Those who look alike are suspected together.
-        if rest_above + rest_here <= suspected {
-            told += busy_here;
+/// ones count half); and the number of busy blocks. `signs_of` says whose signs stand for each person's.
+fn shares(
+    blocks: &Blocks,
+    spent: &BTreeMap<(u32, u32), Spent>,
+    signs_of: &[u32],
+) -> (f64, f64, u64) {
+    // Places of all that is not rest, and of what is busy.
+    let (mut taken, mut busy) = (Vec::with_capacity(spent.len()), Vec::new());
+    for ((person, slot), spent) in spent {
+        let of = signs_of.get(*person as usize).copied().unwrap_or(*person);
+        if let Some(place) = blocks.places.get(&(of, *slot)) {
+            taken.push(*place);
+            if *spent == Spent::Busy {
+                busy.push(*place);
+            }
         }
-        let below = resting - rest_above - rest_here;
-        area += busy_here as f64 * (below as f64 + 0.5 * rest_here as f64);
-        rest_above += rest_here;
     }
-    let pairs = (busy * resting).max(1) as f64;
-    (told as f64 / busy.max(1) as f64, area / pairs, busy)
+    taken.sort_unstable();
+    let resting = (blocks.alike.len() - taken.len()) as u64;
+    let suspected = (resting as f64 * FALSE_ALARMS) as u64;
+    let resting_before =
+        |place: u32| u64::from(place) - taken.partition_point(|other| *other < place) as u64;
+    let (mut told, mut area) = (0u64, 0.0f64);
+    for place in &busy {
+        let (first, end) = blocks.alike.get(*place as usize).copied().unwrap_or_default();
+        let (above, alike_too) = (resting_before(first), resting_before(end));
+        // Those who look alike are suspected together.
+        told += u64::from(alike_too <= suspected);
+        area += (resting - alike_too) as f64 + 0.5 * (alike_too - above) as f64;
+    }
+    let number = busy.len() as u64;
+    let pairs = (number * resting).max(1) as f64;
+    (told as f64 / number.max(1) as f64, area / pairs, number)
 }
 
 #[cfg(test)]
