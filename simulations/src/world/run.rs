@@ -28,7 +28,7 @@ use super::watched::Watched;
 use crate::at_gateway::Seen;
 use crate::experiment::{Estimate, Measured};
 use crate::trace::{Link, Party, Public, Truth, View};
-use crate::workload::Workload;
+use crate::workload::{Activity, Workload};
 
 /// How long a client waits until it dials again.
 const AGAIN: Duration = Duration::from_secs(1);
