@@ -260,6 +260,27 @@ fn what_goes_down_and_when_does_not_depend_on_what_comes() {
 }
 
 #[test]
+fn what_travels_in_an_epoch_that_is_over_is_dropped_for_clients_when_nothing_is_under_way_any_more()
+{
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let client = net.join(0, 1, Mode::Class("web".into()));
+    let mut rng = Seed::from_u64(5).stream("client");
+    let gateway = net.gateway(0);
+    let over = |net: &Net| net.engine(gateway).counters().dropped(DropReason::EpochOver);
+    // Packets of the first epoch. An eighth of 60 s after the next one begins they are late.
+    net.deliver(&mut rng, client, &[kind::TUNNEL]);
+    net.change(|_| {});
+    net.run(ms(7_400));
+    net.deliver(&mut rng, client, &[kind::TUNNEL]);
+    net.run(ms(50));
+    assert_eq!((over(&net), net.packets_for(client).len()), (0, 2));
+    net.run(ms(100));
+    net.deliver(&mut rng, client, &[kind::TUNNEL]);
+    net.run(ms(50));
+    assert_eq!((over(&net), net.packets_for(client).len()), (1, 2));
+}
+
+#[test]
 fn a_full_client_queue_drops_the_newest() {
     let mut net = Net::new(Arc::new(StandIn), Options::default());
     let client = net.join(0, 1, Mode::Class("text".into()));
