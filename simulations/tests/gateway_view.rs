@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use shoal_sim::at_gateway::attacks::{Instant, onsets};
+use shoal_sim::at_gateway::attacks::{Active, Instant, Reading, adversaries, onsets};
 use shoal_sim::at_gateway::experiments::{Busy, Case, steady};
 use shoal_sim::at_gateway::steady::Verdict;
 
@@ -105,5 +105,19 @@ fn bursts_of_up_to_four_messages_are_hardly_found_by_who_asks_about_the_instant(
             &[Instant::Written, Instant::Read],
             u64::from(count),
         );
+    }
+}
+
+#[test]
+fn whoever_holds_a_clients_frames_tells_a_call_from_rest_and_an_even_link_does_not_tell() {
+    let all = adversaries((3, 185.0, 1));
+    let p = |name: &str, reading: Reading| {
+        let fits = |active: &&Active| active.name.contains(name) && active.reading == reading;
+        all.iter().find(fits).unwrap().run().unwrap().decision.p
+    };
+    for reading in [Reading::InACall, Reading::With] {
+        let (even, held) = (p("without stalls", reading), p("up are held for 1 s", reading));
+        assert!(even > 0.001, "{reading:?} of an even link: p = {even}");
+        assert!(held < 0.001, "{reading:?} of a held one: p = {held}");
     }
 }

@@ -261,6 +261,11 @@ impl Links {
         self.up(person) + 1
     }
 
+    /// What a packet takes on a link, but for jitter and losses.
+    pub(super) fn latency(&self, link: u32) -> Duration {
+        self.states.get(link as usize).map_or(Duration::ZERO, |state| state.latency)
+    }
+
     /// From the service to its n-th gateway.
     pub(super) fn service_up(&self, gateway: u32) -> u32 {
         self.first_service + 2 * gateway

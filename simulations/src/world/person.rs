@@ -61,7 +61,7 @@ pub(super) struct Letter {
 
 impl Letter {
     /// As it travels: writer, activity, datagram, 4 bytes each, and 16 bytes that vouch for them.
-    fn bytes(self, pairs: &PairKeys) -> Vec<u8> {
+    pub(super) fn bytes(self, pairs: &PairKeys) -> Vec<u8> {
         let words = [self.from, self.activity, self.tick];
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
         let code = pairs.code(self.from, self.to, &bytes);
@@ -93,13 +93,13 @@ pub(super) struct Person {
     pub(super) scheduled: Time,
     pub(super) churn: Option<Box<Stream>>,
     pub(super) downloads: Option<Box<Downloads>>,
+    /// When it is free for another call.
+    pub(super) call_until: Time,
     inbox: SecretIdentity,
     peer: Identity,
     peers: Box<Stream>,
     /// Messages, which wait until they are sent.
     letters: VecDeque<Letter>,
-    /// Datagrams of calls, which do not.
-    voice: VecDeque<Letter>,
 }
 
 impl Person {
@@ -155,7 +155,7 @@ impl Person {
             peer: Identity([0; 32]),
             peers: Box::new(seed.stream("throwaway identities")),
             letters: VecDeque::new(),
-            voice: VecDeque::new(),
+            call_until: Time::ZERO,
         };
         Some((person, contact))
     }
@@ -197,23 +197,11 @@ impl Person {
         self.stage = Stage::Away;
         self.client.set_link(now, None);
         self.uplink.clear(Vec::new());
-        self.voice.clear();
     }
 
     /// Writes a message.
     pub(super) fn write(&mut self, letter: Letter) {
         self.letters.push_back(letter);
-    }
-
-    /// Speaks: so many datagrams may wait. Returns how many went unsent for it.
-    pub(super) fn speak(&mut self, letter: Letter, room: usize) -> u64 {
-        if self.stage != Stage::Online {
-            return 1;
-        }
-        self.voice.push_back(letter);
-        let late = self.voice.len().saturating_sub(room);
-        self.voice.drain(..late);
-        late as u64
     }
 
     /// Another epoch: what stands ready stays good.
@@ -229,24 +217,18 @@ impl Person {
     pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
         loop {
             let wants = self.uplink.wants(now);
-            if self.stage == Stage::Online && !(self.letters.is_empty() && self.voice.is_empty()) {
+            if self.stage == Stage::Online {
                 for _ in 0..wants.data {
-                    let written =
-                        if self.client.is_paused() { None } else { self.letters.pop_front() };
-                    let Some(letter) = written.or_else(|| self.voice.front().copied()) else {
+                    if self.client.is_paused() {
                         break;
-                    };
+                    }
+                    let Some(letter) = self.letters.pop_front() else { break };
                     let Some(contact) = contacts.get(letter.to as usize) else { continue };
                     let bytes = letter.bytes(pairs);
                     // One without a path is lost, as it would be to its user.
                     if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
-                        if written.is_some() {
-                            self.letters.push_front(letter);
-                        }
+                        self.letters.push_front(letter);
                         break;
-                    }
-                    if written.is_none() {
-                        self.voice.pop_front();
                     }
                 }
             }

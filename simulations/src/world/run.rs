@@ -18,7 +18,7 @@ use shoal_topology::{Identity, Seed, Time, exponential};
 use super::exit::Exit;
 use super::injector::Injector;
 use super::links::Links;
-use super::measure::{CALL_GAP_S, Service};
+use super::measure::Service;
 use super::network::{Network, Node};
 use super::observer::{Came, Corrupt, Observer, fingerprint};
 use super::person::{Letter, PairKeys, Person, Stage};
@@ -28,7 +28,7 @@ use super::watched::Watched;
 use crate::at_gateway::Seen;
 use crate::experiment::{Estimate, Measured};
 use crate::trace::{Link, Party, Public, Truth, View};
-use crate::workload::{Activity, Workload};
+use crate::workload::Workload;
 
 /// How long a client waits until it dials again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -53,6 +53,8 @@ enum Event {
     Activity(u32),
     /// Both ends of a call speak.
     Call { activity: u32, tick: u32 },
+    /// One of them hangs up.
+    Hang(u32),
     /// A person connects.
     Join(u32),
     /// A person goes.
@@ -309,6 +311,7 @@ impl World {
             }
             Event::Activity(activity) => self.act(activity),
             Event::Call { activity, tick } => self.speak(activity, tick),
+            Event::Hang(activity) => self.hang(activity),
             Event::Join(person) => self.join(person),
             Event::Leave(person) => self.leave(person),
             Event::Interrupt { interruption, person } => self.interrupt(interruption, person),
@@ -512,8 +515,8 @@ impl World {
                 person.client.loops_sent(sent);
                 match person.client.handle_frame(now, frame) {
                     Arrival::FromOthers if self.settings.trial.credits => person.uplink.credit(),
-                    // A letter, for which its session answers.
-                    Arrival::FromOthers | Arrival::NoCredit => {}
+                    // A letter, for which its session answers; media of a call, which need no credit.
+                    Arrival::FromOthers | Arrival::NoCredit | Arrival::Media => {}
                     Arrival::Loop | Arrival::Nothing => return,
                 }
                 self.work(number);
@@ -649,7 +652,7 @@ impl World {
                         if let Some(letter) = Letter::read(&message, pairs, number) {
                             let what = (letter.activity, letter.tick);
                             activity::received(service, workload, *warm_up, what, now);
-                            let credit = authenticated(person, workload, &letter, handle, now);
+                            let credit = authenticated(person, &letter, handle, now);
                             if credit && settings.trial.credits {
                                 person.uplink.credit();
                             }
@@ -660,11 +663,16 @@ impl World {
                             downloads.failed();
                         }
                     }
+                    ClientOutput::Media(media) => {
+                        if let Some(letter) = Letter::read(&media, pairs, number) {
+                            let what = (letter.activity, letter.tick);
+                            activity::received(service, workload, *warm_up, what, now);
+                        }
+                    }
                     ClientOutput::Turned => person.turn(now),
                     // Everyone stays where the scenario puts them.
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
-                    | ClientOutput::Media(_)
                     | ClientOutput::LeaveGateway
                     | ClientOutput::ComeBack => {}
                 }
@@ -700,7 +708,7 @@ impl World {
     }
 
     /// What the run gives.
-    pub fn report(self) -> Report {
+    pub fn report(mut self) -> Report {
         let class = &self.network.class;
         let layers = u32::from(self.network.document.parameters.layers);
         let client = |link: &Link| {
@@ -719,8 +727,10 @@ impl World {
             latency_s,
             resting_up_per_s: class.payload_per_s + class.loops_per_s,
             resting_down_per_s: class.down_per_s,
-            call_per_s: 1.0 / CALL_GAP_S,
+            call_per_s: class.loop_share * class.payload_per_s,
         };
+        let late: u64 = self.people.iter().map(|person| person.client.counts().media_late).sum();
+        self.service.voice_unsent += late;
         let mut measured = self.service.measured();
         let mut exact = |name: &str, unit: &str, value: f64| {
             let (name, unit, estimate) = (name.into(), unit.into(), Estimate::exact(value));
@@ -768,22 +778,10 @@ impl World {
 }
 
 /// What people's sessions and calls do: they know whose a letter is. Whether it gives credit.
-fn authenticated(
-    person: &mut Person,
-    workload: &Workload,
-    letter: &Letter,
-    handle: Handle,
-    now: Time,
-) -> bool {
+fn authenticated(person: &mut Person, letter: &Letter, handle: Handle, now: Time) -> bool {
     let mut contact = [0; 32];
     contact.iter_mut().zip(letter.from.to_be_bytes()).for_each(|(to, byte)| *to = byte);
-    if let Some(Activity::Call { .. }) = workload.activities.get(letter.activity as usize) {
-        person.client.call_accepted(contact);
-    }
-    let credit = person.client.authenticated(now, contact, handle);
-    // It lasts as long as its datagrams come, so nothing is kept in between.
-    person.client.call_ended(&contact);
-    credit
+    person.client.authenticated(now, contact, handle)
 }
 
 /// The person of a session; none for the service's.

@@ -155,8 +155,6 @@ pub struct PeopleSettings {
     pub online_mean_s: f64,
     /// And is away. Exponential.
     pub offline_mean_s: f64,
-    /// Datagrams of a call that wait for a slot; one more, and the oldest is dropped.
-    pub softphone_packets: usize,
     /// Chance that a segment of the TCP connection between a person and its gateway is lost, in each direction. It is
     /// sent again as Linux does (fast retransmission, else the timer), and all frames behind it wait.
     pub access_loss: f64,
@@ -178,7 +176,6 @@ impl Default for PeopleSettings {
             join_within_s: 5.0,
             online_mean_s: 0.0,
             offline_mean_s: 0.0,
-            softphone_packets: 5,
             access_loss: 0.0,
             access_jitter_ms: 0.0,
         }
@@ -478,7 +475,6 @@ impl Settings {
             let why = "must be given together with people.online_mean_s";
             return Err(Wrong::new("people.offline_mean_s", why));
         }
-        within("people.softphone_packets", people.softphone_packets as f64, 1.0, 64.0)?;
         within("people.access_loss", people.access_loss, 0.0, 0.5)?;
         within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)?;
         let links = &self.links;

@@ -9,8 +9,11 @@ use shoal_topology::Time;
 use super::{Event, World};
 use crate::workload::{Activity, Workload};
 use crate::world::measure::{CALL_GAP_S, Service};
-use crate::world::person::Letter;
+use crate::world::person::{Letter, Stage};
 use crate::world::settings::span;
+
+/// From ringing, and from hanging up, to the instant that was agreed on: about a round trip.
+const AGREED: Duration = Duration::from_millis(600);
 
 impl World {
     pub(super) fn schedule_activity(&mut self, number: u32) {
@@ -31,8 +34,8 @@ impl World {
                 self.people[from as usize].write(letter);
                 self.work(from);
             }
-            Activity::Call { from, to, .. } if from < people && to < people => {
-                self.speak(number, 0);
+            Activity::Call { from, to, seconds, .. } if from < people && to < people => {
+                self.ring(number, (from, to), seconds);
             }
             Activity::Download { person, bytes, .. } if person < people => {
                 let downloads = self.people[person as usize].downloads.get_or_insert_default();
@@ -43,21 +46,70 @@ impl World {
         }
     }
 
+    /// Two agree on the instant at which media of both pass their gateways for the first time, so that at neither
+    /// gateway media and loops overlap or leave a gap. Who is in a call already, or away, is not reached.
+    fn ring(&mut self, activity: u32, (from, to): (u32, u32), seconds: f64) {
+        if seconds <= 0.0 {
+            return;
+        }
+        let now = self.now;
+        let free = |person: u32| {
+            let person = &self.people[person as usize];
+            person.stage == Stage::Online && person.call_until <= now
+        };
+        if from == to || !free(from) || !free(to) {
+            let unsaid = 2 * (seconds / CALL_GAP_S).ceil() as u64;
+            self.service.voice += unsaid;
+            self.service.voice_unsent += unsaid;
+            return;
+        }
+        let begin = now + AGREED;
+        for (party, other) in [(from, to), (to, from)] {
+            let begin = begin - self.links.latency(self.links.up(party));
+            let contact = self.contacts[other as usize];
+            let person = &mut self.people[party as usize];
+            person.client.begin_call(contact, begin);
+            person.uplink.begin_call(begin);
+            person.call_until = Time::NEVER;
+            self.work(party);
+        }
+        self.wheel.insert(begin, Event::Call { activity, tick: 0 });
+        self.wheel.insert(now + span(seconds), Event::Hang(activity));
+    }
+
+    /// They agree on the end in the same way.
+    pub(super) fn hang(&mut self, activity: u32) {
+        let Some(Activity::Call { from, to, .. }) = self.activity(activity) else { return };
+        let end = self.now + AGREED;
+        for party in [from, to] {
+            let until = end - self.links.latency(self.links.up(party));
+            let person = &mut self.people[party as usize];
+            person.client.end_call(until);
+            person.uplink.end_call(until);
+            person.call_until = end;
+            self.work(party);
+        }
+    }
+
+    fn activity(&self, number: u32) -> Option<Activity> {
+        self.workload.activities.get(number as usize).copied()
+    }
+
     /// Both ends of a call say something.
     pub(super) fn speak(&mut self, activity: u32, tick: u32) {
-        let Some(Activity::Call { from, to, at, seconds }) =
-            self.workload.activities.get(activity as usize).copied()
-        else {
+        let Some(Activity::Call { from, to, at, seconds }) = self.activity(activity) else {
             return;
         };
         if f64::from(tick) * CALL_GAP_S >= seconds {
             return;
         }
-        let room = self.settings.people.softphone_packets;
+        let now = self.now;
         for (speaker, listener) in [(from, to), (to, from)] {
             let letter = Letter { from: speaker, to: listener, activity, tick };
+            let media = letter.bytes(&self.pairs);
             self.service.voice += 1;
-            self.service.voice_unsent += self.people[speaker as usize].speak(letter, room);
+            let person = &mut self.people[speaker as usize];
+            self.service.voice_unsent += u64::from(person.client.speak(now, &media).is_err());
             self.work(speaker);
         }
         let next = spoken(at + self.warm_up, tick + 1);
@@ -65,9 +117,9 @@ impl World {
     }
 }
 
-/// When a datagram of a call is spoken.
-fn spoken(begin: Time, tick: u32) -> Time {
-    begin + span(f64::from(tick) * CALL_GAP_S)
+/// When a datagram of a call that rang at an instant is spoken.
+fn spoken(rang: Time, tick: u32) -> Time {
+    rang + AGREED + span(f64::from(tick) * CALL_GAP_S)
 }
 
 /// Something arrived for a person's programs.
