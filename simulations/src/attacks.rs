@@ -10,7 +10,6 @@ mod dense;
 mod disclosure;
 mod far_end;
 mod first_mixes;
-mod flow_excess;
 mod follow;
 mod gateway;
 #[cfg(test)]
@@ -26,7 +25,6 @@ mod sightings;
 pub use calls::{FlowShape, FlowStarts};
 pub use disclosure::{Disclosure, LeastSquares};
 pub use first_mixes::FirstMixes;
-pub use flow_excess::FlowExcess;
 pub use follow::Follow;
 pub use gateway::{ArrivalCounts, EpochBytes, FirstHops, LastMixes};
 pub use inside::{Inside, arrival_excess};
@@ -121,7 +119,6 @@ pub fn single() -> Vec<Box<dyn Attack>> {
         Box::new(Intersection::default()),
         Box::new(Inside),
         Box::new(FirstMixes),
-        Box::new(FlowExcess),
         Box::new(FirstHops),
         Box::new(LastMixes),
         Box::new(EpochBytes),

@@ -21,11 +21,10 @@ use crate::trace::{Truth, View};
 pub const ALPHA: f64 = 0.05;
 
 /// Attacks that need more than links of clients: without it they make no line.
-const NEEDS_MORE: [&str; 9] = [
+const NEEDS_MORE: [&str; 8] = [
     "direct",
     "inside",
     "first_mixes",
-    "flow_excess",
     "first_hops",
     "last_mixes",
     "epoch_bytes",

@@ -86,7 +86,7 @@ pub fn combine(view: &View, parts: &BTreeMap<&'static str, Answer>) -> Answer {
     }
     let mut ranks: BTreeMap<(u32, u32), f64> = BTreeMap::new();
     let ranked = ["matching", "disclosure", "least_squares", "flow_shape", "inside"];
-    for name in ranked.into_iter().chain(["flow_excess", "arrival_counts", "follow"]) {
+    for name in ranked.into_iter().chain(["arrival_counts", "follow"]) {
         if let Some(found) = parts.get(name) {
             add_ranks(&mut ranks, &found.pairs);
         }
