@@ -166,7 +166,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 surbs: surbs.unwrap_or_default(),
                 datagram: vec![5; 300],
             };
-            let from = FromService { epoch: 7, stock: 200, datagram: vec![6; 400] };
+            let from = FromService { epoch: 7, stock: 200, next: 9, datagram: vec![6; 400] };
             vec![to.encode(), from.encode()]
         }
         _ => vec![],
