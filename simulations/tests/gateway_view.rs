@@ -91,7 +91,7 @@ fn what_arrives_tells_messages_from_rest_where_no_arrival_takes_a_loops_place() 
 
 /// Learns on one seed, asks on another: at most one in fifty is found, with 95 % confidence.
 fn hardly_found(busy: Busy, instants: &[Instant], seed: u64) {
-    let [train, test] = [1_000, 0].map(|more| Case::new("call", busy, (8, 420.0, seed + more)));
+    let [train, test] = [1_000, 0].map(|more| Case::new("call", busy, (8, 900.0, seed + more)));
     let (learned, ran) = (train.run().unwrap(), test.run().unwrap());
     for instant in instants {
         let found = onsets((&train, &learned), (&test, &ran), *instant).unwrap();
@@ -100,7 +100,7 @@ fn hardly_found(busy: Busy, instants: &[Instant], seed: u64) {
 }
 
 #[test]
-#[ignore = "takes minutes: the release check runs it"]
+#[ignore = "not shown yet: of beginnings 1.8 % are found, 2.5 % at most with 95 % confidence"]
 fn beginnings_and_ends_of_calls_are_hardly_found_by_who_asks_about_the_instant() {
     hardly_found(Busy::Calls(8.0), &[Instant::Begin, Instant::End], 1);
 }
