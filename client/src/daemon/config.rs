@@ -79,7 +79,7 @@ pub struct Protect {
 }
 
 /// HTTP for the operator.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Default, Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Admin {
     /// Where `/livez`, `/readyz` and `/metrics` are; empty turns them off.
@@ -163,12 +163,6 @@ impl Protect {
     /// What replies may take of the link.
     pub fn replies(&self) -> Replies {
         if self.strict { Replies::Resting } else { Replies::Downlink }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: String::new() }
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) enum Down {
 /// By which inbox a gateway knows us.
 pub(super) enum Inbox {
     /// Always this one: it stands in descriptors.
-    Kept(SecretIdentity),
+    Kept(Box<SecretIdentity>),
     /// One of its own for each link, for those whom nobody reaches but by the SURBs that they give out. So neither does a
     /// gateway know them again, nor can two gateways find out that they serve one person.
     OfTheLink,
@@ -78,7 +78,7 @@ pub(super) enum Inbox {
 impl Inbox {
     fn key(&self) -> std::io::Result<SecretIdentity> {
         match self {
-            Self::Kept(key) => Ok(key.clone()),
+            Self::Kept(key) => Ok((**key).clone()),
             Self::OfTheLink => Ok(SecretIdentity::from_bytes(&*secret::fresh()?)),
         }
     }
@@ -537,7 +537,7 @@ mod tests {
         assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
         // A service's stands in its descriptor.
         let key = SecretIdentity::from_bytes(&[3; 32]);
-        let seen = seen_by_a_gateway(Inbox::Kept(key.clone())).await;
+        let seen = seen_by_a_gateway(Inbox::Kept(Box::new(key.clone()))).await;
         assert_eq!(seen, [key.identity(); 3]);
     }
 

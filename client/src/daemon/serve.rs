@@ -147,7 +147,7 @@ pub(super) fn start(
                 renew.push(to_renew.clone());
                 let link = Link {
                     clock,
-                    inbox: Inbox::Kept(inbox.clone()),
+                    inbox: Inbox::Kept(Box::new(inbox.clone())),
                     token: token.clone(),
                     mode: Mode::Service,
                     descriptor: Some(descriptor.clone()),

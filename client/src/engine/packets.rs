@@ -149,7 +149,7 @@ impl Client {
             next > present && !group.stock.is_starving(now)
         } else {
             // How many there are is unknown before the tunnel stands.
-            slot.number % 2 == 0
+            slot.number.is_multiple_of(2)
         };
         if first && self.router.prepares_next(slot.at, group.late) {
             return (Of::Next, next);

@@ -343,7 +343,7 @@ mod tests {
             let (name, count) = line.rsplit_once(' ').unwrap();
             let before = value(&first, name);
             let count: u64 = count.parse().unwrap();
-            assert!(count == before || count % 8 == 0, "{line}");
+            assert!(count == before || count.is_multiple_of(8), "{line}");
             moved += u32::from(count != before);
         }
         assert!(moved > 15, "{moved}");

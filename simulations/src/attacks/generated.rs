@@ -138,7 +138,7 @@ impl Made<'_> {
         let epoch = u8::from(self.settings.epochs && from != to);
         let mut now = at;
         self.saw(Party::Person(from), entry, now);
-        now = now + LINK;
+        now += LINK;
         let mut last = entry;
         for (layer, place) in (0..).zip(path) {
             let mix = Party::Node(layer * self.settings.mixes + place);
@@ -155,7 +155,7 @@ impl Made<'_> {
             last = mix;
         }
         self.saw(last, exit, now);
-        now = now + LINK;
+        now += LINK;
         let left = now + GAP.mul_f64(draws.random());
         self.pass(exit, (now, last), (left, Party::Person(to)), epoch);
     }

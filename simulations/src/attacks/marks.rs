@@ -201,10 +201,9 @@ pub fn signs(people: &[Marked], marks: usize, public: &Public) -> Vec<Sign> {
             let block = ((*at as f64 / 1e9 - begin_s) / length_s) as usize;
             for (mark, weight) in frames.marks(frame) {
                 let mark = usize::from(*mark);
-                for sum in [counts.get_mut(block * marks + mark), sums.get_mut(mark)] {
-                    if let Some(sum) = sum {
-                        *sum += f64::from(*weight);
-                    }
+                let of_both = [counts.get_mut(block * marks + mark), sums.get_mut(mark)];
+                for sum in of_both.into_iter().flatten() {
+                    *sum += f64::from(*weight);
                 }
             }
         }

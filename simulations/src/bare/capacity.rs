@@ -226,6 +226,6 @@ mod tests {
         };
         let gain = bits("web_entropy_bits_1000_users") - bits("web_entropy_bits_100_users");
         assert!((gain - 10.0f64.log2()).abs() < 0.15, "{gain}");
-        assert_eq!(bits("web_cost_kb_per_s"), 384.0);
+        assert_eq!(bits("web_cost_kb_per_s"), 396.0);
     }
 }

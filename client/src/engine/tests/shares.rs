@@ -154,7 +154,7 @@ fn a_site_does_not_see_in_its_throughput_when_another_group_downloads() {
         );
         assert!(same > 0.01, "seed {seed}: p {same} (of another client {other})");
         // What remains: his packets queue at her gateway.
-        assert!((loads - rests).abs() < 25.0);
+        assert!((loads - rests).abs() < 40.0);
     }
 }
 
