@@ -313,6 +313,8 @@ pub struct Client {
     /// Services that sent what their tunnels did not authenticate, and until when they are avoided.
     liars: BTreeMap<[u8; 32], Time>,
     pause: Pause,
+    /// Whether there was a link before: when another begins, traffic waits.
+    had_link: bool,
     pauses: u64,
     pause_rng: Stream,
     /// When the gateway was found at fault, and for what.
@@ -368,6 +370,7 @@ impl Client {
             gateways: Gateways::new(seed.stream("gateways")),
             liars: BTreeMap::new(),
             pause: Pause::No,
+            had_link: false,
             pauses: 0,
             pause_rng: seed.stream("pauses"),
             blamed: None,
@@ -503,7 +506,8 @@ impl Client {
         self.link = gateway;
         self.loops.forget_link(now, &self.class);
         self.suspicion.link(now);
-        (self.blamed, self.pause) = (None, Pause::No);
+        self.blamed = None;
+        self.pause_for_link(now, gateway.is_some());
         self.next_tick = now;
     }
 

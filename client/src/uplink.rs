@@ -243,8 +243,12 @@ impl Uplink {
     }
 
     /// A packet that is no loop arrived: it takes the place of one. Bounded to a second of slots.
+    /// In a call it takes the place of none: there are no loops in payload slots, and none must be missing behind it.
     pub fn credit(&mut self) {
-        self.account.book(&self.class, -1.0);
+        let next = self.next_slot();
+        if !(self.call.0 <= next && next < self.call.1) {
+            self.account.book(&self.class, -1.0);
+        }
     }
 
     /// The slots to seal for now, of those that come at `from` or later: what is sealed for an earlier one would be late.

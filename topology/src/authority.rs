@@ -606,7 +606,8 @@ impl Authority {
         let late = now > self.schedule.closes(id, relay.signatures.len());
         if early || late || self.schedule.session(self.schedule.start(id)) != id {
             // Who passes others' votes on may be a little late.
-            let over = self.schedule.decides(id) + self.schedule.session_ms() < now;
+            let decided = self.schedule.decides(id);
+            let over = decided.saturating_add(self.schedule.session_ms()) < now;
             if author == from || over {
                 self.fault(from, Fault::Untimely);
             }
@@ -678,7 +679,11 @@ impl Authority {
 
     /// Looks for secrets that were promised and others revealed, or none, and for accusations that nobody shares.
     fn examine(&mut self, votes: &[Vote], relays: &[Relay]) {
-        let Some(held) = derive::basis(votes).and_then(|basis| self.held(&basis)) else { return };
+        let Some(held) =
+            derive::basis(votes, self.settings.network.liars()).and_then(|basis| self.held(&basis))
+        else {
+            return;
+        };
         let promised = &held.document.draw.commitments;
         let revealed = |vote: &Vote| vote.proposal.as_ref().map(|p| p.reveal.is_some());
         let draws = votes.iter().filter(|vote| revealed(vote) == Some(true)).count();
@@ -722,7 +727,7 @@ impl Authority {
     }
 
     fn derive(&mut self, id: SessionId, votes: &[Vote]) -> Result<Document, NoDocument> {
-        let basis = derive::basis(votes);
+        let basis = derive::basis(votes, self.settings.network.liars());
         let held = match &basis {
             Some(basis) => Some(self.held(basis).ok_or(NoDocument::Basis(*basis))?.document),
             None => None,

@@ -302,7 +302,7 @@ min_mixes_per_layer = 2
 # min_bits = 3.0
 # Send however few they are: for trials, among few people.
 allow_small_crowd = false
-# Your gateway sees how much arrives for you: messages and calls take the place of cover and do not show, answers of more
+# Your gateway sees how much arrives for you: a call and a message now and then take the place of cover, several messages within seconds show, and answers of more
 # than some tens of kilobytes do. With true all answers are kept within the rate of that cover, so that downloads do not show
 # either. They are several times slower: `shoal-client check` prints how fast with and without.
 strict = false

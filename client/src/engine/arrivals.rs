@@ -35,7 +35,8 @@ impl Client {
         let Some((Peeled::Final { id, payload, .. }, tag)) = opened else {
             return self.unasked(now, Unasked::Strange);
         };
-        if self.loops.returned(&id, now) {
+        // One whose payload was changed on its way is lost: by that its mixes and the gateway are known.
+        if payload.message() == Ok(&[kind::LOOP][..]) && self.loops.returned(&id, now) {
             self.ids.came(&id);
             return Arrival::Loop;
         }
@@ -182,7 +183,8 @@ impl Client {
             _ => {
                 self.counts.unknown += 1;
                 self.counts.junk += 1;
-                group.junk += f64::from(u8::from(connected));
+                // What does not unseal any hop can have changed; what unseals its service has made, or given away.
+                group.junk += f64::from(u8::from(connected && message.is_some()));
                 Arrival::NoCredit
             }
         };

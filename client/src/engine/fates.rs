@@ -38,12 +38,22 @@ pub(super) struct Fates {
     /// When the last dummy came, packets since then, and stretches without one: whether it was packets that left no room.
     dummy: Time,
     packets: f64,
-    gaps: VecDeque<(Time, Time, bool)>,
+    gaps: VecDeque<(Time, Time, Excuse)>,
     longest: Duration,
-    /// Packets in that time if the downlink is full.
-    full: f64,
+    /// Frames down, 1/s.
+    down_per_s: f64,
     /// Since when the loops have been late.
     late_since: Option<Time>,
+}
+
+/// Why no dummy came for long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Excuse {
+    /// Packets took every instant.
+    Full,
+    /// Hardly anything came: the link stood still.
+    Silent,
+    None,
 }
 
 struct Fate {
@@ -64,13 +74,13 @@ impl Fates {
     pub(super) fn link(&mut self, now: Time, class: &Class) {
         let queue_s = (2.0 * class.down_per_s).max(16.0) / class.down_per_s;
         let longest = Duration::from_secs_f64(queue_s / 2.0);
-        let full = class.down_per_s * longest.as_secs_f64();
-        *self = Self { since: now, dummy: now, longest, full, ..Self::default() };
+        let down_per_s = class.down_per_s;
+        *self = Self { since: now, dummy: now, longest, down_per_s, ..Self::default() };
     }
 
     pub(super) fn dummy(&mut self, now: Time) {
         if now.since(self.dummy) > self.longest {
-            self.gaps.push_back((self.dummy, now, self.is_full(now)));
+            self.gaps.push_back((self.dummy, now, self.excuse(now)));
             if self.gaps.len() > GAPS {
                 self.gaps.pop_front();
             }
@@ -85,12 +95,27 @@ impl Fates {
 
     /// Whether packets have left no room for a dummy for long.
     pub(super) fn is_full(&self, now: Time) -> bool {
-        now.since(self.dummy) > self.longest && self.packets > 0.5 * self.full
+        let since = now.since(self.dummy);
+        since > self.longest && self.packets > 0.5 * self.down_per_s * since.as_secs_f64()
     }
 
-    /// How long what comes now can have waited in the queue for the client: when the last dummy was sent, that was empty.
+    /// Why no dummy came for long.
+    fn excuse(&self, now: Time) -> Excuse {
+        if self.is_full(now) {
+            Excuse::Full
+        } else if self.packets < 0.05 * self.down_per_s * now.since(self.dummy).as_secs_f64() {
+            Excuse::Silent
+        } else {
+            // Packets came, and something that is neither took the instants between them.
+            Excuse::None
+        }
+    }
+
+    /// How long what comes now can have waited in the queue for the client: when the last dummy was sent, that was empty,
+    /// and what it held has come since then.
     pub(super) fn queued(&self, now: Time) -> Duration {
-        now.since(self.dummy)
+        let sent = Duration::from_secs_f64(self.packets / self.down_per_s.max(0.01));
+        now.since(self.dummy).min(sent)
     }
 
     /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest. Whether that counts.
@@ -100,10 +125,14 @@ impl Fates {
         (sent, until): (Time, Time),
         end: Ended,
     ) -> bool {
-        let lost = end == Ended::Lost;
+        let excused = |excuse: Excuse| match excuse {
+            Excuse::Full => true,
+            Excuse::Silent => end == Ended::Lost,
+            Excuse::None => false,
+        };
         let in_gap =
-            |(from, to, full): &(Time, Time, bool)| *from < until && *to > sent && (*full || lost);
-        let in_last_gap = self.is_full(until) || (lost && until.since(self.dummy) > self.longest);
+            |(from, to, why): &(Time, Time, Excuse)| *from < until && *to > sent && excused(*why);
+        let in_last_gap = until.since(self.dummy) > self.longest && excused(self.excuse(until));
         if sent < self.since || in_last_gap || self.gaps.iter().any(in_gap) {
             return false;
         }

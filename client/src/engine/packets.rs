@@ -82,8 +82,11 @@ impl Client {
     /// A question that waits, or a datagram of the group whose turn it is.
     fn make_data(&mut self, now: Time, slot: Slot) -> Option<Draft> {
         let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
-        if let Some(address) = self.queries.iter().find(|(_, q)| due(q)).map(|(a, _)| *a) {
-            return self.make_query(now, slot, address);
+        let asked: Vec<ServiceAddress> =
+            self.queries.iter().filter(|(_, query)| due(query)).map(|(of, _)| *of).collect();
+        // One whose gateway is listed no more holds up nobody else.
+        if let Some(draft) = asked.into_iter().find_map(|of| self.make_query(now, slot, of)) {
+            return Some(draft);
         }
         let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
         let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
@@ -183,7 +186,9 @@ impl Client {
         let Contact { inbox, key, gateway } = call.contact;
         let mut message = vec![kind::MEDIA];
         message.extend(call.waiting.pop_front().unwrap_or_default());
-        let draft = self.send_to_end(slot, gateway, End { address: inbox.0, key }, message)?;
+        let draft = self.send_to_end(slot, gateway, End { address: inbox.0, key }, message);
+        // Where the contact's gateway is listed no more, what would be random bytes is a drop.
+        let draft = draft.or_else(|| self.make_drop(now, slot))?;
         Some(Draft { ready: Ready::Media, ..draft })
     }
 

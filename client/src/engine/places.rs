@@ -168,7 +168,14 @@ impl Client {
         self.descriptors.retain(|_, cached| unix_s <= cached.descriptor.not_after);
         let given_up = |query: &Query| now.since(query.since) > QUERY_LIMIT;
         let descriptors = &self.descriptors;
-        self.queries.retain(|of, query| !(given_up(query) && descriptors.contains_key(of)));
+        let groups = &self.groups;
+        let waits = |of: &ServiceAddress| {
+            let waits =
+                |group: &Group| group.target == Target::Service(*of) && group.tunnel.is_none();
+            groups.values().any(waits)
+        };
+        let holds = |of: &ServiceAddress| descriptors.contains_key(of) || !waits(of);
+        self.queries.retain(|of, query| !(given_up(query) && holds(of)));
         let due = self.descriptors.iter_mut().filter(|(_, cached)| cached.refresh <= now);
         for (address, cached) in due {
             self.queries.entry(*address).or_insert(Query { since: now, asked: None });
@@ -217,7 +224,8 @@ impl Client {
 
     pub(super) fn avoid_place(&mut self, now: Time, id: GroupId) {
         if let Some(place) = self.groups.get(&id).and_then(|group| group.place) {
-            self.avoid.insert(place, now + AVOID);
+            let until = self.avoid.entry(place).or_insert(now + AVOID);
+            *until = (*until).max(now + AVOID);
         }
     }
 
@@ -248,14 +256,15 @@ impl Client {
             let message = ToService { pseudonym, budget: 1, epoch: 0, surbs, datagram };
             self.farewells.push(Farewell { due, place, message });
         }
+        // What comes by SURBs of this attempt says nothing of the next one's service.
+        let others = |purpose: &Purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id);
+        self.outstanding.retain(|purpose, _| others(purpose));
     }
 
     pub(super) fn fail(&mut self, now: Time, id: GroupId, why: Failure) {
         self.part(now, id);
         if self.groups.remove(&id).is_some() {
             self.shares.remove(id);
-            let others = |purpose: &Purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id);
-            self.outstanding.retain(|purpose, _| others(purpose));
             self.outputs.push_back(Output::Failed(id, why));
         }
     }

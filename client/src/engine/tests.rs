@@ -141,6 +141,7 @@ fn the_first_hop_is_uniform_whatever_the_gateways() {
         let (mut client, _) = linked();
         let own = identity(own);
         client.set_link(Time::ZERO, Some(own));
+        client.pause = super::trust::Pause::No;
         let mixes = client.turns(Time::ZERO)[0].first_hops.clone();
         assert!(mixes.len() > 1);
         // SURBs, which say nothing of the gateway they lead to.

@@ -98,15 +98,25 @@ impl Client {
         }
     }
 
+    /// A link begins or has ended. Whoever cut the one before must not choose the instant at which traffic resumes.
+    pub(super) fn pause_for_link(&mut self, now: Time, is_up: bool) {
+        self.pause = match is_up && self.had_link {
+            true => Pause::Until(now + self.resumes_after()),
+            false => Pause::No,
+        };
+        self.had_link |= is_up;
+    }
+
+    fn resumes_after(&mut self) -> Duration {
+        Duration::from_secs_f64(self.pause_rng.random_range(RESUMES_S))
+    }
+
     pub(super) fn judge_pause(&mut self, now: Time) {
         let still = self.link.is_some() && self.loops.stand_still(now);
         let before = self.pause;
         self.pause = match before {
             _ if still => Pause::Still,
-            Pause::Still => {
-                let after = Duration::from_secs_f64(self.pause_rng.random_range(RESUMES_S));
-                Pause::Until(now + after)
-            }
+            Pause::Still => Pause::Until(now + self.resumes_after()),
             Pause::Until(at) if now >= at => Pause::No,
             other => other,
         };

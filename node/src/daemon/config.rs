@@ -408,7 +408,7 @@ listen = {listen}
 # Where other nodes and clients reach it, 1 to 4 addresses with ports. Empty: at `listen`.
 advertise = [{advertise}]
 
-# Who runs the node, and whose law it is under: paths never use two nodes of one operator. 1 to 64 bytes.
+# Who runs the node, and whose law it is under: all mixes of one operator stand in one layer, and who runs a gateway runs no mix. 1 to 64 bytes.
 operator = {operator}
 jurisdiction = {jurisdiction}
 

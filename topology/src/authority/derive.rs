@@ -38,13 +38,15 @@ pub enum NoDocument {
     Nothing,
 }
 
-/// The document that most votes build on; of several the latest.
-pub(super) fn basis(votes: &[Vote]) -> Option<Basis> {
+/// The document that most votes build on; of several the latest. One that no more name than may lie is none: where honest
+/// authorities have no document, a liar could name one that nobody has.
+pub(super) fn basis(votes: &[Vote], liars: usize) -> Option<Basis> {
     let mut named: BTreeMap<Basis, usize> = BTreeMap::new();
     for basis in votes.iter().filter_map(|vote| vote.basis) {
         *named.entry(basis).or_default() += 1;
     }
-    named.into_iter().max_by_key(|(basis, count)| (*count, *basis)).map(|(basis, _)| basis)
+    let named = named.into_iter().filter(|(_, count)| *count > liars);
+    named.max_by_key(|(basis, count)| (*count, *basis)).map(|(basis, _)| basis)
 }
 
 /// A document, and the nodes that it does not list although they described themselves.

@@ -90,9 +90,9 @@ impl Schedule {
     /// When the first session after this one begins.
     pub fn next_start(&self, session: SessionId) -> u64 {
         if u64::from(session.index) + 1 < self.sessions() {
-            self.start(session) + self.session_ms()
+            self.start(session).saturating_add(self.session_ms())
         } else {
-            self.begins(Epoch(session.epoch.0 + 1))
+            self.begins(Epoch(session.epoch.0.saturating_add(1)))
         }
     }
 
@@ -104,7 +104,7 @@ impl Schedule {
 
     /// When votes are counted: nothing that counts can come any more.
     pub fn decides(&self, session: SessionId) -> u64 {
-        self.closes(session, usize::MAX) + self.round_ms / 4
+        self.closes(session, usize::MAX).saturating_add(self.round_ms / 4)
     }
 }
 

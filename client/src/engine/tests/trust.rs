@@ -175,7 +175,7 @@ fn a_letter_gives_credit_when_its_session_authenticates_it_once() {
     assert_eq!(world.client.evidence(), None, "nobody is suspected for friends");
 }
 
-/// The attack of the review: what goes up (and down) in even seconds waits until the next. The share of the packets in even
+/// A gateway that marks: what goes up (and down) in even seconds waits until the next. The share of the packets in even
 /// seconds at the exit, and how many came, before and in so many seconds of it.
 fn marked(world: &mut World, holds: Duration, way: Way, seconds: u64) -> [(f64, usize); 2] {
     world.download(400);
@@ -378,10 +378,16 @@ fn media_of_a_call_do_not_wait_and_letters_do() {
 }
 
 #[test]
-fn a_pause_ends_with_its_link() {
+fn traffic_resumes_at_a_drawn_instant_after_another_link_began() {
     let mut world = World::new(9, 600);
     world.run(Time::from_secs(30));
+    assert!(!world.client.is_paused(), "not by the first link");
     world.client.pause = Pause::Still;
+    let began = world.now;
     world.link(GATEWAYS[1]);
+    assert!(world.client.is_paused(), "whoever cut the link does not choose when traffic goes on");
+    world.run(began + Duration::from_secs(1));
+    assert!(world.client.is_paused());
+    world.run(began + Duration::from_secs(5));
     assert!(!world.client.is_paused());
 }

@@ -60,7 +60,7 @@ impl Pace {
     }
 }
 
-/// Slightly more than the class sends: its slots are Poisson, and two seconds of them may come in one.
+/// Slightly more than the class sends, and two seconds of it at once: a link that stalled brings what waited.
 pub(super) fn up_limit(class: Option<&Class>, service_per_s: f64) -> Limit {
     let per_s = class.map_or(service_per_s, |class| class.payload_per_s + class.loops_per_s);
     Limit::new(1.1 * per_s, LEAST_QUEUE + QUEUE_S * per_s)

@@ -37,7 +37,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Signatures of amendments that cannot be next: as in the review, which stopped everything.
+    /// Signatures of amendments that cannot be next: which once stopped everything.
     FarAmendments, signatures_for_far_amendments_stop_nothing, Seen::Did(Fault::NotNext);
     /// Signatures for far epochs.
     FarEpochs, signatures_for_far_epochs_stop_nothing, Seen::Did(Fault::NotNext);
@@ -149,7 +149,11 @@ fn twisted(kind: Kind, vote: &mut Vote) {
             (proposal.parameters.layers, proposal.parameters.draw_every) = (2, 1);
             proposal.epoch_s = 1;
         }
-        Kind::Basis => vote.basis = vote.basis.map(|basis| Basis { hash: [3; 32], ..basis }),
+        // Also where nobody has a document.
+        Kind::Basis => {
+            let nobodys = Basis { epoch: Epoch(0), amendment: 0, hash: [3; 32] };
+            vote.basis = Some(Basis { hash: [3; 32], ..vote.basis.unwrap_or(nobodys) });
+        }
         _ => {}
     }
 }
@@ -229,6 +233,7 @@ impl Hostile {
             proposal.commitment = hash;
         }
         match kind {
+            Kind::EarlyVotes if self.said % 51 == 50 => vote.session.epoch.0 = u64::MAX,
             Kind::EarlyVotes => vote.session.epoch.0 += 1 + self.said % 50,
             Kind::VoteFlood => vote.demote = vec![Identity(hash)],
             _ => {}
@@ -409,7 +414,7 @@ fn all_kinds_of_hostile_words_together_stop_nothing() {
 
 #[test]
 fn sixteen_signatures_an_epoch_for_amendments_that_nobody_made_stop_nothing() {
-    // As few as the review sent, when an epoch begins.
+    // As few as once stopped everything, when an epoch begins.
     let mut hostile = Hostile::new(&[Kind::FarAmendments], 2);
     for _ in 0..12 {
         hostile.world.run(START - 100);
