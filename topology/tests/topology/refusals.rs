@@ -257,9 +257,9 @@ fn parameters_out_of_bounds() {
             change(&mut document.parameters.classes[1], wrong);
             authorities(4).pass(&document).expect_err("a rate out of bounds")
         };
-        says(&class(|c, rate| c.payload_per_s = rate), "class web");
-        says(&class(|c, rate| c.loops_per_s = rate), "class web");
-        says(&class(|c, rate| c.down_per_s = rate), "class web");
+        says(&class(|c, rate| c.payload_per_s = rate), "class call");
+        says(&class(|c, rate| c.loops_per_s = rate), "class call");
+        says(&class(|c, rate| c.down_per_s = rate), "class call");
     }
     says(&refused(|p| p.classes[0].loop_share = 1.01), "between 0 and 1");
     says(&refused(|p| p.classes[0].loop_share = f64::NAN), "between 0 and 1");
