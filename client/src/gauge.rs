@@ -109,7 +109,7 @@ pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
 /// What a packet of a class meets in one layer.
 #[derive(Clone, Copy)]
 struct Layer {
-    /// Mixes.
+    /// The number of mixes in the layer.
     width: f64,
     /// The mean delay of a packet of the class, seconds.
     delay_s: f64,

@@ -60,7 +60,7 @@ impl std::fmt::Display for Evidence {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "daemon", derive(serde::Serialize, serde::Deserialize))]
 pub struct GatewayRecord {
-    /// Which.
+    /// The gateway that this record is of.
     pub identity: Identity,
     /// When it was left for what it did.
     pub left_s: u64,

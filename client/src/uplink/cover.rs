@@ -1,4 +1,5 @@
-//! Which empty payload slots carry loops, so that what arrives for a client keeps its resting law.
+//! Which empty payload slots carry loops, so that what arrives for a client keeps its resting rate and comes near its
+//! resting law. It does not reach it: bursts of messages show at the reader's gateway (THREAT-MODEL says how much).
 //!
 //! What comes from others takes the place of loops: each arrival is a credit, and a payload slot that was to carry a loop
 //! carries drop cover instead. That keeps the mean. For the law two things matter besides.
