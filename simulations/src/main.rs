@@ -22,7 +22,7 @@ use shoal_sim::localnet::{self, Localnet, Options};
 use shoal_sim::output::Foreign;
 use shoal_sim::scenario::{self, BadScenario};
 use shoal_sim::{speed, world};
-use shoal_topology::{Identity, Parameters};
+use shoal_topology::Parameters;
 
 /// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
 #[derive(Parser)]
@@ -123,9 +123,9 @@ enum Verb {
         /// A corrupt node: the share of packets that it drops, 0 to 1.
         #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
         drop_share: f64,
-        /// It drops only what the client or service with this inbox sends.
-        #[arg(long, value_name = "IDENTITY")]
-        drop_only: Option<Identity>,
+        /// It drops only what clients send, and nothing of services.
+        #[arg(long)]
+        drop_clients: bool,
         /// It sends packets so much later than it was asked to.
         #[arg(long, value_name = "MS", default_value_t = 0)]
         late_ms: u64,
@@ -212,9 +212,9 @@ fn main() -> ExitCode {
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
         }
-        Verb::Daemon { kind, config, drop_share, drop_only, late_ms, clock_offset_ms } => {
+        Verb::Daemon { kind, config, drop_share, drop_clients, late_ms, clock_offset_ms } => {
             let late = Duration::from_millis(late_ms);
-            let misconduct = Misconduct { drop_share, drop_only, late, clock_offset_ms };
+            let misconduct = Misconduct { drop_share, drop_clients, late, clock_offset_ms };
             daemon(kind, config, misconduct)
         }
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
-use shoal_topology::control::{Hello, Word as _};
+use shoal_topology::control::{Hello, Mode, Word as _};
 use shoal_topology::{Identity, Seed, Stream, Time};
 
 use super::machine::Frames;
@@ -19,8 +19,9 @@ use crate::opener::Arrived;
 pub struct Misconduct {
     /// Share of the packets that it does not pass on, 0 to 1.
     pub drop_share: f64,
-    /// Of those alone that the client or service with this inbox sends; else of all that come from nodes.
-    pub drop_only: Option<Identity>,
+    /// Of those alone that clients send, and services do not; else of all that come from nodes. A gateway cannot tell one
+    /// client from another: each link brings an inbox of its own.
+    pub drop_clients: bool,
     /// How much later than asked it sends packets to other nodes.
     pub late: Duration,
     /// By how much the clock of an authority is off, milliseconds: not its operator's will, but no configuration asks for
@@ -40,7 +41,7 @@ impl Misconduct {
 pub(super) struct Running {
     what: Misconduct,
     rng: Stream,
-    /// Sessions of the client that is harmed.
+    /// Sessions of the clients that are harmed.
     sessions: HashSet<SessionId>,
     /// What is late, and when it goes out. As many as the pool holds in that time.
     held: VecDeque<(Time, Identity, Frame)>,
@@ -53,20 +54,22 @@ impl Running {
 
     /// What it lets pass of what nodes sent.
     pub(super) fn opened(&mut self, batch: &mut Vec<Result<Arrived, DropReason>>) {
-        if self.what.drop_only.is_none() {
+        if !self.what.drop_clients {
             batch.retain(|_| !self.drops());
         }
     }
 
     /// What it lets pass of what a client sent.
     pub(super) fn client(&mut self, session: SessionId, frames: &mut Frames) {
-        let Some(victim) = self.what.drop_only else { return };
+        if !self.what.drop_clients {
+            return;
+        }
         // Its first word says who it is, and is answered: it shall stay.
         let hello = |bytes: &[u8; FRAME_LEN]| {
             let frame = Frame::decode(bytes).ok()?;
             (frame.field == CLIENT_CONTROL).then(|| Hello::unpack(&frame.packet).ok())?
         };
-        if frames.iter().filter_map(|bytes| hello(bytes)).any(|hello| hello.inbox == victim) {
+        if frames.iter().filter_map(|bytes| hello(bytes)).any(|hello| hello.mode != Mode::Service) {
             self.sessions.insert(session);
         } else if self.sessions.contains(&session) {
             frames.retain(|_| !self.drops());
