@@ -12,6 +12,7 @@ mod fates;
 mod gateways;
 mod group;
 mod ids;
+mod letters;
 mod loops;
 mod packets;
 mod places;
@@ -28,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
 use shoal_topology::address::ServiceAddress;
-use shoal_topology::control::kind;
 use shoal_topology::{
     Class, ClientDescriptor, Document, Epoch, Held, Identity, Parameters, Seed, Stream, Time,
     TwoDocuments,
@@ -48,6 +48,7 @@ pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 use ids::Ids;
+use letters::{Letters, MAX_LETTERS};
 pub use loops::LoopCounts;
 use loops::Loops;
 use shares::{Ration, Shares};
@@ -80,8 +81,6 @@ const SILENCE: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// How long a failed place is avoided.
 const AVOID: Duration = Duration::from_secs(30);
-/// Most messages to people that wait for a slot.
-const MAX_LETTERS: usize = 64;
 /// Messages from people that are remembered for each key, so that none comes twice, if [`Client::set_keys`] says nothing
 /// else; more are dropped.
 const MAX_MESSAGES: usize = 1 << 20;
@@ -108,6 +107,9 @@ pub struct Settings {
     /// Others have a descriptor of this client, so that anybody may send to it: what nobody asked for says nothing of
     /// the gateway then.
     pub reachable: bool,
+    /// Messages to people leave in the next slot that takes them, and do not wait a drawn time: a burst of them then shows at
+    /// its reader's gateway. For experiments.
+    pub letters_at_once: bool,
     /// For the tunnels.
     pub tunnel: tunnel::Settings,
 }
@@ -303,7 +305,7 @@ pub struct Client {
     ahead: Ahead,
     farewells: Vec<Farewell>,
     /// Messages to people that wait for a slot.
-    letters: VecDeque<(Contact, Vec<u8>)>,
+    letters: Letters,
     call: Option<Call>,
     loops: Loops,
     ids: Ids,
@@ -361,7 +363,7 @@ impl Client {
             outstanding: Outstanding::new(MAX_OUTSTANDING),
             ahead: Ahead::default(),
             farewells: Vec::new(),
-            letters: VecDeque::new(),
+            letters: Letters::new(seed.stream("letters")),
             call: None,
             loops: Loops::default(),
             ids: Ids::new(seed.stream("identifiers")),
@@ -714,28 +716,6 @@ impl Client {
             group.last_used = now;
             self.shares.uses(now, id);
         }
-    }
-
-    /// A message to a person, which leaves in the next free payload slot. It may be lost; whoever needs to know has the
-    /// other end answer.
-    ///
-    /// # Errors
-    /// It is not taken, and why.
-    pub fn post(&mut self, now: Time, contact: &Contact, message: &[u8]) -> Result<(), NotPosted> {
-        if message.len() >= MESSAGE_LEN {
-            return Err(NotPosted::TooLong);
-        }
-        if self.letters.len() >= MAX_LETTERS {
-            return Err(NotPosted::Full);
-        }
-        // Any gateway may be the other's, also this one: a rule would show peers by the choice of gateways.
-        self.own_gateway(now).ok_or(NotPosted::NoPath)?;
-        self.router.gateway(now, &contact.gateway).ok_or(NotPosted::NoPath)?;
-        let mut letter = Vec::with_capacity(1 + message.len());
-        letter.push(kind::MESSAGE);
-        letter.extend_from_slice(message);
-        self.letters.push_back((*contact, letter));
-        Ok(())
     }
 
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.

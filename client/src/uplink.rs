@@ -36,6 +36,8 @@ const MAX_LAG: Duration = Duration::from_secs(2);
 const DATA: usize = 2;
 /// Frames of SURBs that stand ready.
 const REFILL: usize = 1;
+/// Letters that stand ready.
+const LETTERS: usize = 1;
 /// Frames of media that stand ready.
 const MEDIA: usize = 2;
 /// Cover that lost its slot and waits for another one; beyond it the oldest is thrown away.
@@ -48,6 +50,8 @@ pub enum Ready {
     Data,
     /// SURBs for a service that runs low.
     Refill,
+    /// A message to a person, which takes the place of drop cover and never of a loop.
+    Letter,
     /// Media of a call, or the silence that stands for it.
     Media,
     /// A loop to oneself, by its identifier.
@@ -65,6 +69,9 @@ pub struct Wants {
     pub data: usize,
     /// How many may take SURBs, behind them.
     pub refill: usize,
+    /// Payload slots that are free for letters: of drop cover, and the same as some of the user's. None while enough letters
+    /// stand ready.
+    pub letters: Vec<Slot>,
     /// Slots of a call.
     pub media: Vec<Slot>,
     /// Slots that lack a loop.
@@ -80,6 +87,8 @@ pub struct Filled {
     pub data: u64,
     /// SURBs.
     pub refill: u64,
+    /// Messages to people.
+    pub letters: u64,
     /// Media of calls.
     pub media: u64,
     /// Loops.
@@ -95,7 +104,7 @@ pub struct Filled {
 impl Filled {
     /// Slots that passed.
     pub fn total(&self) -> u64 {
-        self.data + self.refill + self.media + self.loops + self.drops + self.filler
+        self.data + self.refill + self.letters + self.media + self.loops + self.drops + self.filler
     }
 }
 
@@ -211,6 +220,7 @@ impl Uplink {
         if let Some((ready, frame)) = slot.user.take() {
             match ready {
                 Ready::Refill => self.filled.refill += 1,
+                Ready::Letter => self.filled.letters += 1,
                 Ready::Media => self.filled.media += 1,
                 _ => self.filled.data += 1,
             }
@@ -265,6 +275,7 @@ impl Uplink {
         let media = MEDIA.saturating_sub(ready(Ready::Media));
         wants.data = DATA.saturating_sub(ready(Ready::Data));
         wants.refill = REFILL.saturating_sub(ready(Ready::Refill));
+        let letters = ready(Ready::Letter) < LETTERS;
         let free = |slot: &Planned| slot.at >= from && slot.user.is_none();
         let mut soon = false;
         for (ahead, slot) in self.plan.iter().enumerate().filter(|(_, slot)| free(slot)) {
@@ -277,6 +288,9 @@ impl Uplink {
             }
             if slot.chance.is_some() && wants.user.len() < wants.data + wants.refill {
                 wants.user.push(place);
+            }
+            if letters && takes_letters(&self.class, slot) {
+                wants.letters.push(place);
             }
             if slot.cover.is_none() {
                 soon |= 2 * ahead < self.horizon();
@@ -298,7 +312,9 @@ impl Uplink {
         let id = match ready {
             Ready::Loop(id) => Some(id),
             Ready::Drop => None,
-            Ready::Data | Ready::Refill | Ready::Media => return self.put_user(ready, slot, frame),
+            Ready::Data | Ready::Refill | Ready::Letter | Ready::Media => {
+                return self.put_user(ready, slot, frame);
+            }
         };
         let cover = Cover { way: slot.way, id, frame };
         let fits = |planned: &&mut Planned| {
@@ -315,11 +331,13 @@ impl Uplink {
     }
 
     fn put_user(&mut self, ready: Ready, slot: Slot, frame: Frame) {
+        let class = &self.class;
         let takes = |planned: &Planned| {
             planned.way == Some(slot.way)
                 && planned.user.is_none()
                 && planned.chance.is_some()
                 && (planned.fill == Fill::Media) == (ready == Ready::Media)
+                && (ready != Ready::Letter || takes_letters(class, planned))
         };
         let own = self.plan.iter().position(|p| p.number == slot.number && takes(p));
         let place = own.or_else(|| self.plan.iter().position(takes));
@@ -458,6 +476,12 @@ impl Uplink {
     fn loop_gap(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.class.loops_per_s)
     }
+}
+
+/// Whether a slot is one that letters may take: of drop cover, so that the loops of whoever writes stay what they are.
+/// A class all of whose slots carry loops has no others.
+fn takes_letters(class: &Class, slot: &Planned) -> bool {
+    slot.chance.is_some() && (slot.fill == Fill::Drop || class.loop_share >= 1.0)
 }
 
 /// What a slot carries if nothing of the user's does.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use shoal_sim::at_gateway::attacks::{Active, Instant, Reading, adversaries, onsets};
+use shoal_sim::at_gateway::attacks::{Active, Found, Instant, Reading, adversaries, onsets};
 use shoal_sim::at_gateway::experiments::{Busy, Case, steady};
 use shoal_sim::at_gateway::steady::Verdict;
 
@@ -78,7 +78,7 @@ fn calls_and_a_message_now_and_then_are_not_told_from_rest_by_what_arrives() {
 }
 
 #[test]
-#[ignore = "does not hold yet: a letter takes a loop's slot at its writer while it is one more at its reader"]
+#[ignore = "does not hold in class call, whose arrivals are too even"]
 fn many_messages_are_not_told_from_rest_by_what_arrives() {
     not_told_from_rest(&[Busy::Messages(1.0), Busy::Messages(0.4)]);
 }
@@ -89,31 +89,54 @@ fn what_arrives_tells_messages_from_rest_where_no_arrival_takes_a_loops_place() 
     assert!(verdict.p < 0.001, "{}", told(&verdict));
 }
 
-/// Learns on one seed, asks on another: at most one in fifty is found, with 95 % confidence.
-fn hardly_found(busy: Busy, instants: &[Instant], seed: u64) {
-    let [train, test] = [1_000, 0].map(|more| Case::new("call", busy, (8, 900.0, seed + more)));
+/// The share that is found of these instants by who learnt on one seed and asks on another.
+fn found(
+    class: &str,
+    busy: Busy,
+    size: (u32, f64, u64),
+    letters_wait: bool,
+    instant: Instant,
+) -> Found {
+    let [train, test] = [1_000, 0].map(|more| {
+        let mut case = Case::new(class, busy, (size.0, size.1, size.2 + more));
+        case.settings.trial.letters_wait = letters_wait;
+        case
+    });
     let (learned, ran) = (train.run().unwrap(), test.run().unwrap());
-    for instant in instants {
-        let found = onsets((&train, &learned), (&test, &ran), *instant).unwrap();
-        assert!(found.share.high <= 0.02, "{busy:?}, {instant:?}: {found:?}");
+    onsets((&train, &learned), (&test, &ran), instant).unwrap()
+}
+
+#[test]
+fn a_burst_shows_at_its_reader_if_it_is_sent_at_once_and_hardly_if_letters_wait() {
+    let size = (6, 400.0, 1);
+    let read = |wait| found("web", Busy::Bursts(16, 25.0), size, wait, Instant::Read).share;
+    let (at_once, waiting) = (read(false), read(true));
+    assert!(at_once.low > 0.5, "{at_once:?}");
+    assert!(waiting.high < 0.5, "{waiting:?}");
+    // What the writer's gateway sees is the same in any case.
+    let written = found("web", Busy::Bursts(16, 25.0), size, true, Instant::Written).share;
+    assert!(written.low < 0.02, "{written:?}");
+}
+
+/// The requirement, on as many instants as it takes to show it: an hour and more.
+#[test]
+#[ignore = "takes an hour"]
+fn bursts_of_up_to_four_messages_are_hardly_found_by_who_asks_about_the_instant() {
+    for count in 1..=4 {
+        for instant in [Instant::Written, Instant::Read] {
+            let busy = Busy::Bursts(count, 25.0);
+            let found = found("web", busy, (16, 2_500.0, u64::from(count)), true, instant);
+            assert!(found.share.high <= 0.02, "{count}, {instant:?}: {found:?}");
+        }
     }
 }
 
 #[test]
-#[ignore = "not shown yet: of beginnings 1.8 % are found, 2.5 % at most with 95 % confidence"]
+#[ignore = "takes some minutes"]
 fn beginnings_and_ends_of_calls_are_hardly_found_by_who_asks_about_the_instant() {
-    hardly_found(Busy::Calls(8.0), &[Instant::Begin, Instant::End], 1);
-}
-
-#[test]
-#[ignore = "does not hold yet: in class call most bursts are found at the reader"]
-fn bursts_of_up_to_four_messages_are_hardly_found_by_who_asks_about_the_instant() {
-    for count in 1..=4 {
-        hardly_found(
-            Busy::Bursts(count, 4.0),
-            &[Instant::Written, Instant::Read],
-            u64::from(count),
-        );
+    for instant in [Instant::Begin, Instant::End] {
+        let found = found("call", Busy::Calls(8.0), (16, 1_800.0, 1), true, instant);
+        assert!(found.share.high <= 0.02, "{instant:?}: {found:?}");
     }
 }
 

@@ -325,6 +325,7 @@ pub(super) fn start(
                 replies: config.protect.replies(),
                 // Its contact is given to nobody.
                 reachable: false,
+                letters_at_once: false,
                 tunnel: tunnel::Settings {
                     // Three hops each way and the slots: what a first answer takes.
                     initial_rtt: 3 * class.delay.total_mean(3),

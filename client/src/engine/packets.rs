@@ -18,12 +18,19 @@ use crate::tunnel::Tunnel;
 use crate::uplink::{Ready, Slot, Uplink, Wants};
 
 /// A packet that is to be sealed.
-struct Draft {
+pub(super) struct Draft {
     ready: Ready,
     slot: Slot,
     route: Route,
     id: PacketId,
     message: Vec<u8>,
+}
+
+impl Draft {
+    /// The same, for what it is for.
+    pub(super) fn ready(self, ready: Ready) -> Self {
+        Self { ready, ..self }
+    }
 }
 
 impl Client {
@@ -33,6 +40,7 @@ impl Client {
         self.judge_pause(now);
         if self.protection(now).is_err() || self.is_paused() {
             (wants.data, wants.refill) = (0, 0);
+            wants.letters.clear();
         }
         let mut drafts: Vec<Draft> =
             wants.media.iter().filter_map(|slot| self.make_media(now, *slot)).collect();
@@ -45,6 +53,9 @@ impl Client {
         }
         let refills = user.take(wants.refill);
         drafts.extend(refills.map_while(|slot| self.make_refill(now, slot)));
+        let taken: Vec<u64> = drafts.iter().map(|draft| draft.slot.number).collect();
+        let mut free = wants.letters.into_iter().filter(|slot| !taken.contains(&slot.number));
+        drafts.extend(free.find_map(|slot| self.make_letter(slot)));
         if drafts.is_empty() {
             drafts.extend(wants.loops.into_iter().map_while(|slot| self.make_loop(now, slot)));
             drafts.extend(wants.drops.into_iter().map_while(|slot| self.make_drop(now, slot)));
@@ -124,9 +135,7 @@ impl Client {
             let Farewell { place, message, .. } = self.farewells.swap_remove(due);
             return self.send_to(slot, &place, message.encode());
         }
-        let (contact, message) = self.letters.pop_front()?;
-        let end = End { address: contact.inbox.0, key: contact.key };
-        self.send_to_end(slot, contact.gateway, end, message)
+        None
     }
 
     fn make_refill(&mut self, now: Time, slot: Slot) -> Option<Draft> {
@@ -277,7 +286,7 @@ impl Client {
     }
 
     /// A packet to whoever has an inbox at a gateway.
-    fn send_to_end(
+    pub(super) fn send_to_end(
         &mut self,
         slot: Slot,
         gateway: Identity,

@@ -116,8 +116,9 @@ fn a_message_to_someone_at_the_own_gateway_leaves() {
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: own };
     assert!(!client.settings.allow_shared_gateway, "a rule for tunnels");
     assert_eq!(client.post(Time::ZERO, &contact, b"hello"), Ok(()));
-    let wants = wants(&mut client, Time::ZERO, (1, 0, 0));
-    assert_eq!(client.produce(Time::ZERO, wants).len(), 1);
+    let at = Time::from_secs(50);
+    let wants = wants(&mut client, at, (0, 0, 0));
+    assert_eq!(client.produce(at, wants).len(), 1);
     assert_eq!(client.counts().no_path, 0);
 }
 
@@ -157,18 +158,18 @@ fn the_first_hop_is_uniform_whatever_the_gateways() {
         let mut uplink = Uplink::new(&Seed::from_u64(3), client.class().clone(), Time::ZERO);
         uplink.clear(vec![client.turns(Time::ZERO)[0].clone()]);
         let key = SecretKey::from_bytes([5; 32]).public();
+        let mut name = "";
         for n in 0..number {
             let now = uplink.next_slot();
-            let name = GATEWAYS[n / 3 % GATEWAYS.len()];
-            let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(name) };
-            let wants = uplink.wants(now);
-            if n % 3 == 0 && wants.data > 0 && client.letters.is_empty() {
+            if client.letters.len() == 0 {
+                name = GATEWAYS[n % GATEWAYS.len()];
+                let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(name) };
                 client.post(Time::ZERO, &contact, b"hello").unwrap();
-                let wants = Wants { data: 1, refill: 0, ..wants.clone() };
-                for (ready, slot, frame) in client.produce(Time::ZERO, wants) {
-                    *all.entry(name).or_default().entry(frame.field).or_default() += 1;
-                    uplink.put(ready, slot, frame);
-                }
+            }
+            let wants = Wants { letters: uplink.wants(now).letters, ..Wants::default() };
+            for (ready, slot, frame) in client.produce(Time::ZERO, wants) {
+                *all.entry(name).or_default().entry(frame.field).or_default() += 1;
+                uplink.put(ready, slot, frame);
             }
             client.fill(Time::ZERO, &mut uplink);
             // No loop comes back here: none is waited for.
@@ -200,10 +201,62 @@ fn beyond_the_bound_a_message_is_refused_until_others_have_left() {
         assert_eq!(post(&mut client), Ok(()), "{n}");
     }
     assert_eq!(post(&mut client), Err(NotPosted::Full));
-    let wants = wants(&mut client, Time::ZERO, (2, 0, 0));
-    assert_eq!(client.produce(Time::ZERO, wants).len(), 2);
-    assert_eq!([post(&mut client), post(&mut client)], [Ok(()), Ok(())]);
+    let at = Time::from_secs(50);
+    let wants = wants(&mut client, at, (0, 0, 0));
+    assert_eq!(client.produce(at, wants).len(), 1);
+    assert_eq!(post(&mut client), Ok(()));
     assert_eq!(post(&mut client), Err(NotPosted::Full));
+}
+
+/// The slots of a minute in which loops left, letters, and when the last letter did, of a client that posts so many at
+/// once.
+fn posted(class: &str, letters: usize) -> (Vec<Time>, u64, Vec<Time>) {
+    let (mut client, _) = linked();
+    client.class = Parameters::default().class(class).unwrap().clone();
+    let mut uplink = Uplink::new(&Seed::from_u64(5), client.class().clone(), Time::ZERO);
+    uplink.clear(vec![client.turns(Time::ZERO)[0].clone()]);
+    let key = SecretKey::from_bytes([5; 32]).public();
+    let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
+    let (mut loops, mut left) = (Vec::new(), Vec::new());
+    for n in 0.. {
+        let at = uplink.next_slot();
+        if at > Time::from_secs(60) {
+            break;
+        }
+        if n == 4 {
+            (0..letters).for_each(|_| client.post(at, &contact, b"hello").unwrap());
+        }
+        // A caller that takes a while to seal: only what still can be made.
+        client.fill(at, &mut uplink);
+        client.loops = Loops::default();
+        let before = uplink.filled();
+        uplink.take(at);
+        if uplink.filled().loops > before.loops {
+            loops.push(at);
+        }
+        if uplink.filled().letters > before.letters {
+            left.push(at);
+        }
+    }
+    (loops, uplink.filled().letters, left)
+}
+
+#[test]
+fn letters_leave_the_loops_of_their_writer_where_they_are() {
+    for class in ["text", "call", "web", "fast"] {
+        let (idle, ..) = posted(class, 0);
+        let (loops, letters, _) = posted(class, 16);
+        assert!(loops == idle, "{class}: {} and {} loops", loops.len(), idle.len());
+        assert!(letters >= 10, "{class}: {letters}");
+    }
+}
+
+#[test]
+fn letters_that_are_written_at_once_leave_seconds_apart() {
+    let (.., left) = posted("web", 16);
+    let gaps: Vec<f64> = left.windows(2).map(|two| two[1].since(two[0]).as_secs_f64()).collect();
+    let taken = left[left.len() - 1].since(left[0]).as_secs_f64();
+    assert!(taken > 4.0 && gaps.iter().any(|gap| *gap > 1.0), "{gaps:?}");
 }
 
 #[test]

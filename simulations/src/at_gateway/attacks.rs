@@ -12,6 +12,8 @@ use crate::world::{Attack, Injected, Injection, Interruption};
 pub const TRIAL_S: f64 = 60.0;
 /// Bins before and behind an instant that is asked about.
 const BINS: (u64, usize) = (10, 60);
+/// The time behind it within which letters come that wait a time that is drawn, nanoseconds.
+const LATEST: u64 = 16_000_000_000;
 /// The ridge of the linear statistic.
 const RIDGE: f64 = 0.2;
 
@@ -54,7 +56,7 @@ pub fn onsets(train: (&Case, &Ran), test: (&Case, &Ran), instant: Instant) -> Op
     let rows = |(case, ran): (&Case, &Ran)| {
         let (busy, idle) = (asked(case, ran, instant), unasked(case, ran));
         let rows = |asked: &[(u32, u64)]| -> Vec<Vec<f64>> {
-            asked.iter().filter_map(|(person, at)| window(ran, *person, *at)).collect()
+            asked.iter().filter_map(|(person, at)| window(ran, *person, *at, instant)).collect()
         };
         (rows(&busy), rows(&idle))
     };
@@ -105,10 +107,15 @@ fn asked(case: &Case, ran: &Ran, instant: Instant) -> Vec<(u32, u64)> {
     asked
 }
 
+/// The length of a bin, nanoseconds.
+fn bin(ran: &Ran) -> u64 {
+    ran.grids().payload.max(40_000_000)
+}
+
 /// Instants at idle people, that have nothing to do with anything.
 fn unasked(case: &Case, ran: &Ran) -> Vec<(u32, u64)> {
     let (_, idle) = case.people();
-    let step = u64::from(BINS.1 as u32) * ran.grids().payload + 17_000_000;
+    let step = LATEST / 4 + 17_000_000;
     let end = ran.workload.end.as_nanos();
     let first = (SETTLED_S * SECOND) as u64;
     let instants = move |person: u32| {
@@ -121,18 +128,39 @@ fn unasked(case: &Case, ran: &Ran) -> Vec<(u32, u64)> {
     idle.into_iter().flat_map(instants).collect()
 }
 
-/// Counts of arrivals in bins around an instant, and their sum behind it.
-fn window(ran: &Ran, person: u32, at: u64) -> Option<Vec<f64>> {
-    let bin = ran.grids().payload.max(40_000_000);
+/// Counts of arrivals in bins around an instant, and their sums behind it. `None` too near to an end.
+fn window(ran: &Ran, person: u32, at: u64, instant: Instant) -> Option<Vec<f64>> {
+    let bin = bin(ran);
     let begin = at.checked_sub(BINS.0 * bin)?;
-    if begin + BINS.1 as u64 * bin > ran.workload.end.as_nanos() {
+    if at + LATEST.max(BINS.1 as u64 * bin) > ran.workload.end.as_nanos() {
         return None;
     }
     let mut counts = ran.seen(person)?.counts(begin, bin, BINS.1);
     for width in [5, 10, 20, 50] {
         counts.push(counts.iter().skip(BINS.0 as usize).take(width).sum());
     }
+    if matches!(instant, Instant::Written | Instant::Read) {
+        let latest = (LATEST / bin) as usize;
+        let behind = ran.seen(person)?.counts(at, bin, latest);
+        for within in [latest / 8, latest / 4, latest / 2, latest] {
+            counts.extend(crowding(behind.get(..within).unwrap_or(&behind)));
+        }
+    }
     Some(counts)
+}
+
+/// What shows of packets that come at unknown instants within a time: how many come in all, how much their number in a
+/// moment varies, and how often it is large, for moments of several lengths.
+fn crowding(counts: &[f64]) -> Vec<f64> {
+    let mut all = vec![counts.iter().sum()];
+    for width in [1, 2, 3, 5, 8, 16] {
+        let sums: Vec<f64> = counts.windows(width).map(|some| some.iter().sum()).collect();
+        let mean = sums.iter().sum::<f64>() / sums.len().max(1) as f64;
+        all.push(sums.iter().map(|sum| (sum - mean).powi(2)).sum());
+        let deviation = mean.sqrt().max(0.3);
+        all.push(sums.iter().map(|sum| ((sum - mean) / deviation).exp()).sum());
+    }
+    all
 }
 
 /// What the adversary reads.

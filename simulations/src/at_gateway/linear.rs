@@ -7,8 +7,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Learns from rows of equal length; higher scores speak for `busy`. `ridge` is added to the covariance's diagonal, as a
-    /// share of its mean.
+    /// Learns from rows of equal length; higher scores speak for `busy`. `ridge` is added to the diagonal of the
+    /// correlations, so it does not depend on the units of the values.
     pub fn train(idle: &[Vec<f64>], busy: &[Vec<f64>], ridge: f64) -> Self {
         let width = idle.first().map_or(0, Vec::len);
         let (of_idle, of_busy) = (mean(idle, width), mean(busy, width));
@@ -24,13 +24,17 @@ impl Linear {
         }
         let count = (idle.len() + busy.len()).max(1) as f64;
         covariance.iter_mut().flatten().for_each(|cell| *cell /= count);
-        let trace: f64 = covariance.iter().enumerate().filter_map(|(n, line)| line.get(n)).sum();
-        let add = ridge * trace / width.max(1) as f64 + 1e-12;
-        for (n, line) in covariance.iter_mut().enumerate() {
-            line.iter_mut().skip(n).take(1).for_each(|cell| *cell += add);
+        let scales: Vec<f64> = (covariance.iter().enumerate())
+            .map(|(n, line)| line.get(n).copied().unwrap_or(0.0).sqrt().max(1e-12))
+            .collect();
+        for (n, (line, own)) in covariance.iter_mut().zip(&scales).enumerate() {
+            line.iter_mut().zip(&scales).for_each(|(cell, other)| *cell /= own * other);
+            line.iter_mut().skip(n).take(1).for_each(|cell| *cell += ridge);
         }
-        let difference = of_busy.iter().zip(&of_idle).map(|(busy, idle)| busy - idle).collect();
-        Self { weights: solve(covariance, difference) }
+        let difference = of_busy.iter().zip(&of_idle).zip(&scales);
+        let difference = difference.map(|((busy, idle), scale)| (busy - idle) / scale).collect();
+        let solved = solve(covariance, difference).into_iter().zip(&scales);
+        Self { weights: solved.map(|(weight, scale)| weight / scale).collect() }
     }
 
     /// The statistic of a row.

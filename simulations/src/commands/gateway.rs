@@ -35,6 +35,9 @@ pub struct GatewayArgs {
     /// Arrivals from others take no loop's place: what the tests must then find.
     #[arg(long)]
     pub without_credits: bool,
+    /// Letters leave at once and do not wait a drawn time: what the tests must then find.
+    #[arg(long)]
+    pub letters_at_once: bool,
     /// What everything is drawn from.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
@@ -86,6 +89,7 @@ fn case(args: &GatewayArgs, busy: Busy, seed: u64) -> Case {
     case.settings.people.access_loss = args.access_loss;
     case.settings.people.access_jitter_ms = args.access_jitter_ms;
     case.settings.trial.credits = !args.without_credits;
+    case.settings.trial.letters_wait = !args.letters_at_once;
     case
 }
 
@@ -126,12 +130,13 @@ fn ask_steady(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
 }
 
 fn ask_onsets(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
-    let every = if args.class == "text" { 30.0 } else { 8.0 };
+    // Letters wait some seconds, and class text has few slots: what follows a burst shall be over before the next one.
+    let every = if args.class == "text" { 40.0 } else { 25.0 };
     let mut asked: Vec<(Busy, Vec<Instant>)> = [1, 2, 3, 4, 8, 16]
         .map(|count| (Busy::Bursts(count, every), vec![Instant::Written, Instant::Read]))
         .into();
     if args.class != "text" {
-        asked.push((Busy::Calls(every), vec![Instant::Begin, Instant::End]));
+        asked.push((Busy::Calls(8.0), vec![Instant::Begin, Instant::End]));
     }
     let ask = |(busy, instants): &(Busy, Vec<Instant>)| {
         let [train, test] = [1_000, 0].map(|more| case(args, *busy, args.seed + more));

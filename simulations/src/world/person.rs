@@ -124,6 +124,7 @@ impl Person {
             allow_small_crowd: true,
             // Everyone has everyone's descriptor.
             reachable: true,
+            letters_at_once: !settings.trial.letters_wait,
             tunnel: shoal_client::tunnel::Settings {
                 // As the daemon has it: three hops each way and the slots.
                 initial_rtt: 3 * network.class.delay.total_mean(3),
