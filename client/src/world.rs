@@ -5,6 +5,7 @@ mod forging;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,7 +34,11 @@ const QUEUE: usize = 220;
 
 /// Lengths of the stand-in, and the keys of the real thing: a hop opens only what was sealed to its key.
 #[derive(Default)]
-pub(crate) struct Keyed(Mutex<HashMap<[u8; 32], [u8; 8]>>);
+pub(crate) struct Keyed {
+    known: Mutex<HashMap<[u8; 32], [u8; 8]>>,
+    /// Services say in every reply that they have no SURBs.
+    pub(crate) lies: AtomicBool,
+}
 
 fn mark(key: &PublicKey) -> [u8; 8] {
     *blake3::hash(key.as_bytes()).as_bytes().first_chunk().unwrap()
@@ -73,11 +78,16 @@ impl Codec for Keyed {
     }
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
-        StandIn.reply(surb, message)
+        let mut message = message.to_vec();
+        if self.lies.load(Ordering::Relaxed) {
+            // Its stocks of both epochs, behind the kind and the epoch.
+            message[2..6].fill(0);
+        }
+        StandIn.reply(surb, &message)
     }
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
-        let mut known = self.0.lock().unwrap();
+        let mut known = self.known.lock().unwrap();
         let mark = known.entry(*secret.as_bytes()).or_insert_with(|| mark(&secret.public()));
         let position = usize::from(packet.as_bytes()[32]);
         if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {

@@ -43,13 +43,19 @@ impl Client {
         if id == [0; 16] {
             return self.handle_letter(now, &tag, &payload);
         }
-        let Some((purpose, keys)) = self.outstanding.take(&id) else {
+        let Some((purpose, of, keys)) = self.outstanding.take(&id) else {
             return self.handle_stray(now, &tag, &id);
         };
         self.loops.packet();
         let message = self.codec.unseal(&keys, payload).ok();
         match purpose {
-            Purpose::Tunnel(id) => self.handle_reply(now, id, message.as_deref()),
+            Purpose::Tunnel(id) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.turn(self.router.epoch(now));
+                    group.came_back(of);
+                }
+                self.handle_reply(now, id, message.as_deref())
+            }
             Purpose::Query(address) => self.handle_answer(now, address, message.as_deref()),
         }
     }

@@ -8,7 +8,7 @@ use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
 use super::credits::Quota;
-use crate::surbs::Stock;
+use crate::surbs::{Of, Stock};
 use crate::tunnel::{Pseudonym, Tunnel};
 
 /// A group of one client, never used twice.
@@ -217,7 +217,16 @@ impl Group {
         let Some(present) = present.filter(|present| self.epoch != Some(*present)) else { return };
         match self.epoch.replace(present) {
             Some(before) if before.0 + 1 == present.0 => self.stock.turn(),
-            _ => self.stock.clear(),
+            _ => self.stock.forget(),
+        }
+    }
+
+    /// A SURB that travels in an epoch came back.
+    pub(super) fn came_back(&mut self, of: Epoch) {
+        match self.epoch {
+            Some(present) if of == present => self.stock.came_back(Of::Present),
+            Some(present) if of.0 == present.0 + 1 => self.stock.came_back(Of::Next),
+            _ => {}
         }
     }
 
