@@ -267,6 +267,8 @@ pub(crate) struct World {
     /// When packets of the person reached the exit.
     pub(crate) at_exit: Vec<Time>,
     /// Everything gives credit, as it did once: a control.
+    /// Arrivals that gave credit.
+    pub(crate) credits: u64,
     pub(crate) credulous: bool,
     /// The last loops that came, and SURBs that the exit gave away.
     loops: VecDeque<Packet>,
@@ -338,6 +340,7 @@ impl World {
             lost: 0,
             turns: 0,
             group: None,
+            credits: 0,
             stream: None,
             want: 0,
             gateway: GATEWAYS[0],
@@ -540,7 +543,10 @@ impl World {
                 }
                 let packet = frame.packet.clone();
                 match self.client.handle_frame(now, frame) {
-                    Arrival::FromOthers => self.uplink.credit(),
+                    Arrival::FromOthers => {
+                        self.credits += 1;
+                        self.uplink.credit();
+                    }
                     Arrival::NoCredit if self.credulous => self.uplink.credit(),
                     Arrival::Loop => {
                         self.loops.push_back(packet);

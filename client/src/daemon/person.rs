@@ -67,8 +67,13 @@ impl Ends for Person {
     type Tunnel = GroupId;
 
     fn read(&mut self, (id, stream): Key<Self>, buf: &mut [u8]) -> Read {
-        self.client.touch(self.clock.now(), id);
-        self.client.tunnel(id).map_or(Read::Reset(tunnel::GONE), |tunnel| tunnel.read(stream, buf))
+        let tunnel = self.client.tunnel(id);
+        let read = tunnel.map_or(Read::Reset(tunnel::GONE), |tunnel| tunnel.read(stream, buf));
+        // Who waits in vain uses nothing.
+        if !matches!(read, Read::Blocked) {
+            self.client.touch(self.clock.now(), id);
+        }
+        read
     }
 
     fn write(&mut self, (id, stream): Key<Self>, data: &[u8]) -> Write {

@@ -7,7 +7,6 @@ use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
-use super::credits::Quota;
 use crate::surbs::{Of, Stock};
 use crate::tunnel::{Pseudonym, Tunnel};
 
@@ -130,8 +129,6 @@ pub(super) struct Group {
     pub(super) connected: bool,
     /// Replies that the tunnel did not authenticate, less what is forgiven.
     pub(super) junk: f64,
-    /// Credits that the service gives while nobody uses it.
-    pub(super) quota: Quota,
     /// What the service has of the SURBs of the present epoch and of the next one.
     pub(super) stock: Stock,
     /// The present epoch.
@@ -165,7 +162,6 @@ impl Group {
             tunnel: None,
             connected: false,
             junk: 0.0,
-            quota: Quota::none(now),
             stock: Stock::new(now),
             epoch: None,
             late: seed.stream("next epoch's SURBs").random(),
@@ -244,7 +240,7 @@ impl Group {
         self.tunnel = Some(tunnel);
         self.connected = false;
         self.asked = None;
-        (self.junk, self.quota) = (0.0, Quota::none(now));
+        self.junk = 0.0;
         self.stock = Stock::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);

@@ -353,3 +353,33 @@ fn a_service_that_says_it_has_no_surbs_keeps_few_more_than_an_honest_one() {
         assert!(lying < bound, "{lying}, bound {bound}");
     }
 }
+
+#[test]
+fn two_groups_at_one_service_that_nobody_uses_have_one_quarter_of_the_loops_between_them() {
+    let mut world = World::new(3, 10_000);
+    let mut users = begin(&mut world);
+    world.run(Time::from_secs(20));
+    let credits_per_s = |world: &mut World, users: &[User]| {
+        let before = (world.credits, world.client.counts().packets);
+        for _ in 0..40 * 50 {
+            world.run(world.now + STEP);
+            for user in users {
+                let Some(stream) = user.stream else { continue };
+                let tunnel = world.client.tunnel(user.group).unwrap();
+                // Nine packets a second; and nobody says that he uses it.
+                let _ = tunnel.read(stream, &mut [0; 360]);
+            }
+        }
+        let (credits, packets) = (world.credits, world.client.counts().packets);
+        ((credits - before.0) as f64 / 40.0, (packets - before.1) as f64 / 40.0)
+    };
+    for user in &mut users {
+        user.asks(&mut world, ASKED);
+    }
+    // Until the windows are full.
+    credits_per_s(&mut world, &users);
+    let (credits, replies) = credits_per_s(&mut world, &users);
+    println!("{credits:.1} credits/s for {replies:.1} replies/s");
+    // Of 25 loops/s in payload slots. They come in bursts, which the quota does not save for.
+    assert!((14.0..25.0).contains(&replies) && (3.0..6.5).contains(&credits));
+}
