@@ -523,6 +523,7 @@ impl Driver {
                 }
             }
             Event::Document(bytes) => {
+                self.slots.forget();
                 let unix_s = unix_s();
                 let known = person.client.epoch(now).is_some();
                 match self.verify(bytes, unix_s) {
@@ -618,6 +619,10 @@ impl Driver {
                 Some(Output::Turned) => self.turn(),
                 Some(Output::LeaveGateway) => self.leave(),
                 Some(Output::ComeBack) => {
+        if self.linked.is_none() {
+            // The next link begins a schedule of its own.
+            return;
+        }
                     info!("the first gateway is tried again");
                     self.goal.go(0);
                 }
