@@ -173,6 +173,12 @@ impl Router {
     /// gateway itself is the end, `end`. `None` if the epoch's document has no such path.
     pub fn draw_up(&mut self, slot: &Slot, exit: &Identity, end: Option<End>) -> Option<Route> {
         let at = self.table_at(slot.way.epoch)?;
+    /// Whether a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes before
+    /// the instant from which slots follow that document.
+    pub fn leads(&mut self, slot: &Slot) -> bool {
+        self.table(slot.way.epoch).is_some_and(|table| table.edition() == slot.way.edition)
+    }
+
         let paths = &self.tables.get(at)?.paths;
         let mixes = paths.draw_after(&mut self.paths_rng, usize::from(slot.way.first))?;
         self.route(at, &mixes, exit, end)
@@ -241,8 +247,8 @@ impl Router {
     fn turn(&mut self, epoch: Epoch, from: Time) -> Option<Turn> {
         let at = self.table_at(epoch)?;
         let table = self.tables.get(at)?;
-        let edition = (table.document.epoch, table.document.amendment);
-        Some(Turn { from, epoch, edition, first_hops: table.first_hops.clone() })
+        let (edition, first_hops) = (table.edition(), table.first_hops.clone());
+        Some(Turn { from, epoch, edition, first_hops })
     }
 
     fn table(&mut self, epoch: Epoch) -> Option<&Table> {
@@ -274,6 +280,10 @@ impl Table {
         let address = self.document.node(index)?.identity().0;
         Some(Hop { address, key: (*self.keys.get(index)?)?, delay })
     }
+    fn edition(&self) -> (Epoch, u16) {
+        (self.document.epoch, self.document.amendment)
+    }
+
 }
 
 /// The place of a gateway in a document's list.

@@ -47,8 +47,8 @@ pub(super) enum Event {
     Down(Identity, Down),
     /// A packet.
     Frame(Identity, Frame),
-    /// A document, not yet verified.
-    Document(Vec<u8>),
+    /// A document, not yet verified, and when it was whole.
+    Document(Vec<u8>, Time),
 }
 
 /// Why a link is down.
@@ -345,7 +345,7 @@ impl Link {
                     Some(Downward::Document) => {
                         let part = DocumentPart::unpack(&frame.packet).map_err(|_| Down::Broken)?;
                         if let Some(document) = assembly.add(part) {
-                            let event = Event::Document(document);
+                            let event = Event::Document(document, self.clock.now());
                             self.events.send(event).await.map_err(|_| Down::Broken)?;
                         }
                     }

@@ -357,7 +357,7 @@ impl Driver {
                 }
             }
             Event::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
-            Event::Document(bytes) => {
+            Event::Document(bytes, _) => {
                 let unix_s = unix_s();
                 match verify(bytes, &self.network, unix_s) {
                     Ok(held) => {

@@ -248,3 +248,17 @@ fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
     assert!(!drawn(&mut client));
     assert!(client.ahead.of(own, Epoch(START)).is_empty(), "SURBs too");
 }
+
+#[test]
+fn nothing_is_sealed_for_slots_that_lead_where_another_document_says() {
+    let (mut client, authority) = linked();
+    let of_before = super::wants(&mut client, Time::ZERO, (2, 1, 2));
+    letter(&mut client, Time::ZERO).unwrap();
+    let amendment = Document { amendment: 1, ..authority.document(START) };
+    client.set_document(Time::ZERO, begins(), authority.sign(&amendment)).unwrap();
+    assert!(client.produce(Time::ZERO, of_before).is_empty());
+    // What waits is not lost by that.
+    let wants = super::wants(&mut client, Time::ZERO, (2, 1, 2));
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 1);
+    assert_eq!(client.counts().no_path, 0);
+}
