@@ -250,6 +250,24 @@ fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
 }
 
 #[test]
+fn the_beginning_of_an_epoch_stays_where_it_is_when_documents_come_at_other_fractions_of_a_second()
+{
+    let (mut client, authority) = engine(Settings::default());
+    let held = |epoch| authority.sign(&authority.document(epoch));
+    let tenth = |n: u64| Time::from_millis(100 * n);
+    // Unix time is 150 ms ahead of what whole seconds of both would say, or 850 ms behind.
+    client.set_document(tenth(109), begins() + 10, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(110)), Time::from_secs(20));
+    client.set_document(tenth(111), begins() + 10, held(START + 1)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(112)), Time::from_secs(20));
+    client.set_document(tenth(119), begins() + 12, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(120)), Time::from_secs(20));
+    // A clock that is set right is followed.
+    client.set_document(tenth(120), begins() + 15, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(121)), Time::from_secs(17));
+}
+
+#[test]
 fn nothing_is_sealed_for_slots_that_lead_where_another_document_says() {
     let (mut client, authority) = linked();
     let of_before = super::wants(&mut client, Time::ZERO, (2, 1, 2));
