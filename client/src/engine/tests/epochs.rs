@@ -268,6 +268,23 @@ fn the_beginning_of_an_epoch_stays_where_it_is_when_documents_come_at_other_frac
 }
 
 #[test]
+fn who_has_a_clock_as_slow_as_is_allowed_loses_nothing_when_an_epoch_ends() {
+    for slow_s in [0, 15, 28] {
+        let mut authority = Authority::new(400);
+        authority.clock_error_s = 30;
+        let mut world = World::of(authority, 6, Settings::default(), slow_s);
+        world.run(Time::from_secs(390));
+        let (before, over) = (world.client.loops().lost, world.over);
+        assert_eq!(over, 0);
+        world.download(1_000);
+        world.run(Time::from_secs(450));
+        let loops = world.client.loops();
+        assert_eq!((world.over, loops.lost - before), (0, 0), "{slow_s} s: {loops:?}");
+        assert_eq!((world.lost, world.client.counts().unknown), (0, 0), "{slow_s} s");
+    }
+}
+
+#[test]
 fn nothing_is_sealed_for_slots_that_lead_where_another_document_says() {
     let (mut client, authority) = linked();
     let of_before = super::wants(&mut client, Time::ZERO, (2, 1, 2));
