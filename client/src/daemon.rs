@@ -20,6 +20,7 @@ mod person;
 mod places;
 mod proxy;
 mod serve;
+mod shown;
 mod trust;
 mod udp;
 

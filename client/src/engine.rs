@@ -498,7 +498,7 @@ impl Client {
             // SURBs that lead to the inbox at the old gateway lead nowhere now.
             self.outstanding.retain(|_, _| false);
             for group in self.groups.values_mut() {
-                group.stock.clear();
+                group.stock.forget();
             }
         }
         // While there is no link nobody can answer; when there is one, everyone gets their time.
@@ -804,6 +804,8 @@ impl Client {
                 self.tick(now, id);
             }
             self.limit_stocks();
+            let lost = self.loops.lost_share();
+            self.groups.values_mut().for_each(|group| group.stock.loops_lost(lost));
         }
     }
 

@@ -26,8 +26,9 @@ pub struct End {
 pub struct Router {
     documents: Documents,
     delay: DelayLaw,
-    /// Second of Unix time at `Time::ZERO`; what comes in is seconds, and no better is needed.
-    unix_at_zero: u64,
+    /// Second of Unix time at `Time::ZERO`; what comes in is seconds, and no better is needed. It stays while what comes in
+    /// agrees to a second: else the beginnings of epochs would move with the fraction at which a document comes.
+    unix_at_zero: Option<u64>,
     paths_rng: Stream,
     delays_rng: Stream,
     /// What was drawn from lately, the earliest epoch first: this epoch's, and the next one's for SURBs.
@@ -59,7 +60,7 @@ impl Router {
         Self {
             documents: Documents::default(),
             delay: DelayLaw::INTERACTIVE,
-            unix_at_zero: 0,
+            unix_at_zero: None,
             paths_rng,
             delays_rng,
             tables: Vec::new(),
@@ -71,7 +72,10 @@ impl Router {
     /// # Errors
     /// It contradicts one that is held; nothing changes.
     pub fn insert(&mut self, now: Time, unix_s: u64, held: Held) -> Result<bool, TwoDocuments> {
-        self.unix_at_zero = unix_s.saturating_sub(now.as_nanos() / 1_000_000_000);
+        let at_zero = unix_s.saturating_sub(now.as_nanos() / 1_000_000_000);
+        // Both are cut to seconds. Beyond that the machine's clock was set.
+        let known = self.unix_at_zero.filter(|known| known.abs_diff(at_zero) <= 1);
+        self.unix_at_zero = known.or(Some(at_zero));
         let new = self.documents.insert(held)?;
         let documents = &self.documents;
         let same = |table: &Table| {
@@ -89,7 +93,7 @@ impl Router {
 
     /// Unix time, seconds.
     pub fn unix_s(&self, now: Time) -> u64 {
-        self.unix_at_zero + now.as_nanos() / 1_000_000_000
+        self.unix_at_zero.unwrap_or_default() + now.as_nanos() / 1_000_000_000
     }
 
     /// The document in use: the latest that has begun; before the first has, that one. It may be stale.
@@ -135,7 +139,7 @@ impl Router {
     fn begins(&self, document: &Document, epoch: Epoch) -> Time {
         let epochs = epoch.0.saturating_sub(document.epoch.0);
         let unix_s = document.begins.saturating_add(epochs.saturating_mul(document.epoch_s.into()));
-        Time::from_secs(unix_s.saturating_sub(self.unix_at_zero))
+        Time::from_secs(unix_s.saturating_sub(self.unix_at_zero.unwrap_or_default()))
     }
 
     /// Whether an epoch ended, and since then so much more passed.
@@ -167,6 +171,12 @@ impl Router {
             (Some(entry), Some(exit)) => table.paths.compatible(entry, exit),
             _ => false,
         }
+    }
+
+    /// Whether a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes before
+    /// the instant from which slots follow that document.
+    pub fn leads(&mut self, slot: &Slot) -> bool {
+        self.table(slot.way.epoch).is_some_and(|table| table.edition() == slot.way.edition)
     }
 
     /// A path for what fills a slot: the slot's first hop, mixes of the layers behind it, the gateway `exit`, and, unless the
@@ -241,8 +251,8 @@ impl Router {
     fn turn(&mut self, epoch: Epoch, from: Time) -> Option<Turn> {
         let at = self.table_at(epoch)?;
         let table = self.tables.get(at)?;
-        let edition = (table.document.epoch, table.document.amendment);
-        Some(Turn { from, epoch, edition, first_hops: table.first_hops.clone() })
+        let (edition, first_hops) = (table.edition(), table.first_hops.clone());
+        Some(Turn { from, epoch, edition, first_hops })
     }
 
     fn table(&mut self, epoch: Epoch) -> Option<&Table> {
@@ -270,6 +280,10 @@ impl Router {
 }
 
 impl Table {
+    fn edition(&self) -> (Epoch, u16) {
+        (self.document.epoch, self.document.amendment)
+    }
+
     fn hop(&self, index: usize, delay: Duration) -> Option<Hop> {
         let address = self.document.node(index)?.identity().0;
         Some(Hop { address, key: (*self.keys.get(index)?)?, delay })

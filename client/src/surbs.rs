@@ -39,9 +39,9 @@ impl<U> Outstanding<U> {
         }
     }
 
-    /// The SURB came back: it opens once.
-    pub fn take(&mut self, id: &PacketId) -> Option<(U, SurbKeys)> {
-        let taken = self.by_id.remove(id).map(|(purpose, _, keys)| (purpose, keys))?;
+    /// The SURB came back: it opens once. What it was for, its epoch, and its keys.
+    pub fn take(&mut self, id: &PacketId) -> Option<(U, Epoch, SurbKeys)> {
+        let taken = self.by_id.remove(id)?;
         self.taken.push_back(*id);
         if self.taken.len() > TAKEN {
             self.taken.pop_front();
@@ -100,6 +100,17 @@ pub const MAX_STOCK: usize = 480;
 /// With no word from the service for so long, what it reported counts for nothing.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// What a service may have of SURBs that did not come back, beyond the stock that it shall have: what is under way, or was
+/// lost of late, or is kept back by one that says that it has none.
+const UNEXPLAINED: f64 = MAX_STOCK as f64;
+/// Of the SURBs that are sent so many are written off as lost at once, where no loop is lost: more than an honest service
+/// loses with 5 % of the packets lost each way.
+const LOST: f64 = 0.125;
+/// Where loops are lost, as large a share is lost each way, at most; but no more than this is written off.
+const MOST_LOST: f64 = 0.5;
+/// And so many SURBs/s, whatever is sent: after all were lost the stock comes back.
+const WRITTEN_OFF_PER_S: f64 = 2.0;
+
 /// Which epoch a SURB is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Of {
@@ -111,6 +122,11 @@ pub enum Of {
 
 /// A client's estimate of a service's stock. Each reply reports it; what was sent in the round trip before that
 /// is not yet in the report. Packets get lost, so an estimate that only added and subtracted would drift.
+///
+/// A report can be a lie: one that says that there are none, in every reply, would bring SURBs without end. So what is out
+/// is counted, too, and nothing is sent beyond the target and [`UNEXPLAINED`]. Lost SURBs never come back; so a share
+/// of what is sent is written off at once, and a little with time. A liar gains that and no more: one SURB for each
+/// 1/[`LOST`] − 1 that it sends back, and 1/(1 − [`LOST`]) times [`WRITTEN_OFF_PER_S`].
 pub struct Stock {
     /// SURBs of the present epoch, and of the next one.
     reported: [f64; 2],
@@ -121,6 +137,11 @@ pub struct Stock {
     in_use_until: Time,
     /// Most that the service shall have.
     most: f64,
+    /// SURBs that are out, less what is written off: of the present epoch, and of the next one.
+    out: [f64; 2],
+    written_off: Time,
+    /// The share of those that are sent which is written off.
+    lost: f64,
 }
 
 impl Stock {
@@ -133,6 +154,9 @@ impl Stock {
             demand: 0.0,
             in_use_until: now,
             most: MAX_STOCK as f64 * 0.8,
+            out: [0.0; 2],
+            written_off: now,
+            lost: LOST,
         }
     }
 
@@ -156,6 +180,31 @@ impl Stock {
         self.most = most.min(MAX_STOCK) as f64;
     }
 
+    /// This share of the client's own loops is lost, on their way through the network.
+    pub fn loops_lost(&mut self, share: f64) {
+        self.lost = (LOST + 2.0 * share).min(MOST_LOST);
+    }
+
+    /// A SURB came back, whatever with.
+    pub fn came_back(&mut self, of: Of) {
+        let out = self.out_mut(of);
+        *out = (*out - 1.0).max(0.0);
+    }
+
+    /// How many more may be out, as far as honest services have them.
+    pub fn room(&self, now: Time, of: Of) -> usize {
+        let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
+        let [present, next] = self.out;
+        let out = if of == Of::Present { present } else { next };
+        let out = (out - aged).max(0.0);
+        (self.target(now) + UNEXPLAINED - out).max(0.0) as usize
+    }
+
+    fn out_mut(&mut self, of: Of) -> &mut f64 {
+        let [present, next] = &mut self.out;
+        if of == Of::Present { present } else { next }
+    }
+
     fn target(&self, now: Time) -> f64 {
         let target = if self.is_in_use(now) { IN_USE + 1.2 * self.demand(now) } else { IDLE };
         target.min(self.most)
@@ -166,6 +215,10 @@ impl Stock {
         if count == 0 {
             return;
         }
+        let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
+        self.out = self.out.map(|out| (out - aged).max(0.0));
+        self.written_off = now;
+        *self.out_mut(of) += (1.0 - self.lost) * count as f64;
         self.sent.push_back((now, of, count as u8));
         while self.sent.front().is_some_and(|(at, ..)| now.since(*at) > PATIENCE)
             || self.sent.len() > 1024
@@ -187,7 +240,7 @@ impl Stock {
         }
     }
 
-    /// How many the service lacks.
+    /// How many the service lacks, of those for which there is [`Stock::room`].
     pub fn missing(&self, now: Time, of: Of) -> usize {
         let silence = now.since(self.heard);
         let in_use = self.is_in_use(now);
@@ -201,7 +254,8 @@ impl Stock {
             .filter(|(at, which, _)| *which == of && (!in_use || now.since(*at) < PATIENCE))
             .map(|(.., count)| f64::from(*count))
             .sum();
-        (self.target(now) - base - under_way).max(0.0) as usize
+        let lacks = (self.target(now) - base - under_way).max(0.0) as usize;
+        lacks.min(self.room(now, of))
     }
 
     /// Whether so few are left that replies may soon stop: then slots carry SURBs before data.
@@ -213,13 +267,21 @@ impl Stock {
     pub fn turn(&mut self) {
         let [_, next] = self.reported;
         self.reported = [next, 0.0];
+        let [_, next] = self.out;
+        self.out = [next, 0.0];
         self.sent.retain_mut(|(_, of, _)| std::mem::replace(of, Of::Present) == Of::Next);
     }
 
-    /// The SURBs that are out lead nowhere any more: the client moved.
+    /// Nothing is known of what the service has: it is reached elsewhere. What is out still is.
     pub fn clear(&mut self) {
         self.reported = [0.0; 2];
         self.sent.clear();
+    }
+
+    /// The SURBs that are out lead nowhere any more: the client moved, or their epochs are over.
+    pub fn forget(&mut self) {
+        self.clear();
+        self.out = [0.0; 2];
     }
 }
 
@@ -242,7 +304,7 @@ mod tests {
             assert!(out.len() <= 100 && out.order.len() <= 2 * 100 + 64, "{n}");
         }
         assert!(out.take(&id(2)).is_none());
-        assert!(out.take(&id(998)).is_some_and(|(purpose, _)| purpose == 998));
+        assert!(out.take(&id(998)).is_some_and(|(purpose, ..)| purpose == 998));
         assert!(out.take(&id(998)).is_none(), "a SURB comes back once");
     }
 
@@ -302,6 +364,82 @@ mod tests {
         // The answer to a keep-alive says that half were lost.
         stock.reported(Time::from_secs(20), [8, 0], Duration::from_millis(300));
         assert_eq!(stock.missing(Time::from_secs(20), Of::Present), 8);
+    }
+
+    /// A service in use that answers 80 times a second, and says that it has as many as this function of what it has.
+    /// Of what is sent, and of what comes back, a share is lost. What it has at the end, and the least room there was.
+    fn after(minutes: u64, loss: f64, says: impl Fn(usize) -> usize) -> (usize, usize) {
+        use rand::RngExt;
+        let mut rng = shoal_topology::Seed::from_u64(1).stream("losses");
+        let (mut stock, mut has, mut least) = (Stock::new(Time::ZERO), 0, usize::MAX);
+        stock.loops_lost(2.0 * loss);
+        for tick in 0..minutes * 60 * 80 {
+            let now = Time::from_nanos(tick * 12_500_000);
+            stock.in_use(now);
+            // Five in a packet; a second packet every other time.
+            for _ in 0..1 + tick % 2 {
+                let count = stock.missing(now, Of::Present).min(5);
+                stock.sent(now, Of::Present, count);
+                has += if rng.random::<f64>() < loss { 0 } else { count };
+            }
+            if has > 0 {
+                has -= 1;
+                if rng.random::<f64>() >= loss {
+                    stock.came_back(Of::Present);
+                    let said = u16::try_from(says(has)).unwrap();
+                    stock.reported(now, [said, 0], Duration::from_millis(150));
+                }
+            }
+            least = least.min(stock.room(now, Of::Present));
+        }
+        (has, least)
+    }
+
+    #[test]
+    fn an_honest_service_never_meets_the_bound_with_five_percent_lost_each_way() {
+        for loss in [0.0, 0.01, 0.05, 0.2] {
+            let (has, least) = after(20, loss, |has| has.min(MAX_STOCK));
+            assert!(has < MAX_STOCK && least > MAX_STOCK / 2, "{loss}: {has}, {least}");
+        }
+    }
+
+    #[test]
+    fn a_liar_gains_one_surb_for_seven_replies_and_little_with_time() {
+        let (minutes, replies) = (20, 20 * 60 * 80);
+        let (has, least) = after(minutes, 0.0, |_| 0);
+        let bound = 740 + replies / 7 + 60 * minutes as usize * 16 / 7;
+        println!("{has} in {minutes} minutes, bound {bound}");
+        assert!(has < bound && least <= 5, "{has}, {least}");
+        // One that only takes.
+        let mut stock = Stock::new(Time::ZERO);
+        for s in 0..600 {
+            let now = Time::from_secs(s);
+            stock.in_use(now);
+            while let missing @ 1.. = stock.missing(now, Of::Present) {
+                stock.sent(now, Of::Present, missing.min(5));
+                has_taken(&mut stock);
+            }
+        }
+        fn has_taken(stock: &mut Stock) {
+            // Nothing of it is ever reported.
+            stock.sent.clear();
+        }
+        assert!(stock.room(Time::from_secs(599), Of::Present) <= 2);
+    }
+
+    #[test]
+    fn what_is_out_is_counted_by_its_epoch() {
+        let (mut stock, now) = (Stock::new(Time::ZERO), Time::from_secs(1));
+        let room = |stock: &Stock| [Of::Present, Of::Next].map(|of| stock.room(now, of));
+        stock.sent(now, Of::Next, 160);
+        assert_eq!(room(&stock), [496, 356], "an eighth is written off");
+        stock.turn();
+        assert_eq!(room(&stock), [356, 496]);
+        stock.came_back(Of::Present);
+        stock.clear();
+        assert_eq!(room(&stock), [357, 496], "elsewhere it is the same service");
+        stock.forget();
+        assert_eq!(room(&stock), [496, 496]);
     }
 
     #[test]

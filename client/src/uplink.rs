@@ -188,6 +188,16 @@ impl Uplink {
         self.spare.retain(stays);
     }
 
+    /// As [`Uplink::follow`], but slots before `at` lead where they did: so it does not show when the caller got to it.
+    pub fn follow_from(&mut self, at: Time, turns: Vec<Turn>) {
+        let next = self.next_slot();
+        let over = self.turns.iter().rposition(|turn| turn.from <= next).unwrap_or(0);
+        let mut all: Vec<Turn> = self.turns.split_off(over);
+        all.retain(|turn| turn.from < at);
+        all.extend(turns.into_iter().map(|turn| Turn { from: turn.from.max(at), ..turn }));
+        self.follow(all);
+    }
+
     /// From `at` on the payload slots that chance chose for loops carry media, until [`Uplink::end_call`]. Both parties
     /// begin and end at agreed instants, so that at either gateway media and loops neither overlap nor leave a gap.
     pub fn begin_call(&mut self, at: Time) {

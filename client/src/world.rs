@@ -5,6 +5,7 @@ mod forging;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,7 +34,11 @@ const QUEUE: usize = 220;
 
 /// Lengths of the stand-in, and the keys of the real thing: a hop opens only what was sealed to its key.
 #[derive(Default)]
-pub(crate) struct Keyed(Mutex<HashMap<[u8; 32], [u8; 8]>>);
+pub(crate) struct Keyed {
+    known: Mutex<HashMap<[u8; 32], [u8; 8]>>,
+    /// Services say in every reply that they have no SURBs.
+    pub(crate) lies: AtomicBool,
+}
 
 fn mark(key: &PublicKey) -> [u8; 8] {
     *blake3::hash(key.as_bytes()).as_bytes().first_chunk().unwrap()
@@ -73,11 +78,16 @@ impl Codec for Keyed {
     }
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
-        StandIn.reply(surb, message)
+        let mut message = message.to_vec();
+        if self.lies.load(Ordering::Relaxed) {
+            // Its stocks of both epochs, behind the kind and the epoch.
+            message[2..6].fill(0);
+        }
+        StandIn.reply(surb, &message)
     }
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
-        let mut known = self.0.lock().unwrap();
+        let mut known = self.known.lock().unwrap();
         let mark = known.entry(*secret.as_bytes()).or_insert_with(|| mark(&secret.public()));
         let position = usize::from(packet.as_bytes()[32]);
         if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {
@@ -103,6 +113,7 @@ fn bytes(name: &str) -> [u8; 32] {
 pub(crate) struct Authority {
     secret: SecretIdentity,
     pub(crate) epoch_s: u32,
+    pub(crate) clock_error_s: u32,
     /// Mixes that are demoted in every document.
     pub(crate) demoted: Vec<&'static str>,
 }
@@ -134,7 +145,7 @@ pub(crate) fn inbox(name: &str) -> Identity {
 impl Authority {
     pub(crate) fn new(epoch_s: u32) -> Self {
         let secret = SecretIdentity::from_bytes(&bytes("authority"));
-        Self { secret, epoch_s, demoted: Vec::new() }
+        Self { secret, epoch_s, clock_error_s: 1, demoted: Vec::new() }
     }
 
     pub(crate) fn network(&self) -> Network {
@@ -197,7 +208,7 @@ impl Authority {
             amendment: 0,
             parameters: Parameters {
                 max_delay_us: 1_000_000,
-                clock_error_s: 1,
+                clock_error_s: self.clock_error_s,
                 ..Parameters::default()
             },
             nodes,
@@ -216,8 +227,8 @@ enum Event {
     /// A frame from the person (true) or the service reaches its gateway.
     Up(bool, Frame),
     ToNode(&'static str, u64, Packet),
-    /// A packet reaches the gateway of whoever has this inbox.
-    ToInbox(Address, Packet),
+    /// A packet of an epoch reaches the gateway of whoever has this inbox.
+    ToInbox(Address, u64, Packet),
     ToExit(Packet),
     /// An instant of the person's downlink.
     Down,
@@ -256,6 +267,8 @@ pub(crate) struct World {
     pub(crate) outputs: Vec<Output>,
     /// When packets of the person reached the exit.
     pub(crate) at_exit: Vec<Time>,
+    /// Arrivals that gave credit.
+    pub(crate) credits: u64,
     /// Everything gives credit, as it did once: a control.
     pub(crate) credulous: bool,
     /// The last loops that came, and SURBs that the exit gave away.
@@ -268,6 +281,10 @@ pub(crate) struct World {
     read_at: Time,
     /// Packets that a node could not open, or that came to the wrong layer.
     pub(crate) lost: u64,
+    /// Packets that reached a gateway too long after their epoch.
+    pub(crate) over: u64,
+    /// By how many seconds the person's clock is slow.
+    pub(crate) slow_s: u64,
     pub(crate) turns: u64,
     group: Option<GroupId>,
     stream: Option<StreamId>,
@@ -295,8 +312,12 @@ impl World {
 
     /// The same with these settings of the person's.
     pub(crate) fn with(seed: u64, epoch_s: u32, settings: Settings) -> Self {
+        Self::of(Authority::new(epoch_s), seed, settings, 0)
+    }
+
+    /// The same with these authorities, and a person whose clock is slow by so many seconds.
+    pub(crate) fn of(authority: Authority, seed: u64, settings: Settings, slow_s: u64) -> Self {
         let seed = Seed::from_u64(seed);
-        let authority = Authority::new(epoch_s);
         let codec = Arc::new(Keyed::default());
         let base = (pair::base(), Time::ZERO);
         let class = Parameters::default().class("web").cloned().unwrap();
@@ -319,6 +340,7 @@ impl World {
             arrivals: Vec::new(),
             outputs: Vec::new(),
             at_exit: Vec::new(),
+            credits: 0,
             credulous: false,
             loops: VecDeque::new(),
             given: VecDeque::new(),
@@ -326,6 +348,8 @@ impl World {
             stall: Duration::ZERO,
             read_at: Time::ZERO,
             lost: 0,
+            over: 0,
+            slow_s,
             turns: 0,
             group: None,
             stream: None,
@@ -374,13 +398,23 @@ impl World {
         self.unix_s() / u64::from(self.authority.epoch_s)
     }
 
+    /// What of an epoch comes now is dropped by gateways, as deployed ones do.
+    fn is_over(&mut self, epoch: u64) -> bool {
+        let (now, s) = (self.unix_s(), u64::from(self.authority.epoch_s));
+        let begun = now / s * s;
+        let grace = self.authority.document(now / s).turn_grace();
+        let passed = Duration::from_nanos(self.now.as_nanos() % (s * 1_000_000_000));
+        epoch * s < begun && passed >= grace
+    }
+
     /// Everyone gets the document of an epoch.
     pub(crate) fn tell(&mut self, epoch: u64) {
         if !self.told.insert(epoch) {
             return;
         }
         let held = self.authority.sign(&self.authority.document(epoch));
-        assert!(self.client.set_document(self.now, self.unix_s(), held.clone()).unwrap());
+        let persons = self.unix_s() - self.slow_s;
+        assert!(self.client.set_document(self.now, persons, held.clone()).unwrap());
         assert!(self.exit.set_document(self.now, self.unix_s(), held).unwrap());
     }
 
@@ -480,7 +514,8 @@ impl World {
                 self.push(now + LATENCY, Event::ToNode(self.names[&node], epoch, frame.packet));
             }
             Event::ToNode(name, epoch, packet) => self.node(name, epoch, packet),
-            Event::ToInbox(address, packet) => {
+            Event::ToInbox(_, epoch, _) if self.is_over(epoch) => self.over += 1,
+            Event::ToInbox(address, _, packet) => {
                 if address == inbox("exit").0 {
                     self.push(now + LATENCY, Event::ToExit(packet));
                 } else if address == self.inbox.0 {
@@ -530,7 +565,10 @@ impl World {
                 }
                 let packet = frame.packet.clone();
                 match self.client.handle_frame(now, frame) {
-                    Arrival::FromOthers => self.uplink.credit(),
+                    Arrival::FromOthers => {
+                        self.credits += 1;
+                        self.uplink.credit();
+                    }
                     Arrival::NoCredit if self.credulous => self.uplink.credit(),
                     Arrival::Loop => {
                         self.loops.push_back(packet);
@@ -545,7 +583,7 @@ impl World {
     /// A node opens a packet with its key of the epoch, if it has that still.
     fn node(&mut self, name: &'static str, epoch: u64, packet: Packet) {
         let ends = (epoch + 1) * u64::from(self.authority.epoch_s);
-        let alive = Duration::from_millis(4_000)
+        let alive = Duration::from_secs(3 + u64::from(self.authority.clock_error_s))
             + Duration::from_secs(ends.saturating_sub(START * u64::from(self.authority.epoch_s)));
         let is_alive = self.now.since(Time::ZERO) < alive && epoch <= self.epoch() + 3;
         let opened = is_alive.then(|| self.codec.open(&key(name, epoch), packet));
@@ -559,7 +597,7 @@ impl World {
         let Ok(Peeled::Forward { next, delay, packet }) = self.codec.peel(opened) else { return };
         let event = match self.names.get(&Identity(next)) {
             Some(next) => Event::ToNode(next, epoch, packet),
-            None => Event::ToInbox(next, packet),
+            None => Event::ToInbox(next, epoch, packet),
         };
         let slow =
             self.faults.slow.filter(|(of, _)| *of == name).map_or(Duration::ZERO, |(_, by)| by);

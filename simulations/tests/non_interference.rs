@@ -6,8 +6,9 @@ mod world;
 
 use std::sync::Arc;
 
+use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_sphinx::{Codec, Sphinx, StandIn};
-use shoal_topology::Time;
+use shoal_topology::{Parameters, Time};
 use world::{User, World};
 
 fn world(seed: u64, codec: Arc<dyn Codec>, user: User, seconds: u64) -> World {
@@ -29,9 +30,10 @@ fn the_link_of_a_busy_user_is_that_of_an_idle_one_to_the_bit() {
             // Nor does it show on the link of somebody else.
             assert_eq!(busy.people[1].trace, idle.people[1].trace, "seed {seed}");
         }
-        let expected = 30 * (45 + 5 + 110);
-        let frames = idle.people[0].trace.len();
-        assert!((expected * 9 / 10..expected * 11 / 10).contains(&frames), "{frames} frames");
+        let class = Parameters::default().class("web").cloned().unwrap();
+        let expected = 30.0 * (class.payload_per_s + class.loops_per_s + class.down_per_s);
+        let frames = idle.people[0].trace.len() as f64;
+        assert!((0.95 * expected..1.05 * expected).contains(&frames), "{frames} frames");
     }
 }
 
@@ -49,9 +51,11 @@ fn loops_come_back_and_a_download_reaches_what_the_slots_carry() {
     let person = &world.people[0];
     let loops = person.client.loops();
     assert!(loops.returned * 100 >= loops.sent.saturating_sub(10) * 95, "{loops:?}");
-    // 0.95 · (110 − 5) packets of 1,600 bytes are 159 kB/s.
     let rate = person.downloaded as f64 / 39.0;
-    assert!(rate > 140_000.0, "{rate} bytes/s; the uplink sent {:?}", person.uplink.filled());
+    let class = Parameters::default().class("web").cloned().unwrap();
+    let carries = download_bytes_per_s(&class, Replies::Downlink);
+    let filled = person.uplink.filled();
+    assert!(rate > 0.85 * carries, "{rate} of {carries} bytes/s; the uplink sent {filled:?}");
     assert_eq!(person.uplink.filled().filler, 0);
     assert_eq!(world.document().nodes.len(), 8);
 }

@@ -256,11 +256,13 @@ impl Document {
         (epoch / 4).min(std::time::Duration::from_secs(60))
     }
 
-    /// How long after the beginning of an epoch gateways still give clients what travels in the one before: 10 s, or an
-    /// eighth of an epoch if that is less. What a client sent before the beginning is there by then.
+    /// How long after the beginning of an epoch gateways still give clients what travels in the one before: 10 s and how far
+    /// clocks may be apart, or an eighth of an epoch if that is less. What a client sent before the beginning is there by
+    /// then, also if its clock is slow.
     pub fn turn_grace(&self) -> std::time::Duration {
         let epoch = std::time::Duration::from_secs(self.epoch_s.into());
-        (epoch / 8).min(std::time::Duration::from_secs(10))
+        let error = std::time::Duration::from_secs(self.parameters.clock_error_s.into());
+        (epoch / 8).min(std::time::Duration::from_secs(10) + error)
     }
 }
 

@@ -47,8 +47,8 @@ pub(super) enum Event {
     Down(Identity, Down),
     /// A packet.
     Frame(Identity, Frame),
-    /// A document, not yet verified.
-    Document(Vec<u8>),
+    /// A document, not yet verified, and when it was whole.
+    Document(Vec<u8>, Time),
 }
 
 /// Why a link is down.
@@ -99,6 +99,16 @@ pub(super) struct Slots {
     pub(super) taken: Notify,
     /// The schedule begins.
     pub(super) started: Notify,
+}
+
+impl Slots {
+    /// There is no link: what was sealed for the last one leaves on none, and nothing does until the engine begins the
+    /// schedule of the next.
+    pub(super) fn forget(&self) {
+        if let Ok(mut uplink) = self.uplink.lock() {
+            uplink.clear(Vec::new());
+        }
+    }
 }
 
 /// Which gateway the engine wants: told by its thread, followed by the link's.
@@ -264,6 +274,9 @@ impl Link {
         out: &mut Out,
         up: &std::sync::atomic::AtomicBool,
     ) -> Result<(), Down> {
+        if let Out::Slots(slots) = out {
+            slots.forget();
+        }
         // A fresh key each time: the gateway's host learns nothing from it, and no one else sees it.
         let key = LinkKey::throwaway().map_err(|_| Down::Unreachable)?;
         let peer = Identity(key.public());
@@ -332,7 +345,7 @@ impl Link {
                     Some(Downward::Document) => {
                         let part = DocumentPart::unpack(&frame.packet).map_err(|_| Down::Broken)?;
                         if let Some(document) = assembly.add(part) {
-                            let event = Event::Document(document);
+                            let event = Event::Document(document, self.clock.now());
                             self.events.send(event).await.map_err(|_| Down::Broken)?;
                         }
                     }
@@ -539,6 +552,50 @@ mod tests {
         let key = SecretIdentity::from_bytes(&[3; 32]);
         let seen = seen_by_a_gateway(Inbox::Kept(Box::new(key.clone()))).await;
         assert_eq!(seen, [key.identity(); 3]);
+    }
+
+    #[tokio::test]
+    async fn what_was_sealed_for_a_link_that_is_dead_leaves_on_no_other_one() {
+        use crate::uplink::{Ready, Turn};
+        let (clock, class) = (Clock::start(), shoal_topology::Parameters::default());
+        let mut uplink = Uplink::new(&Seed::from_u64(1), class.classes[0].clone(), clock.now());
+        let epoch = shoal_topology::Epoch(1);
+        let first_hops = Arc::from([0_u16, 1, 2]);
+        uplink.clear(vec![Turn { from: Time::ZERO, epoch, edition: (epoch, 0), first_hops }]);
+        let slot = uplink.wants(clock.now()).user[0];
+        let packet = shoal_sphinx::Packet::default();
+        uplink.put(Ready::Data, slot, Frame { epoch: 1, field: slot.way.first, packet });
+        assert_ne!(uplink.next_slot(), Time::NEVER);
+        let slots = Arc::new(Slots {
+            uplink: Mutex::new(uplink),
+            taken: Notify::new(),
+            started: Notify::new(),
+        });
+        let (events, _engine) = mpsc::channel(8);
+        let link = Link {
+            clock,
+            inbox: Inbox::OfTheLink,
+            token: Vec::new(),
+            mode: Mode::Class("web".into()),
+            descriptor: None,
+            events,
+            overrun: Arc::default(),
+            dummies: Arc::default(),
+            goal: Arc::default(),
+            renew: Arc::default(),
+            has: Has::default(),
+            seed: Seed::from_u64(1),
+        };
+        // Nobody listens there.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let gateway = Gateway { identity: Identity([2; 32]), address };
+        let mut out = Out::Slots(slots.clone());
+        let up = std::sync::atomic::AtomicBool::new(false);
+        assert_eq!(link.once(&gateway, &mut out, &up).await, Err(Down::Unreachable));
+        let uplink = slots.uplink.lock().unwrap();
+        assert_eq!((uplink.next_slot(), uplink.filled().thrown), (Time::NEVER, 1));
     }
 
     #[tokio::test]

@@ -44,6 +44,11 @@ const MESSAGES: usize = 1 << 20;
 const LINK_WAIT: Duration = Duration::from_secs(20);
 /// Sealing is taken to last no longer: after a standstill slots are used again at once.
 const SEALING_AT_MOST: Duration = Duration::from_millis(10);
+/// A document is taken so long after it came, and slots follow it from twice that on: what a gateway sees of frames must
+/// not show how busy the engine was. Slots in between are planned by then, and have their cover.
+const DOCUMENT_WAITS: Duration = Duration::from_millis(250);
+/// Documents that wait for it; beyond it the oldest is taken at once.
+const DOCUMENTS_WAIT: usize = 4;
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -67,8 +72,13 @@ impl Ends for Person {
     type Tunnel = GroupId;
 
     fn read(&mut self, (id, stream): Key<Self>, buf: &mut [u8]) -> Read {
-        self.client.touch(self.clock.now(), id);
-        self.client.tunnel(id).map_or(Read::Reset(tunnel::GONE), |tunnel| tunnel.read(stream, buf))
+        let tunnel = self.client.tunnel(id);
+        let read = tunnel.map_or(Read::Reset(tunnel::GONE), |tunnel| tunnel.read(stream, buf));
+        // Who waits in vain uses nothing.
+        if !matches!(read, Read::Blocked) {
+            self.client.touch(self.clock.now(), id);
+        }
+        read
     }
 
     fn write(&mut self, (id, stream): Key<Self>, data: &[u8]) -> Write {
@@ -370,6 +380,8 @@ pub(super) fn start(
                 memory,
                 sealing: Cell::new(Duration::from_millis(1)),
                 periods: keys.periods,
+                waiting: VecDeque::new(),
+                followed_from: Time::ZERO,
                 news: false,
                 down: None,
                 linked: None,
@@ -424,6 +436,10 @@ struct Driver {
     memory: GatewayMemory,
     /// How long it takes to seal what the user has: slots that come sooner are not for it.
     sealing: Cell<Duration>,
+    /// Documents that came, and when.
+    waiting: VecDeque<(Time, Held)>,
+    /// From when on slots follow the last one that was taken.
+    followed_from: Time,
     /// Something changed that `status` must say at once.
     news: bool,
     down: Option<Down>,
@@ -443,6 +459,7 @@ impl Driver {
                 }
             }
             let now = clock.now();
+            self.take_documents(now);
             let dummies = self.dummies.load(Ordering::Relaxed);
             let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
             hub.engine.borrow_mut().client.dummies(now, new);
@@ -468,6 +485,7 @@ impl Driver {
                 continue;
             }
             let next = hub.engine.borrow_mut().client.next_timeout().min(next_report);
+            let next = self.waiting.front().map_or(next, |(at, _)| next.min(*at + DOCUMENT_WAITS));
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.handle(event),
@@ -506,6 +524,7 @@ impl Driver {
                 }
                 self.down = Some(why);
                 person.client.set_link(now, None);
+                self.slots.forget();
             }
             Event::Frame(_, frame) => {
                 // Those that came before it are known before it: they say how long it can have waited in a queue.
@@ -518,26 +537,42 @@ impl Driver {
                     uplink.credit();
                 }
             }
-            Event::Document(bytes) => {
-                let unix_s = unix_s();
-                let known = person.client.epoch(now).is_some();
-                match self.verify(bytes, unix_s) {
-                    Ok(held) => {
-                        self.has.add(&held.signed);
-                        if let Err(two) = person.client.set_document(now, unix_s, held) {
-                            error!("{two}");
-                            if let Err(error) = keep_proof(&self.config.data_dir, &two) {
-                                error!("the proof cannot be kept: {error}");
-                            }
-                        } else if !known {
-                            self.restart(&mut person.client, now);
-                        }
-                    }
-                    Err(why) => {
-                        warn!("the gateway sent a topology document that is refused: {why}");
-                        person.client.refuse_document(why);
+            Event::Document(bytes, at) => match self.verify(bytes, unix_s()) {
+                Ok(held) => {
+                    self.has.add(&held.signed);
+                    if person.client.epoch(now).is_none() {
+                        self.take(&mut person.client, now, held);
+                        self.restart(&mut person.client, now);
+                    } else {
+                        self.waiting.push_back((at, held));
                     }
                 }
+                Err(why) => {
+                    warn!("the gateway sent a topology document that is refused: {why}");
+                    person.client.refuse_document(why);
+                }
+            },
+        }
+    }
+
+    /// Takes the documents whose time has come.
+    fn take_documents(&mut self, now: Time) {
+        let hub = self.shop.hub.clone();
+        while let Some((at, _)) = self.waiting.front()
+            && (now >= *at + DOCUMENT_WAITS || self.waiting.len() > DOCUMENTS_WAIT)
+            && let Some((at, held)) = self.waiting.pop_front()
+        {
+            self.followed_from = at + 2 * DOCUMENT_WAITS;
+            self.take(&mut hub.engine.borrow_mut().client, now, held);
+            self.pass_on();
+        }
+    }
+
+    fn take(&self, client: &mut Client, now: Time, held: Held) {
+        if let Err(two) = client.set_document(now, unix_s(), held) {
+            error!("{two}");
+            if let Err(error) = keep_proof(&self.config.data_dir, &two) {
+                error!("the proof cannot be kept: {error}");
             }
         }
     }
@@ -585,12 +620,16 @@ impl Driver {
 
     /// Another epoch or document: the schedule goes on.
     fn turn(&self) {
+        if self.linked.is_none() {
+            // The next link begins a schedule of its own.
+            return;
+        }
         let mut person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
         let turns = person.client.turns(now);
         if let Ok(mut uplink) = self.slots.uplink.lock() {
             uplink.set_class(person.client.class().clone());
-            uplink.follow(turns);
+            uplink.follow_from(self.followed_from, turns);
         }
     }
 

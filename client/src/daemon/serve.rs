@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shoal_daemon::admin::Readiness;
-use shoal_daemon::coarse::{Coarse, Grain, Number};
+use shoal_daemon::coarse::Coarse;
 use shoal_daemon::council::{Council, Seat};
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
@@ -35,6 +35,7 @@ use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
 use super::person::thread;
 use super::places::Quotas;
+use super::shown::Numbers;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
 use crate::request::{Request, Response, UdpPacket};
@@ -357,7 +358,7 @@ impl Driver {
                 }
             }
             Event::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
-            Event::Document(bytes) => {
+            Event::Document(bytes, _) => {
                 let unix_s = unix_s();
                 match verify(bytes, &self.network, unix_s) {
                     Ok(held) => {
@@ -471,76 +472,16 @@ impl Driver {
             "refused": { "tunnels": no_room, "dials": busy, "datagrams": ignored },
             "datagrams_lost": self.hub.lost_datagrams(),
         });
-        let of_people = [
-            ("shoal_service_tunnels", "Tunnels.", Number::Level(tunnels as u64), Grain::Few),
-            ("shoal_service_surbs", "SURBs in stock.", Number::Level(surbs as u64), Grain::Packets),
-            (
-                "shoal_service_packets_received",
-                "Packets that brought something.",
-                Number::Total(counts.received),
-                Grain::Packets,
-            ),
-            ("shoal_service_packets_sent", "Replies.", Number::Total(counts.sent), Grain::Packets),
-            (
-                "shoal_service_packets_unknown",
-                "Packets that could not be read.",
-                Number::Total(counts.unknown),
-                Grain::Packets,
-            ),
-            (
-                "shoal_service_datagrams_lost",
-                "Datagrams of UDP ASSOCIATE that arrived and found a queue full.",
-                Number::Total(self.hub.lost_datagrams()),
-                Grain::Packets,
-            ),
-            (
-                "shoal_service_surbs_full",
-                "SURBs dropped because the stock was full.",
-                Number::Total(counts.surbs_full),
-                Grain::Packets,
-            ),
-            (
-                "shoal_service_surbs_bad",
-                "SURBs that led nowhere.",
-                Number::Total(counts.surbs_bad),
-                Grain::Packets,
-            ),
-            (
-                "shoal_service_starved",
-                "Times that a reply waited for a SURB.",
-                Number::Total(counts.starved),
-                Grain::Packets,
-            ),
-            (
-                "shoal_service_dials_refused",
-                "Connections refused because too many were under way.",
-                Number::Total(busy),
-                Grain::Few,
-            ),
-        ];
-        self.coarse
-            .observe(unix_s(), of_people.map(|(name, _, number, grain)| (name, number, grain)));
-        // What the service itself lacks shows at once: no single client brings it about.
-        let mut gauges = vec![
-            (
-                "shoal_service_ready",
-                "1 if clients can be answered",
-                f64::from(u8::from(not_ready.is_none())),
-            ),
-            ("shoal_service_links", "Links that are up", up as f64),
-            (
-                "shoal_service_packets_overrun",
-                "Packets dropped because the engine was behind",
-                overrun as f64,
-            ),
-            (
-                "shoal_service_link_full",
-                "Replies dropped because a link's queue was full",
-                self.full as f64,
-            ),
-        ];
-        gauges
-            .extend(of_people.map(|(name, help, ..)| (name, help, self.coarse.shown(name) as f64)));
+        let numbers = Numbers {
+            tunnels,
+            surbs,
+            counts,
+            datagrams_lost: self.hub.lost_datagrams(),
+            busy,
+            overrun,
+            full: self.full,
+        };
+        let gauges = numbers.exported(&self.coarse, unix_s(), (not_ready.is_none(), up));
         let readiness = match &not_ready {
             None => Readiness::Ready,
             Some(why) => Readiness::NotReady(why.clone()),

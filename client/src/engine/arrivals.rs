@@ -43,13 +43,19 @@ impl Client {
         if id == [0; 16] {
             return self.handle_letter(now, &tag, &payload);
         }
-        let Some((purpose, keys)) = self.outstanding.take(&id) else {
+        let Some((purpose, of, keys)) = self.outstanding.take(&id) else {
             return self.handle_stray(now, &tag, &id);
         };
         self.loops.packet();
         let message = self.codec.unseal(&keys, payload).ok();
         match purpose {
-            Purpose::Tunnel(id) => self.handle_reply(now, id, message.as_deref()),
+            Purpose::Tunnel(id) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.turn(self.router.epoch(now));
+                    group.came_back(of);
+                }
+                self.handle_reply(now, id, message.as_deref())
+            }
             Purpose::Query(address) => self.handle_answer(now, address, message.as_deref()),
         }
     }
@@ -100,6 +106,11 @@ impl Client {
         self.loops.packet();
         self.counts.packets += 1;
         if is_media {
+            // Who speaks is for the sessions to say; that nobody can have said so much is known here.
+            if !self.call.as_mut().is_some_and(|call| call.brings(now, &self.class)) {
+                self.counts.unknown += 1;
+                self.suspicion.add(now, &self.class, Unasked::Strange);
+            }
             if !message.is_empty() {
                 self.outputs.push_back(Output::Media(message.to_vec()));
             }
@@ -172,8 +183,11 @@ impl Client {
                 group.asked = None;
                 group.junk = (group.junk - JUNK_FORGIVEN).max(0.0);
                 self.counts.packets += 1;
-                // A service that nobody uses is a contact like others.
-                let credit = group.stock.is_in_use(now) || group.quota.take(now, &self.class);
+                // A service that nobody uses is a contact like others, however many tunnels lead to it.
+                let credit = group.stock.is_in_use(now)
+                    || group.place.is_some_and(|Place { identity, .. }| {
+                        self.credits.of_unused_service(now, identity, &self.class)
+                    });
                 if credit { Arrival::FromOthers } else { Arrival::NoCredit }
             }
             (Heard::Early, Some(_)) => {

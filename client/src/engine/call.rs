@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_sphinx::MESSAGE_LEN;
-use shoal_topology::Time;
+use shoal_topology::{Class, Time};
 
 use super::{Client, Contact, NotPosted};
 #[cfg(doc)]
@@ -19,12 +19,18 @@ const WAITING: usize = 5;
 /// How long after the end of a call what is under way still counts as its media.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 
+/// What a stall of the contact's link, or of this one, may hold up and bring at once: as much as waits at a gateway.
+const HELD_UP: Duration = Duration::from_secs(2);
+
 /// A call.
 pub(super) struct Call {
     pub(super) contact: Contact,
     from: Time,
     until: Time,
     pub(super) waiting: VecDeque<Vec<u8>>,
+    /// How many media may come now, and when that was counted.
+    due: f64,
+    counted: Time,
 }
 
 impl Call {
@@ -32,12 +38,33 @@ impl Call {
     pub(super) fn lasts(&self, at: Time) -> bool {
         self.from <= at && at < self.until
     }
+
+    /// Media came: whether they can be the contact's, who has no more payload slots than this class, and sends in some of them.
+    pub(super) fn brings(&mut self, now: Time, class: &Class) -> bool {
+        let slots = class.payload_per_s * now.since(self.counted).as_secs_f64();
+        (self.due, self.counted) = ((self.due + slots).min(most_at_once(class)), now);
+        let brings = self.due >= 1.0;
+        self.due -= f64::from(u8::from(brings));
+        brings
+    }
+}
+
+/// Most media that come at once in a call.
+fn most_at_once(class: &Class) -> f64 {
+    (class.down_per_s * HELD_UP.as_secs_f64()).max(16.0)
 }
 
 impl Client {
     /// A call with a contact: media leave in payload slots from `from` on, until [`Client::end_call`]. An earlier call ends.
     pub fn begin_call(&mut self, contact: Contact, from: Time) {
-        self.call = Some(Call { contact, from, until: Time::NEVER, waiting: VecDeque::new() });
+        self.call = Some(Call {
+            contact,
+            from,
+            until: Time::NEVER,
+            waiting: VecDeque::new(),
+            due: most_at_once(&self.class),
+            counted: from,
+        });
     }
 
     /// The call takes no slot from `until` on.

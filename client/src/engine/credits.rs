@@ -17,6 +17,8 @@ const LETTER_LIMIT: Duration = Duration::from_secs(10);
 /// Contacts whose credits are counted; those who have been quiet long enough are forgotten, and while all are busy a
 /// new one gets none.
 const MAX_CONTACTS: usize = 1_024;
+/// Services whose credits are counted; as with contacts.
+const MAX_SERVICES: usize = 256;
 /// Calls at a time.
 const MAX_CALLS: usize = 64;
 /// What one contact's credits replace of the loops in payload slots.
@@ -34,18 +36,18 @@ pub struct Handle(u64);
 
 /// The credits that one source has left.
 #[derive(Clone, Copy)]
-pub(super) struct Quota {
+struct Quota {
     tokens: f64,
     counted: Time,
 }
 
 impl Quota {
-    pub(super) fn full(now: Time, class: &Class) -> Self {
+    fn full(now: Time, class: &Class) -> Self {
         Self { tokens: Self::most(class), counted: now }
     }
 
     /// Nothing saved yet.
-    pub(super) fn none(now: Time) -> Self {
+    fn none(now: Time) -> Self {
         Self { tokens: 0.0, counted: now }
     }
 
@@ -64,7 +66,7 @@ impl Quota {
     }
 
     /// Takes a credit, if there is one.
-    pub(super) fn take(&mut self, now: Time, class: &Class) -> bool {
+    fn take(&mut self, now: Time, class: &Class) -> bool {
         self.gather(now, class);
         // Eighths of a token do not add up to one exactly.
         let has = self.tokens >= 1.0 - 1e-6;
@@ -84,6 +86,8 @@ pub(super) struct Credits {
     next: u64,
     waiting: VecDeque<(Handle, Time)>,
     contacts: BTreeMap<ContactId, Quota>,
+    /// By the identities of services, whatever tunnels lead to them.
+    services: BTreeMap<[u8; 32], Quota>,
     calls: Vec<ContactId>,
 }
 
@@ -104,6 +108,23 @@ impl Credits {
         let before = self.waiting.len();
         self.waiting.retain(|(_, since)| now.since(*since) < LETTER_LIMIT);
         (before - self.waiting.len()) as u64
+    }
+
+    /// An authentic reply of a service that nobody uses: whether it gives credit. All tunnels to it have one quota, with nothing
+    /// saved at first: who asks for nothing gets a reply seldom.
+    pub(super) fn of_unused_service(
+        &mut self,
+        now: Time,
+        identity: [u8; 32],
+        class: &Class,
+    ) -> bool {
+        if self.services.len() >= MAX_SERVICES && !self.services.contains_key(&identity) {
+            self.services.retain(|_, quota| !quota.is_full(now, class));
+            if self.services.len() >= MAX_SERVICES {
+                return false;
+            }
+        }
+        self.services.entry(identity).or_insert_with(|| Quota::none(now)).take(now, class)
     }
 
     /// A session answers for a letter: whether it waited, and whether it gives credit.
@@ -242,5 +263,23 @@ mod tests {
         assert_eq!(credit(&mut credits, Time::from_secs(10), 5_000), (true, true));
         let calls = (0..100).filter(|n| credits.call_accepted(contact(*n))).count();
         assert_eq!((calls, credits.calls.len()), (64, 64));
+    }
+
+    #[test]
+    fn services_that_nobody_uses_have_a_quota_each_and_are_bounded() {
+        let (web, mut credits) = (class("web"), Credits::default());
+        let mut of = |s, n: u32| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            credits.of_unused_service(Time::from_secs(s), id, &web)
+        };
+        assert!(!of(0, 0), "nothing is saved yet");
+        let given = (1..=100).map(|s| (0..100).filter(|_| of(s, 0)).count()).sum::<usize>();
+        assert!((600..=625).contains(&given), "6.25 a second: {given}");
+        (1..1_000).for_each(|n| assert!(!of(100, n)));
+        assert!(!of(101, 999) && of(101, 255), "255 beside the first have a place");
+        // Those who are quiet make room.
+        assert!(!of(200, 999));
+        assert!(of(201, 999));
     }
 }

@@ -96,12 +96,14 @@ pub(super) struct Gateways {
     records: Vec<GatewayRecord>,
     back_s: u64,
     moved_s: u64,
+    /// The gateway that is to be left, until there is a link to another one.
+    leaving: Option<Identity>,
     rng: Stream,
 }
 
 impl Gateways {
     pub(super) fn new(rng: Stream) -> Self {
-        Self { records: Vec::new(), back_s: 0, moved_s: 0, rng }
+        Self { records: Vec::new(), back_s: 0, moved_s: 0, leaving: None, rng }
     }
 
     /// The gateways that the user named, and what was known of them.
@@ -142,6 +144,7 @@ impl Gateways {
     /// The link to this gateway stands, which may be said again and again. Away from the first one, the instant of coming
     /// back is drawn, whatever the reason.
     pub(super) fn linked(&mut self, unix_s: u64, to: &Identity) {
+        self.leaving = self.leaving.filter(|left| left == to);
         match self.records.iter().position(|of| of.identity == *to) {
             Some(0) => self.back_s = 0,
             Some(_) if self.back_s == 0 => self.back_s = self.come_back_s(unix_s),
@@ -186,7 +189,10 @@ impl Gateways {
             return true;
         };
         let again = record.left_s > 0 && unix_s < record.left_s + 4 * Self::away_s(record);
-        record.strikes = if again { record.strikes + 1 } else { 1 };
+        // While the link has not moved, more that is found is of the same departure.
+        if self.leaving.replace(record.identity) != Some(record.identity) {
+            record.strikes = if again { record.strikes + 1 } else { 1 };
+        }
         record.left_s = unix_s;
         if at == 0 {
             self.back_s = self.come_back_s(unix_s);
@@ -264,6 +270,25 @@ mod tests {
     fn a_gateway_that_was_only_out_of_reach_is_come_back_to_as_well() {
         let mut gateways = gateways(1);
         assert!((DAY_S..DAY_S * 5 / 4 + 60).contains(&away(&mut gateways, NOW)));
+    }
+
+    #[test]
+    fn what_is_found_against_a_gateway_that_is_being_left_is_no_second_departure() {
+        let mut gateways = gateways(1);
+        for minute in 0..5 {
+            // The link has not moved yet: the other gateway does not answer.
+            assert!(gateways.leave(NOW + 60 * minute, &id(1), Blame::Lost));
+            gateways.linked(NOW + 60 * minute + 1, &id(1));
+            assert!(gateways.leave(NOW + 60 * minute + 30, &id(1), Blame::Garbage));
+        }
+        assert!((DAY_S - 300..DAY_S * 5 / 4 + 60).contains(&away(&mut gateways, NOW + 300)));
+        // It is left again soon after: that is the second one.
+        let now = NOW + 2 * DAY_S;
+        gateways.linked(now, &id(1));
+        assert!(gateways.leave(now, &id(1), Blame::Lost));
+        assert!(gateways.leave(now + 60, &id(1), Blame::Lost));
+        let after = away(&mut gateways, now + 60);
+        assert!((2 * DAY_S - 60..DAY_S * 5 / 2 + 60).contains(&after), "{after}");
     }
 
     #[test]

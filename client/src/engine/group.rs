@@ -7,8 +7,7 @@ use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
-use super::credits::Quota;
-use crate::surbs::Stock;
+use crate::surbs::{Of, Stock};
 use crate::tunnel::{Pseudonym, Tunnel};
 
 /// A group of one client, never used twice.
@@ -130,8 +129,6 @@ pub(super) struct Group {
     pub(super) connected: bool,
     /// Replies that the tunnel did not authenticate, less what is forgiven.
     pub(super) junk: f64,
-    /// Credits that the service gives while nobody uses it.
-    pub(super) quota: Quota,
     /// What the service has of the SURBs of the present epoch and of the next one.
     pub(super) stock: Stock,
     /// The present epoch.
@@ -165,7 +162,6 @@ impl Group {
             tunnel: None,
             connected: false,
             junk: 0.0,
-            quota: Quota::none(now),
             stock: Stock::new(now),
             epoch: None,
             late: seed.stream("next epoch's SURBs").random(),
@@ -217,7 +213,16 @@ impl Group {
         let Some(present) = present.filter(|present| self.epoch != Some(*present)) else { return };
         match self.epoch.replace(present) {
             Some(before) if before.0 + 1 == present.0 => self.stock.turn(),
-            _ => self.stock.clear(),
+            _ => self.stock.forget(),
+        }
+    }
+
+    /// A SURB that travels in an epoch came back.
+    pub(super) fn came_back(&mut self, of: Epoch) {
+        match self.epoch {
+            Some(present) if of == present => self.stock.came_back(Of::Present),
+            Some(present) if of.0 == present.0 + 1 => self.stock.came_back(Of::Next),
+            _ => {}
         }
     }
 
@@ -235,7 +240,7 @@ impl Group {
         self.tunnel = Some(tunnel);
         self.connected = false;
         self.asked = None;
-        (self.junk, self.quota) = (0.0, Quota::none(now));
+        self.junk = 0.0;
         self.stock = Stock::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);

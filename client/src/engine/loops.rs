@@ -34,6 +34,8 @@ const SILENT: usize = 8;
 const KEPT: usize = 64;
 /// Loops that are remembered.
 const REMEMBERED: usize = 512;
+/// With fewer loops known their losses say nothing.
+const FEW: usize = 64;
 /// Loops that stand ready or are under way.
 const MAX_OPEN: usize = 4_096;
 
@@ -272,6 +274,14 @@ impl Loops {
             recent: (self.recent.len(), back),
             median_ms: u64::try_from(median.as_millis()).unwrap_or(u64::MAX),
             ..self.counts
+        }
+    }
+
+    /// The share of the last loops that was lost, 0 to 1; zero while few are known.
+    pub(super) fn lost_share(&self) -> f64 {
+        match self.recent.len() {
+            0..FEW => 0.0,
+            known => (known - self.took.len()) as f64 / known as f64,
         }
     }
 

@@ -38,6 +38,9 @@ impl Client {
     /// anything else: that must not wait until cover is sealed. For media there is always something.
     pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Slot, Frame)> {
         self.judge_pause(now);
+        for slots in [&mut wants.user, &mut wants.media, &mut wants.loops, &mut wants.drops] {
+            slots.retain(|slot| self.router.leads(slot));
+        }
         if self.protection(now).is_err() || self.is_paused() {
             (wants.data, wants.refill) = (0, 0);
             wants.letters.clear();
@@ -145,8 +148,15 @@ impl Client {
             let missing = if group.connected { missing } else { 0 };
             (missing >= 5).then_some((group.stock.is_in_use(now), missing, *id))
         };
-        let (.., id) = self.groups.iter().filter_map(short).max()?;
-        Some(Draft { ready: Ready::Refill, ..self.send(now, slot, id, Vec::new())? })
+        let mut lacking: Vec<_> = self.groups.iter().filter_map(short).collect();
+        lacking.sort_unstable();
+        // Within its share of the slots: a service that always says it lacks some must not take those of others.
+        let slots_per_s = self.class.payload_per_s;
+        let may_send = |(.., id): &(_, _, GroupId)| self.shares.may_send(now, *id, slots_per_s);
+        let (.., id) = lacking.into_iter().rev().find(may_send)?;
+        let draft = self.send(now, slot, id, Vec::new())?;
+        self.shares.refilled(now, id);
+        Some(Draft { ready: Ready::Refill, ..draft })
     }
 
     /// For which epoch a packet in this slot brings a group's service SURBs, and how many are missing.
@@ -265,7 +275,8 @@ impl Client {
         let epoch = if of == Of::Next { Epoch(present.0.saturating_add(1)) } else { present };
         let connected = self.groups.get(&id)?.connected;
         // Before the tunnel stands the stock is unknown: fill the room.
-        let missing = if connected { missing } else { room };
+        let unknown = self.groups.get(&id)?.stock.room(now, of);
+        let missing = if connected { missing } else { unknown };
         let missing = self.may_give_out(now, room.min(missing));
         let mut surbs = Vec::new();
         for (surb, keys) in self.surbs(epoch, &own, missing) {

@@ -228,6 +228,11 @@ impl Shares {
         seat.up >= 1.0
     }
 
+    /// It took one for SURBs alone. That is not the user's doing, so it does not count as carried.
+    pub(super) fn refilled(&mut self, now: Time, id: GroupId) {
+        self.seat(now, id).up -= 1.0;
+    }
+
     /// It took one.
     pub(super) fn sent(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
         self.seat(now, id).up -= 1.0;

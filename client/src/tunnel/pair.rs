@@ -7,27 +7,43 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use shoal_topology::{Seed, Stream, Time, exponential};
+use shoal_topology::{DelayLaw, Seed, Stream, Time};
 
 use super::*;
 
 pub(super) const SECRET: [u8; 32] = [7; 32];
 const LINK: Duration = Duration::from_millis(1);
-const HOP: Duration = Duration::from_millis(15);
 
-/// Rates of a class, in 1/s.
-#[derive(Clone, Copy, Debug)]
+/// Rates of a class, in 1/s, and what its packets take in the mixes.
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Class {
     pub(super) up: f64,
     pub(super) down: f64,
     pub(super) loops: f64,
-    pub(super) hop: Duration,
+    pub(super) delay: DelayLaw,
 }
 
-pub(super) const WEB: Class = Class { up: 45.0, down: 110.0, loops: 5.0, hop: HOP };
-pub(super) const FAST: Class = Class { up: 140.0, down: 300.0, loops: 10.0, hop: HOP };
-pub(super) const TEXT: Class =
-    Class { up: 1.0, down: 2.0, loops: 0.2, hop: Duration::from_millis(200) };
+pub(super) const WEB: Class =
+    Class { up: 50.0, down: 110.0, loops: 5.0, delay: DelayLaw::INTERACTIVE };
+pub(super) const FAST: Class =
+    Class { up: 150.0, down: 300.0, loops: 10.0, delay: DelayLaw::INTERACTIVE };
+pub(super) const TEXT: Class = Class {
+    up: 1.0,
+    down: 2.0,
+    loops: 0.2,
+    delay: DelayLaw { exponential_us: 200_000, uniform_us: 1_000_000 },
+};
+
+#[test]
+fn tunnels_are_tested_with_the_classes_that_documents_define() {
+    for (name, class) in [("web", WEB), ("fast", FAST), ("text", TEXT)] {
+        let defaults = shoal_topology::Parameters::default();
+        let defined = defaults.class(name).unwrap();
+        let (up, down, loops) = (defined.payload_per_s, defined.down_per_s, defined.loops_per_s);
+        assert_eq!(class, Class { up, down, loops, delay: defined.delay });
+        assert_eq!(class.budget(), defined.budget_per_s());
+    }
+}
 
 impl Class {
     /// What the client tells the service (DESIGN, section 6).
@@ -62,7 +78,7 @@ enum Happening {
     Slot(usize),
     /// An instant of a client's downlink.
     Drain(usize),
-    /// A loop of a client comes back to its gateway.
+    /// A loop of a client leaves.
     Loop(usize),
     ToService(usize, Vec<u8>),
     ToGateway(usize, Vec<u8>),
@@ -75,7 +91,6 @@ pub(super) struct Client {
     pub(super) tunnel: Tunnel,
     pub(super) pseudonym: Pseudonym,
     pub(super) class: Class,
-    slots: Stream,
     fifo: VecDeque<Vec<u8>>,
     tokens: f64,
     tokens_at: Time,
@@ -134,6 +149,11 @@ impl Drop for Pair {
     }
 }
 
+/// Delay in three mixes.
+fn through_mixes(rng: &mut Stream, class: Class) -> Duration {
+    (1..=3).map(|layer| class.delay.draw(rng, layer, 3)).sum()
+}
+
 /// Byte `at` of every download.
 pub(super) fn pattern(at: u64) -> u8 {
     (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
@@ -188,7 +208,6 @@ impl Pair {
             tunnel: Tunnel::connect(self.base, self.now, &seed, key, settings).unwrap(),
             pseudonym,
             class,
-            slots: seed.stream("slots"),
             fifo: VecDeque::new(),
             tokens: 0.0,
             tokens_at: self.now,
@@ -201,9 +220,13 @@ impl Pair {
             timeouts: 0,
             trace: Vec::new(),
         });
-        self.next_slot(at);
+        let mut phases = seed.stream("phases");
+        let mut phase =
+            |per_s: f64| self.now + Duration::from_secs_f64(phases.random_range(0.0..1.0) / per_s);
+        let (slot, is_loop) = (phase(class.up), phase(class.loops));
+        self.push(slot, Happening::Slot(at));
+        self.push(is_loop, Happening::Loop(at));
         self.push(self.now + LINK, Happening::Drain(at));
-        self.push(self.now + LINK, Happening::Loop(at));
         at
     }
 
@@ -213,17 +236,14 @@ impl Pair {
     }
 
     fn next_slot(&mut self, at: usize) {
-        let client = &mut self.clients[at];
-        let mean = Duration::from_secs_f64(1.0 / client.class.up);
-        let pause = exponential(&mut client.slots, mean);
-        self.push(self.now + pause, Happening::Slot(at));
+        let gap = Duration::from_secs_f64(1.0 / self.clients[at].class.up);
+        self.push(self.now + gap, Happening::Slot(at));
     }
 
     /// Delay of a packet through three mixes, or none when it is lost.
     fn travel(&mut self, class: Class) -> Option<Time> {
         // Drawn in any case, so that loss moves nothing else.
-        let delay =
-            (0..3).map(|_| exponential(&mut self.net, class.hop)).sum::<Duration>() + 5 * LINK;
+        let delay = through_mixes(&mut self.net, class) + 5 * LINK;
         let lost = self.net.random::<f64>() < self.loss;
         let out = self.outage.is_some_and(|(from, to)| (from..to).contains(&self.now));
         (!lost && !out).then_some(self.now + delay)
@@ -301,10 +321,11 @@ impl Pair {
                 self.push(next, Happening::Drain(at));
             }
             Happening::Loop(at) => {
-                let mean = Duration::from_secs_f64(1.0 / self.clients[at].class.loops);
-                let pause = exponential(&mut self.loop_rng, mean);
-                self.push(now + pause, Happening::Loop(at));
-                self.reach_gateway(at, Vec::new());
+                let class = self.clients[at].class;
+                let gap = Duration::from_secs_f64(1.0 / class.loops);
+                self.push(now + gap, Happening::Loop(at));
+                let back = now + through_mixes(&mut self.loop_rng, class) + 5 * LINK;
+                self.push(back, Happening::ToGateway(at, Vec::new()));
             }
             Happening::ToGateway(at, datagram) => self.reach_gateway(at, datagram),
             Happening::ToService(at, datagram) => {

@@ -41,7 +41,7 @@ pub struct Way {
     /// The epoch whose keys the packet uses.
     pub epoch: Epoch,
     /// Which document that is.
-    pub(super) edition: (Epoch, u16),
+    pub(crate) edition: (Epoch, u16),
 }
 
 /// Equal gaps, and a random number for each slot.

@@ -257,6 +257,53 @@ fn in_a_call_media_fill_the_slots_that_chance_chose_for_loops_and_nothing_else()
 }
 
 #[test]
+fn it_does_not_show_when_the_engine_got_to_a_document_that_came_late() {
+    let from = Time::from_secs(4);
+    // The 50th slot to the 200th are before that.
+    let seen = |engine_is_there_at: usize, waits: bool| {
+        let (mut uplink, mut seen) = (uplink(), Vec::new());
+        let mut other = turns(1);
+        other[0].first_hops = (30..36).collect();
+        leaves(&mut uplink, Time::from_secs(12), |uplink, now, n| {
+            if n == engine_is_there_at as u64 && waits {
+                uplink.follow_from(from, other.clone());
+            } else if n == engine_is_there_at as u64 {
+                uplink.follow(other.clone());
+            }
+            let slots = uplink.plan.iter().take(1);
+            seen.extend(slots.map(|slot| (now, slot.way)));
+        });
+        seen
+    };
+    let (early, late) = (seen(50, true), seen(200, true));
+    assert!(early == late);
+    let first_hop = |at: Time| {
+        let way = early.iter().find(|(now, _)| *now >= at).unwrap().1.unwrap();
+        (way.epoch.0, way.first >= 30)
+    };
+    assert_eq!(first_hop(Time::from_secs(3)), (1, false));
+    assert_eq!(first_hop(from + Duration::from_millis(100)), (1, true));
+    assert_eq!(first_hop(Time::from_secs(11)), (2, false));
+    assert!(seen(50, false) != seen(200, false), "the control");
+}
+
+#[test]
+fn slots_follow_the_last_of_documents_that_come_soon_after_each_other() {
+    let mut uplink = uplink();
+    for n in 1..20_u64 {
+        uplink.follow_from(Time::from_millis(100 * n), turns(n as u16));
+        assert!(uplink.turns.len() <= 22, "{:?}", uplink.turns);
+    }
+    leaves(&mut uplink, Time::from_secs(12), |uplink, now, _| {
+        let edition = uplink.plan[0].way.unwrap().edition.1;
+        let expected = (uplink.plan[0].at.as_nanos() / 100_000_000).min(19);
+        assert_eq!(u64::from(edition), expected, "{now:?}");
+    });
+    uplink.follow_from(Time::from_secs(12), turns(20));
+    assert!(uplink.turns.len() <= 3, "what is over is forgotten");
+}
+
+#[test]
 fn a_machine_that_slept_sends_no_burst() {
     let mut uplink = uplink();
     let woken = Time::from_secs(100);

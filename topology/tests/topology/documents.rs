@@ -1,5 +1,7 @@
 //! What a good document is: one form, enough signatures, its time.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use rand::RngExt;
 use shoal_topology::*;
@@ -182,6 +184,17 @@ fn a_document_lives_for_three_epochs_and_the_error_of_clocks() {
     assert_eq!(at(ends + 60), Err(Error::Stale { seconds: 60 }));
     assert_eq!(at(0), Err(Error::NotYetValid { seconds: BEGINS }));
     assert_eq!(at(u64::MAX), Err(Error::Stale { seconds: u64::MAX - ends }));
+}
+
+#[test]
+fn gateways_wait_for_what_a_client_with_a_slow_clock_sends_in_an_epoch_that_is_over() {
+    let mut document = sound();
+    document.parameters.clock_error_s = 30;
+    document.epoch_s = 1_200;
+    assert_eq!(document.turn_grace(), Duration::from_secs(40));
+    // Short epochs are for clocks that are alike.
+    document.epoch_s = 60;
+    assert_eq!(document.turn_grace(), Duration::from_millis(7_500));
 }
 
 #[test]

@@ -248,3 +248,52 @@ fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
     assert!(!drawn(&mut client));
     assert!(client.ahead.of(own, Epoch(START)).is_empty(), "SURBs too");
 }
+
+#[test]
+fn the_beginning_of_an_epoch_stays_where_it_is_when_documents_come_at_other_fractions_of_a_second()
+{
+    let (mut client, authority) = engine(Settings::default());
+    let held = |epoch| authority.sign(&authority.document(epoch));
+    let tenth = |n: u64| Time::from_millis(100 * n);
+    // Unix time is 150 ms ahead of what whole seconds of both would say, or 850 ms behind.
+    client.set_document(tenth(109), begins() + 10, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(110)), Time::from_secs(20));
+    client.set_document(tenth(111), begins() + 10, held(START + 1)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(112)), Time::from_secs(20));
+    client.set_document(tenth(119), begins() + 12, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(120)), Time::from_secs(20));
+    // A clock that is set right is followed.
+    client.set_document(tenth(120), begins() + 15, held(START)).unwrap();
+    assert_eq!(client.router.next_epoch(tenth(121)), Time::from_secs(17));
+}
+
+#[test]
+fn who_has_a_clock_as_slow_as_is_allowed_loses_nothing_when_an_epoch_ends() {
+    for slow_s in [0, 15, 28] {
+        let mut authority = Authority::new(400);
+        authority.clock_error_s = 30;
+        let mut world = World::of(authority, 6, Settings::default(), slow_s);
+        world.run(Time::from_secs(390));
+        let (before, over) = (world.client.loops().lost, world.over);
+        assert_eq!(over, 0);
+        world.download(1_000);
+        world.run(Time::from_secs(450));
+        let loops = world.client.loops();
+        assert_eq!((world.over, loops.lost - before), (0, 0), "{slow_s} s: {loops:?}");
+        assert_eq!((world.lost, world.client.counts().unknown), (0, 0), "{slow_s} s");
+    }
+}
+
+#[test]
+fn nothing_is_sealed_for_slots_that_lead_where_another_document_says() {
+    let (mut client, authority) = linked();
+    let of_before = super::wants(&mut client, Time::ZERO, (2, 1, 2));
+    letter(&mut client, Time::ZERO).unwrap();
+    let amendment = Document { amendment: 1, ..authority.document(START) };
+    client.set_document(Time::ZERO, begins(), authority.sign(&amendment)).unwrap();
+    assert!(client.produce(Time::ZERO, of_before).is_empty());
+    // What waits is not lost by that.
+    let wants = super::wants(&mut client, Time::ZERO, (2, 1, 2));
+    assert_eq!(client.produce(Time::ZERO, wants).len(), 1);
+    assert_eq!(client.counts().no_path, 0);
+}

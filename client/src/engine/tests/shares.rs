@@ -5,6 +5,7 @@ use rand::seq::SliceRandom;
 use shoal_topology::Signed;
 
 use super::*;
+use crate::surbs::Of;
 use crate::tunnel::{Read, Write};
 use crate::world::World;
 
@@ -298,4 +299,87 @@ fn a_lone_download_of_2_mb_is_as_fast_as_ever_and_a_second_waits_for_an_instant(
     waits.sort_by(f64::total_cmp);
     println!("s for 2 MB; a second has its part after {waits:.1?} s");
     assert!(waits.iter().all(|wait| *wait < 27.0), "{waits:?}");
+}
+
+#[test]
+fn a_service_that_always_lacks_surbs_takes_no_slots_of_others() {
+    let (mut client, _) = linked();
+    let ids: Vec<GroupId> = (0..2_u8).map(|n| super::group(&mut client, &[n])).collect();
+    for id in &ids {
+        let group = client.groups.get_mut(id).unwrap();
+        group.place = Some(place(GATEWAYS[2]));
+        group.connected = true;
+    }
+    client.touch(Time::from_secs(1), ids[0]);
+    let refill = |client: &mut Client, now| {
+        let wants = super::wants(client, now, (0, 1, 0));
+        client.produce(now, wants).len()
+    };
+    let idle =
+        |client: &Client| client.groups[&ids[1]].stock.missing(Time::from_secs(1), Of::Present);
+    for n in 0.. {
+        assert!(n < 100, "it goes on, and the other one lacks {}", idle(&client));
+        let now = Time::from_millis(1_000 + n);
+        // What it was sent is never in its report.
+        client.groups.get_mut(&ids[0]).unwrap().stock.reported(now, [0, 0], Duration::ZERO);
+        if refill(&mut client, now) == 0 {
+            break;
+        }
+    }
+    assert!(idle(&client) < 5, "it was served all the same");
+}
+
+/// SURBs that a service has been given and has not used, after a download of so many seconds in which it says of its stock what
+/// it likes; and its replies.
+fn hoarded(seed: u64, lies: bool, seconds: u64) -> (u64, u64) {
+    let mut world = World::new(seed, 1_000);
+    world.codec.lies.store(lies, std::sync::atomic::Ordering::Relaxed);
+    world.download(ASKED);
+    world.run(Time::from_secs(seconds));
+    let counts = world.client.counts();
+    (counts.surbs - counts.packets, counts.packets)
+}
+
+#[test]
+fn a_service_that_says_it_has_no_surbs_keeps_few_more_than_an_honest_one() {
+    for seconds in [10, 60] {
+        let [(honest, _), (lying, replies)] = [false, true].map(|lies| hoarded(1, lies, seconds));
+        println!(
+            "{seconds} s: {honest} out at an honest one, {lying} at a liar, {replies} replies"
+        );
+        assert!(honest < 480 && replies > 50 * seconds, "{honest} {replies}");
+        // The target and 480, one for seven replies, and two a second; of all an eighth is written off, too.
+        let bound = 760 + replies / 7 + 5 * seconds / 2;
+        assert!(lying < bound, "{lying}, bound {bound}");
+    }
+}
+
+#[test]
+fn two_groups_at_one_service_that_nobody_uses_have_one_quarter_of_the_loops_between_them() {
+    let mut world = World::new(3, 10_000);
+    let mut users = begin(&mut world);
+    world.run(Time::from_secs(20));
+    let credits_per_s = |world: &mut World, users: &[User]| {
+        let before = (world.credits, world.client.counts().packets);
+        for _ in 0..40 * 50 {
+            world.run(world.now + STEP);
+            for user in users {
+                let Some(stream) = user.stream else { continue };
+                let tunnel = world.client.tunnel(user.group).unwrap();
+                // Nine packets a second; and nobody says that he uses it.
+                let _ = tunnel.read(stream, &mut [0; 360]);
+            }
+        }
+        let (credits, packets) = (world.credits, world.client.counts().packets);
+        ((credits - before.0) as f64 / 40.0, (packets - before.1) as f64 / 40.0)
+    };
+    for user in &mut users {
+        user.asks(&mut world, ASKED);
+    }
+    // Until the windows are full.
+    credits_per_s(&mut world, &users);
+    let (credits, replies) = credits_per_s(&mut world, &users);
+    println!("{credits:.1} credits/s for {replies:.1} replies/s");
+    // Of 25 loops/s in payload slots. They come in bursts, which the quota does not save for.
+    assert!((14.0..25.0).contains(&replies) && (3.0..6.5).contains(&credits));
 }

@@ -391,3 +391,50 @@ fn traffic_resumes_at_a_drawn_instant_after_another_link_began() {
     world.run(began + Duration::from_secs(5));
     assert!(!world.client.is_paused());
 }
+
+/// A packet with media to the client's key, as its contact's client makes it, or whoever has a descriptor of it.
+fn media(client: &mut Client, rng: &mut shoal_topology::Stream) -> shoal_sphinx::Frame {
+    let End { address, key } = client.end;
+    let hop = shoal_sphinx::Hop { address, key, delay: Duration::ZERO };
+    let packet = StandIn.seal(rng, &[hop], [0; 16], &[kind::MEDIA, 7]).unwrap();
+    shoal_sphinx::Frame { epoch: 0, field: Downward::Packet as u16, packet }
+}
+
+#[test]
+fn media_that_no_call_can_bring_are_nobodys_and_speak_against_the_gateway() {
+    // Packets/s, and of how many seconds they stand still, so that what they held up comes at once.
+    for (per_s, still_s, suspected) in
+        [(25, 0, false), (25, 2, false), (50, 0, false), (110, 0, true)]
+    {
+        let (mut client, _) = linked();
+        let mut rng = Seed::from_u64(1).stream("media");
+        let key = SecretKey::from_bytes([5; 32]).public();
+        let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
+        let class = client.class().clone();
+        assert_eq!(class.payload_per_s, 50.0);
+        client.begin_call(contact, Time::from_secs(40));
+        let mut came = 0;
+        for second in 40..340 {
+            let now = Time::from_secs(second);
+            let held = still_s > 0 && second % 10 < still_s;
+            let number = if held {
+                0
+            } else if still_s > 0 && second % 10 == still_s {
+                3 * per_s
+            } else {
+                per_s
+            };
+            for n in 0..number {
+                // In time with the second, or all at once.
+                let gap = if number == per_s { 1_000_000_000 / per_s } else { 0 };
+                let at = now + Duration::from_nanos(gap * n);
+                let frame = media(&mut client, &mut rng);
+                assert_eq!(client.handle_frame(at, frame), Arrival::Media);
+                came += 1;
+            }
+        }
+        assert!(came > 6_000);
+        let found = client.suspicion.evidence().map(|evidence| evidence.blame);
+        assert_eq!(found, suspected.then_some(Blame::Garbage), "{per_s}/s, {still_s} s");
+    }
+}
