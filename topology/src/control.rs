@@ -95,6 +95,8 @@ pub enum Refusal {
     NotReady,
     /// The gateway is full.
     Full,
+    /// The inbox has connected too often lately.
+    TooOften,
 }
 
 impl std::fmt::Display for Refusal {
@@ -107,6 +109,7 @@ impl std::fmt::Display for Refusal {
             Self::Descriptor => "the gateway refuses the client descriptor",
             Self::NotReady => "the gateway has no valid topology document",
             Self::Full => "the gateway is full",
+            Self::TooOften => "this client has connected too often lately",
         })
     }
 }

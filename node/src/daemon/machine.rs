@@ -13,7 +13,7 @@ use shoal_daemon::link::Standing;
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
 use shoal_topology::report::Report;
 use shoal_topology::{Identity, Time};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
@@ -70,9 +70,16 @@ pub(super) struct Joined {
     pub(super) session: SessionId,
     pub(super) peer: Identity,
     pub(super) origin: Origin,
+    pub(super) down: Down,
+}
+
+/// The way to a client. Its link ends soon after this is dropped.
+pub(super) struct Down {
     /// Frames for it go there.
-    pub(super) down: mpsc::Sender<Frame>,
+    pub(super) queue: mpsc::Sender<Frame>,
     pub(super) standing: Standing,
+    /// Dropped with the rest: the link's task sees it while it waits for a client that does not read.
+    pub(super) _here: oneshot::Sender<()>,
 }
 
 /// The way to the engine's thread.
@@ -123,7 +130,7 @@ struct Machine {
     clock: Clock,
     shared: Arc<Shared>,
     neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
-    clients: HashMap<SessionId, (mpsc::Sender<Frame>, Standing)>,
+    clients: HashMap<SessionId, Down>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
     misconduct: Option<Running>,
@@ -186,8 +193,8 @@ impl Machine {
                     self.handle(Input::Client { session, frame });
                 }
             }
-            Event::Joined(Joined { session, peer, origin, down, standing }) => {
-                self.clients.insert(session, (down, standing));
+            Event::Joined(Joined { session, peer, origin, down }) => {
+                self.clients.insert(session, down);
                 self.handle(Input::Joined { session, peer, origin });
             }
             Event::Neighbours(queues) => self.neighbours = queues,
@@ -226,16 +233,17 @@ impl Machine {
             }
             Output::ToClient { session, frame } => {
                 let is_packet = frame.field == Downward::Packet as u16;
-                let sent = self.clients.get(&session)?.0.try_send(frame);
+                let sent = self.clients.get(&session)?.queue.try_send(frame);
                 (sent.is_err() && is_packet)
                     .then_some(Input::Dropped(DropReason::ClientQueueFull, 1))
             }
             Output::CloseClient(session) => {
-                self.clients.remove(&session);
+                // It may read what was sent, for a while, and takes no room from others by that.
+                self.clients.remove(&session)?.standing.dismiss();
                 None
             }
             Output::LetIn(session) => {
-                self.clients.get(&session)?.1.admit();
+                self.clients.get(&session)?.standing.admit();
                 None
             }
             Output::Discard { inbox, packets } => {

@@ -345,6 +345,10 @@ impl Gateway {
         if !hello.is_proven(&core.identity, &peer, nonce) {
             return Err(Refusal::Proof);
         }
+        let inbox = self.inbox_id(&hello.inbox);
+        if !self.inboxes.may_connect(&inbox, now) {
+            return Err(Refusal::TooOften);
+        }
         let topology = core.usable().ok_or(Refusal::NotReady)?;
         let older = self.by_inbox.get(&hello.inbox).copied();
         let token = self.token(&hello, older)?;
@@ -364,7 +368,6 @@ impl Gateway {
             .as_deref()
             .map(|bytes| check_descriptor(bytes, &hello.inbox, &core.identity))
             .transpose()?;
-        let inbox = self.inbox_id(&hello.inbox);
         let replaces = older.and_then(|older| self.sessions.get(&older)).map(Session::holder);
         let holder = token.map_or(Holder::Network(origin), Holder::Token);
         let from_there = self.networks.get(&origin).copied().unwrap_or_default();

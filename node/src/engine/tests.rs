@@ -432,9 +432,10 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
     for _ in 0..20 {
         let (again, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![tag]);
         assert_eq!((refused, net.documents(again).len()), (None, 0));
+        net.run(ms(2_000));
     }
     let mut given = 0;
-    for _ in 0..20 {
+    for _ in 0..8 {
         let (_, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![[9; 8]]);
         given += usize::from(refused.is_none());
         assert!(refused.is_none_or(|why| why == Refusal::Full));
@@ -448,6 +449,30 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
     net.run(ms(4_000));
     let epochs: Vec<u64> = net.documents(here).iter().map(|document| document.epoch.0).collect();
     assert_eq!(epochs, [EPOCH + 1]);
+}
+
+#[test]
+fn an_inbox_that_connects_without_end_is_refused_and_let_in_again_later() {
+    use shoal_topology::control::{DocumentPart, Refusal};
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let gateway = net.gateway(0);
+    let tag = DocumentPart::tag_of(&net.signed());
+    let join = |net: &mut Net, inbox| {
+        net.try_join(0, inbox, Mode::Service, b"", |hello| hello.documents = vec![tag]).1
+    };
+    let outcomes: Vec<_> = (0..100).map(|_| join(&mut net, 1)).collect();
+    // The first, by which the inbox was not known, and eight more.
+    let let_in = outcomes.iter().filter(|refused| refused.is_none()).count();
+    assert_eq!((let_in, outcomes[9]), (9, Some(Refusal::TooOften)));
+    // The older links were closed, and the last one stays.
+    assert_eq!((net.engine(gateway).clients(), net.closed.len()), (1, 8 + 91));
+    // Others are not kept out by it, nor whoever says this inbox and does not prove it counted.
+    assert_eq!(join(&mut net, 2), None);
+    net.run(ms(2_000));
+    let forge = |hello: &mut Hello| hello.inbox = Identity([1; 32]);
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"", forge).1, Some(Refusal::Proof));
+    assert_eq!(join(&mut net, 1), None);
+    assert_eq!(join(&mut net, 1), Some(Refusal::TooOften));
 }
 
 #[test]

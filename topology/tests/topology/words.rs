@@ -33,6 +33,7 @@ fn words_come_back_as_they_went() {
         Refusal::Descriptor,
         Refusal::NotReady,
         Refusal::Full,
+        Refusal::TooOften,
     ];
     let notices = [Notice::Challenge { nonce: [5; 32] }, Notice::Welcome];
     for notice in notices.into_iter().chain(refusals.map(Notice::Refused)) {

@@ -178,13 +178,13 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     let joined = async {
         loop {
             match events.try_recv() {
-                Ok(Event::Joined(joined)) => return (joined.session, joined.down, joined.standing),
+                Ok(Event::Joined(joined)) => return joined,
                 _ => tokio::task::yield_now().await,
             }
         }
     };
-    let (session, queue, standing) = tokio::time::timeout(PATIENCE, joined).await.unwrap();
-    machine.clients.insert(session, (queue, standing));
+    let Joined { session, down, .. } = tokio::time::timeout(PATIENCE, joined).await.unwrap();
+    machine.clients.insert(session, down);
 
     // Nothing leaves the queue until this test waits. Beside the 256, two documents fit.
     let room = 256 + 2 * 3;
@@ -197,6 +197,47 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     }
     machine.put(Output::CloseClient(session));
     assert_eq!(read(&mut link.receiver).await, None);
+}
+
+#[tokio::test]
+async fn clients_that_are_sent_away_and_do_not_read_leave_room_for_others() {
+    let settings = LinkSettings {
+        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        allow: Allow::anyone(),
+        max_connections: 6,
+        max_strangers_of_one: 2,
+        ..LinkSettings::default()
+    };
+    let gateway = Endpoint::new(&LinkIdentity::from_seed(&[2; 32]), settings).unwrap();
+    let (identity, address) =
+        (LinkIdentity::from_seed(&[2; 32]).public(), gateway.listen_addr().unwrap());
+    let mut machine = machine(Role::Gateway);
+    let (context, events) = machine.context();
+    let (_tell, around) = watch::channel(Neighbourhood { place: None, parts: 0 });
+    let work = Work::new(&machine.shared).0;
+    let _accepting = tokio::spawn(links::accept(gateway, Role::Gateway, context, work, around));
+    let mut held = Vec::new();
+    for n in 10..30 {
+        let client = endpoint(n, None);
+        let link = client.dial(identity, address).await;
+        let link = link.unwrap_or_else(|error| panic!("client {n} is kept out: {error}"));
+        let joined = async {
+            loop {
+                match events.try_recv() {
+                    Ok(Event::Joined(joined)) => return joined,
+                    Ok(_) => {}
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let Joined { session, down, .. } = tokio::time::timeout(PATIENCE, joined).await.unwrap();
+        machine.clients.insert(session, down);
+        machine.put(Output::LetIn(session));
+        // Yamux lets 256 KiB go to one who does not read: 109 frames of these stay here.
+        (0..256).for_each(|n| machine.put(Output::ToClient { session, frame: frame(n) }));
+        machine.put(Output::CloseClient(session));
+        held.push((client, link));
+    }
 }
 
 #[test]
