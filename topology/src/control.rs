@@ -163,20 +163,29 @@ impl DocumentPart {
     }
 }
 
-/// Puts parts together. Bounded by the largest document.
-#[derive(Default)]
+/// Puts parts together. Bounded by the largest document, unless it is told otherwise.
 pub struct Assembly {
     tag: [u8; 8],
     parts: Vec<Option<Vec<u8>>>,
+    most: usize,
+}
+
+impl Default for Assembly {
+    fn default() -> Self {
+        Self::of_at_most(crate::document::MAX_DOCUMENT_LEN)
+    }
 }
 
 impl Assembly {
+    /// Of what has so many bytes at most.
+    pub fn of_at_most(bytes: usize) -> Self {
+        Self { tag: [0; 8], parts: Vec::new(), most: bytes }
+    }
+
     /// Takes a part; gives the document's bytes when it was the last one missing.
     pub fn add(&mut self, part: DocumentPart) -> Option<Vec<u8>> {
         let parts = usize::from(part.parts);
-        if parts * PART_LEN > crate::document::MAX_DOCUMENT_LEN + PART_LEN
-            || part.bytes.len() > PART_LEN
-        {
+        if parts * PART_LEN > self.most + PART_LEN || part.bytes.len() > PART_LEN {
             return None;
         }
         if self.tag != part.tag || self.parts.len() != parts {
