@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::machine::{Batch, Clock, Down, Event, Events, Joined, Work};
 use super::metrics::Shared;
 use crate::engine::{Input, Origin, SessionId};
+use crate::opener::Came;
 use crate::place::Place;
 
 /// Frames that wait for one next hop. The newest is dropped when it is full, and counted.
@@ -250,7 +251,8 @@ async fn take(
         if !matches!(read, Ok(1..)) || !takes_from(&around, &link) {
             return;
         }
-        work.give(Batch { received: context.clock.now(), frames });
+        let came = Came { at: context.clock.now(), from: Identity(link.peer) };
+        work.give(Batch { came, frames });
     }
 }
 

@@ -20,11 +20,12 @@ use super::metrics::{Shared, Snapshot};
 use super::misconduct::Running;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Input, Origin, Output, SessionId};
-use crate::opener::{Arrived, Opener, Room};
+use crate::opener::{Arrived, Came, Opener, Room};
 
 /// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
 const EVENTS: usize = 1_024;
-/// Batches that wait for workers. One more is dropped and counted.
+/// Batches that wait for workers. A neighbour has as many as are free, and so half of them at most: whoever brings more
+/// leaves room for others. One more is dropped and counted.
 const BATCHES: usize = 256;
 /// Frames that a worker opens together, about: as many as fill the lanes of the fastest backend.
 const TOGETHER: usize = 32;
@@ -317,28 +318,84 @@ impl Machine {
 
 /// Frames that a link brought at once.
 pub(super) struct Batch {
-    pub(super) received: Time,
+    pub(super) came: Came,
     pub(super) frames: Frames,
+}
+
+/// How many batches of each neighbour wait.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<Identity, usize>>>);
+
+impl Places {
+    /// Takes a place, if the neighbour has fewer than are free.
+    fn take(&self, from: Identity) -> bool {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: usize = places.values().sum();
+        let own = places.entry(from).or_default();
+        let may = *own < BATCHES.saturating_sub(taken);
+        *own += usize::from(may);
+        may
+    }
+
+    fn give_back(&self, from: &Identity) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = places.get_mut(from) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                places.remove(from);
+            }
+        }
+    }
 }
 
 /// The way to the workers.
 #[derive(Clone)]
 pub(super) struct Work {
     batches: SyncSender<Batch>,
+    places: Places,
     shared: Arc<Shared>,
 }
 
-impl Work {
-    pub(super) fn new(shared: &Arc<Shared>) -> (Self, Receiver<Batch>) {
-        let (batches, queue) = sync_channel(BATCHES);
-        (Self { batches, shared: shared.clone() }, queue)
+/// What waits for the workers.
+pub(super) struct Batches {
+    queue: Receiver<Batch>,
+    places: Places,
+}
+
+impl Batches {
+    /// Waits for the next one; none comes when the last [`Work`] is gone.
+    fn next(&self) -> Option<Batch> {
+        self.left(self.queue.recv().ok()?)
     }
 
-    /// Hands a batch over, or drops and counts it when too many wait.
+    /// The next one, if it is there.
+    pub(super) fn waiting(&self) -> Option<Batch> {
+        self.left(self.queue.try_recv().ok()?)
+    }
+
+    fn left(&self, batch: Batch) -> Option<Batch> {
+        self.places.give_back(&batch.came.from);
+        Some(batch)
+    }
+}
+
+impl Work {
+    pub(super) fn new(shared: &Arc<Shared>) -> (Self, Batches) {
+        let (batches, queue) = sync_channel(BATCHES);
+        let places = Places::default();
+        let work = Self { batches, places: places.clone(), shared: shared.clone() };
+        (work, Batches { queue, places })
+    }
+
+    /// Hands a batch over, or drops and counts it when too many of its neighbour's wait.
     pub(super) fn give(&self, batch: Batch) {
-        let frames = batch.frames.len();
+        let (frames, from) = (batch.frames.len(), batch.came.from);
         self.shared.waiting_to_peel.fetch_add(frames, Ordering::Relaxed);
-        if self.batches.try_send(batch).is_err() {
+        let taken = self.places.take(from);
+        if !taken || self.batches.try_send(batch).is_err() {
+            if taken {
+                self.places.give_back(&from);
+            }
             self.shared.waiting_to_peel.fetch_sub(frames, Ordering::Relaxed);
             self.shared.overload.fetch_add(frames as u64, Ordering::Relaxed);
         }
@@ -368,7 +425,7 @@ pub(super) fn start_workers(
                 {
                     // One waits for a batch, the others for their turn.
                     let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Ok(mut batch) = queue.recv() else { return };
+                    let Some(mut batch) = queue.next() else { return };
                     // What has come by then is opened together, but no more than this worker's share of it.
                     let waiting = shared.waiting_to_peel.load(Ordering::Relaxed);
                     let share = (waiting / threads).clamp(8, TOGETHER);
@@ -376,16 +433,16 @@ pub(super) fn start_workers(
                     loop {
                         taken += batch.frames.len();
                         batches.push(batch);
-                        let next = (taken < share).then(|| queue.try_recv());
-                        let Some(Ok(next)) = next else { break };
+                        let next = (taken < share).then(|| queue.waiting());
+                        let Some(Some(next)) = next else { break };
                         batch = next;
                     }
                     shared.waiting_to_peel.fetch_sub(taken, Ordering::Relaxed);
                 }
-                for Batch { received, frames: bytes } in batches.drain(..) {
+                for Batch { came, frames: bytes } in batches.drain(..) {
                     for bytes in &bytes {
                         match Frame::decode(bytes) {
-                            Ok(frame) => frames.push((received, frame)),
+                            Ok(frame) => frames.push((came, frame)),
                             Err(_) => opened.push(Err(DropReason::Version)),
                         }
                     }

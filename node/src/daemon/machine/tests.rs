@@ -79,23 +79,37 @@ async fn read(receiver: &mut shoal_daemon::link::FrameReceiver) -> Option<usize>
 }
 
 #[test]
-fn batches_beyond_the_queue_of_the_workers_are_dropped_and_counted() {
+fn batches_beyond_a_neighbours_part_of_the_queue_of_the_workers_are_dropped_and_counted() {
     let mut machine = machine(Role::Mix);
     let (work, queue) = Work::new(&machine.shared);
-    let batch = |n| {
+    let give = |n, neighbour| {
         let frames = (0..16).map(|_| frame(n).encode()).collect();
-        Batch { received: Time::ZERO, frames }
+        let came = Came { at: Time::ZERO, from: Identity([neighbour; 32]) };
+        work.give(Batch { came, frames });
     };
-    (0..256).for_each(|n| work.give(batch(n)));
-    machine.tell(Time::ZERO);
-    assert_eq!(machine.dropped(DropReason::Overload), 0);
-
-    (256..259).for_each(|n| work.give(batch(n)));
-    machine.tell(Time::ZERO);
-    assert_eq!(machine.dropped(DropReason::Overload), 3 * 16);
+    // One neighbour, and then others, each with half of what is free.
+    let filled = |machine: &mut Machine| {
+        machine.tell(Time::ZERO);
+        machine.dropped(DropReason::Overload)
+    };
+    (0..128).for_each(|n| give(n, 1));
+    assert_eq!(filled(&mut machine), 0);
+    (0..3).for_each(|_| give(500, 1));
+    assert_eq!(filled(&mut machine), 3 * 16);
+    (128..192).for_each(|n| give(n, 2));
+    (192..224).for_each(|n| give(n, 3));
+    assert_eq!(filled(&mut machine), 3 * 16);
+    for neighbour in 4..100 {
+        give(600, neighbour);
+    }
+    // Those after fill the rest, and then no more.
+    assert_eq!(filled(&mut machine), (3 + 64) * 16);
     assert_eq!(machine.shared.waiting_to_peel.load(Ordering::Relaxed), 256 * 16);
     let first = |batch: Batch| number(&Frame::decode(&batch.frames[0]).unwrap());
-    assert!(queue.try_iter().map(first).eq(0..256));
+    assert!(std::iter::from_fn(|| queue.waiting()).take(224).map(first).eq(0..224));
+    assert_eq!(std::iter::from_fn(|| queue.waiting()).count(), 32);
+    give(700, 1);
+    assert_eq!(queue.waiting().map(first), Some(700));
 }
 
 #[tokio::test]
