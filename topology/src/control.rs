@@ -35,6 +35,15 @@ pub enum Mode {
     Service,
 }
 
+/// What becomes of packets for a client that is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Away {
+    /// They wait in its inbox, up to the quota.
+    Keep,
+    /// They are dropped, and the inbox goes with the link: of a client that will have another one next time.
+    Drop,
+}
+
 /// A client's first word, in answer to [`Notice::Challenge`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
@@ -50,6 +59,8 @@ pub struct Hello {
     pub descriptor: Option<Vec<u8>>,
     /// The documents that it has, by their [tags](DocumentPart::tag_of): it is not given them again.
     pub documents: Vec<[u8; 8]>,
+    /// What becomes of packets for it when it has left.
+    pub away: Away,
 }
 
 impl Hello {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
-use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind};
+use shoal_topology::control::{
+    Away, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind,
+};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Signed, Stream, Time,
 };
@@ -371,7 +373,8 @@ impl Gateway {
         let replaces = older.and_then(|older| self.sessions.get(&older)).map(Session::holder);
         let holder = token.map_or(Holder::Network(origin), Holder::Token);
         let from_there = self.networks.get(&origin).copied().unwrap_or_default();
-        if older.is_none() && self.by_inbox.len() >= self.settings.max_clients
+        let kept_free = if token.is_none() { self.kept_free() } else { 0 };
+        if older.is_none() && self.by_inbox.len() + kept_free >= self.settings.max_clients
             || token.is_none()
                 && replaces != Some(Some(holder))
                 && from_there >= self.settings.max_clients_of_one
@@ -385,7 +388,7 @@ impl Gateway {
         self.remember(core, inbox, holder)?;
 
         // Nothing can fail any more. What waits on an older connection of the same client moves to this one.
-        let mut active = Active::new(hello.inbox, inbox, token, up, pace);
+        let mut active = Active::new(hello.inbox, inbox, (token, hello.away), up, pace);
         if let Some(older) = older {
             if let Some(old) = self.active(older) {
                 active.inherit(old);
@@ -414,6 +417,13 @@ impl Gateway {
         }
         self.fetch_more(core, session);
         Ok(())
+    }
+
+    /// Places that only bearers of tokens may take.
+    fn kept_free(&self) -> usize {
+        let connections = self.settings.admission.tokens().iter().map(|token| token.connections);
+        let wanted = connections.fold(0, usize::saturating_add).min(self.settings.token_places);
+        wanted.saturating_sub(self.connections.iter().sum())
     }
 
     /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
@@ -469,11 +479,15 @@ impl Gateway {
         let Some(gone) = self.inboxes.open(inbox, holder).map_err(|()| Refusal::Full)? else {
             return Ok(());
         };
-        if let Some(identity) = self.identities.remove(&gone) {
-            self.descriptors.remove(&identity);
-        }
+        self.forget_descriptor(&gone);
         core.outputs.push_back(Output::Discard { inbox: gone, packets: u32::MAX });
         Ok(())
+    }
+
+    fn forget_descriptor(&mut self, inbox: &InboxId) {
+        if let Some(identity) = self.identities.remove(inbox) {
+            self.descriptors.remove(&identity);
+        }
     }
 
     fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
@@ -531,9 +545,17 @@ impl Gateway {
         if self.by_inbox.get(&active.inbox) == Some(&session) {
             self.by_inbox.remove(&active.inbox);
         }
-        self.inboxes.leave(&active.id);
-        // What it did not get any more waits for it.
         let id = active.id;
+        match active.away {
+            Away::Keep => self.inboxes.leave(&id),
+            Away::Drop => {
+                if self.inboxes.forget(&id) > 0 {
+                    core.outputs.push_back(Output::Discard { inbox: id, packets: u32::MAX });
+                }
+                self.forget_descriptor(&id);
+            }
+        }
+        // What it did not get any more waits for it, or is dropped.
         for frame in active.into_waiting() {
             self.store(core, id, frame);
         }

@@ -124,6 +124,11 @@ impl Inboxes {
         }
     }
 
+    /// Its client is gone and will not ask for it again. What waited in it.
+    pub(super) fn forget(&mut self, inbox: &InboxId) -> u32 {
+        self.take(inbox).map_or(0, |kept| kept.waiting)
+    }
+
     /// Whether a client of this inbox may be given another document on connecting.
     pub(super) fn may_have_document(&mut self, inbox: &InboxId, now: Time) -> bool {
         self.known.get_mut(inbox).is_none_or(|kept| kept.documents.pass(now))
