@@ -34,8 +34,15 @@ pub(super) struct Message {
 /// What waits.
 pub(super) struct Waiting {
     shares: HashMap<Identity, Vec<Arc<Semaphore>>>,
-    messages: Mutex<(u64, BTreeMap<(u64, u64), Message>)>,
+    line: Mutex<Line>,
     came: Notify,
+}
+
+/// Messages by when they came, those of one millisecond in the order in which there was room for them.
+#[derive(Default)]
+struct Line {
+    messages: BTreeMap<(u64, u64), Message>,
+    put: u64,
 }
 
 impl Waiting {
@@ -49,7 +56,7 @@ impl Waiting {
         let nodes = nodes.into_iter().map(|node| (*node, vec![semaphore(OF_NODE), all.clone()]));
         let mut shares: HashMap<_, _> = nodes.collect();
         shares.extend(authorities.into_iter().map(|own| (*own, vec![semaphore(OF_AUTHORITY)])));
-        Self { shares, messages: Mutex::default(), came: Notify::new() }
+        Self { shares, line: Mutex::default(), came: Notify::new() }
     }
 
     /// The longest message that is read of a peer.
@@ -76,10 +83,10 @@ impl Waiting {
             room.push(permit);
         }
         {
-            let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-            messages.0 += 1;
-            let place = (at, messages.0);
-            messages.1.insert(place, Message { at, from, message, _room: room });
+            let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+            line.put += 1;
+            let place = (at, line.put);
+            line.messages.insert(place, Message { at, from, message, _room: room });
         }
         self.came.notify_one();
         true
@@ -87,8 +94,8 @@ impl Waiting {
 
     /// The first that came and waits.
     pub(super) fn take(&self) -> Option<Message> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.1.pop_first().map(|(_, message)| message)
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.messages.pop_first().map(|(_, message)| message)
     }
 
     /// Returns when another one came, or at once when one came since the last call.
