@@ -306,6 +306,8 @@ impl Chamber {
                 self.time = self.now();
             }
             if self.turn().await {
+                // Whoever keeps this busy keeps no link from being read.
+                tokio::task::yield_now().await;
                 continue;
             }
             let now = self.now();
