@@ -62,6 +62,11 @@ impl Messages {
         Self { receiver, assembly: Assembly::default() }
     }
 
+    /// Of a link to someone whose messages have so many bytes at most. Longer ones are not kept.
+    pub fn of_at_most(receiver: FrameReceiver, bytes: usize) -> Self {
+        Self { receiver, assembly: Assembly::of_at_most(bytes) }
+    }
+
     /// The next message. Dropped at any await, it loses none.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,9 +29,8 @@ use libp2p::swarm::behaviour::{ConnectionClosed, DialFailure, FromSwarm, ListenF
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
-    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
-    DialError, NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, Swarm, SwarmEvent,
-    ToSwarm,
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError,
+    NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, Swarm, SwarmEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, tcp};
 use rand::TryRng as _;
@@ -52,7 +51,7 @@ pub use room::{Listed, Standing};
 pub use settings::{Counters, Error, Settings};
 pub use shares::Origin;
 
-use room::Room;
+use room::{Room, Whence};
 use secure::{Security, secure};
 
 /// The protocol of the one stream.
@@ -150,8 +149,8 @@ impl Endpoint {
         .map_err(Error::Handshake)?;
         let mut key = [0; 32];
         rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(|_| Error::Closed)?;
-        let (most, of_one) = (settings.max_strangers, settings.max_strangers_of_one);
-        let room = Arc::new(Room::new(key, settings.listed.clone(), most, of_one));
+        let strangers = (settings.max_strangers, settings.max_strangers_of_one);
+        let room = Arc::new(Room::new(key, settings.listed.clone(), strangers, counters.clone()));
         let security = Arc::new(Security {
             identity: identity.clone(),
             server: server.into(),
@@ -173,8 +172,8 @@ impl Endpoint {
             })
             .boxed();
 
-        // A connection holds at most one link, so this queue cannot be full.
-        let (links, incoming) = mpsc::channel(settings.max_connections.max(1));
+        // A connection holds at most one link, which is a stranger's until it was taken: this queue cannot be full.
+        let (links, incoming) = mpsc::channel(2 * settings.max_strangers.max(1));
         let behaviour = Behaviour {
             max_connections: settings.max_connections,
             timeout: settings.handshake_timeout,
@@ -184,7 +183,6 @@ impl Endpoint {
             dials: HashMap::new(),
             pending: HashMap::new(),
             established: HashMap::new(),
-            closing: VecDeque::new(),
         };
         let config = libp2p::swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::ZERO)
@@ -389,10 +387,8 @@ struct Behaviour {
     dials: HashMap<ConnectionId, Reply>,
     /// Connections from others before the handshake's end, bounded by `room`, and from where.
     pending: HashMap<ConnectionId, SocketAddr>,
-    /// Connections from others that stand, at most `max_connections`.
-    established: HashMap<ConnectionId, PeerId>,
-    /// Of these, the ones that have to make room.
-    closing: VecDeque<(ConnectionId, PeerId)>,
+    /// Connections from others that stand, at most `max_connections` but for those from listed addresses.
+    established: HashMap<ConnectionId, (PeerId, Whence)>,
 }
 
 impl Behaviour {
@@ -407,14 +403,10 @@ impl Behaviour {
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
 
-    fn make_room(&mut self, id: ConnectionId) {
-        Counters::add(&self.counters.displaced_connections);
-        // A half-open one ends by itself.
-        if self.pending.remove(&id).is_none()
-            && let Some(peer) = self.established.get(&id)
-        {
-            self.closing.push_back((id, *peer));
-        }
+    /// Whether no more connections from there may stand. Nobody from elsewhere shuts nodes out.
+    fn is_full(&self, whence: Whence) -> bool {
+        let elsewhere = || self.established.values().filter(|(_, of)| *of == Whence::Elsewhere);
+        whence == Whence::Elsewhere && elsewhere().count() >= self.max_connections
     }
 }
 
@@ -429,12 +421,12 @@ impl NetworkBehaviour for Behaviour {
         from: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let Some(from) = socket_address(from) else { return Err(self.refuse("no address")) };
-        if self.established.len() >= self.max_connections {
+        if self.is_full(self.room.whence(from.ip())) {
             return Err(self.refuse("full"));
         }
         self.pending.insert(id, from);
         if let Some(leaves) = self.room.add(id, from) {
-            self.make_room(leaves);
+            self.pending.remove(&leaves);
         }
         Ok(())
     }
@@ -446,18 +438,19 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        if self.pending.remove(&id).is_none() {
+        let Some(from) = self.pending.remove(&id) else {
             return Err(ConnectionDenied::new(io::Error::other("made room")));
-        }
-        let same = self.established.values().filter(|other| **other == peer).count();
-        if same >= PER_PEER || self.established.len() >= self.max_connections {
+        };
+        let whence = self.room.whence(from.ip());
+        let same = self.established.values().filter(|(other, _)| *other == peer).count();
+        if same >= PER_PEER || self.is_full(whence) {
             self.room.remove(id, None);
             return Err(self.refuse("full"));
         }
         let (origin, standing) = (self.room.origin(id), Standing::stranger(&self.room, id));
         let taker = Taker { links: self.links.clone(), origin, standing };
         let handler = self.handler(&peer, Role::Listener(Some(taker)))?;
-        self.established.insert(id, peer);
+        self.established.insert(id, (peer, whence));
         Ok(handler)
     }
 
@@ -508,14 +501,7 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, std::convert::Infallible>> {
-        // Whatever fills this queue happens within the swarm's own turn, which ends with a look here.
-        match self.closing.pop_front() {
-            Some((id, peer_id)) => Poll::Ready(ToSwarm::CloseConnection {
-                peer_id,
-                connection: CloseConnection::One(id),
-            }),
-            None => Poll::Pending,
-        }
+        Poll::Pending
     }
 }
 

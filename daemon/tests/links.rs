@@ -309,6 +309,30 @@ async fn a_connection_beyond_the_limit_is_closed_and_counted_until_another_ends(
 }
 
 #[tokio::test]
+async fn a_listener_that_strangers_fill_takes_nodes() {
+    let listed = Listed::default();
+    listed.replace(["127.0.0.1".parse().unwrap()].into());
+    let settings =
+        Settings { max_connections: 1, listed: listed.clone(), ..listening(Allow::anyone()) };
+    let mut b = Endpoint::new(&identity(2), settings).unwrap();
+    let address = b.listen_addr().unwrap();
+    let peer = |n| Endpoint::new(&identity(n), listening(Allow::anyone())).unwrap();
+    // Two from listed addresses, which take the places of nobody.
+    let (first, second) = (peer(3), peer(4));
+    let mut links = Vec::new();
+    for node in [&first, &second] {
+        links.push((node.dial(identity(2).public(), address).await.unwrap(), b.accept().await));
+    }
+    // The same address, not listed any more, has the one place of strangers.
+    listed.replace(HashSet::new());
+    let (third, fourth) = (peer(5), peer(6));
+    let _third = third.dial(identity(2).public(), address).await.unwrap();
+    assert!(fourth.dial(identity(2).public(), address).await.is_err());
+    listed.replace(["127.0.0.1".parse().unwrap()].into());
+    fourth.dial(identity(2).public(), address).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
     let (mut b, address) = listener(Allow::anyone());
     let a = dialler();

@@ -8,7 +8,7 @@ use shoal_client::request::Request;
 use shoal_client::socks::Host;
 use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, PacketId, SecretKey, Sphinx, StandIn};
 use shoal_topology::address::ServiceAddress;
-use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::control::{Away, DocumentPart, Hello, Mode, Notice, Refusal, Word};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
     Role, SecretIdentity, Seed, Signed, SignedDocument,
@@ -183,8 +183,10 @@ fn words() -> Vec<Vec<u8>> {
         mode: Mode::Class("web".into()),
         descriptor: Some(client_descriptor().encode()),
         documents: vec![[7; 8]],
+        away: Away::Keep,
     };
-    let service = Hello { mode: Mode::Service, descriptor: None, ..hello.clone() };
+    let service =
+        Hello { mode: Mode::Service, descriptor: None, away: Away::Drop, ..hello.clone() };
     let document = SignedDocument::new(&document(), [&authority()]).encode();
     let notices =
         [Notice::Challenge { nonce: [9; 32] }, Notice::Welcome, Notice::Refused(Refusal::Full)];

@@ -11,7 +11,7 @@ pub mod wheel;
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
 pub use engine::{Engine, Input, Origin, Output, SessionId, Settings};
-pub use opener::{Arrived, Log, NotWritten, Opener, Room};
+pub use opener::{Arrived, Came, Log, NotWritten, Opener, Room};
 pub use place::Place;
 pub use shoal_sphinx::replay;
 

@@ -1,11 +1,11 @@
 //! What peel workers run on packets: key, DH, MAC, replay, and only then the expensive rest.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use shoal_sphinx::{Codec, Error, Frame, Opened, Packet, Peeled, SecretKey};
-use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Time};
+use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Identity, Time};
 
 use crate::budget::{Budget, Life};
 use crate::counters::DropReason;
@@ -23,6 +23,22 @@ pub struct Arrived {
     pub epoch: u8,
     /// What was inside.
     pub peeled: Peeled,
+}
+
+/// When a frame came, and which neighbour brought it.
+#[derive(Clone, Copy)]
+pub struct Came {
+    /// On the node's clock.
+    pub at: Time,
+    /// By whose link.
+    pub from: Identity,
+}
+
+/// From the only neighbour there is.
+impl From<Time> for Came {
+    fn from(at: Time) -> Self {
+        Self { at, from: Identity([0; 32]) }
+    }
 }
 
 /// Where fingerprints of tags are written before their packets go on, so that they are known after a crash.
@@ -64,16 +80,36 @@ impl Key {
         })
     }
 
-    /// How many of `wanted` new packets it may come to know.
-    fn take(&self, now: Time, life: Life, wanted: usize) -> usize {
-        let Some(budget) = &self.budget else { return wanted };
-        budget.lock().unwrap_or_else(PoisonError::into_inner).take(now, life, wanted)
+    /// Its budget, with what has come together by now.
+    fn budget(&self, now: Time, life: Life, neighbours: usize) -> Option<MutexGuard<'_, Budget>> {
+        let mut budget = self.budget.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.advance(now, life, neighbours);
+        Some(budget)
     }
 
-    fn put_back(&self, life: Life, unused: usize) {
-        if let Some(budget) = &self.budget {
-            budget.lock().unwrap_or_else(PoisonError::into_inner).put_back(life, unused);
+    /// Comes to know a packet whose MAC is right: with wrong ones nobody uses up the budget.
+    fn know(
+        &self,
+        budget: Option<&mut Budget>,
+        (life, neighbours): (Life, usize),
+        from: &Identity,
+        fingerprint: u64,
+    ) -> Result<(), DropReason> {
+        let mut token = None;
+        let mut budget = budget;
+        if let Some(budget) = &mut budget {
+            let taken = budget.take(life, from, neighbours);
+            token = Some(taken.ok_or(DropReason::ReplayTableFull)?);
         }
+        let new = match self.replay.insert_fingerprint(fingerprint) {
+            Seen::New => Ok(()),
+            Seen::Before => Err(DropReason::Replay),
+            Seen::Full => Err(DropReason::ReplayTableFull),
+        };
+        if let (Err(_), Some(budget), Some(token)) = (new, budget, token) {
+            budget.put_back(life, from, token);
+        }
+        new
     }
 }
 
@@ -107,7 +143,7 @@ impl Begun {
 /// Where a worker keeps what is between the steps, so that batches allocate nothing.
 #[derive(Default)]
 pub struct Room {
-    times: Vec<Time>,
+    came: Vec<Came>,
     packets: Vec<Packet>,
     opened: Vec<Result<Opened, Error>>,
     sound: Vec<Opened>,
@@ -125,6 +161,8 @@ pub struct Opener {
     /// The longest delay, in nanoseconds.
     max_delay: AtomicU64,
     begun: RwLock<Option<Begun>>,
+    /// Who brings packets, at most: they share what keys may come to know.
+    neighbours: AtomicUsize,
 }
 
 impl Opener {
@@ -132,7 +170,7 @@ impl Opener {
     pub fn new(codec: Arc<dyn Codec>) -> Self {
         let epoch = AtomicU64::new(u64::MAX);
         let (keys, max_delay, begun) = Default::default();
-        Self { codec, keys, epoch, max_delay, begun }
+        Self { codec, keys, epoch, max_delay, begun, neighbours: AtomicUsize::new(1) }
     }
 
     /// Adds a key for the epochs `first..=last`. `replay` belongs to this key alone, and its tags end with the process.
@@ -166,6 +204,11 @@ impl Opener {
         *self.begun.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
     }
 
+    /// From now on packets come from so many neighbours. Each has a part of the declared rate to itself.
+    pub fn share_among(&self, neighbours: usize) {
+        self.neighbours.store(neighbours, Ordering::Relaxed);
+    }
+
     fn life(&self, now: Time, key: Epoch) -> Life {
         match *self.begun.read().unwrap_or_else(PoisonError::into_inner) {
             Some(begun) => begun.life(now, key),
@@ -195,16 +238,16 @@ impl Opener {
         keys.retain(|key| key.first == key.last || key.last.0.saturating_add(WINDOW) >= epoch.0);
     }
 
-    /// Opens what links brought, in order, each with when it came; a bad one costs only itself. The frames are taken
-    /// out of `frames`, and as many results added to `results`.
-    pub fn open_batch(
+    /// Opens what links brought, in order, each with when it came and from whom; a bad one costs only itself. The frames are
+    /// taken out of `frames`, and as many results added to `results`.
+    pub fn open_batch<C: Into<Came>>(
         &self,
-        frames: &mut Vec<(Time, Frame)>,
+        frames: &mut Vec<(C, Frame)>,
         room: &mut Room,
         results: &mut Vec<Result<Arrived, DropReason>>,
     ) {
         let first = results.len();
-        let Room { times, packets, opened, sound, fingerprints, peeled, places } = room;
+        let Room { came, packets, opened, sound, fingerprints, peeled, places } = room;
         results.extend(frames.iter().map(|_| Err(DropReason::UnknownEpoch)));
         let mut settle = |place: usize, result| {
             if let Some(slot) = results.get_mut(first + place) {
@@ -218,33 +261,26 @@ impl Opener {
             let count = frames.iter().take_while(|(_, frame)| frame.epoch == epoch).count();
             let from = begin;
             begin += count;
-            times.clear();
+            came.clear();
             packets.clear();
             for (received, frame) in frames.drain(..count) {
-                times.push(received);
+                came.push(received.into());
                 packets.push(frame.packet);
             }
             let Some(key) = self.key(epoch) else { continue };
-            let now = times.iter().copied().max().unwrap_or(Time::ZERO);
+            let now = came.iter().map(|came| came.at).max().unwrap_or(Time::ZERO);
             let life = self.life(now, key.first);
-            let mut budget = key.take(now, life, count);
+            let neighbours = self.neighbours.load(Ordering::Relaxed);
 
             self.codec.open_batch(&key.secret, packets, opened);
+            let mut budget = key.budget(now, life, neighbours);
             for (place, opened) in opened.drain(..).enumerate() {
                 let new = opened.map_err(reason).and_then(|opened| {
-                    if budget == 0 {
-                        return Err(DropReason::ReplayTableFull);
-                    }
                     let fingerprint = key.replay.fingerprint(opened.tag());
-                    match key.replay.insert_fingerprint(fingerprint) {
-                        Seen::New => {
-                            budget -= 1;
-                            fingerprints.push(fingerprint);
-                            Ok(opened)
-                        }
-                        Seen::Before => Err(DropReason::Replay),
-                        Seen::Full => Err(DropReason::ReplayTableFull),
-                    }
+                    let from = came.get(place).map_or(Identity([0; 32]), |came| came.from);
+                    key.know(budget.as_deref_mut(), (life, neighbours), &from, fingerprint)?;
+                    fingerprints.push(fingerprint);
+                    Ok(opened)
                 });
                 match new {
                     Ok(opened) => {
@@ -254,7 +290,7 @@ impl Opener {
                     Err(reason) => settle(from + place, Err(reason)),
                 }
             }
-            key.put_back(life, budget);
+            drop(budget);
             // Written down before anything goes on: whatever was sent is known after a crash.
             if let Some(log) = &key.log
                 && !fingerprints.is_empty()
@@ -268,7 +304,7 @@ impl Opener {
             fingerprints.clear();
             self.codec.peel_batch(sound, peeled);
             for (place, peeled) in places.drain(..).zip(peeled.drain(..)) {
-                let received = times.get(place).copied().unwrap_or(Time::ZERO);
+                let received = came.get(place).map_or(Time::ZERO, |came| came.at);
                 settle(from + place, self.arrived(received, epoch, peeled));
             }
         }
@@ -278,7 +314,11 @@ impl Opener {
     ///
     /// # Errors
     /// Why the packet goes no further.
-    pub fn open_frame(&self, received: Time, frame: Frame) -> Result<Arrived, DropReason> {
+    pub fn open_frame(
+        &self,
+        received: impl Into<Came>,
+        frame: Frame,
+    ) -> Result<Arrived, DropReason> {
         let mut results = Vec::with_capacity(1);
         self.open_batch(&mut vec![(received, frame)], &mut Room::default(), &mut results);
         results.pop().unwrap_or(Err(DropReason::UnknownEpoch))

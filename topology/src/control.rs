@@ -35,6 +35,15 @@ pub enum Mode {
     Service,
 }
 
+/// What becomes of packets for a client that is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Away {
+    /// They wait in its inbox, up to the quota.
+    Keep,
+    /// They are dropped, and the inbox goes with the link: of a client that will have another one next time.
+    Drop,
+}
+
 /// A client's first word, in answer to [`Notice::Challenge`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
@@ -50,6 +59,8 @@ pub struct Hello {
     pub descriptor: Option<Vec<u8>>,
     /// The documents that it has, by their [tags](DocumentPart::tag_of): it is not given them again.
     pub documents: Vec<[u8; 8]>,
+    /// What becomes of packets for it when it has left.
+    pub away: Away,
 }
 
 impl Hello {
@@ -95,6 +106,8 @@ pub enum Refusal {
     NotReady,
     /// The gateway is full.
     Full,
+    /// The inbox has connected too often lately.
+    TooOften,
 }
 
 impl std::fmt::Display for Refusal {
@@ -107,6 +120,7 @@ impl std::fmt::Display for Refusal {
             Self::Descriptor => "the gateway refuses the client descriptor",
             Self::NotReady => "the gateway has no valid topology document",
             Self::Full => "the gateway is full",
+            Self::TooOften => "this client has connected too often lately",
         })
     }
 }
@@ -160,20 +174,29 @@ impl DocumentPart {
     }
 }
 
-/// Puts parts together. Bounded by the largest document.
-#[derive(Default)]
+/// Puts parts together. Bounded by the largest document, unless it is told otherwise.
 pub struct Assembly {
     tag: [u8; 8],
     parts: Vec<Option<Vec<u8>>>,
+    most: usize,
+}
+
+impl Default for Assembly {
+    fn default() -> Self {
+        Self::of_at_most(crate::document::MAX_DOCUMENT_LEN)
+    }
 }
 
 impl Assembly {
+    /// Of what has so many bytes at most.
+    pub fn of_at_most(bytes: usize) -> Self {
+        Self { tag: [0; 8], parts: Vec::new(), most: bytes }
+    }
+
     /// Takes a part; gives the document's bytes when it was the last one missing.
     pub fn add(&mut self, part: DocumentPart) -> Option<Vec<u8>> {
         let parts = usize::from(part.parts);
-        if parts * PART_LEN > crate::document::MAX_DOCUMENT_LEN + PART_LEN
-            || part.bytes.len() > PART_LEN
-        {
+        if parts * PART_LEN > self.most + PART_LEN || part.bytes.len() > PART_LEN {
             return None;
         }
         if self.tag != part.tag || self.parts.len() != parts {

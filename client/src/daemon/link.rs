@@ -11,7 +11,9 @@ use shoal_daemon::link::{
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
-use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word};
+use shoal_topology::control::{
+    Assembly, Away, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word,
+};
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -76,6 +78,14 @@ pub(super) enum Inbox {
 }
 
 impl Inbox {
+    /// What the gateway shall do with what comes for it later.
+    fn away(&self) -> Away {
+        match self {
+            Self::Kept(_) => Away::Keep,
+            Self::OfTheLink => Away::Drop,
+        }
+    }
+
     fn key(&self) -> std::io::Result<SecretIdentity> {
         match self {
             Self::Kept(key) => Ok((**key).clone()),
@@ -297,6 +307,7 @@ impl Link {
             mode: self.mode.clone(),
             descriptor: self.descriptor.as_ref().map(|make| make()),
             documents: self.has.tags(),
+            away: self.inbox.away(),
         };
         let packet = hello.pack().map_err(|_| Down::Broken)?;
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet };

@@ -1,4 +1,5 @@
-//! Who holds a connection to this endpoint and has not been let in: half open, or without a word of who it is.
+//! Who holds a connection to this endpoint and has not been let in, or was sent away: half open, without a word of who it
+//! is, or on the way out.
 //!
 //! Connections from addresses that the topology lists have room of their own, which no stranger takes; elsewhere
 //! networks share ([`super::shares`]).
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use libp2p::swarm::ConnectionId;
 use tokio::sync::oneshot;
 
+use super::settings::Counters;
 use super::shares::{Origin, Strangers};
 
 /// Addresses of nodes, as the topology lists them. Copies share one list.
@@ -34,29 +36,43 @@ pub(super) struct Opening {
     pub(super) lost: oneshot::Receiver<()>,
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whence {
+    /// An address that the topology lists.
+    Listed,
+    Elsewhere,
+}
+
 struct Inner {
     listed: Strangers<ConnectionId>,
     others: Strangers<ConnectionId>,
     /// Half-open ones until their task has taken them up. The other end's address names one.
     openings: HashMap<SocketAddr, Opening>,
-    /// Half-open ones; dropped, the connection closes.
+    /// All that came and have not ended; dropped, the connection ends at once.
     open: HashMap<ConnectionId, oneshot::Sender<()>>,
-    origins: HashMap<ConnectionId, Origin>,
+    origins: HashMap<ConnectionId, (Origin, Whence)>,
 }
 
 /// The room of an endpoint.
 pub(super) struct Room {
     key: [u8; 32],
     addresses: Listed,
+    counters: Arc<Counters>,
     inner: Mutex<Inner>,
 }
 
 impl Room {
-    pub(super) fn new(key: [u8; 32], addresses: Listed, most: usize, most_of_one: usize) -> Self {
+    pub(super) fn new(
+        key: [u8; 32],
+        addresses: Listed,
+        (most, most_of_one): (usize, usize),
+        counters: Arc<Counters>,
+    ) -> Self {
         let strangers = || Strangers::new(most, most_of_one);
         let (openings, open, origins) = Default::default();
         let inner = Inner { listed: strangers(), others: strangers(), openings, open, origins };
-        Self { key, addresses, inner: Mutex::new(inner) }
+        Self { key, addresses, counters, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -64,24 +80,31 @@ impl Room {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection has come; which one makes room for it. If that one is half open, it closes by itself.
+    /// Where whoever has this address comes from.
+    pub(super) fn whence(&self, address: IpAddr) -> Whence {
+        if self.addresses.has(address) { Whence::Listed } else { Whence::Elsewhere }
+    }
+
+    /// A connection has come; which one makes room for it, and ends.
     pub(super) fn add(&self, id: ConnectionId, from: SocketAddr) -> Option<ConnectionId> {
-        let listed = self.addresses.has(from.ip());
+        let whence = self.whence(from.ip());
         let mut inner = self.inner();
-        let (leaves, origin) = if listed {
-            let origin = Origin::host(&self.key, from.ip());
-            (inner.listed.add(id, origin), origin)
-        } else {
-            let origin = Origin::network(&self.key, from.ip());
-            (inner.others.add(id, origin), origin)
+        let (leaves, origin) = match whence {
+            Whence::Listed => {
+                let origin = Origin::host(&self.key, from.ip());
+                (inner.listed.add(id, origin), origin)
+            }
+            Whence::Elsewhere => {
+                let origin = Origin::network(&self.key, from.ip());
+                (inner.others.add(id, origin), origin)
+            }
         };
         let (open, lost) = oneshot::channel();
         inner.open.insert(id, open);
-        inner.origins.insert(id, origin);
+        inner.origins.insert(id, (origin, whence));
         inner.openings.insert(from, Opening { id, lost });
-        if let Some(leaves) = leaves {
-            inner.open.remove(&leaves);
-            inner.origins.remove(&leaves);
+        if let Some(leaves) = &leaves {
+            self.end(&mut inner, leaves);
         }
         leaves
     }
@@ -98,14 +121,16 @@ impl Room {
         inner.others.heard(&id);
     }
 
-    /// The handshake is done.
-    pub(super) fn opened(&self, id: ConnectionId) {
-        self.inner().open.remove(&id);
+    /// A connection has to make room.
+    fn end(&self, inner: &mut Inner, id: &ConnectionId) {
+        Counters::add(&self.counters.displaced_connections);
+        inner.open.remove(id);
+        inner.origins.remove(id);
     }
 
     /// Where a connection comes from.
     pub(super) fn origin(&self, id: ConnectionId) -> Origin {
-        self.inner().origins.get(&id).copied().unwrap_or_default()
+        self.inner().origins.get(&id).map(|(origin, _)| *origin).unwrap_or_default()
     }
 
     /// A connection's other end is no stranger any more.
@@ -113,6 +138,20 @@ impl Room {
         let mut inner = self.inner();
         inner.listed.remove(&id);
         inner.others.remove(&id);
+    }
+
+    /// A connection's other end is sent away.
+    fn dismiss(&self, id: ConnectionId) {
+        let mut inner = self.inner();
+        let leaves = match inner.origins.get(&id).copied() {
+            Some((origin, Whence::Listed)) => inner.listed.dismiss(id, origin),
+            Some((origin, Whence::Elsewhere)) => inner.others.dismiss(id, origin),
+            // It has ended already.
+            None => None,
+        };
+        if let Some(leaves) = &leaves {
+            self.end(&mut inner, leaves);
+        }
     }
 
     /// A connection has ended.
@@ -129,8 +168,8 @@ impl Room {
     }
 }
 
-/// How a connection stands with the endpoint that accepted it. Until [`Standing::admit`] it is a stranger's, and makes
-/// room for others when there are too many of them.
+/// How a connection stands with the endpoint that accepted it. Until [`Standing::admit`], and from [`Standing::dismiss`]
+/// on, it is a stranger's, and makes room for others when there are too many of them.
 #[derive(Clone, Default)]
 pub struct Standing(Option<(Arc<Room>, ConnectionId)>);
 
@@ -143,6 +182,13 @@ impl Standing {
     pub fn admit(&self) {
         if let Some((room, id)) = &self.0 {
             room.admit(*id);
+        }
+    }
+
+    /// It is sent away: it goes before all strangers of its network, at once when their share is full.
+    pub fn dismiss(&self) {
+        if let Some((room, id)) = &self.0 {
+            room.dismiss(*id);
         }
     }
 }

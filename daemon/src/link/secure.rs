@@ -1,5 +1,6 @@
 //! From a TCP connection to a multiplexed one whose other end is known: TLS, and Yamux in it.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{PeerId, tcp};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+use tokio::sync::oneshot;
 
 use super::room::{Opening, Room};
 use super::{
@@ -37,6 +39,7 @@ pub(super) async fn secure(
     security: Arc<Security>,
 ) -> io::Result<(PeerId, StreamMuxerBox)> {
     watch(&tcp)?;
+    let mut lost = None;
     let (tls, mode) = match point {
         ConnectedPoint::Dialer { address, .. } => {
             let tcp = BufWriter::with_capacity(WRITE_BUFFER, tcp);
@@ -60,14 +63,16 @@ pub(super) async fn secure(
             let opening = from.and_then(|from| security.room.opening(from));
             // It had to make room before this began.
             let opening = opening.ok_or(io::ErrorKind::ConnectionAborted)?;
-            (TlsStream::Server(admit(tcp, opening, &security).await?), yamux::Mode::Server)
+            let (tls, end) = admit(tcp, opening, &security).await?;
+            lost = Some(end);
+            (TlsStream::Server(tls), yamux::Mode::Server)
         }
     };
     let peer = crate::tls::finished(tls.get_ref().1).map_err(io::Error::other)?;
     let peer = peer_id(&peer).map_err(io::Error::other)?;
 
     let connection = yamux::Connection::new(tls, multiplexing(), mode);
-    Ok((peer, StreamMuxerBox::new(Mux::new(connection))))
+    Ok((peer, StreamMuxerBox::new(Mux::new(connection, lost))))
 }
 
 /// TLS with who has connected, within its time, and unless it has to make room for others.
@@ -75,8 +80,11 @@ async fn admit(
     tcp: tcp::tokio::TcpStream,
     opening: Opening,
     security: &Security,
-) -> io::Result<futures_rustls::server::TlsStream<BufWriter<tcp::tokio::TcpStream>>> {
-    let Opening { id, lost } = opening;
+) -> io::Result<(
+    futures_rustls::server::TlsStream<BufWriter<tcp::tokio::TcpStream>>,
+    oneshot::Receiver<()>,
+)> {
+    let Opening { id, mut lost } = opening;
     let handshake = async {
         tcp.0.readable().await?;
         security.room.heard(id);
@@ -90,10 +98,9 @@ async fn admit(
         tls = tokio::time::timeout(security.tls_timeout, handshake) => {
             tls.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         }
-        _ = lost => return Err(io::ErrorKind::ConnectionAborted.into()),
+        _ = &mut lost => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
-    security.room.opened(id);
-    Ok(tls)
+    Ok((tls, lost))
 }
 
 /// What the other end may open and have in flight.
@@ -133,11 +140,13 @@ struct Mux<C> {
     connection: yamux::Connection<C>,
     waiting: Option<yamux::Stream>,
     waker: Option<Waker>,
+    /// Ends when the connection has to, whatever is under way.
+    lost: Option<oneshot::Receiver<()>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Mux<C> {
-    fn new(connection: yamux::Connection<C>) -> Self {
-        Self { connection, waiting: None, waker: None }
+    fn new(connection: yamux::Connection<C>, lost: Option<oneshot::Receiver<()>>) -> Self {
+        Self { connection, waiting: None, waker: None, lost }
     }
 
     fn poll_next(
@@ -182,6 +191,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Mux<C> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        if let Some(lost) = &mut self.lost
+            && Pin::new(lost).poll(cx).is_ready()
+        {
+            self.lost = None;
+            return Poll::Ready(Err(yamux::ConnectionError::Closed));
+        }
         let stream = ready!(self.poll_next(cx))?;
         if self.waiting.is_none() {
             self.waiting = Some(stream);

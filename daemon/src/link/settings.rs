@@ -16,15 +16,16 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Who may connect.
     pub allow: Allow,
-    /// Connections from others at a time. One more is closed at once and counted.
+    /// Connections from others at a time, beside those from listed addresses. One more is closed at once and counted.
     pub max_connections: usize,
-    /// Connections from others that were not let in yet, at a time: half open, or before [`super::Standing::admit`].
-    /// One more, and one of the network with most of them is closed and counted.
+    /// Connections from others that were not let in yet or were sent away, at a time: half open, before
+    /// [`super::Standing::admit`], or after [`super::Standing::dismiss`]. One more, and one of the network with most of them is closed and counted.
     pub max_strangers: usize,
-    /// Of these, connections from one network (a /24 of IPv4, a /48 of IPv6). One more, and its first silent one, or
-    /// else its oldest, is closed and counted.
+    /// Of these, connections from one network (a /24 of IPv4, a /48 of IPv6). One more, and its first that was sent
+    /// away, or is silent, or else its oldest, is closed and counted.
     pub max_strangers_of_one: usize,
-    /// Addresses of nodes. Connections from there have as much room again to themselves, shared by address.
+    /// Addresses of nodes. Connections from there have as much room for strangers again to themselves, shared by address,
+    /// and do not count among `max_connections`.
     pub listed: Listed,
     /// How long a connection from others may take for TLS.
     pub tls_timeout: Duration,

@@ -3,8 +3,10 @@
 //!
 //! Whoever connects takes up room before anything is known of him, so this room must not be his to fill. A network (a
 //! /24 of IPv4, a /48 of IPv6) has a part of it and no more; when all of it is taken, the network that holds most gives
-//! way. Of one network that goes first which has not said a byte, then the oldest: who opens connections and is silent
-//! displaces himself, and who says something has until as many others have come as its network may hold.
+//! way. Of one network that goes first which was sent away, then which has not said a byte, then the oldest: who opens
+//! connections and is silent displaces himself, and who says something has until as many others have come as its network
+//! may hold. Whoever was let in has left this room, and is back in it when he is sent away: a connection whose other end
+//! does not read takes a while to end, and that while must be nobody's to multiply.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -44,6 +46,8 @@ fn octets(address: IpAddr) -> Vec<u8> {
 /// How far a stranger has come. In the order in which they make room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
+    /// It was sent away, and may still read why.
+    Dismissed,
     /// It has not said a byte.
     Silent,
     /// It has.
@@ -86,6 +90,25 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
         leaves
     }
 
+    /// Who was let in, or is a stranger still, was sent away; who makes room for it, perhaps it alone.
+    pub(super) fn dismiss(&mut self, key: K, origin: Origin) -> Option<K> {
+        self.remove(&key);
+        self.arrivals += 1;
+        self.put(key, origin, (Stage::Dismissed, self.arrivals));
+        let own = self.by_origin.get(&origin).map_or(0, BTreeMap::len);
+        let leaves = if own > self.most_of_one {
+            self.by_origin.get(&origin).and_then(first)
+        } else if self.by_key.len() > self.most {
+            self.first_of_the_largest(None)
+        } else {
+            None
+        };
+        if let Some(leaves) = &leaves {
+            self.remove(leaves);
+        }
+        leaves
+    }
+
     /// A stranger has said something.
     pub(super) fn heard(&mut self, key: &K) {
         if let Some((origin, (_, arrival))) = self.by_key.get(key).copied() {
@@ -113,7 +136,6 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
 
     /// Who leaves before one of `origin` comes in.
     fn next_to_leave(&self, origin: Origin) -> Option<K> {
-        let first = |of_one: &BTreeMap<Turn, K>| of_one.first_key_value().map(|(_, key)| *key);
         let own = self.by_origin.get(&origin);
         if own.is_some_and(|own| own.len() >= self.most_of_one) {
             return own.and_then(first);
@@ -121,13 +143,21 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
         if self.by_key.len() < self.most {
             return None;
         }
-        // The network with most, the newcomer counted; of several the one whose turn comes first.
+        self.first_of_the_largest(Some(origin))
+    }
+
+    /// The first to go of the network with most, a newcomer counted; of several the one whose turn comes first.
+    fn first_of_the_largest(&self, newcomer: Option<Origin>) -> Option<K> {
         let weight = |(of, held): &(&Origin, &BTreeMap<Turn, K>)| {
             let turn = held.first_key_value().map(|(turn, _)| *turn);
-            (held.len() + usize::from(**of == origin), std::cmp::Reverse(turn))
+            (held.len() + usize::from(Some(**of) == newcomer), std::cmp::Reverse(turn))
         };
         self.by_origin.iter().max_by_key(weight).and_then(|(_, of_one)| first(of_one))
     }
+}
+
+fn first<K: Copy>(of_one: &BTreeMap<Turn, K>) -> Option<K> {
+    of_one.first_key_value().map(|(_, key)| *key)
 }
 
 #[cfg(test)]
@@ -176,6 +206,27 @@ mod tests {
         // All have said something: the oldest.
         (4_936..5_000).for_each(|n| strangers.heard(&n));
         assert_eq!(strangers.add(5_000, Origin(2)), Some(0));
+    }
+
+    #[test]
+    fn whoever_was_sent_away_goes_before_all_others_of_its_network() {
+        let mut strangers = Strangers::new(256, 3);
+        strangers.add(0, Origin(2));
+        strangers.heard(&0);
+        strangers.add(1, Origin(2));
+        // One that was let in before, and is not among them.
+        assert_eq!(strangers.dismiss(2, Origin(2)), None);
+        assert_eq!(strangers.dismiss(3, Origin(2)), Some(2));
+        assert_eq!(strangers.add(4, Origin(2)), Some(3));
+        assert_eq!(strangers.dismiss(5, Origin(2)), Some(5));
+        // A stranger is still one.
+        assert_eq!(strangers.dismiss(4, Origin(2)), None);
+        assert_eq!(strangers.add(6, Origin(2)), Some(4));
+        let mut strangers = Strangers::new(3, 3);
+        (0..2).for_each(|n| _ = strangers.dismiss(n, Origin(1)));
+        strangers.add(2, Origin(2));
+        assert_eq!(strangers.dismiss(3, Origin(2)), Some(0));
+        assert_eq!(strangers.len(), 3);
     }
 
     #[test]

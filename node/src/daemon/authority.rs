@@ -1,5 +1,7 @@
 //! An authority: links from nodes, listed services and the other authorities; its state on disk; its clock.
 
+mod waiting;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +25,10 @@ use tokio::task::JoinSet;
 
 use super::topology::unix_ms;
 use super::{Config, Error};
+use waiting::{Message, Waiting};
 
-/// Messages that wait for the engine. Links wait when it is full, and TCP tells those at the other end.
-const MESSAGES: usize = 256;
+/// Milliseconds by which the clock may be set back while the engine's time waits for it.
+const JUMP: u64 = 1_000;
 /// What links may take at the end to write what waits.
 const FLUSH: Duration = Duration::from_millis(500);
 /// How often the status is made anew.
@@ -116,6 +119,8 @@ pub(super) async fn run(
     let others = seats.into_iter().filter(|seat| seat.identity != identity);
     let (council, documents) = Council::start(&endpoint.dialler(), others, &shutdown);
 
+    let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
+    let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
     let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
     let engine = Authority::new(
         Settings {
@@ -145,22 +150,23 @@ pub(super) async fn run(
         Some(address) => Some(Admin::start(address, gauges.registry.clone(), ready).await?),
         None => None,
     };
-    let (messages, queue) = mpsc::channel(MESSAGES);
     let (publish, published) = watch::channel(Vec::new());
-    let accepting = tokio::spawn(accept(endpoint, messages, published, shutdown.clone()));
+    let desk = Desk { waiting: waiting.clone(), clock: clock.clone() };
+    let accepting = tokio::spawn(accept(endpoint, desk, published, shutdown.clone()));
     let mut chamber = Chamber {
         gauges,
         engine,
         council,
         authorities,
         config,
-        clock_offset_ms,
+        clock,
+        time: 0,
         publish,
         seats: seat_addresses,
         listed,
         status,
         say,
-        queue,
+        waiting,
         documents,
     };
     chamber.run(&shutdown).await;
@@ -258,6 +264,9 @@ impl Gauges {
     }
 }
 
+/// Milliseconds of Unix time, as this authority takes it to be.
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Where the engine sits.
 struct Chamber {
     gauges: Gauges,
@@ -265,21 +274,23 @@ struct Chamber {
     council: Council,
     authorities: Vec<Identity>,
     config: Config,
-    clock_offset_ms: i64,
+    clock: Clock,
+    /// When the engine was last told something, by its clock.
+    time: u64,
     publish: watch::Sender<Vec<Arc<[u8]>>>,
     /// Addresses of authorities, and of all that links are taken from first.
     seats: Vec<IpAddr>,
     listed: Listed,
     status: Arc<Mutex<Value>>,
     say: watch::Sender<Readiness>,
-    queue: mpsc::Receiver<(Identity, ToAuthority)>,
+    waiting: Arc<Waiting>,
     /// What the others published.
     documents: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Chamber {
     async fn run(&mut self, shutdown: &Shutdown) {
-        self.handle(Input::Wake).await;
+        self.handle(self.now(), Input::Wake).await;
         self.given().await;
         let mut told = tokio::time::Instant::now() - REPORT;
         loop {
@@ -287,47 +298,91 @@ impl Chamber {
                 told = tokio::time::Instant::now();
                 self.report();
             }
+            if shutdown.is_triggered() {
+                return;
+            }
+            // Nobody but the clock moves the time back.
+            if self.now().saturating_add(JUMP) < self.time {
+                self.time = self.now();
+            }
+            if self.turn().await {
+                // Whoever keeps this busy keeps no link from being read.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let now = self.now();
             let wake = self.engine.next_wake().map_or(u64::MAX, |at| at.saturating_sub(now));
             let wake = Duration::from_millis(wake).min(REPORT);
             tokio::select! {
-                message = self.queue.recv() => match message {
-                    Some((from, message)) => self.message(from, message).await,
-                    None => return,
-                },
-                Some(document) = self.documents.recv() => {
-                    self.handle(Input::Document(document)).await;
-                }
-                () = tokio::time::sleep(wake) => self.handle(Input::Wake).await,
+                () = self.waiting.comes() => {}
+                Some(document) = self.documents.recv() => self.document(document).await,
+                () = tokio::time::sleep(wake) => self.wake().await,
                 () = shutdown.wait() => return,
             }
         }
     }
 
+    /// Handles what waits: the message that came first, and a document. Whether there was one.
+    async fn turn(&mut self) -> bool {
+        let message = self.waiting.take();
+        let waited = message.is_some();
+        if let Some(message) = message {
+            self.message(message).await;
+        }
+        match self.documents.try_recv() {
+            Ok(document) => self.document(document).await,
+            Err(_) => return waited,
+        }
+        true
+    }
+
+    /// Does what is due, after all that came before.
+    async fn wake(&mut self) {
+        let now = self.now();
+        while let Some(message) = self.waiting.take() {
+            let since = message.at >= now;
+            self.message(message).await;
+            if since {
+                return;
+            }
+        }
+        self.handle(now, Input::Wake).await;
+    }
+
     fn now(&self) -> u64 {
-        unix_ms().saturating_add_signed(self.clock_offset_ms)
+        (self.clock)()
     }
 
     /// The first document of a network may be given by hand, signed by enough authorities.
     async fn given(&mut self) {
         if let Ok(bytes) = std::fs::read(&self.config.topology) {
-            self.handle(Input::Document(bytes)).await;
+            self.document(bytes).await;
         }
     }
 
-    async fn message(&mut self, from: Identity, message: ToAuthority) {
-        let peer = self.authorities.contains(&from);
-        match message {
-            ToAuthority::Peer(bytes) if peer => self.handle(Input::Message { from, bytes }).await,
-            ToAuthority::Descriptor(bytes) => self.handle(Input::Descriptor(bytes)).await,
-            ToAuthority::Exit(bytes) => self.handle(Input::Exit(bytes)).await,
-            ToAuthority::Report(bytes) => self.handle(Input::Report(bytes)).await,
-            ToAuthority::Peer(_) => {}
-        }
+    /// A document is judged by when it can be used, whenever it came: it moves the engine's time past no message.
+    async fn document(&mut self, bytes: Vec<u8>) {
+        self.handle(self.time, Input::Document(bytes)).await;
     }
 
-    async fn handle(&mut self, input: Input) {
-        self.engine.handle(self.now(), input);
+    async fn message(&mut self, message: Message) {
+        let Message { at, from, message, .. } = message;
+        let input = match message {
+            ToAuthority::Peer(bytes) if self.authorities.contains(&from) => {
+                Input::Message { from, bytes }
+            }
+            ToAuthority::Descriptor(bytes) => Input::Descriptor(bytes),
+            ToAuthority::Exit(bytes) => Input::Exit(bytes),
+            ToAuthority::Report(bytes) => Input::Report(bytes),
+            ToAuthority::Peer(_) => return,
+        };
+        self.handle(at, input).await;
+    }
+
+    /// Tells the engine of something that came at `at`.
+    async fn handle(&mut self, at: u64, input: Input) {
+        self.time = at.max(self.time);
+        self.engine.handle(self.time, input);
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Send { to, bytes } => self.council.tell(&to, &ToAuthority::Peer(bytes)),
@@ -337,7 +392,7 @@ impl Chamber {
                     let stored =
                         tokio::task::spawn_blocking(move || secret::replace(&path, &state)).await;
                     match stored {
-                        Ok(Ok(())) => self.engine.handle(self.now(), Input::Stored(ticket)),
+                        Ok(Ok(())) => self.engine.handle(self.time, Input::Stored(ticket)),
                         Ok(Err(error)) => {
                             tracing::error!(
                                 "cannot store the state, so nothing is signed: {error}"
@@ -445,10 +500,17 @@ fn log(event: &Event) {
     }
 }
 
+/// Where messages are put, with when they came.
+#[derive(Clone)]
+struct Desk {
+    waiting: Arc<Waiting>,
+    clock: Clock,
+}
+
 /// Takes links until the end of the run.
 async fn accept(
     mut endpoint: Endpoint,
-    messages: mpsc::Sender<(Identity, ToAuthority)>,
+    desk: Desk,
     documents: watch::Receiver<Vec<Arc<[u8]>>>,
     shutdown: Shutdown,
 ) {
@@ -456,7 +518,7 @@ async fn accept(
     loop {
         tokio::select! {
             link = endpoint.accept() => match link {
-                Some(link) => _ = tasks.spawn(serve(link, messages.clone(), documents.clone())),
+                Some(link) => _ = tasks.spawn(serve(link, desk.clone(), documents.clone())),
                 None => break,
             },
             () = shutdown.wait() => break,
@@ -467,22 +529,21 @@ async fn accept(
 }
 
 /// Reads what one peer says, and gives it every new document.
-async fn serve(
-    link: Link,
-    messages: mpsc::Sender<(Identity, ToAuthority)>,
-    mut documents: watch::Receiver<Vec<Arc<[u8]>>>,
-) {
+async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u8]>>>) {
     let Link { peer, mut sender, receiver, standing, .. } = link;
     // The handshake has found it on the list.
     standing.admit();
-    let mut received = Messages::new(receiver);
+    let peer = Identity(peer);
+    let mut received = Messages::of_at_most(receiver, desk.waiting.longest(&peer));
     let mut given: Vec<Arc<[u8]>> = Vec::new();
     documents.mark_changed();
     loop {
         tokio::select! {
             message = received.next() => {
-                let Ok(Ok(message)) = message.map(|bytes| ToAuthority::decode(&bytes)) else { return };
-                if messages.send((Identity(peer), message)).await.is_err() {
+                let Ok(bytes) = message else { return };
+                let at = (desk.clock)();
+                let Ok(message) = ToAuthority::decode(&bytes) else { return };
+                if !desk.waiting.put(at, peer, bytes.len(), message).await {
                     return;
                 }
             }
@@ -502,3 +563,6 @@ async fn serve(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

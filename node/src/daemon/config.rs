@@ -103,6 +103,9 @@ pub struct GatewayConfig {
     /// Of these, clients without a token from one network.
     #[serde(deserialize_with = "positive")]
     pub max_clients_of_one_network: usize,
+    /// The part of `max_clients` that is kept for bearers of tokens, where everyone may come in.
+    #[serde(deserialize_with = "part")]
+    pub token_share: f64,
     /// Packets a second, each way, of a service.
     #[serde(deserialize_with = "rate")]
     pub service_per_s: f64,
@@ -126,6 +129,7 @@ impl Default for GatewayConfig {
             admission: AdmissionName::Open,
             max_clients: 1_000,
             max_clients_of_one_network: 250,
+            token_share: 0.1,
             service_per_s: 2_000.0,
             queries_per_s: 1_000.0,
             inbox: true,
@@ -240,6 +244,15 @@ fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
         Ok(rate)
     } else {
         Err(serde::de::Error::custom("wants a number from 0.01 to 1000000 (per second)"))
+    }
+}
+
+fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let part = f64::deserialize(deserializer)?;
+    if (0.0..=0.9).contains(&part) {
+        Ok(part)
+    } else {
+        Err(serde::de::Error::custom("wants a part from 0.0 to 0.9"))
     }
 }
 
@@ -361,6 +374,7 @@ impl Config {
             },
             max_clients: self.gateway.max_clients,
             max_clients_of_one: self.gateway.max_clients_of_one_network,
+            token_places: (self.gateway.max_clients as f64 * self.gateway.token_share) as usize,
             service_per_s: self.gateway.service_per_s,
             queries_per_s: self.gateway.queries_per_s,
             inbox: if self.gateway.inbox { Keeping::On } else { Keeping::Off },
@@ -456,6 +470,10 @@ admission = {admission}
 max_clients = {max_clients}
 max_clients_of_one_network = {max_clients_of_one_network}
 
+# On an open gateway, the part of max_clients that is kept for bearers of tokens, so that they get in when everyone else has
+# filled it: 0.0 to 0.9, and no more than their tokens have connections.
+token_share = {token_share:?}
+
 # Packets a second, each way, of a service (an exit, an application). More wait, and then are dropped.
 service_per_s = {service_per_s:?}
 
@@ -504,6 +522,7 @@ parameters = {parameters}
             admission = string(admission),
             max_clients = gateway.max_clients,
             max_clients_of_one_network = gateway.max_clients_of_one_network,
+            token_share = gateway.token_share,
             service_per_s = gateway.service_per_s,
             queries_per_s = gateway.queries_per_s,
             inbox = gateway.inbox,
@@ -568,6 +587,7 @@ mod tests {
             ("role = \"router\"", "authority"),
             ("[gateway]\nservice_per_s = -1.0", "0.01"),
             ("log = \"loud\"", "debug"),
+            ("[gateway]\ntoken_share = 1.0", "0.9"),
             ("admin = \"here\"", "127.0.0.1:9101"),
         ] {
             let error = parse(text).unwrap_err().to_string();

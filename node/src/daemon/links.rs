@@ -11,12 +11,13 @@ use shoal_daemon::link::{Dialler, Endpoint, Link};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::Frame;
 use shoal_topology::{Documents, Identity, Role, Stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::machine::{Batch, Clock, Event, Events, Joined, Work};
+use super::machine::{Batch, Clock, Down, Event, Events, Joined, Work};
 use super::metrics::Shared;
 use crate::engine::{Input, Origin, SessionId};
+use crate::opener::Came;
 use crate::place::Place;
 
 /// Frames that wait for one next hop. The newest is dropped when it is full, and counted.
@@ -27,7 +28,7 @@ const CLIENT_QUEUE: usize = 256;
 const BATCH: usize = 16;
 /// Waits between attempts to connect, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How long a client that is sent away may take to read why.
+/// How long a client that is sent away may take to read what was sent to it, and why.
 const LINGER: Duration = Duration::from_secs(2);
 /// A client's link that takes nothing for so long is closed.
 const STALLED: Duration = Duration::from_secs(30);
@@ -250,7 +251,8 @@ async fn take(
         if !matches!(read, Ok(1..)) || !takes_from(&around, &link) {
             return;
         }
-        work.give(Batch { received: context.clock.now(), frames });
+        let came = Came { at: context.clock.now(), from: Identity(link.peer) };
+        work.give(Batch { came, frames });
     }
 }
 
@@ -258,7 +260,10 @@ async fn take(
 async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
     let (down, frames) = mpsc::channel(queue);
     let Link { peer, sender, mut receiver, origin, standing } = link;
-    let joined = Joined { session, peer: Identity(peer), origin: Origin(origin.0), down, standing };
+    let (here, sent_away) = oneshot::channel();
+    let (peer, origin) = (Identity(peer), Origin(origin.0));
+    let joined =
+        Joined { session, peer, origin, down: Down { queue: down, standing, _here: here } };
     context.events.post(Event::Joined(joined)).await;
     let read = async {
         loop {
@@ -270,29 +275,40 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
         }
     };
     tokio::pin!(read);
-    tokio::select! {
-        () = &mut read => {}
-        // The client goes first: who drops a connection takes back what the other end has not read, a refusal among it.
-        () = write(sender, frames) => {
-            let _ = tokio::time::timeout(LINGER, read).await;
+    let carry = async {
+        tokio::select! {
+            () = &mut read => {}
+            // The client goes first: who drops a connection takes back what the other end has not read, a refusal among it.
+            written = write(sender, frames) => if written.is_ok() { read.await },
         }
+    };
+    // Whether it reads or not.
+    let leave = async {
+        let _ = sent_away.await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        () = carry => {}
+        () = leave => {}
     }
     context.events.post(Event::Input(Input::Left(session))).await;
 }
 
-/// Writes what comes until the queue ends or the link stands still.
-async fn write(mut sender: shoal_daemon::link::FrameSender, mut frames: mpsc::Receiver<Frame>) {
+/// Writes what comes until the queue ends (`Ok`) or the link stands still.
+async fn write(
+    mut sender: shoal_daemon::link::FrameSender,
+    mut frames: mpsc::Receiver<Frame>,
+) -> Result<(), ()> {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         batch.clear();
         if frames.recv_many(&mut batch, BATCH).await == 0 {
-            let _ = tokio::time::timeout(Duration::from_secs(1), sender.close()).await;
-            return;
+            return sender.close().await.map_err(drop);
         }
         let encoded: Vec<_> = batch.iter().map(Frame::encode).collect();
         match tokio::time::timeout(STALLED, sender.send_all(&encoded)).await {
             Ok(Ok(())) => {}
-            _ => return,
+            _ => return Err(()),
         }
     }
 }

@@ -13,18 +13,19 @@ use shoal_daemon::link::Standing;
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
 use shoal_topology::report::Report;
 use shoal_topology::{Identity, Time};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use super::misconduct::Running;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Input, Origin, Output, SessionId};
-use crate::opener::{Arrived, Opener, Room};
+use crate::opener::{Arrived, Came, Opener, Room};
 
 /// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
 const EVENTS: usize = 1_024;
-/// Batches that wait for workers. One more is dropped and counted.
+/// Batches that wait for workers. A neighbour has as many as are free, and so half of them at most: whoever brings more
+/// leaves room for others. One more is dropped and counted.
 const BATCHES: usize = 256;
 /// Frames that a worker opens together, about: as many as fill the lanes of the fastest backend.
 const TOGETHER: usize = 32;
@@ -70,9 +71,16 @@ pub(super) struct Joined {
     pub(super) session: SessionId,
     pub(super) peer: Identity,
     pub(super) origin: Origin,
+    pub(super) down: Down,
+}
+
+/// The way to a client. Its link ends soon after this is dropped.
+pub(super) struct Down {
     /// Frames for it go there.
-    pub(super) down: mpsc::Sender<Frame>,
+    pub(super) queue: mpsc::Sender<Frame>,
     pub(super) standing: Standing,
+    /// Dropped with the rest: the link's task sees it while it waits for a client that does not read.
+    pub(super) _here: oneshot::Sender<()>,
 }
 
 /// The way to the engine's thread.
@@ -123,7 +131,7 @@ struct Machine {
     clock: Clock,
     shared: Arc<Shared>,
     neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
-    clients: HashMap<SessionId, (mpsc::Sender<Frame>, Standing)>,
+    clients: HashMap<SessionId, Down>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
     misconduct: Option<Running>,
@@ -186,8 +194,8 @@ impl Machine {
                     self.handle(Input::Client { session, frame });
                 }
             }
-            Event::Joined(Joined { session, peer, origin, down, standing }) => {
-                self.clients.insert(session, (down, standing));
+            Event::Joined(Joined { session, peer, origin, down }) => {
+                self.clients.insert(session, down);
                 self.handle(Input::Joined { session, peer, origin });
             }
             Event::Neighbours(queues) => self.neighbours = queues,
@@ -226,16 +234,17 @@ impl Machine {
             }
             Output::ToClient { session, frame } => {
                 let is_packet = frame.field == Downward::Packet as u16;
-                let sent = self.clients.get(&session)?.0.try_send(frame);
+                let sent = self.clients.get(&session)?.queue.try_send(frame);
                 (sent.is_err() && is_packet)
                     .then_some(Input::Dropped(DropReason::ClientQueueFull, 1))
             }
             Output::CloseClient(session) => {
-                self.clients.remove(&session);
+                // It may read what was sent, for a while, and takes no room from others by that.
+                self.clients.remove(&session)?.standing.dismiss();
                 None
             }
             Output::LetIn(session) => {
-                self.clients.get(&session)?.1.admit();
+                self.clients.get(&session)?.standing.admit();
                 None
             }
             Output::Discard { inbox, packets } => {
@@ -309,28 +318,84 @@ impl Machine {
 
 /// Frames that a link brought at once.
 pub(super) struct Batch {
-    pub(super) received: Time,
+    pub(super) came: Came,
     pub(super) frames: Frames,
+}
+
+/// How many batches of each neighbour wait.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<Identity, usize>>>);
+
+impl Places {
+    /// Takes a place, if the neighbour has fewer than are free.
+    fn take(&self, from: Identity) -> bool {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: usize = places.values().sum();
+        let own = places.entry(from).or_default();
+        let may = *own < BATCHES.saturating_sub(taken);
+        *own += usize::from(may);
+        may
+    }
+
+    fn give_back(&self, from: &Identity) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = places.get_mut(from) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                places.remove(from);
+            }
+        }
+    }
 }
 
 /// The way to the workers.
 #[derive(Clone)]
 pub(super) struct Work {
     batches: SyncSender<Batch>,
+    places: Places,
     shared: Arc<Shared>,
 }
 
-impl Work {
-    pub(super) fn new(shared: &Arc<Shared>) -> (Self, Receiver<Batch>) {
-        let (batches, queue) = sync_channel(BATCHES);
-        (Self { batches, shared: shared.clone() }, queue)
+/// What waits for the workers.
+pub(super) struct Batches {
+    queue: Receiver<Batch>,
+    places: Places,
+}
+
+impl Batches {
+    /// Waits for the next one; none comes when the last [`Work`] is gone.
+    fn next(&self) -> Option<Batch> {
+        self.left(self.queue.recv().ok()?)
     }
 
-    /// Hands a batch over, or drops and counts it when too many wait.
+    /// The next one, if it is there.
+    pub(super) fn waiting(&self) -> Option<Batch> {
+        self.left(self.queue.try_recv().ok()?)
+    }
+
+    fn left(&self, batch: Batch) -> Option<Batch> {
+        self.places.give_back(&batch.came.from);
+        Some(batch)
+    }
+}
+
+impl Work {
+    pub(super) fn new(shared: &Arc<Shared>) -> (Self, Batches) {
+        let (batches, queue) = sync_channel(BATCHES);
+        let places = Places::default();
+        let work = Self { batches, places: places.clone(), shared: shared.clone() };
+        (work, Batches { queue, places })
+    }
+
+    /// Hands a batch over, or drops and counts it when too many of its neighbour's wait.
     pub(super) fn give(&self, batch: Batch) {
-        let frames = batch.frames.len();
+        let (frames, from) = (batch.frames.len(), batch.came.from);
         self.shared.waiting_to_peel.fetch_add(frames, Ordering::Relaxed);
-        if self.batches.try_send(batch).is_err() {
+        let taken = self.places.take(from);
+        if !taken || self.batches.try_send(batch).is_err() {
+            if taken {
+                self.places.give_back(&from);
+            }
             self.shared.waiting_to_peel.fetch_sub(frames, Ordering::Relaxed);
             self.shared.overload.fetch_add(frames as u64, Ordering::Relaxed);
         }
@@ -360,7 +425,7 @@ pub(super) fn start_workers(
                 {
                     // One waits for a batch, the others for their turn.
                     let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Ok(mut batch) = queue.recv() else { return };
+                    let Some(mut batch) = queue.next() else { return };
                     // What has come by then is opened together, but no more than this worker's share of it.
                     let waiting = shared.waiting_to_peel.load(Ordering::Relaxed);
                     let share = (waiting / threads).clamp(8, TOGETHER);
@@ -368,16 +433,16 @@ pub(super) fn start_workers(
                     loop {
                         taken += batch.frames.len();
                         batches.push(batch);
-                        let next = (taken < share).then(|| queue.try_recv());
-                        let Some(Ok(next)) = next else { break };
+                        let next = (taken < share).then(|| queue.waiting());
+                        let Some(Some(next)) = next else { break };
                         batch = next;
                     }
                     shared.waiting_to_peel.fetch_sub(taken, Ordering::Relaxed);
                 }
-                for Batch { received, frames: bytes } in batches.drain(..) {
+                for Batch { came, frames: bytes } in batches.drain(..) {
                     for bytes in &bytes {
                         match Frame::decode(bytes) {
-                            Ok(frame) => frames.push((received, frame)),
+                            Ok(frame) => frames.push((came, frame)),
                             Err(_) => opened.push(Err(DropReason::Version)),
                         }
                     }

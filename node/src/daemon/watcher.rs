@@ -177,6 +177,7 @@ impl Watcher<'_> {
         let in_use = self.documents.at(epoch).map_or(&document, |held| &held.document);
         let own = self.keys.descriptor().body();
         let place = Place::among(&self.documents, in_use, &own.identity);
+        self.opener.share_among(place.iter().flat_map(Place::previous).count());
         if own.role == Role::Mix {
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
             self.allow.replace(previous);

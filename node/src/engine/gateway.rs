@@ -1,5 +1,6 @@
 //! The gateway's part: who is let in, what goes down to clients and when, the inbox, the descriptors.
 
+mod descriptors;
 mod inboxes;
 mod session;
 mod settings;
@@ -9,15 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet, SURB_LEN, Surb};
-use shoal_topology::control::{DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind};
-use shoal_topology::{
-    ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Signed, Stream, Time,
-};
+use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
+use shoal_topology::control::{Away, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Stream, Time};
 
 use super::{Core, Due, Input, Origin, Output, SessionId};
 use crate::counters::DropReason;
 use crate::limit::Limit;
+use descriptors::{Known, check_descriptor};
 use inboxes::{Holder, Inboxes, Stored};
 use session::{Active, FETCH};
 
@@ -39,13 +39,6 @@ enum Stage {
     Challenged([u8; 32]),
     /// Was let in.
     Active(Box<Active>),
-}
-
-/// A descriptor, with the answer to whoever asks for it.
-struct Known {
-    inbox: InboxId,
-    descriptor: Signed<ClientDescriptor>,
-    answer: Arc<[u8]>,
 }
 
 /// A document on its way to all clients.
@@ -345,6 +338,10 @@ impl Gateway {
         if !hello.is_proven(&core.identity, &peer, nonce) {
             return Err(Refusal::Proof);
         }
+        let inbox = self.inbox_id(&hello.inbox);
+        if !self.inboxes.may_connect(&inbox, now) {
+            return Err(Refusal::TooOften);
+        }
         let topology = core.usable().ok_or(Refusal::NotReady)?;
         let older = self.by_inbox.get(&hello.inbox).copied();
         let token = self.token(&hello, older)?;
@@ -364,11 +361,11 @@ impl Gateway {
             .as_deref()
             .map(|bytes| check_descriptor(bytes, &hello.inbox, &core.identity))
             .transpose()?;
-        let inbox = self.inbox_id(&hello.inbox);
         let replaces = older.and_then(|older| self.sessions.get(&older)).map(Session::holder);
         let holder = token.map_or(Holder::Network(origin), Holder::Token);
         let from_there = self.networks.get(&origin).copied().unwrap_or_default();
-        if older.is_none() && self.by_inbox.len() >= self.settings.max_clients
+        let kept_free = if token.is_none() { self.kept_free() } else { 0 };
+        if older.is_none() && self.by_inbox.len() + kept_free >= self.settings.max_clients
             || token.is_none()
                 && replaces != Some(Some(holder))
                 && from_there >= self.settings.max_clients_of_one
@@ -382,7 +379,7 @@ impl Gateway {
         self.remember(core, inbox, holder)?;
 
         // Nothing can fail any more. What waits on an older connection of the same client moves to this one.
-        let mut active = Active::new(hello.inbox, inbox, token, up, pace);
+        let mut active = Active::new(hello.inbox, inbox, (token, hello.away), up, pace);
         if let Some(older) = older {
             if let Some(old) = self.active(older) {
                 active.inherit(old);
@@ -411,6 +408,13 @@ impl Gateway {
         }
         self.fetch_more(core, session);
         Ok(())
+    }
+
+    /// Places that only bearers of tokens may take.
+    fn kept_free(&self) -> usize {
+        let connections = self.settings.admission.tokens().iter().map(|token| token.connections);
+        let wanted = connections.fold(0, usize::saturating_add).min(self.settings.token_places);
+        wanted.saturating_sub(self.connections.iter().sum())
     }
 
     /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
@@ -466,46 +470,8 @@ impl Gateway {
         let Some(gone) = self.inboxes.open(inbox, holder).map_err(|()| Refusal::Full)? else {
             return Ok(());
         };
-        if let Some(identity) = self.identities.remove(&gone) {
-            self.descriptors.remove(&identity);
-        }
+        self.forget_descriptor(&gone);
         core.outputs.push_back(Output::Discard { inbox: gone, packets: u32::MAX });
-        Ok(())
-    }
-
-    fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
-        let identity = new.body().identity;
-        if let Some(Known { descriptor: kept, .. }) = self.descriptors.get(&identity)
-            && kept.body().not_before > new.body().not_before
-        {
-            return;
-        }
-        if let Some(old) = self.identities.insert(inbox, identity)
-            && old != identity
-        {
-            self.descriptors.remove(&old);
-        }
-        let answer = [&[kind::ANSWER, 1], new.encode().as_slice()].concat().into();
-        let known = Known { inbox, descriptor: new, answer };
-        if let Some(Known { inbox: old, .. }) = self.descriptors.insert(identity, known)
-            && old != inbox
-        {
-            self.identities.remove(&old);
-        }
-    }
-
-    /// A service brings its descriptor of another period.
-    fn renew(
-        &mut self,
-        core: &Core,
-        from: Option<(Identity, InboxId)>,
-        frame: &Frame,
-    ) -> Result<(), DropReason> {
-        let (inbox, id) = from.ok_or(DropReason::RateLimited)?;
-        let renew = Renew::unpack(&frame.packet).map_err(|_| DropReason::Malformed)?;
-        let descriptor = check_descriptor(&renew.descriptor, &inbox, &core.identity)
-            .map_err(|_| DropReason::Malformed)?;
-        self.keep_descriptor(id, descriptor);
         Ok(())
     }
 
@@ -528,9 +494,17 @@ impl Gateway {
         if self.by_inbox.get(&active.inbox) == Some(&session) {
             self.by_inbox.remove(&active.inbox);
         }
-        self.inboxes.leave(&active.id);
-        // What it did not get any more waits for it.
         let id = active.id;
+        match active.away {
+            Away::Keep => self.inboxes.leave(&id),
+            Away::Drop => {
+                if self.inboxes.forget(&id) > 0 {
+                    core.outputs.push_back(Output::Discard { inbox: id, packets: u32::MAX });
+                }
+                self.forget_descriptor(&id);
+            }
+        }
+        // What it did not get any more waits for it, or is dropped.
         for frame in active.into_waiting() {
             self.store(core, id, frame);
         }
@@ -609,63 +583,6 @@ impl Gateway {
             // It has left meanwhile.
             None => frames.into_iter().for_each(|frame| self.store(core, inbox, frame)),
         }
-    }
-
-    /// A packet ended here, and was no loop of our own.
-    pub(super) fn message(&mut self, core: &mut Core, now: Time, epoch: u8, message: &[u8]) {
-        match message.split_first() {
-            Some((&kind::DROP, _)) => core.counters.cover += 1,
-            Some((&kind::QUERY, query)) => {
-                if let Err(reason) = self.answer(core, now, epoch, query) {
-                    core.counters.drop(reason);
-                }
-            }
-            _ => core.counters.drop(DropReason::Malformed),
-        }
-    }
-
-    fn answer(
-        &mut self,
-        core: &mut Core,
-        now: Time,
-        epoch: u8,
-        query: &[u8],
-    ) -> Result<(), DropReason> {
-        let malformed = DropReason::Malformed;
-        let (identity, rest) = query.split_first_chunk::<32>().ok_or(malformed)?;
-        let surb = rest.get(..SURB_LEN).ok_or(malformed)?;
-        let surb = Surb::from_slice(surb).map_err(|_| malformed)?;
-        if !self.queries.pass(now) {
-            return Err(DropReason::RateLimited);
-        }
-        let known = self.descriptors.get(&Identity(*identity));
-        let answer: &[u8] = known.map_or(&[kind::ANSWER, 0], |known| &known.answer);
-        let (packet, first) = core.codec.reply(surb, answer).map_err(|_| malformed)?;
-        let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
-        let first = Identity(first);
-        if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {
-            return Err(DropReason::NoRoute);
-        }
-        core.counters.queries += 1;
-        // Not at once: whoever sees the gateway's links shall not pair the question with the answer.
-        let law = topology.document.parameters.draw_delay_law(&mut self.answers);
-        let delay = law.ok_or(DropReason::NoRoute)?.draw_exponential(&mut self.answers);
-        core.delay(now + delay, Due::ToNode(first, Frame { epoch, field: 0, packet }));
-        Ok(())
-    }
-}
-
-fn check_descriptor(
-    bytes: &[u8],
-    inbox: &Identity,
-    gateway: &Identity,
-) -> Result<Signed<ClientDescriptor>, Refusal> {
-    let descriptor = Signed::<ClientDescriptor>::decode(bytes).map_err(|_| Refusal::Descriptor)?;
-    let body = descriptor.body();
-    if body.inbox == *inbox && body.gateways.contains(gateway) {
-        Ok(descriptor)
-    } else {
-        Err(Refusal::Descriptor)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
-use shoal_topology::control::{Hello, Mode, Renew, Word as _, kind};
+use shoal_topology::control::{Away, Hello, Mode, Renew, Word as _, kind};
 use shoal_topology::random::exponential;
 
 use super::*;
@@ -422,6 +422,68 @@ fn clients_of_one_network_leave_room_for_those_of_others() {
 }
 
 #[test]
+fn an_open_gateway_that_is_full_has_places_for_bearers_of_tokens() {
+    use shoal_topology::control::Refusal;
+    let token = Token { secret: b"exit".to_vec(), connections: 3, service: Service::Allowed };
+    let admission = Admission::Open(vec![token]);
+    let mut net =
+        Net::new(Arc::new(StandIn), Options { admission, max_clients: 10, ..Options::default() });
+    let web = || Mode::Class("web".into());
+    let join = |net: &mut Net, inbox, token: &[u8]| net.try_join(0, inbox, web(), token, |_| {});
+    let mut strangers = Vec::new();
+    for n in 1..50 {
+        match join(&mut net, n, b"") {
+            (client, None) => strangers.push(client),
+            (_, refused) => assert_eq!(refused, Some(Refusal::Full)),
+        }
+    }
+    assert_eq!(strangers.len(), 7);
+    let bearer = join(&mut net, 50, b"exit");
+    assert_eq!((bearer.1, join(&mut net, 51, b"exit").1), (None, None));
+    assert_eq!(join(&mut net, 52, b"").1, Some(Refusal::Full));
+    assert_eq!(join(&mut net, 53, b"exit").1, None);
+    assert_eq!(net.engine(net.gateway(0)).clients(), 10);
+    // A place of a bearer who leaves stays free for one, and so does that of nobody else.
+    net.leave(bearer.0);
+    assert_eq!(join(&mut net, 52, b"").1, Some(Refusal::Full));
+    assert_eq!(join(&mut net, 54, b"exit").1, None);
+    net.leave(strangers[0]);
+    assert_eq!(join(&mut net, 52, b"").1, None);
+}
+
+#[test]
+fn nothing_is_kept_for_who_says_so_and_its_inbox_goes_with_its_link() {
+    let mut net = Net::new(Arc::new(StandIn), Options { max_inboxes: 2, ..Options::default() });
+    let mut rng = Seed::from_u64(5).stream("client");
+    let gateway = net.gateway(0);
+    let text = || Mode::Class("text".into());
+    let drops = |hello: &mut Hello| hello.away = Away::Drop;
+    let unknown = |net: &Net| net.engine(gateway).counters().dropped(DropReason::UnknownClient);
+    let kept = net.join(0, 1, text());
+    net.leave(kept);
+    net.deliver(&mut rng, kept, &[kind::TUNNEL]);
+    assert_eq!(net.stored(gateway), 1);
+    // One after the other they have the other inbox, and the first one stays.
+    for n in 2..20 {
+        let (client, refused) = net.try_join(0, n, text(), b"", drops);
+        assert_eq!(refused, None);
+        net.deliver(&mut rng, client, &[kind::TUNNEL]);
+        net.leave(client);
+        let before = unknown(&net);
+        net.deliver(&mut rng, client, &[kind::TUNNEL]);
+        assert_eq!((net.stored(gateway), unknown(&net)), (1, before + 1));
+    }
+    // Whoever replaces its older link goes on.
+    net.try_join(0, 30, text(), b"", drops);
+    let (again, refused) = net.try_join(0, 30, text(), b"", drops);
+    assert_eq!(refused, None);
+    net.deliver(&mut rng, again, &[kind::TUNNEL]);
+    net.run(ms(2_000));
+    assert_eq!(net.packets_for(again).len(), 1);
+    assert_eq!(net.engine(gateway).clients(), 1);
+}
+
+#[test]
 fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end() {
     use shoal_topology::control::{DocumentPart, Refusal};
     let mut net = Net::new(Arc::new(StandIn), Options::default());
@@ -432,9 +494,10 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
     for _ in 0..20 {
         let (again, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![tag]);
         assert_eq!((refused, net.documents(again).len()), (None, 0));
+        net.run(ms(2_000));
     }
     let mut given = 0;
-    for _ in 0..20 {
+    for _ in 0..8 {
         let (_, refused) = net.try_join(0, 1, web(), b"", |hello| hello.documents = vec![[9; 8]]);
         given += usize::from(refused.is_none());
         assert!(refused.is_none_or(|why| why == Refusal::Full));
@@ -448,6 +511,30 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
     net.run(ms(4_000));
     let epochs: Vec<u64> = net.documents(here).iter().map(|document| document.epoch.0).collect();
     assert_eq!(epochs, [EPOCH + 1]);
+}
+
+#[test]
+fn an_inbox_that_connects_without_end_is_refused_and_let_in_again_later() {
+    use shoal_topology::control::{DocumentPart, Refusal};
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let gateway = net.gateway(0);
+    let tag = DocumentPart::tag_of(&net.signed());
+    let join = |net: &mut Net, inbox| {
+        net.try_join(0, inbox, Mode::Service, b"", |hello| hello.documents = vec![tag]).1
+    };
+    let outcomes: Vec<_> = (0..100).map(|_| join(&mut net, 1)).collect();
+    // The first, by which the inbox was not known, and eight more.
+    let let_in = outcomes.iter().filter(|refused| refused.is_none()).count();
+    assert_eq!((let_in, outcomes[9]), (9, Some(Refusal::TooOften)));
+    // The older links were closed, and the last one stays.
+    assert_eq!((net.engine(gateway).clients(), net.closed.len()), (1, 8 + 91));
+    // Others are not kept out by it, nor whoever says this inbox and does not prove it counted.
+    assert_eq!(join(&mut net, 2), None);
+    net.run(ms(2_000));
+    let forge = |hello: &mut Hello| hello.inbox = Identity([1; 32]);
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"", forge).1, Some(Refusal::Proof));
+    assert_eq!(join(&mut net, 1), None);
+    assert_eq!(join(&mut net, 1), Some(Refusal::TooOften));
 }
 
 #[test]

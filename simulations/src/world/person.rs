@@ -7,7 +7,7 @@ use rand::Rng;
 use shoal_client::engine::{Client, Contact, NotPosted, Settings as ClientSettings};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
-use shoal_topology::control::{Hello, Mode, Word};
+use shoal_topology::control::{Away, Hello, Mode, Word};
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 
 use super::exit::Downloads;
@@ -180,6 +180,7 @@ impl Person {
             mode: Mode::Class(class.to_owned()),
             descriptor: None,
             documents: Vec::new(),
+            away: Away::Keep,
         };
         Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().ok()? })
     }

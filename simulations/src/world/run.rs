@@ -12,7 +12,7 @@ use shoal_client::engine::{Arrival, Contact, Handle, Output as ClientOutput};
 use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, InboxId, Input, Output, Room, SessionId};
 use shoal_sphinx::{Downward, Frame, Peeled};
-use shoal_topology::control::{Hello, Mode, Notice, Word};
+use shoal_topology::control::{Away, Hello, Mode, Notice, Word};
 use shoal_topology::{Identity, Seed, Time, exponential};
 
 use super::exit::Exit;
@@ -560,6 +560,7 @@ impl World {
             mode: Mode::Service,
             descriptor: None,
             documents: Vec::new(),
+            away: Away::Keep,
         };
         if let Ok(packet) = hello.pack() {
             let frame = Frame { epoch: 0, field: shoal_sphinx::CLIENT_CONTROL, packet };

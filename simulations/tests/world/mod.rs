@@ -26,7 +26,7 @@ use shoal_node::{
     SessionId,
 };
 use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, Peeled, SecretKey};
-use shoal_topology::control::{Assembly, DocumentPart, Hello, Mode, Notice, Word};
+use shoal_topology::control::{Assembly, Away, DocumentPart, Hello, Mode, Notice, Word};
 use shoal_topology::report::Report;
 use shoal_topology::*;
 
@@ -599,6 +599,7 @@ impl World {
             mode,
             descriptor: None,
             documents: Vec::new(),
+            away: Away::Keep,
         };
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().unwrap() };
         self.push(self.now + LATENCY, Event::FromClient { gateway, who, frame });

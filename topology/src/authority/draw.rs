@@ -8,6 +8,12 @@
 //!
 //! **Few moves.** Three corrupt operators own a path when they stand in three layers, and each move is another chance. A
 //! draw moves nobody while layers are balanced to an eighth, and else an eighth of the operators at most.
+//!
+//! **A layer that is short is filled at once.** When an operator leaves and its layer has fewer mixes than the network asks
+//! for, no document would be sound until the next draw, and the network would stop. So others move into it, in the very
+//! document that misses it, as few as it takes; or all are placed anew where that does not do. This needs no fresh secrets:
+//! who would move is known beforehand, but whoever makes a layer short leaves it, and so gives up the place in it that a
+//! friend of his might get.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +84,76 @@ pub(super) fn place(document: &mut Document, before: Option<&Document>, from: Op
     if !moved.is_empty() && document.check_places().is_err() {
         // So many nodes left since that a layer would be short.
         settle(document, &known, from, &BTreeMap::new());
+    }
+    mend(document);
+}
+
+/// Moves operators into layers that are short, as few as it takes; where that does not do, places all of them anew. A
+/// document that is short of mixes altogether stays as it is.
+fn mend(document: &mut Document) {
+    let as_it_was = document.nodes.clone();
+    let mut moved = BTreeSet::new();
+    while let Some((epoch, layer)) = short(document) {
+        let Some(name) = helper(document, (epoch, layer), &moved) else { break };
+        move_to(document, &name, layer);
+        moved.insert(name);
+    }
+    if short(document).is_some() {
+        settle(document, &BTreeMap::new(), None, &BTreeMap::new());
+    }
+    if short(document).is_some() {
+        document.nodes = as_it_was;
+    }
+}
+
+/// The first epoch in which a layer has fewer mixes in good standing than the network asks for, and of such layers the
+/// smallest.
+fn short(document: &Document) -> Option<(Epoch, u8)> {
+    let needed = usize::from(document.parameters.min_mixes_per_layer.max(1));
+    document.epochs().find_map(|epoch| {
+        let sizes =
+            (1..=document.parameters.layers).map(|l| (document.in_layer_at(epoch, l).count(), l));
+        let (size, layer) = sizes.min()?;
+        (size < needed).then_some((epoch, layer))
+    })
+}
+
+/// Who moves into a layer that is short: of the layers that can spare somebody the largest, and in it the smallest operator
+/// that is enough, or else the largest; of equal ones by lot.
+fn helper(
+    document: &Document,
+    (epoch, short): (Epoch, u8),
+    moved: &BTreeSet<String>,
+) -> Option<String> {
+    let needed = usize::from(document.parameters.min_mixes_per_layer.max(1));
+    let size = |layer| document.in_layer_at(epoch, layer).count();
+    let lacks = needed.saturating_sub(size(short));
+    let mut donors: Vec<u8> = (1..=document.parameters.layers).filter(|l| *l != short).collect();
+    donors.sort_by_key(|layer| (Reverse(size(*layer)), *layer));
+    donors.into_iter().find_map(|layer| {
+        let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in document.in_layer_at(epoch, layer).filter_map(|place| document.node(place)) {
+            *operators.entry(unit(&document.parameters, node)).or_default() += 1;
+        }
+        let spare = size(layer).saturating_sub(needed);
+        let can = |(name, mixes): &(&str, usize)| *mixes <= spare && !moved.contains(*name);
+        let order = |(name, mixes): &(&str, usize)| {
+            let enough = *mixes >= lacks;
+            let last = if enough { *mixes } else { usize::MAX - *mixes };
+            (!enough, last, lot(&document.draw.value, document.epoch, name.as_bytes()))
+        };
+        operators.into_iter().filter(can).min_by_key(order).map(|(name, _)| name.to_owned())
+    })
+}
+
+/// Gives an operator this layer in all epochs of the document.
+fn move_to(document: &mut Document, name: &str, layer: u8) {
+    let parameters = document.parameters.clone();
+    let mix = |node: &ListedNode| node.descriptor.body().role == Role::Mix;
+    for node in document.nodes.iter_mut().filter(|node| mix(node)) {
+        if unit(&parameters, node) == name {
+            node.layers = [layer; 1 + FURTHER_EPOCHS as usize];
+        }
     }
 }
 

@@ -18,7 +18,8 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 fn hello(token: Vec<u8>, descriptor: Option<Vec<u8>>) -> Hello {
     let proof = Hello::prove(&secret(1), &secret(2).identity(), &secret(3).identity(), &[4; 32]);
     let (mode, documents) = (Mode::Class("web".into()), vec![[3; 8]; 4]);
-    Hello { inbox: secret(1).identity(), proof, token, mode, descriptor, documents }
+    let away = Away::Drop;
+    Hello { inbox: secret(1).identity(), proof, token, mode, descriptor, documents, away }
 }
 
 #[test]
@@ -33,6 +34,7 @@ fn words_come_back_as_they_went() {
         Refusal::Descriptor,
         Refusal::NotReady,
         Refusal::Full,
+        Refusal::TooOften,
     ];
     let notices = [Notice::Challenge { nonce: [5; 32] }, Notice::Welcome];
     for notice in notices.into_iter().chain(refusals.map(Notice::Refused)) {

@@ -1,13 +1,18 @@
+use std::sync::Mutex;
 use std::time::Instant;
 
 use rand::SeedableRng as _;
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{Frame, Hop, Peeled, PublicKey};
+use shoal_sphinx::{
+    Address, Codec, Error as SphinxError, Frame, Hop, Opened, Packet, PacketId, Payload, Peeled,
+    PublicKey, Surb, SurbKeys,
+};
 use shoal_topology::{Document, Stream, Time};
 use tempfile::TempDir;
 
 use super::*;
 use crate::counters::DropReason;
+use crate::opener::{Came, Room};
 
 /// Seconds of an epoch, and for how long its key opens packets after it.
 const EPOCH_S: u64 = 10;
@@ -392,6 +397,120 @@ fn beyond_the_declared_rate_and_a_burst_packets_are_refused_and_later_ones_are_n
     assert!((20..80).contains(&burst), "{burst}");
     assert!((19..=21).contains(&open(1_000, 100)));
     assert!((38..=41).contains(&open(3_000, 100)));
+}
+
+/// Does something in the middle of opening a batch, as other workers do.
+struct Meanwhile {
+    codec: Arc<dyn Codec>,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Codec for Meanwhile {
+    fn seal(
+        &self,
+        rng: &mut dyn rand::CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+        message: &[u8],
+    ) -> Result<Packet, SphinxError> {
+        self.codec.seal(rng, path, id, message)
+    }
+    fn surb(
+        &self,
+        rng: &mut dyn rand::CryptoRng,
+        path: &[Hop],
+        id: PacketId,
+    ) -> Result<(Surb, SurbKeys), SphinxError> {
+        self.codec.surb(rng, path, id)
+    }
+    fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), SphinxError> {
+        self.codec.reply(surb, message)
+    }
+    fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, SphinxError> {
+        let then = self.then.lock().unwrap().take();
+        if let Some(then) = then {
+            then();
+        }
+        self.codec.open(secret, packet)
+    }
+    fn peel(&self, opened: Opened) -> Result<Peeled, SphinxError> {
+        self.codec.peel(opened)
+    }
+    fn unseal(&self, keys: &SurbKeys, payload: Payload) -> Result<Vec<u8>, SphinxError> {
+        self.codec.unseal(keys, payload)
+    }
+}
+
+struct Quiet;
+
+impl Log for Quiet {
+    fn append(&self, _: &[u64]) -> Result<(), NotWritten> {
+        Ok(())
+    }
+}
+
+#[test]
+fn packets_with_a_wrong_mac_use_up_nothing_of_what_a_key_may_come_to_know() {
+    let mut home = Home::new();
+    let run = home.start(START);
+    let epoch = run.keys.present;
+    let mut secret = Secret::default();
+    secret::read_into(&run.keys.key(epoch), &mut secret).unwrap();
+    let codec = Arc::new(Meanwhile { codec: Backend::best_codec(), then: Mutex::default() });
+    let opener = Arc::new(Opener::new(codec.clone()));
+    let known = (Replay::new([7; 32], 1_000), Budget::new(0.001, 10.0, 0));
+    opener.add_logged_key(epoch, SecretKey::copied(&secret), known, Box::new(Quiet));
+    opener.update(&document(), epoch);
+    let mut batch = Vec::new();
+    for _ in 0..50 {
+        let mut wrong = home.packet(&run, epoch);
+        wrong.packet.as_mut_bytes()[100] ^= 1;
+        batch.push((Time::ZERO, wrong));
+    }
+    // While one worker opens these, another has honest ones: as many as the key may come to know.
+    let honest: Vec<Frame> = (0..10).map(|_| home.packet(&run, epoch)).collect();
+    let opened = Arc::new(Mutex::new(Vec::new()));
+    *codec.then.lock().unwrap() = Some(Box::new({
+        let (opener, opened) = (opener.clone(), opened.clone());
+        move || {
+            let results = honest.into_iter().map(|frame| opener.open_frame(Time::ZERO, frame));
+            opened.lock().unwrap().extend(results.map(|result| result.err()));
+        }
+    }));
+    let mut results = Vec::new();
+    opener.open_batch(&mut batch, &mut Room::default(), &mut results);
+    assert!(results.iter().all(|result| result.as_ref().err() == Some(&DropReason::Mac)));
+    assert_eq!(*opened.lock().unwrap(), [None; 10]);
+    let late = opener.open_frame(Time::ZERO, home.packet(&run, epoch));
+    assert_eq!(late.err(), Some(DropReason::ReplayTableFull));
+}
+
+#[test]
+fn a_neighbour_that_floods_leaves_the_others_their_part_of_the_rate() {
+    let mut home = Home::new();
+    home.config.max_packets_per_s = 40;
+    let run = home.start(START);
+    let own = run.keys.present;
+    run.keys.keep_time(&run.opener, Time::ZERO, START, Duration::ZERO);
+    run.opener.share_among(4);
+    let mut open = |ms, neighbour, count: usize| {
+        let came =
+            Came { at: Time::ZERO + Duration::from_millis(ms), from: Identity([neighbour; 32]) };
+        let mut packets = (0..count).map(|_| home.packet(&run, own));
+        packets
+            .by_ref()
+            .filter(|packet| run.opener.open_frame(came, packet.clone()).is_ok())
+            .count()
+    };
+    // One brings more than there is, before the others, from the first instant on. These bring eight a second each, of the
+    // ten that are their part.
+    assert!(open(0, 1, 100) < 100);
+    for ms in (0..10_000).step_by(250) {
+        open(ms, 1, 12);
+        for neighbour in 2..5 {
+            assert_eq!(open(ms, neighbour, 2), 2, "{neighbour} at {ms}");
+        }
+    }
 }
 
 #[test]

@@ -79,23 +79,37 @@ async fn read(receiver: &mut shoal_daemon::link::FrameReceiver) -> Option<usize>
 }
 
 #[test]
-fn batches_beyond_the_queue_of_the_workers_are_dropped_and_counted() {
+fn batches_beyond_a_neighbours_part_of_the_queue_of_the_workers_are_dropped_and_counted() {
     let mut machine = machine(Role::Mix);
     let (work, queue) = Work::new(&machine.shared);
-    let batch = |n| {
+    let give = |n, neighbour| {
         let frames = (0..16).map(|_| frame(n).encode()).collect();
-        Batch { received: Time::ZERO, frames }
+        let came = Came { at: Time::ZERO, from: Identity([neighbour; 32]) };
+        work.give(Batch { came, frames });
     };
-    (0..256).for_each(|n| work.give(batch(n)));
-    machine.tell(Time::ZERO);
-    assert_eq!(machine.dropped(DropReason::Overload), 0);
-
-    (256..259).for_each(|n| work.give(batch(n)));
-    machine.tell(Time::ZERO);
-    assert_eq!(machine.dropped(DropReason::Overload), 3 * 16);
+    // One neighbour, and then others, each with half of what is free.
+    let filled = |machine: &mut Machine| {
+        machine.tell(Time::ZERO);
+        machine.dropped(DropReason::Overload)
+    };
+    (0..128).for_each(|n| give(n, 1));
+    assert_eq!(filled(&mut machine), 0);
+    (0..3).for_each(|_| give(500, 1));
+    assert_eq!(filled(&mut machine), 3 * 16);
+    (128..192).for_each(|n| give(n, 2));
+    (192..224).for_each(|n| give(n, 3));
+    assert_eq!(filled(&mut machine), 3 * 16);
+    for neighbour in 4..100 {
+        give(600, neighbour);
+    }
+    // Those after fill the rest, and then no more.
+    assert_eq!(filled(&mut machine), (3 + 64) * 16);
     assert_eq!(machine.shared.waiting_to_peel.load(Ordering::Relaxed), 256 * 16);
     let first = |batch: Batch| number(&Frame::decode(&batch.frames[0]).unwrap());
-    assert!(queue.try_iter().map(first).eq(0..256));
+    assert!(std::iter::from_fn(|| queue.waiting()).take(224).map(first).eq(0..224));
+    assert_eq!(std::iter::from_fn(|| queue.waiting()).count(), 32);
+    give(700, 1);
+    assert_eq!(queue.waiting().map(first), Some(700));
 }
 
 #[tokio::test]
@@ -178,13 +192,13 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     let joined = async {
         loop {
             match events.try_recv() {
-                Ok(Event::Joined(joined)) => return (joined.session, joined.down, joined.standing),
+                Ok(Event::Joined(joined)) => return joined,
                 _ => tokio::task::yield_now().await,
             }
         }
     };
-    let (session, queue, standing) = tokio::time::timeout(PATIENCE, joined).await.unwrap();
-    machine.clients.insert(session, (queue, standing));
+    let Joined { session, down, .. } = tokio::time::timeout(PATIENCE, joined).await.unwrap();
+    machine.clients.insert(session, down);
 
     // Nothing leaves the queue until this test waits. Beside the 256, two documents fit.
     let room = 256 + 2 * 3;
@@ -197,6 +211,47 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     }
     machine.put(Output::CloseClient(session));
     assert_eq!(read(&mut link.receiver).await, None);
+}
+
+#[tokio::test]
+async fn clients_that_are_sent_away_and_do_not_read_leave_room_for_others() {
+    let settings = LinkSettings {
+        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        allow: Allow::anyone(),
+        max_connections: 6,
+        max_strangers_of_one: 2,
+        ..LinkSettings::default()
+    };
+    let gateway = Endpoint::new(&LinkIdentity::from_seed(&[2; 32]), settings).unwrap();
+    let (identity, address) =
+        (LinkIdentity::from_seed(&[2; 32]).public(), gateway.listen_addr().unwrap());
+    let mut machine = machine(Role::Gateway);
+    let (context, events) = machine.context();
+    let (_tell, around) = watch::channel(Neighbourhood { place: None, parts: 0 });
+    let work = Work::new(&machine.shared).0;
+    let _accepting = tokio::spawn(links::accept(gateway, Role::Gateway, context, work, around));
+    let mut held = Vec::new();
+    for n in 10..30 {
+        let client = endpoint(n, None);
+        let link = client.dial(identity, address).await;
+        let link = link.unwrap_or_else(|error| panic!("client {n} is kept out: {error}"));
+        let joined = async {
+            loop {
+                match events.try_recv() {
+                    Ok(Event::Joined(joined)) => return joined,
+                    Ok(_) => {}
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let Joined { session, down, .. } = tokio::time::timeout(PATIENCE, joined).await.unwrap();
+        machine.clients.insert(session, down);
+        machine.put(Output::LetIn(session));
+        // Yamux lets 256 KiB go to one who does not read: 109 frames of these stay here.
+        (0..256).for_each(|n| machine.put(Output::ToClient { session, frame: frame(n) }));
+        machine.put(Output::CloseClient(session));
+        held.push((client, link));
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ use crate::limit::Limit;
 
 /// Documents that one inbox is given on connecting: so many at once, and then one in so many seconds.
 const DOCUMENTS: (f64, f64) = (4.0, 20.0);
+/// Connections of one inbox: so many at once, and then one in so many seconds. A client that finds no rest tries every 3 s.
+const HELLOS: (f64, f64) = (8.0, 2.0);
 
 /// Who answers for an inbox.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,7 @@ struct Kept {
     holder: Holder,
     client: Client,
     documents: Limit,
+    hellos: Limit,
 }
 
 /// What one holder has.
@@ -121,9 +124,19 @@ impl Inboxes {
         }
     }
 
+    /// Its client is gone and will not ask for it again. What waited in it.
+    pub(super) fn forget(&mut self, inbox: &InboxId) -> u32 {
+        self.take(inbox).map_or(0, |kept| kept.waiting)
+    }
+
     /// Whether a client of this inbox may be given another document on connecting.
     pub(super) fn may_have_document(&mut self, inbox: &InboxId, now: Time) -> bool {
         self.known.get_mut(inbox).is_none_or(|kept| kept.documents.pass(now))
+    }
+
+    /// Whether a client of this inbox may connect anew.
+    pub(super) fn may_connect(&mut self, inbox: &InboxId, now: Time) -> bool {
+        self.known.get_mut(inbox).is_none_or(|kept| kept.hellos.pass(now))
     }
 
     /// A packet for an inbox that holds `quota` at most.
@@ -203,7 +216,8 @@ impl Inboxes {
 
 fn empty(holder: Holder, client: Client) -> Kept {
     let documents = Limit::new(1.0 / DOCUMENTS.1, DOCUMENTS.0 - 1.0);
-    Kept { waiting: 0, holder, client, documents }
+    let hellos = Limit::new(1.0 / HELLOS.1, HELLOS.0 - 1.0);
+    Kept { waiting: 0, holder, client, documents, hellos }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
+use shoal_topology::control::Away;
 use shoal_topology::{Class, Identity, Time};
 
 use super::super::{Core, Due, Output, SessionId};
@@ -72,6 +73,8 @@ pub(super) struct Active {
     pub(super) id: InboxId,
     /// Place of its token in the list.
     pub(super) token: Option<usize>,
+    /// What becomes of packets for it when it has left.
+    pub(super) away: Away,
     /// Whether the inbox was asked and has not answered.
     pub(super) fetching: bool,
     up: Limit,
@@ -87,14 +90,14 @@ impl Active {
     pub(super) fn new(
         inbox: Identity,
         id: InboxId,
-        token: Option<usize>,
+        (token, away): (Option<usize>, Away),
         up: Limit,
         pace: Pace,
     ) -> Self {
         let (queue, stash) = Default::default();
         // A period lasts a minute or more; a key that is full may end it early.
         let renewals = Limit::new(1.0 / 30.0, 1.0);
-        Self { inbox, id, token, fetching: false, up, renewals, pace, queue, stash }
+        Self { inbox, id, token, away, fetching: false, up, renewals, pace, queue, stash }
     }
 
     /// Takes over what waits on an older connection.
@@ -103,6 +106,8 @@ impl Active {
         self.queue.truncate(self.room());
         self.stash = std::mem::take(&mut old.stash);
         self.fetching = old.fetching;
+        // The inbox is this one's now.
+        old.away = Away::Keep;
     }
 
     pub(super) fn into_waiting(self) -> impl Iterator<Item = Frame> {

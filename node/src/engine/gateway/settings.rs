@@ -50,6 +50,8 @@ pub struct GatewaySettings {
     pub max_clients: usize,
     /// Clients at a time from one network, beside those with a token: where many share an address, so many get in.
     pub max_clients_of_one: usize,
+    /// Of `max_clients`, places that only bearers of tokens take: no more than these have connections.
+    pub token_places: usize,
     /// Packets a second, in each direction, of a service.
     pub service_per_s: f64,
     /// Descriptor queries that are answered a second, in all.
@@ -93,6 +95,7 @@ impl Default for GatewaySettings {
             admission: Admission::Open(Vec::new()),
             max_clients: 1_000,
             max_clients_of_one: 250,
+            token_places: 100,
             service_per_s: 2_000.0,
             queries_per_s: 1_000.0,
             inbox: Keeping::On,

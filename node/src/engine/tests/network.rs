@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
-use shoal_topology::control::{Assembly, DocumentPart, Notice, Refusal, Word};
+use shoal_topology::control::{Assembly, Away, DocumentPart, Notice, Refusal, Word};
 use shoal_topology::{
     ClientDescriptor, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, SecretIdentity,
     Signed, SignedDocument, Stream,
@@ -27,6 +27,7 @@ pub(super) struct Options {
     pub(super) queries_per_s: f64,
     pub(super) admission: Admission,
     pub(super) max_clients_of_one: usize,
+    pub(super) max_clients: usize,
 }
 
 impl Default for Options {
@@ -42,6 +43,7 @@ impl Default for Options {
             queries_per_s: 100.0,
             admission: Admission::anyone(),
             max_clients_of_one: 250,
+            max_clients: 1_000,
         }
     }
 }
@@ -149,6 +151,7 @@ impl Net {
                     inbox: options.inbox,
                     max_inboxes: options.max_inboxes,
                     max_clients_of_one: options.max_clients_of_one,
+                    max_clients: options.max_clients,
                     ..GatewaySettings::default()
                 },
             };
@@ -462,6 +465,7 @@ impl Net {
             mode,
             descriptor: None,
             documents: Vec::new(),
+            away: Away::Keep,
         };
         change(&mut hello);
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().unwrap() };

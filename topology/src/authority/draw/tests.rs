@@ -183,6 +183,89 @@ fn who_is_new_goes_to_the_smallest_layer_and_with_its_operator() {
     }
 }
 
+/// The document that follows without a draw, when the nodes of these operators are gone.
+fn without(before: &Document, gone: &[&str], value: u8) -> Document {
+    let mut next = before.clone();
+    next.epoch = Epoch(EPOCH + 1);
+    next.draw.value = [value; 32];
+    next.nodes.retain(|node| !gone.contains(&node.descriptor.body().operator.as_str()));
+    place(&mut next, Some(before), None);
+    next
+}
+
+#[test]
+fn when_an_operator_leaves_a_layer_short_another_moves_into_it_at_once() {
+    let mut old = document(&layers([5, 2, 2]));
+    old.parameters.min_mixes_per_layer = 2;
+    old.check().unwrap();
+    let gone = "operator 7";
+    let mut seen = BTreeSet::new();
+    for value in 0..20 {
+        let new = without(&old, &[gone], value);
+        new.check().unwrap();
+        assert_eq!(sizes(&new), [4, 2, 2], "as few as it takes");
+        let again = without(&old, &[gone], value);
+        assert!(new.nodes == again.nodes, "the same at every authority");
+        let who = new.nodes.iter().filter(|node| {
+            let before = &old.nodes[old.index_of(&node.identity()).unwrap()];
+            before.layers != node.layers
+        });
+        let who: Vec<_> = who.map(|node| (node.identity(), node.layers)).collect();
+        assert!(matches!(who[..], [(_, [2, 2, 2])]), "{who:?}");
+        seen.insert(who[0].0);
+    }
+    assert!(seen.len() > 1, "by lot");
+    // Who leaves a layer that is not short moves nobody.
+    let new = without(&old, &["operator 2"], 1);
+    new.check().unwrap();
+    assert!(moved(&new, &old).is_empty());
+}
+
+#[test]
+fn a_layer_that_everybody_leaves_is_made_up_for_by_several() {
+    for (before, leave, min, after) in
+        [([6, 6, 3], 14..17, 2, [5, 5, 2]), ([3, 5, 4], 2..5, 3, [3, 3, 3])]
+    {
+        let mut old = document(&layers(before));
+        old.parameters.min_mixes_per_layer = min;
+        old.check().unwrap();
+        let gone: Vec<String> = leave.map(|n| format!("operator {n}")).collect();
+        let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+        let new = without(&old, &gone, 3);
+        new.check().unwrap();
+        assert_eq!(sizes(&new), after);
+    }
+}
+
+#[test]
+fn operators_that_cannot_move_one_by_one_are_placed_anew() {
+    // Each layer needs three. Operators of two mixes in layers of four: none can be spared.
+    let mut old = document(&layers([4, 3, 4]));
+    for node in &mut old.nodes {
+        let number = (0..20).find(|n| secret(*n).identity() == node.identity()).unwrap();
+        let mut body = node.descriptor.body().clone();
+        match number {
+            2 | 3 => body.operator = "a".into(),
+            4 | 5 => body.operator = "b".into(),
+            9 | 10 => body.operator = "c".into(),
+            11 | 12 => body.operator = "d".into(),
+            _ => {}
+        }
+        node.descriptor = sign(number, body);
+    }
+    old.parameters.min_mixes_per_layer = 3;
+    old.check().unwrap();
+    let new = without(&old, &["operator 8"], 1);
+    new.check().unwrap();
+    let mut found = sizes(&new);
+    found.sort_unstable();
+    assert_eq!(found, [3, 3, 4]);
+    // Where there are too few altogether nothing moves, and the error says which layer is short.
+    let none = without(&old, &["operator 8", "operator 7"], 1);
+    assert!(moved(&none, &old).is_empty());
+    assert!(matches!(none.check(), Err(crate::Error::TooFewMixes { layer: 2, found: 1, .. })));
+}
+
 #[test]
 fn the_first_draw_is_balanced_and_puts_each_operator_into_one_layer() {
     let mut seen = BTreeSet::new();

@@ -1,0 +1,125 @@
+//! The descriptors of a gateway's clients, and whoever asks for them.
+
+use std::sync::Arc;
+
+use shoal_sphinx::{Frame, SURB_LEN, Surb};
+use shoal_topology::control::{Refusal, Renew, Word as _, kind};
+use shoal_topology::{ClientDescriptor, Identity, Signed, Time};
+
+use super::super::{Core, Due};
+use super::{Gateway, InboxId};
+use crate::counters::DropReason;
+
+/// A descriptor, with the answer to whoever asks for it.
+pub(super) struct Known {
+    inbox: InboxId,
+    descriptor: Signed<ClientDescriptor>,
+    answer: Arc<[u8]>,
+}
+
+impl Gateway {
+    pub(super) fn forget_descriptor(&mut self, inbox: &InboxId) {
+        if let Some(identity) = self.identities.remove(inbox) {
+            self.descriptors.remove(&identity);
+        }
+    }
+
+    pub(super) fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
+        let identity = new.body().identity;
+        if let Some(Known { descriptor: kept, .. }) = self.descriptors.get(&identity)
+            && kept.body().not_before > new.body().not_before
+        {
+            return;
+        }
+        if let Some(old) = self.identities.insert(inbox, identity)
+            && old != identity
+        {
+            self.descriptors.remove(&old);
+        }
+        let answer = [&[kind::ANSWER, 1], new.encode().as_slice()].concat().into();
+        let known = Known { inbox, descriptor: new, answer };
+        if let Some(Known { inbox: old, .. }) = self.descriptors.insert(identity, known)
+            && old != inbox
+        {
+            self.identities.remove(&old);
+        }
+    }
+
+    /// A service brings its descriptor of another period.
+    pub(super) fn renew(
+        &mut self,
+        core: &Core,
+        from: Option<(Identity, InboxId)>,
+        frame: &Frame,
+    ) -> Result<(), DropReason> {
+        let (inbox, id) = from.ok_or(DropReason::RateLimited)?;
+        let renew = Renew::unpack(&frame.packet).map_err(|_| DropReason::Malformed)?;
+        let descriptor = check_descriptor(&renew.descriptor, &inbox, &core.identity)
+            .map_err(|_| DropReason::Malformed)?;
+        self.keep_descriptor(id, descriptor);
+        Ok(())
+    }
+
+    /// A packet ended here, and was no loop of our own.
+    pub(in super::super) fn message(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        epoch: u8,
+        message: &[u8],
+    ) {
+        match message.split_first() {
+            Some((&kind::DROP, _)) => core.counters.cover += 1,
+            Some((&kind::QUERY, query)) => {
+                if let Err(reason) = self.answer(core, now, epoch, query) {
+                    core.counters.drop(reason);
+                }
+            }
+            _ => core.counters.drop(DropReason::Malformed),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        epoch: u8,
+        query: &[u8],
+    ) -> Result<(), DropReason> {
+        let malformed = DropReason::Malformed;
+        let (identity, rest) = query.split_first_chunk::<32>().ok_or(malformed)?;
+        let surb = rest.get(..SURB_LEN).ok_or(malformed)?;
+        let surb = Surb::from_slice(surb).map_err(|_| malformed)?;
+        if !self.queries.pass(now) {
+            return Err(DropReason::RateLimited);
+        }
+        let known = self.descriptors.get(&Identity(*identity));
+        let answer: &[u8] = known.map_or(&[kind::ANSWER, 0], |known| &known.answer);
+        let (packet, first) = core.codec.reply(surb, answer).map_err(|_| malformed)?;
+        let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
+        let first = Identity(first);
+        if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {
+            return Err(DropReason::NoRoute);
+        }
+        core.counters.queries += 1;
+        // Not at once: whoever sees the gateway's links shall not pair the question with the answer.
+        let law = topology.document.parameters.draw_delay_law(&mut self.answers);
+        let delay = law.ok_or(DropReason::NoRoute)?.draw_exponential(&mut self.answers);
+        core.delay(now + delay, Due::ToNode(first, Frame { epoch, field: 0, packet }));
+        Ok(())
+    }
+}
+
+pub(super) fn check_descriptor(
+    bytes: &[u8],
+    inbox: &Identity,
+    gateway: &Identity,
+) -> Result<Signed<ClientDescriptor>, Refusal> {
+    let descriptor = Signed::<ClientDescriptor>::decode(bytes).map_err(|_| Refusal::Descriptor)?;
+    let body = descriptor.body();
+    if body.inbox == *inbox && body.gateways.contains(gateway) {
+        Ok(descriptor)
+    } else {
+        Err(Refusal::Descriptor)
+    }
+}
