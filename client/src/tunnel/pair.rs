@@ -30,7 +30,7 @@ pub(super) const TEXT: Class =
     Class { up: 1.0, down: 2.0, loops: 0.2, hop: Duration::from_millis(200) };
 
 impl Class {
-    /// What the client tells the service (DESIGN, section 6).
+    /// What the client tells the service (SPECIFICATION.md, section 6).
     pub(super) fn budget(self) -> f64 {
         0.95 * (self.down - self.loops)
     }
