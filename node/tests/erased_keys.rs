@@ -128,7 +128,8 @@ fn may_see_memory(pid: u32) -> bool {
     if denied {
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         let why = "the memory of a node shows to CAP_SYS_PTRACE alone; run as root";
-        writeln!(std::io::stderr(), "\nSKIP  {test}, what it says of memory: {why}").unwrap();
+        let line = format!("\nSKIP  {test}, what it says of memory: {why}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
     }
     !denied
 }
