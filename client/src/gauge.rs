@@ -23,7 +23,7 @@
 //! is rounded is rounded down; unknown counts as one packet. What flows through one layer flows through all: the layer with
 //! the least counts for the whole. The client's own packets do not hide it, and are taken off. And if its own loops get lost,
 //! so do, it must be assumed, the packets of others that it hides among (an attacker who lets one in s through keeps one of
-//! s: SIMULATION, n−1).
+//! s).
 //!
 //! **Delays.** A pool counts the packets of all classes and of nodes' loops, and a client that stays for d hides among those
 //! that come while it stays: λ·d = a·d/D, where D is how long the others stay (Little). Pools do not say. The estimate takes
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn one_mix_is_bounded_from_below_by_its_closed_form() {
-        // SIMULATION section 2.
+        // Exact values: the entropy of a pool of M/M/∞ (simulations, `pool_entropy_bits`).
         for (a, exact) in [
             (0.1, 0.193934),
             (1.0, 1.511227),
@@ -466,5 +466,25 @@ mod tests {
         }
         // Floors the wrong way round: the higher refuses.
         assert_eq!(verdict(4.0, 3.0, 6.0), Reading::Refuse);
+    }
+
+    /// THREAT-MODEL.md, "Who sees all links", has the figures. To the one person whose all these packets are, they hide nobody.
+    #[test]
+    fn eleven_clients_of_one_person_lift_the_estimate_over_the_lower_floor_and_thirty_over_the_upper()
+     {
+        let mut document = document(10, 0.0);
+        let (victim, his) = (class(&document, "web"), class(&document, "fast"));
+        let mut bits = |clients: u32| {
+            for place in 0..document.nodes.len() {
+                let layer = document.layer_at(&document.nodes[place], EPOCH);
+                let delay_s = victim.delay.mean(layer.max(1), 3).as_secs_f64();
+                let rate = packets_per_s(&victim) + f64::from(clients) * packets_per_s(&his);
+                document.nodes[place].pool = coarse_pool(rate * delay_s / 10.0);
+            }
+            bits_of(&document, &victim)
+        };
+        let mut least = |floor: f64| (0..1_000).find(|clients| bits(*clients) >= floor);
+        let Parameters { warn_bits, refuse_bits, .. } = Parameters::default();
+        assert_eq!((least(refuse_bits), least(warn_bits)), (Some(11), Some(30)));
     }
 }

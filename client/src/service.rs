@@ -1,6 +1,6 @@
 //! A service, without IO: the other end of the tunnels, for all its clients.
 //!
-//! It answers at once and has no slots (DESIGN, section 1). It knows its clients by pseudonyms, and each datagram
+//! It answers at once and has no slots (THREAT-MODEL.md: property P2 is for people). It knows its clients by pseudonyms, and each datagram
 //! that it sends costs one SURB of that pseudonym and one token of the budget that the client named.
 //!
 //! Drive it as the client's engine: after every call take all outputs, and the events of the tunnels.

@@ -3,7 +3,7 @@
 //! Nothing that the user does reaches the schedule. It has random streams of its own: the slots come at equal gaps, the
 //! phase of their two grids is drawn, and each slot draws a number that selects its first hop among the first layer's mixes
 //! of the document in use at its instant; its epoch is that of its instant. So what a gateway sees of each frame that
-//! leaves (instant, first hop, epoch) is the same for every user, to the bit (DESIGN, P2).
+//! leaves (instant, first hop, epoch) is the same for every user, to the bit (property P2 of THREAT-MODEL.md).
 //!
 //! What fills a slot is sealed for it ahead, since sealing takes as long as a slot may last: slots are planned over a short
 //! horizon, each with cover, and what the user has takes the earliest that it can still make. The cover that it displaces

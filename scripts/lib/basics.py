@@ -133,6 +133,7 @@ class Basics:
             raise Skip(f"this machine itself resolves {servers_name(0)}")
         except socket.gaierror:
             pass
+        procs.must_see(pid, self.net.daemons["exit"]["pid"])
         seen, stop = [], threading.Event()
 
         def sample():
@@ -167,6 +168,7 @@ class Basics:
         traced = "no strace here"
         if calls:
             lines = calls.read().splitlines()
+            must(lines, "strace saw no system call of the client, which answered five requests")
             bad = [line for line in lines if re.search(r"SOCK_DGRAM|htons\(53\)|nscd|AF_NETLINK", line)]
             must(not bad, f"the client's system calls: {bad[:2]}")
             traced = f"{len(lines)} socket calls of the client traced: none for a resolver"
@@ -186,6 +188,7 @@ class Basics:
 
     def udp(self):
         dns = self.run.dns
+        procs.must_see(self.net.daemons["exit"]["pid"])
         code, relay, control = socks.request(self.proxy, socks.UDP, "0.0.0.0", 0)
         must(code == 0, f"reply {code}")
         first, answers, times = len(dns.queries), 0, []

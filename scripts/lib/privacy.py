@@ -26,7 +26,7 @@ class Watch:
     """Collects, while a run goes on, the addresses that nobody may write down."""
 
     def __init__(self, net):
-        self.net, self.addresses, self.running = net, set(), True
+        self.net, self.addresses, self.running, self.blind = net, set(), True, None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -37,6 +37,10 @@ class Watch:
             for name, pid in self.net.pids().items():
                 if nodes[name]["kind"] == "node":
                     continue
+                try:
+                    procs.must_see(pid)
+                except Skip as why:
+                    self.blind = why
                 for local, remote in procs.tcp_sources(pid):
                     # Its link's end, and the ends of those who use its SOCKS port.
                     self.addresses.update(end for end in (local, remote) if end[1] not in ports)
@@ -88,6 +92,9 @@ class Records:
                 found.append(f"{name}: ...{around!r}")
         must(not found, f"{len(found)} found, e.g. {found[:4]}")
         must(logs > 0, "the daemons logged nothing at debug level")
+        if self.watch.blind:
+            raise Skip(f"none of {len(words)} words; which addresses and ports to look for is not known: {self.watch.blind}")
+        must(self.watch.addresses, "no address of a client was seen in the whole run")
         size = sum(map(len, pages.values()))
         return f"{len(pages)} pages, {size} bytes, {logs} of them logs: none of {len(words)} words and {len(ports)} ports"
 

@@ -158,7 +158,7 @@ impl Experiment for Blending {
     }
 }
 
-/// Rows of SIMULATION section 2 on n−1 attacks.
+/// Rows of `reproduce`, section 2, on n−1 attacks.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     vec![Job::new("n-1", move |seed| {
         let seed = Seed::from_u64(seed).part("n-1");

@@ -19,7 +19,7 @@ fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), Wrong> {
     (low..=high).contains(&value).then_some(()).ok_or_else(wrong)
 }
 
-/// Rows of SIMULATION section 2 on statistical disclosure.
+/// Rows of `reproduce`, section 2, on statistical disclosure.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     let mut jobs = batch::jobs(effort);
     jobs.extend(continuous::jobs(effort));

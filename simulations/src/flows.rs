@@ -167,7 +167,7 @@ impl Experiment for FlowMatching {
     }
 }
 
-/// The row of SIMULATION section 3 on MixMatch.
+/// The row of `reproduce`, section 3, on MixMatch.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     vec![Job::new("flow matching", move |seed| {
         let settings = FlowMatching { groups: effort.pick(4, 30), ..FlowMatching::default() };

@@ -1,4 +1,4 @@
-//! Metrics of anonymity (SIMULATION section 1). Entropies are in bits.
+//! Metrics of anonymity, which README.md defines. Entropies are in bits.
 
 mod distribution;
 mod indistinguishability;

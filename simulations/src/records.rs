@@ -112,7 +112,7 @@ impl Experiment for Records {
     }
 }
 
-/// Rows of SIMULATION section 3 on the Copenhagen records.
+/// Rows of `reproduce`, section 3, on the Copenhagen records.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     let draws = effort.pick(16, 40);
     let job = move |name, kind, delay_mean_s, top: (f64, f64), edges: (f64, f64)| {

@@ -37,7 +37,7 @@ pub enum Judge {
 /// One number: what is expected, what was obtained, and whether they agree.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Where the expected number comes from: "2", "3", ...
+    /// Where the expected number comes from, as README.md numbers it: "2", "3" or "4".
     pub section: String,
     /// What it is, with its parameters.
     pub name: String,

@@ -149,7 +149,7 @@ pub struct Check {
     pub holds: bool,
 }
 
-/// R-precision that the best attack must reach, by system and workload. SIMULATION, section 3: without mixing and
+/// R-precision that the best attack must reach, by system and workload. As section 3 of `reproduce` shows, without mixing and
 /// cover nearly all edges are found (.899 at 3 s of mixing already), and calls that are pushed down are.
 const SUCCEEDS: [(&str, &str, f64); 7] = [
     ("telecom", "text", 0.999),

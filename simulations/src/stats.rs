@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn the_kolmogorov_distance_of_three_values() {
         close(kolmogorov_distance(&[0.1, 0.2, 0.9], |x| x), 2.0 / 3.0 - 0.2, 1e-12);
-        // SIMULATION section 2: one in a thousand at 10^5 samples lies above 0.0062.
+        // One in a thousand at 10^5 samples lies above 0.0062.
         close(kolmogorov_p(0.006_16, 100_000), 0.001, 1e-4);
         close(kolmogorov_p(1.358_1 / 100.0, 10_000), 0.05, 1e-3);
     }

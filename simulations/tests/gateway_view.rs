@@ -4,51 +4,118 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use shoal_sim::at_gateway::attacks::{Active, Found, Instant, Reading, adversaries, onsets};
-use shoal_sim::at_gateway::experiments::{Busy, Case, steady};
+use shoal_sim::at_gateway::experiments::{Busy, Case, Ran, steady};
 use shoal_sim::at_gateway::steady::Verdict;
 
-/// (when, first hop, epoch) of each frame up of each person.
-fn up(class: &str, busy: Busy) -> Vec<Vec<(u64, u16, u8)>> {
+/// A case of four people, the first two busy; epochs change at 30 and at 90 s: in the observation, which begins at 8 s, twice.
+fn four(class: &str, busy: Busy) -> Case {
     let mut case = Case::new(class, busy, (1, 100.0, 7));
-    // Epochs change at 30 and at 90 s: in the observation, which begins at 8 s, twice.
     case.settings.network.epoch_s = 60;
-    let ran = case.run().unwrap();
+    case
+}
+
+/// (when, first hop, epoch) of each frame up of each person.
+fn up(ran: &Ran) -> Vec<Vec<(u64, u16, u8)>> {
     let up =
         |person: u32| ran.seen(person).unwrap().up.iter().map(|up| (up.at, up.first_hop, up.epoch));
     (0..4).map(|person| up(person).collect()).collect()
 }
 
-/// Of a class, these activities against nothing.
-fn the_same_up(class: &str, activities: &[Busy]) {
-    let idle = up(class, Busy::Nothing);
-    let epochs: std::collections::BTreeSet<u8> = idle[0].iter().map(|(.., epoch)| *epoch).collect();
-    assert_eq!(epochs.len(), 3, "{class}: {epochs:?}");
-    assert!(idle.iter().all(|frames| frames.len() > 90), "{class}");
-    for busy in activities {
-        let differing = |person: usize| {
-            let busy = up(class, *busy);
-            let pairs = idle[person].iter().zip(&busy[person]);
-            pairs.filter(|(a, b)| a != b).count() + idle[person].len().abs_diff(busy[person].len())
-        };
-        for person in 0..4 {
-            assert_eq!(differing(person), 0, "{class}, {busy:?}, person {person}: frames differ");
+/// What busy people did arrived, or nothing is shown by frames that are equal.
+fn something_was_done(busy: Busy, ran: &Ran) {
+    let did = &ran.report.service;
+    let read = did.message_delays_s.len() as u64;
+    let (heard, voice) = (did.calls_heard, did.voice_delays_s.len());
+    match busy {
+        Busy::Nothing => assert_eq!(did.messages + did.calls + did.downloads, 0),
+        Busy::Messages(_) | Busy::Bursts(..) => {
+            assert!(did.messages >= 10 && 2 * read > did.messages, "{read} of {}", did.messages);
+        }
+        Busy::Call | Busy::Calls(_) => {
+            assert!(heard > 0 && heard == did.calls, "{heard} of {} calls heard", did.calls);
+            assert!(voice > 500, "{voice} datagrams heard");
+        }
+        Busy::Downloads(bytes) => {
+            assert!(did.download_bytes >= 2 * bytes, "{} bytes loaded", did.download_bytes);
         }
     }
 }
 
+/// Of four people of a class, these activities of two against nothing. All settings are changed alike.
+fn the_same_up(class: &str, change: fn(&mut Case), activities: &[Busy]) {
+    let run = |busy: Busy| {
+        let mut case = four(class, busy);
+        change(&mut case);
+        let ran = case.run().unwrap();
+        something_was_done(busy, &ran);
+        up(&ran)
+    };
+    let idle = run(Busy::Nothing);
+    let epochs: std::collections::BTreeSet<u8> = idle[0].iter().map(|(.., epoch)| *epoch).collect();
+    assert_eq!(epochs.len(), 3, "{class}: {epochs:?}");
+    assert!(idle.iter().all(|frames| frames.len() > 90), "{class}");
+    for busy in activities {
+        let frames = run(*busy);
+        for person in 0..4 {
+            let (a, b) = (&idle[person], &frames[person]);
+            let differing = a.iter().zip(b).filter(|(a, b)| a != b).count();
+            let all = differing + a.len().abs_diff(b.len());
+            assert_eq!(all, 0, "{class}, {busy:?}, person {person}: frames differ");
+        }
+    }
+}
+
+fn as_it_is(_: &mut Case) {}
+
+fn strict(case: &mut Case) {
+    case.settings.people.strict = true;
+}
+
 #[test]
 fn what_goes_up_in_class_text_is_the_same_to_the_bit_over_two_epochs() {
-    the_same_up("text", &[Busy::Messages(5.0), Busy::Bursts(4, 20.0)]);
+    the_same_up("text", as_it_is, &[Busy::Messages(5.0), Busy::Bursts(4, 20.0)]);
 }
 
 #[test]
 fn what_goes_up_in_class_call_is_the_same_to_the_bit_over_two_epochs() {
-    the_same_up("call", &[Busy::Call, Busy::Calls(8.0), Busy::Messages(0.4)]);
+    the_same_up("call", as_it_is, &[Busy::Call, Busy::Calls(8.0), Busy::Messages(0.4)]);
 }
 
 #[test]
 fn what_goes_up_in_class_web_is_the_same_to_the_bit_over_two_epochs() {
-    the_same_up("web", &[Busy::Downloads(200_000), Busy::Messages(0.4)]);
+    the_same_up("web", as_it_is, &[Busy::Downloads(200_000), Busy::Messages(0.4)]);
+}
+
+#[test]
+fn what_goes_up_in_class_fast_is_the_same_to_the_bit_over_two_epochs() {
+    the_same_up("fast", as_it_is, &[Busy::Downloads(1_000_000)]);
+}
+
+#[test]
+fn what_goes_up_with_strict_is_the_same_to_the_bit_over_two_epochs() {
+    the_same_up("text", strict, &[Busy::Messages(5.0)]);
+    the_same_up("call", strict, &[Busy::Call]);
+    the_same_up("web", strict, &[Busy::Downloads(200_000)]);
+}
+
+/// What comes for the one who loads, in packets, against the same person at rest.
+fn arrivals_of_a_download(change: fn(&mut Case)) -> (usize, usize) {
+    let count = |busy| {
+        let mut case = four("web", busy);
+        change(&mut case);
+        let ran = case.run().unwrap();
+        something_was_done(busy, &ran);
+        ran.seen(0).unwrap().came.len()
+    };
+    (count(Busy::Nothing), count(Busy::Downloads(200_000)))
+}
+
+#[test]
+fn strict_is_on_where_the_test_of_it_says_so() {
+    let (rest, loading) = arrivals_of_a_download(as_it_is);
+    assert!(loading > 2 * rest, "{loading} arrivals where {rest} come at rest");
+    let (rest, loading) = arrivals_of_a_download(strict);
+    assert!(20 * loading < 21 * rest, "{loading} arrivals where {rest} come at rest");
 }
 
 /// Eight people of class call for 570 s, idle for one half: 10^5 arrivals.

@@ -117,4 +117,24 @@ mod tests {
         assert_eq!(DelayLaw::INTERACTIVE.total_mean(3), Duration::from_millis(40));
         assert_eq!(DelayLaw::INTERACTIVE.total_mean(1), Duration::from_millis(20));
     }
+
+    /// What a service can learn of how far its client is, were links without noise: THREAT-MODEL.md, "The exit".
+    #[test]
+    fn the_mean_of_four_thousand_round_trips_is_known_to_half_a_millisecond() {
+        const TRIPS: u32 = 4_000;
+        let law = DelayLaw::INTERACTIVE;
+        let mut rng = Seed::from_u64(5).stream("round trips");
+        // Three mixes there and back, the wait for a slot up of class web and for one down.
+        let mut trip = || {
+            let mixes: Duration = (0..6).map(|hop| law.draw(&mut rng, 1 + hop % 3, 3)).sum();
+            let slots = rng.random_range(0.0..1.0 / 50.0) + rng.random_range(0.0..1.0 / 110.0);
+            (mixes.as_secs_f64() + slots) * 1e3
+        };
+        let mut mean = || (0..TRIPS).map(|_| trip()).sum::<f64>() / f64::from(TRIPS);
+        let means: Vec<f64> = (0..100).map(|_| mean()).collect();
+        let middle = means.iter().sum::<f64>() / 100.0;
+        let deviation = means.iter().map(|mean| (mean - middle).powi(2)).sum::<f64>() / 99.0;
+        eprintln!("{middle:.1} ms, of {TRIPS} trips known to {:.2} ms", deviation.sqrt());
+        assert!((0.3..0.5).contains(&deviation.sqrt()), "{} ms", deviation.sqrt());
+    }
 }

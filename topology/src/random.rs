@@ -1,7 +1,7 @@
 //! Random streams: one seed, and a generator of its own for every purpose.
 //!
 //! Because each purpose draws from its own stream, adding an observer, a workload or a metric moves no other
-//! stream. Non-interference (DESIGN, P2) is tested by that.
+//! stream. Non-interference (property P2 of THREAT-MODEL.md) is tested by that.
 
 use std::time::Duration;
 

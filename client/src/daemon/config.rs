@@ -302,9 +302,9 @@ min_mixes_per_layer = 2
 # min_bits = 3.0
 # Send however few they are: for trials, among few people.
 allow_small_crowd = false
-# Your gateway sees how much arrives for you: a call and a message now and then take the place of cover, several messages within seconds show, and answers of more
-# than some tens of kilobytes do. With true all answers are kept within the rate of that cover, so that downloads do not show
-# either. They are several times slower: `shoal-client check` prints how fast with and without.
+# Your gateway sees how much arrives for you. A call and a message now and then take the place of cover; several messages
+# within seconds show, and answers of more than some tens of kilobytes do. With true all answers are kept within the rate of that
+# cover, so that downloads do not show either. They are several times slower: `shoal-client check` prints how fast with and without.
 strict = false
 
 [admin]
@@ -335,6 +335,24 @@ max_tunnels = 256
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_template_explains_every_key() {
+        // Field names of the configuration, as `Debug` writes them.
+        let debug = format!("{:?}", Config::default());
+        let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
+        let names: Vec<&str> = names.filter(|name| name.starts_with(char::is_lowercase)).collect();
+        assert!(names.contains(&"key_period_s") && names.contains(&"max_tunnels"), "{names:?}");
+        for name in names {
+            let lines = || TEMPLATE.lines().map(|line| line.trim_start_matches("# "));
+            let has = |line: &str| {
+                let line = line.trim_start_matches('[').trim_start_matches("serve.");
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with(" =") || rest.starts_with(']'))
+            };
+            assert!(lines().any(has), "{name} is not explained");
+        }
+    }
 
     #[test]
     fn the_template_says_what_the_defaults_are() {

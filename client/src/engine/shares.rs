@@ -522,4 +522,35 @@ mod tests {
         // 27/64 of 50 slots a second, but for the first period.
         assert!((3_900..4_800).contains(&always.len()), "{}", always.len());
     }
+
+    /// THREAT-MODEL.md, "The exit", has the figures.
+    #[test]
+    fn the_budget_tells_a_service_the_class_of_its_client() {
+        let parameters = Parameters::default();
+        let parts = (0..=8).map(|n| POOL / f64::from(1 << n)).chain([LITTLE, LEAST, RESTING]);
+        let parts: Vec<f64> = parts.collect();
+        let told =
+            |part: f64, whole: f64| (part * whole * BUDGET_UNITS).clamp(1.0, 65_535.0) as u16;
+        let mut classes: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        for class in &parameters.classes {
+            for replies in [Replies::Downlink, Replies::Resting] {
+                let whole = whole_per_s(class, replies);
+                for told in parts.iter().map(|part| told(*part, whole)) {
+                    let names = classes.entry(told).or_default();
+                    if !names.contains(&class.name.as_str()) {
+                        names.push(&class.name);
+                    }
+                }
+            }
+        }
+        // A lone download, and one of two: no other class has these.
+        for class in &parameters.classes {
+            for part in &parts[..2] {
+                let told = told(*part, whole_per_s(class, Replies::Downlink));
+                assert!(classes[&told] == [class.name.as_str()], "{told}: {:?}", classes[&told]);
+            }
+        }
+        let shared: Vec<_> = classes.iter().filter(|(_, names)| names.len() > 1).collect();
+        assert_eq!((shared.len(), classes.len()), (6, 68), "{shared:?}");
+    }
 }

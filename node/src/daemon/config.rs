@@ -554,6 +554,24 @@ mod tests {
     }
 
     #[test]
+    fn what_init_writes_explains_every_key() {
+        let text = Config::default().to_toml();
+        // Field names of the configuration, as `Debug` writes them.
+        let debug = format!("{:?}", Config::default());
+        let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
+        let names: Vec<&str> = names.filter(|name| name.starts_with(char::is_lowercase)).collect();
+        assert!(names.contains(&"replay_mib") && names.contains(&"queries_per_s"), "{names:?}");
+        for name in names {
+            let has = |line: &str| {
+                let line = line.trim_start_matches("# ").trim_start_matches('[');
+                let rest = line.trim_start_matches("gateway.").strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with(" =") || rest.starts_with(']'))
+            };
+            assert!(text.lines().any(has), "{name} is not explained");
+        }
+    }
+
+    #[test]
     fn what_init_writes_is_the_default() {
         let (config, warnings) = parse(&Config::default().to_toml()).unwrap();
         assert_eq!(config, Config::default());

@@ -295,6 +295,8 @@ fn minute() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn frame(n: u8) -> Frame {
@@ -374,16 +376,61 @@ mod tests {
         assert_eq!(store.held, 1);
     }
 
-    #[test]
-    fn nothing_of_a_packet_or_an_inbox_is_in_the_file() {
+    /// How many parts of `secret`, eight bytes in a row, stand in the file of a store that did this.
+    fn traces(secret: &[u8], act: impl Fn(&mut Store)) -> usize {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inbox.redb");
         let mut store = Store::open(&path, &[5; 32], 100).unwrap();
-        let mut frame = frame(1);
-        frame.packet.as_mut_bytes()[..6].copy_from_slice(b"secret");
-        store.write(vec![Order::Store(InboxId([1; 16]), frame)]).unwrap();
+        act(&mut store);
         drop(store);
         let bytes = std::fs::read(&path).unwrap();
-        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+        let parts: HashSet<&[u8]> = secret.windows(8).collect();
+        let likely: HashSet<u8> = parts.iter().map(|part| part[0]).collect();
+        let mut found: Vec<&[u8]> =
+            bytes.windows(8).filter(|w| likely.contains(&w[0]) && parts.contains(w)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.len()
+    }
+
+    #[test]
+    fn nothing_of_a_packet_or_an_inbox_is_in_the_file() {
+        let name = shoal_topology::Identity(std::array::from_fn(|n| 0x91 ^ (n as u8 * 5)));
+        let inbox = InboxId::new(&[7; 32], &name);
+        // Who has the file and guesses a name finds it by no hash that he can work out.
+        let guess = blake3::hash(&name.0);
+        let guess = &guess.as_bytes()[..16];
+        let mut packet = frame(1);
+        let bytes = packet.packet.as_mut_bytes();
+        (0..).zip(bytes.iter_mut()).for_each(|(n, byte)| *byte = (n * n / 7 % 251) as u8);
+        let content = packet.packet.as_bytes();
+
+        let store = |file: &mut Store| {
+            let orders = (0..3).map(|_| Order::Store(inbox, packet.clone())).collect();
+            file.write(orders).unwrap();
+        };
+        // Some have come and gone, and others have come.
+        let fetch = |file: &mut Store| {
+            store(file);
+            assert_eq!(file.write(vec![Order::Fetch(inbox, 2)]).unwrap().len(), 1);
+            file.write(vec![Order::Discard(inbox, 1)]).unwrap();
+            store(file);
+        };
+        for act in [&store as &dyn Fn(&mut Store), &fetch] {
+            for secret in [&name.0[..], guess, &content[..64]] {
+                assert_eq!(traces(secret, act), 0, "{secret:02x?}");
+            }
+        }
+        // The search finds what a careless store leaves.
+        for secret in [&name.0[..], guess, &content[..64]] {
+            let careless = |file: &mut Store| {
+                let transaction = file.database.begin_write().unwrap();
+                let mut packets = transaction.open_table(PACKETS).unwrap();
+                packets.insert(secret, [].as_slice()).unwrap();
+                drop(packets);
+                transaction.commit().unwrap();
+            };
+            assert_eq!(traces(secret, careless), secret.len() - 7);
+        }
     }
 }

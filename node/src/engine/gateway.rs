@@ -135,8 +135,7 @@ impl Gateway {
     }
 
     fn inbox_id(&self, inbox: &Identity) -> InboxId {
-        let hash = blake3::keyed_hash(&self.settings.inbox_key, &inbox.0);
-        InboxId(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+        InboxId::new(&self.settings.inbox_key, inbox)
     }
 
     pub(super) fn handle(&mut self, core: &mut Core, now: Time, input: Input) {

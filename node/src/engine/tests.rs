@@ -13,7 +13,7 @@ use shoal_topology::random::exponential;
 
 use super::*;
 use crate::{Opener, Room};
-use gateway::{Admission, Keeping, Service, Token};
+use gateway::{Admission, InboxId, Keeping, Service, Token};
 use network::{EPOCH, Net, Options};
 
 fn ms(ms: u64) -> Duration {
@@ -627,6 +627,26 @@ fn a_client_that_says_nothing_is_closed_after_five_seconds() {
 }
 
 #[test]
+fn the_file_knows_an_inbox_by_a_hash_under_the_key_of_this_boot() {
+    let names = |inbox_key| {
+        let mut net = Net::new(Arc::new(StandIn), Options { inbox_key, ..Options::default() });
+        let client = net.join(0, 1, Mode::Class("web".into()));
+        net.leave(client);
+        net.deliver(&mut Seed::from_u64(5).stream("client"), client, b"hello");
+        let gateway = net.gateway(0);
+        assert_eq!(net.stored(gateway), 1);
+        (net.inbox_identity(client), net.inboxes(gateway))
+    };
+    let ((inbox, before), (same, after)) = (names([3; 32]), names([4; 32]));
+    assert_eq!(inbox, same);
+    assert!(before == [InboxId::new(&[3; 32], &inbox)] && after != before);
+    for name in [before[0], after[0]] {
+        assert_ne!(name.0, inbox.0[..16]);
+        assert_ne!(name.0, blake3::hash(&inbox.0).as_bytes()[..16]);
+    }
+}
+
+#[test]
 fn a_descriptor_is_answered_by_reply_block() {
     for codec in [Arc::new(StandIn) as Arc<dyn Codec>, Arc::new(Sphinx::SCALAR)] {
         let mut net = Net::new(codec, Options::default());
@@ -637,6 +657,50 @@ fn a_descriptor_is_answered_by_reply_block() {
         assert!(found.len() > 100);
         let found = net.query(asker, 0, Identity([9; 32]));
         assert_eq!(found, [kind::ANSWER, 0]);
+    }
+}
+
+#[test]
+fn an_answer_about_a_descriptor_leaves_after_a_drawn_delay_whether_one_is_there_or_not() {
+    const ASKED: usize = 400;
+    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let asked = net.join_listed(0, 1);
+    let asker = net.join(1, 2, Mode::Class("web".into()));
+    let gateway = net.gateway(0) as u64;
+    let names = [net.client_identity(asked), Identity([9; 32])];
+    let mut delays = Vec::new();
+    for n in 0..ASKED {
+        let (begin, before) = (net.now, net.trace.len());
+        net.query(asker, 0, names[n % 2]);
+        let sent: Vec<_> = net.trace[before..]
+            .iter()
+            .filter(|(_, from, to)| *from == gateway && *to < net.len() as u64)
+            .map(|(at, ..)| at.since(begin).as_secs_f64())
+            .collect();
+        assert_eq!(sent.len(), 1, "question {n}");
+        delays.push(sent[0]);
+    }
+    // Each is an exponential delay of a class, which is drawn by its weight.
+    let classes = &net.document().parameters.classes;
+    let all: f64 = classes.iter().map(|class| class.weight).sum();
+    let law = |delay: f64| -> f64 {
+        let share = |class: &shoal_topology::Class| {
+            let mean = class.delay.exponential_us as f64 / 1e6;
+            class.weight / all * (1.0 - (-delay / mean).exp())
+        };
+        classes.iter().map(share).sum()
+    };
+    let parts = [0, 1].map(|part| delays.iter().copied().skip(part).step_by(2).collect());
+    for mut part in parts as [Vec<f64>; 2] {
+        part.sort_by(f64::total_cmp);
+        let number = part.len() as f64;
+        let apart = part.iter().enumerate().map(|(n, delay)| {
+            let (below, law) = (n as f64 / number, law(*delay));
+            (law - below).abs().max((law - below - 1.0 / number).abs())
+        });
+        // Kolmogorov and Smirnov, one in a thousand.
+        let apart = apart.fold(0.0, f64::max);
+        assert!(apart < 1.95 / number.sqrt(), "{apart}: {:?}", &part[..10]);
     }
 }
 

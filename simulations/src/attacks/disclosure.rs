@@ -6,7 +6,7 @@ use super::sightings::{MOST_BINS, Side};
 use super::{Answer, Attack, Scored};
 use crate::trace::View;
 
-/// Continuous statistical disclosure (SIMULATION, section 2): packets to each through the law of the delay of
+/// Continuous statistical disclosure (`reproduce`, section 2): packets to each through the law of the delay of
 /// those from each, less what chance gives, in units of its standard deviation.
 pub struct Disclosure;
 

@@ -162,7 +162,7 @@ fn merged(mut rows: Vec<Row>) -> Vec<Row> {
 }
 
 /// What arrives for each client of a corrupt gateway beyond rest, in standard deviations of a Poisson law, over
-/// the whole observation: (person, excess). Shows downloads (DESIGN, P3). `resting_per_s` is the rate at which
+/// the whole observation: (person, excess). Shows downloads (THREAT-MODEL.md, "A gateway at each end"). `resting_per_s` is the rate at which
 /// packets arrive for somebody who does nothing.
 pub fn arrival_excess(view: &View, resting_per_s: f64) -> Vec<(u32, f64)> {
     let Public { begin, end, .. } = view.public;

@@ -11,7 +11,7 @@ use super::{Answer, Attack, Row, Scored};
 use crate::trace::View;
 
 /// For each delivery, the posterior of each sender by the law of the delay; pairs by summed posteriors, a row for
-/// each delivery (SIMULATION, section 3, Copenhagen records). Where cover hides single packets, the same over
+/// each delivery (`reproduce`, section 3, Copenhagen records). Where cover hides single packets, the same over
 /// bins: each packet down is divided among senders by what they sent in time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Matching {
@@ -26,7 +26,7 @@ pub enum Senders {
     #[default]
     Others,
     /// Everybody, and a row names the sender of the single likeliest packet: the computation whose figures
-    /// SIMULATION, section 3, gives for the Copenhagen records.
+    /// section 3 of `reproduce` has for the Copenhagen records.
     Everybody,
 }
 

@@ -216,6 +216,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_scenario_has_the_deployed_classes() {
+        #[derive(Deserialize)]
+        struct File {
+            classes: Vec<Shape>,
+        }
+        let text = include_str!("../../scenarios/capacity.toml");
+        let File { classes } = toml::from_str(text).unwrap();
+        let deployed = Capacity::default().classes;
+        assert_eq!(classes.len(), deployed.len());
+        for (written, class) in classes.iter().zip(&deployed) {
+            assert_eq!(written.name, class.name);
+            assert_eq!(written.per_user_per_s, class.per_user_per_s, "{}", class.name);
+            assert_eq!(written.down_per_s, class.down_per_s, "{}", class.name);
+            assert!((written.hop_mean_s - class.hop_mean_s).abs() < 1e-9, "{}", class.name);
+        }
+    }
+
+    #[test]
     fn ten_times_the_users_are_worth_three_bits() {
         let mut settings = Capacity { users: vec![100, 1_000], ..Capacity::default() };
         settings.classes.retain(|class| class.name == "web");

@@ -1,4 +1,4 @@
-//! The rows of SIMULATION sections 2 and 3 that bare mixes give.
+//! The rows of `reproduce`, sections 2 and 3, that bare mixes give.
 
 use shoal_topology::Seed;
 

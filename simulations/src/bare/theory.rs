@@ -1,4 +1,4 @@
-//! What theory says of bare mixes: exact where it can be (SIMULATION section 2).
+//! What theory says of bare mixes: exact where it can be (`reproduce`, section 2).
 
 use crate::metrics::binary_entropy_bits;
 use crate::stats::law::poisson_pmf;

@@ -1,4 +1,4 @@
-//! Whose client downloads, and when? (DESIGN, P3: a gateway sees more packets arrive for a client that does.)
+//! Whose client downloads, and when? A gateway sees more packets arrive for a client that does (THREAT-MODEL.md).
 
 use std::collections::BTreeMap;
 

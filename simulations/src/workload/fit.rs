@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_copenhagen_calls_have_the_stated_durations() {
-        // SIMULATION section 5: lognormal(3.07, 1.66), 10 % missed.
+        // What `synthetic` takes by default: lognormal(3.07, 1.66), 10 % missed.
         let fit = fit(&Recorded::copenhagen_calls().unwrap());
         assert!((fit.missed_share - 0.1017).abs() < 1e-4, "{fit}");
         assert!((fit.duration_log_mean - 3.07).abs() < 0.02, "{fit}");

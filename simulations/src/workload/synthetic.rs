@@ -1,4 +1,4 @@
-//! A made-up list of calls or messages by the laws of recorded ones (SIMULATION section 5).
+//! A made-up list of calls or messages by the laws of recorded ones.
 //!
 //! Degrees and rates are Pareto; each directed edge is a two-state Markov-modulated Poisson process times a day
 //! profile (Jiang et al., "Calling patterns in human communication dynamics", PNAS 110(5), 2013); durations of

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use rand::Rng;
-use shoal_client::engine::{Client, Contact, NotPosted, Settings as ClientSettings};
+use shoal_client::engine::{Client, Contact, NotPosted, Replies, Settings as ClientSettings};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
 use shoal_topology::control::{Away, Hello, Mode, Word};
@@ -120,6 +120,7 @@ impl Person {
         };
         let client_settings = ClientSettings {
             allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
+            replies: if settings.people.strict { Replies::Resting } else { Replies::Downlink },
             // What is studied here may be small.
             allow_small_crowd: true,
             // Everyone has everyone's descriptor.

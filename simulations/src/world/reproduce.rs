@@ -1,4 +1,4 @@
-//! Rows of section 4: nothing that people do shows on their links, and nothing that looks on changes what happens.
+//! Rows of `reproduce`, section 4: nothing that people do shows on their links, and nothing that looks on changes what happens.
 
 use shoal_topology::Time;
 

@@ -149,6 +149,8 @@ pub struct PeopleSettings {
     /// Whether a download may come through the gateway of who loads it: "allowed" or "refused". People reach each other
     /// through any.
     pub shared_gateway: SharedGateway,
+    /// Whether answers keep within the rate of the loops whose place they take, as with `protect.strict`.
+    pub strict: bool,
     /// All join at an instant of their own in so many seconds from the start; less than the warm-up.
     pub join_within_s: f64,
     /// How long a person stays, on average, seconds; 0 for always. Exponential.
@@ -173,6 +175,7 @@ impl Default for PeopleSettings {
     fn default() -> Self {
         Self {
             shared_gateway: SharedGateway::Allowed,
+            strict: false,
             join_within_s: 5.0,
             online_mean_s: 0.0,
             offline_mean_s: 0.0,

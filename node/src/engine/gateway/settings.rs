@@ -1,9 +1,19 @@
 //! What a gateway is told when it starts: whom it lets in, and how much of everything it has.
 
+use shoal_topology::Identity;
+
 /// By which an inbox is known outside of the engine: a keyed hash of its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(test, derive(Debug))]
 pub struct InboxId(pub [u8; 16]);
+
+impl InboxId {
+    /// That of this inbox, under the key of this boot.
+    pub fn new(inbox_key: &[u8; 32], inbox: &Identity) -> Self {
+        let hash = blake3::keyed_hash(inbox_key, &inbox.0);
+        Self(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+    }
+}
 
 /// Whom a gateway lets in.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -21,6 +21,7 @@ pub(super) struct Options {
     pub(super) pool: usize,
     pub(super) replay: usize,
     pub(super) inbox: Keeping,
+    pub(super) inbox_key: [u8; 32],
     pub(super) inbox_packets: u32,
     pub(super) max_inboxes: usize,
     pub(super) service_per_s: f64,
@@ -37,6 +38,7 @@ impl Default for Options {
             pool: 10_000,
             replay: 100_000,
             inbox: Keeping::On,
+            inbox_key: [3; 32],
             inbox_packets: 1_000,
             max_inboxes: 1_000,
             service_per_s: 2_000.0,
@@ -149,6 +151,7 @@ impl Net {
                     service_per_s: options.service_per_s,
                     queries_per_s: options.queries_per_s,
                     inbox: options.inbox,
+                    inbox_key: options.inbox_key,
                     max_inboxes: options.max_inboxes,
                     max_clients_of_one: options.max_clients_of_one,
                     max_clients: options.max_clients,
@@ -555,6 +558,15 @@ impl Net {
             Peeled::Forward { .. } => None,
         };
         self.finals(client).into_iter().filter_map(message).collect()
+    }
+
+    pub(super) fn inbox_identity(&self, client: usize) -> Identity {
+        self.clients[client].inbox.identity()
+    }
+
+    /// By which names a node has asked its file for inboxes.
+    pub(super) fn inboxes(&self, node: usize) -> Vec<InboxId> {
+        self.nodes[node].inbox.keys().copied().collect()
     }
 
     pub(super) fn stored(&self, node: usize) -> usize {
