@@ -13,6 +13,7 @@ pub mod figures;
 pub mod flows;
 pub mod load;
 pub mod localnet;
+pub mod made_up;
 pub mod metrics;
 pub mod output;
 pub mod records;

@@ -21,11 +21,12 @@ use crate::trace::{Truth, View};
 pub const ALPHA: f64 = 0.05;
 
 /// Attacks that need more than links of clients: without it they make no line.
-const NEEDS_MORE: [&str; 8] = [
+const NEEDS_MORE: [&str; 9] = [
     "direct",
     "inside",
     "first_mixes",
     "first_hops",
+    "missing_mixes",
     "last_mixes",
     "epoch_bytes",
     "arrival_counts",
