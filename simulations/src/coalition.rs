@@ -194,4 +194,5 @@ pub fn controls((pairs, seconds, seed): (u32, f64, u64)) -> anyhow::Result<Vec<F
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

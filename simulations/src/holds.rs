@@ -169,6 +169,7 @@ fn on_links(ran: &Ran, held: &Seen, gateway: u32) -> Vec<f64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
