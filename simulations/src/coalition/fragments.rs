@@ -106,7 +106,7 @@ pub(super) fn of(view: &View, network: &Network, members: &BTreeSet<u32>) -> Kno
         {
             way.push(*pass);
         }
-        if way.iter().all(|pass| own(&pass)) {
+        if way.iter().all(own) {
             fragments.extend(fragment(&way, network));
         }
     }
