@@ -126,7 +126,10 @@ fn steps(ran: &Ran) -> (u64, u64, usize) {
 
 fn at_gateways(ran: &Ran, held: &Seen, person: u32) -> Vec<f64> {
     let Some(seen) = ran.seen(person) else { return Vec::new() };
-    series(seen, Question::With(held), (&ran.way(), ran.shares()), steps(ran))
+    let asked = |question| series(seen, question, (&ran.way(), ran.shares()), steps(ran));
+    // Against a call with anybody: who is held himself, and in a call, does not follow his own frames either.
+    let (with, anybody) = (asked(Question::With(held)), asked(Question::InACall));
+    with.iter().zip(&anybody).map(|(with, anybody)| with - anybody).collect()
 }
 
 /// What leaves the last layer for a gateway, given a client's frames.
