@@ -12,13 +12,12 @@ mod far_end;
 mod first_mixes;
 mod follow;
 mod gateway;
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod generated;
+pub mod generated;
 mod inside;
 mod intersection;
 mod marks;
 mod matching;
+mod missing_mixes;
 mod records;
 mod sightings;
 
@@ -30,6 +29,7 @@ pub use gateway::{ArrivalCounts, EpochBytes, FirstHops, LastMixes};
 pub use inside::{Inside, arrival_excess};
 pub use intersection::Intersection;
 pub use matching::{Matching, Senders};
+pub use missing_mixes::MissingMixes;
 pub use records::{Direct, Records, combine};
 
 use crate::trace::View;
@@ -120,6 +120,7 @@ pub fn single() -> Vec<Box<dyn Attack>> {
         Box::new(Inside),
         Box::new(FirstMixes),
         Box::new(FirstHops),
+        Box::new(MissingMixes),
         Box::new(LastMixes),
         Box::new(EpochBytes),
         Box::new(ArrivalCounts),

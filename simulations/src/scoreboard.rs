@@ -2,6 +2,8 @@
 
 pub mod active;
 pub mod downloads;
+pub mod off;
+pub mod structure;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +23,12 @@ use crate::trace::{Truth, View};
 pub const ALPHA: f64 = 0.05;
 
 /// Attacks that need more than links of clients: without it they make no line.
-const NEEDS_MORE: [&str; 8] = [
+const NEEDS_MORE: [&str; 9] = [
     "direct",
     "inside",
     "first_mixes",
     "first_hops",
+    "missing_mixes",
     "last_mixes",
     "epoch_bytes",
     "arrival_counts",
@@ -38,6 +41,10 @@ const MAKES_ROWS: [&str; 7] =
 
 /// Shoal, and Shoal with corrupt nodes, are one board: their systems begin like this.
 const BOARD: &str = "shoal";
+
+/// Workloads whose rows each stand by themselves: adversaries that THREAT-MODEL names with their size, and rows in which a
+/// protection is off.
+pub const ALONE: [&str; 3] = ["active", "coalition", off::WORKLOAD];
 
 /// A line of the table: one score of one attack on one system.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -117,10 +124,10 @@ pub fn score_answer(
     all.into_iter().map(line).collect()
 }
 
-/// What is corrected together. Adversaries who act are each by themselves: THREAT-MODEL names them with their size.
+/// What is corrected together.
 fn family(line: &Line) -> &str {
-    let passive = line.workload != "active";
-    if passive && line.system.starts_with(BOARD) { BOARD } else { &line.system }
+    let alone = ALONE.contains(&line.workload.as_str());
+    if !alone && line.system.starts_with(BOARD) { BOARD } else { &line.system }
 }
 
 /// Says which lines beat the prior, corrected over all lines of the same system, and over all of Shoal together.
@@ -180,7 +187,7 @@ fn is_named(line: &Line) -> bool {
 }
 
 /// What must hold: no attack beats the prior on Shoal, whichever nodes are corrupt, but where THREAT-MODEL names it; and on each
-/// baseline that is in the table the best one succeeds. `lines` must have gone through [`correct`].
+/// baseline that is in the table, and where a protection is off, it succeeds. `lines` must have gone through [`correct`].
 pub fn verdict(lines: &[Line]) -> Vec<Check> {
     let mut checks = Vec::new();
     let board = || lines.iter().filter(|line| family(line) == BOARD);
@@ -210,6 +217,16 @@ pub fn verdict(lines: &[Line]) -> Vec<Check> {
             needed: 0.0,
             holds: beaten.is_empty(),
         });
+    }
+    for line in lines.iter().filter(|line| line.workload == off::WORKLOAD) {
+        // That which is made up with paths as they are is there for comparison.
+        let fresh = line.system.contains("paths fresh");
+        checks.extend((!fresh).then(|| Check {
+            what: format!("{}: {}, {}", line.system, line.attack, line.score),
+            obtained: line.value.value,
+            needed: line.prior,
+            holds: line.beats_prior && line.value.value > line.prior,
+        }));
     }
     for (system, workload, needed) in SUCCEEDS {
         let own = lines.iter().filter(|l| l.system == system && l.workload == workload);

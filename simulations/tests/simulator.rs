@@ -83,9 +83,9 @@ fn calls(dir: &Path, name: &str, experiment: &str) -> String {
     write(dir, name, &format!("{experiment}\n{workload}"))
 }
 
-/// The call class over one mix in each layer.
+/// The call class over three mixes in each layer: with one, first mixes could tell nobody anything.
 const SHOAL: &str = "experiment = \"shoal\"\nwarm_up_s = 5.0\ndrain_s = 5.0\n\
-    network.mixes_per_layer = 1\nclass.name = \"call\"\npeople.join_within_s = 2.0";
+    network.mixes_per_layer = 3\nclass.name = \"call\"\npeople.join_within_s = 2.0";
 
 #[test]
 fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
@@ -371,23 +371,38 @@ fn a_grid_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
     }
 }
 
-#[test]
-fn attacks_find_who_calls_whom_beside_shoal_and_not_on_it() {
-    let dir = tempfile::tempdir().unwrap();
-    // All scores of all attacks.
-    let attack = |name: &str, experiment: &str| {
-        let file = calls(dir.path(), &format!("{name}.toml"), experiment);
-        let out = within(dir.path(), name);
-        good(&["run", &file, "--out", &out]);
-        let found: Value = serde_json::from_str(&good(&["attack", &out, "--json"])).unwrap();
+/// Runs a scenario, attacks what it leaves, and gives the attacks.
+fn attacked(dir: &Path, name: &str, scenario: &str, more: &[&str]) -> Vec<Value> {
+    let out = within(dir, name);
+    good(&["run", scenario, "--out", &out]);
+    let args = [&["attack", &out, "--json"], more].concat();
+    let found: Value = serde_json::from_str(&good(&args)).unwrap();
+    if more.is_empty() {
         for file in ["attack.json", "timeline.svg", "timeline.png"] {
             assert!(Path::new(&out).join(file).exists(), "{name}: {file}");
         }
-        let attacks = found["attacks"].as_array().unwrap();
-        let scores = attacks.iter().flat_map(|attack| attack["scores"].as_array().unwrap().clone());
-        scores.collect::<Vec<Value>>()
+        return found["attacks"].as_array().unwrap().clone();
+    }
+    let gateways = found["gateways"].as_array().unwrap();
+    gateways.iter().flat_map(|gateway| gateway["attacks"].as_array().unwrap().clone()).collect()
+}
+
+/// The scores of these attacks.
+fn scores(attacks: &[Value]) -> Vec<Value> {
+    attacks.iter().flat_map(|attack| attack["scores"].as_array().unwrap().clone()).collect()
+}
+
+fn number(score: &Value, key: &str) -> f64 {
+    score[key].as_f64().unwrap()
+}
+
+#[test]
+fn attacks_find_who_calls_whom_beside_shoal_and_not_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let attack = |name: &str, experiment: &str| {
+        let file = calls(dir.path(), &format!("{name}.toml"), experiment);
+        scores(&attacked(dir.path(), name, &file, &[]))
     };
-    let number = |score: &Value, key: &str| score[key].as_f64().unwrap();
     for system in ["telecom", "vpn", "onion", "nym"] {
         let experiment = format!("experiment = \"baseline\"\nsystem = {system:?}");
         let scores = attack(system, &experiment);
@@ -400,6 +415,40 @@ fn attacks_find_who_calls_whom_beside_shoal_and_not_on_it() {
     assert!(scores.len() > 10, "{scores:?}");
     for score in scores {
         assert!(number(&score, "p") > 0.01 && number(&score, "value") < 0.9, "{score}");
+    }
+}
+
+#[test]
+fn attacks_past_the_first_link_find_calls_where_paths_are_kept_and_not_where_they_are_fresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |kept: bool, more: &[&str]| {
+        let text = format!(
+            "experiment = \"made_up\"\npeople = 20\nseconds = 90\nmixes = 10\nkept = {kept}\n"
+        );
+        let name = format!("kept-{kept}-{}", more.len());
+        let file = write(dir.path(), &format!("{name}.toml"), &text);
+        attacked(dir.path(), &name, &file, more)
+    };
+    let of = |attacks: &[Value], name: &str| -> Vec<Value> {
+        attacks.iter().filter(|attack| attack["attack"] == name).cloned().collect()
+    };
+    let kept = run(true, &[]);
+    for name in ["first_mixes", "first_hops", "last_mixes"] {
+        let found = of(&kept, name);
+        let rebuilt = found[0]["claims"]["rebuilt"].as_u64().unwrap_or(0);
+        assert!(rebuilt >= 4, "{name}: {found:?}");
+    }
+    // One gateway alone sees a call of two of its own people, and one side of all others.
+    let alone = run(true, &["--each-gateway"]);
+    let rebuilt = |attack: &Value| attack["claims"]["rebuilt"].as_u64().unwrap_or(0);
+    assert!(of(&alone, "first_hops").len() == 3, "{alone:?}");
+    let told = |score: &Value| score["score"] == "told_from_rest" && number(score, "p") < 1e-3;
+    assert!(scores(&of(&alone, "first_hops")).iter().any(told), "{alone:?}");
+    for fresh in [run(false, &[]), run(false, &["--each-gateway"])] {
+        let found: u64 = fresh.iter().map(rebuilt).sum();
+        assert_eq!(found, 0, "{fresh:?}");
+        let least = scores(&fresh).iter().map(|score| number(score, "p")).fold(1.0, f64::min);
+        assert!(least > 1e-3, "{least}");
     }
 }
 

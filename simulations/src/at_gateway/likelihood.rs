@@ -81,7 +81,7 @@ impl Way {
     }
 
     /// The rate of arrivals at an instant, 1/s, if each of these frames brings one with this chance.
-    fn rate(&self, up: &Seen, share: f64, at: u64) -> f64 {
+    pub(crate) fn rate(&self, up: &Seen, share: f64, at: u64) -> f64 {
         let earliest = at.saturating_sub((self.longest_s() * 1e9) as u64);
         let from = up.up.partition_point(|frame| frame.at < earliest);
         let frames = up.up.iter().skip(from).take_while(|frame| frame.at <= at);
@@ -89,7 +89,7 @@ impl Way {
     }
 
     /// The expected arrivals between two instants.
-    fn expected(&self, up: &Seen, share: f64, (begin, end): (u64, u64)) -> f64 {
+    pub(crate) fn expected(&self, up: &Seen, share: f64, (begin, end): (u64, u64)) -> f64 {
         let earliest = begin.saturating_sub((self.longest_s() * 1e9) as u64);
         let from = up.up.partition_point(|frame| frame.at < earliest);
         let until = |frame: u64, at: u64| {

@@ -1,13 +1,19 @@
-//! Views for tests: calls over a network in which what leaks can be switched on.
+//! Traffic that is made up: calls over a network in which each protection can be switched off.
+//!
+//! The deployed engines cannot be told to do without their protections. So attacks are tried on this: each must find what it
+//! looks for where the protection is off, and nothing where it is on.
 
 use std::time::Duration;
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 use shoal_topology::{Seed, Stream, Time, exponential};
 
 use crate::trace::{Flow, Link, Party, Pass, Public, Record, Sizes, Trace, Truth, View};
 
-/// What is generated. Everybody is in class call; all gateways are corrupt.
+/// What is generated. Everybody is in class call; all gateways are corrupt, and all mixes if that is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Calls {
     /// Even; each calls the one half of them further.
     pub people: u32,
@@ -21,7 +27,17 @@ pub struct Calls {
     pub uniform: bool,
     /// Whether packets of calls are of another epoch than loops.
     pub epochs: bool,
+    /// Whether operators have a gateway and a mix in each layer, and all on a path differ: so that mixes of the far gateway's
+    /// operator are missing among first hops.
+    pub operators_rule: bool,
+    /// Whether calls last throughout rather than for 4 to 40 s.
+    pub throughout: bool,
+    /// Whether people send loops where they are not in a call.
+    pub cover: bool,
+    /// Whether mixes tell what they see, too.
+    pub corrupt_mixes: bool,
     /// Of everything.
+    #[serde(skip)]
     pub seed: u64,
 }
 
@@ -34,29 +50,36 @@ impl Default for Calls {
             kept: false,
             uniform: true,
             epochs: false,
+            operators_rule: false,
+            throughout: false,
+            cover: true,
+            corrupt_mixes: false,
             seed: 1,
         }
     }
 }
 
-const GATEWAYS: u32 = 3;
+/// Gateways: person p is at the p-th, in turn.
+pub const GATEWAYS: u32 = 3;
 const LINK: Duration = Duration::from_millis(20);
 const GAP: Duration = Duration::from_millis(40);
 
-/// What is seen, and what really happened: one call of 4 to 40 s of each pair.
+/// What is seen, and what really happened: one call of each pair.
 pub fn view(settings: &Calls) -> (View, Truth) {
     let seed = Seed::from_u64(settings.seed).part("generated");
     let mut draws = seed.stream("calls");
     let half = settings.people / 2;
     let end_s = f64::from(settings.seconds);
-    let call = |caller: u32| Record {
-        caller,
-        callee: caller + half,
-        start: Time::from_nanos((draws.random::<f64>() * (end_s - 45.0) * 1e9) as u64),
-        duration_s: 4.0 + 36.0 * draws.random::<f64>(),
+    let call = |caller: u32| {
+        let start_s = draws.random::<f64>() * (end_s - 45.0);
+        let duration_s = 4.0 + 36.0 * draws.random::<f64>();
+        let (start_s, duration_s) =
+            if settings.throughout { (0.0, end_s) } else { (start_s, duration_s) };
+        let start = Time::from_nanos((start_s * 1e9) as u64);
+        Record { caller, callee: caller + half, start, duration_s }
     };
     let mut records: Vec<Record> = (0..half).map(call).collect();
-    let mut made = Made { settings, trace: Trace::default(), passes: Vec::new() };
+    let mut made = Made { settings, trace: Trace::default(), passes: Vec::new(), packets: 0 };
     for person in 0..settings.people {
         let call = records.get((person % half) as usize).copied();
         made.person(person, call, &mut seed.stream(&format!("person {person}")));
@@ -76,8 +99,8 @@ pub fn view(settings: &Calls) -> (View, Truth) {
         hop_mean_s: 0.01,
         uniform_s: if settings.uniform { 0.04 } else { 0.0 },
         latency_s: 0.12,
-        resting_up_per_s: 27.0,
-        resting_down_per_s: 50.0,
+        resting_up_per_s: if settings.cover { 27.0 } else { 0.0 },
+        resting_down_per_s: if settings.cover { 50.0 } else { 0.0 },
         call_per_s: 25.0,
     };
     (View { public, trace: made.trace, passes: made.passes }, Truth { records })
@@ -87,6 +110,7 @@ struct Made<'a> {
     settings: &'a Calls,
     trace: Trace,
     passes: Vec<Pass>,
+    packets: u64,
 }
 
 impl Made<'_> {
@@ -95,9 +119,7 @@ impl Made<'_> {
         let half = self.settings.people / 2;
         let other = (person + half) % self.settings.people;
         let seconds = self.settings.seconds;
-        let path =
-            |draws: &mut Stream| [(); 3].map(|()| draws.random_range(0..self.settings.mixes));
-        let kept = [path(draws), path(draws)];
+        let kept = [person, other].map(|to| self.path((person, to), draws));
         let phase = GAP.mul_f64(draws.random());
         let payload = (0..seconds * 25).map(|k| (Time::ZERO + phase + GAP * k, true));
         let phase = Duration::from_millis(500).mul_f64(draws.random());
@@ -111,14 +133,34 @@ impl Made<'_> {
             });
             let to = if calls { other } else { person };
             let own = if calls { kept[1] } else { kept[0] };
-            let path = if self.settings.kept { own } else { path(draws) };
+            if !calls && !self.settings.cover {
+                continue;
+            }
+            let path = if self.settings.kept { own } else { self.path((person, to), draws) };
             self.packet((person, to), path, at, draws);
         }
         // What goes down says nothing.
+        if !self.settings.cover {
+            return;
+        }
         let gateway = self.gateway(person);
         for k in 0..seconds * 50 {
             self.saw(gateway, Party::Person(person), Time::from_millis(u64::from(k) * 20));
         }
+    }
+
+    /// A mix of each layer. By the rule, none of them is of an operator of either gateway: the k-th mix of a layer and the k-th
+    /// gateway are of one.
+    fn path(&self, (from, to): (u32, u32), draws: &mut Stream) -> [u32; 3] {
+        let barred = [from % GATEWAYS, to % GATEWAYS];
+        [(); 3].map(|()| {
+            loop {
+                let mix = draws.random_range(0..self.settings.mixes);
+                if !self.settings.operators_rule || !barred.contains(&mix) {
+                    return mix;
+                }
+            }
+        })
     }
 
     fn gateway(&self, person: u32) -> Party {
@@ -136,28 +178,35 @@ impl Made<'_> {
     fn packet(&mut self, (from, to): (u32, u32), path: [u32; 3], at: Time, draws: &mut Stream) {
         let (entry, exit) = (self.gateway(from), self.gateway(to));
         let epoch = u8::from(self.settings.epochs && from != to);
+        // Its bytes on each link.
+        let bytes = 8 * self.packets;
+        self.packets += 1;
         let mut now = at;
         self.saw(Party::Person(from), entry, now);
         now += LINK;
-        let mut last = entry;
+        let (mut last, mut arrived, mut before) = (entry, now, Party::Person(from));
         for (layer, place) in (0..).zip(path) {
             let mix = Party::Node(layer * self.settings.mixes + place);
             self.saw(last, mix, now);
-            if layer == 0 {
-                self.pass(entry, (now, Party::Person(from)), (now, mix), 0);
+            if layer == 0 || self.settings.corrupt_mixes {
+                let epoch = if layer == 0 { 0 } else { epoch };
+                self.pass(last, (arrived, before), (now, mix), (bytes + u64::from(layer), epoch));
             }
             let delay = if layer == 1 && self.settings.uniform {
                 GAP.mul_f64(draws.random())
             } else {
                 exponential(draws, Duration::from_millis(10))
             };
-            now = now + LINK + delay;
-            last = mix;
+            (before, last, arrived) = (last, mix, now + LINK);
+            now = arrived + delay;
         }
         self.saw(last, exit, now);
+        if self.settings.corrupt_mixes {
+            self.pass(last, (arrived, before), (now, exit), (bytes + 3, epoch));
+        }
         now += LINK;
         let left = now + GAP.mul_f64(draws.random());
-        self.pass(exit, (now, last), (left, Party::Person(to)), epoch);
+        self.pass(exit, (now, last), (left, Party::Person(to)), (bytes + 4, epoch));
     }
 
     fn pass(
@@ -165,10 +214,9 @@ impl Made<'_> {
         node: Party,
         (arrived, from): (Time, Party),
         (left, to): (Time, Party),
-        epoch: u8,
+        (came, epoch): (u64, u8),
     ) {
         let Party::Node(node) = node else { return };
-        let came = self.passes.len() as u64 * 2;
         self.passes.push(Pass { node, arrived, from, left, to, came, went: came + 1, epoch });
     }
 }

@@ -1,8 +1,10 @@
 //! `shoal-sim attack`: attacks on a trace that a run left behind.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use shoal_topology::{Seed, Time};
 
@@ -11,7 +13,7 @@ use crate::attacks::{self, Answer};
 use crate::figures::Figure;
 use crate::output::{read_truth, read_view, write_atomic};
 use crate::scores::{self, Claims, Score};
-use crate::trace::{Public, Record, Truth, View};
+use crate::trace::{Party, Pass, Public, Record, Trace, Truth, View};
 
 /// Options of `shoal-sim attack`.
 #[derive(clap::Args, Clone, Debug)]
@@ -19,6 +21,9 @@ pub struct AttackArgs {
     /// What `shoal-sim run --out` left.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// At the view of each corrupt gateway alone: what it passed, and the links that end at it.
+    #[arg(long)]
+    pub each_gateway: bool,
     /// Of the priors' permutations.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
@@ -46,6 +51,9 @@ pub struct Found {
 /// The directory has no trace, or cannot be written.
 pub fn attack(args: &AttackArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     let view = read_view(&args.dir)?;
+    if args.each_gateway {
+        return each_gateway(args, &view, to);
+    }
     // All attacks have ended before the truth is read.
     let answers = guess(&view);
     let truth = read_truth(&args.dir)?;
@@ -89,6 +97,68 @@ pub fn attack(args: &AttackArgs, to: &mut dyn Write) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same by each gateway that tells what it passed; leaves `attack-gateways.json`.
+fn each_gateway(args: &AttackArgs, view: &View, to: &mut dyn Write) -> anyhow::Result<()> {
+    let gateways: BTreeSet<u32> =
+        view.passes.iter().filter(|pass| serves(pass)).map(|pass| pass.node).collect();
+    if gateways.is_empty() {
+        anyhow::bail!("no gateway is corrupt there: observer.corrupt_nodes names those that are");
+    }
+    let guess = |gateway: &u32| (*gateway, guess(&at_gateway(view, *gateway)));
+    // All attacks at all gateways have ended before the truth is read.
+    let answers: Vec<_> = gateways.par_iter().map(guess).collect();
+    let truth = read_truth(&args.dir)?;
+    let seed = Seed::from_u64(args.seed);
+    let mut report = Vec::new();
+    for (gateway, answers) in answers {
+        let seed = seed.part(&format!("gateway {gateway}"));
+        let found = score(answers, truth.as_ref(), view.public.people, &seed);
+        let scores = found.iter().flat_map(|found| &found.scores);
+        let least = scores.clone().map(|score| score.p).fold(1.0, f64::min);
+        let rows: usize = found.iter().map(|found| found.answer.rows.len()).sum();
+        if !args.json {
+            writeln!(
+                to,
+                "gateway {gateway}: {} scores, least p {least:.4}; {rows} rows",
+                scores.count()
+            )?;
+        }
+        for (attack, claims) in found.iter().filter_map(|f| Some((f.attack, f.claims?))) {
+            let Claims { records, rebuilt, claims, right } = claims;
+            if !args.json {
+                writeln!(
+                    to,
+                    "  {attack}: {rebuilt} of {records} calls of 3 s and more rebuilt; {right} of {claims} claims true"
+                )?;
+            }
+        }
+        report.push(json!({ "gateway": gateway, "least_p": least, "attacks": to_json(&found) }));
+    }
+    let report =
+        json!({ "dir": args.dir.display().to_string(), "seed": args.seed, "gateways": report });
+    write_atomic(&args.dir.join("attack-gateways.json"), |file| Ok(writeln!(file, "{report:#}")?))?;
+    if args.json {
+        writeln!(to, "{report}")?;
+    }
+    Ok(())
+}
+
+/// Whether a pass has a person at one end: only gateways have such.
+fn serves(pass: &Pass) -> bool {
+    [pass.from, pass.to].into_iter().any(|party| matches!(party, Party::Person(_)))
+}
+
+/// What one gateway sees.
+fn at_gateway(view: &View, gateway: u32) -> View {
+    let node = Party::Node(gateway);
+    let links = view.trace.links.iter().filter(|(link, _)| [link.from, link.to].contains(&node));
+    View {
+        public: view.public.clone(),
+        trace: Trace { links: links.map(|(link, flow)| (*link, flow.clone())).collect() },
+        passes: view.passes.iter().filter(|pass| pass.node == gateway).copied().collect(),
+    }
 }
 
 fn guess(view: &View) -> Vec<(&'static str, Answer)> {

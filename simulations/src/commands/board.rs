@@ -13,11 +13,13 @@ use serde_json::json;
 use super::{Usage, VERSION, bar, pool};
 use crate::at_gateway::attacks::{self, Outcome};
 use crate::baselines::{self, System};
+use crate::experiment::Measured;
 use crate::output::{Directory, scoreboard_figure, write_scoreboard};
-use crate::scoreboard::{self, Check, Line};
+use crate::scoreboard::active::Decided;
+use crate::scoreboard::{self, ALONE, Check, Line};
 use crate::trace::View;
 use crate::workload::{Workload, WorkloadKind, WorkloadSettings};
-use crate::world;
+use crate::{coalition, holds, world};
 
 /// Options of `shoal-sim scoreboard`.
 #[derive(clap::Args, Clone, Debug)]
@@ -28,7 +30,8 @@ pub struct BoardArgs {
     /// What everything is drawn from.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// One workload alone: text, call, download, or active (adversaries who act, and stalls).
+    /// One workload alone: text, call, download, active (adversaries who act, and stalls), coalition (operators who work
+    /// together), structure (the first corrupt path, the entropy of a packet) or off (attacks where a protection is off).
     #[arg(long, value_name = "NAME")]
     pub workload: Option<String>,
     /// These systems alone, each with an option of its own: shoal, telecom, vpn, onion, nym, or a part of the name of
@@ -46,25 +49,50 @@ pub struct BoardArgs {
     pub json: bool,
 }
 
+/// Workloads that no system beside Shoal has.
+const OF_ITS_OWN: [&str; 4] = ["active", "coalition", "structure", "off"];
+
 impl BoardArgs {
-    /// Whether adversaries who act are on the board.
-    fn asks_active(&self) -> bool {
+    /// Whether a workload that no system beside Shoal has is on the board.
+    fn asks(&self, workload: &str) -> bool {
         let whole = self.workload.is_none() && self.systems.is_empty();
-        whole || self.workload.as_deref() == Some("active")
+        whole || self.workload.as_deref() == Some(workload)
     }
 
-    /// What becomes of adversaries who act.
-    fn active(&self) -> anyhow::Result<Vec<Outcome>> {
-        if !self.asks_active() {
-            return Ok(Vec::new());
-        }
+    /// What becomes of adversaries who decide after a while.
+    fn decided(&self) -> anyhow::Result<Vec<Decided>> {
         let (pairs, seconds) = if self.quick { (3, 185.0) } else { (10, 605.0) };
         let size = (pairs, seconds, self.seed);
-        let all = attacks::adversaries(size).into_par_iter().with_max_len(1);
-        let mut outcomes: Vec<Outcome> =
-            all.map(|active| active.run()).collect::<anyhow::Result<_>>()?;
-        outcomes.push(attacks::tags((1, seconds, self.seed), 0.02)?);
-        Ok(outcomes)
+        let mut all = Vec::new();
+        if self.asks("active") {
+            let adversaries = attacks::adversaries(size).into_par_iter().with_max_len(1);
+            let mut outcomes: Vec<Outcome> =
+                adversaries.map(|active| active.run()).collect::<anyhow::Result<_>>()?;
+            outcomes.push(attacks::tags((1, seconds, self.seed), 0.02)?);
+            all.extend(outcomes.iter().map(Decided::active));
+            let lengths = [200.0, 500.0, 1_000.0, 2_000.0].into_par_iter().with_max_len(1);
+            let found: Vec<_> = lengths
+                .map(|hold_ms| holds::rows(&[hold_ms], size))
+                .collect::<anyhow::Result<_>>()?;
+            all.extend(found.iter().flatten().map(Decided::holds));
+        }
+        if self.asks("coalition") {
+            let size = if self.quick { (8, 65.0) } else { (20, 125.0) };
+            let found = coalition::rows((size.0, size.1, self.seed))?;
+            all.extend(found.iter().map(Decided::coalition));
+        }
+        if self.asks("off") {
+            all.extend(scoreboard::off::decided(size)?);
+        }
+        Ok(all)
+    }
+
+    /// Figures of the network's structure.
+    fn structure(&self) -> anyhow::Result<Vec<Measured>> {
+        if !self.asks("structure") {
+            return Ok(Vec::new());
+        }
+        scoreboard::structure::figures(self.quick, self.seed)
     }
 }
 
@@ -179,11 +207,12 @@ fn cases(args: &BoardArgs) -> Result<Vec<Case>, Usage> {
         };
         cases.retain(wanted);
     }
-    if cases.is_empty() && !args.asks_active() {
+    if cases.is_empty() && !OF_ITS_OWN.iter().any(|workload| args.asks(workload)) {
         let names: BTreeSet<&str> = System::ALL.iter().map(|system| system.name()).collect();
         let names: Vec<&str> = names.into_iter().chain(CORRUPT.map(|(name, _)| name)).collect();
         return Err(Usage(format!(
-            "no such case: workloads are text, call, download and active; systems are shoal, {}",
+            "no such case: workloads are text, call, download, {}; systems are shoal, {}",
+            OF_ITS_OWN.join(", "),
             names.join(", ")
         )));
     }
@@ -264,21 +293,24 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     });
     shown.finish_and_clear();
     let mut lines: Vec<Line> = ran?.into_iter().flatten().collect();
-    let active = pool(args.threads)?.install(|| args.active())?;
-    lines.extend(scoreboard::active::lines(&active));
+    let (decided, structure) =
+        pool(args.threads)?.install(|| anyhow::Ok((args.decided()?, args.structure()?)))?;
+    lines.extend(scoreboard::active::lines(&decided));
+    if args.asks("off") {
+        lines.extend(pool(args.threads)?.install(|| scoreboard::off::lines(args.seed)));
+    }
     scoreboard::correct(&mut lines);
     let checks: Vec<Check> = scoreboard::verdict(&lines);
-    let decided = |outcome: &Outcome| {
+    let decision = |one: &Decided| {
         json!({
-            "adversary": outcome.name,
-            "question": scoreboard::active::question(outcome.reading),
-            "median_s": outcome.decision.median_s,
-            "found": outcome.decision.found,
+            "adversary": one.system,
+            "question": one.question,
+            "median_s": one.decision.median_s,
+            "found": one.decision.found,
         })
     };
-    let decisions: Vec<_> = active.iter().map(decided).collect();
-    let report =
-        json!({ "seed": args.seed, "lines": lines, "checks": checks, "decisions": decisions });
+    let decisions: Vec<_> = decided.iter().map(decision).collect();
+    let report = json!({ "seed": args.seed, "lines": lines, "checks": checks, "decisions": decisions, "structure": structure });
     if let Some(dir) = dir {
         leave(dir.path(), &lines)?;
         dir.identify(&job, report.clone())?;
@@ -287,12 +319,16 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(to, "{report}")?;
     } else {
         write!(to, "{}", scoreboard::table(&lines, &checks))?;
-        if !active.is_empty() {
-            write!(to, "{}", scoreboard::active::table(&active))?;
+        if !decided.is_empty() {
+            write!(to, "{}", scoreboard::active::table(&decided))?;
+        }
+        if !structure.is_empty() {
+            write!(to, "{}", scoreboard::structure::table(&structure))?;
         }
     }
-    // A sample says little of how well attacks succeed; that nothing beats the prior must hold of it too.
-    let judged = checks.iter().filter(|check| !args.quick || check.needed == 0.0);
+    // A sample says little of how well attacks succeed on other systems; all else must hold of it too.
+    let baseline = |check: &Check| System::ALL.iter().any(|s| check.what.starts_with(s.name()));
+    let judged = checks.iter().filter(|check| !args.quick || !baseline(check));
     let failed: Vec<&str> =
         judged.filter(|check| !check.holds).map(|check| check.what.as_str()).collect();
     if failed.is_empty() { Ok(()) } else { Err(DoesNotHold(failed.join("; ")).into()) }
@@ -301,7 +337,8 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
 /// The table as Parquet, and a figure of each workload.
 fn leave(dir: &Path, lines: &[Line]) -> anyhow::Result<()> {
     write_scoreboard(&dir.join("scoreboard.parquet"), lines)?;
-    let own = |line: &&Line| !line.system.contains("corrupt") && line.workload != "active";
+    let own =
+        |line: &&Line| !line.system.contains("corrupt") && !ALONE.contains(&line.workload.as_str());
     let plain = lines.iter().filter(own).filter(|line| !line.system.contains("access")).cloned();
     let plain: Vec<Line> = plain.collect();
     for Field { workload, .. } in FIELDS {

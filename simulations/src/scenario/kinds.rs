@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
+use crate::attacks::generated::Calls;
 use crate::bare::{
     Capacity, CorruptOperators, CorruptPaths, DelayLaw, Fifo, Loopix, Pool, Slots, Stratified,
 };
@@ -78,6 +79,11 @@ static EXPERIMENTS: &[Kind] = &[
         "baseline",
         "A workload through telecom, a VPN, onion routing or a mixnet without paced downlink",
         scenario!("baseline"),
+    ),
+    Kind::of::<Calls>(
+        "made_up",
+        "Calls over traffic that is made up, each protection on or off: what attacks find then",
+        scenario!("made-up"),
     ),
     Kind::of::<Pool>("pool", "One exponential mix: sender entropy", scenario!("pool")),
     Kind::of::<Stratified>(

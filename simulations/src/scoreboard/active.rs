@@ -1,11 +1,12 @@
-//! Adversaries who act, and stalls that nobody makes, as lines of the board: the share that is found after a minute, and
-//! the seconds to a decision.
+//! Adversaries who decide after a while, as lines of the board: those who act, stalls that nobody makes, coalitions; the share
+//! that is found after a minute, and the seconds to a decision.
 
 use std::fmt::Write as _;
 
 use super::Line;
 use crate::at_gateway::attacks::{Outcome, Reading};
-use crate::at_gateway::decision::FALSE_ALARMS;
+use crate::at_gateway::decision::{Decision, FALSE_ALARMS};
+use crate::{coalition, holds};
 
 /// What is asked, in words.
 pub fn question(reading: Reading) -> &'static str {
@@ -17,41 +18,82 @@ pub fn question(reading: Reading) -> &'static str {
     }
 }
 
+/// An adversary and when it decides.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The system: Shoal, and what is done to it or left out of it.
+    pub system: String,
+    /// A workload of the board that stands by itself: one of [`super::ALONE`].
+    pub workload: &'static str,
+    /// What is asked, in words.
+    pub question: String,
+    /// When it is answered.
+    pub decision: Decision,
+}
+
+impl Decided {
+    /// Of an adversary who acts.
+    pub fn active(outcome: &Outcome) -> Self {
+        Self {
+            system: format!("shoal, {}", outcome.name),
+            workload: "active",
+            question: question(outcome.reading).into(),
+            decision: outcome.decision.clone(),
+        }
+    }
+
+    /// Of one who holds frames and looks everywhere.
+    pub fn holds(found: &holds::Found) -> Self {
+        Self {
+            system: format!("shoal, {}", found.name),
+            workload: "active",
+            question: found.reading.name().into(),
+            decision: found.decision.clone(),
+        }
+    }
+
+    /// Of a coalition.
+    pub fn coalition(found: &coalition::Found) -> Self {
+        Self {
+            system: format!("shoal, coalition: {}", found.name),
+            workload: "coalition",
+            question: found.reading.name().into(),
+            decision: found.decision.clone(),
+        }
+    }
+}
+
 /// A line for each adversary, of a system of its own, so that Holm's correction over Shoal itself leaves them out:
 /// THREAT-MODEL names them with their size.
-pub fn lines(outcomes: &[Outcome]) -> Vec<Line> {
-    let line = |outcome: &Outcome| {
-        let (_, share) = outcome.decision.found.last()?;
+pub fn lines(decided: &[Decided]) -> Vec<Line> {
+    let line = |one: &Decided| {
+        let (seconds, share) = one.decision.found.last()?;
+        let minute = (*seconds - 60.0).abs() < 1e-9;
         Some(Line {
-            system: format!("shoal, {}", outcome.name),
-            workload: "active".into(),
-            attack: question(outcome.reading).into(),
-            score: "found_in_a_minute".into(),
+            system: one.system.clone(),
+            workload: one.workload.into(),
+            attack: one.question.clone(),
+            score: if minute { "found_in_a_minute" } else { "found_at_the_end" }.into(),
             value: *share,
             prior: FALSE_ALARMS,
-            p: outcome.decision.p,
+            p: one.decision.p,
             beats_prior: false,
         })
     };
-    outcomes.iter().filter_map(line).collect()
+    decided.iter().filter_map(line).collect()
 }
 
 /// Seconds to a decision, a line for each adversary.
-pub fn table(outcomes: &[Outcome]) -> String {
+pub fn table(decided: &[Decided]) -> String {
     let mut text = String::from(
-        "\nseconds to a decision at 1 % false alarms (median of those who are busy)\n",
+        "\nseconds to a decision at 1 % false alarms (median of what is looked for)\n",
     );
-    for outcome in outcomes {
-        let decided =
-            outcome.decision.median_s.map_or_else(|| "none in 60".into(), |s| format!("{s:.0}"));
-        let share = outcome.decision.found.last().map_or(f64::NAN, |(_, share)| share.value);
-        let _ = writeln!(
-            text,
-            "{decided:>10}  {:5.1} % in a minute  {}; {}",
-            100.0 * share,
-            outcome.name,
-            question(outcome.reading)
-        );
+    for Decided { system, question, decision, .. } in decided {
+        let median = decision.median_s.map_or_else(|| "none".into(), |s| format!("{s:.0}"));
+        let (at, share) =
+            decision.found.last().map_or((f64::NAN, f64::NAN), |(at, share)| (*at, share.value));
+        let share = 100.0 * share;
+        let _ = writeln!(text, "{median:>10}  {share:5.1} % after {at:.0} s  {system}; {question}");
     }
     text
 }

@@ -79,7 +79,7 @@ fn a_trace_that_a_run_left_can_be_attacked() {
         ..RunArgs::default()
     };
     output(&args).unwrap();
-    let attack = crate::commands::AttackArgs { dir: out, seed: 1, json: true };
+    let attack = crate::commands::AttackArgs { dir: out, each_gateway: false, seed: 1, json: true };
     let mut json = Vec::new();
     crate::commands::attack(&attack, &mut json).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
