@@ -38,7 +38,8 @@ impl Client {
     /// anything else: that must not wait until cover is sealed. For media there is always something.
     pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Slot, Frame)> {
         self.judge_pause(now);
-        for slots in [&mut wants.user, &mut wants.media, &mut wants.loops, &mut wants.drops] {
+        let Wants { user, letters, media, loops, drops, .. } = &mut wants;
+        for slots in [user, letters, media, loops, drops] {
             slots.retain(|slot| self.router.leads(slot));
         }
         if self.protection(now).is_err() || self.is_paused() {

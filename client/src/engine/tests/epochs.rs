@@ -287,6 +287,7 @@ fn who_has_a_clock_as_slow_as_is_allowed_loses_nothing_when_an_epoch_ends() {
 #[test]
 fn nothing_is_sealed_for_slots_that_lead_where_another_document_says() {
     let (mut client, authority) = linked();
+    client.settings.letters_at_once = true;
     let of_before = super::wants(&mut client, Time::ZERO, (2, 1, 2));
     letter(&mut client, Time::ZERO).unwrap();
     let amendment = Document { amendment: 1, ..authority.document(START) };
