@@ -219,6 +219,7 @@ mod tests {
                     addresses: vec!["127.0.0.1:1".parse().unwrap()],
                     operator: format!("operator {n}"),
                     jurisdiction: "here".into(),
+                    packets_per_s: 2_000,
                     keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key: [9; 32] }],
                     signed_at: 0,
                 };

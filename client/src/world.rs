@@ -171,6 +171,7 @@ impl Authority {
                     addresses: vec!["127.0.0.1:1".parse().unwrap()],
                     operator: name.into(),
                     jurisdiction: "here".into(),
+                    packets_per_s: 2_000,
                     keys: (epoch..epoch + 4)
                         .map(|e| EpochKey {
                             first: Epoch(e),

@@ -41,6 +41,7 @@ fn described(n: u8) -> Vec<u8> {
         addresses: vec![std::net::SocketAddr::from(([127, 0, 0, 1], 4_000 + u16::from(n)))],
         operator: format!("o{n}"),
         jurisdiction: "j".into(),
+        packets_per_s: 2_000,
         keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
         signed_at: 1,
     };

@@ -49,6 +49,7 @@ pub fn document() -> Document {
                 addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(n)))],
                 operator: format!("o{n}"),
                 jurisdiction: format!("j{n}"),
+                packets_per_s: 2_000,
                 keys: vec![EpochKey { first: Epoch(0), last: Epoch(9), key: public(n) }],
                 signed_at: 0,
             };

@@ -269,6 +269,7 @@ fn configure(
             addresses: vec![address],
             operator: operator.into(),
             jurisdiction: "localnet".into(),
+            packets_per_s: 2_000,
             keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
             signed_at: 0,
         };

@@ -45,6 +45,8 @@ pub struct NodeDescriptor {
     pub operator: String,
     /// Whose law it is under.
     pub jurisdiction: String,
+    /// How many new packets it declares to take, 1/s.
+    pub packets_per_s: u32,
     /// Its Sphinx keys.
     pub keys: Vec<EpochKey>,
     /// Unix time of the signature, seconds: of two descriptors the later holds.

@@ -96,6 +96,9 @@ pub struct Parameters {
     pub layers: u8,
     /// Least number of mixes in each layer; with fewer a document is refused.
     pub min_mixes_per_layer: u16,
+    /// A mix that declares to take fewer packets/s is not listed: all mixes of a layer are drawn alike, so the slowest says how
+    /// much of its layer's traffic is lost.
+    pub min_packets_per_s: u32,
     /// Whether jurisdictions on a path must differ, beside operators.
     pub distinct_jurisdictions: bool,
     /// The longest delay that a node grants, microseconds; a packet that asks for more is dropped.
@@ -132,6 +135,7 @@ impl Default for Parameters {
         Self {
             layers: 3,
             min_mixes_per_layer: 2,
+            min_packets_per_s: 100,
             distinct_jurisdictions: false,
             max_delay_us: 5_000_000,
             clock_error_s: 30,

@@ -443,6 +443,7 @@ fn empty(config: &Config, role: Role, identity: &SecretIdentity) -> NodeDescript
         addresses: Vec::new(),
         operator: config.operator.clone(),
         jurisdiction: config.jurisdiction.clone(),
+        packets_per_s: u32::try_from(config.max_packets_per_s).unwrap_or(u32::MAX),
         keys: Vec::new(),
         signed_at: 0,
     }

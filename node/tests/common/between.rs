@@ -100,6 +100,7 @@ impl Between {
                 addresses: vec![address],
                 operator: operator.into(),
                 jurisdiction: "here".into(),
+                packets_per_s: 2_000,
                 keys: vec![EpochKey {
                     first: Epoch(0),
                     last: Epoch(u64::MAX),

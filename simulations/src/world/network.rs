@@ -86,6 +86,7 @@ impl Network {
                 addresses: vec![std::net::SocketAddr::from(([127, 0, 0, 1], 1))],
                 operator: node_name(settings, n),
                 jurisdiction: "here".into(),
+                packets_per_s: 2_000,
                 keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
                 signed_at: 0,
             };

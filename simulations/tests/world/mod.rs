@@ -339,6 +339,7 @@ impl World {
             addresses: vec!["127.0.0.1:1".parse().unwrap()],
             operator: name.into(),
             jurisdiction: "here".into(),
+            packets_per_s: 2_000,
             keys,
             signed_at,
         };

@@ -83,7 +83,7 @@ pub(super) fn document(
         })
         .map(|signed| ListedNode::new(signed, 0))
         .collect();
-    let (mut nodes, left_out) = draw::admit(nodes, before, parameters.distinct_jurisdictions);
+    let (mut nodes, left_out) = draw::admit(nodes, before, parameters);
     for node in &mut nodes {
         describe(node, &proposals, majority, before);
     }

@@ -18,8 +18,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::document::rules::unit;
-use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NoPlace, Role};
+use crate::document::rules::{is_slow, unit};
+use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NoPlace, Parameters, Role};
 
 /// One of so many operators may move in a draw, and one of any number; and the smallest layer may lack such a share of
 /// the largest.
@@ -33,7 +33,7 @@ type Layers = [u8; 1 + FURTHER_EPOCHS as usize];
 pub(super) fn admit(
     nodes: Vec<ListedNode>,
     before: Option<&Document>,
-    jurisdictions_count: bool,
+    parameters: &Parameters,
 ) -> (Vec<ListedNode>, Vec<(ListedNode, NoPlace)>) {
     let mut out = Vec::new();
     let mut keep = |nodes: Vec<ListedNode>, why: &dyn Fn(&ListedNode) -> Option<NoPlace>| {
@@ -42,6 +42,7 @@ pub(super) fn admit(
         out.extend(left.into_iter().filter_map(|(why, node)| Some((node, why?))));
         kept.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
     };
+    let nodes = keep(nodes, &|node| is_slow(parameters, node.descriptor.body()));
     let nodes = keep(nodes, &|node| before?.no_place(node.descriptor.body()));
     let of = |node: &ListedNode| node.descriptor.body().operator.clone();
     let is = |node: &ListedNode, role| node.descriptor.body().role == role;
@@ -51,7 +52,7 @@ pub(super) fn admit(
         let both = is(node, Role::Mix) && gateways.contains(&of(node));
         both.then(|| NoPlace::RunsGateway(of(node)))
     });
-    if !jurisdictions_count {
+    if !parameters.distinct_jurisdictions {
         return (nodes, out);
     }
     let mut laws: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();

@@ -47,6 +47,7 @@ fn node_of(n: u8, operator: u8, signed_at: u64) -> Signed<NodeDescriptor> {
         addresses: vec!["127.0.0.1:1".parse().unwrap()],
         operator: format!("operator {operator}"),
         jurisdiction: "here".into(),
+        packets_per_s: 2_000,
         keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
         signed_at,
     };
@@ -305,6 +306,29 @@ fn layers_are_drawn_every_so_many_epochs_listed_two_ahead_and_balanced() {
     let commitments = |epoch| world.document(0, epoch).unwrap().draw.commitments.clone();
     assert!((2..40).all(|epoch| commitments(epoch).len() == 4));
     assert_ne!(commitments(5), commitments(11));
+}
+
+#[test]
+fn a_mix_that_takes_too_little_is_listed_when_it_declares_enough_and_it_is_said_why() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    let declares = |packets_per_s, signed_at| {
+        let body = NodeDescriptor { packets_per_s, ..node(8, signed_at).body().clone() };
+        Signed::<NodeDescriptor>::new(body, &node_secret(8)).encode()
+    };
+    let slow = node(8, 1).body().identity;
+    let is_listed = |world: &World, epoch| {
+        world.document(0, epoch).unwrap().index_of(&slow).is_some()
+    };
+    (0..4).for_each(|n| world.handle(n, Input::Descriptor(declares(99, 1))));
+    world.run(10_000);
+    assert!(!is_listed(&world, 4));
+    let left_out = world.authorities[0].as_ref().unwrap().status().left_out;
+    let why = "it declares 99 packets a second, and a mix must take 100";
+    assert!(left_out.iter().any(|(who, said)| *who == slow.to_string() && said.contains(why)));
+    (0..4).for_each(|n| world.handle(n, Input::Descriptor(declares(100, 2))));
+    world.run(10_000);
+    assert!(is_listed(&world, 5));
 }
 
 #[test]

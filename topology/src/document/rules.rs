@@ -37,12 +37,24 @@ pub enum NoPlace {
         "it changed its role, operator or jurisdiction; it is listed anew in the next document but one"
     )]
     Changed,
+    /// A mix that declares to take fewer packets/s than a mix must.
+    #[error("it declares {0} packets a second, and a mix must take {1}: max_packets_per_s in its configuration says how many")]
+    Slow(u32, u32),
+}
+
+/// Whether it is a mix that takes too little.
+pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<NoPlace> {
+    let (declared, least) = (node.packets_per_s, parameters.min_packets_per_s);
+    (node.role == Role::Mix && declared < least).then_some(NoPlace::Slow(declared, least))
 }
 
 impl Document {
     /// Why a node that describes itself so has no place in the document that follows this one, if it has none.
     pub fn no_place(&self, node: &NodeDescriptor) -> Option<NoPlace> {
         let law = self.parameters.distinct_jurisdictions;
+        if let Some(slow) = is_slow(&self.parameters, node) {
+            return Some(slow);
+        }
         if let Some(listed) = self.index_of(&node.identity).and_then(|place| self.node(place)) {
             let listed = listed.descriptor.body();
             let same = (listed.role, &listed.operator) == (node.role, &node.operator)
@@ -91,6 +103,12 @@ impl Document {
             return broken(format!(
                 "operator {both:?} runs a gateway and a mix; list its gateways or its mixes"
             ));
+        }
+        let bodies = self.nodes.iter().map(|node| node.descriptor.body());
+        let slow = |node: &NodeDescriptor| is_slow(&self.parameters, node);
+        if let Some(slow) = bodies.filter_map(slow).next() {
+            let why = format!("a mix is listed that is too slow: {slow}");
+            return Err(Error::Invalid { what: "document", why });
         }
         let good = of(Role::Gateway).filter(|node| node.standing == Standing::Good);
         let good: BTreeSet<String> = good.map(operator).collect();

@@ -25,6 +25,7 @@ fn document(layers: &[u8], operator: impl Fn(usize) -> String) -> (Document, Vec
                 addresses: vec!["127.0.0.1:1".parse().unwrap()],
                 operator: operator(n),
                 jurisdiction: "here".into(),
+                packets_per_s: 2_000,
                 keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key: [9; 32] }],
                 signed_at: 0,
             };

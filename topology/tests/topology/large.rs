@@ -32,6 +32,7 @@ fn document() -> Vec<u8> {
                 ],
                 operator: format!("Operator Number {n}, https://operator{n}.example/shoal"),
                 jurisdiction: format!("country {}", n % 40),
+                packets_per_s: 2_000,
                 keys: (0..4)
                     .map(|ahead| EpochKey {
                         first: Epoch(EPOCH + ahead),

@@ -72,6 +72,19 @@ fn broken(document: &Document) -> String {
 }
 
 #[test]
+fn a_mix_that_declares_too_low_a_rate_and_no_gateway_that_does() {
+    let mut slow = sound();
+    change_node(&mut slow, Role::Mix, |body, _| body.packets_per_s = 99);
+    let error = authorities(4).pass(&slow).expect_err("a slow mix is listed");
+    says(&error, "it declares 99 packets a second, and a mix must take 100");
+    slow.parameters.min_packets_per_s = 99;
+    assert!(authorities(4).pass(&slow).is_ok());
+    let mut gateway = sound();
+    change_node(&mut gateway, Role::Gateway, |body, _| body.packets_per_s = 1);
+    assert!(authorities(4).pass(&gateway).is_ok());
+}
+
+#[test]
 fn an_operator_with_mixes_in_two_layers() {
     let gateways = vec![(0, 0), (1, 1)];
     let why = broken(&document(&[

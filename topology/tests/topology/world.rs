@@ -32,6 +32,7 @@ pub fn descriptor(n: u64, role: Role, unit: Unit) -> NodeDescriptor {
         addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + n as u16))],
         operator: format!("operator {}", unit.0),
         jurisdiction: format!("jurisdiction {}", unit.1),
+        packets_per_s: 2_000,
         keys: vec![EpochKey { first: Epoch(0), last: Epoch(10), key: sphinx_key(n) }],
         signed_at: 0,
     }

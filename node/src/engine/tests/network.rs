@@ -108,6 +108,7 @@ impl Net {
                 addresses: vec!["127.0.0.1:1".parse().unwrap()],
                 operator: format!("operator {n}"),
                 jurisdiction: "here".into(),
+                packets_per_s: 2_000,
                 keys: vec![EpochKey {
                     first: shoal_topology::Epoch(0),
                     last: shoal_topology::Epoch(u64::MAX),

@@ -29,6 +29,7 @@ fn body(n: u16, role: Role) -> NodeDescriptor {
         addresses: vec!["127.0.0.1:1".parse().unwrap()],
         operator: format!("operator {n}"),
         jurisdiction: format!("law {n}"),
+        packets_per_s: 2_000,
         keys: vec![EpochKey {
             first: Epoch(0),
             last: Epoch(u64::MAX),
