@@ -448,7 +448,8 @@ workers = {workers}
 
 # The rate that this node is made for, packets a second. A key must remember what comes at this rate in its life (an
 # epoch, and as long as packets are under way): 16 bytes a packet in memory, at most replay_mib MiB for all keys, and 8
-# in the runtime directory. What exceeds it is refused.
+# in the runtime directory. What exceeds it is refused. The node's descriptor says it, and a mix below the network's least
+# rate (100 unless its authorities say otherwise) is not listed.
 max_packets_per_s = {max_packets_per_s}
 replay_mib = {replay_mib}
 
