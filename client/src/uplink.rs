@@ -262,7 +262,7 @@ impl Uplink {
         frame
     }
 
-    /// A packet that is no loop arrived: it takes the place of one. Bounded to a second of slots.
+    /// A packet that is no loop arrived: it takes the place of one, up to a bound.
     /// In a call it takes the place of none: there are no loops in payload slots, and none must be missing behind it.
     pub fn credit(&mut self) {
         let next = self.next_slot();

@@ -23,6 +23,10 @@ use super::plan::Fill;
 /// How long a debt, or a credit, stays open on average, seconds. Whoever settled it at once would answer each message
 /// with a gap a round trip later.
 const SETTLED_WITHIN_S: f64 = 1.0;
+/// And no sooner than in so many payload slots: in a class of few slots a second has one.
+const SETTLED_WITHIN_SLOTS: f64 = 8.0;
+/// Loops that may be owed, or may have been taken the place of, at least: a burst of messages in a class of few slots.
+const LEAST_BOUND: f64 = 16.0;
 
 /// What chance has for a payload slot.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -61,7 +65,8 @@ impl Account {
     /// What a payload slot carries if nothing of the user's does, and what that did to the account.
     pub(super) fn fill(&mut self, class: &Class, chance: Chance) -> (Fill, f64) {
         let share = if chance.chosen { class.loop_share } else { 1.0 - class.loop_share };
-        let slots = SETTLED_WITHIN_S * class.payload_per_s * share;
+        let within = (SETTLED_WITHIN_S * class.payload_per_s).max(SETTLED_WITHIN_SLOTS);
+        let slots = within * share;
         let settles = |open: f64| open >= 1.0 && chance.settle * slots < open;
         match chance.chosen {
             true if settles(-self.owed) => (Fill::Drop, self.book(class, 1.0)),
@@ -71,11 +76,11 @@ impl Account {
         }
     }
 
-    /// Adds loops that are owed, or takes off those that are not. Bounded to a second of slots, either way. Returns what
-    /// was added.
+    /// Adds loops that are owed, or takes off those that are not. Bounded to a second of slots and [`LEAST_BOUND`], either way.
+    /// Returns what was added.
     pub(super) fn book(&mut self, class: &Class, loops: f64) -> f64 {
-        let second = class.payload_per_s.max(1.0);
-        self.owed = (self.owed + loops).clamp(-second, second);
+        let most = class.payload_per_s.max(LEAST_BOUND);
+        self.owed = (self.owed + loops).clamp(-most, most);
         loops
     }
 }

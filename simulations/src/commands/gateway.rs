@@ -131,7 +131,11 @@ fn ask_steady(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
 
 fn ask_onsets(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
     // Letters wait some seconds, and class text has few slots: what follows a burst shall be over before the next one.
-    let every = if args.class == "text" { 40.0 } else { 25.0 };
+    let every = match args.class.as_str() {
+        "text" => 120.0,
+        "call" => 60.0,
+        _ => 25.0,
+    };
     let mut asked: Vec<(Busy, Vec<Instant>)> = [1, 2, 3, 4, 8, 16]
         .map(|count| (Busy::Bursts(count, every), vec![Instant::Written, Instant::Read]))
         .into();

@@ -7,7 +7,7 @@ use rand::Rng;
 use shoal_client::engine::{Client, Contact, NotPosted, Replies, Settings as ClientSettings};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
-use shoal_topology::control::{Away, Hello, Mode, Word};
+use shoal_topology::control::{Away, DocumentPart, Hello, Mode, Word};
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 
 use super::exit::Downloads;
@@ -96,6 +96,8 @@ pub(super) struct Person {
     /// When it is free for another call.
     pub(super) call_until: Time,
     inbox: SecretIdentity,
+    /// The document that it has, as it tells its gateway, which would send it else.
+    document: [u8; 8],
     peer: Identity,
     peers: Box<Stream>,
     /// Messages, which wait until they are sent.
@@ -154,6 +156,7 @@ impl Person {
             churn: churns.then(|| Box::new(seed.stream("churn"))),
             downloads: None,
             inbox,
+            document: DocumentPart::tag_of(&network.held().signed),
             peer: Identity([0; 32]),
             peers: Box::new(seed.stream("throwaway identities")),
             letters: VecDeque::new(),
@@ -180,7 +183,7 @@ impl Person {
             token: Vec::new(),
             mode: Mode::Class(class.to_owned()),
             descriptor: None,
-            documents: Vec::new(),
+            documents: vec![self.document],
             away: Away::Keep,
         };
         Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().ok()? })

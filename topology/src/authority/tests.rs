@@ -317,9 +317,8 @@ fn a_mix_that_takes_too_little_is_listed_when_it_declares_enough_and_it_is_said_
         Signed::<NodeDescriptor>::new(body, &node_secret(8)).encode()
     };
     let slow = node(8, 1).body().identity;
-    let is_listed = |world: &World, epoch| {
-        world.document(0, epoch).unwrap().index_of(&slow).is_some()
-    };
+    let is_listed =
+        |world: &World, epoch| world.document(0, epoch).unwrap().index_of(&slow).is_some();
     (0..4).for_each(|n| world.handle(n, Input::Descriptor(declares(99, 1))));
     world.run(10_000);
     assert!(!is_listed(&world, 4));

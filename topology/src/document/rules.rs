@@ -38,7 +38,9 @@ pub enum NoPlace {
     )]
     Changed,
     /// A mix that declares to take fewer packets/s than a mix must.
-    #[error("it declares {0} packets a second, and a mix must take {1}: max_packets_per_s in its configuration says how many")]
+    #[error(
+        "it declares {0} packets a second, and a mix must take {1}: max_packets_per_s in its configuration says how many"
+    )]
     Slow(u32, u32),
 }
 
