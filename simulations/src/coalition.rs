@@ -4,7 +4,7 @@
 //! knows which arrival became which departure, and two of them at one link see the same bytes. A packet whose whole path is
 //! corrupt is certain. Beside it there are many of whose path one mix is honest: it came out of that mix within a known law of
 //! when it went in, and of what went in little goes to one inbox. That is a statistic which grows over a call
-//! ([`readings`]). Kept paths show such flows to whoever sees the links; fresh ones show them to coalitions alone.
+//! ([`Reading`]). Kept paths show such flows to whoever sees the links; fresh ones show them to coalitions alone.
 
 mod fragments;
 mod readings;
