@@ -8,7 +8,7 @@
 //! all. So a neighbour that sends without end uses up its own part and what nobody else wants
 //! (`a_neighbour_that_floods_leaves_the_others_their_part_of_the_rate`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use shoal_topology::{Identity, Time};
 
@@ -26,13 +26,13 @@ pub struct Budget {
 struct Pots {
     common: f64,
     /// Of neighbours that brought something.
-    own: HashMap<Identity, f64>,
+    own: BTreeMap<Identity, f64>,
     most: f64,
 }
 
 impl Pots {
     fn full(most: f64) -> Self {
-        Self { common: most / 2.0, own: HashMap::new(), most }
+        Self { common: most / 2.0, own: BTreeMap::new(), most }
     }
 
     /// What one of so many neighbours has to itself at most.

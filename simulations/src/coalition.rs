@@ -30,7 +30,7 @@ const AT_S: [f64; 3] = [10.0, 30.0, 60.0];
 /// Which gateways are in the coalition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gateways {
-    /// None.
+    /// Those of nobody.
     None,
     /// That of one party of each call.
     One,

@@ -8,8 +8,8 @@
 use crate::at_gateway::Seen;
 use crate::at_gateway::attacks::TRIAL_S;
 use crate::at_gateway::decision::{Decision, decide};
-use crate::at_gateway::experiments::{Busy, Case, Ran, SETTLED_S};
-use crate::at_gateway::likelihood::{Delay, Question, Way, series};
+use crate::at_gateway::experiments::{Busy, Case, Ran, SETTLED_S, delays};
+use crate::at_gateway::likelihood::{Question, Way, series};
 use crate::trace::{Flow, Party};
 use crate::world::{Attack, Observed};
 
@@ -30,7 +30,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// In words.
+    /// What it asks, for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Links => "all links: at which gateway the peer is",
@@ -149,11 +149,9 @@ fn on_links(ran: &Ran, held: &Seen, gateway: u32) -> Vec<f64> {
         }
     }
     into.sort_unstable();
-    let outer = Delay::Exponential(ran.class.delay.exponential_us as f64 / 1e6);
-    let delays = [outer, Delay::Uniform(ran.class.delay.uniform_us as f64 / 1e6), outer];
     // Three links: the fourth begins where it is seen.
     let hops = f64::from(ran.report.view.public.hops);
-    let way = Way::new(&delays, ran.report.view.public.latency_s * hops / (hops + 3.0));
+    let way = Way::new(&delays(&ran.class), ran.report.view.public.latency_s * hops / (hops + 3.0));
     let shares = ran.shares();
     let share = shares.loops - shares.slots;
     let mean = share * shares.up_per_s;

@@ -302,8 +302,8 @@ min_mixes_per_layer = 2
 # min_bits = 3.0
 # Send however few they are: for trials, among few people.
 allow_small_crowd = false
-# Your gateway sees how much arrives for you. A call and a message now and then take the place of cover; several messages
-# within seconds show, and answers of more than some tens of kilobytes do. With true all answers are kept within the rate of that
+# Your gateway sees how much arrives for you. Calls and messages take the place of cover, though many messages show in classes
+# call and text; answers of more than some tens of kilobytes show in all. With true all answers are kept within the rate of that
 # cover, so that downloads do not show either. They are several times slower: `shoal-client check` prints how fast with and without.
 strict = false
 

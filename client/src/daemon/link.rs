@@ -436,6 +436,24 @@ mod tests {
 
     use super::*;
 
+    /// Of a client of class web that has heard of no document.
+    fn link(clock: Clock, inbox: Inbox, events: mpsc::Sender<Event>) -> Link {
+        Link {
+            clock,
+            inbox,
+            token: Vec::new(),
+            mode: Mode::Class("web".into()),
+            descriptor: None,
+            events,
+            overrun: Arc::default(),
+            dummies: Arc::default(),
+            goal: Arc::default(),
+            renew: Arc::default(),
+            has: Has::default(),
+            seed: Seed::from_u64(1),
+        }
+    }
+
     #[tokio::test]
     async fn frames_that_a_busy_engine_has_no_room_for_are_dropped_and_counted() {
         let gateway_key = LinkKey::from_seed(&[2; 32]);
@@ -451,20 +469,7 @@ mod tests {
         let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
 
         let (events, mut engine) = mpsc::channel(8);
-        let link = Link {
-            clock: Clock::start(),
-            inbox: Inbox::OfTheLink,
-            token: Vec::new(),
-            mode: Mode::Class("web".into()),
-            descriptor: None,
-            events,
-            overrun: Arc::default(),
-            dummies: Arc::default(),
-            goal: Arc::default(),
-            renew: Arc::default(),
-            has: Has::default(),
-            seed: Seed::from_u64(1),
-        };
+        let link = link(Clock::start(), Inbox::OfTheLink, events);
         let frame = |n: u8, what: Downward| {
             let mut packet = shoal_sphinx::Packet::default();
             packet.as_mut_bytes()[0] = n;
@@ -513,20 +518,7 @@ mod tests {
         let identity = Identity(gateway_key.public());
         let gateway = Gateway { identity, address: endpoint.listen_addr().unwrap() };
         let (events, mut engine) = mpsc::channel(8);
-        let link = Link {
-            clock: Clock::start(),
-            inbox,
-            token: Vec::new(),
-            mode: Mode::Class("web".into()),
-            descriptor: None,
-            events,
-            overrun: Arc::default(),
-            dummies: Arc::default(),
-            goal: Arc::default(),
-            renew: Arc::default(),
-            has: Has::default(),
-            seed: Seed::from_u64(7),
-        };
+        let link = link(Clock::start(), inbox, events);
         let say = |notice: Notice| {
             let packet = notice.pack().unwrap();
             Frame { epoch: 0, field: Downward::Notice as u16, packet }.encode()
@@ -583,20 +575,7 @@ mod tests {
             started: Notify::new(),
         });
         let (events, _engine) = mpsc::channel(8);
-        let link = Link {
-            clock,
-            inbox: Inbox::OfTheLink,
-            token: Vec::new(),
-            mode: Mode::Class("web".into()),
-            descriptor: None,
-            events,
-            overrun: Arc::default(),
-            dummies: Arc::default(),
-            goal: Arc::default(),
-            renew: Arc::default(),
-            has: Has::default(),
-            seed: Seed::from_u64(1),
-        };
+        let link = link(clock, Inbox::OfTheLink, events);
         // Nobody listens there.
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();

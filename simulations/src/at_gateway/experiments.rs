@@ -220,7 +220,7 @@ impl Ran {
 }
 
 /// The delays of a packet in the mixes.
-fn delays(class: &Class) -> Vec<Delay> {
+pub(crate) fn delays(class: &Class) -> Vec<Delay> {
     let outer = Delay::Exponential(class.delay.exponential_us as f64 / 1e6);
     vec![outer, Delay::Uniform(class.delay.uniform_us as f64 / 1e6), outer]
 }

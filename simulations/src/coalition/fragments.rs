@@ -29,7 +29,7 @@ pub(super) type Entity = Party;
 /// Where a packet comes from, or goes to, as far as the coalition knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
-    /// An entity.
+    /// Somebody to whom packets are put down.
     Entity(Entity),
     /// A mix that is not of the coalition.
     Mix(u32),

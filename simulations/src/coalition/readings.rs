@@ -22,7 +22,7 @@ impl Reading {
     /// Those that have something to read in a call that lasts, whatever paths it takes.
     pub const ALL: [Self; 2] = [Self::Counts, Self::Tracks];
 
-    /// In words.
+    /// What it asks, for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Counts => "counts of flows: who with whom",
@@ -143,7 +143,7 @@ fn tracks(
         }
     }
     starts.values_mut().flat_map(BTreeMap::values_mut).for_each(|all| all.sort_unstable());
-    let whole = Whole::new(known, entities);
+    let whole = WholeWays::new(known, entities);
     let mut all: BTreeMap<(Entity, Entity), Vec<f64>> = BTreeMap::new();
     for fragment in &known.fragments {
         let (End::Entity(to), Some(place)) = (fragment.to, step(fragment.left, steps)) else {
@@ -198,14 +198,14 @@ fn times(went: &[u64], came: u64, layer: u32, public: &Public) -> f64 {
 }
 
 /// Packets of which the whole way is known: how many come from whom when nobody calls.
-struct Whole {
+struct WholeWays {
     /// Of those that go back to the entity that sent them, as a share of all.
     back: f64,
     /// Of those from any one other entity.
     other: f64,
 }
 
-impl Whole {
+impl WholeWays {
     fn new(known: &Known, entities: &BTreeSet<Entity>) -> Self {
         let (mut back, mut all) = (0.0, 0.0);
         for fragment in &known.fragments {

@@ -43,7 +43,7 @@ pub(super) fn admit(
         kept.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
     };
     let nodes = keep(nodes, &|node| is_slow(parameters, node.descriptor.body()));
-    let nodes = keep(nodes, &|node| before?.no_place(node.descriptor.body()));
+    let nodes = keep(nodes, &|node| before?.contradiction(node.descriptor.body()));
     let of = |node: &ListedNode| node.descriptor.body().operator.clone();
     let is = |node: &ListedNode, role| node.descriptor.body().role == role;
     let gateways: BTreeSet<String> =
@@ -95,7 +95,7 @@ fn mend(document: &mut Document) {
     let as_it_was = document.nodes.clone();
     let mut moved = BTreeSet::new();
     while let Some((epoch, layer)) = short(document) {
-        let Some(name) = helper(document, (epoch, layer), &moved) else { break };
+        let Some(name) = who_moves(document, (epoch, layer), &moved) else { break };
         move_to(document, &name, layer);
         moved.insert(name);
     }
@@ -121,7 +121,7 @@ fn short(document: &Document) -> Option<(Epoch, u8)> {
 
 /// Who moves into a layer that is short: of the layers that can spare somebody the largest, and in it the smallest operator
 /// that is enough, or else the largest; of equal ones by lot.
-fn helper(
+fn who_moves(
     document: &Document,
     (epoch, short): (Epoch, u8),
     moved: &BTreeSet<String>,

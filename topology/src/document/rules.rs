@@ -53,10 +53,12 @@ pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<
 impl Document {
     /// Why a node that describes itself so has no place in the document that follows this one, if it has none.
     pub fn no_place(&self, node: &NodeDescriptor) -> Option<NoPlace> {
+        is_slow(&self.parameters, node).or_else(|| self.contradiction(node))
+    }
+
+    /// What in this document speaks against listing a node in the next one, whatever parameters that has.
+    pub(crate) fn contradiction(&self, node: &NodeDescriptor) -> Option<NoPlace> {
         let law = self.parameters.distinct_jurisdictions;
-        if let Some(slow) = is_slow(&self.parameters, node) {
-            return Some(slow);
-        }
         if let Some(listed) = self.index_of(&node.identity).and_then(|place| self.node(place)) {
             let listed = listed.descriptor.body();
             let same = (listed.role, &listed.operator) == (node.role, &node.operator)

@@ -31,7 +31,7 @@ pub(super) struct Message {
     _room: Vec<OwnedSemaphorePermit>,
 }
 
-/// What waits.
+/// All messages that wait, and the shares of those who sent them.
 pub(super) struct Waiting {
     shares: HashMap<Identity, Vec<Arc<Semaphore>>>,
     line: Mutex<Line>,
