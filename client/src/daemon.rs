@@ -8,6 +8,7 @@
 
 mod clock;
 pub mod config;
+pub mod connection;
 pub mod dial;
 mod documents;
 mod files;
@@ -19,6 +20,7 @@ mod periods;
 mod person;
 mod places;
 mod proxy;
+mod relay;
 mod serve;
 mod shown;
 mod trust;

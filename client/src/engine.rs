@@ -61,9 +61,9 @@ use crate::uplink::Turn;
 use crate::uplink::Uplink;
 
 /// Most SURBs that are out at a time, 200 bytes each.
-const MAX_OUTSTANDING: usize = 8_192;
+const MAX_OUTSTANDING: usize = 16_384;
 /// Most isolation groups at a time.
-const MAX_GROUPS: usize = 256;
+pub const MAX_GROUPS: usize = 256;
 /// Most last words to services that wait for their time, and how long that is, on average. Beyond it services find out
 /// by themselves.
 const MAX_FAREWELLS: usize = 64;
@@ -245,6 +245,8 @@ pub struct Counts {
     pub no_path: u64,
     /// Media that made way for later ones.
     pub media_late: u64,
+    /// Isolation groups that found all places in use.
+    pub no_group: u64,
 }
 
 /// What a SURB was made for.
@@ -631,21 +633,29 @@ impl Client {
         Some(expected_bits(document, *epoch, &self.class, own))
     }
 
-    /// The group of an isolation and a target that takes new streams: made when there is none, or when the first stream of
-    /// the last one is ten minutes ago. [`Output::Connected`] or [`Output::Failed`] follows, unless it is connected already.
+    /// The group of an isolation and a target that takes new streams: made when there is none, when the first stream of
+    /// the last one is ten minutes ago, or when the service of the last one has fallen silent and there is another. At the
+    /// bound the one that has been idle longest makes room; none if all are in use. [`Output::Connected`] or
+    /// [`Output::Failed`] follows, unless it is connected already.
     pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
-        let same = |group: &Group| {
-            group.isolation == isolation && group.target == target && !group.is_retired(now)
+        let silent: Vec<GroupId> =
+            self.groups.keys().copied().filter(|id| self.may_go_elsewhere(now, *id)).collect();
+        let same = |(id, group): &(&GroupId, &Group)| {
+            (group.isolation, group.target) == (isolation, target)
+                && !group.is_retired(now)
+                && !silent.contains(id)
         };
-        if let Some((id, _)) = self.groups.iter().find(|(_, group)| same(group)) {
+        if let Some((id, _)) = self.groups.iter().find(same) {
             return Some(*id);
         }
         if self.groups.len() >= MAX_GROUPS {
-            // One that waits for its end makes room.
-            let waits = |group: &Group| group.streams == 0 && group.is_retired(now);
-            let waiting = self.groups.iter().filter(|(_, group)| waits(group));
-            let id = waiting.min_by_key(|(_, group)| group.last_used).map(|(id, _)| *id)?;
-            self.fail(now, id, Failure::Idle);
+            let idle = self.groups.iter().filter(|(_, group)| group.is_idle(now));
+            let longest = idle.min_by_key(|(_, group)| (!group.is_retired(now), group.last_used));
+            let Some((id, _)) = longest else {
+                self.counts.no_group += 1;
+                return None;
+            };
+            self.fail(now, *id, Failure::Idle);
         }
         Some(self.begin(now, isolation, target))
     }
@@ -715,6 +725,30 @@ impl Client {
             group.stock.in_use(now);
             group.last_used = now;
             self.shares.uses(now, id);
+        }
+    }
+
+    /// Whether the service of a group has left a question unanswered for some seconds, and another service could answer in
+    /// its place: a request that has no answer yet is better asked anew, in [`Self::group`].
+    pub fn may_go_elsewhere(&self, now: Time, id: GroupId) -> bool {
+        let Some(group) = self.groups.get(&id) else { return false };
+        let Some((document, place)) = self.router.document(now).zip(group.place) else {
+            return false;
+        };
+        let others = document.exits.iter().any(|exit| exit.body().identity.0 != place.identity);
+        group.target == Target::Exit && others && group.silence(now) > self.patience() * SILENCE
+    }
+
+    /// The service of a group is avoided for a while, at whichever gateway.
+    pub fn avoid(&mut self, now: Time, id: GroupId) {
+        let group = self.groups.get(&id);
+        let Some((target, place)) = group.and_then(|group| Some((group.target, group.place?)))
+        else {
+            return;
+        };
+        let places = self.places(now, &target);
+        for place in places.into_iter().filter(|other| other.identity == place.identity) {
+            self.avoid.insert(place, now + AVOID);
         }
     }
 

@@ -62,8 +62,8 @@ impl Default for Limits {
 pub enum Command {
     /// A TCP connection.
     Connect,
-    /// A relay of datagrams. The host and port of the request are where the application will send from, or
-    /// zeros.
+    /// A relay of datagrams. The host and port of the request are where the application will send from, as far as it
+    /// knows: zeros, a name that is none, anything.
     UdpAssociate,
     /// The address of a name (Tor's extension 0xF0). The host may be an address already.
     Resolve,
@@ -322,7 +322,12 @@ fn request(input: &[u8], isolation: &mut Option<Isolation>) -> Look {
         Some(0) => {}
         Some(_) => return malformed(),
     }
-    let (host, port, used) = match datagram::take_target(input.get(3..).unwrap_or_default()) {
+    let target = input.get(3..).unwrap_or_default();
+    let target = match command {
+        Command::UdpAssociate => datagram::take_hint(target),
+        _ => datagram::take_target(target),
+    };
+    let (host, port, used) = match target {
         Ok(target) => target,
         Err(TargetError::Short) => return Look::Short,
         Err(TargetError::AddressType) => {

@@ -47,6 +47,13 @@ pub const SERVICE_MTU: u16 = 2000;
 /// stream has ended already. The largest that QUIC can write.
 pub const GONE: u64 = (1 << 62) - 1;
 
+/// The code of a stream half that is given up for no special reason.
+pub const GIVEN_UP: u64 = 1;
+
+/// The code by which a receiving half is stopped when the connection that it was joined to was reset: what comes on the
+/// other half comes to an end, and after that the peer resets its connection, too.
+pub const CONNECTION_RESET: u64 = 2;
+
 /// The 16 bytes by which a service tells its clients apart. A client takes a fresh one for every tunnel.
 pub type Pseudonym = [u8; 16];
 

@@ -14,14 +14,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::tunnel::{GONE, Read, StreamId, TunnelEvent, Write};
+use crate::tunnel::{GIVEN_UP, GONE, Read, StreamId, TunnelEvent, Write};
 
-/// Bytes that one read takes from a socket or a stream.
-const CHUNK: usize = 16 << 10;
 /// Datagrams that wait for one association; the newest is dropped when it is full.
 const DATAGRAMS: usize = 64;
-/// How long a half-open pair may stay silent once one side has ended.
-const LINGER: Duration = Duration::from_secs(300);
 
 /// An engine with tunnels. `P` names a tunnel of it.
 pub(super) trait Ends {
@@ -31,7 +27,10 @@ pub(super) trait Ends {
     fn write(&mut self, stream: Key<Self>, data: &[u8]) -> Write;
     fn finish(&mut self, stream: Key<Self>);
     fn reset(&mut self, stream: Key<Self>, code: u64);
-    fn stop(&mut self, stream: Key<Self>, code: u64);
+    /// False when that half has ended already, so that the peer is not told.
+    fn stop(&mut self, stream: Key<Self>, code: u64) -> bool;
+    /// Whether all that was given to a tunnel's streams has been sent and acknowledged.
+    fn is_quiet(&mut self, tunnel: Self::Tunnel) -> bool;
     /// Sends a datagram; says whether it fitted.
     fn datagram(&mut self, tunnel: Self::Tunnel, data: Vec<u8>) -> bool;
     /// The task is done with the stream.
@@ -48,6 +47,10 @@ type Associations<E> = HashMap<(<E as Ends>::Tunnel, u64), mpsc::Sender<Vec<u8>>
 struct Wake {
     readable: Notify,
     writable: Notify,
+    /// The code with which the peer stopped our sending half.
+    stopped: Cell<Option<u64>>,
+    /// Told when that is set, or the tunnel ends.
+    ending: Notify,
 }
 
 /// An engine and those who wait for it.
@@ -92,9 +95,16 @@ impl<E: Ends> Hub<E> {
                     wake.readable.notify_one();
                 }
             }
-            TunnelEvent::Writable(id) | TunnelEvent::Stopped(id, _) => {
+            TunnelEvent::Writable(id) => {
                 if let Some(wake) = self.wakes.borrow().get(&(tunnel, *id)) {
                     wake.writable.notify_one();
+                }
+            }
+            TunnelEvent::Stopped(id, code) => {
+                if let Some(wake) = self.wakes.borrow().get(&(tunnel, *id)) {
+                    wake.stopped.set(Some(*code));
+                    wake.writable.notify_one();
+                    wake.ending.notify_one();
                 }
             }
             TunnelEvent::Datagram(data) => {
@@ -123,8 +133,10 @@ impl<E: Ends> Hub<E> {
     pub(super) fn wake_all(&self, tunnel: E::Tunnel) {
         for ((of, _), wake) in self.wakes.borrow().iter() {
             if *of == tunnel {
+                wake.stopped.set(Some(GONE));
                 wake.readable.notify_one();
                 wake.writable.notify_one();
+                wake.ending.notify_one();
             }
         }
     }
@@ -201,14 +213,32 @@ impl<E: Ends> Stream<E> {
         if self.finished.get() {
             return;
         }
-        self.hub.engine.borrow_mut().reset(self.key, 1);
+        self.hub.engine.borrow_mut().reset(self.key, GIVEN_UP);
         self.hub.kick.notify_one();
     }
 
-    /// Gives up reading.
-    pub(super) fn stop(&self) {
-        self.hub.engine.borrow_mut().stop(self.key, 1);
+    /// Gives up reading; false when that half has ended already, so that the peer is not told.
+    pub(super) fn stop(&self, code: u64) -> bool {
+        let told = self.hub.engine.borrow_mut().stop(self.key, code);
         self.hub.kick.notify_one();
+        told
+    }
+
+    /// The code with which the peer stopped our sending half, [`GONE`] if the tunnel has ended.
+    pub(super) fn stopped(&self) -> Option<u64> {
+        self.wake.stopped.get()
+    }
+
+    /// Waits until the peer stops our sending half with this code, or the tunnel ends.
+    pub(super) async fn stopped_by(&self, code: u64) {
+        while !self.stopped().is_some_and(|by| by == code || by == GONE) {
+            self.wake.ending.notified().await;
+        }
+    }
+
+    /// Whether all that was given to the tunnel's streams has been sent and acknowledged.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.hub.engine.borrow_mut().is_quiet(self.key.0)
     }
 
     /// Sends a datagram beside the stream; says whether it fitted.
@@ -254,96 +284,15 @@ impl<E: Ends> Stream<E> {
             }
         }
     }
-
-    /// Joins a TCP connection and this stream until both directions have ended. `early` came from the stream with
-    /// what preceded, `leftover` from the connection.
-    pub(super) async fn relay(&self, tcp: TcpStream, early: Vec<u8>, leftover: Vec<u8>) {
-        let _ = tcp.set_nodelay(true);
-        let (mut from, mut to) = tcp.into_split();
-        let (ended, broken) = (Notify::new(), Notify::new());
-        let moved = Cell::new(0u64);
-        let count = |n: usize| moved.set(moved.get() + n as u64);
-        let up = async {
-            if self.write(&leftover).await.is_err() {
-                return;
-            }
-            let mut buf = vec![0; CHUNK];
-            loop {
-                match from.read(&mut buf).await {
-                    Ok(0) => {
-                        self.finish();
-                        break;
-                    }
-                    Ok(n) => {
-                        count(n);
-                        if self.write(buf.get(..n).unwrap_or_default()).await.is_err() {
-                            break;
-                        }
-                    }
-                    Err(_) => {
-                        self.reset();
-                        self.stop();
-                        break;
-                    }
-                }
-            }
-            ended.notify_one();
-        };
-        let down = async {
-            if to.write_all(&early).await.is_err() {
-                self.stop();
-                return;
-            }
-            let mut buf = vec![0; CHUNK];
-            loop {
-                match self.read(&mut buf).await {
-                    Ok(0) => {
-                        let _ = to.shutdown().await;
-                        break;
-                    }
-                    Ok(n) => {
-                        count(n);
-                        if to.write_all(buf.get(..n).unwrap_or_default()).await.is_err() {
-                            self.stop();
-                            self.reset();
-                            break;
-                        }
-                    }
-                    // The far end gave up. A reset says so; an orderly end would pass for that of the data.
-                    Err(_) => {
-                        self.reset();
-                        let _ = to.as_ref().set_zero_linger();
-                        broken.notify_one();
-                        break;
-                    }
-                }
-            }
-            ended.notify_one();
-        };
-        let both = async { tokio::join!(up, down) };
-        let limit = async {
-            ended.notified().await;
-            let mut before = u64::MAX;
-            while before != moved.get() {
-                before = moved.get();
-                tokio::time::sleep(LINGER).await;
-            }
-        };
-        tokio::select! {
-            _ = both => {}
-            () = limit => {}
-            () = broken.notified() => {}
-        }
-    }
 }
 
 impl<E: Ends> Drop for Stream<E> {
     fn drop(&mut self) {
         let mut engine = self.hub.engine.borrow_mut();
         if !self.finished.get() {
-            engine.reset(self.key, 1);
+            engine.reset(self.key, GIVEN_UP);
         }
-        engine.stop(self.key, 1);
+        engine.stop(self.key, GIVEN_UP);
         engine.closed(self.key);
         drop(engine);
         self.hub.wakes.borrow_mut().remove(&self.key);
@@ -377,7 +326,12 @@ mod tests {
         }
         fn finish(&mut self, _: Key<Self>) {}
         fn reset(&mut self, _: Key<Self>, _: u64) {}
-        fn stop(&mut self, _: Key<Self>, _: u64) {}
+        fn stop(&mut self, _: Key<Self>, _: u64) -> bool {
+            true
+        }
+        fn is_quiet(&mut self, _: u8) -> bool {
+            true
+        }
         fn datagram(&mut self, _: u8, _: Vec<u8>) -> bool {
             false
         }

@@ -27,17 +27,19 @@ impl Owner {
         Some(Self { ip: far.ip().to_canonical(), port, uid })
     }
 
-    /// Whether a datagram from this address may be his: it comes from his address and the port that he announced, and, where
-    /// the system says whose sockets are, from a socket of the same user.
+    /// Whether a datagram from this address may be his: it comes from his address, and, where the system says whose sockets
+    /// are, from a socket of the same user; elsewhere from the port that he announced.
     pub(super) fn may_send_from(&self, from: SocketAddr) -> bool {
-        let announced = self.port.is_none_or(|port| port == from.port());
-        if from.ip().to_canonical() != self.ip || !announced {
+        if from.ip().to_canonical() != self.ip {
             return false;
         }
-        self.uid.is_none_or(|uid| {
-            let tables: Vec<String> = tables("udp").collect();
-            sole_user(&tables, from) == Some(uid)
-        })
+        match self.uid {
+            Some(uid) => {
+                let tables: Vec<String> = tables("udp").collect();
+                sole_user(&tables, from) == Some(uid)
+            }
+            None => self.port.is_none_or(|port| port == from.port()),
+        }
     }
 }
 

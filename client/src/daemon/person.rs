@@ -25,8 +25,8 @@ use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
 use crate::engine::{
-    Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, Output,
-    Settings, Stage, Target, Unprotected,
+    Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, MAX_GROUPS,
+    Output, Settings, Stage, Target, Unprotected,
 };
 use crate::gauge::Reading;
 use crate::request::{Request, Response, UdpPacket};
@@ -49,6 +49,8 @@ const SEALING_AT_MOST: Duration = Duration::from_millis(10);
 const DOCUMENT_WAITS: Duration = Duration::from_millis(250);
 /// Documents that wait for it; beyond it the oldest is taken at once.
 const DOCUMENTS_WAIT: usize = 4;
+/// How often a request that waits looks whether it is better asked of another service.
+const ELSEWHERE: Duration = Duration::from_millis(250);
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
@@ -99,10 +101,12 @@ impl Ends for Person {
         }
     }
 
-    fn stop(&mut self, (id, stream): Key<Self>, code: u64) {
-        if let Some(tunnel) = self.client.tunnel(id) {
-            tunnel.stop(stream, code);
-        }
+    fn stop(&mut self, (id, stream): Key<Self>, code: u64) -> bool {
+        self.client.tunnel(id).is_some_and(|tunnel| tunnel.stop(stream, code))
+    }
+
+    fn is_quiet(&mut self, id: GroupId) -> bool {
+        self.client.tunnel(id).is_none_or(|tunnel| tunnel.is_quiet())
     }
 
     fn datagram(&mut self, id: GroupId, data: Vec<u8>) -> bool {
@@ -126,6 +130,8 @@ pub(super) struct Shop {
     pub(super) tally: RefCell<Tally>,
     /// Why requests were refused last, to say it once.
     refused_for: Cell<Option<std::mem::Discriminant<Unprotected>>>,
+    /// The log has it that there are no more places for isolation groups.
+    said_full: Cell<bool>,
     /// Since when no gateway has let us in.
     unlinked_since: Cell<Option<Time>>,
 }
@@ -166,20 +172,42 @@ impl Shop {
                 Err((code, _)) => return Err(code),
             };
             let stream = self.hub.stream((id, stream));
-            let _complaint = Complaint { shop: self, id, answered: false.into() };
+            let complaint = Complaint { shop: self, id, answered: false.into() };
             if stream.write(&request.encode()).await.is_err() {
                 continue;
             }
             let mut rest = Vec::new();
-            let response = stream.message(&mut rest, Response::decode).await;
-            _complaint.answered.set(true);
+            let response = tokio::select! {
+                response = stream.message(&mut rest, Response::decode) => response,
+                () = self.better_elsewhere(id) => continue,
+            };
+            complaint.answered.set(true);
             return match response {
                 Ok(Response::Failed(code)) => Err(code),
                 Ok(response) => Ok((stream, response, rest)),
+                Err(_) if self.hub.engine.borrow().client.stage(id).is_none() => {
+                    // The service has forgotten the tunnel, to make room for others, say.
+                    (failed, _) = reply(self.hub.engine.borrow().failure(id));
+                    continue;
+                }
                 Err(_) => Err(ReplyCode::GeneralFailure),
             };
         }
         Err(failed)
+    }
+
+    /// Returns when the service of this group has been silent for seconds and another could answer: it is avoided from
+    /// then on.
+    async fn better_elsewhere(&self, id: GroupId) {
+        loop {
+            tokio::time::sleep(ELSEWHERE).await;
+            let mut person = self.hub.engine.borrow_mut();
+            let now = person.clock.now();
+            if person.client.may_go_elsewhere(now, id) {
+                person.client.avoid(now, id);
+                return;
+            }
+        }
     }
 
     /// A request is refused, since nothing may leave. The reply has no room for the reason: the log has it, once.
@@ -215,6 +243,11 @@ impl Shop {
                 }
             }
             let id = person.client.group(now, isolation, target);
+            if id.is_none() && !self.said_full.replace(true) {
+                warn!(
+                    "a request is refused: all {MAX_GROUPS} places for user names and services that are kept apart are in use"
+                );
+            }
             id.ok_or((ReplyCode::GeneralFailure, false))?
         };
         self.hub.kick.notify_one();
@@ -362,6 +395,7 @@ pub(super) fn start(
                 changed: Notify::new(),
                 tally: RefCell::default(),
                 refused_for: Cell::default(),
+                said_full: Cell::default(),
                 unlinked_since: Cell::new(Some(clock.now())),
             });
             let driver = Driver {
@@ -739,6 +773,12 @@ impl Driver {
             n => {
                 warnings.push(format!("{n} tunnels wait for services or exits that do not answer"))
             }
+        }
+        if counts.no_group > 0 {
+            warnings.push(format!(
+                "{} requests found all {MAX_GROUPS} places in use for user names and services that are kept apart",
+                counts.no_group
+            ));
         }
         if self.config.protect.allow_shared_gateway {
             warnings

@@ -75,7 +75,7 @@ async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration) 
             match done {
                 Done::Connected(stream, early) => {
                     if tcp.write_all(&socks::reply(ReplyCode::Succeeded, None)).await.is_ok() {
-                        stream.relay(tcp, early, leftover).await;
+                        stream.relay(tcp.into(), early, leftover).await;
                     }
                 }
                 Done::Udp(stream, early, socket) => {
@@ -133,6 +133,9 @@ async fn answer(
     let credentials =
         request.isolation.as_ref().map(|i| (i.user.as_slice(), i.password.as_slice()));
     let isolation = Isolation::new(credentials);
+    if let (Command::Resolve, Host::Ip(ip)) = (request.command, &request.host) {
+        return Ok(Done::Said(socks::reply_ip(*ip)));
+    }
     let (target, asked) = translate(request)?;
     match request.command {
         Command::UdpAssociate => {
@@ -154,8 +157,9 @@ async fn answer(
             match response {
                 Response::Connected => Ok(Done::Connected(stream, rest)),
                 Response::Resolved { addresses, .. } => {
-                    let first = addresses.first().ok_or(ReplyCode::HostUnreachable)?;
-                    Ok(Done::Said(socks::reply_ip(*first)))
+                    // The answer has room for one, and programs that ask so expect an IPv4 address.
+                    let one = addresses.iter().find(|ip| ip.is_ipv4()).or(addresses.first());
+                    Ok(Done::Said(socks::reply_ip(*one.ok_or(ReplyCode::HostUnreachable)?)))
                 }
                 Response::ResolvedPtr { name, .. } => Ok(Done::Said(socks::reply_name(&name))),
                 _ => Err(ReplyCode::GeneralFailure),

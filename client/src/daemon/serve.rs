@@ -20,13 +20,13 @@ use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::control::Mode;
 use shoal_topology::council::ToAuthority;
 use shoal_topology::{Identity, Network};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
 use super::config::Kind;
+use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
@@ -76,8 +76,12 @@ impl Ends for Server {
         self.service.tunnels().reset(of, stream, code);
     }
 
-    fn stop(&mut self, (of, stream): Key<Self>, code: u64) {
-        self.service.tunnels().stop(of, stream, code);
+    fn stop(&mut self, (of, stream): Key<Self>, code: u64) -> bool {
+        self.service.tunnels().stop(of, stream, code)
+    }
+
+    fn is_quiet(&mut self, of: Pseudonym) -> bool {
+        self.service.tunnels().is_quiet(of)
     }
 
     fn datagram(&mut self, of: Pseudonym, data: Vec<u8>) -> bool {
@@ -505,7 +509,7 @@ async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
     };
     let dialer = match (offer, &request) {
         (Offer::Target(target), Request::Target { .. }) => {
-            return match timeout(Timeouts::default().connect, TcpStream::connect(target)).await {
+            return match timeout(Timeouts::default().connect, Connection::to(*target)).await {
                 Ok(Ok(tcp)) => join(stream, tcp, rest).await,
                 Ok(Err(_)) => fail(ReplyCode::ConnectionRefused).await,
                 Err(_) => fail(ReplyCode::TtlExpired).await,
@@ -557,9 +561,9 @@ async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
     }
 }
 
-async fn join(stream: &Stream<Server>, tcp: TcpStream, rest: Vec<u8>) {
+async fn join(stream: &Stream<Server>, connection: Connection, rest: Vec<u8>) {
     if stream.write(&Response::Connected.encode()).await.is_ok() {
-        stream.relay(tcp, rest, Vec::new()).await;
+        stream.relay(connection, rest, Vec::new()).await;
     }
 }
 

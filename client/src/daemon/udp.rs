@@ -117,27 +117,28 @@ pub(super) async fn service<E: Ends<Tunnel = Pseudonym> + 'static>(
     let active = || heard.set(Instant::now());
     let id = stream.index();
     let mut datagrams = stream.datagrams();
-    let association = Arc::new(association);
+    let association = Rc::new(association);
     let lookups = Arc::new(Semaphore::new(LOOKUPS));
     // A name may take seconds to look up: the datagrams behind it do not wait.
     let dispatch = |packet: UdpPacket| {
-        let Ok(place) = lookups.clone().try_acquire_owned() else {
+        // What waits for nothing takes no place: an address, or a name that was looked up lately.
+        if let Some(addresses) = association.known(&packet.host) {
+            active();
+            if association.send_now(addresses, packet.port, &packet.data).is_err() {
+                stream.lose_datagram();
+            }
+            return;
+        }
+        let (Ok(place), Some(shared)) =
+            (lookups.clone().try_acquire_owned(), shared.lookups.take(stream.tunnel()))
+        else {
             return stream.lose_datagram();
         };
-        // An address waits for nothing.
-        let named = matches!(packet.host, Host::Name(_));
-        let shared = named.then(|| shared.lookups.take(stream.tunnel()));
-        if matches!(shared, Some(None)) {
-            return stream.lose_datagram();
-        }
         active();
         let association = association.clone();
         tokio::task::spawn_local(async move {
             let sent = association.send(&packet.host, packet.port, &packet.data);
-            match shared.flatten() {
-                Some(shared) => _ = shared.hold(sent).await,
-                None => _ = sent.await,
-            }
+            let _ = shared.hold(sent).await;
             drop(place);
         });
     };

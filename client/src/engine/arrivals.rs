@@ -162,6 +162,7 @@ impl Client {
         take_events(id, tunnel, &mut self.outputs);
         if !group.connected && tunnel.is_connected() {
             group.connected = true;
+            group.last_used = now;
             self.outputs.push_back(Output::Connected(id));
         }
         let connected = group.connected;

@@ -98,8 +98,10 @@ const LIFETIME_S: std::ops::Range<f64> = 480.0..600.0;
 const LEAD_S: std::ops::Range<f64> = 30.0..90.0;
 /// How long a group stays that takes no more streams and has none.
 const LINGER_S: std::ops::Range<f64> = 60.0..300.0;
-/// A group without streams for so long is given up, and its pseudonym with it.
+/// A group without streams for so long is given up, and its pseudonym with it, if there are few.
 const IDLE: Duration = Duration::from_secs(600);
+/// Whoever asked for a group opens a stream in it within this time after it stands.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// A successor connects early for a group that was given a new stream in this time.
 const RECENT: Duration = Duration::from_secs(120);
 
@@ -127,6 +129,8 @@ pub(super) struct Group {
     pub(super) place: Option<Place>,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) connected: bool,
+    /// When it began to look for a place, all had been silent lately.
+    pub(super) hopeless: bool,
     /// Replies that the tunnel did not authenticate, less what is forgiven.
     pub(super) junk: f64,
     /// What the service has of the SURBs of the present epoch and of the next one.
@@ -161,6 +165,7 @@ impl Group {
             place: None,
             tunnel: None,
             connected: false,
+            hopeless: false,
             junk: 0.0,
             stock: Stock::new(now),
             epoch: None,
@@ -189,10 +194,17 @@ impl Group {
         self.opened.is_some_and(near) && now.since(self.last_opened) < RECENT
     }
 
-    /// Whether it has been without streams for so long that it goes.
-    pub(super) fn is_over(&self, now: Time) -> bool {
-        let limit = if self.is_retired(now) { self.ages.linger } else { IDLE };
-        self.streams == 0 && self.connected && now.since(self.last_used) > limit
+    /// Whether it has been without streams for so long that it goes: the sooner, the more of the places for groups are
+    /// taken. `taken` is that part.
+    pub(super) fn is_over(&self, now: Time, taken: f64) -> bool {
+        let limit = IDLE.mul_f64((1.0 - taken).clamp(0.0, 1.0).powi(2));
+        let limit = if self.is_retired(now) { limit.min(self.ages.linger) } else { limit };
+        self.is_idle(now) && now.since(self.last_used) > limit
+    }
+
+    /// Whether nobody uses it, nor has just asked for it.
+    pub(super) fn is_idle(&self, now: Time) -> bool {
+        self.streams == 0 && self.connected && now.since(self.last_used) > JUST_NOW
     }
 
     /// How long the service has left a question unanswered.

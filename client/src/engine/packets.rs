@@ -104,11 +104,13 @@ impl Client {
             return Some(draft);
         }
         let after = |last: GroupId| (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-        let turns: Vec<GroupId> = (self.groups.range(after(self.last_turn)))
+        let in_turn = (self.groups.range(after(self.last_turn)))
             .chain(self.groups.range(..=self.last_turn))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in turns {
+            .map(|(id, group)| (!group.stock.is_in_use(now), *id));
+        let mut turns: Vec<(bool, GroupId)> = in_turn.collect();
+        // Who is in use comes before those that only say that they are there, of which there may be hundreds.
+        turns.sort_by_key(|(rests, _)| *rests);
+        for (_, id) in turns {
             if !self.shares.may_send(now, id, self.class.payload_per_s) {
                 continue;
             }

@@ -16,7 +16,7 @@ impl Client {
             group.turn(present);
         }
         let Some(group) = self.groups.get(&id) else { return };
-        if group.is_over(now) {
+        if group.is_over(now, self.groups.len() as f64 / MAX_GROUPS as f64) {
             return self.fail(now, id, Failure::Idle);
         }
         if group.wants_successor(now) {
@@ -27,7 +27,8 @@ impl Client {
         if self.own_gateway(now).is_none() || self.protection(now).is_err() {
             return;
         }
-        if !group.connected && now.since(group.born) > self.patience() * LOOK_LIMIT {
+        let limit = if group.hopeless { CONNECT_LIMIT } else { LOOK_LIMIT };
+        if !group.connected && now.since(group.born) > self.patience() * limit {
             return self.fail(now, id, Failure::NoAnswer);
         }
         match group.stage() {
@@ -67,11 +68,20 @@ impl Client {
         if places.is_empty() {
             return self.fail(now, id, Failure::NoPath);
         }
-        // Where nobody answered lately comes last, the longest ago first. It is tried all the same: what kept
-        // the answer away may have been a mix.
-        places.sort_by_key(|place| self.avoid.get(place).copied());
+        // Where nobody answered lately comes last, the longest ago first, and before it other gateways of that service. It
+        // is tried all the same: what kept the answer away may have been a mix.
+        let avoided = |place: &Place| self.avoid.get(place).copied();
+        let service = |of: &Place| {
+            let same =
+                |(place, until): (&Place, &Time)| (place.identity == of.identity).then_some(*until);
+            self.avoid.iter().filter_map(same).max()
+        };
+        places.sort_by_key(|place| (avoided(place), service(place)));
         let Some(place) = places.first().copied() else { return };
+        let hopeless = avoided(&place).is_some();
         let Some(group) = self.groups.get_mut(&id) else { return };
+        // Where all have been silent lately, nobody waits for long again.
+        group.hopeless |= hopeless && group.born == group.since;
         let settings = &self.settings.tunnel;
         match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
             Ok(tunnel) => {

@@ -109,8 +109,22 @@ pub(super) enum TargetError {
     Name,
 }
 
+/// Reads address type, address and port where they say no more than where somebody may send from (RFC 1928, section 6):
+/// what is no host is as good as none. How many bytes they took comes last.
+pub(super) fn take_hint(bytes: &[u8]) -> Result<(Host, u16, usize), TargetError> {
+    let (kind, address, port, used) = take(bytes)?;
+    let host = host(kind, address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    Ok((host, port, used))
+}
+
 /// Reads address type, address and port, and says how many bytes they took.
 pub(super) fn take_target(bytes: &[u8]) -> Result<(Host, u16, usize), TargetError> {
+    let (kind, address, port, used) = take(bytes)?;
+    Ok((host(kind, address)?, port, used))
+}
+
+/// Address type, bytes of the address, port, and how many bytes all took.
+fn take(bytes: &[u8]) -> Result<(u8, &[u8], u16, usize), TargetError> {
     let (kind, rest) = bytes.split_first().ok_or(TargetError::Short)?;
     let (start, length) = match *kind {
         IPV4 => (1, 4),
@@ -122,19 +136,22 @@ pub(super) fn take_target(bytes: &[u8]) -> Result<(Host, u16, usize), TargetErro
     let (Some(address), Some(port)) = (bytes.get(start..end), bytes.get(end..end + 2)) else {
         return Err(TargetError::Short);
     };
-    let host = if let Ok(octets) = <[u8; 4]>::try_from(address)
-        && *kind == IPV4
-    {
-        Ipv4Addr::from(octets).into()
-    } else if let Ok(octets) = <[u8; 16]>::try_from(address)
-        && *kind == IPV6
-    {
-        Ipv6Addr::from(octets).into()
-    } else {
-        Host::parse(address).map_err(|_| TargetError::Name)?
-    };
     let port = port.try_into().map(u16::from_be_bytes).map_err(|_| TargetError::Short)?;
-    Ok((host, port, end + 2))
+    Ok((*kind, address, port, end + 2))
+}
+
+fn host(kind: u8, address: &[u8]) -> Result<Host, TargetError> {
+    if let Ok(octets) = <[u8; 4]>::try_from(address)
+        && kind == IPV4
+    {
+        return Ok(Ipv4Addr::from(octets).into());
+    }
+    if let Ok(octets) = <[u8; 16]>::try_from(address)
+        && kind == IPV6
+    {
+        return Ok(Ipv6Addr::from(octets).into());
+    }
+    Host::parse(address).map_err(|_| TargetError::Name)
 }
 
 #[cfg(test)]

@@ -73,6 +73,21 @@ fn a_user_name_is_preferred_and_kept_as_isolation() {
 }
 
 #[test]
+fn the_address_in_a_udp_associate_is_a_hint() {
+    // PySocks names the host "0"; others an empty name, or none that could be one.
+    for host in [&b"\x03\x010"[..], b"\x03\x00", b"\x03\x03a b", b"\x01\x00\x00\x00\x00"] {
+        let request = [b"\x05\x01\x00\x05\x03\x00", host, b"\x00\x00"].concat();
+        let Step::Done { request, .. } = converse([request.as_slice()]).end else {
+            panic!("{host:?}")
+        };
+        assert_eq!((request.command, request.port), (Command::UdpAssociate, 0));
+    }
+    // Where it says whom to connect to, it must be right.
+    let refused = converse([b"\x05\x01\x00\x05\x01\x00\x03\x010\x00\x50".as_slice()]).end;
+    assert!(matches!(refused, Step::Refuse { reason: Refusal::BadHost, .. }));
+}
+
+#[test]
 fn an_empty_user_name_is_one_too() {
     let outcome =
         converse([b"\x05\x01\x02\x01\0\0\x05\x01\x00\x01\x01\x02\x03\x04\0\x50".as_slice()]);

@@ -154,8 +154,14 @@ impl Tunnel {
     }
 
     /// Gives up the receiving half of a stream: the peer gets [`TunnelEvent::Stopped`] with this code.
-    pub fn stop(&mut self, id: StreamId, code: u64) {
-        self.end.stop(id, code);
+    /// False when that half has ended already, so that the peer is not told.
+    pub fn stop(&mut self, id: StreamId, code: u64) -> bool {
+        self.end.stop(id, code)
+    }
+
+    /// Whether all that was given to streams has been sent and acknowledged.
+    pub fn is_quiet(&self) -> bool {
+        self.end.is_quiet()
     }
 
     /// Reads into the start of `buf`. What came before the tunnel closed can still be read.

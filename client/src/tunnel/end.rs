@@ -51,6 +51,8 @@ pub(super) struct End {
     /// How many times more it may go.
     tails_left: u32,
     events: Events,
+    /// Something may wait to be sent.
+    has_unsent: bool,
     datagrams: bool,
     connected: bool,
     ending: Ending,
@@ -81,6 +83,7 @@ impl End {
             send_tail: false,
             tails_left: 0,
             events: Events::default(),
+            has_unsent: true,
             datagrams: false,
             connected: false,
             ending: Ending::No,
@@ -97,6 +100,7 @@ impl End {
         now: Time,
         event: ConnectionEvent,
     ) -> bool {
+        self.has_unsent = true;
         let before = frames(&self.conn.stats().frame_rx);
         self.conn.handle_event(event);
         let useful = frames(&self.conn.stats().frame_rx) != before;
@@ -143,6 +147,7 @@ impl End {
             self.window.lift();
             self.send_tail = self.tails_left > 0;
         }
+        self.has_unsent = true;
         self.conn.handle_timeout(self.clock.instant(now));
         self.settle(endpoint, now);
     }
@@ -174,8 +179,11 @@ impl End {
             return false;
         }
         let before = self.conn.stats().frame_tx;
+        // What is asked for while this datagram is made asks for another one.
+        self.has_unsent = false;
         let sent = self.conn.poll_transmit(self.clock.instant(now), 1, out).is_some();
         if sent {
+            self.has_unsent = true;
             let after = self.conn.stats().frame_tx;
             if demanding(&after) != demanding(&before) {
                 self.window.lower();
@@ -313,6 +321,7 @@ impl End {
         if self.conn.is_closed() {
             return Write::Stopped(GONE);
         }
+        self.has_unsent = true;
         match self.conn.send_stream(quic(id)).write(data) {
             Ok(n) => Write::Written(n),
             Err(WriteError::Blocked) => Write::Blocked,
@@ -322,16 +331,25 @@ impl End {
     }
 
     pub(super) fn finish(&mut self, id: StreamId) {
+        self.has_unsent = true;
         // It fails for a stream that has ended already: nothing to do.
         let _ = self.conn.send_stream(quic(id)).finish();
     }
 
     pub(super) fn reset(&mut self, id: StreamId, code: u64) {
+        self.has_unsent = true;
         let _ = self.conn.send_stream(quic(id)).reset(varint(code));
     }
 
-    pub(super) fn stop(&mut self, id: StreamId, code: u64) {
-        let _ = self.conn.recv_stream(quic(id)).stop(varint(code));
+    /// False when the half has ended already, so that the peer is not told.
+    pub(super) fn stop(&mut self, id: StreamId, code: u64) -> bool {
+        self.has_unsent = true;
+        self.conn.recv_stream(quic(id)).stop(varint(code)).is_ok()
+    }
+
+    /// Whether all that was given to streams has been sent and acknowledged.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.has_unsent && !self.waits()
     }
 
     pub(super) fn read(&mut self, id: StreamId, buf: &mut [u8]) -> Read {

@@ -371,8 +371,14 @@ impl Tunnels {
     }
 
     /// Gives up the receiving half of a stream: the peer gets [`TunnelEvent::Stopped`] with this code.
-    pub fn stop(&mut self, pseudonym: Pseudonym, id: StreamId, code: u64) {
-        self.with(pseudonym, |end, _| end.stop(id, code));
+    /// False when that half has ended already, so that the client is not told.
+    pub fn stop(&mut self, pseudonym: Pseudonym, id: StreamId, code: u64) -> bool {
+        self.with(pseudonym, |end, _| end.stop(id, code)).unwrap_or(false)
+    }
+
+    /// Whether all that was given to a client's streams has been sent and acknowledged.
+    pub fn is_quiet(&self, pseudonym: Pseudonym) -> bool {
+        self.peers.get(&pseudonym).is_none_or(|peer| peer.end.is_quiet())
     }
 
     /// Reads into the start of `buf`.

@@ -63,7 +63,8 @@ pub async fn echo() -> SocketAddr {
     .await
 }
 
-/// Answers every A query with 127.0.0.1, if the name ends in `.behind.the.exit`, and counts queries.
+/// Answers every A query with 127.0.0.1, if the name ends in `.behind.the.exit`, AAAA queries for `dual.` with `::1`, and
+/// counts queries.
 pub async fn dns() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -96,6 +97,7 @@ fn dns_answer(query: &[u8]) -> Vec<u8> {
     let is_a = question.ends_with(&[0, 1, 0, 1]);
     let name = String::from_utf8_lossy(question).to_lowercase();
     let known = name.contains("behind") && name.contains("exit");
+    let is_aaaa = question.ends_with(&[0, 28, 0, 1]) && name.contains("dual");
     let mut answer = query[..2].to_vec();
     answer.extend([
         0x81,
@@ -103,7 +105,7 @@ fn dns_answer(query: &[u8]) -> Vec<u8> {
         0,
         1,
         0,
-        u8::from(is_a && known),
+        u8::from((is_a || is_aaaa) && known),
         0,
         0,
         0,
@@ -112,6 +114,10 @@ fn dns_answer(query: &[u8]) -> Vec<u8> {
     answer.extend(question);
     if is_a && known {
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    }
+    if is_aaaa && known {
+        answer.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+        answer.extend(std::net::Ipv6Addr::LOCALHOST.octets());
     }
     answer
 }
