@@ -15,5 +15,6 @@ pub mod memory;
 pub mod network;
 pub mod secret;
 pub mod shutdown;
+pub mod stdout;
 pub mod taglog;
 mod tls;

@@ -3,6 +3,7 @@
 // The launcher waits for signals and deadlines of the real clock.
 #![allow(clippy::disallowed_methods)]
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
+use shoal_daemon::stdout::{self, Stdout};
 use shoal_daemon::{logs, memory};
 use shoal_node::daemon::Misconduct;
 use shoal_sim::commands::{
@@ -191,7 +193,29 @@ enum KindArg {
 }
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().verb {
+    let ended = match Cli::try_parse() {
+        Ok(cli) => act(cli.verb),
+        Err(error) if error.use_stderr() => error.exit(),
+        // What `--help` and `--version` print.
+        Err(asked) => stdout::line(asked.render().to_string().trim_end()).map_err(Into::into),
+    };
+    let Err(error) = ended.and_then(|()| Ok(Stdout.flush()?)) else { return Exit::Done.into() };
+    // Who reads our output has seen enough: `shoal-sim run --explain shoal | head`.
+    if stdout::is_unread(error.as_ref()) {
+        return Exit::Done.into();
+    }
+    report(error.as_ref());
+    if error.is::<BadScenario>() {
+        Exit::Config.into()
+    } else if error.is::<Usage>() || error.is::<commands::Usage>() || error.is::<Foreign>() {
+        Exit::Usage.into()
+    } else {
+        Exit::Failed.into()
+    }
+}
+
+fn act(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Localnet(args) => localnet(args),
         Verb::Speed { json, quick } => speed(json, quick),
         Verb::Load { rate, ratio, seconds, seed, json } => {
@@ -201,14 +225,12 @@ fn main() -> ExitCode {
             };
             load(&Load { rate, seconds, seed }, json)
         }
-        Verb::Run(args) => commands::run(&args, scenario::experiments(), &mut std::io::stdout()),
-        Verb::Sweep(args) => {
-            commands::sweep(&args, scenario::experiments(), &mut std::io::stdout())
-        }
-        Verb::Attack(args) => commands::attack(&args, &mut std::io::stdout()),
-        Verb::Reproduce(args) => commands::reproduce(&args, &mut std::io::stdout()),
-        Verb::Gateway(args) => commands::gateway(&args, &mut std::io::stdout()),
-        Verb::Scoreboard(args) => commands::scoreboard(&args, &mut std::io::stdout()),
+        Verb::Run(args) => commands::run(&args, scenario::experiments(), &mut Stdout),
+        Verb::Sweep(args) => commands::sweep(&args, scenario::experiments(), &mut Stdout),
+        Verb::Attack(args) => commands::attack(&args, &mut Stdout),
+        Verb::Reproduce(args) => commands::reproduce(&args, &mut Stdout),
+        Verb::Gateway(args) => commands::gateway(&args, &mut Stdout),
+        Verb::Scoreboard(args) => commands::scoreboard(&args, &mut Stdout),
         Verb::Events { pool, packets, mixes_per_layer, seed, json } => {
             events(&world::EventRate { pool, mixes_per_layer, packets, seed }, json)
         }
@@ -217,29 +239,7 @@ fn main() -> ExitCode {
             let misconduct = Misconduct { drop_share, drop_clients, late, clock_offset_ms };
             daemon(kind, config, misconduct)
         }
-    };
-    match ended {
-        Ok(()) => Exit::Done.into(),
-        // Who reads our output has seen enough: `shoal-sim run --explain shoal | head`.
-        Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
-        Err(error) => {
-            report(error.as_ref());
-            if error.is::<BadScenario>() {
-                Exit::Config.into()
-            } else if error.is::<Usage>() || error.is::<commands::Usage>() || error.is::<Foreign>()
-            {
-                Exit::Usage.into()
-            } else {
-                Exit::Failed.into()
-            }
-        }
     }
-}
-
-/// Whether writing to stdout failed as nobody reads it; errors of files and links say what they were about.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// Options that no localnet can have.
@@ -251,7 +251,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
     let warnings = memory::forbid_dumps();
     logs::init(Some(&args.log), "warn").map_err(|error| Usage(error.to_string()))?;
@@ -276,61 +275,73 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
         if !args.json {
-            println!("Starting a mixnet on loopback ...");
+            say("Starting a mixnet on loopback ...")?;
         }
         let net = tokio::select! {
             net = Localnet::start(options) => net?,
             () = shutdown.wait() => return Ok(()),
         };
-        if args.json {
-            println!("{}", net.summary());
-        } else {
-            explain(&net, args.duration);
+        let ready =
+            if args.json { net.summary().to_string() } else { explain(&net, args.duration) };
+        // Who was not told where the network is cannot use it.
+        if let Err(error) = say(&ready) {
+            net.stop().await;
+            return Err(error);
         }
         let limit = args.duration.map(Duration::from_secs);
         tokio::select! {
             () = shutdown.wait() => {}
             () = tokio::time::sleep(limit.unwrap_or(Duration::MAX)), if limit.is_some() => {}
         }
-        if !args.json {
-            println!("Ending ...");
-        }
+        let ending = if args.json { Ok(()) } else { say("Ending ...") };
         net.stop().await;
-        Ok(())
+        ending
     })
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
-fn explain(net: &Localnet, duration: Option<u64>) {
-    let Some(socks) = net.socks.first() else { return };
+/// Prints a line about a localnet. A reader that has seen enough (`localnet | grep -m1 Ready`) does not end the network.
+fn say(text: &str) -> anyhow::Result<()> {
+    match stdout::line(text) {
+        Err(error) if stdout::is_unread(&error) => Ok(()),
+        said => Ok(said?),
+    }
+}
+
+/// What to do with a localnet that is ready, without the last line break.
+fn explain(net: &Localnet, duration: Option<u64>) -> String {
+    let Some(socks) = net.socks.first() else { return String::new() };
+    let (service, target) = (&net.service, net.target);
+    let mut lines = vec![
+        format!(
+            "Ready after {:.1} s: {} daemons, joined by TCP on loopback.\n",
+            net.took.as_secs_f64(),
+            net.daemons.len()
+        ),
+        "Try, in another terminal:".into(),
+        format!("  curl -x socks5h://{socks} http://{service}/"),
+        format!(
+            "  curl -x socks5h://{socks} http://{target}/      (through the exit, to a page of this localnet)"
+        ),
+        format!("  chromium --proxy-server=socks5://{socks}"),
+    ];
     let client = net.daemons.iter().find(|daemon| daemon.kind == localnet::Kind::Client);
-    println!(
-        "Ready after {:.1} s: {} daemons, joined by TCP on loopback.\n",
-        net.took.as_secs_f64(),
-        net.daemons.len()
-    );
-    println!("Try, in another terminal:");
-    println!("  curl -x socks5h://{socks} http://{}/", net.service);
-    println!(
-        "  curl -x socks5h://{socks} http://{}/      (through the exit, to a page of this localnet)",
-        net.target
-    );
-    println!("  chromium --proxy-server=socks5://{socks}");
-    if let Some(client) = client {
-        println!("  shoal-client status --socket {}", client.control.display());
-    }
+    let status = |client: &localnet::Daemon| {
+        format!("  shoal-client status --socket {}", client.control.display())
+    };
+    lines.extend(client.map(status));
     for (n, socks) in net.socks.iter().enumerate().skip(1) {
-        println!("  client {} has its SOCKS port at {socks}", n + 1);
+        lines.push(format!("  client {} has its SOCKS port at {socks}", n + 1));
     }
-    println!("\nEverything is in {}.", net.dir().display());
-    println!(
-        "A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may"
+    lines.push(format!("\nEverything is in {}.", net.dir().display()));
+    lines.push(
+        "A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may".into(),
     );
-    println!("see both ends of a connection when the other is gone.");
-    match duration {
-        Some(seconds) => println!("It ends in {seconds} s, or at Ctrl-C."),
-        None => println!("Ctrl-C ends it."),
-    }
+    lines.push("see both ends of a connection when the other is gone.".into());
+    lines.push(match duration {
+        Some(seconds) => format!("It ends in {seconds} s, or at Ctrl-C."),
+        None => "Ctrl-C ends it.".into(),
+    });
+    lines.join("\n")
 }
 
 fn speed(json: bool, quick: bool) -> anyhow::Result<()> {
@@ -352,7 +363,6 @@ fn load(load: &Load, json: bool) -> anyhow::Result<()> {
 }
 
 /// Prints what `measurement` gives. Dropped half way, it takes its daemons with it.
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn measure(
     json: bool,
     measurement: impl Future<Output = anyhow::Result<serde_json::Value>>,
@@ -367,9 +377,10 @@ fn measure(
         }
     })?;
     if json {
-        println!("{measured}");
+        stdout::line(&measured)?;
     } else if let Some(fields) = measured.as_object() {
-        fields.iter().for_each(|(name, value)| println!("{:<32} {value}", name.replace('_', " ")));
+        let line = |(name, value): (&String, _)| format!("{:<32} {value}", name.replace('_', " "));
+        stdout::line(fields.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     }
     Ok(())
 }
@@ -410,21 +421,18 @@ fn daemon(kind: KindArg, config: PathBuf, misconduct: Misconduct) -> anyhow::Res
     })
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
 fn events(rate: &world::EventRate, json: bool) -> anyhow::Result<()> {
     let measured = world::event_rate(rate)?;
     let (per_s, pooled) = (measured.events_per_s(), measured.pooled);
     if json {
         let cpu_s = measured.cpu_s;
         let events = measured.events;
-        println!(
-            "{}",
-            serde_json::json!({ "events_per_s": per_s, "events": events, "cpu_s": cpu_s, "pooled": pooled })
-        );
+        let measured = serde_json::json!({ "events_per_s": per_s, "events": events, "cpu_s": cpu_s, "pooled": pooled });
+        stdout::line(measured)?;
     } else {
-        println!(
+        stdout::line(format_args!(
             "{per_s:.0} packet-hop events a second of one core, {pooled} packets in the pools"
-        );
+        ))?;
     }
     Ok(())
 }
