@@ -1,0 +1,278 @@
+//! The directories of all daemons of a localnet: configurations, keys, ports.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use shoal_client::daemon as client;
+use shoal_daemon::council::Seat;
+use shoal_daemon::{network, secret};
+use shoal_node::daemon as node;
+use shoal_topology::{Network, SecretIdentity};
+
+use super::founders::Founders;
+use super::{Daemon, Kind, Options};
+
+/// Free ports of loopback, held until the iterator is dropped: two daemons do not get the same.
+struct Ports(Vec<TcpListener>);
+
+/// Where systems do not look for the ports of outgoing connections: one of these would take the port of a daemon that is
+/// down for a moment.
+const LISTENING: std::ops::Range<u16> = 10_000..32_000;
+/// Ports that are tried of these.
+const TRIES: usize = 100;
+
+impl Ports {
+    fn next(&mut self) -> anyhow::Result<SocketAddr> {
+        let listener = (0..TRIES).find_map(|_| {
+            let drawn = secret::fresh().ok()?.first_chunk().copied().map(u16::from_le_bytes)?;
+            let port = LISTENING.start + drawn % (LISTENING.end - LISTENING.start);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        let listener = match listener {
+            Some(listener) => listener,
+            None => {
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?
+            }
+        };
+        let address = listener.local_addr()?;
+        self.0.push(listener);
+        Ok(address)
+    }
+}
+
+/// Writes the directories of all daemons.
+pub(super) struct Plan<'a> {
+    options: &'a Options,
+    dir: &'a Path,
+    ports: Ports,
+    /// By which gateways know services.
+    token: String,
+}
+
+/// Services with their descriptors.
+pub(super) type Services = Vec<(Daemon, shoal_topology::ClientDescriptor)>;
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(options: &'a Options, dir: &'a Path) -> anyhow::Result<Self> {
+        let secret = secret::fresh()?;
+        let token = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { options, dir, ports: Ports(Vec::new()), token })
+    }
+
+    pub(super) fn authorities(&mut self) -> anyhow::Result<(Vec<Daemon>, Founders)> {
+        let (mut daemons, mut configs) = (Vec::new(), Vec::new());
+        let (mut secrets, mut seats) = (Vec::new(), Vec::new());
+        for n in 1..=self.options.authorities {
+            let name = format!("authority-{n}");
+            let config = node::Config {
+                role: node::RoleName::Authority,
+                listen: self.ports.next()?,
+                operator: format!("operator of {name}"),
+                jurisdiction: "localnet".into(),
+                runtime_dir: "run".into(),
+                admin: Some(self.ports.next()?),
+                log: self.options.log.clone(),
+                network: "../network.toml".into(),
+                ..node::Config::default()
+            };
+            let daemon = self.node(&name, &config)?;
+            let seed = secret::read(&self.dir.join(&name).join("data/identity.key"))?;
+            let own = SecretIdentity::from_bytes(&seed);
+            seats.push(Seat { identity: own.identity(), address: config.listen });
+            secrets.push(own);
+            configs.push((daemon.config.clone(), config));
+            daemons.push(daemon);
+        }
+        let network = Network {
+            name: "localnet".into(),
+            authorities: secrets.iter().map(SecretIdentity::identity).collect(),
+            epoch_s: u32::try_from(self.options.epoch.as_secs())?,
+        };
+        let text = network::to_toml(&network, &seats);
+        secret::replace(&self.dir.join("network.toml"), text.as_bytes())?;
+        Ok((daemons, Founders { configs, secrets, network }))
+    }
+
+    /// Writes the directory of a node or an authority.
+    fn node(&self, name: &str, config: &node::Config) -> anyhow::Result<Daemon> {
+        let dir = self.dir.join(name);
+        secret::private_directory(&dir)?;
+        // A directory that is used again keeps its keys; its ports are new, and so is the network's first document.
+        for stale in ["config.toml", "topology", "data/authority.state"] {
+            match std::fs::remove_file(dir.join(stale)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        let path = node::init(&dir, config)?;
+        Ok(Daemon {
+            name: name.into(),
+            kind: Kind::Node,
+            control: config.clone().resolved(&dir).control_socket(),
+            config: path,
+            listen: Some(config.listen),
+            admin: config.admin.context("an admin page")?,
+            pid: None,
+            run: None,
+        })
+    }
+
+    /// All come from one address, and the services have a token.
+    fn gateway(&self) -> node::GatewayConfig {
+        let token =
+            node::TokenConfig { secret: self.token.clone(), connections: 1_000, service: true };
+        let default = node::GatewayConfig::default();
+        node::GatewayConfig {
+            max_clients_of_one_network: default.max_clients,
+            token: vec![token],
+            ..default
+        }
+    }
+
+    pub(super) fn nodes(&mut self) -> anyhow::Result<Vec<Daemon>> {
+        let mut daemons = Vec::new();
+        let layers = usize::from(self.options.parameters.layers);
+        let mixes = (1..=layers).flat_map(|layer| {
+            (1..=self.options.mixes_per_layer).map(move |n| format!("mix-{layer}-{n}"))
+        });
+        let gateways = (1..=self.options.gateways).map(|n| format!("gateway-{n}"));
+        for name in mixes.chain(gateways) {
+            let gateway = name.starts_with("gateway");
+            let config = node::Config {
+                role: if gateway { node::RoleName::Gateway } else { node::RoleName::Mix },
+                listen: self.ports.next()?,
+                operator: format!("operator of {name}"),
+                jurisdiction: "localnet".into(),
+                runtime_dir: "run".into(),
+                admin: Some(self.ports.next()?),
+                workers: 1,
+                log: self.options.log.clone(),
+                network: self.dir.join("network.toml"),
+                gateway: self.gateway(),
+                ..node::Config::default()
+            };
+            daemons.push(self.node(&name, &config)?);
+        }
+        Ok(daemons)
+    }
+
+    pub(super) fn services(
+        &mut self,
+        nodes: &[Daemon],
+        target: SocketAddr,
+    ) -> anyhow::Result<Services> {
+        let exit = format!(
+            "[serve]\nkind = \"exit\"\nresolver = \"{}\"\n\
+             # A localnet's exit may reach this machine: an exit of a real network must not.\n\
+             policy = [\"allow 127.0.0.0/8:*\", \"allow [::1]/128:*\", \"deny *:25\", \"allow *:*\"]\n",
+            self.options.resolver
+        );
+        let service = format!("[serve]\nkind = \"target\"\ntarget = \"{target}\"\n");
+        let mut services = Vec::new();
+        for (name, text) in [("exit", exit), ("service", service)] {
+            // The last gateway first: the first client sits at the first.
+            let gateways: Vec<usize> = (0..self.options.gateways).rev().take(2).collect();
+            let daemon = self.client(name, Kind::Service, &gateways, nodes, None, &text)?;
+            let (config, _) = client::config::read(&daemon.config, &[])?;
+            let body = client::descriptor(&config)?.body().clone();
+            services.push((daemon, body));
+        }
+        Ok(services)
+    }
+
+    pub(super) fn clients(&mut self, nodes: &[Daemon]) -> anyhow::Result<Vec<Daemon>> {
+        let count = self.options.gateways;
+        (0..self.options.clients)
+            .map(|n| {
+                let socks = self.socks(n)?;
+                let text = format!(
+                    "[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
+                     # A localnet is small: it goes on where a real client would stop.\n\
+                     allow_shared_gateway = true\nmin_mixes_per_layer = 1\nallow_small_crowd = true\n"
+                );
+                let gateways = [n % count, (n + 1) % count];
+                self.client(
+                    &format!("client-{}", n + 1),
+                    Kind::Client,
+                    &gateways,
+                    nodes,
+                    Some(socks),
+                    &text,
+                )
+            })
+            .collect()
+    }
+
+    /// The SOCKS address of a client: as asked, or 1080 if it is free, or any.
+    fn socks(&mut self, n: usize) -> anyhow::Result<SocketAddr> {
+        let offset = u16::try_from(n).unwrap_or(u16::MAX);
+        let wanted = match self.options.socks {
+            Some(address) if address.port() == 0 => return self.ports.next(),
+            Some(address) => address,
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, 1080)),
+        };
+        let port =
+            wanted.port().checked_add(offset).context("--socks: no port left for all clients")?;
+        let address = SocketAddr::new(wanted.ip(), port);
+        match TcpListener::bind(address) {
+            Ok(listener) => {
+                self.ports.0.push(listener);
+                Ok(address)
+            }
+            Err(_) if self.options.socks.is_none() => self.ports.next(),
+            Err(error) => {
+                bail!("cannot listen for SOCKS on {address}: {error}; choose another with --socks")
+            }
+        }
+    }
+
+    fn client(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        gateways: &[usize],
+        nodes: &[Daemon],
+        listen: Option<SocketAddr>,
+        text: &str,
+    ) -> anyhow::Result<Daemon> {
+        let dir = self.dir.join(name);
+        secret::private_directory(&dir)?;
+        let admin = self.ports.next()?;
+        let mut toml = format!(
+            "# A client of a localnet; `shoal-client init DIR` writes one with every key explained.\n\
+             network = \"../network.toml\"\nclass = \"{}\"\nlog = \"{}\"\n",
+            self.options.class, self.options.log
+        );
+        if kind == Kind::Service {
+            secret::replace(&dir.join("token"), self.token.as_bytes())?;
+            toml.push_str("token = \"token\"\n");
+        }
+        write!(toml, "\n[admin]\nlisten = \"{admin}\"\n\n")?;
+        for gateway in gateways {
+            let name = format!("gateway-{}", gateway + 1);
+            let gateway = nodes.iter().find(|node| node.name == name).context("no such gateway")?;
+            let (config, _) = node::Config::load(&gateway.config, &[])?;
+            let identity = node::prepare(&config)?.identity;
+            let address = gateway.listen.context("a gateway listens")?;
+            write!(toml, "[[gateways]]\nidentity = \"{identity}\"\naddress = \"{address}\"\n\n")?;
+        }
+        toml.push_str(text);
+        let path = dir.join("client.toml");
+        secret::replace(&path, toml.as_bytes())?;
+        let (config, _) = client::config::read(&path, &[])?;
+        Ok(Daemon {
+            name: name.into(),
+            kind,
+            control: client::socket(&config),
+            config: path,
+            listen,
+            admin,
+            pid: None,
+            run: None,
+        })
+    }
+}
