@@ -36,7 +36,8 @@ const SERVICE_PORT: u16 = 80;
 pub struct Options {
     /// Mixes in each of the three layers.
     pub mixes_per_layer: usize,
-    /// Gateways, each of an operator of its own; at least two.
+    /// Gateways, each of an operator of its own; at least two. With four or more people and services share none, so that
+    /// whichever ends leaves both with another one.
     pub gateways: usize,
     /// Authorities that sign the topology.
     pub authorities: usize,
@@ -66,7 +67,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             mixes_per_layer: 2,
-            gateways: 2,
+            gateways: 4,
             authorities: 4,
             epoch: Duration::from_secs(1200),
             clients: 1,
@@ -130,6 +131,9 @@ impl Localnet {
         let exits = services.iter().filter(|(daemon, _)| daemon.name.starts_with("exit"));
         let exits = exits.map(|(daemon, _)| daemon.config.clone()).collect::<Vec<_>>();
         let clients = plan.clients(&nodes)?;
+        let services_and_clients = services.iter().map(|(daemon, _)| daemon).chain(&clients);
+        let all = authorities.iter().chain(&nodes).chain(services_and_clients);
+        all.clone().try_for_each(|daemon| check_socket(&daemon.control, &dir))?;
         let socks: Vec<SocketAddr> = clients.iter().filter_map(|client| client.listen).collect();
 
         founders.found(&options, &dir, &nodes, &exits)?;
@@ -148,10 +152,7 @@ impl Localnet {
             dir,
             temporary,
         };
-        for daemon in &mut localnet.daemons {
-            daemon.start(&options).await?;
-        }
-        if let Err(error) = localnet.wait().await {
+        if let Err(error) = localnet.begin(&options).await {
             localnet.stop().await;
             return Err(error);
         }
@@ -191,6 +192,14 @@ impl Localnet {
             "nodes": nodes,
             "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
         })
+    }
+
+    /// Starts all daemons and waits for them.
+    async fn begin(&mut self, options: &Options) -> anyhow::Result<()> {
+        for daemon in &mut self.daemons {
+            daemon.start(options).await.with_context(|| format!("starting {}", daemon.name))?;
+        }
+        self.wait().await
     }
 
     /// Waits until every daemon says that it is ready, and the internal service answers.
@@ -253,6 +262,25 @@ impl Localnet {
             let _ = temporary.close();
         }
     }
+}
+
+/// Bytes of the path of a Unix socket that systems take at most: `sockaddr_un` has 108, one of them for the end.
+const LONGEST_SOCKET: usize = 107;
+
+/// Whether a control socket can be made there, by the length of its path.
+fn check_socket(socket: &Path, dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let length = socket.as_os_str().as_bytes().len();
+    if length > LONGEST_SOCKET {
+        let beyond = length - LONGEST_SOCKET;
+        bail!(
+            "the control socket path is too long ({length} of {LONGEST_SOCKET} bytes): {}; choose a shorter directory \
+             with --dir, by {beyond} bytes or more: {}",
+            socket.display(),
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Whether a localnet can have these options.

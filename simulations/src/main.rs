@@ -142,8 +142,8 @@ struct LocalnetArgs {
     /// Mixes in each of the three layers.
     #[arg(long, default_value_t = 2, value_name = "N")]
     mixes_per_layer: usize,
-    /// Gateways, each of an operator of its own.
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    /// Gateways, each of an operator of its own. With four the network stands when any one ends.
+    #[arg(long, default_value_t = 4, value_name = "N")]
     gateways: usize,
     /// Authorities whose signatures make a topology document.
     #[arg(long, default_value_t = 4, value_name = "N")]
@@ -334,9 +334,8 @@ fn explain(net: &Localnet, duration: Option<u64>) -> String {
     }
     lines.push(format!("\nEverything is in {}.", net.dir().display()));
     lines.push(
-        "A localnet shows how it works; it hides nobody: its exit may reach this machine, and one gateway may".into(),
+        "A localnet shows how it works; it hides nobody: its exit may reach this machine, and its nodes are yours.".into(),
     );
-    lines.push("see both ends of a connection when the other is gone.".into());
     lines.push(match duration {
         Some(seconds) => format!("It ends in {seconds} s, or at Ctrl-C."),
         None => "Ctrl-C ends it.".into(),

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use shoal_client::daemon as client;
+use shoal_daemon::exit::chain;
 use shoal_daemon::logs;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_node::daemon as node;
@@ -67,7 +68,9 @@ impl Daemon {
                 Some(program) => program.clone(),
                 None => std::env::current_exe().context("finding this program")?,
             };
-            let log = std::fs::File::create(self.config.with_extension("log"))?;
+            let log = self.config.with_extension("log");
+            let log = std::fs::File::create(&log)
+                .with_context(|| format!("making the log {}", log.display()))?;
             let child = Command::new(exe)
                 .arg("daemon")
                 .arg(match self.kind {
@@ -95,20 +98,29 @@ impl Daemon {
         Ok(())
     }
 
-    /// Why it ended, if it did.
+    /// Why it ended, if it did. From then on it does not run.
     pub(super) async fn ended(&mut self) -> Option<String> {
-        match &mut self.run {
-            Some(Run::Task(task, _)) if task.is_finished() => Some(match task.await {
+        match self.run.take()? {
+            // What a task gave can be had once: whoever asked again would end this program.
+            Run::Task(task, _) if task.is_finished() => Some(match task.await {
                 Ok(Ok(())) => "no reason given".into(),
-                Ok(Err(error)) => format!("{error:#}"),
-                Err(error) => error.to_string(),
+                Ok(Err(error)) => chain(error.as_ref()),
+                Err(error) => format!("a fault of the program: {error}"),
             }),
-            Some(Run::Process(child)) => {
-                let status = child.try_wait().ok()??;
-                let log = std::fs::read_to_string(self.config.with_extension("log"));
-                Some(format!("{status}: {}", log.unwrap_or_default().trim()))
+            Run::Process(mut child) => match child.try_wait() {
+                Ok(Some(status)) => {
+                    let log = std::fs::read_to_string(self.config.with_extension("log"));
+                    Some(format!("{status}: {}", log.unwrap_or_default().trim()))
+                }
+                _ => {
+                    self.run = Some(Run::Process(child));
+                    None
+                }
+            },
+            running @ Run::Task(..) => {
+                self.run = Some(running);
+                None
             }
-            _ => None,
         }
     }
 

@@ -89,11 +89,12 @@ impl Founders {
     }
 }
 
-/// What the network fixes for everyone. Short epochs leave less time for packets under way and for clocks.
+/// What the network fixes for everyone. Short epochs leave less time for packets under way and for clocks; and one mix of each
+/// layer is to spare, so that the authorities go on without any one that ends.
 fn parameters(options: &Options) -> Parameters {
     let mut parameters = options.parameters.clone();
-    let least = u16::try_from(options.mixes_per_layer).unwrap_or(u16::MAX);
-    parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(least);
+    let spared = u16::try_from(options.mixes_per_layer.saturating_sub(1)).unwrap_or(u16::MAX);
+    parameters.min_mixes_per_layer = parameters.min_mixes_per_layer.min(spared.max(1));
     let tenth = u64::try_from(options.epoch.as_micros()).unwrap_or(u64::MAX) / 10;
     let longest = parameters
         .classes

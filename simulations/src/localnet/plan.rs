@@ -51,6 +51,24 @@ pub(super) struct Plan<'a> {
     token: String,
 }
 
+/// With so many gateways people and services have two each, and none is both's.
+const APART: usize = 4;
+
+/// The gateways of services, by number: the last ones, as people have the first.
+fn of_services(count: usize) -> [usize; 2] {
+    [count - 1, count - 2]
+}
+
+/// The gateways of a client: two of those that no service has where there are two, else the first and the second, so that
+/// whichever ends leaves it and the services with different ones; people are dealt out to them in turn.
+fn of_client(n: usize, count: usize) -> [usize; 2] {
+    match count {
+        0..=2 => [n % 2, (n + 1) % 2],
+        3 => [0, 1],
+        _ => [n % (count - 2), (n + 1) % (count - 2)],
+    }
+}
+
 /// Services with their descriptors.
 pub(super) type Services = Vec<(Daemon, shoal_topology::ClientDescriptor)>;
 
@@ -174,8 +192,7 @@ impl<'a> Plan<'a> {
         let service = format!("[serve]\nkind = \"target\"\ntarget = \"{target}\"\n");
         let mut services = Vec::new();
         for (name, text) in [("exit", exit), ("service", service)] {
-            // The last gateway first: the first client sits at the first.
-            let gateways: Vec<usize> = (0..self.options.gateways).rev().take(2).collect();
+            let gateways = of_services(self.options.gateways);
             let daemon = self.client(name, Kind::Service, &gateways, nodes, None, &text)?;
             let (config, _) = client::config::read(&daemon.config, &[])?;
             let body = client::descriptor(&config)?.body().clone();
@@ -186,15 +203,17 @@ impl<'a> Plan<'a> {
 
     pub(super) fn clients(&mut self, nodes: &[Daemon]) -> anyhow::Result<Vec<Daemon>> {
         let count = self.options.gateways;
+        // Where people and services may have to share one there must be somebody who lets them.
+        let shared = count < APART;
         (0..self.options.clients)
             .map(|n| {
                 let socks = self.socks(n)?;
                 let text = format!(
                     "[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
                      # A localnet is small: it goes on where a real client would stop.\n\
-                     allow_shared_gateway = true\nmin_mixes_per_layer = 1\nallow_small_crowd = true\n"
+                     allow_shared_gateway = {shared}\nmin_mixes_per_layer = 1\nallow_small_crowd = true\n"
                 );
-                let gateways = [n % count, (n + 1) % count];
+                let gateways = of_client(n, count);
                 self.client(
                     &format!("client-{}", n + 1),
                     Kind::Client,
@@ -274,5 +293,30 @@ impl<'a> Plan<'a> {
             pid: None,
             run: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_death_of_one_gateway_leaves_people_and_services_with_the_same_one() {
+        for count in 3..12 {
+            let services = of_services(count);
+            for n in 0..20 {
+                let people = of_client(n, count);
+                assert!(people.iter().chain(&services).all(|gateway| *gateway < count));
+                assert!(people[0] != people[1] && services[0] != services[1]);
+                for dead in 0..count {
+                    let left =
+                        |of: [usize; 2]| of.into_iter().filter(move |gateway| *gateway != dead);
+                    let apart = left(people).any(|own| left(services).any(|other| other != own));
+                    assert!(apart, "{count} gateways, client {n}, {dead} is dead");
+                    let never = people.iter().all(|own| !services.contains(own));
+                    assert!(never || count < APART, "{count} gateways, client {n}");
+                }
+            }
+        }
     }
 }

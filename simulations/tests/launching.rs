@@ -1,0 +1,51 @@
+//! A localnet that cannot start says why, and ends in order.
+
+// Tests fail by panicking, and wait for processes of their own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A directory for this user alone, as localnets want it.
+fn private(dir: &Path) {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).unwrap();
+}
+
+/// What a localnet in this directory says when it fails.
+fn fails(dir: &Path, more: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-sim"));
+    command.args(["localnet", "--socks", "127.0.0.1:0", "--for", "1", "--dir"]).arg(dir).args(more);
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(!stdout.contains("Ready") && !stderr.contains("panicked"), "{stdout} {stderr}");
+    stderr
+}
+
+#[test]
+fn a_directory_whose_sockets_have_too_long_names_is_refused_with_the_remedy() {
+    let base = tempfile::tempdir().unwrap();
+    let deep = base.path().join("results-of-an-experiment-with-a-long-name/".repeat(3));
+    private(&deep);
+    let said = fails(&deep, &[]);
+    assert!(
+        said.contains("the control socket path is too long (") && said.contains(" of 107 bytes)"),
+        "{said}"
+    );
+    assert!(said.contains("choose a shorter directory with --dir"), "{said}");
+}
+
+#[test]
+fn what_a_daemon_fails_of_is_the_error_whether_it_is_a_thread_or_a_process() {
+    for more in [&[][..], &["--processes"]] {
+        let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
+        let net = dir.path().join("net");
+        private(&net.join("client-1"));
+        // Where its keys should be.
+        fs::write(net.join("client-1/data"), "a file").unwrap();
+        let said = fails(&net, more);
+        assert!(said.contains("client-1 ended: ") && said.contains("client-1/data"), "{said}");
+    }
+}
