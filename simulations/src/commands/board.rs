@@ -342,10 +342,41 @@ fn leave(dir: &Path, lines: &[Line]) -> anyhow::Result<()> {
     let plain = lines.iter().filter(own).filter(|line| !line.system.contains("access")).cloned();
     let plain: Vec<Line> = plain.collect();
     for Field { workload, .. } in FIELDS {
-        if plain.iter().any(|line| line.workload == workload) {
-            let figure = scoreboard_figure(&plain, workload, "r_precision");
+        // Downloads have a score of their own: nobody is at their other end.
+        let scores = ["r_precision", scoreboard::downloads::SCORE];
+        let drawn = scores.iter().find_map(|score| scoreboard_figure(&plain, workload, score));
+        if let Some(figure) = drawn {
             figure.save(dir, &format!("scoreboard-{workload}"))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::experiment::Estimate;
+
+    #[test]
+    fn a_board_of_downloads_alone_leaves_its_table_and_a_figure_of_their_score() {
+        let line = |score: &str, value: f64| Line {
+            system: "shoal".into(),
+            workload: "download".into(),
+            attack: "link_rate".into(),
+            score: score.into(),
+            value: Estimate::exact(value),
+            prior: 0.01,
+            p: 1.0,
+            beats_prior: false,
+        };
+        let files = |lines: &[Line]| {
+            let dir = tempfile::tempdir().unwrap();
+            leave(dir.path(), lines).unwrap();
+            ["scoreboard.parquet", "scoreboard-download.svg"]
+                .map(|file| dir.path().join(file).exists())
+        };
+        assert_eq!(files(&[line(scoreboard::downloads::SCORE, 0.0)]), [true, true]);
+        assert_eq!(files(&[line("signs", f64::NAN)]), [true, false]);
+    }
 }

@@ -34,10 +34,15 @@ pub fn write_scoreboard(path: &Path, lines: &[Line]) -> anyhow::Result<()> {
     })
 }
 
-/// One score of one workload as a figure, systems in the order of the lines.
-pub fn scoreboard_figure(lines: &[Line], workload: &str, score: &str) -> Figure {
+/// One score of one workload as a figure, systems in the order of the lines; none where no line has this score, as a number
+/// that can be drawn.
+pub fn scoreboard_figure(lines: &[Line], workload: &str, score: &str) -> Option<Figure> {
+    let fits = |line: &&Line| line.workload == workload && line.score == score;
     let shown: Vec<&Line> =
-        lines.iter().filter(|line| line.workload == workload && line.score == score).collect();
+        lines.iter().filter(fits).filter(|line| line.value.value.is_finite()).collect();
+    if shown.is_empty() {
+        return None;
+    }
     let mut attacks: Vec<String> = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     for line in &shown {
@@ -58,12 +63,12 @@ pub fn scoreboard_figure(lines: &[Line], workload: &str, score: &str) -> Figure 
     };
     let systems = names.iter().map(bars).collect();
     let score = score.replace('_', " ");
-    Figure::Scoreboard {
+    Some(Figure::Scoreboard {
         title: format!("What attacks make of {workload} on each system"),
         y: format!("{score}, 1 is everything"),
         attacks,
         systems,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -95,7 +100,8 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let Figure::Scoreboard { systems, attacks, .. } =
+        assert!(scoreboard_figure(&lines, "text", "r_precision").is_none());
+        let Some(Figure::Scoreboard { systems, attacks, .. }) =
             scoreboard_figure(&lines, "text", "top_1")
         else {
             panic!("another figure")
