@@ -22,6 +22,7 @@ mod records;
 mod sightings;
 
 pub use calls::{FlowShape, FlowStarts};
+pub use dense::MOST_PEOPLE as MOST_PEOPLE_COMPARED;
 pub use disclosure::{Disclosure, LeastSquares};
 pub use first_mixes::FirstMixes;
 pub use follow::Follow;

@@ -51,12 +51,19 @@ pub struct Found {
 /// The directory has no trace, or cannot be written.
 pub fn attack(args: &AttackArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     let view = read_view(&args.dir)?;
+    if view.trace.links.is_empty() && view.passes.is_empty() {
+        anyhow::bail!(
+            "nothing was observed in {}: trace.parquet and passes.parquet have no rows, so there is nothing to attack; run \
+             the scenario with observer.links = \"all\", or name observer.corrupt_nodes",
+            args.dir.display()
+        );
+    }
     if args.each_gateway {
         return each_gateway(args, &view, to);
     }
     // All attacks have ended before the truth is read.
     let answers = guess(&view);
-    let truth = read_truth(&args.dir)?;
+    let truth = read_truth(&args.dir, view.public.people)?;
     let seed = Seed::from_u64(args.seed);
     let found = score(answers, truth.as_ref(), view.public.people, &seed);
     let report = json!({ "dir": args.dir.display().to_string(), "seed": args.seed, "attacks": to_json(&found) });
@@ -109,7 +116,7 @@ fn each_gateway(args: &AttackArgs, view: &View, to: &mut dyn Write) -> anyhow::R
     let guess = |gateway: &u32| (*gateway, guess(&at_gateway(view, *gateway)));
     // All attacks at all gateways have ended before the truth is read.
     let answers: Vec<_> = gateways.par_iter().map(guess).collect();
-    let truth = read_truth(&args.dir)?;
+    let truth = read_truth(&args.dir, view.public.people)?;
     let seed = Seed::from_u64(args.seed);
     let mut report = Vec::new();
     for (gateway, answers) in answers {

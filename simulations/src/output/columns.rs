@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use parquet::basic::{Compression, ConvertedType, Encoding, Repetition, Type as Physical};
-use parquet::column::reader::ColumnReader;
-use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
@@ -178,48 +178,104 @@ fn shared(values: &[Arc<str>]) -> Vec<ByteArray> {
     all
 }
 
-/// Reads a table that [`Writer`] or anyone else wrote: each group of rows, its columns by name.
+/// Most rows that memory is taken for before they are read: a damaged file may promise any number.
+const AT_ONCE: usize = 1 << 20;
+
+/// Reads a table that [`Writer`] or anyone else wrote: each group of rows, its columns by name, and how many rows came before.
+/// Whole numbers of 32 bits and numbers of single precision come as their larger kinds; a column may be declared as one that
+/// can lack values, as pandas and polars do, but must not lack any. Columns of other types are left out.
 ///
 /// # Errors
-/// The file cannot be read, has a column of another type, or `each` gives an error.
+/// The file cannot be read, a value is missing, or `each` gives an error.
 pub fn read_columns(
     file: &Path,
-    mut each: impl FnMut(BTreeMap<String, Values>) -> anyhow::Result<()>,
+    mut each: impl FnMut(BTreeMap<String, Values>, usize) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let inner = || -> anyhow::Result<()> {
         let reader = SerializedFileReader::new(File::open(file)?)?;
+        let mut before = 0;
         for place in 0..reader.num_row_groups() {
             let group = reader.get_row_group(place)?;
             let rows = usize::try_from(group.metadata().num_rows())?;
             let mut columns = BTreeMap::new();
             for (number, column) in group.metadata().columns().iter().enumerate() {
+                let described = column.column_descr();
+                // Lists and tables within a table are none of ours.
+                if described.max_rep_level() > 0 || column.column_path().parts().len() > 1 {
+                    continue;
+                }
                 let name = column.column_path().string();
+                let levels = described.max_def_level();
+                let wide = |unsigned: i32| {
+                    if described.converted_type() == ConvertedType::UINT_32 {
+                        i64::from(unsigned.cast_unsigned())
+                    } else {
+                        i64::from(unsigned)
+                    }
+                };
+                let whole = |error: anyhow::Error| error.context(format!("the column {name}"));
                 let values = match group.get_column_reader(number)? {
-                    ColumnReader::DoubleColumnReader(mut reader) => {
-                        let mut values = Vec::with_capacity(rows);
-                        reader.read_records(rows, None, None, &mut values)?;
-                        Values::Float(values)
+                    ColumnReader::DoubleColumnReader(reader) => {
+                        Values::Float(all(reader, rows, levels, before).map_err(whole)?)
                     }
-                    ColumnReader::Int64ColumnReader(mut reader) => {
-                        let mut values = Vec::with_capacity(rows);
-                        reader.read_records(rows, None, None, &mut values)?;
-                        Values::Integer(values)
+                    ColumnReader::FloatColumnReader(reader) => {
+                        let values = all(reader, rows, levels, before).map_err(whole)?;
+                        Values::Float(values.into_iter().map(f64::from).collect())
                     }
-                    ColumnReader::ByteArrayColumnReader(mut reader) => {
-                        let mut values = Vec::with_capacity(rows);
-                        reader.read_records(rows, None, None, &mut values)?;
-                        Values::Text(texts(&values)?)
+                    ColumnReader::Int64ColumnReader(reader) => {
+                        Values::Integer(all(reader, rows, levels, before).map_err(whole)?)
                     }
-                    _ => bail!("the column {name} is neither text nor a 64-bit number"),
+                    ColumnReader::Int32ColumnReader(reader) => {
+                        let values = all(reader, rows, levels, before).map_err(whole)?;
+                        Values::Integer(values.into_iter().map(wide).collect())
+                    }
+                    ColumnReader::ByteArrayColumnReader(reader) => {
+                        let values = all(reader, rows, levels, before).map_err(whole)?;
+                        match texts(&values) {
+                            Ok(texts) => Values::Text(texts),
+                            Err(_) => continue,
+                        }
+                    }
+                    _ => continue,
                 };
                 columns.insert(name, values);
             }
-            each(columns)?;
+            each(columns, before)?;
+            before += rows;
         }
         Ok(())
     };
     let mut inner = inner;
     inner().with_context(|| format!("reading {}", file.display()))
+}
+
+/// All values of a column in a group of rows, of which `before` rows stand before it.
+fn all<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    rows: usize,
+    levels: i16,
+    before: usize,
+) -> anyhow::Result<Vec<T::T>> {
+    let mut values = Vec::with_capacity(rows.min(AT_ONCE));
+    let mut defined = Vec::new();
+    let mut read = 0;
+    while read < rows {
+        let most = (rows - read).min(AT_ONCE);
+        defined.clear();
+        let given = (levels > 0).then_some(&mut defined);
+        let (records, ..) = reader.read_records(most, given, None, &mut values)?;
+        if let Some(missing) = defined.iter().position(|level| *level < levels) {
+            bail!(
+                "row {}: the value is missing; leave the row out, or give one",
+                before + read + missing + 1
+            );
+        }
+        if records == 0 {
+            bail!("{read} values for {rows} rows");
+        }
+        read += records;
+    }
+    Ok(values)
 }
 
 fn texts(values: &[ByteArray]) -> anyhow::Result<Vec<Arc<str>>> {
@@ -258,7 +314,8 @@ mod tests {
         writer.push(more).unwrap();
         writer.finish().unwrap();
         let mut groups = Vec::new();
-        read_columns(&file, |columns| {
+        read_columns(&file, |columns, before| {
+            assert_eq!(before, 0);
             groups.push(columns);
             Ok(())
         })
@@ -274,6 +331,48 @@ mod tests {
             texts.iter().map(|text| &**text).collect::<Vec<_>>(),
             ["person-1", "person-1", "é"]
         );
+    }
+
+    /// A column that may lack values, as pandas (gzip and others) and polars (zstd) write them.
+    fn foreign(file: &Path, codec: Compression, values: &[Option<i64>]) {
+        let field = Type::primitive_type_builder("time_ns", Physical::INT64)
+            .with_repetition(Repetition::OPTIONAL)
+            .build()
+            .unwrap();
+        let schema = Type::group_type_builder("schema").with_fields(vec![field.into()]);
+        let properties = WriterProperties::builder().set_compression(codec).build();
+        let to = File::create(file).unwrap();
+        let schema = schema.build().unwrap();
+        let mut writer = SerializedFileWriter::new(to, schema.into(), properties.into()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let there: Vec<i64> = values.iter().copied().flatten().collect();
+        let levels: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
+        column.typed::<Int64Type>().write_batch(&there, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn tables_of_other_programs_are_read_if_no_value_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("table.parquet");
+        let zstd = Compression::ZSTD(Default::default());
+        let gzip = Compression::GZIP(Default::default());
+        for codec in [zstd, gzip, Compression::LZ4_RAW, Compression::UNCOMPRESSED] {
+            foreign(&file, codec, &[Some(5), Some(-3)]);
+            let mut found = Vec::new();
+            read_columns(&file, |mut columns, _| {
+                found.extend(columns.remove("time_ns"));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(found, [Values::Integer(vec![5, -3])]);
+        }
+        foreign(&file, zstd, &[Some(5), None, Some(7)]);
+        let error = format!("{:#}", read_columns(&file, |_, _| Ok(())).unwrap_err());
+        assert!(error.contains("the column time_ns: row 2: the value is missing"), "{error}");
     }
 
     #[test]

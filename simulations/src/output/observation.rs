@@ -1,5 +1,7 @@
 //! What was observed, as files that an adversary may read, and what really happened, in a file that only scores read.
 
+mod limits;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -9,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use shoal_topology::Time;
 
+use self::limits::{Limits, whole};
 use super::{Values, Writer, read_columns, write_atomic};
 use crate::trace::{Flow, Link, Party, Pass, Public, Record, Sizes, Trace, Truth, View};
 
@@ -150,7 +153,7 @@ fn rows_of(
 /// Reads what [`write_view`] wrote: all that an adversary has.
 ///
 /// # Errors
-/// A file is missing or is not what it should be.
+/// A file is missing, or says what no observation can be.
 pub fn read_view(dir: &Path) -> anyhow::Result<View> {
     let file = dir.join("public.json");
     let text = fs::read_to_string(&file).with_context(|| {
@@ -161,69 +164,6 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
     })?;
     let public: PublicFile =
         serde_json::from_str(&text).with_context(|| format!("reading {}", file.display()))?;
-    let mut trace = Trace::default();
-    read_columns(&dir.join("trace.parquet"), |mut columns| {
-        let times = integers(&mut columns, "time_ns")?;
-        let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
-        let sizes = integers(&mut columns, "size")?;
-        let (packets, bins) =
-            (integers(&mut columns, "packets")?, integers(&mut columns, "bin_ns")?);
-        let rows = times
-            .into_iter()
-            .zip(from.iter().zip(&to))
-            .zip(sizes.into_iter().zip(packets.into_iter().zip(bins)));
-        for ((time, (from, to)), (size, (packets, bin))) in rows {
-            let link = Link { from: party(from)?, to: party(to)? };
-            let (time, size, bin) =
-                (u64::try_from(time)?, u32::try_from(size)?, u64::try_from(bin)?);
-            let flow = trace.links.entry(link).or_insert_with(|| match bin {
-                0 => Flow::new(size),
-                _ => Flow::Counts { bin, counts: Vec::new() },
-            });
-            match flow {
-                Flow::Packets { .. } if bin == 0 && packets == 1 => {
-                    flow.push(Time::from_nanos(time), size)
-                }
-                Flow::Packets { .. } if bin == 0 && packets == 0 => {}
-                Flow::Counts { bin: own, counts } if *own == bin => {
-                    let place = usize::try_from(time / bin)?;
-                    counts.resize(counts.len().max(place + 1), 0);
-                    if let Some(count) = counts.get_mut(place) {
-                        *count = u16::try_from(packets)?;
-                    }
-                }
-                _ => bail!("the link from {from} to {to} has rows of packets and of bins"),
-            }
-        }
-        Ok(())
-    })?;
-    let mut passes = Vec::new();
-    read_columns(&dir.join("passes.parquet"), |mut columns| {
-        let node = integers(&mut columns, "node")?;
-        let arrived = integers(&mut columns, "arrived_ns")?;
-        let left = integers(&mut columns, "left_ns")?;
-        let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
-        let (came, went) = (integers(&mut columns, "came")?, integers(&mut columns, "went")?);
-        // Not there in what was observed before epochs were told.
-        let epoch = integers(&mut columns, "epoch").unwrap_or_else(|_| vec![0; node.len()]);
-        let bytes = came.into_iter().zip(went.into_iter().zip(epoch));
-        let times = node.into_iter().zip(arrived.into_iter().zip(left));
-        for (((node, (arrived, left)), (from, to)), (came, (went, epoch))) in
-            times.zip(from.iter().zip(&to)).zip(bytes)
-        {
-            passes.push(Pass {
-                node: u32::try_from(node)?,
-                arrived: Time::from_nanos(u64::try_from(arrived)?),
-                from: party(from)?,
-                left: Time::from_nanos(u64::try_from(left)?),
-                to: party(to)?,
-                came: came.cast_unsigned(),
-                went: went.cast_unsigned(),
-                epoch: u8::try_from(epoch)?,
-            });
-        }
-        Ok(())
-    })?;
     let public = Public {
         people: public.people,
         begin: Time::from_nanos(public.begin_ns),
@@ -236,7 +176,117 @@ pub fn read_view(dir: &Path) -> anyhow::Result<View> {
         resting_down_per_s: public.resting_down_per_s,
         call_per_s: public.call_per_s,
     };
+    let limits = Limits::of(&public).with_context(|| format!("reading {}", file.display()))?;
+    let mut trace = Trace::default();
+    let mut bins = 0;
+    read_columns(&dir.join("trace.parquet"), |mut columns, before| {
+        let times = integers(&mut columns, "time_ns")?;
+        let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
+        let sizes = integers(&mut columns, "size")?;
+        let (packets, lengths) =
+            (integers(&mut columns, "packets")?, integers(&mut columns, "bin_ns")?);
+        let rows = times
+            .into_iter()
+            .zip(from.iter().zip(&to))
+            .zip(sizes.into_iter().zip(packets.into_iter().zip(lengths)));
+        for (place, ((time, (from, to)), (size, (packets, bin)))) in rows.enumerate() {
+            let mut one = || -> anyhow::Result<()> {
+                let link = Link { from: limits.party(from)?, to: limits.party(to)? };
+                let time = limits.time("time_ns", time)?;
+                let size = whole("size", size, u32::MAX)?;
+                let packets = whole("packets", packets, u16::MAX)?;
+                let bin = whole("bin_ns", bin, i64::MAX.cast_unsigned())?;
+                add(&mut trace, (link, time, size), packets, bin, &mut bins)
+            };
+            one().with_context(|| format!("row {}", before + place + 1))?;
+        }
+        Ok(())
+    })?;
+    let mut passes = Vec::new();
+    read_columns(&dir.join("passes.parquet"), |mut columns, before| {
+        let node = integers(&mut columns, "node")?;
+        let arrived = integers(&mut columns, "arrived_ns")?;
+        let left = integers(&mut columns, "left_ns")?;
+        let (from, to) = (texts(&mut columns, "from")?, texts(&mut columns, "to")?);
+        let (came, went) = (integers(&mut columns, "came")?, integers(&mut columns, "went")?);
+        // Not there in what was observed before epochs were told.
+        let epoch = integers(&mut columns, "epoch").unwrap_or_else(|_| vec![0; node.len()]);
+        let bytes = came.into_iter().zip(went.into_iter().zip(epoch));
+        let times = node.into_iter().zip(arrived.into_iter().zip(left));
+        let rows = times.zip(from.iter().zip(&to)).zip(bytes).enumerate();
+        for (place, (((node, (arrived, left)), (from, to)), (came, (went, epoch)))) in rows {
+            let one = || -> anyhow::Result<Pass> {
+                Ok(Pass {
+                    node: whole("node", node, limits::MOST_NODES)?,
+                    arrived: limits.time("arrived_ns", arrived)?,
+                    from: limits.party(from)?,
+                    left: limits.time("left_ns", left)?,
+                    to: limits.party(to)?,
+                    came: came.cast_unsigned(),
+                    went: went.cast_unsigned(),
+                    epoch: whole("epoch", epoch, u8::MAX)?,
+                })
+            };
+            passes.push(one().with_context(|| format!("row {}", before + place + 1))?);
+        }
+        Ok(())
+    })?;
     Ok(View { public, trace, passes })
+}
+
+/// Adds a row of a trace; `bins` counts those of all links.
+fn add(
+    trace: &mut Trace,
+    (link, time, size): (Link, Time, u32),
+    packets: u16,
+    bin: u64,
+    bins: &mut u64,
+) -> anyhow::Result<()> {
+    let flow = trace.links.entry(link).or_insert_with(|| match bin {
+        0 => Flow::new(size),
+        _ => Flow::Counts { bin, counts: Vec::new() },
+    });
+    match flow {
+        Flow::Packets { times, .. } if bin == 0 && packets == 1 => {
+            if times.last().is_some_and(|last| *last > time.as_nanos()) {
+                bail!(
+                    "time_ns goes back on the link from {} to {}: sort the rows of each link by time_ns",
+                    name(link.from),
+                    name(link.to)
+                );
+            }
+            flow.push(time, size);
+        }
+        Flow::Packets { .. } if bin == 0 && packets == 0 => {}
+        Flow::Packets { .. } if bin == 0 => {
+            bail!(
+                "packets must be 1, or 0 for a link without packets, where bin_ns is 0, not {packets}"
+            )
+        }
+        Flow::Counts { bin: own, counts } if *own == bin => {
+            let needed = time.as_nanos() / bin + 1;
+            *bins += needed.saturating_sub(counts.len() as u64);
+            if *bins > limits::MOST_BINS {
+                bail!(
+                    "bin_ns = {bin} at time_ns = {} takes {needed} bins on this link, and {} on all links are read: count \
+                     in longer bins",
+                    time.as_nanos(),
+                    limits::MOST_BINS
+                );
+            }
+            let place = usize::try_from(needed - 1)?;
+            counts.resize(counts.len().max(place + 1), 0);
+            if let Some(count) = counts.get_mut(place) {
+                *count = packets;
+            }
+        }
+        _ => bail!(
+            "the link from {} to {} has rows of packets and of bins, or of bins of several lengths",
+            name(link.from),
+            name(link.to)
+        ),
+    }
+    Ok(())
 }
 
 /// Writes `truth.parquet`: caller, callee, start_ns, duration_s.
@@ -261,29 +311,37 @@ pub fn write_truth(dir: &Path, truth: &Truth) -> anyhow::Result<()> {
     })
 }
 
-/// Reads `truth.parquet`; nothing where there is none.
+/// Reads `truth.parquet`, of so many people; nothing where there is none.
 ///
 /// # Errors
 /// The file is not what it should be.
-pub fn read_truth(dir: &Path) -> anyhow::Result<Option<Truth>> {
+pub fn read_truth(dir: &Path, people: u32) -> anyhow::Result<Option<Truth>> {
     let file = dir.join("truth.parquet");
     if !file.exists() {
         return Ok(None);
     }
     let mut truth = Truth::default();
-    read_columns(&file, |mut columns| {
+    read_columns(&file, |mut columns, before| {
         let (caller, callee) =
             (integers(&mut columns, "caller")?, integers(&mut columns, "callee")?);
         let start = integers(&mut columns, "start_ns")?;
         let Some(Values::Float(duration)) = columns.remove("duration_s") else {
             bail!("no numbers named duration_s")
         };
-        for ((caller, callee), (start, duration_s)) in
-            caller.into_iter().zip(callee).zip(start.into_iter().zip(duration))
-        {
-            let (caller, callee) = (u32::try_from(caller)?, u32::try_from(callee)?);
-            let start = Time::from_nanos(u64::try_from(start)?);
-            truth.records.push(Record { caller, callee, start, duration_s });
+        let rows = caller.into_iter().zip(callee).zip(start.into_iter().zip(duration));
+        for (place, ((caller, callee), (start, duration_s))) in rows.enumerate() {
+            let one = || -> anyhow::Result<Record> {
+                let (caller, callee) = (
+                    limits::person("caller", caller, people)?,
+                    limits::person("callee", callee, people)?,
+                );
+                if !(0.0..=limits::LONGEST_S).contains(&duration_s) {
+                    bail!("duration_s must be 0 to {}, not {duration_s}", limits::LONGEST_S);
+                }
+                let start = Time::from_nanos(whole("start_ns", start, limits::LATEST_NS)?);
+                Ok(Record { caller, callee, start, duration_s })
+            };
+            truth.records.push(one().with_context(|| format!("row {}", before + place + 1))?);
         }
         Ok(())
     })?;
@@ -323,18 +381,6 @@ fn name(party: Party) -> Arc<str> {
         Party::Node(number) => format!("node-{number}"),
     }
     .into()
-}
-
-fn party(name: &str) -> anyhow::Result<Party> {
-    let what = || format!("{name:?} is neither person-, service- nor node- and a number");
-    let (kind, number) = name.split_once('-').with_context(what)?;
-    let number = number.parse().ok().with_context(what)?;
-    match kind {
-        "person" => Ok(Party::Person(number)),
-        "service" => Ok(Party::Service(number)),
-        "node" => Ok(Party::Node(number)),
-        _ => bail!(what()),
-    }
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("scoreboard.parquet");
         write_scoreboard(&file, &lines).unwrap();
-        read_columns(&file, |columns| {
+        read_columns(&file, |columns, _| {
             assert_eq!(columns["beats_prior"], Values::Integer(vec![1, 0]));
             assert_eq!(columns["value"], Values::Float(vec![1.0, 0.02]));
             Ok(())

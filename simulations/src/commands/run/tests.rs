@@ -56,7 +56,7 @@ fn a_directory_has_all_files_and_is_for_one_job() {
         assert_eq!(file["bytes"], fs::metadata(out.join(name)).unwrap().len(), "{name}");
     }
     let mut rows = 0;
-    read_columns(&out.join("packets.parquet"), |columns| {
+    read_columns(&out.join("packets.parquet"), |columns, _| {
         rows += columns["sent_ns"].len();
         Ok(())
     })
