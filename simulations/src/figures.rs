@@ -127,7 +127,7 @@ impl Figure {
         let text = self.svg()?;
         write_atomic(&dir.join(svg), |file| Ok(file.write_all(text.as_bytes())?))?;
         // The encoder knows the format by the name of the file, and writes to a path alone.
-        let part = tempfile::Builder::new().prefix(".part-").suffix(".png").tempfile_in(dir)?;
+        let part = crate::output::part(dir, ".png")?;
         self.draw(&BitMapBackend::new(part.path(), SIZE).into_drawing_area())?;
         let mut whole = File::open(part.path())?;
         write_atomic(&dir.join(png), |file| {

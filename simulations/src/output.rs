@@ -7,6 +7,7 @@ mod scoreboard;
 mod tables;
 
 pub use columns::{Column, Values, Writer, read_columns};
+pub(crate) use directory::part;
 pub use directory::{Directory, Foreign, write_atomic};
 pub use observation::{read_truth, read_view, write_truth, write_view};
 pub use scoreboard::{scoreboard_figure, write_scoreboard};

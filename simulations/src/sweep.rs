@@ -91,6 +91,7 @@ pub fn sweep(args: &SweepArgs, kinds: &'static [Kind], to: &mut dyn Write) -> an
         }
     };
     let dir = Directory::open(path, IDENTITY, &grid.identity)?;
+    dir.tidy();
     let jobs: Vec<&Job> = match (args.job, args.shard) {
         (Some(number), _) => {
             let most = grid.jobs.len() - 1;

@@ -319,7 +319,10 @@ fn a_sweep_that_is_killed_and_resumed_equals_one_that_was_not() {
     child.wait().unwrap();
     assert!(done() < 12, "the sweep ended before it was killed");
     let first = fs::metadata(Path::new(&out).join("jobs/000000.json")).unwrap().modified().unwrap();
+    let half = Path::new(&out).join("jobs/.part-x");
+    fs::write(&half, "half of a result").unwrap();
     good(&sweep);
+    assert!(!half.exists(), "what was left half-written is still there");
     let after = fs::metadata(Path::new(&out).join("jobs/000000.json")).unwrap().modified().unwrap();
     assert_eq!(first, after, "a result that was there has been computed again");
     let whole = within(dir.path(), "whole");

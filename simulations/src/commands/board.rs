@@ -265,6 +265,7 @@ pub fn scoreboard(args: &BoardArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     });
     let identity = "scoreboard.json";
     let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
+    dir.iter().for_each(Directory::tidy);
     let shown = bar(1_000);
     let shares = Mutex::new(vec![0.0; cases.len()]);
     let ran = pool(args.threads)?.install(|| {

@@ -89,6 +89,7 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
     // Before the work, not after it: is there a place for the results?
     let identity = "manifest.json";
     let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
+    dir.iter().for_each(Directory::tidy);
     let keep = if dir.is_some() { Keep::Everything } else { Keep::Figures };
     let runs = execute(&scenario, args.threads, keep)?;
     let figures: Vec<&[Measured]> =

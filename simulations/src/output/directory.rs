@@ -61,6 +61,24 @@ impl Directory {
         Ok(Self { path: path.into(), identity })
     }
 
+    /// Removes the files that programs which were killed left half-written here and in the directories below. Those that
+    /// another program is writing at this moment stay: it holds a lock on them.
+    pub fn tidy(&self) {
+        let below = |dir: &Path| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let here = below(&self.path);
+        let inner = here.iter().filter(|path| path.is_dir()).flat_map(|path| below(path));
+        for path in here.iter().cloned().chain(inner) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PART) && path.is_file() {
+                // What cannot be removed does no harm.
+                let _ = remove_abandoned(&path);
+            }
+        }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -106,7 +124,7 @@ pub fn write_atomic(
     let inner = || -> anyhow::Result<()> {
         let dir = path.parent().context("no directory")?;
         fs::create_dir_all(dir)?;
-        let part = tempfile::Builder::new().prefix(PART).tempfile_in(dir)?;
+        let part = part(dir, "")?;
         let mut file = BufWriter::new(part.as_file());
         write(&mut file)?;
         file.flush()?;
@@ -117,6 +135,26 @@ pub fn write_atomic(
         Ok(())
     };
     inner().with_context(|| format!("writing {}", path.display()))
+}
+
+/// A file that is not whole yet, locked as long as it is written so that [`Directory::tidy`] leaves it.
+pub(crate) fn part(dir: &Path, suffix: &str) -> io::Result<NamedTempFile> {
+    loop {
+        let part = tempfile::Builder::new().prefix(PART).suffix(suffix).tempfile_in(dir)?;
+        // Some file systems have no locks. Then nobody can hold one, and `tidy` removes nothing.
+        let locked = part.as_file().lock().is_ok();
+        // Between the two lines above another program may have taken it for one that was left behind.
+        if !locked || part.path().exists() {
+            return Ok(part);
+        }
+    }
+}
+
+/// Removes a file that nobody holds a lock on.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let file = fs::File::open(path)?;
+    file.try_lock()?;
+    fs::remove_file(path)
 }
 
 /// Results are for others to read; temporary files are not.
@@ -174,6 +212,22 @@ mod tests {
         let error = Directory::open(dir.path(), "manifest.json", &other).unwrap_err();
         assert!(error.is::<Foreign>());
         assert!(error.to_string().contains("settings.rate is 2 there and 3 here"), "{error}");
+    }
+
+    #[test]
+    fn half_written_files_are_removed_but_for_those_that_are_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs = dir.path().join("jobs");
+        fs::create_dir(&jobs).unwrap();
+        for left in [dir.path().join(".part-a"), jobs.join(".part-b"), jobs.join("000001.json")] {
+            fs::write(left, "half").unwrap();
+        }
+        let writing = part(&jobs, ".png").unwrap();
+        let job = json!({ "experiment": "toy" });
+        fs::write(dir.path().join("manifest.json"), json!({ "job": job }).to_string()).unwrap();
+        Directory::open(dir.path(), "manifest.json", &job).unwrap().tidy();
+        assert!(!dir.path().join(".part-a").exists() && !jobs.join(".part-b").exists());
+        assert!(writing.path().exists() && jobs.join("000001.json").exists());
     }
 
     #[test]
