@@ -53,6 +53,8 @@ impl Measured {
 pub struct Wrong {
     /// The key in the scenario file, with its table: "network.layers".
     pub key: String,
+    /// The other key, where two do not go together: it is to blame if the file has it and not the first.
+    pub other: Option<String>,
     /// What is allowed.
     pub why: String,
 }
@@ -60,7 +62,18 @@ pub struct Wrong {
 impl Wrong {
     /// This key, and what is allowed there.
     pub fn new(key: &str, why: impl Into<String>) -> Self {
-        Self { key: key.into(), why: why.into() }
+        Self { key: key.into(), other: None, why: why.into() }
+    }
+
+    /// With the other of two keys that do not go together.
+    pub fn or(self, other: &str) -> Self {
+        Self { other: Some(other.into()), ..self }
+    }
+
+    /// The same with `table` before its keys.
+    pub fn within(self, table: &str) -> Self {
+        let inside = |key: String| format!("{table}.{key}");
+        Self { key: inside(self.key), other: self.other.map(inside), ..self }
     }
 }
 
@@ -113,4 +126,6 @@ pub struct PacketRow {
     pub delivered: u64,
     /// What an observer's tracking gives for it, bits.
     pub entropy_bits: f64,
+    /// Corrupt mixes that it went through.
+    pub corrupt_mixes: u32,
 }

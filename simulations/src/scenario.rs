@@ -148,7 +148,7 @@ pub fn parse(file: &Path, text: String, kinds: &'static [Kind]) -> Result<Scenar
     // The experiment's own settings: the same text with the common keys blanked, so that places stay what they are.
     let own = places.without(&text, &COMMON);
     let parsed = (kind.parse)(&own).map_err(|error| syntax(file, &text, Some(&places), &error))?;
-    parsed.experiment.check().map_err(|Wrong { key, why }| bad(&key, why))?;
+    parsed.experiment.check().map_err(|Wrong { key, why, .. }| bad(&key, why))?;
     Ok(Scenario {
         title,
         kind,

@@ -125,7 +125,7 @@ fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
         ),
         (
             "experiment = \"stratified\"\n[network]\nwidth = [3]",
-            "line 3, column 1: network.width: must be one number, or one for each layer",
+            "line 3, column 1: network.width: width must be one number, or one for each of the 3 layers",
         ),
         (
             "experiment = \"stratified\"\ntraffic.rate_per_s = inf",

@@ -23,6 +23,15 @@ pub struct Packet {
     pub person: u32,
     /// What the caller wrote on it; an observer does not see it.
     pub mark: u32,
+    /// Corrupt mixes that it has come to.
+    pub corrupt: u8,
+}
+
+impl Packet {
+    /// A packet that is sent now.
+    pub fn new(sent: Time, person: u32, mark: u32) -> Self {
+        Self { sent, person, mark, corrupt: 0 }
+    }
 }
 
 /// A packet that reached its receiver.
@@ -183,14 +192,16 @@ impl Engine {
     fn arrive(&mut self, next: &Travelling, mix: u32) {
         self.events += 1;
         let mut held = NOT_HELD;
+        let mut packet = next.packet;
         if self.corrupt.get(mix as usize).copied().unwrap_or(false) {
             held = self.hold();
+            packet.corrupt = packet.corrupt.saturating_add(1);
         } else {
             self.pools.arrive(mix as usize, &self.masses);
         }
         let delay = (-self.hop_mean_ns * (-self.delays.random::<f64>()).ln_1p()) as u64;
         let at = Time::from_nanos(next.arrives.as_nanos().saturating_add(delay));
-        self.wheel.insert(at, Waiting { packet: next.packet, layer: next.layer, mix, held });
+        self.wheel.insert(at, Waiting { packet, layer: next.layer, mix, held });
     }
 
     fn depart(&mut self, at: Time, waiting: &Waiting) {
@@ -251,7 +262,7 @@ mod tests {
     use crate::bare::network::{Corrupt, Width};
 
     fn packet(sent: u64, mark: u32) -> Packet {
-        Packet { sent: Time::from_nanos(sent), person: 0, mark }
+        Packet::new(Time::from_nanos(sent), 0, mark)
     }
 
     fn run(corrupt: Corrupt, packets: u64) -> Vec<(u64, u32, f64)> {

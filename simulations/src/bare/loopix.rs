@@ -124,7 +124,7 @@ impl Loopix {
                     column = Some(user as usize);
                 }
             }
-            engine.send(Packet { sent: at, person: user, mark: UNMARKED }, column);
+            engine.send(Packet::new(at, user, UNMARKED), column);
         }
         seen.unwrap_or_default()
     }

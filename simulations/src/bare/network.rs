@@ -8,7 +8,10 @@ use crate::experiment::Wrong;
 
 /// Mixes in each layer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a whole number from 1 on, or a list of them, one for each layer"
+)]
 pub enum Width {
     /// The same in all layers.
     Same(u32),
@@ -54,13 +57,57 @@ impl Default for Network {
     }
 }
 
+impl Width {
+    /// Mixes in each of so many layers, from the first on.
+    pub fn of(&self, layers: u32) -> Vec<u32> {
+        match self {
+            Self::Same(width) => vec![*width; layers as usize],
+            Self::Each(widths) => widths.clone(),
+        }
+    }
+
+    /// Checks it for so many layers.
+    ///
+    /// # Errors
+    /// What is wrong with the key `width`.
+    pub fn check(&self, layers: u32) -> Result<(), Wrong> {
+        let widths = self.of(layers);
+        if widths.len() != layers as usize {
+            let why = format!("width must be one number, or one for each of the {layers} layers");
+            return Err(Wrong::new("width", why).or("layers"));
+        }
+        if !widths.iter().all(|width| (1..=10_000).contains(width)) {
+            return Err(Wrong::new("width", "must be 1 to 10000"));
+        }
+        Ok(())
+    }
+}
+
+impl Corrupt {
+    /// Checks it for layers of these widths.
+    ///
+    /// # Errors
+    /// What is wrong, in the table `corrupt`.
+    pub fn check(&self, widths: &[u32]) -> Result<(), Wrong> {
+        let Self { per_layer, total } = *self;
+        if per_layer > 0 && total > 0 {
+            return Err(Wrong::new("corrupt", "takes `per_layer` or `total`, not both"));
+        }
+        if widths.iter().any(|width| per_layer > *width) {
+            let why = "must not be more than the mixes of a layer";
+            return Err(Wrong::new("corrupt.per_layer", why));
+        }
+        if u64::from(total) > widths.iter().map(|width| u64::from(*width)).sum() {
+            return Err(Wrong::new("corrupt.total", "must not be more than all mixes"));
+        }
+        Ok(())
+    }
+}
+
 impl Network {
     /// Mixes in each layer, from the first on.
     pub fn widths(&self) -> Vec<u32> {
-        match &self.width {
-            Width::Same(width) => vec![*width; self.layers as usize],
-            Width::Each(widths) => widths.clone(),
-        }
+        self.width.of(self.layers)
     }
 
     /// What all links of a route take, seconds.
@@ -87,30 +134,14 @@ impl Network {
         if !(1..=20).contains(&self.layers) {
             return wrong("layers", "must be 1 to 20");
         }
-        let widths = self.widths();
-        if widths.len() != self.layers as usize {
-            return wrong("width", "must be one number, or one for each layer");
-        }
-        if !widths.iter().all(|width| (1..=10_000).contains(width)) {
-            return wrong("width", "must be 1 to 10000");
-        }
+        self.width.check(self.layers).map_err(|wrong| wrong.within(table))?;
         if !(1e-6..=1e6).contains(&self.hop_mean_s) {
             return wrong("hop_mean_s", "must be 0.000001 to 1000000");
         }
         if !(0.0..=1e7).contains(&self.link_delay_ms) {
             return wrong("link_delay_ms", "must be 0 to 10000000");
         }
-        let Corrupt { per_layer, total } = self.corrupt;
-        if per_layer > 0 && total > 0 {
-            return wrong("corrupt", "takes `per_layer` or `total`, not both");
-        }
-        if widths.iter().any(|width| per_layer > *width) {
-            return wrong("corrupt.per_layer", "must not be more than the mixes of a layer");
-        }
-        if u64::from(total) > widths.iter().map(|width| u64::from(*width)).sum() {
-            return wrong("corrupt.total", "must not be more than all mixes");
-        }
-        Ok(())
+        self.corrupt.check(&self.widths()).map_err(|wrong| wrong.within(table))
     }
 }
 

@@ -50,7 +50,7 @@ impl Fifo {
             for mark in 0..2 {
                 let sent = Time::from_nanos(at + u64::from(mark) * gap);
                 engine.advance(sent, |exit| last = Some(exit.packet.mark));
-                engine.send(Packet { sent, person: 0, mark }, None);
+                engine.send(Packet::new(sent, 0, mark), None);
             }
             at += apart;
             engine.advance(Time::from_nanos(at), |exit| last = Some(exit.packet.mark));

@@ -4,7 +4,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use shoal_topology::{Seed, Stream};
 
-use super::network::Corrupt;
+use super::network::{Corrupt, Width};
 use super::{figure, theory};
 use crate::experiment::{Context, Estimate, Experiment, Measured, Outcome, Wrong};
 use crate::stats::{self, Moments};
@@ -15,8 +15,8 @@ use crate::stats::{self, Moments};
 pub struct CorruptPaths {
     /// L, layers.
     pub layers: u32,
-    /// W, mixes per layer.
-    pub width: u32,
+    /// W, mixes per layer: one number, or a list of one for each layer.
+    pub width: Width,
     /// Corrupt mixes: `per_layer`, or `total` placed at random.
     pub corrupt: Corrupt,
     /// M, packets that a user sends, each on a route of its own.
@@ -49,7 +49,7 @@ impl Default for CorruptPaths {
     fn default() -> Self {
         Self {
             layers: 3,
-            width: 10,
+            width: Width::Same(10),
             corrupt: Corrupt { per_layer: 1, total: 0 },
             packets: 693,
             users: 20_000,
@@ -70,27 +70,35 @@ impl Call {
 }
 
 impl CorruptPaths {
+    /// Mixes in each layer.
+    fn widths(&self) -> Vec<u32> {
+        self.width.of(self.layers)
+    }
+
     /// α of a fresh route: exact for `per_layer`, the mean over placements for `total`.
     pub fn alpha(&self) -> f64 {
+        let widths = self.widths();
         if self.corrupt.per_layer > 0 {
-            let share = f64::from(self.corrupt.per_layer) / f64::from(self.width);
-            share.powi(self.layers as i32)
+            widths
+                .iter()
+                .map(|width| f64::from(self.corrupt.per_layer) / f64::from(*width))
+                .product()
         } else {
-            theory::corrupt_route(self.corrupt.total, self.layers, self.width)
+            theory::corrupt_route(self.corrupt.total, self.layers, widths.iter().sum())
         }
     }
 
     /// Corrupt mixes in each layer, placed by this stream.
-    fn place(&self, draws: &mut Stream) -> Vec<u32> {
+    fn place(&self, widths: &[u32], draws: &mut Stream) -> Vec<u32> {
         if self.corrupt.total == 0 {
-            return vec![self.corrupt.per_layer; self.layers as usize];
+            return vec![self.corrupt.per_layer; widths.len()];
         }
         // Layer by layer without replacement: each mix in turn is corrupt with probability remaining/left.
-        let mut left = self.layers * self.width;
+        let mut left: u32 = widths.iter().sum();
         let mut remaining = self.corrupt.total;
-        let layer = |_| {
+        let layer = |width: &u32| {
             let mut here = 0;
-            for _ in 0..self.width {
+            for _ in 0..*width {
                 if draws.random_range(0..left) < remaining {
                     here += 1;
                     remaining -= 1;
@@ -99,24 +107,32 @@ impl CorruptPaths {
             }
             here
         };
-        (0..self.layers).map(layer).collect()
+        widths.iter().map(layer).collect()
     }
 
     /// α of each of many placements.
     pub fn placements(&self, number: u64, seed: &Seed) -> Vec<f64> {
         let mut draws = seed.stream("placements");
-        let share = |corrupt: u32| f64::from(corrupt) / f64::from(self.width);
-        (0..number).map(|_| self.place(&mut draws).into_iter().map(share).product()).collect()
+        let widths = self.widths();
+        let share = |(corrupt, width): (u32, &u32)| f64::from(corrupt) / f64::from(*width);
+        let placed = |draws: &mut Stream| {
+            self.place(&widths, draws).into_iter().zip(&widths).map(share).product()
+        };
+        (0..number).map(|_| placed(&mut draws)).collect()
     }
 
     /// For each user the number of the first route that is corrupt throughout, from 1 on; none within `most`.
     pub fn first_hits(&self, most: u64, seed: &Seed) -> Vec<Option<u64>> {
         let (mut places, mut routes) = (seed.stream("placements"), seed.stream("routes"));
+        let widths = self.widths();
         let user = |_| {
-            let corrupt = self.place(&mut places);
+            let corrupt = self.place(&widths, &mut places);
             (1..=most).find(|_| {
                 // A layer that is passed at an honest mix ends the search: what follows is independent of it.
-                corrupt.iter().all(|here| routes.random_range(0..self.width) < *here)
+                corrupt
+                    .iter()
+                    .zip(&widths)
+                    .all(|(here, width)| routes.random_range(0..*width) < *here)
             })
         };
         (0..self.users).map(user).collect()
@@ -141,19 +157,8 @@ impl Experiment for CorruptPaths {
         if !(1..=20).contains(&self.layers) {
             return Err(Wrong::new("layers", "must be 1 to 20"));
         }
-        if !(1..=10_000).contains(&self.width) {
-            return Err(Wrong::new("width", "must be 1 to 10000"));
-        }
-        let Corrupt { per_layer, total } = self.corrupt;
-        if per_layer > 0 && total > 0 {
-            return Err(Wrong::new("corrupt", "takes `per_layer` or `total`, not both"));
-        }
-        if per_layer > self.width {
-            return Err(Wrong::new("corrupt.per_layer", "must not be more than width"));
-        }
-        if total > self.layers * self.width {
-            return Err(Wrong::new("corrupt.total", "must not be more than layers times width"));
-        }
+        self.width.check(self.layers)?;
+        self.corrupt.check(&self.widths())?;
         if !(2..=10_000_000).contains(&self.users) {
             return Err(Wrong::new("users", "must be 2 to 10000000"));
         }
@@ -217,6 +222,20 @@ mod tests {
         assert!(compare(&placed, settings.alpha()).1 > 1e-3);
         // (9/30)^3, as if mixes were drawn anew for each layer, is not it.
         assert!(compare(&placed, 0.027).1 < 1e-3);
+    }
+
+    #[test]
+    fn layers_may_differ_in_width() {
+        let text = "width = [34, 33, 33]\ncorrupt.per_layer = 0\ncorrupt.total = 30\nusers = 1000";
+        let settings: CorruptPaths = toml::from_str(text).unwrap();
+        settings.check().unwrap();
+        assert!((settings.alpha() - 30.0 * 29.0 * 28.0 / (100.0 * 99.0 * 98.0)).abs() < 1e-12);
+        let placed = settings.placements(50_000, &Seed::from_u64(1));
+        assert!(compare(&placed, settings.alpha()).1 > 1e-3);
+        let fixed = CorruptPaths { corrupt: Corrupt { per_layer: 17, total: 0 }, ..settings };
+        assert!((fixed.alpha() - 0.5 * (17.0f64 / 33.0).powi(2)).abs() < 1e-12);
+        let short = CorruptPaths { width: Width::Each(vec![34, 33]), ..fixed };
+        assert_eq!(short.check().unwrap_err().key, "width");
     }
 
     #[test]

@@ -252,7 +252,8 @@ fn corrupt_paths(seed: u64, effort: Effort) -> Vec<Row> {
     let mut rows = Vec::new();
     for (layers, width, total) in [(3, 10, 6), (3, 10, 15), (2, 5, 4)] {
         let corrupt = Corrupt { per_layer: 0, total };
-        let settings = CorruptPaths { layers, width, corrupt, ..CorruptPaths::default() };
+        let settings =
+            CorruptPaths { layers, width: Width::Same(width), corrupt, ..CorruptPaths::default() };
         let name = format!("corrupt routes, {total} of {layers} x {width} mixes at random");
         let placed = settings.placements(effort.pick(200_000, 2_000_000), &seed.part(&name));
         let expected = settings.alpha();

@@ -202,6 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn each_target_says_how_many_corrupt_mixes_it_met() {
+        let mut settings = Stratified { targets: 400, delay_samples: 0, ..Stratified::default() };
+        let met = |settings: &Stratified| {
+            let context = Context { seed: 5, progress: &|_| () };
+            let outcome = settings.run(&context).unwrap();
+            outcome.packets.iter().map(|packet| packet.corrupt_mixes).collect::<Vec<_>>()
+        };
+        assert!(met(&settings).iter().all(|met| *met == 0));
+        settings.network.corrupt = Corrupt { per_layer: 5, total: 0 };
+        // Binomial of 3 and 1/2: its mean is 600 of 400 targets, with a deviation of 17.
+        let some = met(&settings);
+        let sum: u32 = some.iter().sum();
+        assert!((520..680).contains(&sum) && some.iter().all(|met| *met <= 3), "{sum}");
+        settings.network.corrupt = Corrupt { per_layer: 0, total: 30 };
+        assert!(met(&settings).iter().all(|met| *met == 3));
+    }
+
+    #[test]
     fn people_are_fewer_than_packets() {
         let settings = Stratified { targets: 50, delay_samples: 10_000, ..Stratified::default() };
         let people = value(&settings, "person_entropy_bits");

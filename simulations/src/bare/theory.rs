@@ -69,9 +69,9 @@ pub fn in_order(hops: u32, gap: f64) -> f64 {
 }
 
 /// α = Π_{i<L} (B−i)/(N−i): probability that all `layers` mixes of a fresh route are corrupt, when `corrupt` of all
-/// N = layers · width mixes are, placed at random.
-pub fn corrupt_route(corrupt: u32, layers: u32, width: u32) -> f64 {
-    let all = f64::from(layers) * f64::from(width);
+/// N = `mixes` mixes are, placed at random. A route has one mix of each layer, so how wide each is does not matter.
+pub fn corrupt_route(corrupt: u32, layers: u32, mixes: u32) -> f64 {
+    let all = f64::from(mixes);
     let share = |i: u32| (f64::from(corrupt) - f64::from(i)).max(0.0) / (all - f64::from(i));
     (0..layers).map(share).product()
 }
@@ -144,7 +144,7 @@ mod tests {
     fn half_of_the_users_are_hit_after_693_packets() {
         assert_eq!(half_hit_packets(0.001).ceil(), 693.0);
         close(hit(0.001, 693.0), 0.5, 1e-3);
-        close(corrupt_route(2, 2, 2), 2.0 / 4.0 / 3.0, 1e-12);
-        assert_eq!(corrupt_route(2, 3, 10), 0.0);
+        close(corrupt_route(2, 2, 4), 2.0 / 4.0 / 3.0, 1e-12);
+        assert_eq!(corrupt_route(2, 3, 30), 0.0);
     }
 }

@@ -164,7 +164,7 @@ pub fn track(
         let at = sending.next(&mut gaps);
         engine.advance(at, |exit| run.take(&exit));
         let person = receivers.random_range(0..plan.traffic.users.max(1));
-        let mut packet = Packet { sent: at, person, mark: UNMARKED };
+        let mut packet = Packet::new(at, person, UNMARKED);
         let mut column = None;
         if at >= run.sampled_from {
             if sampled < plan.delays {
@@ -204,6 +204,7 @@ struct Target {
     mark: u32,
     sent: Time,
     delivered: Time,
+    corrupt: u8,
     following: Following,
 }
 
@@ -229,6 +230,7 @@ impl Collector {
                 target.following.push(*mass, exit.packet.person);
                 if target.mark == exit.packet.mark {
                     target.delivered = exit.at;
+                    target.corrupt = exit.packet.corrupt;
                 }
             }
         }
@@ -241,7 +243,7 @@ impl Collector {
     fn begin(&mut self, sent: Time, mark: u32) -> Option<usize> {
         let free = self.columns.iter().position(Option::is_none)?;
         let following = Following::new(self.people);
-        let target = Target { mark, sent, delivered: Time::ZERO, following };
+        let target = Target { mark, sent, delivered: Time::ZERO, corrupt: 0, following };
         *self.columns.get_mut(free)? = Some(target);
         Some(free)
     }
@@ -271,6 +273,7 @@ fn figures(target: Target, detail: Detail) -> Result<Followed, Leak> {
             sent: target.sent.as_nanos(),
             delivered: target.delivered.as_nanos(),
             entropy_bits: shannon_bits(masses.iter().copied()),
+            corrupt_mixes: target.corrupt.into(),
         },
         min_entropy_bits: min_entropy(masses.iter().copied()),
         candidates: masses.len() as f64,

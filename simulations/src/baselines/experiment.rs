@@ -30,8 +30,7 @@ impl Default for Baseline {
 
 impl Experiment for Baseline {
     fn check(&self) -> Result<(), Wrong> {
-        let inside = |wrong: Wrong| Wrong::new(&format!("systems.{}", wrong.key), wrong.why);
-        self.systems.check().map_err(inside)?;
+        self.systems.check().map_err(|wrong| wrong.within("systems"))?;
         self.workload.check("workload")?;
         let (workload, traffic) = (&self.workload, &self.systems.traffic);
         if workload.kind == WorkloadKind::Download {

@@ -69,7 +69,7 @@ fn label_column<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> Values {
     Values::Text(values.map(one).collect())
 }
 
-/// Writes the packets that runs followed: seed, sent_ns, delivered_ns, entropy_bits.
+/// Writes the packets that runs followed: seed, sent_ns, delivered_ns, entropy_bits, corrupt_mixes.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -83,6 +83,7 @@ pub fn write_packets<'a>(
             ("sent_ns".into(), Values::Integer(Vec::new())),
             ("delivered_ns".into(), Values::Integer(Vec::new())),
             ("entropy_bits".into(), Values::Float(Vec::new())),
+            ("corrupt_mixes".into(), Values::Integer(Vec::new())),
         ];
         let mut writer = Writer::new(file, columns)?;
         for (seed, packets) in runs {
@@ -91,6 +92,7 @@ pub fn write_packets<'a>(
                 Values::Integer(packets.iter().map(|packet| packet.sent as i64).collect()),
                 Values::Integer(packets.iter().map(|packet| packet.delivered as i64).collect()),
                 Values::Float(packets.iter().map(|packet| packet.entropy_bits).collect()),
+                Values::Integer(packets.iter().map(|packet| packet.corrupt_mixes.into()).collect()),
             ])?;
         }
         writer.finish()?;

@@ -60,7 +60,12 @@ impl Experiment for Toy {
             }
             flow.push(Time::from_nanos(sent), 2048);
             let delivered = sent + (delay * 1e9) as u64;
-            packets.push(PacketRow { sent, delivered, entropy_bits: delay.ln_1p() });
+            packets.push(PacketRow {
+                sent,
+                delivered,
+                entropy_bits: delay.ln_1p(),
+                corrupt_mixes: 0,
+            });
         }
         (context.progress)(1.0);
         let delays: Vec<f64> =
