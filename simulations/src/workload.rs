@@ -1,5 +1,8 @@
 //! What people do: messages, calls, downloads. A workload is a list of it, made before the run.
 
+mod calendar;
+mod columns;
+mod csv;
 mod fit;
 mod recorded;
 mod session;

@@ -481,8 +481,8 @@ fn a_bad_line_of_a_workload_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = calls(dir.path(), "a.toml", "experiment = \"baseline\"");
     for (line, says) in [
-        ("5,0", "must be time,from,to[,duration]"),
-        ("5,0,1,nan", "the duration must be "),
+        ("5,0", "there are 2 cells, and 3 columns in the header"),
+        ("5,0,1,7", "there are 4 cells, and 3 columns in the header"),
         ("5,x,1", "from must be a whole number"),
         ("-5,0,1", "the time must be "),
         ("5,1,1", "from and to must differ"),

@@ -1,20 +1,16 @@
 //! Recorded calls and messages: a CSV of (time, from, to[, duration]).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use shoal_topology::Time;
 
-use super::{Activity, Workload};
+use super::{Activity, Workload, csv};
 
 /// Calls of the Copenhagen Networks Study, in the program itself so that it needs no file.
 const CALLS: &str = include_str!("../../data/cns/calls.csv");
 /// Its text messages.
 const MESSAGES: &str = include_str!("../../data/cns/sms.csv");
-
-/// Latest time in a file, seconds: a century.
-const LATEST_S: f64 = 3.2e9;
-/// Longest call in a file, seconds: a year.
-const LONGEST_S: f64 = 3.2e7;
 
 /// What a row records.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -77,89 +73,105 @@ pub enum BadRecords {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Recorded {
     /// The id of each user in the file.
-    pub ids: Vec<u64>,
+    pub ids: Vec<String>,
     /// The rows, in order of time.
     pub entries: Vec<Entry>,
     /// When the records end; they begin at zero.
     pub end: Time,
+    /// How a file was read, where that is not obvious: for people.
+    pub notes: Vec<String>,
 }
 
-/// A row with the ids of the file.
-struct Raw {
-    time_s: f64,
-    from: u64,
-    to: u64,
-    what: What,
-}
-
-fn raw(line: &str) -> Result<Raw, String> {
-    let cells: Vec<&str> = line.split(',').map(str::trim).collect();
-    let (time, from, to, duration) = match cells.as_slice() {
-        [time, from, to] => (time, from, to, None),
-        [time, from, to, duration] => (time, from, to, Some(duration)),
-        _ => return Err(format!("must be time,from,to[,duration]; there are {}", cells.len())),
+/// The ids of a file in their order: by number where all are whole numbers, else by their text.
+///
+/// # Errors
+/// The first row where they are of two kinds, and what to do.
+fn ids(table: &mut csv::Table) -> Result<Vec<String>, csv::Wrong> {
+    let whole = |id: &str| {
+        // Tables with a missing value somewhere write whole numbers with a point.
+        let id = id.strip_suffix(".0").unwrap_or(id);
+        id.parse::<u64>().ok()
     };
-    let time_s: f64 = time.parse().unwrap_or(f64::NAN);
-    if !(0.0..=LATEST_S).contains(&time_s) {
-        return Err(format!("the time must be 0 to {LATEST_S} seconds, not \"{time}\""));
-    }
-    let id = |name: &str, text: &str| {
-        let why = format!("{name} must be a whole number from 0 on, not \"{text}\"");
-        text.parse::<u64>().map_err(|_| why)
+    let is_hex = |id: &str| {
+        let digits = id.strip_prefix("0x").or(id.strip_prefix("0X")).unwrap_or(id);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let (from, to) = (id("from", from)?, id("to", to)?);
-    if from == to {
-        return Err(format!("from and to must differ; both are {from}"));
-    }
-    let what = match duration.map(|text| (text, text.parse::<f64>().unwrap_or(f64::NAN))) {
-        None => What::Message,
-        Some((_, -1.0)) => What::Missed,
-        Some((_, seconds)) if (0.0..=LONGEST_S).contains(&seconds) => What::Call(seconds),
-        Some((text, _)) => {
-            let range = format!("0 to {LONGEST_S} seconds, or -1 for a missed call");
-            return Err(format!("the duration must be {range}, not \"{text}\""));
+    let all = || {
+        table.rows.iter().flat_map(|row| [(row.line, "from", &row.from), (row.line, "to", &row.to)])
+    };
+    let length = all().next().map_or(0, |(_, _, id)| id.len());
+    let (numbers, hex) = (
+        all().all(|(.., id)| whole(id).is_some()),
+        all().all(|(.., id)| is_hex(id) && id.len() == length),
+    );
+    if !numbers && !hex {
+        let number = |(_, _, id): &(usize, &str, &String)| whole(id).is_some();
+        let named = |found: &(usize, &str, &String)| !number(found);
+        if let (Some(number), Some((line, name, id))) = (all().find(number), all().find(named)) {
+            let why = format!(
+                "{name} must be a whole number, as in line {}, not {id:?}; ids are all whole numbers or all names, so put a \
+                 letter before the numbers where both are meant",
+                number.0
+            );
+            return Err(csv::Wrong::at(line, why));
         }
-    };
-    Ok(Raw { time_s, from, to, what })
-}
-
-/// A header is a first line whose first cell is no number.
-fn is_header(line: &str) -> bool {
-    line.split(',').next().is_some_and(|cell| cell.trim().parse::<f64>().is_err())
+    }
+    for row in &mut table.rows {
+        for id in [&mut row.from, &mut row.to] {
+            match whole(id) {
+                Some(number) if numbers => *id = number.to_string(),
+                _ if hex => id.make_ascii_lowercase(),
+                _ => {}
+            }
+        }
+    }
+    if let Some(row) = table.rows.iter().find(|row| row.from == row.to) {
+        return Err(csv::Wrong::at(
+            row.line,
+            format!("from and to must differ; both are {}", row.from),
+        ));
+    }
+    let mut ids: Vec<String> =
+        table.rows.iter().flat_map(|row| [row.from.clone(), row.to.clone()]).collect();
+    if numbers {
+        ids.sort_unstable_by_key(|id| whole(id));
+    } else {
+        ids.sort_unstable();
+    }
+    ids.dedup();
+    Ok(ids)
 }
 
 impl Recorded {
-    /// Reads the text of a CSV with or without a header; `file` is its name in errors. Rows need not be in order.
+    /// Reads the text of a CSV, whose columns stand in the order time, from, to, duration or are named in a first line;
+    /// `file` is its name in errors. Rows need not be in order.
     ///
     /// # Errors
     /// The first line that is wrong, and what is allowed there.
     pub fn parse(text: &str, file: &str) -> Result<Self, BadRecords> {
-        let mut rows = Vec::new();
-        for (place, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || (place == 0 && is_header(line)) {
-                continue;
-            }
-            let wrong = |why| BadRecords::Line { file: file.into(), line: place + 1, why };
-            rows.push(raw(line).map_err(wrong)?);
-        }
-        if rows.is_empty() {
+        let wrong = |csv::Wrong { line, why }| match line {
+            Some(line) => BadRecords::Line { file: file.into(), line, why },
+            None => BadRecords::File { file: file.into(), why },
+        };
+        let mut table = csv::read(text).map_err(wrong)?;
+        if table.rows.is_empty() {
             let why = "there must be at least one row of time,from,to[,duration]".into();
             return Err(BadRecords::File { file: file.into(), why });
         }
-        rows.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
-        let mut ids: Vec<u64> = rows.iter().flat_map(|row| [row.from, row.to]).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let number = |id: u64| ids.partition_point(|other| *other < id) as u32;
-        let entry = |row: &Raw| Entry {
+        let ids = ids(&mut table).map_err(wrong)?;
+        table.rows.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
+        let places: BTreeMap<&str, u32> = ids.iter().map(String::as_str).zip(0..).collect();
+        let number = |id: &str| places.get(id).copied().unwrap_or_default();
+        let entry = |row: &csv::Row| Entry {
             at: Time::from_nanos((row.time_s * 1e9).round() as u64),
-            from: number(row.from),
-            to: number(row.to),
+            from: number(&row.from),
+            to: number(&row.to),
             what: row.what,
         };
-        let entries: Vec<Entry> = rows.iter().map(entry).collect();
+        let entries: Vec<Entry> = table.rows.iter().map(entry).collect();
         let last = entries.last().map_or(Time::ZERO, |entry| entry.at);
-        Ok(Self { ids, entries, end: last + std::time::Duration::from_secs(1) })
+        let end = last + std::time::Duration::from_secs(1);
+        Ok(Self { ids, entries, end, notes: table.notes })
     }
 
     /// Reads a file.
@@ -170,6 +182,10 @@ impl Recorded {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, &file),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let why = "is no text in UTF-8: save it as CSV in UTF-8".into();
+                Err(BadRecords::File { file, why })
+            }
             Err(error) => Err(BadRecords::File { file, why: error.to_string() }),
         }
     }
@@ -216,6 +232,7 @@ impl Recorded {
             ids: self.ids.clone(),
             entries: inside.map(moved).collect(),
             end: Time::ZERO + end.since(begin),
+            notes: self.notes.clone(),
         }
     }
 
@@ -227,9 +244,10 @@ impl Recorded {
         let number = |old: u32| active.partition_point(|other| *other < old) as u32;
         let renumbered = |e: &Entry| Entry { from: number(e.from), to: number(e.to), ..*e };
         Self {
-            ids: active.iter().filter_map(|old| self.ids.get(*old as usize).copied()).collect(),
+            ids: active.iter().filter_map(|old| self.ids.get(*old as usize).cloned()).collect(),
             entries: self.entries.iter().map(renumbered).collect(),
             end: self.end,
+            notes: self.notes.clone(),
         }
     }
 
@@ -273,22 +291,9 @@ mod tests {
         let with = Recorded::parse("time,from,to\n5,70,3\n1.5,3,900\n", "x").unwrap();
         let without = Recorded::parse("5,70,3\r\n1.5, 3,900", "x").unwrap();
         assert_eq!(with, without);
-        assert_eq!(with.ids, [3, 70, 900]);
+        assert_eq!(with.ids, ["3", "70", "900"]);
         assert_eq!((with.entries[0].from, with.entries[0].to), (0, 2));
         assert_eq!(with.entries[0].at, Time::from_millis(1_500));
-    }
-
-    #[test]
-    fn a_wrong_line_is_named_with_what_is_allowed() {
-        let error = |text| Recorded::parse(text, "a.csv").unwrap_err().to_string();
-        assert!(error("t,a,b\n1,2,3\n1,x,3").starts_with("a.csv, line 3: from must be a whole"));
-        assert!(error("1,2,3,-2").contains("or -1 for a missed call, not \"-2\""));
-        assert!(error("-1,2,3").contains("line 1: the time must be 0 to"));
-        assert!(error("1,2").contains("time,from,to[,duration]; there are 2"));
-        assert!(error("1,2,2").contains("must differ"));
-        assert!(error("time,from,to\n").contains("at least one row"));
-        let missing = Recorded::read(Path::new("/no/such.csv")).unwrap_err().to_string();
-        assert!(missing.starts_with("/no/such.csv: "), "{missing}");
     }
 
     #[test]
@@ -299,6 +304,6 @@ mod tests {
         assert_eq!((window.entries.len(), window.people()), (2, 4));
         assert_eq!(window.entries[0].at, Time::from_secs(100));
         assert_eq!(window.end, Time::from_secs(3_600));
-        assert_eq!(window.active_only().ids, [1, 2, 3]);
+        assert_eq!(window.active_only().ids, ["1", "2", "3"]);
     }
 }

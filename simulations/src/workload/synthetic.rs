@@ -175,7 +175,8 @@ impl SyntheticSettings {
         }
         entries.sort_by_key(|entry: &Entry| (entry.at, entry.from, entry.to));
         let end = Time::from_nanos((self.days * 86_400e9) as u64);
-        Recorded { ids: (0..u64::from(self.people)).collect(), entries, end }
+        let ids = (0..self.people).map(|id| id.to_string()).collect();
+        Recorded { ids, entries, end, notes: Vec::new() }
     }
 
     fn contacts(&self, person: u32, rng: &mut impl Rng, edges: &mut Vec<(u32, u32)>) {
