@@ -153,6 +153,7 @@ impl Authority {
             name: "world".into(),
             authorities: vec![self.secret.identity()],
             epoch_s: self.epoch_s,
+            trial: false,
         }
     }
 

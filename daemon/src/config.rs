@@ -1,7 +1,8 @@
-//! Configuration: TOML with `-o key=value` on top. A key that nobody knows is a warning; a value that is wrong
-//! is an error that says where it stands, which key it belongs to and what is allowed (what serde, or the
+//! Configuration: TOML with `-o key=value` on top. A key that nobody knows is an error that names the nearest known one if
+//! the type denies unknown fields, as those of our files do, and else a warning. A value that is wrong is an error that says where it stands, which key it belongs to and what is allowed (what serde, or the
 //! type's own `Deserialize`, says). Programs end with [`Exit::Config`](crate::exit::Exit::Config) on it.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,22 @@ pub fn resolve(base: &Path, path: &Path) -> PathBuf {
     base.join(path)
 }
 
+/// An IP address with a port.
+///
+/// # Errors
+/// What is wanted; of a name, that names are not looked up.
+pub fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let is_name = host.chars().any(|c| c.is_ascii_alphabetic()) && !host.contains(':');
+    text.parse().map_err(|_| {
+        if is_name {
+            "wants an IP address with a port (192.0.2.1:9001, [2001:db8::1]:9001): names are not looked up here"
+        } else {
+            "wants an IP address with a port: 192.0.2.1:9001 or [2001:db8::1]:9001"
+        }
+    })
+}
+
 /// As [`load`], of a `text` that is called `name`.
 ///
 /// # Errors
@@ -104,6 +121,9 @@ pub fn parse<T: DeserializeOwned>(
 /// What serde says, for people who do not write Rust.
 fn in_plain_words(message: &str) -> String {
     let mut message = message.trim().replace('\n', "; ");
+    if let Some((key, known)) = unknown_field(&message) {
+        return unknown_key(key, &known);
+    }
     for (kind, allowed) in [
         ("usize", "a whole number"),
         ("u64", "a whole number"),
@@ -114,6 +134,42 @@ fn in_plain_words(message: &str) -> String {
         message = message.replace(&format!("expected {kind}"), &format!("expected {allowed}"));
     }
     message
+}
+
+/// A field that serde does not know, and those that it does.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2);
+    let key = quoted.next()?;
+    // Between the quotes stand "expected one of" and commas.
+    let known = message.split_once("expected").map_or("", |(_, known)| known);
+    Some((key, known.split('`').skip(1).step_by(2).collect()))
+}
+
+/// What to say of a key that nobody knows.
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|name| (distance(key, name), name)).min();
+    match near {
+        Some((changes, name)) if changes <= (key.len() / 3).clamp(1, 3) => {
+            format!("unknown key; did you mean `{name}`?")
+        }
+        _ if known.is_empty() => "unknown key".into(),
+        _ => format!("unknown key; known here are {}", known.join(", ")),
+    }
+}
+
+/// Characters to insert, to remove or to change (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (n, a) in one.chars().enumerate() {
+        let mut next = vec![n + 1];
+        for ((b, above), diagonal) in other.iter().zip(row.iter().skip(1)).zip(&row) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((diagonal + usize::from(a != *b)).min(above + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 struct Source<'a> {

@@ -1,7 +1,7 @@
 //! The network file: what a user gets with the software. The name of a network, the keys of its authorities, the length
 //! of its epochs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -12,13 +12,16 @@ use crate::config::{self, ConfigError};
 use crate::council::Seat;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     name: String,
     authorities: Vec<Key>,
     #[serde(default)]
-    addresses: BTreeMap<String, SocketAddr>,
+    addresses: BTreeMap<String, Address>,
     #[serde(default = "usual", deserialize_with = "length")]
     epoch_s: u32,
+    #[serde(default)]
+    trial: bool,
 }
 
 fn usual() -> u32 {
@@ -43,24 +46,69 @@ impl TryFrom<String> for Key {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Address(SocketAddr);
+
+impl TryFrom<String> for Address {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        config::parse_address(&text).map(Self)
+    }
+}
+
 /// Reads a network file.
 ///
 /// # Errors
-/// As [`config::load`]; also when it names no authority.
+/// As [`config::load`] and [`check`].
 pub fn load(path: &Path) -> Result<Network, ConfigError> {
     let file: File = config::load(path, &[])?.config;
-    if file.authorities.is_empty() {
-        return Err(ConfigError::Invalid {
-            place: path.display().to_string(),
-            key: Some("authorities".into()),
-            message: "a network has at least one authority".into(),
-        });
-    }
-    Ok(Network {
+    let network = Network {
         name: file.name,
         authorities: file.authorities.into_iter().map(|k| k.0).collect(),
         epoch_s: file.epoch_s,
-    })
+        trial: file.trial,
+    };
+    let place = path.display().to_string();
+    let wrong = |message| ConfigError::Invalid { place, key: None, message };
+    check(&network, &[]).map_err(wrong)?;
+    Ok(network)
+}
+
+/// Checks what a network file says, and where its authorities listen.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn check(network: &Network, seats: &[Seat]) -> Result<(), String> {
+    if !(1..=64).contains(&network.name.len()) || network.name.chars().any(char::is_control) {
+        return Err("`name`: a network has a name of 1 to 64 bytes, on one line".into());
+    }
+    if network.authorities.is_empty() {
+        return Err("`authorities`: a network has at least one authority".into());
+    }
+    let mut known = HashSet::new();
+    for authority in &network.authorities {
+        if !authority.is_key() {
+            return Err(format!(
+                "`authorities`: {authority} is no key: a character of it is not as its owner said"
+            ));
+        }
+        if !known.insert(authority) {
+            return Err(format!("`authorities`: {authority} stands there twice"));
+        }
+    }
+    let mut addresses = HashSet::new();
+    for Seat { identity, address } in seats {
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err(format!(
+                "`addresses`: {address} is no address in particular; nodes have to reach the authority {identity} there"
+            ));
+        }
+        if !addresses.insert(address) {
+            return Err(format!("`addresses`: two authorities have the same address, {address}"));
+        }
+    }
+    Ok(())
 }
 
 /// Where authorities listen, as a network file says; those whose address it does not give are left out.
@@ -70,7 +118,7 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
 pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
     let network = load(path)?;
     let file: File = config::load(path, &[])?.config;
-    let seat = |(key, address): (String, SocketAddr)| {
+    let seat = |(key, Address(address)): (String, Address)| {
         let identity = key.parse().ok().filter(|identity| network.authorities.contains(identity));
         let identity = identity.ok_or_else(|| ConfigError::Invalid {
             place: path.display().to_string(),
@@ -79,7 +127,11 @@ pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
         })?;
         Ok(Seat { identity, address })
     };
-    file.addresses.into_iter().map(seat).collect()
+    let seats = file.addresses.into_iter().map(seat).collect::<Result<Vec<_>, _>>()?;
+    let place = path.display().to_string();
+    let wrong = |message| ConfigError::Invalid { place, key: None, message };
+    check(&network, &seats).map_err(wrong)?;
+    Ok(seats)
 }
 
 /// The text of a network file.
@@ -92,42 +144,69 @@ pub fn to_toml(network: &Network, seats: &[Seat]) -> String {
     format!(
         "# A Shoal network: its name, and the keys of the authorities that sign its topology.\n\
          name = {name}\nauthorities = [\n{}]\n\n\
-         # How long an epoch is, seconds: its nodes' keys last as long. Everybody must say the same.\n\
+         # How long an epoch is, seconds: its nodes' keys last as long. Everybody must say the same. None of what stands up to\n\
+         # here and in the next line ever changes: `shoal-node network show` prints a fingerprint of it to compare.\n\
          epoch_s = {}\n\n\
+         # Whether it is for trial: clients then serve people who are too few to hide each other, and say so.\n\
+         trial = {}\n\n\
          # Where nodes reach the authorities. Clients do not: their gateways give them the topology.\n[addresses]\n{}",
         keys.concat(),
         network.epoch_s,
+        network.trial,
         seats.concat()
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use shoal_topology::SecretIdentity;
+
     use super::*;
 
     #[test]
     fn what_is_written_can_be_read() {
-        let authorities = vec![Identity([7; 32])];
-        let network = Network { name: "a \"b\"".into(), authorities, epoch_s: 10 };
+        let key = |n| SecretIdentity::from_bytes(&[n; 32]).identity();
+        let authorities = vec![key(7)];
+        let network = Network { name: "a \"b\"".into(), authorities, epoch_s: 10, trial: false };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("network.toml");
         let address = "127.0.0.1:9001".parse().unwrap();
-        let seat = Seat { identity: Identity([7; 32]), address };
+        let seat = Seat { identity: key(7), address };
         std::fs::write(&path, to_toml(&network, &[seat])).unwrap();
         assert_eq!(load(&path).unwrap(), network);
         assert_eq!(seats(&path).unwrap(), [seat]);
-        let other = Seat { identity: Identity([8; 32]), address };
+        let other = Seat { identity: key(8), address };
         std::fs::write(&path, to_toml(&network, &[other])).unwrap();
         assert!(seats(&path).unwrap_err().to_string().contains("is none of the"));
 
-        let without = to_toml(&network, &[]).replace("epoch_s = 10", "");
+        let trial = Network { trial: true, ..network.clone() };
+        std::fs::write(&path, to_toml(&trial, &[])).unwrap();
+        assert!(load(&path).unwrap().trial);
+
+        let without =
+            to_toml(&network, &[]).replace("epoch_s = 10", "").replace("trial = false", "");
         std::fs::write(&path, &without).unwrap();
-        assert_eq!(load(&path).unwrap().epoch_s, Network::EPOCH_S);
+        let usual = load(&path).unwrap();
+        assert_eq!((usual.epoch_s, usual.trial), (Network::EPOCH_S, false));
         std::fs::write(&path, without.replace("[addresses]", "epoch_s = 0\n[addresses]")).unwrap();
         assert!(load(&path).unwrap_err().to_string().contains("1 to 31536000"));
 
         std::fs::write(&path, "name = \"x\"\nauthorities = [\"short\"]\n").unwrap();
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("network.toml:2") && error.contains("52 characters"), "{error}");
+        let says = |text: &str, words: &str| {
+            std::fs::write(&path, text).unwrap();
+            let error = seats(&path).unwrap_err().to_string();
+            assert!(error.contains("network.toml") && error.contains(words), "{error}");
+        };
+        let sound = to_toml(&network, &[seat]);
+        says(&sound.replace("epoch_s", "epoch"), "did you mean `epoch_s`?");
+        says(&sound.replace("127.0.0.1:9001", "authority.example:9001"), "names are not looked up");
+        says(&sound.replace("127.0.0.1", "0.0.0.0"), "no address in particular");
+        let twice = Network { authorities: vec![key(7); 2], ..network.clone() };
+        says(&to_toml(&twice, &[]), "stands there twice");
+        let mistyped = Network { authorities: vec![Identity([0; 32])], ..network.clone() };
+        says(&to_toml(&mistyped, &[]), "is no key");
+        says(&to_toml(&Network { name: String::new(), ..network.clone() }, &[]), "`name`");
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn secret(n: u8) -> SecretIdentity {
 
 pub(crate) fn network() -> Network {
     let authorities = (0..AUTHORITIES).map(|n| secret(n).identity()).collect();
-    Network { name: "fuzz".into(), authorities, epoch_s: EPOCH_S }
+    Network { name: "fuzz".into(), authorities, epoch_s: EPOCH_S, trial: false }
 }
 
 fn node(n: u8) -> SecretIdentity {
@@ -54,7 +54,10 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
         network: network(),
         secret: secret(n),
         epoch_s: EPOCH_S,
-        parameters: Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
+        parameters: vec![(
+            Epoch(0),
+            Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
+        )],
         allowed: (0..8).map(|n| node(n).identity()).collect(),
         allowed_exits: vec![SecretIdentity::from_bytes(&[150; 32]).identity()],
         seed: Seed::from_u64(n.into()),

@@ -119,6 +119,7 @@ pub fn topology_body(data: &[u8]) {
         name: "fuzz".into(),
         authorities: vec![authority.identity()],
         epoch_s: Network::EPOCH_S,
+        trial: false,
     };
     let bytes = SignedDocument::of_body(data.to_vec(), [&authority]).encode();
     let Ok(document) = SignedDocument::verify(&bytes, &network, seeds::NOW) else { return };

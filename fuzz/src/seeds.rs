@@ -34,6 +34,7 @@ pub fn network() -> Network {
         name: "fuzz".into(),
         authorities: vec![authority().identity()],
         epoch_s: Network::EPOCH_S,
+        trial: false,
     }
 }
 

@@ -260,7 +260,8 @@ fn configure(
 
     let authority = SecretIdentity::from_bytes(&*secret::fresh()?);
     let authorities = vec![authority.identity()];
-    let network = Network { name: "load".into(), authorities, epoch_s: epoch_s(seconds)? };
+    let network =
+        Network { name: "load".into(), authorities, epoch_s: epoch_s(seconds)?, trial: false };
     secret::replace(&config.network, network::to_toml(&network, &[]).as_bytes())?;
     let listed = |identity: &SecretIdentity, role, operator: &str, address, key, layer| {
         let body = NodeDescriptor {

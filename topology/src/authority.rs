@@ -14,6 +14,7 @@ mod conduct;
 mod derive;
 mod draw;
 mod event;
+mod margin;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -53,8 +54,9 @@ pub struct Settings {
     pub secret: SecretIdentity,
     /// Length of an epoch, seconds.
     pub epoch_s: u32,
-    /// What the network shall fix for everyone.
-    pub parameters: Parameters,
+    /// What the network shall fix for everyone, from an epoch on: the last whose epoch has come holds. The first holds before
+    /// the others in any case.
+    pub parameters: Vec<(Epoch, Parameters)>,
     /// Nodes that may be listed.
     pub allowed: Vec<Identity>,
     /// Services that may be listed as exits.
@@ -163,6 +165,12 @@ pub struct Status {
     pub uncounted: Vec<String>,
     /// Nodes that described themselves and have no place in the last document, and why.
     pub left_out: Vec<(String, String)>,
+    /// Nodes of the document before, with their operators, that the last one misses: they have not said their keys in time.
+    pub missing: Vec<(String, String)>,
+    /// Operators without whose nodes the next document would be short, or none.
+    pub critical: Vec<String>,
+    /// Whether the last document has fewer mixes in a layer than this authority's parameters ask for.
+    pub is_short: bool,
 }
 
 /// The votes of one session, by author.
@@ -217,12 +225,20 @@ pub struct Authority {
     trouble: Option<String>,
     uncounted: Vec<Identity>,
     left_out: Vec<(Identity, NoPlace)>,
+    missing: Vec<(Identity, String)>,
+    critical: Vec<String>,
+    is_short: bool,
     outputs: VecDeque<Output>,
 }
 
 impl Authority {
     /// An authority that starts, with what it stored when it last ran.
-    pub fn new(settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {
+    pub fn new(mut settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {
+        if settings.parameters.is_empty() {
+            settings.parameters.push((Epoch(0), Parameters::default()));
+        }
+        let trial = settings.network.trial;
+        settings.parameters.iter_mut().for_each(|(_, parameters)| parameters.trial = trial);
         let mut rng = settings.seed.stream("secrets of draws");
         let own = settings.secret.identity();
         let fresh = state.is_none();
@@ -253,6 +269,9 @@ impl Authority {
             trouble: None,
             uncounted: Vec::new(),
             left_out: Vec::new(),
+            missing: Vec::new(),
+            critical: Vec::new(),
+            is_short: false,
             outputs: VecDeque::new(),
             state,
             settings,
@@ -319,6 +338,9 @@ impl Authority {
             uncounted: self.uncounted.iter().map(Identity::to_string).collect(),
             left_out: (self.left_out.iter().map(|(n, why)| (n.to_string(), why.to_string())))
                 .collect(),
+            missing: self.missing.iter().map(|(n, by)| (n.to_string(), by.clone())).collect(),
+            critical: self.critical.clone(),
+            is_short: self.is_short,
         }
     }
 
@@ -340,6 +362,8 @@ impl Authority {
             Event::None { why: NoDocument::Nothing, .. } => return,
             // The others carry on.
             Event::Uncounted(_) | Event::AllCounted | Event::LeftOut(_) => {}
+            // There is a document all the same.
+            Event::Missing(_) | Event::Short { .. } | Event::Whole | Event::Critical(_) => {}
             // What others do can be said by them at will: it has a place of its own in the status.
             Event::Fault(..) | Event::Lied(..) => {}
             _ => self.trouble = Some(event.to_string()),
@@ -369,6 +393,18 @@ impl Authority {
             self.event(Event::Lied(authority, proof.kind()));
             self.outputs.push_back(Output::Liar { authority, proof: Box::new(proof) });
         }
+    }
+
+    /// What the document of an epoch shall fix.
+    fn parameters(&self, epoch: Epoch) -> Parameters {
+        let all = &self.settings.parameters;
+        let at = all.iter().rposition(|(from, _)| *from <= epoch).unwrap_or_default();
+        all.get(at).map(|(_, parameters)| parameters.clone()).unwrap_or_default()
+    }
+
+    /// How far clocks may be apart, seconds.
+    fn clock_error_s(&self, now: u64) -> u64 {
+        u64::from(self.parameters(self.schedule.epoch(now)).clock_error_s)
     }
 
     fn others(&self) -> impl Iterator<Item = Identity> + use<> {
@@ -532,7 +568,8 @@ impl Authority {
         let epoch = self.target(session);
         let epoch_s = u64::from(self.settings.epoch_s);
         let (begins, ends) = (epoch.0 * epoch_s, (epoch.0 + 1 + FURTHER_EPOCHS) * epoch_s);
-        let every = u64::from(self.settings.parameters.draw_every.max(1));
+        let parameters = self.parameters(epoch);
+        let every = u64::from(parameters.draw_every.max(1));
         let promised = in_use.map(|document| document.draw.commitments.as_slice());
         let kept = (self.own, derive::commitment(&self.state.current));
         let kept = promised.is_some_and(|promised| promised.contains(&kept));
@@ -554,7 +591,7 @@ impl Authority {
         };
         Proposal {
             epoch_s: self.settings.epoch_s,
-            parameters: self.settings.parameters.clone(),
+            parameters,
             nodes: self.nodes.values().filter(usable).cloned().collect(),
             pools: judged.pools,
             exits: self.exits.values().filter(valid).cloned().collect(),
@@ -613,6 +650,7 @@ impl Authority {
             }
             return;
         }
+        let error = self.clock_error_s(now);
         let ballot = self.ballots.entry(id).or_default();
         let known = ballot.votes.entry(author).or_default();
         if ballot.decided || known.len() >= 2 || known.iter().any(|(_, r)| r.vote == relay.vote) {
@@ -621,7 +659,6 @@ impl Authority {
         if !relay.signatures.iter().any(|(authority, _)| *authority == self.own) {
             relay.sign(&self.settings.secret);
         }
-        let error = u64::from(self.settings.parameters.clock_error_s);
         let is_of_the_future = vote.is_of_the_future(now / 1_000 + 2 * error);
         let mut proof = vote.made_up().then(|| Proof::MadeUp(relay.clone()));
         known.push((vote, relay.clone()));
@@ -672,7 +709,14 @@ impl Authority {
                 if let NoDocument::Basis(_) = why {
                     self.ask();
                 }
-                self.event(Event::None { epoch, why });
+                let held = self.documents.at(id.epoch).map(|held| held.document.clone());
+                let missing = match (&why, held) {
+                    (NoDocument::Unsound(_), Some(held)) => self.missing(&held, epoch),
+                    _ => Vec::new(),
+                };
+                let mut missing: Vec<String> = missing.into_iter().map(|(_, by)| by).collect();
+                missing.dedup();
+                self.event(Event::None { epoch, why, missing });
             }
         }
     }
@@ -742,6 +786,7 @@ impl Authority {
                 self.left_out.clone_from(&left_out);
                 self.event(Event::LeftOut(left_out));
             }
+            self.take_stock(&document, held.as_deref());
             Ok(document)
         } else {
             derive::amendment(network, votes, &*held.ok_or(NoDocument::Nothing)?)
@@ -807,10 +852,10 @@ impl Authority {
     /// Takes a descriptor, at a time unless it was kept.
     fn describe(&mut self, now: Option<u64>, bytes: &[u8]) {
         let what = "a node's descriptor";
-        let error = u64::from(self.settings.parameters.clock_error_s);
+        let in_future = |now: u64, at: u64| at > now / 1_000 + self.clock_error_s(now);
         match Signed::<NodeDescriptor>::decode(bytes) {
             // It would hold for ever against all that the node says later.
-            Ok(signed) if now.is_some_and(|now| signed.body().signed_at > now / 1_000 + error) => {
+            Ok(signed) if now.is_some_and(|now| in_future(now, signed.body().signed_at)) => {
                 self.refuse(what, "it was signed in the future: look at the node's clock");
             }
             Ok(signed) => {

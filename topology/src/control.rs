@@ -108,6 +108,10 @@ pub enum Refusal {
     Full,
     /// The inbox has connected too often lately.
     TooOften,
+    /// The token is on the list, and its bearer may not be a service.
+    NoService,
+    /// Services need a token here, and none was shown.
+    NoToken,
 }
 
 impl std::fmt::Display for Refusal {
@@ -121,6 +125,13 @@ impl std::fmt::Display for Refusal {
             Self::NotReady => "the gateway has no valid topology document",
             Self::Full => "the gateway is full",
             Self::TooOften => "this client has connected too often lately",
+            Self::NoService => {
+                "the admission token is for people: whoever runs the gateway lets a service in by `service = true` beside the \
+                 token"
+            }
+            Self::NoToken => {
+                "the gateway wants an admission token, and services always need one: ask whoever runs it"
+            }
         })
     }
 }

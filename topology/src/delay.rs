@@ -17,6 +17,7 @@ use crate::exponential;
 /// The second mix takes the uniform part, so that of three mixes the outer ones are exponential; where there is one mix
 /// alone it is that one. Layers are counted from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DelayLaw {
     /// 1/µ, mean of the exponential delays, microseconds.
     pub exponential_us: u64,

@@ -29,6 +29,9 @@ pub struct Network {
     pub authorities: Vec<Identity>,
     /// Length of an epoch, seconds: epochs are counted from the beginning of Unix time.
     pub epoch_s: u32,
+    /// Whether it was founded for trial: its clients serve people who are too few to hide each other, and say so. Its
+    /// documents say the same, or are refused.
+    pub trial: bool,
 }
 
 impl Network {
@@ -44,6 +47,20 @@ impl Network {
     /// need more than f authorities that sign both.
     pub fn threshold(&self) -> usize {
         (self.authorities.len() + self.liars()) / 2 + 1
+    }
+
+    /// A short hash of all that everyone must know alike: name, keys of the authorities in any order, length of an epoch,
+    /// whether it is for trial. Two people who read it to each other, five groups of four characters (100 bits), have the
+    /// same network. Where the authorities listen is no part of it: links prove who answers.
+    pub fn fingerprint(&self) -> String {
+        let mut authorities = self.authorities.clone();
+        authorities.sort_unstable();
+        let all = encode(&(&self.name, authorities, self.epoch_s, self.trial));
+        let hash = blake3::derive_key("shoal 2026 fingerprint of a network", &all);
+        let text = data_encoding::BASE32_NOPAD_NOCASE.encode(&hash).to_ascii_lowercase();
+        let groups: Vec<String> =
+            text.as_bytes().chunks(4).take(5).map(|g| String::from_utf8_lossy(g).into()).collect();
+        groups.join("-")
     }
 
     /// f = ⌊(n − 1) / 3⌋: so many authorities may lie, and there is one document every epoch. With fewer than four
@@ -166,6 +183,11 @@ impl Document {
             return wrong("its commitments are not ordered by authority".into());
         }
         self.check_places()
+    }
+
+    /// Whether the network was founded for trial.
+    pub fn is_trial(&self) -> bool {
+        self.parameters.trial
     }
 
     /// The epochs in which it may be used, its own first.
@@ -375,6 +397,9 @@ impl SignedDocument {
                 expected: network.name.clone(),
                 found: document.network,
             });
+        }
+        if document.is_trial() != network.trial {
+            return Err(Error::OtherPurpose { document: document.is_trial() });
         }
         Ok(document)
     }

@@ -44,6 +44,17 @@ pub enum Error {
         /// The document's.
         found: String,
     },
+    /// A document of a network for trial by a network file that says nothing of it, or the other way round.
+    #[error(
+        "the topology document is that of a network {}, and the network file says `trial = {}`: compare the network file \
+         with that of those who run the network",
+        if *.document { "for trial" } else { "in earnest" },
+        !.document
+    )]
+    OtherPurpose {
+        /// Whether the document is that of a network for trial.
+        document: bool,
+    },
     /// Two epochs past its own, or more.
     #[error(
         "the topology document is stale: its last epoch ended {seconds} s ago; wait for the authorities, or check this machine's clock"

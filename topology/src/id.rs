@@ -17,6 +17,11 @@ impl Identity {
         &self.0
     }
 
+    /// Whether it is a public key at all, by which a signature could be verified: half of all mistyped ones are none.
+    pub fn is_key(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+
     /// Whether `signature` is this identity's over `message` in `context`.
     pub fn verify(&self, context: Context, message: &[u8], signature: &Signature) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };

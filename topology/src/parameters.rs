@@ -13,7 +13,7 @@ use crate::{DelayLaw, Error};
 /// All slots are fixed: those of each kind follow each other at equal gaps. A table in a file need only have the keys that
 /// differ from those of class web.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Class {
     /// What the configuration calls it.
     pub name: String,
@@ -90,7 +90,7 @@ impl Class {
 
 /// What an epoch document fixes for everyone. A file need only have the keys that are not as usual.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Parameters {
     /// L, mixing layers.
     pub layers: u8,
@@ -121,6 +121,9 @@ pub struct Parameters {
     pub inbox_expiry_s: u32,
     /// The classes of clients.
     pub classes: Vec<Class>,
+    /// Whether the network was founded for trial. Authorities take it from their network file and from nowhere else
+    /// ([`crate::Network::trial`]).
+    pub trial: bool,
 }
 
 impl Default for Parameters {
@@ -152,6 +155,7 @@ impl Default for Parameters {
                 class("web", [50.0, 5.0, 0.5, 110.0], interactive, 0.55),
                 class("fast", [150.0, 10.0, 0.5, 300.0], interactive, 0.15),
             ],
+            trial: false,
         }
     }
 }
@@ -191,7 +195,8 @@ impl Parameters {
     /// # Errors
     /// The first that cannot be.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |why: &str| Err(Error::Invalid { what: "parameters", why: why.into() });
+        let wrong =
+            |why: &str| Err(Error::Invalid { what: "table of parameters", why: why.into() });
         if self.draw_every == 0 {
             return wrong("layers are drawn every epoch, or every few");
         }

@@ -68,10 +68,11 @@ impl Shown {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "network {:?}, epoch {}, amendment {}, {} bytes, not verified\n\
+            "network {:?}{}, epoch {}, amendment {}, {} bytes, not verified\n\
              begins {} (Unix time), an epoch lasts {} s, keys open packets {:.0} s longer\n\
              layers are drawn every {} epochs; a hop delays {} ms at most; floors of anonymity {} and {} bits",
             document.network,
+            if document.is_trial() { " (for trial)" } else { "" },
             document.epoch,
             document.amendment,
             self.bytes,
@@ -144,6 +145,7 @@ impl Shown {
         json!({
             "verified": false,
             "network": document.network,
+            "trial": document.is_trial(),
             "epoch": document.epoch.0,
             "amendment": document.amendment,
             "begins": document.begins,

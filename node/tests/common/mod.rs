@@ -148,8 +148,12 @@ impl Net {
     pub fn with_epoch(layers: &[u8], epoch_s: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = SecretIdentity::from_bytes(&[77; 32]);
-        let network =
-            Network { name: "test".into(), authorities: vec![authority.identity()], epoch_s };
+        let network = Network {
+            name: "test".into(),
+            authorities: vec![authority.identity()],
+            epoch_s,
+            trial: false,
+        };
         std::fs::write(
             dir.path().join("network.toml"),
             shoal_daemon::network::to_toml(&network, &[]),

@@ -62,6 +62,7 @@ impl Founders {
                 nodes: listed.iter().map(ListedNode::identity).collect(),
                 exits: services.iter().map(|exit| exit.body().identity).collect(),
                 parameters: "../parameters.toml".into(),
+                ..node::AuthorityConfig::default()
             };
             secret::replace(path, config.to_toml().as_bytes())?;
             files.push(path.with_file_name("topology"));
@@ -105,6 +106,7 @@ fn parameters(options: &Options) -> Parameters {
     parameters.clock_error_s =
         parameters.clock_error_s.min(u32::try_from(tenth / 1_000_000).unwrap_or(u32::MAX)).max(1);
     parameters.draw_every = parameters.draw_every.min(6);
+    parameters.trial = true;
     parameters
 }
 

@@ -142,6 +142,7 @@ impl Rotating {
             name: "world".into(),
             authorities: seats.iter().map(|seat| seat.secret.identity()).collect(),
             epoch_s: EPOCH_S,
+            trial: false,
         };
         world.network = Some(network.clone());
         world.users_from = Time::from_millis(JOINED_MS + 1_000);
@@ -198,7 +199,7 @@ impl Rotating {
             network: self.network.clone(),
             secret: seat.secret.clone(),
             epoch_s: EPOCH_S,
-            parameters: self.parameters.clone(),
+            parameters: vec![(Epoch(0), self.parameters.clone())],
             allowed: self.world.nodes.iter().map(|node| node.identity).collect(),
             allowed_exits: vec![self.world.describe_exit().body().identity],
             seed: self.seed.part(&format!("{n} {}", seat.starts)),

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::draw;
 use super::vote::{Basis, Proposal, Vote};
+use super::{draw, margin};
 use crate::encoding::encode;
 use crate::{
     ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
@@ -107,6 +107,7 @@ pub(super) fn document(
     };
     commit(&mut document.draw, &proposals, from);
     draw::place(&mut document, before, from);
+    margin::shrink(&mut document, before, from);
     let accused = accused(votes, majority);
     demote(&mut document, &accused);
     document.check().map_err(NoDocument::Unsound)?;

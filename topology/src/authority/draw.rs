@@ -107,6 +107,11 @@ fn mend(document: &mut Document) {
     }
 }
 
+/// Whether a layer has fewer mixes in good standing than the document asks for.
+pub(super) fn is_short(document: &Document) -> bool {
+    short(document).is_some()
+}
+
 /// The first epoch in which a layer has fewer mixes in good standing than the network asks for, and of such layers the
 /// smallest.
 fn short(document: &Document) -> Option<(Epoch, u8)> {

@@ -24,6 +24,8 @@ pub enum Event {
         epoch: Epoch,
         /// Why.
         why: NoDocument,
+        /// Operators of nodes that the last document lists and that are not heard of, where that may be the reason.
+        missing: Vec<String>,
     },
     /// A document was made here that too few others signed.
     Uncertified {
@@ -40,6 +42,19 @@ pub enum Event {
     AllCounted,
     /// Nodes that described themselves and are not listed for a rule that they would break; others than before.
     LeftOut(Vec<(Identity, NoPlace)>),
+    /// Nodes of the document before, with their operators, that are missing in the new one; others than before.
+    Missing(Vec<(Identity, String)>),
+    /// A document has fewer mixes in each layer than the parameters ask for.
+    Short {
+        /// At least so many.
+        found: u16,
+        /// As the parameters ask for.
+        asked: u16,
+    },
+    /// Documents have as many mixes in each layer again as the parameters ask for.
+    Whole,
+    /// Operators without whose nodes the next document would be short, or none; others than before.
+    Critical(Vec<String>),
     /// Something that a node or service sent here cannot be used: once a session for each kind.
     Refused(String),
     /// Another authority does what honest ones do not: once a session for each kind. Not what it sent.
@@ -54,8 +69,10 @@ impl Event {
     /// Whether somebody should look after it.
     pub fn is_trouble(&self) -> bool {
         match self {
-            Self::Certified { .. } | Self::AllCounted => false,
+            // Nothing is wrong yet where no spare is left.
+            Self::Certified { .. } | Self::AllCounted | Self::Whole | Self::Critical(_) => false,
             Self::LeftOut(nodes) => !nodes.is_empty(),
+            Self::Missing(nodes) => !nodes.is_empty(),
             _ => true,
         }
     }
@@ -70,7 +87,14 @@ impl fmt::Display for Event {
             Self::Certified { epoch, amendment, .. } => {
                 write!(f, "amendment {amendment} of the document of epoch {epoch} stands")
             }
-            Self::None { epoch, why } => write!(f, "no document for epoch {epoch}: {why}"),
+            Self::None { epoch, why, missing } if missing.is_empty() => {
+                write!(f, "no document for epoch {epoch}: {why}")
+            }
+            Self::None { epoch, why, missing } => write!(
+                f,
+                "no document for epoch {epoch}: {why}; nothing is heard of nodes of {}",
+                missing.join(", ")
+            ),
             Self::Uncertified { epoch, signatures: (found, needed) } => write!(
                 f,
                 "the document of epoch {epoch} has {found} signatures, {needed} are needed: the others made another \
@@ -93,6 +117,31 @@ impl fmt::Display for Event {
                     nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
                 write!(f, "not listed: {}", nodes.join("; "))
             }
+            Self::Missing(nodes) if nodes.is_empty() => write!(f, "no node is missing any more"),
+            Self::Missing(nodes) => {
+                let nodes: Vec<String> =
+                    nodes.iter().map(|(node, by)| format!("{node} of {by}")).collect();
+                write!(f, "nothing is heard of nodes that were listed: {}", nodes.join(", "))
+            }
+            Self::Short { found, asked } => write!(
+                f,
+                "the document has layers of {found} mixes, and the parameters ask for {asked}: bring mixes back, or list others"
+            ),
+            Self::Whole => {
+                write!(f, "all layers have as many mixes again as the parameters ask for")
+            }
+            Self::Critical(operators) if operators.is_empty() => {
+                write!(
+                    f,
+                    "there are spare nodes: no operator's loss would stop the network or leave it short"
+                )
+            }
+            Self::Critical(operators) => write!(
+                f,
+                "no spare left: the loss of any one of these operators would leave layers short, or the network without documents: \
+                 {}; list mixes and gateways of others",
+                operators.join(", ")
+            ),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Fault(authority, fault) => {
                 write!(f, "the authority {authority} {}", fault.words())

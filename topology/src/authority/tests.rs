@@ -93,6 +93,14 @@ struct World {
     /// How often each gave what reports showed.
     evidence: Vec<usize>,
     nodes: u8,
+    /// Who says in its network file that the network is for trial.
+    trial: BTreeSet<usize>,
+    /// Parameters that hold from an epoch on.
+    next: Option<(Epoch, Parameters)>,
+    /// Nodes that have keys up to an epoch, and none beyond.
+    lost: BTreeMap<u8, Epoch>,
+    /// The least number of mixes in a layer.
+    least: u16,
 }
 
 impl World {
@@ -113,6 +121,10 @@ impl World {
             liars: vec![BTreeSet::new(); n],
             evidence: vec![0; n],
             nodes: 8,
+            trial: BTreeSet::new(),
+            next: None,
+            lost: BTreeMap::new(),
+            least: 1,
         };
         world.authorities = (0..n).map(|_| None).collect();
         (0..n).for_each(|n| world.start(n));
@@ -121,17 +133,17 @@ impl World {
 
     fn network(&self) -> Network {
         let authorities = (0..self.n).map(|n| authority(n).identity()).collect();
-        Network { name: "test".into(), authorities, epoch_s: EPOCH_S }
+        Network { name: "test".into(), authorities, epoch_s: EPOCH_S, trial: false }
     }
 
     fn start(&mut self, n: usize) {
-        let (draw_every, min_mixes_per_layer) = (6, 1);
+        let (draw_every, min_mixes_per_layer) = (6, self.least);
         let parameters = Parameters { draw_every, min_mixes_per_layer, ..Parameters::default() };
         let settings = Settings {
-            network: self.network(),
+            network: Network { trial: self.trial.contains(&n), ..self.network() },
             secret: authority(n),
             epoch_s: EPOCH_S,
-            parameters,
+            parameters: std::iter::once((Epoch(0), parameters)).chain(self.next.clone()).collect(),
             allowed: (0..20).map(|n| node(n, 0).body().identity).collect(),
             allowed_exits: Vec::new(),
             seed: Seed::from_u64(self.now * 10 + n as u64),
@@ -141,7 +153,13 @@ impl World {
         self.authorities[n] = Some(Authority::new(settings, Box::new(judge), state));
         self.handle(n, Input::Wake);
         for number in 0..self.nodes {
-            self.handle(n, Input::Descriptor(node(number, 1).encode()));
+            let mut said = node(number, 1);
+            if let Some(last) = self.lost.get(&number) {
+                let mut body = said.body().clone();
+                body.keys.iter_mut().for_each(|key| key.last = *last);
+                said = Signed::<NodeDescriptor>::new(body, &node_secret(number));
+            }
+            self.handle(n, Input::Descriptor(said.encode()));
         }
     }
 
@@ -370,6 +388,49 @@ fn a_mix_whose_operator_runs_a_gateway_is_not_listed_and_it_is_said() {
         world.events[n].iter().filter(left_out).count()
     };
     assert_eq!(times(0), 2, "it is said when it changes");
+}
+
+#[test]
+fn a_network_is_for_trial_if_most_authorities_say_so_and_one_alone_changes_nothing() {
+    for (trial, is_trial) in [(vec![0, 1, 2, 3], true), (vec![3], false)] {
+        let mut world = World::new(4);
+        world.trial = trial.into_iter().collect();
+        (0..4).for_each(|n| {
+            world.kill(n);
+            world.start(n);
+        });
+        world.run(40_000);
+        world.check_documents(&[0, 1, 2], 2..5);
+        assert_eq!(world.document(0, 4).unwrap().is_trial(), is_trial);
+        assert_eq!(world.document(3, 4).is_some(), is_trial, "it takes no document of the others");
+    }
+}
+
+#[test]
+fn parameters_change_in_the_document_of_the_epoch_that_was_named_whenever_each_was_told() {
+    let mut world = World::new(4);
+    world.run(22_000);
+    let next = Parameters {
+        draw_every: 6,
+        min_mixes_per_layer: 1,
+        warn_bits: 9.0,
+        ..Parameters::default()
+    };
+    world.next = Some((epoch(8), next));
+    // They are told one after the other, each by a new start, in epochs 2 to 5.
+    for n in 0..4 {
+        world.kill(n);
+        world.start(n);
+        world.run(10_000);
+    }
+    world.run(60_000);
+    world.check_documents(&[0, 1, 2, 3], 2..11);
+    for epoch in 2..11 {
+        let bits = world.document(0, epoch).unwrap().parameters.warn_bits;
+        assert_eq!(bits, if epoch < 8 { 6.0 } else { 9.0 }, "{epoch}");
+    }
+    let differ = |event: &Event| matches!(event, Event::Fault(_, Fault::Parameters));
+    assert!(!world.events.iter().flatten().any(differ));
 }
 
 #[test]
@@ -666,6 +727,80 @@ fn a_withheld_secret_changes_the_draw_and_stops_nothing() {
     let draw = &world.document(0, 31).unwrap().draw;
     assert_eq!(draw.commitments.len(), 3);
     assert!(all.iter().all(|commitment| !draw.commitments.contains(commitment)));
+}
+
+/// A world in which each layer is to have two mixes, and in which nodes of `lost` say no keys beyond an epoch.
+fn losing(lost: &[u8], last: u64) -> World {
+    let mut world = World::new(4);
+    world.lost = lost.iter().map(|n| (*n, epoch(last))).collect();
+    world.least = 2;
+    (0..4).for_each(|n| {
+        world.kill(n);
+        world.start(n);
+    });
+    world
+}
+
+#[test]
+fn a_document_that_misses_a_mix_asks_for_fewer_until_the_mix_is_back_and_it_is_said() {
+    let mut world = losing(&[5], 6);
+    world.run(70_000);
+    world.check_documents(&[0, 1, 2, 3], 2..8);
+    let least = |world: &World, epoch| {
+        let document = world.document(0, epoch).unwrap();
+        document.check().unwrap();
+        (document.nodes.len(), document.parameters.min_mixes_per_layer)
+    };
+    // Its keys reach to epoch 6, so the document of epoch 4 is the last that lists it.
+    assert_eq!((least(&world, 4), least(&world, 5)), ((8, 2), (7, 1)));
+    let status = |world: &World| world.authorities[0].as_ref().unwrap().status();
+    assert!(status(&world).is_short);
+    assert!(status(&world).missing.is_empty(), "the document before lists it no more");
+    let gone = Event::Missing(vec![(node(5, 0).body().identity, "operator 5".into())]);
+    assert!(world.events[0].contains(&gone), "{:?}", world.events[0]);
+    assert!(world.events[0].contains(&Event::Short { found: 1, asked: 2 }));
+    world.lost.clear();
+    (0..4).for_each(|n| world.handle(n, Input::Descriptor(node(5, 9).encode())));
+    world.run(20_000);
+    assert_eq!(least(&world, 9), (8, 2));
+    assert!(world.events[0].contains(&Event::Whole) && !status(&world).is_short);
+}
+
+#[test]
+fn without_a_second_operator_of_gateways_there_is_no_document_and_the_missing_one_is_named() {
+    let mut world = losing(&[1], 6);
+    world.run(43_000);
+    assert!(world.document(0, 4).is_some() && world.document(0, 5).is_none());
+    let named = |event: &Event| match event {
+        Event::None { why: NoDocument::Unsound(_), missing, .. } => *missing == ["operator 1"],
+        _ => false,
+    };
+    assert!(world.events[0].iter().any(named), "{:?}", world.events[0]);
+    let trouble = world.authorities[0].as_ref().unwrap().status().trouble.unwrap();
+    assert!(trouble.contains("nothing is heard of nodes of operator 1"), "{trouble}");
+    // It comes back within the life of the last document.
+    world.lost.clear();
+    (0..4).for_each(|n| world.handle(n, Input::Descriptor(node(1, 9).encode())));
+    world.run(20_000);
+    world.check_documents(&[0, 1, 2, 3], [6, 7]);
+}
+
+#[test]
+fn the_operators_that_cannot_be_missed_are_named_before_one_of_them_is() {
+    // Two gateways, and six mixes for three layers of two: none can be missed. With one mix more, the gateways cannot.
+    for (nodes, expected) in [(8, 8), (9, 2)] {
+        let mut world = losing(&[], 0);
+        world.nodes = nodes;
+        (0..4).for_each(|n| {
+            world.kill(n);
+            world.start(n);
+        });
+        world.run(40_000);
+        let critical = world.authorities[0].as_ref().unwrap().status().critical;
+        assert_eq!(critical.len(), expected, "{critical:?}");
+        assert!(critical.contains(&"operator 0".into()) && critical.contains(&"operator 1".into()));
+        assert!(world.events[0].contains(&Event::Critical(critical)));
+    }
 }
 
 proptest! {

@@ -218,3 +218,26 @@ fn a_node_is_found_at_its_place() {
     assert_eq!(document.gateways().count(), 2);
     assert!((1..=3).all(|layer| document.in_layer(layer).count() == 2));
 }
+
+#[test]
+fn a_networks_fingerprint_is_of_all_that_everyone_must_know_alike() {
+    let network = authorities(4).network;
+    let own = network.fingerprint();
+    assert_eq!(own.len(), 24);
+    let groups = |text: &str| text.split('-').all(|group| group.len() == 4);
+    assert!(groups(&own), "{own}");
+    let mut turned = network.clone();
+    turned.authorities.reverse();
+    assert_eq!(turned.fingerprint(), own, "an order says nothing");
+    let changes: [&dyn Fn(&mut Network); 4] = [
+        &|network| network.name.push('x'),
+        &|network| network.epoch_s += 1,
+        &|network| network.trial = true,
+        &|network| _ = network.authorities.pop(),
+    ];
+    for change in changes {
+        let mut other = network.clone();
+        change(&mut other);
+        assert_ne!(other.fingerprint(), own);
+    }
+}

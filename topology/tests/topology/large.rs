@@ -14,7 +14,7 @@ const EPOCH: u64 = BEGINS / Network::EPOCH_S as u64;
 
 fn network() -> Network {
     let authorities = (0..AUTHORITIES).map(|n| secret(50_000 + n).identity()).collect();
-    Network { name: "a large network".into(), authorities, epoch_s: Network::EPOCH_S }
+    Network { name: "a large network".into(), authorities, epoch_s: Network::EPOCH_S, trial: false }
 }
 
 /// A tenth are gateways. Each node has a key for each of four epochs, an address of either kind, and a name to call.

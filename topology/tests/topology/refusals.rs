@@ -43,6 +43,19 @@ fn a_document_of_another_network() {
 }
 
 #[test]
+fn a_document_for_trial_where_the_network_file_says_nothing_of_it_and_the_other_way_round() {
+    let refused = refused(|d| d.parameters.trial = true);
+    assert_eq!(refused, Error::OtherPurpose { document: true });
+    says(&refused, "the network file says `trial = false`");
+    let mut trial = authorities(4);
+    trial.network.trial = true;
+    assert_eq!(trial.pass(&sound()), Err(Error::OtherPurpose { document: false }));
+    let mut document = sound();
+    document.parameters.trial = true;
+    assert!(trial.pass(&document).is_ok_and(|document| document.is_trial()));
+}
+
+#[test]
 fn too_few_mixes_in_a_layer() {
     assert_eq!(
         refused(|d| d.parameters.min_mixes_per_layer = 3),

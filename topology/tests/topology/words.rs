@@ -35,6 +35,8 @@ fn words_come_back_as_they_went() {
         Refusal::NotReady,
         Refusal::Full,
         Refusal::TooOften,
+        Refusal::NoService,
+        Refusal::NoToken,
     ];
     let notices = [Notice::Challenge { nonce: [5; 32] }, Notice::Welcome];
     for notice in notices.into_iter().chain(refusals.map(Notice::Refused)) {

@@ -101,7 +101,12 @@ pub fn authorities(n: u64) -> Authorities {
     let authorities = secrets.iter().map(SecretIdentity::identity).collect();
     Authorities {
         secrets,
-        network: Network { name: "test".into(), authorities, epoch_s: Network::EPOCH_S },
+        network: Network {
+            name: "test".into(),
+            authorities,
+            epoch_s: Network::EPOCH_S,
+            trial: false,
+        },
     }
 }
 

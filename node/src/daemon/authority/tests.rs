@@ -14,7 +14,7 @@ fn secret(n: u8) -> SecretIdentity {
 fn engine(n: u8) -> Authority {
     let authorities = (0..4).map(|n| secret(n).identity()).collect();
     let settings = Settings {
-        network: Network { name: "test".into(), authorities, epoch_s: 10 },
+        network: Network { name: "test".into(), authorities, epoch_s: 10, trial: false },
         secret: secret(n),
         epoch_s: 10,
         parameters: Parameters::default(),

@@ -221,6 +221,7 @@ impl Net {
             name: "test".into(),
             authorities: vec![SecretIdentity::from_bytes(&[1; 32]).identity()],
             epoch_s: 60,
+            trial: false,
         };
         let mut assembly = Assembly::default();
         let parts = self.down(client).iter().filter(|(_, frame)| frame.field == 2);

@@ -288,7 +288,7 @@ fn authority(n: u16) -> SecretIdentity {
 
 fn network() -> Network {
     let authorities = (0..4).map(|n| authority(n).identity()).collect();
-    Network { name: "test".into(), authorities, epoch_s: EPOCH_S }
+    Network { name: "test".into(), authorities, epoch_s: EPOCH_S, trial: false }
 }
 
 fn promise(n: u16) -> [u8; 32] {
