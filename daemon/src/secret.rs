@@ -42,6 +42,13 @@ pub enum SecretError {
     /// It is no key file.
     #[error("{} is no key file: it wants one line of 64 hex digits", .0.display())]
     Malformed(PathBuf),
+    /// There is no identity, and nothing but `init` makes one.
+    #[error(
+        "there is no identity {}: `init` makes one, once. If this program had one, its disk is not mounted, `data_dir` names \
+         another directory, or the file has to come back from its backup: with another identity it is somebody else",
+        .0.display()
+    )]
+    NoIdentity(PathBuf),
     /// It exists already.
     #[error("{} exists already and is not replaced", .0.display())]
     Exists(PathBuf),
@@ -176,6 +183,17 @@ pub fn erase(path: &Path) -> Result<(), SecretError> {
     }
 }
 
+/// Reads the identity in `path`. It is never made here: whoever starts with a fresh one is a stranger to everyone that
+/// knows the old one.
+///
+/// # Errors
+/// [`SecretError::NoIdentity`] when it is not there, else as for [`read`].
+pub fn identity(path: &Path) -> Result<Secret, SecretError> {
+    read(path).map_err(|error| {
+        if error.is_absent() { SecretError::NoIdentity(path.to_owned()) } else { error }
+    })
+}
+
 /// Reads the key in `path`, or writes a fresh one there.
 ///
 /// # Errors
@@ -212,13 +230,26 @@ pub fn private_directory(path: &Path) -> Result<(), SecretError> {
     check_directory(path)
 }
 
-/// Whether `path` lies in memory, so that what is written there ends with the machine's next start.
+/// Whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
+///
+/// # Errors
+/// When it is open to others, or belongs to somebody else.
+pub fn is_private_directory(path: &Path) -> Result<bool, SecretError> {
+    match check_directory(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `path`, or the directory in which it would be made, lies in memory, so that what is written there ends with the machine's next start.
 pub fn memory_backed(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
         const TMPFS: i128 = 0x0102_1994;
         const RAMFS: i128 = 0x8584_58f6;
-        rustix::fs::statfs(path).is_ok_and(|fs| {
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+        rustix::fs::statfs(there).is_ok_and(|fs| {
             // The type's width and sign differ between machines.
             let kind = fs.f_type as i128 & 0xffff_ffff;
             kind == TMPFS || kind == RAMFS

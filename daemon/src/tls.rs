@@ -2,9 +2,9 @@
 //! else. What is recorded today stays closed to a quantum computer; there is no weaker group, older version,
 //! ticket or resumption to fall back to. Nothing here knows libp2p.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ed25519_dalek::Signer as _;
 use rand::TryRng as _;
@@ -68,27 +68,58 @@ impl Identity {
 /// Who may connect. Copies share one list, so that a new topology takes effect on a running endpoint; links
 /// that stand already are the caller's to close.
 #[derive(Clone)]
-pub struct Allow(Arc<RwLock<Option<HashSet<[u8; 32]>>>>);
+pub struct Allow {
+    keys: Arc<RwLock<Option<HashSet<[u8; 32]>>>>,
+    /// Who was refused last, where that is remembered.
+    refused: Option<Arc<Mutex<VecDeque<[u8; 32]>>>>,
+}
+
+/// Peers that an [`Allow`] remembers to have refused. The one that asked first is forgotten when there are more.
+const REMEMBERED: usize = 32;
 
 impl Allow {
     /// Everyone: gateways, whose clients come with throwaway identities and prove themselves later.
     pub fn anyone() -> Self {
-        Self(Arc::new(RwLock::new(None)))
+        Self { keys: Arc::new(RwLock::new(None)), refused: None }
     }
 
     /// Those with one of these public keys.
     pub fn list(keys: HashSet<[u8; 32]>) -> Self {
-        Self(Arc::new(RwLock::new(Some(keys))))
+        Self { keys: Arc::new(RwLock::new(Some(keys))), refused: None }
+    }
+
+    /// As [`Self::list`]; and it remembers whom it refused last, for [`Self::refused`].
+    pub fn list_and_remember(keys: HashSet<[u8; 32]>) -> Self {
+        Self { refused: Some(Arc::default()), ..Self::list(keys) }
+    }
+
+    /// The keys that were refused last and would be still, at most 32, the latest at the end. Whoever asked has said that the
+    /// key is its own, and was not let in to prove it.
+    pub fn refused(&self) -> Vec<[u8; 32]> {
+        let Some(refused) = &self.refused else { return Vec::new() };
+        let refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().filter(|key| !self.permits(key)).copied().collect()
+    }
+
+    fn remember(&self, key: [u8; 32]) {
+        let Some(refused) = &self.refused else { return };
+        let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if !refused.contains(&key) {
+            if refused.len() >= REMEMBERED {
+                refused.pop_front();
+            }
+            refused.push_back(key);
+        }
     }
 
     /// From now on those with one of these public keys.
     pub fn replace(&self, keys: HashSet<[u8; 32]>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
     /// Whether the owner of `key` may connect.
     pub fn permits(&self, key: &[u8; 32]) -> bool {
-        let list = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let list = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         list.as_ref().is_none_or(|keys| keys.contains(key))
     }
 }
@@ -298,7 +329,8 @@ impl ClientCertVerifier for ListedPeers {
     ) -> Result<ClientCertVerified, rustls::Error> {
         match public_key(key) {
             Some(key) if self.allow.permits(&key) => Ok(ClientCertVerified::assertion()),
-            _ => {
+            key => {
+                key.into_iter().for_each(|key| self.allow.remember(key));
                 Counters::add(&self.counters.refused_peers);
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use shoal_daemon::secret::{
-    SecretError, create, erase, memory_backed, private_directory, read, read_or_create,
-    read_private, replace, room, store, swap_on_plain_disk,
+    SecretError, create, erase, identity, is_private_directory, memory_backed, private_directory,
+    read, read_or_create, read_private, replace, room, store, swap_on_plain_disk,
 };
 
 /// A directory as key files want it.
@@ -38,6 +38,27 @@ fn a_key_is_made_once_and_read_back() {
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     assert_eq!(fs::read(&path).unwrap().len(), 65);
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_identity_is_read_and_never_made() {
+    let dir = private();
+    let path = dir.path().join("data/identity.key");
+    for made in [false, true] {
+        if made {
+            private_directory(&dir.path().join("data")).unwrap();
+        }
+        assert_eq!(is_private_directory(&dir.path().join("data")).unwrap(), made);
+        let error = identity(&path).unwrap_err();
+        assert!(matches!(error, SecretError::NoIdentity(_)), "{error}");
+        assert!(error.to_string().contains("`init` makes one"), "{error}");
+        assert_eq!(path.parent().unwrap().exists(), made);
+    }
+    let made = create(&path).unwrap();
+    assert_eq!(identity(&path).unwrap(), made);
+    chmod(&dir.path().join("data"), 0o755);
+    assert!(matches!(identity(&path), Err(SecretError::Exposed { .. })));
+    assert!(is_private_directory(&dir.path().join("data")).is_err());
 }
 
 #[test]

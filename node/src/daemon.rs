@@ -6,6 +6,7 @@ mod authority;
 pub mod bench;
 mod config;
 pub mod document;
+pub mod founding;
 mod inbox;
 mod keys;
 mod links;
@@ -16,6 +17,7 @@ mod topology;
 mod watcher;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +132,8 @@ pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
     })?;
     let data = config.clone().resolved(directory).data_dir;
     secret::private_directory(&data)?;
-    secret::read_or_create(&data.join("identity.key"))?;
+    // One that is there stays: the directory of a node whose configuration is written anew.
+    secret::read_or_create(&config.clone().resolved(directory).identity_file())?;
     Ok(path)
 }
 
@@ -139,11 +142,14 @@ pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
 /// # Errors
 /// When it cannot be read.
 pub fn identity(config: &Config) -> Result<Identity, Error> {
-    let seed = secret::read(&config.data_dir.join("identity.key"))?;
-    Ok(SecretIdentity::from_bytes(&seed).identity())
+    Ok(own(config)?.identity())
 }
 
-/// What `check` finds: nothing, or what an operator should know although the node would run.
+fn own(config: &Config) -> Result<SecretIdentity, Error> {
+    Ok(SecretIdentity::from_bytes(&*secret::identity(&config.identity_file())?))
+}
+
+/// What `check` finds: nothing, or what an operator should know although the node would run. It writes and makes nothing.
 ///
 /// # Errors
 /// What keeps the node from running.
@@ -152,11 +158,13 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     if config.role == RoleName::Authority {
         return authority::check(config);
     }
-    let prepared = prepare(config)?;
+    let role = config.role.role().unwrap_or(Role::Mix);
+    let own = own(config)?;
+    secret::is_private_directory(&config.runtime_dir())?;
     let mut notes = warnings(config);
     let known = match network::load(&config.network) {
         Ok(known) => known,
-        Err(ConfigError::Read { .. }) => {
+        Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             notes.push(format!(
                 "there is no network file {} yet: get it from those who run the network",
                 config.network.display()
@@ -165,23 +173,30 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let own = match Keyring::open(config, &prepared, known.epoch_s, None, unix_ms()) {
-        Ok(keys) => {
-            notes.extend(keys.warnings());
-            keys.descriptor().clone()
-        }
-        // A node that runs looks after its keys itself.
-        Err(error @ Error::InUse(_)) => {
-            keys::said_before(&config.descriptor_file(), &prepared.identity).ok_or(error)?
-        }
-        Err(error) => return Err(error),
-    };
+    let seats = network::seats(&config.network)?;
+    if seats.len() < known.threshold() {
+        notes.push(format!(
+            "the network file has addresses of {} of {} authorities, too few to get a document from",
+            seats.len(),
+            known.authorities.len()
+        ));
+    }
+    notes.extend(keys::warnings_before(config, known.epoch_s));
+    let said = keys::said_before(&config.descriptor_file(), &own.identity());
     let now = unix_s();
     match File::new(config.topology.clone()).read(&known, now) {
         Ok(Some(held)) => {
-            let own = own.body();
             let epoch = held.document.epoch_at(now);
-            notes.extend(topology::objection(&held.document, &own.identity, epoch, own));
+            // Without the descriptor of an earlier run its keys are not known.
+            let listed = held.document.index_of(&own.identity()).is_some();
+            let body = match &said {
+                Some(said) => Some(said.body().clone()),
+                None if listed => None,
+                None => Some(keys::empty(config, role, &own)),
+            };
+            notes.extend(body.and_then(|body| {
+                topology::objection(&held.document, &own.identity(), epoch, &body)
+            }));
         }
         Ok(None) => notes.push("there is no topology document yet".into()),
         Err(why) => notes.push(why),
@@ -198,6 +213,24 @@ fn check_values(config: &Config) -> Result<(), Error> {
     }
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
         return Err(AdminError::NotLoopback(admin).into());
+    }
+    let taken = |admin: &SocketAddr| {
+        let listen = config.listen;
+        let all = listen.ip().is_unspecified();
+        admin.port() == listen.port() && admin.port() != 0 && (all || admin.ip() == listen.ip())
+    };
+    if let Some(admin) = config.admin.filter(taken) {
+        return Err(Error::Config(format!(
+            "`admin`: {admin} is where the node listens for links; give the admin page a port of its own"
+        )));
+    }
+    let mut secrets: Vec<&str> = config.gateway.token.iter().map(|t| t.secret.as_str()).collect();
+    secrets.sort_unstable();
+    if secrets.windows(2).any(|two| matches!(two, [one, other] if one == other)) {
+        return Err(Error::Config(
+            "`gateway.token`: two tokens have the same secret, and only the first would count"
+                .into(),
+        ));
     }
     Ok(())
 }

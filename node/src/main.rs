@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world.
 
+mod founding;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +14,8 @@ use shoal_daemon::shutdown::Shutdown;
 use shoal_daemon::{control, logs, memory};
 use shoal_node::daemon::{self, Config, RoleName};
 use shoal_sphinx::backend::Backend;
+
+use founding::{AuthorityVerb, NetworkVerb};
 
 /// Of the hops that a machine can open, those that a node on it can promise to forward: TLS, the system calls and the
 /// engine take the other half.
@@ -55,6 +59,21 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Print the identity of a node or an authority, which those who list it want to know
+    #[command(after_help = "Example: shoal-node identity -c /etc/shoal/config.toml")]
+    Identity(Given),
+    /// Found a network, or look at the file of one
+    #[command(subcommand)]
+    Network(NetworkVerb),
+    /// Print the parameters of a network with what they mean: the defaults, or those of a file, which is checked
+    #[command(after_help = "Example: shoal-node parameters > /etc/shoal/parameters.toml")]
+    Parameters {
+        /// A file of parameters
+        file: Option<PathBuf>,
+    },
+    /// Look after the lists of an authority
+    #[command(subcommand)]
+    Authority(AuthorityVerb),
     /// Look at a topology document
     #[command(subcommand)]
     Topology(Look),
@@ -103,7 +122,7 @@ fn backend(name: &str) -> Result<Backend, String> {
 }
 
 #[derive(clap::Args)]
-struct Given {
+pub(crate) struct Given {
     /// The configuration
     #[arg(short, long, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
@@ -120,6 +139,10 @@ fn main() -> ExitCode {
         Verb::Run(given) => run(&given, warnings),
         Verb::Check(given) => check(&given),
         Verb::Status { config, socket, json } => status(&config, socket, json),
+        Verb::Identity(given) => founding::identity(&given),
+        Verb::Network(verb) => founding::network(verb),
+        Verb::Parameters { file } => founding::parameters(file),
+        Verb::Authority(verb) => founding::authority(verb),
         Verb::Topology(Look::Show { file, json }) => show(&file, json),
         Verb::Topology(Look::Verify { file, network }) => verify(&file, &network),
         Verb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
@@ -167,22 +190,36 @@ fn init(role: RoleName, dir: &Path) -> Done {
     say(&format!("identity: {identity}"));
     say(match role {
         RoleName::Authority => {
-            "next: put its identity into the network file, the file beside config.toml, and the nodes into [authority];"
+            "next: give the identity and the address to whoever founds the network (shoal-node network new); put the network \
+             file beside config.toml, and the identities of the nodes into [authority];"
         }
         _ => {
             "next: give the identity to the authorities; set `operator`, `jurisdiction`, `listen` and `advertise` in the \
              file, and put the network file beside it;"
         }
     });
-    say(&format!("      shoal-node check -c {0} && shoal-node run -c {0}", path.display()));
+    say(&format!("      shoal-node check -c {0} && shoal-node run -c {0}", for_a_shell(&path)));
     Ok(())
+}
+
+/// A path as a person can type it after a command.
+fn for_a_shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "_-./+:@%,".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 fn check(given: &Given) -> Done {
     let config = load(given)?;
     let notes = daemon::check(&config).map_err(because)?;
     notes.iter().for_each(|note| warn(note));
-    say(&format!("{}: the configuration is sound", given.config.display()));
+    let sound = match notes.len() {
+        0 => "the configuration is sound".to_owned(),
+        1 => "the configuration can be run with; one warning".into(),
+        n => format!("the configuration can be run with; {n} warnings"),
+    };
+    say(&format!("{}: {sound}", given.config.display()));
+    say(&format!("identity: {}", daemon::identity(&config).map_err(because)?));
     Ok(())
 }
 
@@ -203,6 +240,20 @@ fn run(given: &Given, mut warnings: Vec<String>) -> Done {
 }
 
 fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
+    let status = query(config, socket)?;
+    if json {
+        say(&status.to_string());
+    } else {
+        print(&status, 0);
+    }
+    Ok(())
+}
+
+/// What the program says of itself at its control socket.
+fn query(
+    config: &Path,
+    socket: Option<PathBuf>,
+) -> Result<serde_json::Value, (Exit, Box<dyn std::error::Error>)> {
     let socket = match socket {
         Some(socket) => socket,
         None => {
@@ -212,13 +263,7 @@ fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let status = runtime.block_on(control::query(&socket)).map_err(failed)?;
-    if json {
-        say(&status.to_string());
-    } else {
-        print(&status, 0);
-    }
-    Ok(())
+    runtime.block_on(control::query(&socket)).map_err(failed)
 }
 
 fn show(file: &Path, json: bool) -> Done {

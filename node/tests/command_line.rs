@@ -19,16 +19,18 @@ fn what_init_writes_passes_check() {
         let done = shoal_node(&check);
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
         assert!(text(&done.stderr).contains("network file"), "{}", text(&done.stderr));
-        for (path, mode) in [
-            ("config.toml", 0o600),
-            ("data", 0o700),
-            ("data/identity.key", 0o600),
-            ("run", 0o700),
-            ("run/inbox.key", 0o600),
-        ] {
+        for (path, mode) in [("config.toml", 0o600), ("data", 0o700), ("data/identity.key", 0o600)]
+        {
             let found = std::fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o777;
             assert_eq!(found, mode, "{path}");
         }
+        assert!(!home.join("run").exists(), "a check makes nothing");
+        assert_eq!(std::fs::read_dir(home.join("data")).unwrap().count(), 1);
+        // The same identity everywhere.
+        let identity = shoal_node(&["identity", "-c", file.to_str().unwrap()]);
+        let identity = text(&identity.stdout);
+        assert_eq!(identity.trim().len(), 52, "{identity}");
+        assert!(text(&done.stdout).contains(identity.trim()), "{}", text(&done.stdout));
         // A second time nothing is replaced.
         let done = shoal_node(&["init", "--role", role, home.to_str().unwrap()]);
         assert_eq!(done.status.code(), Some(1));
@@ -37,15 +39,27 @@ fn what_init_writes_passes_check() {
 }
 
 #[test]
+fn what_init_says_to_type_next_can_be_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("my node's ünï ☂");
+    let done = shoal_node(&["init", "--role", "mix", home.to_str().unwrap()]);
+    let said = text(&done.stdout);
+    let check = said
+        .lines()
+        .find_map(|line| line.trim().split(" && ").next()?.strip_prefix("shoal-node "))
+        .unwrap();
+    let program = env!("CARGO_BIN_EXE_shoal-node");
+    let typed =
+        std::process::Command::new("sh").args(["-c", &format!("{program} {check}")]).output();
+    let typed = typed.unwrap();
+    assert_eq!(typed.status.code(), Some(0), "{check}: {}", text(&typed.stderr));
+}
+
+#[test]
 fn a_bad_configuration_ends_with_78_and_says_where() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     let path = file.to_str().unwrap();
-    std::fs::write(&file, "runtime_dir = \"run\"\nnonsense = 1\n").unwrap();
-    let done = shoal_node(&["check", "-c", path]);
-    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
-    assert!(text(&done.stderr).contains("config.toml:2:1: unknown key `nonsense`"));
-
     for (line, wanted) in [
         ("pool_packets = 0", "config.toml:2:"),
         ("role = \"router\"", "gateway"),
@@ -53,6 +67,13 @@ fn a_bad_configuration_ends_with_78_and_says_where() {
         ("listen = \"somewhere\"", "config.toml:2:"),
         ("admin = \"192.0.2.1:1\"", "127.0.0.1"),
         ("gateway.admission = \"tokens\"", "gateway.token"),
+        ("nonsense = 1", "config.toml:2:1: `nonsense`: unknown key"),
+        ("worker = 1", "did you mean `workers`?"),
+        ("listen = \"mix.example.org:9001\"", "names are not looked up"),
+        ("listen = \"0.0.0.0:9101\"\nadvertise = [\"192.0.2.1:9101\"]", "`admin`"),
+        ("workers = 9999999", "1024"),
+        ("[[gateway.token]]\nsecret = \"x\"\nconnections = 0", "from 1"),
+        ("[[gateway.token]]\nsecret = \"x\"\n[[gateway.token]]\nsecret = \"x\"", "the same secret"),
     ] {
         std::fs::write(&file, format!("runtime_dir = \"run\"\n{line}\n")).unwrap();
         for verb in ["check", "run"] {
@@ -61,11 +82,102 @@ fn a_bad_configuration_ends_with_78_and_says_where() {
             assert!(text(&done.stderr).contains(wanted), "{line}: {}", text(&done.stderr));
         }
     }
+    // Without an identity nothing runs, and none is made.
     std::fs::write(&file, "runtime_dir = \"run\"\n").unwrap();
+    for role in ["mix", "gateway", "authority"] {
+        for verb in ["check", "run", "identity"] {
+            std::fs::write(dir.path().join("network.toml"), NETWORK).unwrap();
+            let done = shoal_node(&[verb, "-c", path, "-o", &format!("role={role}")]);
+            assert_eq!(done.status.code(), Some(78), "{role} {verb}: {}", text(&done.stderr));
+            assert!(text(&done.stderr).contains("`init` makes one"), "{}", text(&done.stderr));
+            assert!(!dir.path().join("data").exists(), "{role} {verb}");
+        }
+    }
     let done = shoal_node(&["check", "-c", path, "-o", "workers=many"]);
     assert_eq!(done.status.code(), Some(78));
     let done = shoal_node(&["check", "-c", "/nowhere/config.toml"]);
     assert_eq!(done.status.code(), Some(78));
+}
+
+/// A network file with one authority: the key of the base point of Ed25519.
+const NETWORK: &str =
+    "name = \"x\"\nauthorities = [\"lbtgmztgmztgmztgmztgmztgmztgmztgmztgmztgmztgmztgmzta\"]\n";
+
+#[test]
+fn what_is_wrong_with_the_files_of_an_authority_is_said_with_place_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("authority");
+    shoal_node(&["init", "--role", "authority", home.to_str().unwrap()]);
+    let file = home.join("config.toml");
+    let path = file.to_str().unwrap();
+    let check = |options: &[&str]| {
+        let done = shoal_node(&[&["check", "-c", path], options].concat());
+        (done.status.code(), text(&done.stderr))
+    };
+    let (code, said) = check(&[]);
+    assert!(code == Some(0) && said.contains("shoal-node network new"), "{said}");
+    let network = home.join("network.toml");
+    let parameters = home.join("parameters.toml");
+    let with = ["-o", "authority.parameters=parameters.toml"];
+    for (network_file, parameters_file, code, words) in [
+        ("name = ", "", 78, "network.toml:1:"),
+        ("name = \"x\"\nauthoritys = []", "", 78, "did you mean `authorities`?"),
+        (NETWORK, "", 0, "does not list this authority"),
+        (NETWORK, "", 0, "`authority.nodes` is empty"),
+        (
+            NETWORK,
+            "layrs = 3",
+            78,
+            "parameters.toml:1:1: `layrs`: unknown key; did you mean `layers`?",
+        ),
+        (NETWORK, "draw_every = 0", 78, "parameters.toml: the table of parameters is invalid"),
+        (NETWORK, "trial = true", 78, "`trial` stands in the network file alone"),
+        (&format!("epoch_s = 1\n{NETWORK}"), "", 0, "epochs of 1 s are shorter"),
+    ] {
+        std::fs::write(&network, network_file).unwrap();
+        std::fs::write(&parameters, parameters_file).unwrap();
+        let (found, said) = check(&with);
+        assert_eq!(found, Some(code), "{said}");
+        assert!(said.contains(words), "{said:?} does not say {words:?}");
+    }
+    let node = text(&shoal_node(&["identity", "-c", path]).stdout);
+    let nodes = format!("authority.nodes=[\"{}\"]", node.trim());
+    std::fs::write(&parameters, "min_mixes_per_layer = 50").unwrap();
+    let (code, said) = check(&[with[0], with[1], "-o", &nodes]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("3 layers of 50 mixes") && said.contains("list 151 more"), "{said}");
+    let (code, said) = check(&["-o", "authority.next_parameters=parameters.toml"]);
+    assert!(code == Some(78) && said.contains("next_from_epoch"), "{said}");
+}
+
+#[test]
+fn a_network_is_founded_and_shown_and_its_parameters_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("network.toml");
+    let out = out.to_str().unwrap();
+    let authority = "lbtgmztgmztgmztgmztgmztgmztgmztgmztgmztgmztgmztgmzta=127.0.0.1:9001";
+    let new = ["network", "new", "ours", "--authority", authority, "--out", out];
+    let done = shoal_node(&[&new[..], &["--epoch", "10s"]].concat());
+    assert_eq!(done.status.code(), Some(78));
+    assert!(text(&done.stderr).contains("--trial"), "{}", text(&done.stderr));
+    let done = shoal_node(&[&new[..], &["--epoch", "10s", "--trial"]].concat());
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stderr).contains("of 1 authorities none may lie"), "{}", text(&done.stderr));
+    let founded = text(&done.stdout);
+    let shown = shoal_node(&["network", "show", out, "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert!(founded.contains(shown["fingerprint"].as_str().unwrap()), "{founded}");
+    assert_eq!((&shown["trial"], &shown["epoch_s"]), (&true.into(), &10.into()));
+    for wrong in ["x", "lbtg=127.0.0.1:1", &authority.replace("127.0.0.1", "authority.example")] {
+        let done = shoal_node(&["network", "new", "ours", "--authority", wrong, "--out", out]);
+        assert_eq!(done.status.code(), Some(2), "{wrong}: {}", text(&done.stderr));
+    }
+    let printed = text(&shoal_node(&["parameters"]).stdout);
+    assert!(printed.contains("min_mixes_per_layer = 2"), "{printed}");
+    let file = dir.path().join("parameters.toml");
+    std::fs::write(&file, printed.replace("warn_bits = 6.0", "warn_bits = 7.0")).unwrap();
+    let again = shoal_node(&["parameters", file.to_str().unwrap()]);
+    assert!(text(&again.stdout).contains("warn_bits = 7.0"), "{}", text(&again.stderr));
 }
 
 #[test]

@@ -179,6 +179,31 @@ async fn a_client_off_the_list_is_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn whom_a_list_refused_last_is_remembered_until_it_is_let_in() {
+    let world = world();
+    let stranger = |n| Identity::from_seed(&[n; 32]);
+    let allow = Allow::list_and_remember([world.client.public()].into());
+    let ask = async |n| {
+        let config = client(&stranger(n), world.server.public(), Arc::new(provider())).unwrap();
+        let counters = world.counters.clone();
+        let server = server(&world.server, allow.clone(), counters, Arc::new(provider())).unwrap();
+        handshake(config, server).await.1.is_ok()
+    };
+    for n in [9, 10, 9] {
+        assert!(!ask(n).await);
+    }
+    let keys = |ns: &[u8]| ns.iter().map(|n| stranger(*n).public()).collect::<Vec<_>>();
+    assert_eq!(allow.refused(), keys(&[9, 10]));
+    allow.replace(keys(&[9]).into_iter().collect());
+    assert_eq!(allow.refused(), keys(&[10]));
+    assert!(ask(9).await);
+    (20..60).for_each(|n| allow.remember([n; 32]));
+    assert_eq!(allow.refused().len(), REMEMBERED);
+    assert_eq!(allow.refused().last(), Some(&[59; 32]));
+    assert!(Allow::list([].into()).refused().is_empty());
+}
+
+#[tokio::test]
 async fn a_server_with_another_key_is_refused() {
     let world = world();
     let config = client(&world.client, [7; 32], Arc::new(provider())).unwrap();

@@ -1,5 +1,6 @@
 //! An authority: links from nodes, listed services and the other authorities; its state on disk; its clock.
 
+mod check;
 mod waiting;
 
 use std::net::IpAddr;
@@ -19,12 +20,14 @@ use shoal_daemon::shutdown::Shutdown;
 use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::verdict::Verdicts;
-use shoal_topology::{Held, Identity, Network, Parameters, SecretIdentity, Seed};
+use shoal_topology::{Held, Identity, SecretIdentity, Seed};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::topology::unix_ms;
 use super::{Config, Error};
+use check::parameters;
+pub(super) use check::{bears_no_liar, check};
 use waiting::{Message, Waiting};
 
 /// Milliseconds by which the clock may be set back while the engine's time waits for it.
@@ -39,44 +42,6 @@ fn state_file(config: &Config) -> PathBuf {
     config.data_dir.join("authority.state")
 }
 
-/// What an operator should know although the authority would run.
-///
-/// # Errors
-/// What keeps it from running.
-pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
-    let own = super::identity(config)?;
-    let (parameters, mut notes) = parameters(config)?;
-    parameters.check().map_err(|error| Error::Config(error.to_string()))?;
-    read_state(&state_file(config))?;
-    match network::load(&config.network) {
-        Ok(known) if known.authorities.contains(&own) => {
-            let seats = network::seats(&config.network)?;
-            let missing = known.authorities.len() - seats.len();
-            if missing > 0 {
-                notes.push(format!("the network file has no address of {missing} authorities"));
-            }
-            notes.extend(bears_no_liar(&known));
-        }
-        Ok(_) => notes.push(format!("the network file does not list this authority, {own}")),
-        Err(error) => notes.push(error.to_string()),
-    }
-    if config.authority.nodes.is_empty() {
-        notes.push("`authority.nodes` is empty: no node can be listed".into());
-    }
-    Ok(notes)
-}
-
-/// What to say of a network that is too small to bear a liar.
-fn bears_no_liar(network: &Network) -> Option<String> {
-    let n = network.authorities.len();
-    (network.liars() == 0).then(|| {
-        format!(
-            "of {n} authorities none may lie: one that does can stop the network, or show different people different \
-             documents; four bear one, seven bear two"
-        )
-    })
-}
-
 /// Runs an authority until `shutdown`, by a clock that is off by so much.
 pub(super) async fn run(
     config: Config,
@@ -85,9 +50,9 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let known = network::load(&config.network)?;
     let seats = network::seats(&config.network)?;
+    let seed = secret::identity(&config.identity_file())?;
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&config.runtime_dir())?;
-    let seed = secret::read_or_create(&config.data_dir.join("identity.key"))?;
     let own = SecretIdentity::from_bytes(&seed);
     let identity = own.identity();
     if !known.authorities.contains(&identity) {
@@ -96,13 +61,12 @@ pub(super) async fn run(
             config.network.display()
         )));
     }
-    let (parameters, warnings) = parameters(&config)?;
-    let warnings = warnings.into_iter().chain(bears_no_liar(&known));
-    warnings.for_each(|warning| tracing::warn!("{warning}"));
-    parameters.check().map_err(|error| Error::Config(error.to_string()))?;
+    let parameters = parameters(&config, &known)?;
+    bears_no_liar(&known).into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let peers = known.authorities.iter().chain(&nodes).chain(&exits).map(|peer| peer.0).collect();
+    let allow = Allow::list_and_remember(peers);
     let listed = Listed::default();
     let seat_addresses: Vec<IpAddr> = seats.iter().map(|seat| seat.address.ip()).collect();
     listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
@@ -110,7 +74,7 @@ pub(super) async fn run(
         &shoal_daemon::link::Identity::from_seed(&seed),
         LinkSettings {
             listen: Some(config.listen),
-            allow: Allow::list(peers),
+            allow: allow.clone(),
             listed: listed.clone(),
             max_connections: 2 * (known.authorities.len() + nodes.len() + exits.len()) + 16,
             ..LinkSettings::default()
@@ -122,6 +86,9 @@ pub(super) async fn run(
     let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
     let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
     let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
+    let about = json!({
+        "name": known.name, "trial": known.trial, "fingerprint": known.fingerprint(), "epoch_s": epoch_s,
+    });
     let engine = Authority::new(
         Settings {
             network: known,
@@ -157,6 +124,10 @@ pub(super) async fn run(
         gauges,
         engine,
         council,
+        own: identity,
+        about,
+        allow,
+        asked: Asked::default(),
         authorities,
         config,
         clock,
@@ -173,16 +144,6 @@ pub(super) async fn run(
     drop((admin, control));
     let _ = tokio::time::timeout(FLUSH, accepting).await;
     Ok(())
-}
-
-/// The parameters that this authority votes for, and what is odd about their file.
-fn parameters(config: &Config) -> Result<(Parameters, Vec<String>), Error> {
-    let path = &config.authority.parameters;
-    if path.as_os_str().is_empty() {
-        return Ok((Parameters::default(), Vec::new()));
-    }
-    let loaded = shoal_daemon::config::load(path, &[])?;
-    Ok((loaded.config, loaded.warnings))
 }
 
 /// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
@@ -235,6 +196,10 @@ struct Gauges {
     faults: IntGauge,
     uncounted: IntGauge,
     epoch: IntGauge,
+    pending: IntGauge,
+    critical: IntGauge,
+    missing: IntGauge,
+    short: IntGauge,
 }
 
 impl Gauges {
@@ -259,6 +224,22 @@ impl Gauges {
                 "Authorities whose vote for the last document did not count.",
             )?,
             epoch: gauge("document_epoch", "Epoch of the latest document.")?,
+            pending: gauge(
+                "pending",
+                "Peers that asked for a link and are on no list, of the last 32: `shoal-node authority pending` names them.",
+            )?,
+            critical: gauge(
+                "critical_operators",
+                "Operators whose loss alone would leave layers short or the network without documents: `status` names them.",
+            )?,
+            missing: gauge(
+                "missing_nodes",
+                "Nodes that may be listed and that the next document will not list: `status` names them.",
+            )?,
+            short: gauge(
+                "document_is_short",
+                "1 if the latest document has fewer mixes in a layer than the parameters ask for.",
+            )?,
             registry,
         })
     }
@@ -272,6 +253,12 @@ struct Chamber {
     gauges: Gauges,
     engine: Authority,
     council: Council,
+    own: Identity,
+    /// The network, for `status`.
+    about: Value,
+    /// Who may connect.
+    allow: Allow,
+    asked: Asked,
     authorities: Vec<Identity>,
     config: Config,
     clock: Clock,
@@ -443,7 +430,7 @@ impl Chamber {
         }
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
         let status = self.engine.status();
         let now = self.now() / 1_000;
         let documents = self.engine.documents();
@@ -476,10 +463,25 @@ impl Chamber {
             }
             changed
         });
+        let refused: Vec<String> =
+            self.allow.refused().into_iter().map(|key| Identity(key).to_string()).collect();
+        if let Some(said) = self.asked.news(&refused) {
+            tracing::info!("{said}");
+        }
+        self.gauges.pending.set(count(refused.len()));
+        self.gauges.critical.set(count(status.critical.len()));
+        self.gauges.missing.set(count(status.missing.len()));
+        self.gauges.short.set(i64::from(status.is_short));
+        let left_out = status.left_out.iter();
+        let left_out: Vec<Value> =
+            left_out.map(|(node, why)| json!({ "identity": node, "why": why })).collect();
         let value = json!({
             "program": "shoal-node",
             "version": env!("CARGO_PKG_VERSION"),
             "role": "authority",
+            "identity": self.own.to_string(),
+            "network": self.about,
+            "pending": { "not_on_a_list": refused, "left_out": left_out },
             "ready": why.is_none(),
             "why_not_ready": why,
             "epoch": documents.epoch_at(now).map(|epoch| epoch.0),
@@ -489,6 +491,31 @@ impl Chamber {
             "votes": status,
         });
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+/// How often the log says at most that somebody asks who is on no list.
+const SAID: Duration = Duration::from_secs(60);
+
+/// What the log was told of peers that are on no list.
+#[derive(Default)]
+struct Asked {
+    known: Vec<String>,
+    said: Option<tokio::time::Instant>,
+}
+
+impl Asked {
+    /// What to say of who is refused, when there is somebody new, and it was not said just now: anybody can ask.
+    fn news(&mut self, refused: &[String]) -> Option<String> {
+        let new = refused.iter().filter(|identity| !self.known.contains(identity)).count();
+        if new == 0 || self.said.is_some_and(|said| said.elapsed() < SAID) {
+            return None;
+        }
+        self.said = Some(tokio::time::Instant::now());
+        self.known = refused.to_vec();
+        Some(format!(
+            "{new} asked for a link that are on none of the lists; `shoal-node authority pending` names them"
+        ))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use shoal_daemon::config::{ConfigError, resolve};
+use shoal_daemon::config::{ConfigError, parse_address, resolve};
 use shoal_topology::{Identity, Role};
 
 use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
@@ -69,11 +69,13 @@ pub enum AdmissionName {
 
 /// A token of the list.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TokenConfig {
     /// What the client shows.
+    #[serde(deserialize_with = "token")]
     pub secret: String,
     /// Connections at a time.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "positive")]
     pub connections: usize,
     /// Whether its bearer may be a service (answers at once, without slots).
     #[serde(default)]
@@ -93,7 +95,7 @@ fn one() -> usize {
 
 /// The table `[gateway]`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct GatewayConfig {
     /// Whom it lets in.
     pub admission: AdmissionName,
@@ -142,7 +144,7 @@ impl Default for GatewayConfig {
 
 /// The table `[authority]`.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct AuthorityConfig {
     /// The nodes that may be listed.
     #[serde(deserialize_with = "identities")]
@@ -152,6 +154,10 @@ pub struct AuthorityConfig {
     pub exits: Vec<Identity>,
     /// What the network fixes for everyone; empty: the defaults.
     pub parameters: PathBuf,
+    /// What it fixes from an epoch on; empty: the same.
+    pub next_parameters: PathBuf,
+    /// That epoch.
+    pub next_from_epoch: u64,
 }
 
 fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
@@ -162,13 +168,15 @@ fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity
 
 /// A node's configuration.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What it does.
     pub role: RoleName,
     /// Where it listens.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Where others reach it; empty: at `listen`.
+    #[serde(deserialize_with = "addresses")]
     pub advertise: Vec<SocketAddr>,
     /// Who runs it.
     #[serde(deserialize_with = "unit")]
@@ -188,6 +196,7 @@ pub struct Config {
     #[serde(deserialize_with = "optional_address")]
     pub admin: Option<SocketAddr>,
     /// Threads that peel; 0: one a core.
+    #[serde(deserialize_with = "workers")]
     pub workers: usize,
     /// The declared rate.
     #[serde(deserialize_with = "positive")]
@@ -229,6 +238,36 @@ impl Default for Config {
             authority: AuthorityConfig::default(),
         }
     }
+}
+
+/// Most threads that open packets.
+const MOST_WORKERS: usize = 1_024;
+
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        n @ 0..=MOST_WORKERS => Ok(n),
+        _ => Err(serde::de::Error::custom(
+            "wants a number of threads up to 1024, or 0 for one a core",
+        )),
+    }
+}
+
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let secret = String::deserialize(deserializer)?;
+    if secret.trim().is_empty() {
+        return Err(serde::de::Error::custom("wants a secret, such as 32 random characters"));
+    }
+    Ok(secret)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| parse_address(text).map_err(serde::de::Error::custom);
+    texts.iter().map(parse).collect()
 }
 
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
@@ -301,8 +340,10 @@ impl Config {
         for path in [&mut self.data_dir, &mut self.topology, &mut self.network] {
             *path = resolve(base, path);
         }
-        if !self.authority.parameters.as_os_str().is_empty() {
-            self.authority.parameters = resolve(base, &self.authority.parameters);
+        for path in [&mut self.authority.parameters, &mut self.authority.next_parameters] {
+            if !path.as_os_str().is_empty() {
+                *path = resolve(base, path);
+            }
         }
         if !self.runtime_dir.as_os_str().is_empty() {
             self.runtime_dir = resolve(base, &self.runtime_dir);
@@ -327,6 +368,11 @@ impl Config {
             return Path::new(&base).join(format!("shoal-node-{}", &name.as_str()[..16]));
         }
         self.data_dir.join("run")
+    }
+
+    /// The file of the identity, which `init` makes.
+    pub fn identity_file(&self) -> PathBuf {
+        self.data_dir.join("identity.key")
     }
 
     /// The control socket.
@@ -416,7 +462,7 @@ impl Config {
 # What this node does: "mix", "gateway" or "authority".
 role = {role}
 
-# Where it listens for links. 0.0.0.0 and [::] stand for all addresses of this machine.
+# Where it listens for links: an IP address and a port. 0.0.0.0 and [::] stand for all addresses of this machine.
 listen = {listen}
 
 # Where other nodes and clients reach it, 1 to 4 addresses with ports. Empty: at `listen`.
@@ -443,7 +489,7 @@ network = {network}
 # The admin page: /livez, /readyz, /metrics, on this machine only. "" switches it off.
 admin = {admin}
 
-# Threads that open packets. 0: one for each core.
+# Threads that open packets, up to 1024. 0: one for each core.
 workers = {workers}
 
 # The rate that this node is made for, packets a second. A key must remember what comes at this rate in its life (an
@@ -497,13 +543,19 @@ inbox_packets = {inbox_packets}
 # For authorities alone.
 [authority]
 
-# The identities of the nodes that may be listed (shoal-node run logs a node's own; it is in its `status` too), and of
-# the services that may be listed as exits.
+# The identities of the nodes that may be listed (`shoal-node identity` prints a node's own), and of the services that may
+# be listed as exits (`shoal-client identity`). Whoever asks and is on no list: `shoal-node authority pending`.
 nodes = [{nodes}]
 exits = [{exits}]
 
-# A TOML file with the parameters of the network, the same at all authorities. "": the defaults.
+# A TOML file with the parameters of the network, the same at all authorities. "": the defaults, which `shoal-node
+# parameters` prints.
 parameters = {parameters}
+
+# Parameters that take their place in the document of an epoch, and from then on. So all authorities can be told beforehand,
+# one after the other, and change at once. "": none. `shoal-node status` says which epoch it is.
+next_parameters = {next_parameters}
+next_from_epoch = {next_from_epoch}
 "#,
             role = string(self.role.name()),
             listen = string(&self.listen.to_string()),
@@ -532,6 +584,8 @@ parameters = {parameters}
             nodes = names(&self.authority.nodes),
             exits = names(&self.authority.exits),
             parameters = path(&self.authority.parameters),
+            next_parameters = path(&self.authority.next_parameters),
+            next_from_epoch = self.authority.next_from_epoch,
         );
         for token in &gateway.token {
             let TokenConfig { secret, connections, service } = token;
@@ -547,70 +601,4 @@ parameters = {parameters}
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
-        shoal_daemon::config::parse(text, "config.toml", &[])
-    }
-
-    #[test]
-    fn what_init_writes_explains_every_key() {
-        let text = Config::default().to_toml();
-        // Field names of the configuration, as `Debug` writes them.
-        let debug = format!("{:?}", Config::default());
-        let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
-        let names: Vec<&str> = names.filter(|name| name.starts_with(char::is_lowercase)).collect();
-        assert!(names.contains(&"replay_mib") && names.contains(&"queries_per_s"), "{names:?}");
-        for name in names {
-            let has = |line: &str| {
-                let line = line.trim_start_matches("# ").trim_start_matches('[');
-                let rest = line.trim_start_matches("gateway.").strip_prefix(name);
-                rest.is_some_and(|rest| rest.starts_with(" =") || rest.starts_with(']'))
-            };
-            assert!(text.lines().any(has), "{name} is not explained");
-        }
-    }
-
-    #[test]
-    fn what_init_writes_is_the_default() {
-        let (config, warnings) = parse(&Config::default().to_toml()).unwrap();
-        assert_eq!(config, Config::default());
-        assert!(warnings.is_empty(), "{warnings:?}");
-        assert_eq!(parse("").unwrap().0, Config::default());
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let token = TokenConfig { secret: "a\"b\n".into(), connections: 3, service: true };
-        let config = Config {
-            role: RoleName::Gateway,
-            advertise: vec!["192.0.2.1:9".parse().unwrap(), "[2001:db8::1]:9".parse().unwrap()],
-            operator: "Müller & \"Söhne\"".into(),
-            admin: None,
-            gateway: GatewayConfig {
-                admission: AdmissionName::Tokens,
-                service_per_s: 1.5,
-                token: vec![token],
-                ..GatewayConfig::default()
-            },
-            ..Config::default()
-        };
-        assert_eq!(parse(&config.to_toml()).unwrap().0, config);
-    }
-
-    #[test]
-    fn a_wrong_value_says_where_and_what_is_allowed() {
-        for (text, wanted) in [
-            ("\npool_packets = 0", "config.toml:2:"),
-            ("role = \"router\"", "authority"),
-            ("[gateway]\nservice_per_s = -1.0", "0.01"),
-            ("log = \"loud\"", "debug"),
-            ("[gateway]\ntoken_share = 1.0", "0.9"),
-            ("admin = \"here\"", "127.0.0.1:9101"),
-        ] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-    }
-}
+mod tests;

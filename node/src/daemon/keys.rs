@@ -47,19 +47,19 @@ pub struct Prepared {
     pub(super) inbox_key: Secret,
 }
 
-/// Makes what is missing: directories (0700), identity, key of the inbox (0600). What is there is kept.
+/// Reads the identity, and makes what else is missing: directories (0700), key of the inbox (0600). What is there is kept.
 ///
 /// # Errors
-/// When files are open to others, belong to others or cannot be written, or no address can be advertised.
+/// When there is no identity, files are open to others, belong to others or cannot be written, or no address can be advertised.
 pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let role = config.role.role();
     let role =
         role.ok_or_else(|| Error::Config("an authority is no node: it has no keys".into()))?;
     config.advertised().map_err(Error::Config)?;
+    let identity_seed = secret::identity(&config.identity_file())?;
     let runtime = config.runtime_dir();
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&runtime)?;
-    let identity_seed = secret::read_or_create(&config.data_dir.join("identity.key"))?;
     let inbox_key = secret::read_or_create(&runtime.join("inbox.key"))?;
     let identity = SecretIdentity::from_bytes(&identity_seed).identity();
     Ok(Prepared { identity, role, identity_seed, inbox_key })
@@ -198,51 +198,16 @@ impl Keyring {
 
     /// What an operator should know: tables or the runtime directory do not hold what comes at the declared rate.
     pub fn warnings(&self) -> Vec<String> {
-        let (wanted, granted) = self.capacity();
-        let (rate, epoch_s) = (self.config.max_packets_per_s, self.epoch.as_secs());
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let mut warnings = Vec::new();
-        if granted < wanted {
-            let needed = mib(16 * (wanted * self.tables()) as u64);
-            warnings.push(format!(
-                "`replay_mib` = {} bounds what a key remembers to {granted} packets; {rate} packets/s in epochs of \
-                 {epoch_s} s want {wanted}: beyond it packets are refused; raise replay_mib to {needed}, or lower \
-                 max_packets_per_s",
-                self.config.replay_mib
-            ));
-        }
-        // A key's log is written in its epoch, and the one before is still there.
-        let needed = 2 * 8 * granted as u64;
         let there: u64 = self.keys.keys().map(|epoch| length(&self.tags(*epoch))).sum();
-        if let Some(room) = secret::room(&self.directory)
-            && room.saturating_add(there) < needed
-        {
-            warnings.push(format!(
-                "the runtime directory has room for {} MiB, and the logs of replay tags want {} MiB at {rate} packets/s \
-                 in epochs of {epoch_s} s: packets are refused when they cannot be written; give it more room, or lower \
-                 max_packets_per_s",
-                mib(room.saturating_add(there)),
-                mib(needed)
-            ));
-        }
-        warnings
+        self.room().warnings(&self.directory, there)
+    }
+
+    fn room(&self) -> TagRoom<'_> {
+        TagRoom { config: &self.config, epoch: self.epoch, grace: self.grace }
     }
 
     fn epoch_at(&self, unix_ms: u64) -> Epoch {
         Epoch(unix_ms / 1_000 / self.epoch.as_secs())
-    }
-
-    /// Keys that there are at a time, at most.
-    fn tables(&self) -> usize {
-        let old = self.grace.as_secs_f64() / self.epoch.as_secs_f64();
-        1 + AHEAD as usize + (old.ceil() as usize).min(KEPT_BACK as usize)
-    }
-
-    /// Tags that a key has room for: as wanted, and as memory grants.
-    fn capacity(&self) -> (usize, usize) {
-        // What comes early and what comes at once are there beside the rate.
-        let life = (self.epoch + self.grace).mul_f64(1.0 + 2.0 / SHARES);
-        self.config.replay_capacity(life, self.tables())
     }
 
     /// What a key of so much room may come to know, and when.
@@ -328,7 +293,7 @@ impl Keyring {
     fn use_key(&mut self, epoch: Epoch, secret: SecretKey, log: TagLog) -> std::io::Result<()> {
         let public = *secret.public().as_bytes();
         if let Some(opener) = &self.opener {
-            let granted = self.capacity().1;
+            let granted = self.room().capacity().1;
             let (replay, budget) = (Replay::new(*log.key(), granted), self.budget(granted));
             log.each(|fingerprint| replay.remember(fingerprint))?;
             let log = Box::new(Logged { log, failing: AtomicBool::new(false) });
@@ -396,6 +361,71 @@ impl Keyring {
     }
 }
 
+/// What replay tags want and get: by the configuration, the length of an epoch, and how long a key is kept beyond it.
+struct TagRoom<'a> {
+    config: &'a Config,
+    epoch: Duration,
+    grace: Duration,
+}
+
+impl TagRoom<'_> {
+    /// Keys that there are at a time, at most.
+    fn tables(&self) -> usize {
+        let old = self.grace.as_secs_f64() / self.epoch.as_secs_f64();
+        1 + AHEAD as usize + (old.ceil() as usize).min(KEPT_BACK as usize)
+    }
+
+    /// Tags that a key has room for: as wanted, and as memory grants.
+    fn capacity(&self) -> (usize, usize) {
+        // What comes early and what comes at once are there beside the rate.
+        let life = (self.epoch + self.grace).mul_f64(1.0 + 2.0 / SHARES);
+        self.config.replay_capacity(life, self.tables())
+    }
+
+    /// What an operator should know, where logs in `directory` have so many bytes already.
+    fn warnings(&self, directory: &Path, there: u64) -> Vec<String> {
+        let (wanted, granted) = self.capacity();
+        let (rate, epoch_s) = (self.config.max_packets_per_s, self.epoch.as_secs());
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let mut warnings = Vec::new();
+        if granted < wanted {
+            let needed = mib(16 * (wanted * self.tables()) as u64);
+            warnings.push(format!(
+                "`replay_mib` = {} bounds what a key remembers to {granted} packets; {rate} packets/s in epochs of \
+                 {epoch_s} s want {wanted}: beyond it packets are refused; raise replay_mib to {needed}, or lower \
+                 max_packets_per_s",
+                self.config.replay_mib
+            ));
+        }
+        // A key's log is written in its epoch, and the one before is still there.
+        let needed = 2 * 8 * granted as u64;
+        let on = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+        if let Some(room) = secret::room(on)
+            && room.saturating_add(there) < needed
+        {
+            warnings.push(format!(
+                "the runtime directory has room for {} MiB, and the logs of replay tags want {} MiB at {rate} packets/s \
+                 in epochs of {epoch_s} s: packets are refused when they cannot be written; give it more room, or lower \
+                 max_packets_per_s",
+                mib(room.saturating_add(there)),
+                mib(needed)
+            ));
+        }
+        warnings
+    }
+}
+
+/// As [`Keyring::warnings`], before there are keys, and without making any.
+pub(super) fn warnings_before(config: &Config, epoch_s: u32) -> Vec<String> {
+    let epoch = Duration::from_secs(u64::from(epoch_s.max(1)));
+    let room = TagRoom { config, epoch, grace: Parameters::default().key_grace() };
+    let directory = config.runtime_dir().join("keys");
+    let files = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+    let tags = files.filter(|file| file.path().extension().is_some_and(|end| end == "tags"));
+    let there = tags.map(|file| length(&file.path())).sum();
+    room.warnings(&directory, there)
+}
+
 /// A log that says so when it cannot be written.
 struct Logged {
     log: TagLog,
@@ -436,7 +466,8 @@ pub(super) fn said_before(path: &Path, identity: &Identity) -> Option<Signed<Nod
     (descriptor.body().identity == *identity).then_some(descriptor)
 }
 
-fn empty(config: &Config, role: Role, identity: &SecretIdentity) -> NodeDescriptor {
+/// What a node says of itself as far as its configuration goes: without addresses and keys.
+pub(super) fn empty(config: &Config, role: Role, identity: &SecretIdentity) -> NodeDescriptor {
     NodeDescriptor {
         identity: identity.identity(),
         role,

@@ -69,7 +69,8 @@ pub(super) fn objection(
         return Some(match document.no_place(own) {
             Some(why) => format!("the authorities cannot list this node: {why}"),
             None => {
-                "the topology document does not list this node: give its descriptor to the authorities"
+                "the topology document does not list this node: its identity, which `shoal-node identity` prints, has to stand \
+                 in `nodes` of most authorities, and the next document lists it"
                     .into()
             }
         });
@@ -80,8 +81,8 @@ pub(super) fn objection(
     }
     if listed.key(epoch) != own.key(epoch) {
         return Some(
-            "the topology document lists another key of this node: give its new descriptor to the \
-             authorities"
+            "the topology document lists another key of this node: its newest descriptor, which goes to the authorities over \
+             its links to them, did not reach most of them in time; the next document has it"
                 .into(),
         );
     }

@@ -447,11 +447,15 @@ impl Gateway {
         let Some(index) = tokens.iter().position(fits) else {
             let open = matches!(self.settings.admission, Admission::Open(_));
             let person = hello.mode != Mode::Service;
-            return if open && person { Ok(None) } else { Err(Refusal::Token) };
+            return match hello.token.is_empty() {
+                _ if open && person => Ok(None),
+                true => Err(Refusal::NoToken),
+                false => Err(Refusal::Token),
+            };
         };
         let token = tokens.get(index).ok_or(Refusal::Token)?;
         if hello.mode == Mode::Service && token.service == Service::Refused {
-            return Err(Refusal::Token);
+            return Err(Refusal::NoService);
         }
         let replaces = older.is_some_and(|older| match self.sessions.get(&older) {
             Some(Session { stage: Stage::Active(old), .. }) => old.token == Some(index),

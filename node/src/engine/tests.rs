@@ -381,7 +381,7 @@ fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
     let admission = Admission::Open(vec![token]);
     assert_eq!(GatewaySettings::default().admission, Admission::Open(Vec::new()));
     let mut net = Net::new(Arc::new(StandIn), Options { admission, ..Options::default() });
-    assert_eq!(net.try_join(0, 1, Mode::Service, b"", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(0, 1, Mode::Service, b"", |_| {}).1, Some(Refusal::NoToken));
     assert_eq!(net.try_join(0, 1, Mode::Service, b"other", |_| {}).1, Some(Refusal::Token));
     assert_eq!(net.try_join(0, 1, Mode::Service, b"exit", |_| {}).1, None);
     let web = Mode::Class("web".into());
@@ -600,7 +600,7 @@ fn who_does_not_prove_its_inbox_is_refused() {
     assert_eq!(net.try_join(0, 1, web(), b"person", |_| {}).1, None);
     assert_eq!(net.engine(net.gateway(0)).clients(), 1);
     assert_eq!(net.try_join(0, 3, web(), b"nobody", |_| {}).1, Some(Refusal::Token));
-    assert_eq!(net.try_join(1, 3, Mode::Service, b"person", |_| {}).1, Some(Refusal::Token));
+    assert_eq!(net.try_join(1, 3, Mode::Service, b"person", |_| {}).1, Some(Refusal::NoService));
     assert_eq!(net.try_join(0, 3, Mode::Service, b"exit", |_| {}).1, None);
     let none = Mode::Class("none".into());
     assert_eq!(net.try_join(0, 4, none, b"exit", |_| {}).1, Some(Refusal::Class));

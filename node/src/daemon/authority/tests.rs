@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_topology::Epoch;
 use shoal_topology::authority::SessionId;
+use shoal_topology::{Epoch, Network, Parameters};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn engine(n: u8) -> Authority {
         network: Network { name: "test".into(), authorities, epoch_s: 10, trial: false },
         secret: secret(n),
         epoch_s: 10,
-        parameters: Parameters::default(),
+        parameters: vec![(Epoch(0), Parameters::default())],
         allowed: Vec::new(),
         allowed_exits: Vec::new(),
         seed: Seed::from_u64(n.into()),
@@ -38,6 +38,10 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (Chamber, mpsc::Sender<Vec<u8>>
         engine: engine(0),
         council,
         waiting: Arc::new(Waiting::new(&authorities, [])),
+        own: secret(0).identity(),
+        about: Value::Null,
+        allow: Allow::list_and_remember(Default::default()),
+        asked: Asked::default(),
         authorities,
         config: Config::default().resolved(dir),
         clock: Arc::new(move || time.load(Ordering::Relaxed)),
@@ -50,6 +54,19 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (Chamber, mpsc::Sender<Vec<u8>>
         documents,
     };
     (chamber, give)
+}
+
+#[test]
+fn who_asks_and_is_on_no_list_is_said_once_and_not_at_everyones_will() {
+    let names = |ns: &[u8]| ns.iter().map(u8::to_string).collect::<Vec<_>>();
+    let mut asked = Asked::default();
+    assert_eq!(asked.news(&[]), None);
+    let said = asked.news(&names(&[1, 2])).unwrap();
+    assert!(said.starts_with("2 asked") && said.contains("authority pending"), "{said}");
+    assert_eq!(asked.news(&names(&[1, 2])), None);
+    assert_eq!(asked.news(&names(&[1, 2, 3])), None, "it was said just now");
+    asked.said = asked.said.and_then(|said| said.checked_sub(SAID));
+    assert!(asked.news(&names(&[2, 3])).unwrap().starts_with("1 asked"));
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ impl Home {
             ..Config::default()
         };
         let config = config.resolved(dir.path());
+        secret::read_or_create(&config.identity_file()).unwrap();
         Self { dir, config, rng: Stream::from_seed([4; 32]) }
     }
 
