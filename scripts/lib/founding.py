@@ -232,7 +232,7 @@ class Asking:
 
     def __init__(self, net, port):
         self.asked, self.lost, self.slowest, self.stopped = 0, [], 0.0, threading.Event()
-        self.threads = []
+        self.threads, self.began = [], time.monotonic()
         for client in net.of("run"):
             thread = threading.Thread(target=self._ask, args=(client, net, port), daemon=True)
             self.threads.append(thread)
@@ -247,12 +247,16 @@ class Asking:
             try:
                 page = socks.get(client.socks, host, at, "/", timeout=60)
                 if b"a page that only" not in page:
-                    self.lost.append(f"{client.name} got {page[:40]!r}")
+                    self.lose(client, began, f"got {page[:40]!r}")
             except (OSError, EOFError) as error:
-                self.lost.append(f"{client.name}, turn {turn}: {error or type(error).__name__} after {time.monotonic() - began:.0f} s")
+                self.lose(client, began, f"{error or type(error).__name__} after {time.monotonic() - began:.0f} s")
             self.asked += 1
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.stopped.wait(0.5)
+
+    def lose(self, client, began, why):
+        if not self.stopped.is_set():
+            self.lost.append(f"{client.name} at {began - self.began:.0f} s: {why}")
 
     def stop(self):
         self.stopped.set()
@@ -272,7 +276,7 @@ def founding(run, check):
         if net is None or len(net.programs) < 20:
             return
         serve(net.target)
-        check("14 it is ready", lambda: (net.start(), net.wait_ready())[1])
+        check("14 it is ready", begin, net)
         asking = Asking(net, run.web.port)
         for name, body in (("a mix joins", joins), ("a mix leaves", leaves), ("a mix is killed", killed),
                            ("a gateway is killed and comes back", gateway), ("an authority comes back from its backup", backup),
@@ -285,6 +289,12 @@ def founding(run, check):
         if net:
             net.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def begin(net):
+    net.start()
+    net.wait_ready()
+    return net.wait_document(lambda document: document["exits"], "lists the exit")
 
 
 def serve(port):
