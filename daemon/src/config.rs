@@ -147,7 +147,10 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 
 /// What to say of a key that nobody knows.
 fn unknown_key(key: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|name| (distance(key, name), name)).min();
+    // One that is the beginning of the other is near.
+    let begins = |name: &str| key.len() > 2 && (name.starts_with(key) || key.starts_with(name));
+    let far = |name: &str| if begins(name) { 1 } else { distance(key, name) };
+    let near = known.iter().map(|name| (far(name), name)).min();
     match near {
         Some((changes, name)) if changes <= (key.len() / 3).clamp(1, 3) => {
             format!("unknown key; did you mean `{name}`?")

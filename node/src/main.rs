@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shoal_daemon::exit::{Exit, report};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{control, logs, memory};
+use shoal_daemon::{control, logs, memory, network};
 use shoal_node::daemon::{self, Config, RoleName};
 use shoal_sphinx::backend::Backend;
 
@@ -220,6 +220,9 @@ fn check(given: &Given) -> Done {
     };
     say(&format!("{}: {sound}", given.config.display()));
     say(&format!("identity: {}", daemon::identity(&config).map_err(because)?));
+    if let Ok(network) = network::load(&config.network) {
+        say(&format!("network: {:?}, fingerprint {}", network.name, network.fingerprint()));
+    }
     Ok(())
 }
 

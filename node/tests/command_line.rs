@@ -164,9 +164,17 @@ fn a_network_is_founded_and_shown_and_its_parameters_are_printed() {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     assert!(text(&done.stderr).contains("of 1 authorities none may lie"), "{}", text(&done.stderr));
     let founded = text(&done.stdout);
+    let home = dir.path().join("mix");
+    shoal_node(&["init", "--role", "mix", home.to_str().unwrap()]);
+    let config = home.join("config.toml");
+    let network = format!("network={out}");
+    let checked = shoal_node(&["check", "-c", config.to_str().unwrap(), "-o", &network]);
+    let checked = text(&checked.stdout);
     let shown = shoal_node(&["network", "show", out, "--json"]);
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert!(founded.contains(shown["fingerprint"].as_str().unwrap()), "{founded}");
+    for said in [&founded, &checked] {
+        assert!(said.contains(shown["fingerprint"].as_str().unwrap()), "{said}");
+    }
     assert_eq!((&shown["trial"], &shown["epoch_s"]), (&true.into(), &10.into()));
     for wrong in ["x", "lbtg=127.0.0.1:1", &authority.replace("127.0.0.1", "authority.example")] {
         let done = shoal_node(&["network", "new", "ours", "--authority", wrong, "--out", out]);
