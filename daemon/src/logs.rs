@@ -5,14 +5,15 @@
 
 use std::fmt;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 /// The environment variable that goes before the configuration: `error`, `warn`, `info`, `debug`, `trace`, `off`.
 pub const VARIABLE: &str = "SHOAL_LOG";
@@ -22,6 +23,18 @@ pub const VARIABLE: &str = "SHOAL_LOG";
 #[error("`{0}` is no log level: wants off, error, warn, info, debug or trace")]
 pub struct BadLevel(String);
 
+/// The filter of the process, and whether the command line or the environment chose its level.
+static FILTER: OnceLock<(reload::Handle<Targets, Registry>, bool)> = OnceLock::new();
+
+/// What became of a level that a configuration asks for while the program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It is in effect.
+    AtOnce,
+    /// The command line or the environment goes before it.
+    Overruled,
+}
+
 /// Starts logging: at `flag` if given, else as `SHOAL_LOG` says, else at `configured`. The first call in a
 /// process counts; later ones (daemons that share a process) change nothing.
 ///
@@ -29,15 +42,38 @@ pub struct BadLevel(String);
 /// When the level that applies has no meaning.
 pub fn init(flag: Option<&str>, configured: &str) -> Result<(), BadLevel> {
     let variable = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
-    let level = level(flag.or(variable.as_deref()).unwrap_or(configured))?;
+    let chosen = flag.or(variable.as_deref());
+    let level = level(chosen.unwrap_or(configured))?;
+    let (filter, handle) = reload::Layer::new(ours(level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_timer(Seconds)
-        .with_filter(ours(level));
+        .with_filter(filter);
     // Not `init`, which would also let in the records of the crate `log`.
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines));
+    let lines = tracing_subscriber::registry().with(lines);
+    if tracing::subscriber::set_global_default(lines).is_ok() {
+        let _ = FILTER.set((handle, chosen.is_some()));
+    }
     Ok(())
+}
+
+/// Logs at `configured` from now on, unless [`init`] was told a level that goes before the configuration's.
+///
+/// # Errors
+/// When the level has no meaning.
+pub fn change(configured: &str) -> Result<Applied, BadLevel> {
+    let level = level(configured)?;
+    match FILTER.get() {
+        Some((_, true)) => Ok(Applied::Overruled),
+        Some((filter, false)) => {
+            // It fails only where nothing logs any more.
+            let _ = filter.reload(ours(level));
+            Ok(Applied::AtOnce)
+        }
+        // Somebody else logs for this process, as in tests.
+        None => Ok(Applied::AtOnce),
+    }
 }
 
 /// The level of that name.

@@ -1,4 +1,8 @@
-//! The end of a run: one token that every task holds.
+//! Signals, and the end of a run: one token that every task holds.
+//!
+//! SIGTERM and SIGINT end a run in order, SIGHUP asks for the configuration to be read again ([`crate::reload`]). SIGUSR1
+//! and SIGUSR2 mean nothing here, and must not end a program as they do by default. SIGPIPE is ignored by Rust's own
+//! start.
 
 use std::sync::Arc;
 
@@ -7,47 +11,91 @@ use tokio::sync::watch;
 
 use crate::exit::Exit;
 
-/// Says when to stop. Copies are one token.
+/// Says when to stop, and when to read the configuration again. Copies are one token.
 #[derive(Clone)]
-pub struct Shutdown(Arc<watch::Sender<bool>>);
+pub struct Shutdown(Arc<Token>);
+
+struct Token {
+    stop: watch::Sender<bool>,
+    /// How often the configuration was to be read again.
+    reload: watch::Sender<u64>,
+}
+
+/// Says each time that the configuration is to be read again.
+pub struct Reloads {
+    asked: watch::Receiver<u64>,
+    /// Keeps the sender.
+    _token: Shutdown,
+}
+
+impl Reloads {
+    /// Returns when the configuration is to be read again; once, however often that was asked for meanwhile. May be
+    /// cancelled.
+    pub async fn asked(&mut self) {
+        // The sender lives in `self`, so this ends only when the value is there.
+        let _ = self.asked.changed().await;
+    }
+}
 
 impl Shutdown {
     /// A token that nobody has triggered.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self(Arc::new(Token { stop: watch::Sender::new(false), reload: watch::Sender::new(0) }))
     }
 
     /// Ends the run. Further calls do nothing.
     pub fn trigger(&self) {
-        self.0.send_replace(true);
+        self.0.stop.send_replace(true);
     }
 
     /// Whether the run is to end.
     pub fn is_triggered(&self) -> bool {
-        *self.0.borrow()
+        *self.0.stop.borrow()
     }
 
     /// Returns when the run is to end; at once if that was said before. May be cancelled.
     pub async fn wait(&self) {
-        let mut receiver = self.0.subscribe();
+        let mut receiver = self.0.stop.subscribe();
         // The sender lives in `self`, so this ends only when the value is there.
         let _ = receiver.wait_for(|triggered| *triggered).await;
     }
 
-    /// Lets SIGTERM and SIGINT trigger this token; the second signal ends the process where it stands. To be
-    /// called within a tokio runtime.
+    /// Asks for the configuration to be read again.
+    pub fn reload(&self) {
+        self.0.reload.send_modify(|asked| *asked += 1);
+    }
+
+    /// Says from now on when the configuration is to be read again; at once if that was asked for before.
+    pub fn reloads(&self) -> Reloads {
+        let mut asked = self.0.reload.subscribe();
+        if *asked.borrow() > 0 {
+            asked.mark_changed();
+        }
+        Reloads { asked, _token: self.clone() }
+    }
+
+    /// Lets SIGTERM and SIGINT trigger this token; the second signal ends the process where it stands. SIGHUP asks for
+    /// the configuration to be read again, and SIGUSR1 and SIGUSR2 do nothing. To be called within a tokio runtime that
+    /// [`crate::start::runtime`] has made.
     ///
     /// # Errors
     /// When the signals cannot be caught.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
+        let mut hup = signal(SignalKind::hangup())?;
+        // Once a signal is caught, it stays so until the process ends, whether anybody listens or not.
+        drop((signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?));
         let token = self.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
+                    _ = hup.recv() => {
+                        token.reload();
+                        continue;
+                    }
                 }
                 if token.is_triggered() {
                     std::process::exit(Exit::Failed as i32);
@@ -81,11 +129,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_triggers_it() {
+    async fn whoever_asks_to_reload_is_heard_before_and_after() {
         let token = Shutdown::new();
+        token.reload();
+        token.reload();
+        let mut reloads = token.reloads();
+        reloads.asked().await;
+        token.reload();
+        reloads.asked().await;
+        assert!(!token.is_triggered());
+    }
+
+    /// In one test, since signals reach all tests of the process.
+    #[tokio::test]
+    async fn hup_reloads_usr_does_nothing_and_term_ends() {
+        use rustix::process::{Signal, getpid, kill_process};
+        let token = Shutdown::new();
+        let mut reloads = token.reloads();
         token.on_signals().unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
-            .unwrap();
+        for signal in [Signal::USR1, Signal::USR2, Signal::PIPE, Signal::HUP] {
+            kill_process(getpid(), signal).unwrap();
+        }
+        reloads.asked().await;
+        assert!(!token.is_triggered());
+        kill_process(getpid(), Signal::TERM).unwrap();
         token.wait().await;
     }
 }
