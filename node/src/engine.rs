@@ -199,6 +199,8 @@ struct Topology {
     epoch: Epoch,
     /// When this node heard that the epoch began.
     since: Time,
+    /// Whom it passes packets on to: also when it is listed from the next epoch on, or was until the last one.
+    around: Option<Place>,
     fresh: Freshness,
 }
 
@@ -402,7 +404,7 @@ impl Engine {
         let document = held.document.clone();
         let place = Place::among(&core.documents, &document, &core.identity);
         let fresh = Freshness::Fresh;
-        core.topology = Some(Topology { document, place, epoch, since, fresh });
+        core.topology = Some(Topology { document, place, around, epoch, since, fresh });
         self.loops.start(core, now);
     }
 
@@ -416,6 +418,7 @@ impl Engine {
                 self.forward(until, Identity(next), frame);
             }
             Peeled::Final { destination, id, payload } => {
+        let around = Place::around(&core.documents, &core.identity);
                 if Identity(destination) != self.core.identity {
                     self.core.counters.drop(DropReason::Malformed);
                 } else if self.loops.returned(&id, now) {
@@ -439,7 +442,7 @@ impl Engine {
     }
 
     fn forward(&mut self, until: Time, next: Identity, frame: Frame) {
-        let place = self.core.topology.as_ref().and_then(|topology| topology.place.as_ref());
+        let place = self.core.topology.as_ref().and_then(|topology| topology.around.as_ref());
         if place.is_some_and(|place| place.sends_to(&next)) {
             let before = self.core.pooled;
             self.core.delay(until, Due::ToNode(next, frame));

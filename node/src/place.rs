@@ -49,13 +49,25 @@ impl Place {
     /// way, and those of the next one may come early.
     pub fn among(documents: &Documents, document: &Document, identity: &Identity) -> Option<Self> {
         let mut place = Self::of(document, identity)?;
+        place.add(documents, identity);
+        Some(place)
+    }
+
+    /// As [`Self::among`], also before the epoch from which on the node is listed, and after the last one: in the first
+    /// document that is held and lists it. Its links stand by then, and bring what is still under way to its end.
+    pub fn around(documents: &Documents, identity: &Identity) -> Option<Self> {
+        let mut place = documents.iter().find_map(|held| Self::of(&held.document, identity))?;
+        place.add(documents, identity);
+        Some(place)
+    }
+
+    fn add(&mut self, documents: &Documents, identity: &Identity) {
         for held in documents.iter() {
             if let Some(other) = Self::of(&held.document, identity) {
-                place.next.extend(other.next);
-                place.previous.extend(other.previous);
+                self.next.extend(other.next);
+                self.previous.extend(other.previous);
             }
         }
-        Some(place)
     }
 
     /// Whether it sends packets to this node.

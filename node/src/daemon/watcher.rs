@@ -107,12 +107,25 @@ impl Watcher<'_> {
         };
         let own = self.keys.descriptor().body();
         if let Some(why) = objection(&held.document, &own.identity, epoch, own) {
-            return Readiness::NotReady(why);
+            return Readiness::NotReady(self.listed_later(epoch, now).unwrap_or(why));
         }
         if self.shared.links_up.load(Ordering::Relaxed) == 0 {
             return Readiness::NotReady("no link to a next hop stands yet".into());
         }
         Readiness::Ready
+    }
+
+    /// What to say of a node that the document in use does not list and a later one does.
+    fn listed_later(&self, epoch: Epoch, now: u64) -> Option<String> {
+        let own = self.keys.descriptor().body();
+        let lists = |held: &&Held| {
+            let document = &held.document;
+            document.epoch > epoch
+                && objection(document, &own.identity, document.epoch, own).is_none()
+        };
+        let begins = self.documents.iter().find(lists)?.document.begins;
+        let wait = begins.saturating_sub(now / 1_000);
+        Some(format!("the next topology document lists this node: its work begins in {wait} s"))
     }
 
     /// Has the engine report shortly before each session of the authorities, and passes on what it reported.
@@ -174,9 +187,9 @@ impl Watcher<'_> {
         self.epoch(epoch);
         let document = held.document.clone();
         self.keys.follow(&document.parameters);
-        let in_use = self.documents.at(epoch).map_or(&document, |held| &held.document);
         let own = self.keys.descriptor().body();
-        let place = Place::among(&self.documents, in_use, &own.identity);
+        // A node that is listed from the next epoch on has its links when that begins, as others have theirs to it.
+        let place = Place::around(&self.documents, &own.identity);
         self.opener.share_among(place.iter().flat_map(Place::previous).count());
         if own.role == Role::Mix {
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
