@@ -18,6 +18,26 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// How a program ends on a file or directory that it cannot use: as on a bad configuration where another path, owner or
+    /// mode helps, and as a failure where the system lacks something, such as room or descriptors, or is broken.
+    pub fn on_file(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::ReadOnlyFilesystem
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::AlreadyExists
+            | Kind::InvalidInput
+            | Kind::InvalidData
+            | Kind::InvalidFilename => Self::Config,
+            _ => Self::Failed,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -53,6 +73,18 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("the key file")]
     struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn what_the_system_lacks_is_no_fault_of_the_configuration() {
+        use rustix::io::Errno;
+        let exit = |errno: Errno| Exit::on_file(&errno.into());
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::ROFS, Errno::NOTDIR, Errno::NAMETOOLONG] {
+            assert_eq!(exit(errno), Exit::Config, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::NOSPC, Errno::DQUOT] {
+            assert_eq!(exit(errno), Exit::Failed, "{errno}");
+        }
+    }
 
     #[test]
     fn a_chain_is_one_line() {

@@ -4,7 +4,7 @@
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: files and fresh keys.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use rand::TryRng as _;
 use zeroize::Zeroizing;
+
+use crate::exit::Exit;
 
 /// 32 secret bytes, wiped when they go.
 pub type Secret = Zeroizing<[u8; 32]>;
@@ -65,6 +67,23 @@ pub enum SecretError {
 impl SecretError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// How a program ends on it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Io { source, .. } => Exit::on_file(source),
+            _ => Exit::Config,
+        }
+    }
+
+    /// Whether the file is there and was read, and is not what it should be: cut short, overwritten, or of another key.
+    pub fn is_unsound(&self) -> bool {
+        match self {
+            Self::Malformed(_) => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::InvalidData,
+            _ => false,
+        }
     }
 
     /// Whether the file is simply not there.
@@ -161,6 +180,27 @@ pub fn store(path: &Path, secret: &[u8; 32]) -> Result<(), SecretError> {
         }
         Err(error) => Err(SecretError::io(path)(error)),
         Ok(()) => removed.and_then(|()| sync(parent(path))).map_err(SecretError::io(path)),
+    }
+}
+
+/// Holds a directory for one program, as long as this lives. The system lets go of it when the program ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Holds `directory`, which is there, by the file `lock` in it. `None` when another program does.
+///
+/// # Errors
+/// When the file cannot be made or locked.
+pub fn lock(directory: &Path) -> Result<Option<Lock>, SecretError> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(SecretError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(SecretError::io(&path)(error)),
     }
 }
 

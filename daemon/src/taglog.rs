@@ -62,7 +62,8 @@ impl TagLog {
     /// Opens the log of a key. A torn fingerprint at its end is cut off.
     ///
     /// # Errors
-    /// When it is not there, is no log of this key, is open to others, or cannot be read.
+    /// When it is not there ([`SecretError::is_absent`]), is no log of this key ([`SecretError::is_unsound`]), is open to
+    /// others, or cannot be read.
     pub fn open(path: &Path, public: &[u8; 32]) -> Result<Self, SecretError> {
         let io = || SecretError::io(path);
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(io())?;
@@ -70,11 +71,17 @@ impl TagLog {
         secret::check(path, &found, 0o600)?;
         let mut header = Zeroizing::new([0; HEADER_LEN]);
         let read = file.read_exact_at(header.as_mut(), 0);
+        // One that is cut short ends too early; whatever else fails says nothing of the file.
+        if let Err(error) = read
+            && error.kind() != ErrorKind::UnexpectedEof
+        {
+            return Err(io()(error));
+        }
         let foreign =
             || io()(io::Error::new(ErrorKind::InvalidData, "it is no tag log of this key"));
         let (magic, rest) = header.split_first_chunk::<8>().ok_or_else(foreign)?;
         let (owner, rest) = rest.split_first_chunk::<32>().ok_or_else(foreign)?;
-        if read.is_err() || magic != MAGIC || owner != public {
+        if found.len() < HEADER_LEN as u64 || magic != MAGIC || owner != public {
             return Err(foreign());
         }
         let mut key = Zeroizing::new([0; 32]);
@@ -209,7 +216,8 @@ mod tests {
         }
         for length in 0..HEADER_LEN {
             fs::write(&path, &whole[..length]).unwrap();
-            assert!(TagLog::open(&path, &OWNER).is_err(), "{length}");
+            let refused = TagLog::open(&path, &OWNER).err().unwrap();
+            assert!(refused.is_unsound(), "{length}");
         }
     }
 
@@ -237,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("7.tags");
         TagLog::create(&path, &OWNER).unwrap();
-        assert!(TagLog::open(&path, &[8; 32]).is_err());
+        assert!(TagLog::open(&path, &[8; 32]).err().unwrap().is_unsound());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(TagLog::open(&path, &OWNER), Err(SecretError::Exposed { .. })));
     }

@@ -93,6 +93,13 @@ pub enum Error {
     /// Another program has the mix keys.
     #[error("another shoal-node uses the keys in {}: it has to end first", .0.display())]
     InUse(PathBuf),
+    /// Another program has the identity.
+    #[error(
+        "another shoal-node runs with {}: two of one identity would take each other's links; stop it, or give this one a \
+         `data_dir` of its own",
+        .0.display()
+    )]
+    Running(PathBuf),
     /// A file that `init` writes.
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] std::io::Error),
@@ -105,10 +112,13 @@ impl Error {
     /// How a program ends on it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::File(_)
-            | Self::Config(_)
-            | Self::Secret(_)
-            | Self::Admin(AdminError::NotLoopback(_)) => Exit::Config,
+            Self::File(ConfigError::Read { source, .. }) | Self::Write(_, source) => {
+                Exit::on_file(source)
+            }
+            Self::Secret(error) => error.exit(),
+            Self::File(_) | Self::Config(_) | Self::Admin(AdminError::NotLoopback(_)) => {
+                Exit::Config
+            }
             _ => Exit::Failed,
         }
     }
@@ -182,7 +192,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         ));
     }
     notes.extend(keys::warnings_before(config, known.epoch_s));
-    let said = keys::said_before(&config.descriptor_file(), &own.identity());
+    let said = keys::said_before(&config.descriptor_file(), &own.identity())?;
     let now = unix_s();
     match File::new(config.topology.clone()).read(&known, now) {
         Ok(Some(held)) => {
@@ -284,6 +294,7 @@ async fn start(
     }
     let known = network::load(&config.network)?;
     let prepared = prepare(&config)?;
+    let _held = hold(&config)?;
     let (role, identity) = (prepared.role, prepared.identity);
     let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
 
@@ -443,6 +454,11 @@ async fn start(
     drop(control);
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// Holds the data directory, and with it the identity, for this program.
+fn hold(config: &Config) -> Result<secret::Lock, Error> {
+    secret::lock(&config.data_dir)?.ok_or_else(|| Error::Running(config.data_dir.clone()))
 }
 
 /// A reason without its numbers: seconds that pass are not news for the log.

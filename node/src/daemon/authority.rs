@@ -15,7 +15,7 @@ use shoal_daemon::control::Control;
 use shoal_daemon::council::{Council, Messages, send};
 use shoal_daemon::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
 use shoal_daemon::network;
-use shoal_daemon::secret;
+use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::council::{FromAuthority, ToAuthority};
@@ -53,6 +53,7 @@ pub(super) async fn run(
     let seed = secret::identity(&config.identity_file())?;
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&config.runtime_dir())?;
+    let _held = super::hold(&config)?;
     let own = SecretIdentity::from_bytes(&seed);
     let identity = own.identity();
     if !known.authorities.contains(&identity) {
@@ -99,7 +100,7 @@ pub(super) async fn run(
             allowed_exits: exits,
             seed: Seed::new(*secret::fresh()?),
         },
-        Box::new(evidence(&evidence_file(&config))),
+        Box::new(evidence(&evidence_file(&config))?),
         state,
     );
     let status = Arc::new(Mutex::new(json!({})));
@@ -158,7 +159,7 @@ fn read_state(path: &Path) -> Result<Option<State>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => State::decode(&bytes).map(Some).map_err(|error| wrong(error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(wrong(error.to_string())),
+        Err(source) => Err(SecretError::Io { path: path.to_owned(), source }.into()),
     }
 }
 
@@ -167,22 +168,16 @@ fn evidence_file(config: &Config) -> PathBuf {
     config.data_dir.join("authority.evidence")
 }
 
-/// What reports showed up to the last run. It harms nobody if it is lost: nodes that lose packets are found later.
-fn evidence(path: &Path) -> Verdicts {
+/// What reports showed up to the last run. It harms nobody if what the file says is lost: nodes that lose packets are found
+/// later. A file that cannot be read may say it all the same, and would be replaced.
+fn evidence(path: &Path) -> Result<Verdicts, SecretError> {
     match std::fs::read(path) {
-        Ok(bytes) => Verdicts::decode(&bytes).unwrap_or_else(|error| {
+        Ok(bytes) => Ok(Verdicts::decode(&bytes).unwrap_or_else(|error| {
             tracing::warn!("{}: {error}; what reports showed before is forgotten", path.display());
             Verdicts::new()
-        }),
-        Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(
-                    "{}: {error}; what reports showed before is forgotten",
-                    path.display()
-                );
-            }
-            Verdicts::new()
-        }
+        })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Verdicts::new()),
+        Err(source) => Err(SecretError::Io { path: path.to_owned(), source }),
     }
 }
 

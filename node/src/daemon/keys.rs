@@ -3,17 +3,18 @@
 //! Mix keys are in `keys/EPOCH.key` of the runtime directory, each beside `keys/EPOCH.tags`, the log of what it has
 //! opened. The log comes first and the key second; a key without its own log is thrown away, since nobody knows what it
 //! has opened; a log without a key means nothing. So whatever moment a node is killed at, no key opens a packet twice.
+//!
+//! Only what was read shows that a key has no log of its own. Where something cannot be read (no descriptors are left, a
+//! disk is broken), the node does not start, and the keys that others already seal to stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_daemon::network;
-use shoal_daemon::secret::{self, Secret, SecretError};
+use shoal_daemon::secret::{self, Lock, Secret, SecretError};
 use shoal_daemon::taglog::TagLog;
 use shoal_sphinx::SecretKey;
 use shoal_topology::{
@@ -75,7 +76,7 @@ pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
     match Keyring::open(config, &prepared, epoch_s, None, unix_ms()) {
         Ok(keys) => Ok(keys.descriptor().clone()),
         Err(error @ Error::InUse(_)) => {
-            said_before(&config.descriptor_file(), &prepared.identity).ok_or(error)
+            said_before(&config.descriptor_file(), &prepared.identity)?.ok_or(error)
         }
         Err(error) => Err(error),
     }
@@ -85,7 +86,7 @@ pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
 pub struct Keyring {
     directory: PathBuf,
     /// Held as long as the keyring is, also against others.
-    _lock: File,
+    _lock: Lock,
     opener: Option<Arc<Opener>>,
     config: Config,
     epoch: Duration,
@@ -100,6 +101,8 @@ pub struct Keyring {
     signed: bool,
     /// What was logged last.
     complaint: Option<String>,
+    /// Why the log of a key was last not written, until one is.
+    unwritten: Arc<Mutex<Option<String>>>,
 }
 
 impl Keyring {
@@ -118,11 +121,11 @@ impl Keyring {
     ) -> Result<Self, Error> {
         let directory = config.runtime_dir().join("keys");
         secret::private_directory(&directory)?;
-        let lock = lock(&directory)?;
+        let lock = secret::lock(&directory)?.ok_or_else(|| Error::InUse(directory.clone()))?;
         let identity = SecretIdentity::from_bytes(&prepared.identity_seed);
         let addresses = config.advertised().map_err(Error::Config)?;
         let path = config.descriptor_file();
-        let before = said_before(&path, &prepared.identity);
+        let before = said_before(&path, &prepared.identity)?;
         let before = before.unwrap_or_else(|| {
             Signed::<NodeDescriptor>::new(empty(config, prepared.role, &identity), &identity)
         });
@@ -140,6 +143,7 @@ impl Keyring {
             identity,
             signed: false,
             complaint: None,
+            unwritten: Arc::default(),
         };
         keyring.present = keyring.epoch_at(unix_ms);
         keyring.take_up(unix_ms)?;
@@ -157,6 +161,16 @@ impl Keyring {
     /// From now on keys are kept beyond their epoch for as long as these parameters say.
     pub fn follow(&mut self, parameters: &Parameters) {
         self.grace = parameters.key_grace();
+    }
+
+    /// From now on the node says of itself what this configuration has.
+    ///
+    /// # Errors
+    /// No address can be advertised; nothing changes.
+    pub(super) fn configure(&mut self, config: &Config) -> Result<(), Error> {
+        self.addresses = config.advertised().map_err(Error::Config)?;
+        (self.config, self.signed) = (config.clone(), false);
+        Ok(())
     }
 
     /// Makes and erases what is due at this moment (Unix time, milliseconds); at other times it does nothing. Call it
@@ -206,6 +220,22 @@ impl Keyring {
         TagRoom { config: &self.config, epoch: self.epoch, grace: self.grace }
     }
 
+    /// Why the keys cannot be renewed, if so.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
+    /// Why packets are refused because what was opened cannot be written down, if so.
+    pub(super) fn unwritten(&self) -> Option<String> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When the last key ends, in seconds of Unix time.
+    pub(super) fn until(&self) -> u64 {
+        let last = self.keys.last_key_value().map(|(epoch, _)| epoch.0.saturating_add(1));
+        last.unwrap_or_default().saturating_mul(self.epoch.as_secs())
+    }
+
     fn epoch_at(&self, unix_ms: u64) -> Epoch {
         Epoch(unix_ms / 1_000 / self.epoch.as_secs())
     }
@@ -251,12 +281,11 @@ impl Keyring {
             if !self.is_over(*epoch, unix_ms) {
                 match self.load(*epoch) {
                     Ok(()) => continue,
-                    Err(error @ (SecretError::Exposed { .. } | SecretError::Foreign { .. })) => {
-                        return Err(error);
-                    }
-                    Err(_) => tracing::warn!(
+                    Err(error) if error.is_absent() || error.is_unsound() => tracing::warn!(
                         "a mix key without a sound log of what it has opened is thrown away; a new one replaces it"
                     ),
+                    // It may be as sound as it was: others seal to it.
+                    Err(error) => return Err(error),
                 }
             }
             self.erase(*epoch)?;
@@ -296,7 +325,8 @@ impl Keyring {
             let granted = self.room().capacity().1;
             let (replay, budget) = (Replay::new(*log.key(), granted), self.budget(granted));
             log.each(|fingerprint| replay.remember(fingerprint))?;
-            let log = Box::new(Logged { log, failing: AtomicBool::new(false) });
+            let unwritten = self.unwritten.clone();
+            let log = Box::new(Logged { log, failing: AtomicBool::new(false), unwritten });
             opener.add_logged_key(epoch, secret, (replay, budget), log);
         }
         self.keys.insert(epoch, public);
@@ -430,12 +460,18 @@ pub(super) fn warnings_before(config: &Config, epoch_s: u32) -> Vec<String> {
 struct Logged {
     log: TagLog,
     failing: AtomicBool,
+    /// Shared by the logs of all keys.
+    unwritten: Arc<Mutex<Option<String>>>,
 }
 
 impl Log for Logged {
     fn append(&self, fingerprints: &[u64]) -> Result<(), NotWritten> {
         let written = self.log.append(fingerprints);
         let failed = self.failing.swap(written.is_err(), Ordering::Relaxed);
+        if failed != written.is_err() {
+            let why = written.as_ref().err().map(ToString::to_string);
+            *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        }
         match &written {
             Ok(()) if failed => tracing::warn!("the log of replay tags can be written again"),
             Err(error) if !failed => tracing::error!(
@@ -448,22 +484,18 @@ impl Log for Logged {
     }
 }
 
-/// The keys belong to whoever holds this file locked; the system unlocks it when a program ends, however it ends.
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|error| Error::Write(path.clone(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(Error::Write(path, error)),
-    }
-}
-
-/// The descriptor in the file, if it is sound and the node's own.
-pub(super) fn said_before(path: &Path, identity: &Identity) -> Option<Signed<NodeDescriptor>> {
-    let descriptor = Signed::<NodeDescriptor>::decode(&std::fs::read(path).ok()?).ok()?;
-    (descriptor.body().identity == *identity).then_some(descriptor)
+/// The descriptor in the file, if it is there, sound and the node's own.
+pub(super) fn said_before(
+    path: &Path,
+    identity: &Identity,
+) -> Result<Option<Signed<NodeDescriptor>>, SecretError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SecretError::Io { path: path.to_owned(), source }),
+    };
+    let descriptor = Signed::<NodeDescriptor>::decode(&bytes).ok();
+    Ok(descriptor.filter(|descriptor| descriptor.body().identity == *identity))
 }
 
 /// What a node says of itself as far as its configuration goes: without addresses and keys.

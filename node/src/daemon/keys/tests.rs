@@ -1,4 +1,4 @@
-use std::sync::Mutex;
+use std::fs::OpenOptions;
 use std::time::Instant;
 
 use rand::SeedableRng as _;
@@ -277,6 +277,54 @@ fn a_key_whose_log_is_missing_short_or_anothers_is_never_used_again() {
         let fresh = home.packet(&run, epoch);
         run.open(&fresh).unwrap();
     }
+}
+
+#[test]
+fn a_key_or_log_that_cannot_be_read_ends_the_start_and_no_key_goes() {
+    for suffix in ["tags", "key"] {
+        let home = Home::new();
+        let descriptor = home.start(START).keys.descriptor().clone();
+        let (files, epoch) = (home.files(), START / 1_000 / EPOCH_S);
+        let (path, away) =
+            (home.directory().join(format!("{epoch}.{suffix}")), home.dir.path().join("away"));
+        // Reading fails, as it does when no descriptors are left or a disk is broken.
+        std::fs::rename(&path, &away).unwrap();
+        secret::private_directory(&path).unwrap();
+        let why = home.try_start(START).err().unwrap();
+        let Error::Secret(SecretError::Io { path: said, .. }) = &why else { panic!("{why}") };
+        assert_eq!(*said, path);
+        assert_eq!(home.files(), files, "{suffix}");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        assert_eq!(*home.start(START).keys.descriptor(), descriptor, "{suffix}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_read_ends_the_start() {
+    let home = Home::new();
+    drop(home.start(START));
+    std::fs::remove_file(home.config.descriptor_file()).unwrap();
+    std::fs::create_dir(home.config.descriptor_file()).unwrap();
+    assert!(matches!(home.try_start(START), Err(Error::Secret(SecretError::Io { .. }))));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_said_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = TagLog::create(&dir.path().join("7.tags"), &[7; 32]).unwrap();
+    log.fail();
+    let unwritten: Arc<Mutex<Option<String>>> = Arc::default();
+    let logged = |log| {
+        let unwritten = unwritten.clone();
+        Logged { log, failing: AtomicBool::new(false), unwritten }
+    };
+    assert!(logged(log).append(&[1]).is_err());
+    assert!(unwritten.lock().unwrap().as_ref().unwrap().contains("space"));
+    let log = TagLog::open(&dir.path().join("7.tags"), &[7; 32]).unwrap();
+    let again = Logged { failing: AtomicBool::new(true), ..logged(log) };
+    assert!(again.append(&[1]).is_ok());
+    assert_eq!(*unwritten.lock().unwrap(), None);
 }
 
 #[test]
