@@ -90,6 +90,8 @@ pub enum Input {
     },
     /// A client's connection has ended.
     Left(SessionId),
+    /// The operator has changed what a gateway is told when it starts; the key of its inboxes stays.
+    Configure(Box<GatewaySettings>),
     /// What the inbox holds, after a start: packets for each of its clients.
     Known(Vec<(InboxId, u32)>),
     /// The answer to [`Output::Fetch`]: these frames are no longer in the inbox.

@@ -301,6 +301,20 @@ impl Authority {
     }
 
     /// The next thing to do, until there is none.
+    /// Goes by these lists and votes for these parameters from now on: what an operator changes while it runs. Nodes and
+    /// services that are not on the lists any more are forgotten.
+    pub fn configure(
+        &mut self,
+        allowed: Vec<Identity>,
+        allowed_exits: Vec<Identity>,
+        parameters: Parameters,
+    ) {
+        self.nodes.retain(|node, _| allowed.contains(node));
+        self.exits.retain(|exit, _| allowed_exits.contains(exit));
+        (self.settings.allowed, self.settings.allowed_exits) = (allowed, allowed_exits);
+        self.settings.parameters = parameters;
+    }
+
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

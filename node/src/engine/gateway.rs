@@ -1,5 +1,6 @@
 //! The gateway's part: who is let in, what goes down to clients and when, the inbox, the descriptors.
 
+mod changes;
 mod descriptors;
 mod inboxes;
 mod session;
@@ -145,6 +146,7 @@ impl Gateway {
             }
             Input::Client { session, frame } => self.frame(core, now, session, frame),
             Input::Left(session) => self.left(core, session),
+            Input::Configure(settings) => self.configure(core, *settings),
             Input::Known(found) => {
                 found.into_iter().for_each(|(inbox, waiting)| self.inboxes.found(inbox, waiting));
             }
@@ -443,7 +445,7 @@ impl Gateway {
         let tokens = self.settings.admission.tokens();
         // In a time that does not depend on where they differ.
         let shown = blake3::hash(&hello.token);
-        let fits = |token: &Token| blake3::hash(&token.secret) == shown;
+        let fits = |token: &Token| blake3::hash(&token.secret) == shown && token.is_valid();
         let Some(index) = tokens.iter().position(fits) else {
             let open = matches!(self.settings.admission, Admission::Open(_));
             let person = hello.mode != Mode::Service;

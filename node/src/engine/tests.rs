@@ -1,5 +1,6 @@
 //! Nodes in virtual time, on a network that is a queue.
 
+mod changes;
 mod joining;
 mod network;
 mod reports;

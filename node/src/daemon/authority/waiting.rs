@@ -33,7 +33,9 @@ pub(super) struct Message {
 
 /// All messages that wait, and the shares of those who sent them.
 pub(super) struct Waiting {
-    shares: HashMap<Identity, Vec<Arc<Semaphore>>>,
+    shares: Mutex<HashMap<Identity, Vec<Arc<Semaphore>>>>,
+    /// What all nodes and services have together.
+    of_all_nodes: Arc<Semaphore>,
     line: Mutex<Line>,
     came: Notify,
 }
@@ -52,16 +54,37 @@ impl Waiting {
         nodes: impl IntoIterator<Item = &'a Identity>,
     ) -> Self {
         let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
-        let all = semaphore(OF_ALL_NODES);
-        let nodes = nodes.into_iter().map(|node| (*node, vec![semaphore(OF_NODE), all.clone()]));
-        let mut shares: HashMap<_, _> = nodes.collect();
-        shares.extend(authorities.into_iter().map(|own| (*own, vec![semaphore(OF_AUTHORITY)])));
-        Self { shares, line: Mutex::default(), came: Notify::new() }
+        let authorities = authorities.into_iter().map(|own| (*own, vec![semaphore(OF_AUTHORITY)]));
+        let waiting = Self {
+            shares: Mutex::new(authorities.collect()),
+            of_all_nodes: semaphore(OF_ALL_NODES),
+            line: Mutex::default(),
+            came: Notify::new(),
+        };
+        waiting.replace_nodes(nodes);
+        waiting
+    }
+
+    /// From now on these nodes and services have shares, beside the authorities.
+    pub(super) fn replace_nodes<'a>(&self, nodes: impl IntoIterator<Item = &'a Identity>) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *shares);
+        let nodes: Vec<Identity> = nodes.into_iter().copied().collect();
+        for node in &nodes {
+            let fresh = || vec![Arc::new(Semaphore::new(OF_NODE)), self.of_all_nodes.clone()];
+            shares.insert(*node, before.get(node).cloned().unwrap_or_else(fresh));
+        }
+        // Of authorities there is one share, of nodes two.
+        shares.extend(before.into_iter().filter(|(_, shares)| shares.len() == 1));
+    }
+
+    fn shares(&self, peer: &Identity) -> Option<Vec<Arc<Semaphore>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
     }
 
     /// The longest message that is read of a peer.
     pub(super) fn longest(&self, peer: &Identity) -> usize {
-        let node = self.shares.get(peer).is_none_or(|shares| shares.len() > 1);
+        let node = self.shares(peer).is_none_or(|shares| shares.len() > 1);
         if node { MAX_OF_NODE } else { MAX_MESSAGE_LEN }
     }
 
@@ -74,12 +97,12 @@ impl Waiting {
         bytes: usize,
         message: ToAuthority,
     ) -> bool {
-        let Some(shares) = self.shares.get(&from) else { return false };
+        let Some(shares) = self.shares(&from) else { return false };
         let bytes = u32::try_from(bytes.max(LEAST)).unwrap_or(u32::MAX);
         let mut room = Vec::with_capacity(shares.len());
         // Its own share first, so that whoever is over it holds nothing of what others share.
         for share in shares {
-            let Ok(permit) = share.clone().acquire_many_owned(bytes).await else { return false };
+            let Ok(permit) = share.acquire_many_owned(bytes).await else { return false };
             room.push(permit);
         }
         {
@@ -144,6 +167,19 @@ mod tests {
         while waiting.take().is_some() {}
         assert_eq!(fill(0, MAX_MESSAGE_LEN), 2);
         assert!(!put(&waiting, 5, 200, 1), "a stranger has no share");
+    }
+
+    #[test]
+    fn whoever_is_put_on_the_list_has_a_share_and_whoever_is_taken_off_it_has_none() {
+        let waiting = Waiting::new(&[identity(0)], &[identity(1), identity(2)]);
+        assert_eq!((0..100).take_while(|_| put(&waiting, 5, 1, MAX_OF_NODE)).count(), 2);
+        waiting.replace_nodes(&[identity(1), identity(3)]);
+        for (from, has) in [(0, true), (1, false), (2, false), (3, true)] {
+            assert_eq!(put(&waiting, 5, from, MAX_OF_NODE), has, "{from}");
+        }
+        while waiting.take().is_some() {}
+        assert!(put(&waiting, 5, 1, MAX_OF_NODE), "its share is the one it had");
+        assert_eq!(waiting.longest(&identity(0)), MAX_MESSAGE_LEN);
     }
 
     #[test]

@@ -81,6 +81,12 @@ impl Inboxes {
         Self { most, most_packets, packets: 0, known, shares, by_away, by_packets }
     }
 
+    /// From now on so much room. What is beyond it goes as others come.
+    pub(super) fn bound(&mut self, most: usize, most_packets: usize) {
+        self.most = most;
+        self.most_packets = u64::try_from(most_packets).unwrap_or(u64::MAX);
+    }
+
     pub(super) fn contains(&self, inbox: &InboxId) -> bool {
         self.known.contains_key(inbox)
     }
@@ -89,9 +95,12 @@ impl Inboxes {
         self.known.get(inbox).map_or(0, |kept| kept.waiting)
     }
 
-    /// What was there before the node started.
+    /// What was there before the node started: beside what came since, if the file could not be opened at once.
     pub(super) fn found(&mut self, inbox: InboxId, waiting: u32) {
-        if self.known.len() < self.most && !self.contains(&inbox) {
+        if let Some(kept) = self.take(&inbox) {
+            let waiting = kept.waiting.saturating_add(waiting);
+            self.put(inbox, Kept { waiting, ..kept });
+        } else if self.known.len() < self.most {
             self.put(inbox, Kept { waiting, ..empty(Holder::Before, Client::Away) });
         }
     }

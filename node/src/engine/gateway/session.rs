@@ -110,6 +110,11 @@ impl Active {
         old.away = Away::Keep;
     }
 
+    /// Whether it is a service.
+    pub(super) fn is_service(&self) -> bool {
+        matches!(self.pace, Pace::AtOnce { .. })
+    }
+
     pub(super) fn into_waiting(self) -> impl Iterator<Item = Frame> {
         self.stash.into_iter().chain(self.queue)
     }

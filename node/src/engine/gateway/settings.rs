@@ -35,6 +35,13 @@ pub struct Token {
     pub service: Service,
 }
 
+impl Token {
+    /// Whether anybody may come in with it.
+    pub(super) fn is_valid(&self) -> bool {
+        self.connections > 0
+    }
+}
+
 /// Without content: a token is as good as its bearer.
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
