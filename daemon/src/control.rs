@@ -25,10 +25,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer that `query` reads, in bytes.
 const LONGEST: u64 = 1 << 20;
 
+/// The longest path of a socket, in bytes (unix(7): 108 with the zero at its end).
+pub const LONGEST_PATH: usize = 107;
+
 /// Why there is no socket, or no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
+    /// The system cannot name it.
+    #[error(
+        "the path of the control socket {} has {} bytes, and it may have {LONGEST_PATH}: choose a shorter `runtime_dir`",
+        .0.display(),
+        .0.as_os_str().len()
+    )]
+    TooLong(PathBuf),
     /// Another daemon answers there.
     #[error("another daemon runs with the control socket {}: stop it, or give this one a path of its own", .0.display())]
     Running(PathBuf),
@@ -52,6 +62,17 @@ pub enum ControlError {
     Query(PathBuf, #[source] io::Error),
 }
 
+/// Whether there can be a control socket of this path, for whoever checks a configuration.
+///
+/// # Errors
+/// Its path is too long.
+pub fn check_path(path: &Path) -> Result<(), ControlError> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        return Err(ControlError::TooLong(path.to_owned()));
+    }
+    Ok(())
+}
+
 /// The socket of a daemon; dropping it closes and removes it.
 pub struct Control {
     path: PathBuf,
@@ -70,6 +91,7 @@ impl Control {
         F: Fn() -> A + Send + Sync + 'static,
         A: Future<Output = Value> + Send + 'static,
     {
+        check_path(path)?;
         private_directory(
             path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         )?;
@@ -134,6 +156,7 @@ where
 /// # Errors
 /// When none runs there, or it does not answer as it should.
 pub async fn query(path: &Path) -> Result<Value, ControlError> {
+    check_path(path)?;
     let ask = async {
         let mut answer = Vec::new();
         UnixStream::connect(path).await?.take(LONGEST).read_to_end(&mut answer).await?;

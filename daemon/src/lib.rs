@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod about;
 pub mod admin;
 pub mod coarse;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod link;
 pub mod logs;
 pub mod memory;
 pub mod network;
+pub mod process;
 pub mod reload;
 pub mod secret;
 pub mod shutdown;

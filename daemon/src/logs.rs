@@ -102,13 +102,17 @@ struct Seconds;
 
 impl FormatTime for Seconds {
     fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        w.write_str(&utc(now.as_secs()))
+        w.write_str(&now())
     }
 }
 
-/// RFC 3339 of `secs` seconds after 1970 (civil-from-days, H. Hinnant, "chrono-compatible date algorithms").
-fn utc(secs: u64) -> String {
+/// This moment, for people.
+pub fn now() -> String {
+    utc(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// A moment for people, RFC 3339: `secs` seconds after 1970 (civil-from-days, H. Hinnant, "chrono-compatible date algorithms").
+pub fn utc(secs: u64) -> String {
     let (days, second) = (secs / 86_400, secs % 86_400);
     // Years start in March, so that a leap day ends one; 719,468 days lie between 0000-03-01 and 1970.
     let day = days + 719_468;

@@ -33,6 +33,18 @@ async fn a_daemon_that_does_not_run_is_said_so() {
 }
 
 #[tokio::test]
+async fn a_path_that_the_system_cannot_name_is_said_so_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let parent = dir.path().join("x".repeat(100));
+    let path = parent.join("control.sock");
+    let Err(error) = Control::start(&path, async || json!({})).await else { panic!() };
+    let wanted = format!("has {} bytes, and it may have 107", path.as_os_str().len());
+    assert!(error.to_string().contains(&wanted), "{error}");
+    assert!(!parent.exists());
+    assert!(matches!(query(&path).await, Err(ControlError::TooLong(_))));
+}
+
+#[tokio::test]
 async fn the_socket_of_a_killed_daemon_is_replaced() {
     let (_dir, path) = place();
     shoal_daemon::secret::private_directory(path.parent().unwrap()).unwrap();
