@@ -38,8 +38,9 @@ use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
 use crate::verdict::{Judgement, Verdicts};
 use crate::{
-    ClientDescriptor, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Network, NoPlace,
-    NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument, Stream,
+    ClientDescriptor, Document, Documents, Epoch, Error, FURTHER_EPOCHS, Held, Identity, Network,
+    NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,
+    Stream,
 };
 use conduct::{Conduct, broke_promise};
 
@@ -291,16 +292,15 @@ impl Authority {
             Input::Descriptor(bytes) => self.describe(Some(now), &bytes),
             Input::Exit(bytes) => self.describe_exit(&bytes),
             Input::Report(bytes) => self.report(now, &bytes),
-            Input::Document(bytes) => {
-                if let Err(error) = self.document(now, &bytes) {
-                    self.refuse("a document", error);
-                }
-            }
+            Input::Document(bytes) => match self.document(now, &bytes) {
+                // Whoever starts again gives what it has, and what it kept may be old. Clocks are compared by votes.
+                Ok(()) | Err(Error::Stale { .. }) => {}
+                Err(error) => self.refuse("a document", error),
+            },
             Input::Stored(ticket) => self.stored(now, ticket),
         }
     }
 
-    /// The next thing to do, until there is none.
     /// Goes by these lists and votes for these parameters from now on: what an operator changes while it runs. Nodes and
     /// services that are not on the lists any more are forgotten.
     pub fn configure(
@@ -315,6 +315,7 @@ impl Authority {
         self.settings.parameters = parameters;
     }
 
+    /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

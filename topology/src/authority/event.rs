@@ -81,6 +81,10 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // It was made elsewhere, before this authority started.
+            Self::Certified { epoch, amendment: 0, votes: (0, _) } => {
+                write!(f, "the document of epoch {epoch} stands, as the others made it")
+            }
             Self::Certified { epoch, amendment: 0, votes: (votes, of) } => {
                 write!(f, "the document of epoch {epoch} stands, from {votes} of {of} votes")
             }
