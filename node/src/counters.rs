@@ -26,8 +26,10 @@ drop_reasons! {
     UnknownEpoch = "unknown_epoch",
     /// A point of small order.
     LowOrder = "low_order",
-    /// The header is not for this node, or was changed.
+    /// The header is not for this node, or was changed: not where clients' filler ends.
     Mac = "mac",
+    /// The same at a mix of the first layer: what clients send when they have nothing ready, random bytes.
+    Filler = "filler",
     /// The packet was here before.
     Replay = "replay",
     /// No room to remember the packet: more came than the declared rate.

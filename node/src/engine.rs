@@ -197,12 +197,13 @@ enum Due {
 /// What the engine knows of the network.
 struct Topology {
     document: Arc<Document>,
+    /// Where the document lists this node.
     place: Option<Place>,
+    /// Whom it passes packets on to: also when it is listed from the next epoch on, or was until the last one.
+    around: Option<Place>,
     epoch: Epoch,
     /// When this node heard that the epoch began.
     since: Time,
-    /// Whom it passes packets on to: also when it is listed from the next epoch on, or was until the last one.
-    around: Option<Place>,
     fresh: Freshness,
 }
 
@@ -251,6 +252,15 @@ impl Core {
 
     fn send(&mut self, to: Identity, frame: Frame) {
         self.outputs.push_back(Output::Send { to, frame });
+    }
+
+    /// Whether this is a mix of the first layer: what comes to it comes from clients.
+    fn is_first(&self) -> bool {
+        let own = |topology: &Topology| {
+            let node = topology.document.node(topology.place.as_ref()?.index)?;
+            Some(topology.document.layer_at(node, topology.epoch))
+        };
+        self.topology.as_ref().and_then(own) == Some(1)
     }
 
     /// The topology, if it may be used and lists this node.
@@ -306,6 +316,9 @@ impl Engine {
                 self.core.counters.received += 1;
                 match arrived {
                     Ok(arrived) => self.arrived(now, arrived),
+                    Err(DropReason::Mac) if self.core.is_first() => {
+                        self.core.counters.drop(DropReason::Filler);
+                    }
                     Err(reason) => self.core.counters.drop(reason),
                 }
             }
@@ -405,6 +418,7 @@ impl Engine {
         };
         let document = held.document.clone();
         let place = Place::among(&core.documents, &document, &core.identity);
+        let around = Place::around(&core.documents, &core.identity);
         let fresh = Freshness::Fresh;
         core.topology = Some(Topology { document, place, around, epoch, since, fresh });
         self.loops.start(core, now);
@@ -420,7 +434,6 @@ impl Engine {
                 self.forward(until, Identity(next), frame);
             }
             Peeled::Final { destination, id, payload } => {
-        let around = Place::around(&core.documents, &core.identity);
                 if Identity(destination) != self.core.identity {
                     self.core.counters.drop(DropReason::Malformed);
                 } else if self.loops.returned(&id, now) {
