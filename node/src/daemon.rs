@@ -13,6 +13,8 @@ mod links;
 mod machine;
 mod metrics;
 mod misconduct;
+mod reload;
+pub mod status;
 mod topology;
 mod watcher;
 
@@ -20,17 +22,22 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
 use shoal_daemon::admin::{Admin, AdminError, Readiness};
 use shoal_daemon::coarse::Coarse;
 use shoal_daemon::config::ConfigError;
-use shoal_daemon::control::{Control, ControlError};
+use shoal_daemon::control::{self, Control, ControlError};
 use shoal_daemon::council::Council;
 use shoal_daemon::exit::Exit;
-use shoal_daemon::link::{Allow, Endpoint, Listed, Settings as LinkSettings};
+use shoal_daemon::link::{
+    Allow, Counters as LinkCounters, Endpoint, Listed, Settings as LinkSettings,
+};
 use shoal_daemon::network;
+use shoal_daemon::process::Process;
+use shoal_daemon::reload::Source;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
@@ -46,7 +53,9 @@ use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
 use links::{Context, Neighbourhood, Outgoing};
 use machine::{Clock, Event, Events};
-use metrics::{Metrics, Shared};
+use metrics::{Kept, Metrics, Shared};
+use reload::Reload;
+use status::About;
 use topology::{File, unix_ms, unix_s};
 use watcher::Watcher;
 
@@ -116,9 +125,11 @@ impl Error {
                 Exit::on_file(source)
             }
             Self::Secret(error) => error.exit(),
-            Self::File(_) | Self::Config(_) | Self::Admin(AdminError::NotLoopback(_)) => {
-                Exit::Config
-            }
+            Self::Control(ControlError::Directory(error)) => error.exit(),
+            Self::File(_)
+            | Self::Config(_)
+            | Self::Control(ControlError::TooLong(_))
+            | Self::Admin(AdminError::NotLoopback(_)) => Exit::Config,
             _ => Exit::Failed,
         }
     }
@@ -165,13 +176,15 @@ fn own(config: &Config) -> Result<SecretIdentity, Error> {
 /// What keeps the node from running.
 pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     check_values(config)?;
+    control::check_path(&config.control_socket())?;
     if config.role == RoleName::Authority {
         return authority::check(config);
     }
     let role = config.role.role().unwrap_or(Role::Mix);
     let own = own(config)?;
     secret::is_private_directory(&config.runtime_dir())?;
-    let mut notes = warnings(config);
+    let mut notes = warnings();
+    notes.extend(on_disk(config));
     let known = match network::load(&config.network) {
         Ok(known) => known,
         Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -245,16 +258,21 @@ fn check_values(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// What to say of a runtime directory on a disk. It is the default where the system names none, and no fault of a node that
+/// runs so: whoever fears for the disk reads it once.
+fn on_disk(config: &Config) -> Option<String> {
     let runtime = config.runtime_dir();
-    if !secret::memory_backed(&runtime) {
-        warnings.push(format!(
-            "the runtime directory {} does not lie in memory: the mix key may survive on a disk; set \
-             `runtime_dir` to a directory on a tmpfs",
+    (!secret::memory_backed(&runtime)).then(|| {
+        format!(
+            "the runtime directory {} does not lie in memory: mix keys that were erased may survive on the disk; a \
+             `runtime_dir` on a tmpfs is better",
             runtime.display()
-        ));
-    }
+        )
+    })
+}
+
+fn warnings() -> Vec<String> {
+    let mut warnings = Vec::new();
     if secret::swap_on_plain_disk() {
         warnings
             .push("memory may be swapped to a disk that is not encrypted: switch swap off".into());
@@ -267,7 +285,19 @@ fn warnings(config: &Config) -> Vec<String> {
 /// # Errors
 /// Why it did not start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, None, shutdown).await
+    start(config, None, None, shutdown).await
+}
+
+/// As [`run`], and reads the configuration again from `source` when the token asks for that.
+///
+/// # Errors
+/// As there.
+pub async fn run_reloading(
+    config: Config,
+    source: Source,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    start(config, Some(source), None, shutdown).await
 }
 
 /// [`run`], by an operator who is corrupt. Of an authority it is only the clock.
@@ -279,18 +309,22 @@ pub async fn run_corrupt(
     misconduct: Misconduct,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    start(config, Some(misconduct), shutdown).await
+    start(config, None, Some(misconduct), shutdown).await
 }
 
 async fn start(
     config: Config,
+    source: Option<Source>,
     misconduct: Option<Misconduct>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     check_values(&config)?;
+    // Before keys are made, which a node that cannot run needs not.
+    control::check_path(&config.control_socket())?;
+    let mut reload = Reload::new(config.clone(), source, &shutdown);
     if config.role == RoleName::Authority {
         let clock_offset_ms = misconduct.map_or(0, |misconduct| misconduct.clock_offset_ms);
-        return authority::run(config, clock_offset_ms, shutdown).await;
+        return authority::run(reload, clock_offset_ms, shutdown).await;
     }
     let known = network::load(&config.network)?;
     let prepared = prepare(&config)?;
@@ -306,9 +340,8 @@ async fn start(
     let opener = Arc::new(Opener::new(Backend::best_codec()));
     let keys = Some(opener.clone());
     let keys = Keyring::open(&config, &prepared, known.epoch_s, keys, unix_ms())?;
-    for warning in warnings(&config).into_iter().chain(keys.warnings()) {
-        tracing::warn!("{warning}");
-    }
+    warnings().iter().chain(&keys.warnings()).for_each(|warning| tracing::warn!("{warning}"));
+    on_disk(&config).iter().for_each(|note| tracing::info!("{note}"));
 
     // First what can fail: a port in use must leave nothing half started.
     let allow = match role {
@@ -333,22 +366,25 @@ async fn start(
     let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let control = {
         let (shared, ready, opener) = (shared.clone(), ready.clone(), opener.clone());
-        let name = config.role.name();
+        shared.describe(About::new(&config, identity.to_string(), unix_s()));
         let status = move || {
-            let status = shared.status(name, &ready.borrow(), &opener);
+            let status = status::of_node(&shared, &ready.borrow(), &opener);
             async move { status }
         };
         Control::start(&config.control_socket(), status).await?
     };
     let registry = Registry::new();
+    let links = endpoint.counters();
     let metrics = Metrics {
         shared: shared.clone(),
         opener: opener.clone(),
-        links: endpoint.counters(),
+        links: links.clone(),
         ready,
         coarse: Arc::new(Coarse::new(known.epoch_s.into(), *secret::fresh()?)),
     };
     registry.register(Box::new(metrics.clone()))?;
+    let process = Process::new("shoal-node", known.epoch_s.into(), *secret::fresh()?);
+    registry.register(Box::new(process.clone()))?;
     let admin = match config.admin {
         Some(address) => Some(Admin::start(address, registry, say.subscribe()).await?),
         None => None,
@@ -373,7 +409,7 @@ async fn start(
     let (events, thread) = machine::start(engine, clock, shared.clone(), tell_reports, misconduct)?;
     let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {
-        open_inbox(&config, &prepared, &events).await;
+        open_inbox(&config, &prepared, &events, &shared).await?;
     }
 
     let context = Context {
@@ -420,9 +456,12 @@ async fn start(
     // What the log was told last.
     let mut told = Some(String::from("starting"));
     let mut starting = true;
+    let mut accept_errors = AcceptErrors::new(links);
     while !shutdown.is_triggered() {
         let readiness = watcher.look().await;
         metrics.observe(unix_s());
+        process.observe(unix_s());
+        shared.stands(Kept::Connections, accept_errors.look());
         let news = words(&readiness);
         // At first every node waits for every other.
         starting &= news.is_some() && began.elapsed() < START;
@@ -440,6 +479,14 @@ async fn start(
         });
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
+            () = reload.asked() => {
+                if let Some(mut changes) = reload.read() {
+                    if let Err(error) = watcher.configure(&reload.config).await {
+                        changes.refuse("the rest", error);
+                    }
+                    changes.say();
+                }
+            }
             () = shutdown.wait() => {}
         }
     }
@@ -461,6 +508,37 @@ fn hold(config: &Config) -> Result<secret::Lock, Error> {
     secret::lock(&config.data_dir)?.ok_or_else(|| Error::Running(config.data_dir.clone()))
 }
 
+/// Says when connections from others cannot be accepted, and when they can again.
+struct AcceptErrors {
+    links: Arc<LinkCounters>,
+    /// Errors up to the last look.
+    seen: u64,
+    failing: bool,
+}
+
+impl AcceptErrors {
+    fn new(links: Arc<LinkCounters>) -> Self {
+        Self { links, seen: 0, failing: false }
+    }
+
+    /// Why connections could not be accepted since the last look, if so. Logs what is new. To be called less often than the
+    /// listener tries again, which is ten times a second.
+    fn look(&mut self) -> Option<&'static str> {
+        let errors = self.links.accept_errors.load(Ordering::Relaxed);
+        let failing = errors > self.seen;
+        let remedy = "the system gives no more file descriptors, as a rule: raise the limit (ulimit -n, LimitNOFILE)";
+        match (self.failing, failing) {
+            (false, true) => {
+                tracing::warn!("connections from others cannot be accepted: {remedy}");
+            }
+            (true, false) => tracing::info!("connections from others are accepted again"),
+            _ => {}
+        }
+        (self.seen, self.failing) = (errors, failing);
+        failing.then_some(remedy)
+    }
+}
+
 /// A reason without its numbers: seconds that pass are not news for the log.
 fn words(readiness: &Readiness) -> Option<String> {
     match readiness {
@@ -469,20 +547,20 @@ fn words(readiness: &Readiness) -> Option<String> {
     }
 }
 
-async fn open_inbox(config: &Config, prepared: &Prepared, events: &Events) {
+async fn open_inbox(
+    config: &Config,
+    prepared: &Prepared,
+    events: &Events,
+    shared: &Arc<Shared>,
+) -> std::io::Result<()> {
     let path = config.data_dir.join("inbox.redb");
     let answer = {
         let events = events.clone();
         move |input| events.post_blocking(Event::Input(input))
     };
-    let (key, most) = (*prepared.inbox_key, config.gateway.inbox_packets);
-    let opened =
-        tokio::task::spawn_blocking(move || inbox::Inbox::start(&path, &key, most, answer)).await;
-    match opened {
-        Ok(Ok(inbox)) => events.post(Event::Inbox(inbox)).await,
-        _ => tracing::error!(
-            "cannot open inbox.redb in the data directory: packets for absent clients are dropped; \
-             move the file away and restart"
-        ),
-    }
+    let (key, most, shared) = (*prepared.inbox_key, config.gateway.inbox_packets, shared.clone());
+    let start = move || inbox::Inbox::start(&path, &key, most, shared, answer);
+    let inbox = tokio::task::spawn_blocking(start).await.map_err(std::io::Error::other)??;
+    events.post(Event::Inbox(inbox)).await;
+    Ok(())
 }

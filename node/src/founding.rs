@@ -7,7 +7,7 @@ use shoal_daemon::council::Seat;
 use shoal_node::daemon::{self, founding};
 use shoal_topology::{Network, Parameters};
 
-use crate::{Done, Given, because, failed, load, print, query, say, warn};
+use crate::{Done, Given, because, failed, load, query, say, warn};
 
 #[derive(Subcommand)]
 pub(crate) enum NetworkVerb {
@@ -149,7 +149,7 @@ pub(crate) fn authority(verb: AuthorityVerb) -> Done {
             none = false;
             match entry.as_str() {
                 Some(identity) => say(&format!("{identity} {words}")),
-                None => print(&entry, 0),
+                None => say(daemon::status::text(&entry).trim_end()),
             }
         }
     }

@@ -7,13 +7,17 @@ mod founding;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use shoal_daemon::exit::{Exit, report};
+use shoal_daemon::exit::{Exit, chain, report};
+use shoal_daemon::reload::Source;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{control, logs, memory, network};
+use shoal_daemon::{about, control, logs, memory, network, start, stdout};
 use shoal_node::daemon::{self, Config, RoleName};
 use shoal_sphinx::backend::Backend;
+use tokio::runtime::Builder;
 
 use founding::{AuthorityVerb, NetworkVerb};
 
@@ -23,7 +27,7 @@ const SHARE: f64 = 0.5;
 
 /// A node of a Shoal network: a mix, or a gateway for clients.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version = about::version(), arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -40,13 +44,13 @@ enum Verb {
         /// The directory; it is made
         dir: PathBuf,
     },
-    /// Run the node until SIGTERM or Ctrl-C
+    /// Run the node until SIGTERM or Ctrl-C; SIGHUP has it read the configuration again
     #[command(after_help = "Example: shoal-node run -c /etc/shoal/config.toml -o log=debug")]
     Run(Given),
     /// Say what is wrong with a configuration, the keys and the topology document, and end
     #[command(after_help = "Example: shoal-node check -c /etc/shoal/config.toml")]
     Check(Given),
-    /// Ask a node that runs how it is
+    /// Ask a node that runs how it is; the exit code is 0 when it does its work, and 1 when it does not or nothing runs
     #[command(after_help = "Example: shoal-node status -c /etc/shoal/config.toml --json")]
     Status {
         /// The node's configuration
@@ -58,6 +62,9 @@ enum Verb {
         /// One line of JSON
         #[arg(long)]
         json: bool,
+        /// Go on asking, and print the first sentence each time that it changes
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
     /// Print the identity of a node or an authority, which those who list it want to know
     #[command(after_help = "Example: shoal-node identity -c /etc/shoal/config.toml")]
@@ -138,7 +145,8 @@ fn main() -> ExitCode {
         Verb::Init { role, dir } => init(role, &dir),
         Verb::Run(given) => run(&given, warnings),
         Verb::Check(given) => check(&given),
-        Verb::Status { config, socket, json } => status(&config, socket, json),
+        Verb::Status { config, socket, watch: true, .. } => watch(&config, socket),
+        Verb::Status { config, socket, json, .. } => status(&config, socket, json),
         Verb::Identity(given) => founding::identity(&given),
         Verb::Network(verb) => founding::network(verb),
         Verb::Parameters { file } => founding::parameters(file),
@@ -147,14 +155,43 @@ fn main() -> ExitCode {
         Verb::Topology(Look::Verify { file, network }) => verify(&file, &network),
         Verb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
     };
-    match done {
+    match done.and_then(|()| said()) {
         Ok(()) => Exit::Done.into(),
         Err((exit, error)) => {
-            report(&*error);
+            if !error.is::<NotReady>() {
+                report(&*error);
+            }
             exit.into()
         }
     }
 }
+
+/// What stdout could not take: the first that failed.
+static UNSAID: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Prints a line that was asked for. What cannot be written is the end of the program's: see [`said`].
+fn say(line: &str) {
+    if let Err(error) = stdout::line(line) {
+        UNSAID.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Whether all that was asked for could be written. When nobody reads it any more, nothing is wrong.
+fn said() -> Done {
+    match UNSAID.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) if !stdout::is_unread(&error) => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+fn is_unsaid() -> bool {
+    UNSAID.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// The node said itself that it does not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("not ready")]
+struct NotReady;
 
 type Done = Result<(), (Exit, Box<dyn std::error::Error>)>;
 
@@ -164,11 +201,6 @@ fn failed(error: impl std::error::Error + 'static) -> (Exit, Box<dyn std::error:
 
 fn because(error: daemon::Error) -> (Exit, Box<dyn std::error::Error>) {
     (error.exit(), Box::new(error))
-}
-
-/// Nobody is left to tell when stdout is closed.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn warn(line: &str) {
@@ -229,27 +261,18 @@ fn check(given: &Given) -> Done {
 fn run(given: &Given, mut warnings: Vec<String>) -> Done {
     warnings.extend(memory::lock());
     let config = load(given)?;
+    warnings.extend(start::raise_descriptors(config.descriptors()));
     logs::init(None, &config.log).map_err(|error| (Exit::Config, error.into()))?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let runtime = start::runtime(&mut Builder::new_multi_thread()).map_err(failed)?;
     let ended = runtime.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().map_err(failed)?;
-        daemon::run(config, shutdown).await.map_err(because)
+        let source = Source { path: given.config.clone(), overrides: given.overrides.clone() };
+        daemon::run_reloading(config, source, shutdown).await.map_err(because)
     });
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     ended
-}
-
-fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
-    let status = query(config, socket)?;
-    if json {
-        say(&status.to_string());
-    } else {
-        print(&status, 0);
-    }
-    Ok(())
 }
 
 /// What the program says of itself at its control socket.
@@ -264,9 +287,40 @@ fn query(
             loaded.0.control_socket()
         }
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(control::query(&socket)).map_err(failed)
+    let runtime = start::runtime(&mut Builder::new_current_thread()).map_err(failed)?;
+    runtime.block_on(control::query(&socket)).map_err(|error| because(error.into()))
+}
+
+/// Prints how the node is whenever that changes, until somebody ends it.
+fn watch(config: &Path, socket: Option<PathBuf>) -> Done {
+    let mut last = String::new();
+    while !is_unsaid() {
+        let now = match query(config, socket.clone()) {
+            Ok(status) => {
+                let summary = status.get("summary").and_then(serde_json::Value::as_str);
+                summary.unwrap_or_default().to_owned()
+            }
+            Err((Exit::Failed, error)) => chain(&*error),
+            Err(error) => return Err(error),
+        };
+        // Frames that pass are no news.
+        if now != last {
+            say(&format!("{} {now}", logs::now()));
+            last = now;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+fn status(config: &Path, socket: Option<PathBuf>, json: bool) -> Done {
+    let status = query(config, socket)?;
+    if json {
+        say(&status.to_string());
+    } else {
+        say(daemon::status::text(&status).trim_end());
+    }
+    if daemon::status::is_ready(&status) { Ok(()) } else { Err((Exit::Failed, Box::new(NotReady))) }
 }
 
 fn show(file: &Path, json: bool) -> Done {
@@ -332,26 +386,4 @@ fn bench(forced: Option<Backend>, batch: usize, json: bool) -> Done {
         }
     }
     Ok(())
-}
-
-/// One line a value, tables indented.
-fn print(value: &serde_json::Value, depth: usize) {
-    for (name, value) in value.as_object().into_iter().flatten() {
-        let indent = "  ".repeat(depth);
-        let name = name.replace('_', " ");
-        match value {
-            serde_json::Value::Null => {}
-            serde_json::Value::Object(table) if table.is_empty() => {
-                say(&format!("{indent}{name}: none"))
-            }
-            serde_json::Value::Object(_) => {
-                say(&format!("{indent}{name}:"));
-                print(value, depth + 1);
-            }
-            serde_json::Value::String(text) => say(&format!("{indent}{name}: {text}")),
-            serde_json::Value::Bool(true) => say(&format!("{indent}{name}: yes")),
-            serde_json::Value::Bool(false) => say(&format!("{indent}{name}: no")),
-            other => say(&format!("{indent}{name}: {other}")),
-        }
-    }
 }

@@ -213,6 +213,46 @@ fn a_port_in_use_ends_with_1_and_says_so() {
 }
 
 #[test]
+fn the_version_names_the_target() {
+    let done = shoal_node(&["--version"]);
+    let said = text(&done.stdout);
+    assert!(said.starts_with("shoal-node ") && said.contains(std::env::consts::ARCH), "{said}");
+}
+
+#[test]
+fn the_exit_code_of_status_says_whether_a_node_is_ready() {
+    let net = Net::new(&[1, 2, 3, 0, 0]);
+    let _running: Vec<Running> = net.nodes.iter().map(Node::start).collect();
+    let node = &net.nodes[0];
+    let patience = std::time::Duration::from_secs(30);
+    for node in &net.nodes {
+        within(patience, "livez", || {
+            get(node.admin(), "/livez").filter(|(status, _)| *status == 200)
+        });
+    }
+    let done = shoal_node(&["status", "-c", node.path()]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stdout).starts_with("This mix does not do its work: "));
+    assert_eq!(text(&done.stderr), "");
+    net.sign(0);
+    let done = within(patience, "ready", || {
+        let done = shoal_node(&["status", "-c", node.path()]);
+        (done.status.code() == Some(0)).then_some(done)
+    });
+    let said = text(&done.stdout);
+    let identity = shoal_node::daemon::identity(&node.config).unwrap();
+    for wanted in [
+        "This mix of layer 1 does its work: ",
+        &format!("identity: {identity}"),
+        &format!("  {}", node.config.listen),
+        "operator: operator 0",
+        "usable until: 20",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+}
+
+#[test]
 fn without_a_node_status_says_so() {
     let net = Net::new(&[1]);
     let done = shoal_node(&["status", "-c", net.nodes[0].path()]);

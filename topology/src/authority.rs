@@ -235,11 +235,8 @@ pub struct Authority {
 impl Authority {
     /// An authority that starts, with what it stored when it last ran.
     pub fn new(mut settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {
-        if settings.parameters.is_empty() {
-            settings.parameters.push((Epoch(0), Parameters::default()));
-        }
-        let trial = settings.network.trial;
-        settings.parameters.iter_mut().for_each(|(_, parameters)| parameters.trial = trial);
+        let parameters = std::mem::take(&mut settings.parameters);
+        settings.parameters = for_network(&settings.network, parameters);
         let mut rng = settings.seed.stream("secrets of draws");
         let own = settings.secret.identity();
         let fresh = state.is_none();
@@ -307,12 +304,12 @@ impl Authority {
         &mut self,
         allowed: Vec<Identity>,
         allowed_exits: Vec<Identity>,
-        parameters: Parameters,
+        parameters: Vec<(Epoch, Parameters)>,
     ) {
         self.nodes.retain(|node, _| allowed.contains(node));
         self.exits.retain(|exit, _| allowed_exits.contains(exit));
         (self.settings.allowed, self.settings.allowed_exits) = (allowed, allowed_exits);
-        self.settings.parameters = parameters;
+        self.settings.parameters = for_network(&self.settings.network, parameters);
     }
 
     /// The next thing to do, until there is none.
@@ -917,4 +914,16 @@ impl Authority {
         let document = held.document.clone();
         self.judge.report(&document, report);
     }
+}
+
+/// Parameters to vote for, of a network that was founded for trial or was not; the defaults where there are none.
+fn for_network(
+    network: &Network,
+    mut parameters: Vec<(Epoch, Parameters)>,
+) -> Vec<(Epoch, Parameters)> {
+    if parameters.is_empty() {
+        parameters.push((Epoch(0), Parameters::default()));
+    }
+    parameters.iter_mut().for_each(|(_, parameters)| parameters.trial = network.trial);
+    parameters
 }

@@ -1,33 +1,39 @@
 //! An authority: links from nodes, listed services and the other authorities; its state on disk; its clock.
 
 mod check;
+mod report;
 mod waiting;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{IntGauge, Registry};
 use serde_json::{Value, json};
 use shoal_daemon::admin::{Admin, Readiness};
 use shoal_daemon::control::Control;
 use shoal_daemon::council::{Council, Messages, send};
+use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
 use shoal_daemon::network;
+use shoal_daemon::process::Process;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::verdict::Verdicts;
-use shoal_topology::{Held, Identity, SecretIdentity, Seed};
+use shoal_topology::{Epoch, Held, Identity, Network, Parameters, SecretIdentity, Seed};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::reload::Reload;
+use super::status::About;
 use super::topology::unix_ms;
-use super::{Config, Error};
+use super::{AcceptErrors, AuthorityConfig, Config, Error};
 use check::parameters;
 pub(super) use check::{bears_no_liar, check};
+use report::Gauges;
 use waiting::{Message, Waiting};
 
 /// Milliseconds by which the clock may be set back while the engine's time waits for it.
@@ -44,10 +50,11 @@ fn state_file(config: &Config) -> PathBuf {
 
 /// Runs an authority until `shutdown`, by a clock that is off by so much.
 pub(super) async fn run(
-    config: Config,
+    reload: Reload,
     clock_offset_ms: i64,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    let config = reload.config.clone();
     let known = network::load(&config.network)?;
     let seats = network::seats(&config.network)?;
     let seed = secret::identity(&config.identity_file())?;
@@ -66,8 +73,7 @@ pub(super) async fn run(
     bears_no_liar(&known).into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let state = read_state(&state_file(&config))?;
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
-    let peers = known.authorities.iter().chain(&nodes).chain(&exits).map(|peer| peer.0).collect();
-    let allow = Allow::list_and_remember(peers);
+    let allow = Allow::list_and_remember(peers(&known.authorities, &config));
     let listed = Listed::default();
     let seat_addresses: Vec<IpAddr> = seats.iter().map(|seat| seat.address.ip()).collect();
     listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
@@ -77,17 +83,21 @@ pub(super) async fn run(
             listen: Some(config.listen),
             allow: allow.clone(),
             listed: listed.clone(),
-            max_connections: 2 * (known.authorities.len() + nodes.len() + exits.len()) + 16,
+            // The lists may become longer while it runs; who is not on them does not come so far.
+            max_connections: (2 * (known.authorities.len() + nodes.len() + exits.len()) + 16)
+                .max(LinkSettings::default().max_connections),
             ..LinkSettings::default()
         },
     )?;
+    let accept_errors = AcceptErrors::new(endpoint.counters());
     let others = seats.into_iter().filter(|seat| seat.identity != identity);
     let (council, documents) = Council::start(&endpoint.dialler(), others, &shutdown);
 
     let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
     let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
     let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
-    let about = json!({
+    let network = known.clone();
+    let of_network = json!({
         "name": known.name, "trial": known.trial, "fingerprint": known.fingerprint(), "epoch_s": epoch_s,
     });
     let engine = Authority::new(
@@ -95,7 +105,7 @@ pub(super) async fn run(
             network: known,
             secret: own,
             epoch_s,
-            parameters,
+            parameters: parameters.clone(),
             allowed: nodes,
             allowed_exits: exits,
             seed: Seed::new(*secret::fresh()?),
@@ -113,6 +123,9 @@ pub(super) async fn run(
         Control::start(&config.control_socket(), answer).await?
     };
     let gauges = Gauges::new()?;
+    let process = Process::new("shoal-node", u64::from(epoch_s), *secret::fresh()?);
+    gauges.registry.register(Box::new(process.clone()))?;
+    let about = About::new(&config, identity.to_string(), unix_ms() / 1_000);
     let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let admin = match config.admin {
         Some(address) => Some(Admin::start(address, gauges.registry.clone(), ready).await?),
@@ -125,12 +138,13 @@ pub(super) async fn run(
         gauges,
         engine,
         council,
-        own: identity,
-        about,
-        allow,
+        network,
+        of_network,
         asked: Asked::default(),
         authorities,
-        config,
+        reload,
+        parameters,
+        allow,
         clock,
         time: 0,
         publish,
@@ -140,11 +154,21 @@ pub(super) async fn run(
         say,
         waiting,
         documents,
+        about,
+        process,
+        accept_errors,
+        unstored: None,
     };
     chamber.run(&shutdown).await;
     drop((admin, control));
     let _ = tokio::time::timeout(FLUSH, accepting).await;
     Ok(())
+}
+
+/// Who may connect: authorities, and the nodes and services on the lists.
+fn peers(authorities: &[Identity], config: &Config) -> HashSet<[u8; 32]> {
+    let AuthorityConfig { nodes, exits, .. } = &config.authority;
+    authorities.iter().chain(nodes).chain(exits).map(|peer| peer.0).collect()
 }
 
 /// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
@@ -181,65 +205,6 @@ fn evidence(path: &Path) -> Result<Verdicts, SecretError> {
     }
 }
 
-/// What an authority measures.
-struct Gauges {
-    registry: Registry,
-    ready: IntGauge,
-    linked: IntGauge,
-    described: IntGauge,
-    liars: IntGauge,
-    faults: IntGauge,
-    uncounted: IntGauge,
-    epoch: IntGauge,
-    pending: IntGauge,
-    critical: IntGauge,
-    missing: IntGauge,
-    short: IntGauge,
-}
-
-impl Gauges {
-    fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(format!("shoal_authority_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        Ok(Self {
-            ready: gauge("ready", "1 if there is a document that can be used.")?,
-            linked: gauge("linked", "Links to other authorities that stand.")?,
-            described: gauge("nodes", "Nodes that described themselves.")?,
-            liars: gauge("liars", "Authorities that were proven to lie.")?,
-            faults: gauge(
-                "faults",
-                "Authorities that did what honest ones do not: `status` names them.",
-            )?,
-            uncounted: gauge(
-                "uncounted",
-                "Authorities whose vote for the last document did not count.",
-            )?,
-            epoch: gauge("document_epoch", "Epoch of the latest document.")?,
-            pending: gauge(
-                "pending",
-                "Peers that asked for a link and are on no list, of the last 32: `shoal-node authority pending` names them.",
-            )?,
-            critical: gauge(
-                "critical_operators",
-                "Operators whose loss alone would leave layers short or the network without documents: `status` names them.",
-            )?,
-            missing: gauge(
-                "missing_nodes",
-                "Nodes that may be listed and that the next document will not list: `status` names them.",
-            )?,
-            short: gauge(
-                "document_is_short",
-                "1 if the latest document has fewer mixes in a layer than the parameters ask for.",
-            )?,
-            registry,
-        })
-    }
-}
-
 /// Milliseconds of Unix time, as this authority takes it to be.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -248,14 +213,16 @@ struct Chamber {
     gauges: Gauges,
     engine: Authority,
     council: Council,
-    own: Identity,
+    network: Network,
     /// The network, for `status`.
-    about: Value,
-    /// Who may connect.
-    allow: Allow,
+    of_network: Value,
     asked: Asked,
     authorities: Vec<Identity>,
-    config: Config,
+    reload: Reload,
+    /// What it votes for.
+    parameters: Vec<(Epoch, Parameters)>,
+    /// Who may connect.
+    allow: Allow,
     clock: Clock,
     /// When the engine was last told something, by its clock.
     time: u64,
@@ -268,6 +235,11 @@ struct Chamber {
     waiting: Arc<Waiting>,
     /// What the others published.
     documents: mpsc::Receiver<Vec<u8>>,
+    about: About,
+    process: Process,
+    accept_errors: AcceptErrors,
+    /// Why the state could not be stored the last time.
+    unstored: Option<String>,
 }
 
 impl Chamber {
@@ -299,6 +271,7 @@ impl Chamber {
                 () = self.waiting.comes() => {}
                 Some(document) = self.documents.recv() => self.document(document).await,
                 () = tokio::time::sleep(wake) => self.wake().await,
+                () = self.reload.asked() => self.configure(),
                 () = shutdown.wait() => return,
             }
         }
@@ -335,9 +308,28 @@ impl Chamber {
         (self.clock)()
     }
 
+    /// Reads the configuration again: the lists, the parameters, the level of the log.
+    fn configure(&mut self) {
+        let Some(mut changes) = self.reload.read() else { return };
+        let config = &self.reload.config;
+        match parameters(config, &self.network) {
+            Ok(read) => {
+                changes.at_once("the network's parameters", &self.parameters, &read);
+                self.parameters = read;
+            }
+            Err(error) => changes.refuse("authority.parameters", chain(&error)),
+        }
+        let AuthorityConfig { nodes, exits, .. } = &config.authority;
+        self.allow.replace(peers(&self.authorities, config));
+        self.waiting.replace_nodes(nodes.iter().chain(exits));
+        self.engine.configure(nodes.clone(), exits.clone(), self.parameters.clone());
+        self.about.update(config);
+        changes.say();
+    }
+
     /// The first document of a network may be given by hand, signed by enough authorities.
     async fn given(&mut self) {
-        if let Ok(bytes) = std::fs::read(&self.config.topology) {
+        if let Ok(bytes) = std::fs::read(&self.reload.config.topology) {
             self.document(bytes).await;
         }
     }
@@ -370,21 +362,17 @@ impl Chamber {
                 Output::Send { to, bytes } => self.council.tell(&to, &ToAuthority::Peer(bytes)),
                 Output::Store { ticket, state } => {
                     // To the disk before anything signed leaves.
-                    let path = state_file(&self.config);
+                    let path = state_file(&self.reload.config);
                     let stored =
                         tokio::task::spawn_blocking(move || secret::replace(&path, &state)).await;
-                    match stored {
-                        Ok(Ok(())) => self.engine.handle(self.time, Input::Stored(ticket)),
-                        Ok(Err(error)) => {
-                            tracing::error!(
-                                "cannot store the state, so nothing is signed: {error}"
-                            );
-                        }
-                        Err(_) => tracing::error!("cannot store the state, so nothing is signed"),
-                    }
+                    let failed = match stored {
+                        Ok(stored) => stored.err().map(|error| chain(&error)),
+                        Err(_) => Some("its task has ended".into()),
+                    };
+                    self.stored(ticket, failed);
                 }
                 Output::Evidence(evidence) => {
-                    let path = evidence_file(&self.config);
+                    let path = evidence_file(&self.reload.config);
                     let kept =
                         tokio::task::spawn_blocking(move || secret::replace(&path, &evidence))
                             .await;
@@ -399,12 +387,29 @@ impl Chamber {
         }
     }
 
+    /// The state lies on the disk, or why not.
+    fn stored(&mut self, ticket: u64, failed: Option<String>) {
+        match &failed {
+            None => {
+                if self.unstored.is_some() {
+                    tracing::info!("the state can be stored again");
+                }
+                self.engine.handle(self.time, Input::Stored(ticket));
+            }
+            Some(why) => {
+                self.gauges.failures.inc();
+                tracing::error!("cannot store the state, so nothing is signed: {why}");
+            }
+        }
+        self.unstored = failed;
+    }
+
     /// Gives all documents that are held to those who are linked.
     fn publish(&self) {
         let documents: Vec<Arc<[u8]>> =
             self.engine.documents().iter().map(|held: &Held| held.signed.clone()).collect();
         if let Some(newest) = documents.last()
-            && let Err(error) = secret::replace(&self.config.topology, newest)
+            && let Err(error) = secret::replace(&self.reload.config.topology, newest)
         {
             tracing::warn!("cannot keep the topology document: {error}");
         }
@@ -420,72 +425,11 @@ impl Chamber {
         tracing::error!(
             "the authority {authority} lies: the proof is {name} in the data directory"
         );
-        if let Err(error) = secret::replace(&self.config.data_dir.join(name), &proof.encode()) {
+        if let Err(error) =
+            secret::replace(&self.reload.config.data_dir.join(name), &proof.encode())
+        {
             tracing::error!("cannot keep the proof: {error}");
         }
-    }
-
-    fn report(&mut self) {
-        let status = self.engine.status();
-        let now = self.now() / 1_000;
-        let documents = self.engine.documents();
-        let usable = documents
-            .epoch_at(now)
-            .and_then(|epoch| documents.at(epoch))
-            .is_some_and(|held| held.document.check_time(now).is_ok());
-        let why = if !usable {
-            Some("no document that can be used: the authorities have not agreed".to_owned())
-        } else {
-            status.trouble.clone()
-        };
-        let readiness = match &why {
-            None => Readiness::Ready,
-            Some(why) => Readiness::NotReady(why.clone()),
-        };
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.gauges.ready.set(i64::from(why.is_none()));
-        self.gauges.linked.set(count(self.council.links()));
-        self.gauges.described.set(count(status.described.0));
-        self.gauges.liars.set(count(status.liars.len()));
-        self.gauges.faults.set(count(status.faults.len()));
-        self.gauges.uncounted.set(count(status.uncounted.len()));
-        let latest = status.latest.map_or(0, |(epoch, _)| epoch);
-        self.gauges.epoch.set(i64::try_from(latest).unwrap_or(i64::MAX));
-        self.say.send_if_modified(|said| {
-            let changed = *said != readiness;
-            if changed {
-                *said = readiness;
-            }
-            changed
-        });
-        let refused: Vec<String> =
-            self.allow.refused().into_iter().map(|key| Identity(key).to_string()).collect();
-        if let Some(said) = self.asked.news(&refused) {
-            tracing::info!("{said}");
-        }
-        self.gauges.pending.set(count(refused.len()));
-        self.gauges.critical.set(count(status.critical.len()));
-        self.gauges.missing.set(count(status.missing.len()));
-        self.gauges.short.set(i64::from(status.is_short));
-        let left_out = status.left_out.iter();
-        let left_out: Vec<Value> =
-            left_out.map(|(node, why)| json!({ "identity": node, "why": why })).collect();
-        let value = json!({
-            "program": "shoal-node",
-            "version": env!("CARGO_PKG_VERSION"),
-            "role": "authority",
-            "identity": self.own.to_string(),
-            "network": self.about,
-            "pending": { "not_on_a_list": refused, "left_out": left_out },
-            "ready": why.is_none(),
-            "why_not_ready": why,
-            "epoch": documents.epoch_at(now).map(|epoch| epoch.0),
-            "authorities": {
-                "linked": self.council.links(), "others": self.authorities.len().saturating_sub(1),
-            },
-            "votes": status,
-        });
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }
 

@@ -375,6 +375,18 @@ impl Config {
         self.data_dir.join("identity.key")
     }
 
+    /// File descriptors that it may come to need: for connections of clients, links to and from nodes, strangers before
+    /// they are known, and files.
+    pub fn descriptors(&self) -> u64 {
+        const NODES_STRANGERS_AND_FILES: usize = 896;
+        let others = match self.role {
+            RoleName::Mix => 0,
+            RoleName::Gateway => self.gateway.max_clients,
+            RoleName::Authority => 2 * (self.authority.nodes.len() + self.authority.exits.len()),
+        };
+        u64::try_from(others.saturating_add(NODES_STRANGERS_AND_FILES)).unwrap_or(u64::MAX)
+    }
+
     /// The control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.runtime_dir().join("control.sock")

@@ -2,13 +2,15 @@
 //!
 //! Stored are a keyed hash of the inbox, a number, the minute, and the packet under a key that lives in the
 //! runtime directory: after a reboot nobody can read what is left, and it is thrown away. An error of the database
-//! loses packets, which are counted, and never ends the node.
+//! (a full disk, no descriptors) loses packets, which are counted, and never ends the node: the file is opened again
+//! until that works, since a database that has failed once answers nothing any more.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -16,8 +18,10 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition,
 };
+use shoal_daemon::exit::chain;
 use shoal_sphinx::{Frame, Packet};
 
+use super::metrics::{Kept, Shared};
 use crate::engine::Input;
 use crate::engine::gateway::InboxId;
 
@@ -31,6 +35,8 @@ const QUEUE: usize = 4_096;
 const BATCH: usize = 512;
 /// How often what is too old is thrown away.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long a file that failed is left alone.
+const RETRY: Duration = Duration::from_secs(5);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -41,6 +47,8 @@ pub(super) enum Order {
     Discard(InboxId, usize),
     /// Packets expire after so many seconds from now on.
     Expiry(u32),
+    /// All inboxes together hold so many packets from now on. What is beyond it stays until it goes.
+    Most(usize),
 }
 
 /// The way to the thread that has the file open.
@@ -50,16 +58,19 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Opens the file and starts the thread; `answer` gets what the engine must know, first of all what is there.
+    /// Opens the file and starts the thread, which opens it later if it cannot be opened now; `answer` gets what the engine
+    /// must know, first of all what is there. It may wait for the engine.
     pub(super) fn start(
         path: &Path,
         key: &[u8; 32],
         most: usize,
+        shared: Arc<Shared>,
         answer: impl Fn(Input) + Send + 'static,
-    ) -> Result<Self> {
-        let mut store = Store::open(path, key, most)?;
+    ) -> std::io::Result<Self> {
+        let mut store = Store::new(path, key, most);
+        store.shared = shared;
+        store.stand(&answer);
         let (orders, queue) = sync_channel(QUEUE);
-        answer(Input::Known(store.known()?));
         let run = move || store.run(&queue, &answer);
         let thread = std::thread::Builder::new().name("inbox".into()).spawn(run)?;
         Ok(Self { orders, thread })
@@ -80,7 +91,15 @@ impl Inbox {
 }
 
 struct Store {
-    database: Database,
+    path: PathBuf,
+    /// None before it was opened, and after an error.
+    database: Option<Database>,
+    /// When that was last tried, if it failed.
+    tried: Option<Instant>,
+    /// Whether the engine knows what was there at the start.
+    told: bool,
+    shared: Arc<Shared>,
+    check: [u8; 32],
     cipher: XChaCha20Poly1305,
     next: u64,
     held: usize,
@@ -89,23 +108,46 @@ struct Store {
 }
 
 impl Store {
-    fn open(path: &Path, key: &[u8; 32], most: usize) -> Result<Self> {
-        // Created by us alone, so that the mode is ours.
-        if !path.exists() {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        }
-        let database = Database::create(path)?;
-        let check = blake3::derive_key("shoal 2026 inbox check", key);
+    fn new(path: &Path, key: &[u8; 32], most: usize) -> Self {
         let sealing = blake3::derive_key("shoal 2026 inbox packets", key);
+        Self {
+            path: path.to_owned(),
+            database: None,
+            tried: None,
+            told: false,
+            shared: Arc::default(),
+            check: blake3::derive_key("shoal 2026 inbox check", key),
+            cipher: XChaCha20Poly1305::new(&sealing.into()),
+            next: 1,
+            held: 0,
+            most,
+            expiry_s: u32::MAX,
+        }
+    }
+
+    fn database(&self) -> Result<&Database> {
+        self.database.as_ref().ok_or_else(|| "the file is not open".into())
+    }
+
+    fn open(&mut self) -> Result<()> {
+        // Created by us alone, so that the mode is ours.
+        if !self.path.exists() {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&self.path)?;
+        }
+        let database = Database::create(&self.path)?;
         let transaction = database.begin_write()?;
         let (next, held);
         {
             let mut about = transaction.open_table(ABOUT)?;
-            let ours = about.get("key")?.is_some_and(|found| found.value() == check);
+            let ours = about.get("key")?.is_some_and(|found| found.value() == self.check);
             if !ours {
                 transaction.delete_table(PACKETS)?;
-                about.insert("key", check.as_slice())?;
+                about.insert("key", self.check.as_slice())?;
             }
             let packets = transaction.open_table(PACKETS)?;
             held = usize::try_from(packets.len()?).unwrap_or(usize::MAX);
@@ -118,12 +160,47 @@ impl Store {
             next = last + 1;
         }
         transaction.commit()?;
-        let cipher = XChaCha20Poly1305::new(&sealing.into());
-        Ok(Self { database, cipher, next, held, most, expiry_s: u32::MAX })
+        // A number is used once, also where the file was lost in between.
+        (self.database, self.next, self.held) = (Some(database), self.next.max(next), held);
+        Ok(())
+    }
+
+    /// Opens the file if it is not open, and tells the engine what is there.
+    fn stand(&mut self, answer: &impl Fn(Input)) {
+        if self.database.is_some() || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+            return;
+        }
+        match self.open().and_then(|()| if self.told { Ok(Vec::new()) } else { self.known() }) {
+            Ok(known) => {
+                if self.tried.take().is_some() {
+                    tracing::info!("the inbox file can be used again");
+                }
+                self.shared.stands(Kept::Inbox, None);
+                if !self.told {
+                    self.told = true;
+                    answer(Input::Known(known));
+                }
+            }
+            Err(error) => self.failed(&*error),
+        }
+    }
+
+    /// Lets go of the file, and says why, once.
+    fn failed(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if self.tried.is_none() {
+            tracing::error!(
+                "cannot use inbox.redb in the data directory: {}; packets for absent clients are dropped until that works, \
+                 which is tried again and again; if the file is broken, move it away",
+                chain(error)
+            );
+        }
+        self.database = None;
+        self.tried = Some(Instant::now());
+        self.shared.stands(Kept::Inbox, Some(&chain(error)));
     }
 
     fn known(&self) -> Result<Vec<(InboxId, u32)>> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let mut known: BTreeMap<InboxId, u32> = BTreeMap::new();
         for entry in transaction.open_table(PACKETS)?.iter()? {
             let (key, _) = entry?;
@@ -141,10 +218,10 @@ impl Store {
                         std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
                     self.carry_out(orders, answer);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.stand(answer),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if minute() != swept {
+            if minute() != swept && self.database.is_some() {
                 swept = minute();
                 match self.sweep() {
                     Ok(expired) => {
@@ -152,13 +229,14 @@ impl Store {
                             answer(Input::Expired { inbox, packets });
                         }
                     }
-                    Err(_) => tracing::warn!("cannot clean up the inbox file; is the disk full?"),
+                    Err(error) => self.failed(&*error),
                 }
             }
         }
     }
 
     fn carry_out(&mut self, orders: Vec<Order>, answer: &impl Fn(Input)) {
+        self.stand(answer);
         let mut stored: BTreeMap<InboxId, u32> = BTreeMap::new();
         let mut fetches = Vec::new();
         for order in &orders {
@@ -167,13 +245,16 @@ impl Store {
                 Order::Fetch(inbox, _) => fetches.push(*inbox),
                 Order::Discard(..) => {}
                 Order::Expiry(seconds) => self.expiry_s = *seconds,
+                Order::Most(packets) => self.most = *packets,
             }
         }
         match self.write(orders) {
             Ok(answers) => answers.into_iter().for_each(answer),
-            Err(_) => {
+            Err(error) => {
                 // The transaction is gone with all that was in it.
-                tracing::warn!("cannot write the inbox file; packets for absent clients are lost");
+                if self.database.is_some() {
+                    self.failed(&*error);
+                }
                 for (inbox, packets) in stored {
                     answer(Input::NotStored { inbox, packets });
                 }
@@ -187,7 +268,7 @@ impl Store {
     fn write(&mut self, orders: Vec<Order>) -> Result<Vec<Input>> {
         let mut answers = Vec::new();
         let (mut held, mut next) = (self.held, self.next);
-        let transaction = self.database.begin_write()?;
+        let transaction = self.database()?.begin_write()?;
         {
             let mut packets = transaction.open_table(PACKETS)?;
             for order in orders {
@@ -229,7 +310,7 @@ impl Store {
                             held = held.saturating_sub(1);
                         }
                     }
-                    Order::Expiry(_) => {}
+                    Order::Expiry(_) | Order::Most(_) => {}
                 }
             }
         }
@@ -242,7 +323,7 @@ impl Store {
         // Rounded up: nothing goes early.
         let oldest = minute().saturating_sub(self.expiry_s.div_ceil(60).saturating_add(1));
         let mut expired: BTreeMap<InboxId, u32> = BTreeMap::new();
-        let transaction = self.database.begin_write()?;
+        let transaction = self.database()?.begin_write()?;
         {
             let mut packets = transaction.open_table(PACKETS)?;
             packets.retain(|key, value| {
@@ -305,6 +386,12 @@ mod tests {
         Frame { epoch: 3, field: 0, packet }
     }
 
+    fn open(path: &Path, key: u8, most: usize) -> Store {
+        let mut store = Store::new(path, &[key; 32], most);
+        store.open().unwrap();
+        store
+    }
+
     fn fetch(store: &mut Store, inbox: InboxId) -> Vec<u8> {
         let answers = store.write(vec![Order::Fetch(inbox, 100)]).unwrap();
         let Some(Input::Fetched { frames, .. }) = answers.into_iter().next() else { panic!() };
@@ -316,11 +403,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inbox.redb");
         let (a, b) = (InboxId([1; 16]), InboxId([2; 16]));
-        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let mut store = open(&path, 5, 100);
         let orders = [(a, 1), (b, 2), (a, 3)].map(|(inbox, n)| Order::Store(inbox, frame(n)));
         store.write(orders.into()).unwrap();
         drop(store);
-        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let mut store = open(&path, 5, 100);
         assert!(store.known().unwrap() == [(a, 2), (b, 1)]);
         store.write(vec![Order::Store(a, frame(4))]).unwrap();
         assert_eq!(fetch(&mut store, a), [1, 3, 4]);
@@ -331,9 +418,42 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_fails_is_opened_again_until_that_works_and_nothing_is_lost_but_what_came_meanwhile()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inbox.redb");
+        let away = dir.path().join("away");
+        let (mut store, inbox) = (open(&path, 5, 100), InboxId([1; 16]));
+        let answers = std::cell::RefCell::new(Vec::new());
+        let answer = |input| answers.borrow_mut().push(input);
+        let kept = |store: &mut Store, n| {
+            answers.borrow_mut().clear();
+            store.carry_out(vec![Order::Store(inbox, frame(n))], &answer);
+            !answers.borrow().iter().any(|input| matches!(input, Input::NotStored { .. }))
+        };
+        store.told = true;
+        assert!(kept(&mut store, 1));
+        // The disk fails: what redb says then it goes on saying until it is opened again.
+        std::fs::rename(&path, &away).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        store.failed(&*Box::<dyn std::error::Error>::from("no room"));
+        assert!(!kept(&mut store, 2) && !kept(&mut store, 3));
+        assert!(store.shared.troubles()[0].contains("no room"), "{:?}", store.shared.troubles());
+        store.tried = Instant::now().checked_sub(RETRY);
+        assert!(!kept(&mut store, 4));
+        assert!(!store.shared.troubles()[0].contains("no room"), "the reason is the latest");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        store.tried = Instant::now().checked_sub(RETRY);
+        assert!(kept(&mut store, 5));
+        assert_eq!(store.shared.troubles(), [""; 0]);
+        assert_eq!(fetch(&mut store, inbox), [1, 5]);
+    }
+
+    #[test]
     fn the_oldest_packets_of_an_inbox_are_thrown_away_and_make_room() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&dir.path().join("inbox.redb"), &[5; 32], 4).unwrap();
+        let mut store = open(&dir.path().join("inbox.redb"), 5, 4);
         let (a, b) = (InboxId([1; 16]), InboxId([2; 16]));
         let mut orders: Vec<_> = (0..4).map(|n| Order::Store(a, frame(n))).collect();
         orders.extend([Order::Discard(a, 2), Order::Store(b, frame(9))]);
@@ -347,16 +467,16 @@ mod tests {
     fn a_file_of_another_boot_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inbox.redb");
-        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let mut store = open(&path, 5, 100);
         store.write(vec![Order::Store(InboxId([1; 16]), frame(1))]).unwrap();
         drop(store);
-        assert!(Store::open(&path, &[6; 32], 100).unwrap().known().unwrap().is_empty());
+        assert!(open(&path, 6, 100).known().unwrap().is_empty());
     }
 
     #[test]
     fn what_is_full_or_too_old_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&dir.path().join("inbox.redb"), &[5; 32], 2).unwrap();
+        let mut store = open(&dir.path().join("inbox.redb"), 5, 2);
         let inbox = InboxId([1; 16]);
         let orders = (0..3).map(|n| Order::Store(inbox, frame(n))).collect();
         let answers = store.write(orders).unwrap();
@@ -364,7 +484,7 @@ mod tests {
         store.expiry_s = 3_600;
         assert!(store.sweep().unwrap().is_empty());
         // As if the minute had been written long ago.
-        let transaction = store.database.begin_write().unwrap();
+        let transaction = store.database.as_ref().unwrap().begin_write().unwrap();
         let old = [0u8; 4 + 24 + 16];
         transaction
             .open_table(PACKETS)
@@ -380,7 +500,7 @@ mod tests {
     fn traces(secret: &[u8], act: impl Fn(&mut Store)) -> usize {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inbox.redb");
-        let mut store = Store::open(&path, &[5; 32], 100).unwrap();
+        let mut store = open(&path, 5, 100);
         act(&mut store);
         drop(store);
         let bytes = std::fs::read(&path).unwrap();
@@ -424,7 +544,7 @@ mod tests {
         // The search finds what a careless store leaves.
         for secret in [&name.0[..], guess, &content[..64]] {
             let careless = |file: &mut Store| {
-                let transaction = file.database.begin_write().unwrap();
+                let transaction = file.database.as_ref().unwrap().begin_write().unwrap();
                 let mut packets = transaction.open_table(PACKETS).unwrap();
                 packets.insert(secret, [].as_slice()).unwrap();
                 drop(packets);

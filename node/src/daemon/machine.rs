@@ -212,6 +212,10 @@ impl Machine {
                 let expiry = document.parameters.inbox_expiry_s;
                 _ = self.inbox.as_ref().map(|inbox| inbox.order(Order::Expiry(expiry)));
             }
+            Input::Configure(settings) => {
+                let most = settings.max_inbox_packets;
+                _ = self.inbox.as_ref().map(|inbox| inbox.order(Order::Most(most)));
+            }
             _ => {}
         }
         self.engine.handle(now, input);

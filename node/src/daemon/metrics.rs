@@ -1,17 +1,19 @@
 //! What the outside may know: totals. No label names a peer, a session, a client or an address, and what depends on people
 //! moves once an epoch.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
-use serde_json::{Value, json};
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::{Coarse, Grain, Number};
 use shoal_daemon::link::Counters as LinkCounters;
 
+use super::Config;
+use super::status::{About, InUse};
 use crate::counters::{Counters, DropReason};
 use crate::opener::Opener;
 
@@ -35,9 +37,14 @@ pub(super) struct Shared {
     /// Frames that wait for workers, and for links.
     pub(super) waiting_to_peel: AtomicUsize,
     pub(super) waiting_to_send: AtomicUsize,
-    pub(super) epoch: AtomicU64,
     pub(super) layer: AtomicUsize,
-    pub(super) has_epoch: AtomicBool,
+    /// When the last mix key that there is ends, in seconds of Unix time.
+    pub(super) keys_until: AtomicU64,
+    about: Mutex<About>,
+    in_use: Mutex<Option<InUse>>,
+    troubles: Mutex<BTreeMap<Kept, String>>,
+    /// How often something of these began to fail.
+    failures: AtomicU64,
 }
 
 impl Shared {
@@ -45,51 +52,78 @@ impl Shared {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn status(&self, role: &str, ready: &Readiness, opener: &Opener) -> Value {
-        let Snapshot { counters, pooled, clients } = self.snapshot();
-        let why = match ready {
-            Readiness::Ready => None,
-            Readiness::NotReady(why) => Some(why),
-        };
-        let dropped: serde_json::Map<String, Value> = DropReason::ALL
-            .iter()
-            .filter(|reason| counters.dropped(**reason) > 0)
-            .map(|reason| (reason.label().to_owned(), counters.dropped(*reason).into()))
-            .collect();
-        let layer = self.layer.load(Ordering::Relaxed);
-        let epoch =
-            self.has_epoch.load(Ordering::Relaxed).then(|| self.epoch.load(Ordering::Relaxed));
-        let (replay_used, replay_room) = opener.replay_fill();
-        json!({
-            "program": "shoal-node",
-            "version": env!("CARGO_PKG_VERSION"),
-            "role": role,
-            "layer": (layer > 0).then_some(layer),
-            "ready": why.is_none(),
-            "why_not_ready": why,
-            "epoch": epoch,
-            "links": {
-                "up": self.links_up.load(Ordering::Relaxed),
-                "expected": self.links_expected.load(Ordering::Relaxed),
-            },
-            "clients": clients,
-            "packets": {
-                "received": counters.received,
-                "forwarded": counters.forwarded,
-                "from_clients": counters.from_clients,
-                "for_clients": counters.for_clients,
-                "cover": counters.cover,
-                "waiting": pooled,
-            },
-            "dropped": dropped,
-            "loops": {
-                "sent": counters.loops_sent,
-                "returned": counters.loops_returned,
-                "lost": counters.loops_lost,
-                "without_path": counters.loops_without_path,
-            },
-            "replay_table": { "used": replay_used, "room": replay_room },
-        })
+    /// What the node says of itself in its status.
+    pub(super) fn describe(&self, about: About) {
+        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
+    }
+
+    /// The operator has changed the configuration.
+    pub(super) fn describe_anew(&self, config: &Config) {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).update(config);
+    }
+
+    pub(super) fn about(&self) -> About {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which document is in use.
+    pub(super) fn use_document(&self, in_use: Option<InUse>) {
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use;
+    }
+
+    pub(super) fn in_use(&self) -> Option<InUse> {
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How something stands that can fail and come back: why it does not work, or that it does. Whether that is news; a new
+    /// reason is counted.
+    pub(super) fn stands(&self, what: Kept, why: Option<&str>) -> bool {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = troubles.get(&what).map(String::as_str) != why;
+        match why {
+            Some(why) if news => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                troubles.insert(what, why.to_owned());
+            }
+            Some(_) => {}
+            None => _ = troubles.remove(&what),
+        }
+        news
+    }
+
+    /// What does not work at present, a line each.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.iter().map(|(what, why)| format!("{}: {why}", what.words())).collect()
+    }
+}
+
+/// What of a node can fail while it runs, for want of room or descriptors, and comes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Kept {
+    /// The mix keys and the descriptor.
+    Keys,
+    /// The logs of replay tags.
+    Tags,
+    /// The last document.
+    Topology,
+    /// Packets for absent clients.
+    Inbox,
+    /// Connections from others.
+    Connections,
+}
+
+impl Kept {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Keys => "the mix keys cannot be renewed",
+            Self::Tags => "packets are refused, since what was opened cannot be written down",
+            Self::Topology => "the topology document cannot be kept for the next start",
+            Self::Inbox => {
+                "packets for absent clients are dropped, since the inbox file cannot be used"
+            }
+            Self::Connections => "connections cannot be accepted",
+        }
     }
 }
 
@@ -142,6 +176,11 @@ impl Shared {
         all.into_iter().map(|(name, help, (number, grain))| (name, help, number, grain)).collect()
     }
 }
+
+/// What the reasons do not say of themselves.
+const DROPPED: &str = "Packets that went no further, by reason. filler: packets from gateways that no key of a mix of the \
+    first layer opens; clients send such ones when they had nothing ready, and who sends noise looks the same. mac: the same \
+    elsewhere, where no client is behind it.";
 
 /// Makes the metrics when they are asked for.
 #[derive(Clone)]
@@ -220,6 +259,11 @@ impl Metrics {
                 "Connections that the system could not give.",
                 link(&self.links.accept_errors),
             ),
+            (
+                "failures_total",
+                "How often keys, logs, files or connections began to fail; `status` says which fail now.",
+                link(&self.shared.failures),
+            ),
         ];
         let total = |name: &str, help: &str, value| {
             let counter = IntCounter::new(format!("shoal_node_{name}"), help)?;
@@ -229,8 +273,7 @@ impl Metrics {
         for (name, help, value) in totals {
             families.extend(total(name, help, value)?);
         }
-        let opts =
-            Opts::new("shoal_node_dropped_total", "Packets that went no further, by reason.");
+        let opts = Opts::new("shoal_node_dropped_total", DROPPED);
         let dropped = IntCounterVec::new(opts, &["reason"])?;
         for reason in DropReason::ALL {
             let label = reason.label();
@@ -260,12 +303,26 @@ impl Metrics {
                 self.opener.replay_fill().1 as u64,
             ),
         ];
+        // Moments, which do not move by themselves as ages do.
+        let mut moments = Vec::new();
+        if let Some(in_use) = self.shared.in_use() {
+            let begin = "When the document in use began, in seconds of Unix time: its age is time() less this.";
+            let end = "When there is no document any more, if none comes, in seconds of Unix time.";
+            moments.push(("document_epoch", "Epoch of the document in use.", in_use.epoch));
+            moments.push(("document_begin_timestamp_seconds", begin, in_use.begins));
+            moments.push(("document_end_timestamp_seconds", end, in_use.until));
+        }
+        let keys = self.shared.keys_until.load(Ordering::Relaxed);
+        if keys > 0 {
+            let end = "When the last mix key that there is ends, in seconds of Unix time; new ones are made each epoch.";
+            moments.push(("keys_end_timestamp_seconds", end, keys));
+        }
         let gauge = |name: &str, help: &str, value| {
             let gauge = IntGauge::new(format!("shoal_node_{name}"), help)?;
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
             Ok::<_, prometheus::Error>(gauge.collect())
         };
-        for (name, help, value) in gauges {
+        for (name, help, value) in gauges.into_iter().chain(moments) {
             families.extend(gauge(name, help, value)?);
         }
         for (name, help, number, _) in self.shared.of_people(&self.opener) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shoal_daemon::secret;
+use shoal_daemon::secret::{self, SecretError};
 use shoal_topology::{Document, Epoch, Held, Identity, Network, SignedDocument};
 
 /// By which a changed file is known without reading it.
@@ -51,10 +51,11 @@ impl File {
     }
 
     /// Keeps a document for the next start.
-    pub(super) fn keep(&self, signed: &[u8]) {
-        if let Err(error) = secret::replace(&self.path, signed) {
-            tracing::warn!("cannot keep the topology document for the next start: {error}");
-        }
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn keep(&self, signed: &[u8]) -> Result<(), SecretError> {
+        secret::replace(&self.path, signed)
     }
 }
 

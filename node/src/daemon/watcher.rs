@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::council::Council;
+use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Listed};
 use shoal_daemon::secret;
 use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
 use shoal_topology::report::{Report, SignedReport};
 use shoal_topology::{
-    Document, Documents, Epoch, Held, Network, Role, SecretIdentity, SignedDocument, TwoDocuments,
+    Document, Documents, Epoch, FURTHER_EPOCHS, Held, Network, Role, SecretIdentity,
+    SignedDocument, TwoDocuments,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
 use super::machine::{Clock, Event, Events};
-use super::metrics::Shared;
+use super::metrics::{Kept, Shared};
+use super::status::InUse;
 use super::topology::{File, objection, unix_ms};
+use super::{Config, Error};
 use crate::engine::Input;
 use crate::opener::Opener;
 use crate::place::Place;
@@ -68,6 +72,10 @@ impl Watcher<'_> {
     pub(super) async fn look(&mut self) -> Readiness {
         let now = unix_ms();
         let _ = self.keys.advance(now);
+        self.shared.stands(Kept::Keys, self.keys.complaint());
+        self.shared.keys_until.store(self.keys.until(), Ordering::Relaxed);
+        let unwritten = self.keys.unwritten();
+        self.shared.stands(Kept::Tags, unwritten.as_deref());
         self.council.stand(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
         self.report(now).await;
         while let Ok(bytes) = self.received.try_recv() {
@@ -75,9 +83,11 @@ impl Watcher<'_> {
                 Ok(document) => {
                     let held = Held { document: Arc::new(document), signed: bytes.into() };
                     if self.take(held.clone(), now).await {
-                        self.file.keep(&held.signed);
+                        self.keep(&held.signed);
                     }
                 }
+                // Authorities give all that they hold, the older ones too.
+                Err(shoal_topology::Error::Stale { .. }) if self.documents.newest().is_some() => {}
                 Err(error) => self.refused(format!("an authority sent a document: {error}")),
             }
         }
@@ -89,6 +99,7 @@ impl Watcher<'_> {
         if let Some(why) = &self.contradiction {
             return Readiness::NotReady(why.clone());
         }
+        self.shared.use_document(self.in_use(now / 1_000));
         let Some(epoch) = self.documents.epoch_at(now / 1_000) else {
             return Readiness::NotReady(self.trouble.clone());
         };
@@ -109,10 +120,44 @@ impl Watcher<'_> {
         if let Some(why) = objection(&held.document, &own.identity, epoch, own) {
             return Readiness::NotReady(self.listed_later(epoch, now).unwrap_or(why));
         }
+        if let Some(why) = unwritten {
+            return Readiness::NotReady(format!(
+                "packets are refused, since what was opened cannot be written down in the runtime directory: {why}"
+            ));
+        }
         if self.shared.links_up.load(Ordering::Relaxed) == 0 {
             return Readiness::NotReady("no link to a next hop stands yet".into());
         }
         Readiness::Ready
+    }
+
+    fn keep(&self, signed: &[u8]) {
+        let failed = self.file.keep(signed).err().map(|error| chain(&error));
+        if self.shared.stands(Kept::Topology, failed.as_deref())
+            && let Some(why) = failed
+        {
+            tracing::warn!("cannot keep the topology document for the next start: {why}");
+        }
+    }
+
+    /// Which document is in use.
+    fn in_use(&self, now: u64) -> Option<InUse> {
+        let present = self.documents.epoch_at(now)?;
+        let Document { epoch, amendment, begins, .. } = *self.documents.at(present)?.document;
+        let newest = &self.documents.newest()?.document;
+        let epoch_s = u64::from(newest.epoch_s);
+        let until = newest.begins.saturating_add(epoch_s * (1 + FURTHER_EPOCHS));
+        Some(InUse { epoch: epoch.0, amendment, begins, until, present: present.0, epoch_s })
+    }
+
+    /// The operator has changed what the node says of itself, or whom it lets in.
+    pub(super) async fn configure(&mut self, config: &Config) -> Result<(), Error> {
+        self.keys.configure(config)?;
+        // The engine keeps the key of the inboxes.
+        let settings = Box::new(config.gateway_settings([0; 32]));
+        self.events.post(Event::Input(Input::Configure(settings))).await;
+        self.shared.describe_anew(config);
+        Ok(())
     }
 
     /// What to say of a node that the document in use does not list and a later one does.
@@ -167,8 +212,6 @@ impl Watcher<'_> {
             let layer = place.map_or(0, |place| usize::from(place.layer));
             self.shared.layer.store(layer, Ordering::Relaxed);
         }
-        self.shared.epoch.store(epoch.0, Ordering::Relaxed);
-        self.shared.has_epoch.store(true, Ordering::Relaxed);
     }
 
     /// Takes a verified document; whether it brought something new.

@@ -125,7 +125,8 @@ impl Node {
 
     pub fn status(&self) -> Option<String> {
         let output = shoal_node(&["status", "--json", "-c", self.path()]);
-        output.status.success().then(|| text(&output.stdout))
+        // A node that is not ready says so by its exit code, and answers all the same.
+        Some(text(&output.stdout)).filter(|status| !status.is_empty())
     }
 }
 

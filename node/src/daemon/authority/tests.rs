@@ -11,10 +11,14 @@ fn secret(n: u8) -> SecretIdentity {
     SecretIdentity::from_bytes(&[n + 1; 32])
 }
 
-fn engine(n: u8) -> Authority {
+fn network() -> Network {
     let authorities = (0..4).map(|n| secret(n).identity()).collect();
+    Network { name: "test".into(), authorities, epoch_s: 10, trial: false }
+}
+
+fn engine(n: u8) -> Authority {
     let settings = Settings {
-        network: Network { name: "test".into(), authorities, epoch_s: 10, trial: false },
+        network: network(),
         secret: secret(n),
         epoch_s: 10,
         parameters: vec![(Epoch(0), Parameters::default())],
@@ -38,12 +42,13 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (Chamber, mpsc::Sender<Vec<u8>>
         engine: engine(0),
         council,
         waiting: Arc::new(Waiting::new(&authorities, [])),
-        own: secret(0).identity(),
-        about: Value::Null,
-        allow: Allow::list_and_remember(Default::default()),
+        network: network(),
+        of_network: Value::Null,
         asked: Asked::default(),
         authorities,
-        config: Config::default().resolved(dir),
+        reload: Reload::new(Config::default().resolved(dir), None, &Shutdown::new()),
+        parameters: Vec::new(),
+        allow: Allow::list_and_remember(HashSet::new()),
         clock: Arc::new(move || time.load(Ordering::Relaxed)),
         time: 0,
         publish: watch::channel(Vec::new()).0,
@@ -52,6 +57,10 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (Chamber, mpsc::Sender<Vec<u8>>
         status: Arc::default(),
         say: watch::channel(Readiness::Ready).0,
         documents,
+        about: About::default(),
+        process: Process::new("test", 10, [1; 32]),
+        accept_errors: AcceptErrors::new(Arc::default()),
+        unstored: None,
     };
     (chamber, give)
 }
@@ -101,6 +110,34 @@ async fn a_vote_that_came_in_time_counts_however_busy_the_engine_was() {
     let status = chamber.engine.status();
     assert!(status.uncounted.is_empty(), "{:?}", status.uncounted);
     assert!(status.faults.is_empty(), "{:?}", status.faults);
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_stored_is_said_and_counted_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = Arc::new(AtomicU64::new(700_000_000));
+    let (mut chamber, _give) = chamber(dir.path(), &time);
+    let why = |chamber: &mut Chamber| {
+        chamber.report();
+        chamber.status.lock().unwrap()["why_not_ready"].as_str().unwrap().to_owned()
+    };
+    chamber.stored(1, Some("no room".into()));
+    assert!(why(&mut chamber).contains("no room"));
+    assert_eq!(chamber.gauges.failures.get(), 1);
+    chamber.stored(2, None);
+    assert!(!why(&mut chamber).contains("no room"));
+}
+
+#[test]
+fn evidence_that_cannot_be_read_ends_the_start_and_what_is_none_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("evidence");
+    assert!(evidence(&path).is_ok());
+    std::fs::write(&path, b"nonsense").unwrap();
+    assert!(evidence(&path).is_ok());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(evidence(&path), Err(SecretError::Io { .. })));
 }
 
 #[tokio::test]

@@ -269,7 +269,8 @@ fn orders_beyond_the_queue_of_the_inbox_file_are_not_stored() {
         }
     };
     let mut machine = machine(Role::Gateway);
-    machine.event(Event::Inbox(Inbox::start(&path, &[5; 32], most, answer).unwrap()));
+    machine
+        .event(Event::Inbox(Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap()));
     machine.put(Output::Fetch { inbox, max: 1 });
     assert!(answers.recv().unwrap().is_empty());
 
@@ -286,7 +287,8 @@ fn orders_beyond_the_queue_of_the_inbox_file_are_not_stored() {
             tell.send(frames).unwrap();
         }
     };
-    machine.event(Event::Inbox(Inbox::start(&path, &[5; 32], most, answer).unwrap()));
+    machine
+        .event(Event::Inbox(Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap()));
     machine.put(Output::Fetch { inbox, max: most });
     assert!(answers.recv().unwrap().iter().map(number).eq(0..4_096));
 }
