@@ -461,6 +461,47 @@ fn one_that_is_down_is_missed_by_nobody_and_comes_back() {
 }
 
 #[test]
+fn one_that_starts_again_is_not_troubled_by_documents_that_are_over() {
+    let mut world = World::new(4);
+    world.run(20_000);
+    let held = |world: &World, n: usize| -> Vec<Vec<u8>> {
+        let documents = world.authorities[n].as_ref().unwrap().documents();
+        documents.iter().map(|held| held.signed.to_vec()).collect()
+    };
+    let old = held(&world, 0);
+    assert!(!old.is_empty());
+    world.run(60_000);
+    world.kill(2);
+    world.events[2].clear();
+    world.start(2);
+    for document in old.into_iter().chain(held(&world, 0)) {
+        world.handle(2, Input::Document(document));
+    }
+    world.run(100);
+    let events = &world.events[2];
+    assert!(!events.iter().any(Event::is_trouble), "{events:?}");
+    let said: Vec<String> = events.iter().map(Event::to_string).collect();
+    assert!(said.iter().any(|line| line.ends_with("stands, as the others made it")), "{said:?}");
+}
+
+#[test]
+fn a_node_that_is_taken_off_the_lists_while_they_run_is_in_no_further_document() {
+    let mut world = World::new(4);
+    world.run(20_000);
+    let allowed = (0..20).filter(|n| *n != 3).map(|n| node(n, 0).body().identity);
+    let allowed: Vec<Identity> = allowed.collect();
+    for authority in world.authorities.iter_mut().flatten() {
+        let parameters = authority.settings.parameters.clone();
+        authority.configure(allowed.clone(), Vec::new(), parameters);
+    }
+    world.run(30_000);
+    let gone = node(3, 0).body().identity;
+    let lists = |world: &World, epoch| world.document(0, epoch).unwrap().index_of(&gone).is_some();
+    assert!(lists(&world, 2) && !lists(&world, 5));
+    world.check_documents(&[0, 1, 2, 3], 2..6);
+}
+
+#[test]
 fn what_reports_showed_is_given_once_an_epoch_to_be_kept() {
     let mut world = World::new(4);
     world.run(100_500);
