@@ -246,7 +246,12 @@ pub fn read_columns(
         Ok(())
     };
     let mut inner = inner;
-    inner().with_context(|| format!("reading {}", file.display()))
+    let read = inner().map_err(|error| match error.to_string().contains("Disabled feature") {
+        true => error
+            .context("its codec is none of snappy, zstd, gzip and lz4: write it with one of these"),
+        false => error,
+    });
+    read.with_context(|| format!("reading {}", file.display()))
 }
 
 /// All values of a column in a group of rows, of which `before` rows stand before it.

@@ -71,7 +71,8 @@ fn what_no_observation_can_be_is_refused_with_its_place() {
         write_view(dir.path(), &view).unwrap();
         format!("{:#}", read_view(dir.path()).unwrap_err())
     };
-    let public: [(&str, fn(&mut Public)); 8] = [
+    type Change = fn(&mut Public);
+    let public: [(&str, Change); 8] = [
         ("people must be 1 to", |p| p.people = 4_000_000_000),
         ("people must be 1 to", |p| p.people = 0),
         ("hops must be 0 to", |p| p.hops = 4_000_000_000),
