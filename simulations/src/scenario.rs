@@ -6,6 +6,7 @@ mod places;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod toy;
+mod wording;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -116,7 +117,8 @@ pub fn parse(file: &Path, text: String, kinds: &'static [Kind]) -> Result<Scenar
         key: Some(key.into()),
         what,
     };
-    let table = table(file, &text)?;
+    let table = toml::from_str::<Table>(&text)
+        .map_err(|error| syntax(file, &text, Some(&places), &error))?;
     let names = || kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
     let kind = match table.get("experiment") {
         Some(Value::String(name)) => {
@@ -148,7 +150,11 @@ pub fn parse(file: &Path, text: String, kinds: &'static [Kind]) -> Result<Scenar
     // The experiment's own settings: the same text with the common keys blanked, so that places stay what they are.
     let own = places.without(&text, &COMMON);
     let parsed = (kind.parse)(&own).map_err(|error| syntax(file, &text, Some(&places), &error))?;
-    parsed.experiment.check().map_err(|Wrong { key, why, .. }| bad(&key, why))?;
+    parsed.experiment.check().map_err(|Wrong { key, other, why }| {
+        // Of two keys that do not go together that which the file has: the other one is a default.
+        let blamed = other.filter(|other| !places.has(&key) && places.has(other));
+        bad(&blamed.unwrap_or(key), why)
+    })?;
     Ok(Scenario {
         title,
         kind,
@@ -189,7 +195,7 @@ fn syntax(
         file: file.into(),
         place: at.map(|at| Place::at(at).position(text)),
         key,
-        what: error.message().trim().replace('\n', "; "),
+        what: wording::plain(error.message()),
     }
 }
 

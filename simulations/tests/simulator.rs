@@ -107,7 +107,7 @@ fn a_scenario_that_cannot_be_exits_78_with_line_and_what_is_allowed() {
         ),
         (
             "experiment = \"pool\"\nrate_per_s = \"x\"",
-            "line 2, column 14: rate_per_s: invalid type",
+            "line 2, column 14: rate_per_s: must be a number, not string",
         ),
         (
             "experiment = \"pool\"\n\nruns = 0",

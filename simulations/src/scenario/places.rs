@@ -61,6 +61,11 @@ impl Places {
         }
     }
 
+    /// Whether the file has this very key.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// The innermost key whose name or value has this byte.
     pub fn key_at(&self, byte: usize) -> Option<String> {
         let within = |place: &Place| place.key.contains(&byte) || place.value.contains(&byte);

@@ -82,6 +82,60 @@ fn every_key_of_every_experiment_is_explained() {
 }
 
 #[test]
+fn keys_are_explained_in_the_order_of_the_source() {
+    let order = |text: &str, keys: &[&str]| {
+        let places: Vec<_> = keys.iter().map(|key| text.find(key).unwrap()).collect();
+        assert!(places.is_sorted(), "{keys:?}: {text}");
+    };
+    let shoal = experiments().iter().find(|kind| kind.name == "shoal").unwrap();
+    let text = explain(shoal).unwrap();
+    order(&text, &["\nonline_mean_s", "\noffline_mean_s", "\naccess_loss"]);
+    order(&text, &["\n[network]", "\nlayers", "\nmixes_per_layer", "\ngateways", "\n[class]"]);
+    // Keys that are not set unless given stand in their place, too, each under its own comment.
+    order(
+        &text,
+        &[
+            "\n[class]",
+            "\nname",
+            "\n# Payload slots, 1/s.\n# payload_per_s = 1.0\n\n# Loop",
+            "\n[people]",
+        ],
+    );
+    order(
+        &text,
+        &["# Where the window begins", "\n# begin_s = 1.0\n\n# What becomes of missed", "\nmissed"],
+    );
+}
+
+#[test]
+fn a_value_is_refused_in_words_with_its_key() {
+    let text = bad("experiment = \"toy\"\n[network]\nlayers = \"ten\"\n").to_string();
+    assert!(
+        text.starts_with("x.toml, line 3, column 10: network.layers: must be a whole number"),
+        "{text}"
+    );
+    let text = bad("experiment = \"toy\"\n[traffic]\npackets = 99999999999999999999\n").to_string();
+    assert!(text.contains("traffic.packets: ") && !text.contains("128"), "{text}");
+    let text = bad("experiment = \"toy\"\nseed = 99999999999999999999\n").to_string();
+    assert!(text.contains("seed: ") && !text.contains("128"), "{text}");
+    let parsed = |text: &str| {
+        parse(Path::new("x.toml"), text.into(), experiments()).unwrap_err().to_string()
+    };
+    let width = parsed("experiment = \"stratified\"\n[network]\nwidth = \"ten\"\n");
+    assert!(
+        width.contains(
+            "line 3, column 9: network.width: must be a whole number from 1 on, or a list"
+        ),
+        "{width}"
+    );
+    let warm = parsed("experiment = \"shoal\"\nwarm_up_s = 1.0\n[people]\nstrict = true\n");
+    assert!(warm.contains("line 2, column 1: warm_up_s: "), "{warm}");
+    assert!(warm.contains("people.join_within_s, 5, must be 0 to warm_up_s, 1"), "{warm}");
+    let joins = parsed("experiment = \"shoal\"\npeople.join_within_s = 60.0\nwarm_up_s = 15.0\n");
+    assert!(joins.contains("line 2, column 8: people.join_within_s: "), "{joins}");
+}
+
+#[test]
 fn a_comment_above_and_one_behind_are_both_found() {
     let comments = comments(KINDS[0].explained).unwrap();
     assert_eq!(comments["network.layers"], "Hops, 1 to 10.");
