@@ -8,6 +8,7 @@ pub mod baselines;
 pub mod blending;
 pub mod coalition;
 pub mod commands;
+mod delimited;
 pub mod disclosure;
 pub mod experiment;
 pub mod figures;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::columns::{Columns, Field, header};
 use super::recorded::What;
+use crate::delimited::{self, SEPARATORS, cells};
 
 /// Latest time in a file, seconds: a century.
 const LATEST_S: f64 = 3.2e9;
@@ -17,8 +18,6 @@ const SINCE_1970: [(f64, f64, f64, &str); 3] = [
     (1e14, 3.2e15, 1e-6, "microseconds"),
     (1e17, 3.2e18, 1e-9, "nanoseconds"),
 ];
-/// What may stand between cells.
-const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 /// What tables write where a value is missing.
 const MISSING: [&str; 7] = ["na", "n/a", "nan", "null", "none", "nil", "-"];
 
@@ -67,8 +66,8 @@ enum Clock {
 
 /// Reads the text of a file.
 pub(super) fn read(text: &str) -> Result<Table, Wrong> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(line) = lone_return(text) {
+    let text = delimited::without_mark(text);
+    if let Some(line) = delimited::lone_return(text) {
         let why = "lines end in a carriage return alone: save the file with the line ends of Unix or Windows";
         return Err(Wrong::at(line, why));
     }
@@ -124,24 +123,15 @@ pub(super) fn read(text: &str) -> Result<Table, Wrong> {
     Ok(table)
 }
 
-/// The line of the first carriage return that no line feed follows.
-fn lone_return(text: &str) -> Option<usize> {
-    let lone = |(place, _): &(usize, &str)| {
-        text.get(place + 1..).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('\n'))
-    };
-    let (place, _) = text.match_indices('\r').find(lone)?;
-    Some(text.get(..place)?.matches('\n').count() + 1)
-}
-
 /// The separator that divides the first line into the cells of a row.
 fn find_separator(line: &str) -> Result<char, String> {
-    let count = |separator| cells(line, separator).map_or(0, |cells| cells.len());
-    let fits: Vec<char> = SEPARATORS.into_iter().filter(|c| count(*c) >= 3).collect();
+    let fits = delimited::separators(line, 3);
     match fits.as_slice() {
         [one] => Ok(*one),
         [] => {
             // A quote that does not end hides the cells behind it.
             SEPARATORS.into_iter().try_for_each(|c| cells(line, c).map(|_| ()))?;
+            let count = |separator| cells(line, separator).map_or(0, |cells| cells.len());
             let found = SEPARATORS.into_iter().map(count).max().unwrap_or(0);
             Err(format!(
                 "must be time,from,to[,duration]; there are {found} cells, with commas, semicolons or tabs between them"
@@ -150,56 +140,6 @@ fn find_separator(line: &str) -> Result<char, String> {
         _ => Err("several characters may separate the cells here: use commas alone between cells, and a point \
                   in decimals (1.5, not 1,5)"
             .into()),
-    }
-}
-
-/// The cells of a line; those in quotes without them (RFC 4180).
-fn cells(line: &str, separator: char) -> Result<Vec<Cow<'_, str>>, String> {
-    if !line.contains('"') {
-        return Ok(line.split(separator).map(|cell| cell.trim().into()).collect());
-    }
-    let mut all = Vec::new();
-    let mut rest = line;
-    loop {
-        let begin = rest.trim_start_matches(|c: char| c.is_whitespace() && c != separator);
-        let Some(quoted) = begin.strip_prefix('"') else {
-            let (cell, after) =
-                rest.split_once(separator).map_or((rest, None), |(c, a)| (c, Some(a)));
-            all.push(cell.trim().into());
-            match after {
-                Some(after) => rest = after,
-                None => return Ok(all),
-            }
-            continue;
-        };
-        let mut cell = String::new();
-        let mut left = quoted;
-        loop {
-            let Some((text, after)) = left.split_once('"') else {
-                return Err("a quoted cell must end in the same line".into());
-            };
-            cell.push_str(text);
-            left = after;
-            // Two quotes are one.
-            match left.strip_prefix('"') {
-                Some(after) => {
-                    cell.push('"');
-                    left = after;
-                }
-                None => break,
-            }
-        }
-        all.push(Cow::Owned(cell.trim().to_owned()));
-        let after = left.trim_start_matches(|c: char| c.is_whitespace() && c != separator);
-        match after.strip_prefix(separator) {
-            Some(after) => rest = after,
-            None if after.is_empty() => return Ok(all),
-            None => {
-                return Err(format!(
-                    "after a quoted cell there must be \"{separator}\", not {after:?}"
-                ));
-            }
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::settings::millis;
+use crate::delimited;
 
 /// Latencies between named places.
 #[derive(Clone, Debug)]
@@ -25,9 +26,21 @@ impl Matrix {
     }
 
     fn parse(text: &str, file: &str) -> anyhow::Result<Self> {
+        let text = delimited::without_mark(text);
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let Some((_, head)) = lines.next() else { bail!("{file}, line 1: the file is empty") };
-        let columns: Vec<&str> = head.split(',').skip(1).map(str::trim).collect();
+        let separator = match delimited::separators(head, 2).as_slice() {
+            [] => ',',
+            [one] => *one,
+            _ => bail!(
+                "{file}, line 1: several characters may separate the cells here: use commas alone, and a point in decimals"
+            ),
+        };
+        let cells = |line, at: &str| {
+            delimited::cells(line, separator).map_err(|why| anyhow::anyhow!("{at}: {why}"))
+        };
+        let head = cells(head, &format!("{file}, line 1"))?;
+        let columns: Vec<&str> = head.iter().skip(1).map(AsRef::as_ref).collect();
         let mut names = BTreeMap::new();
         for (place, name) in columns.iter().enumerate() {
             if name.is_empty() || names.insert((*name).to_owned(), place).is_some() {
@@ -41,7 +54,8 @@ impl Matrix {
         let mut rows = 0;
         for (number, line) in lines {
             let at = format!("{file}, line {}", number + 1);
-            let mut cells = line.split(',').map(str::trim);
+            let row = cells(line, &at)?;
+            let mut cells = row.iter().map(AsRef::as_ref);
             let name = cells.next().unwrap_or_default();
             if columns.get(rows) != Some(&name) {
                 let wanted = columns.get(rows).copied().unwrap_or("the end of the file");
@@ -51,7 +65,9 @@ impl Matrix {
             for cell in cells {
                 let ms = cell.parse::<f64>().ok().filter(|ms| (0.0..=60_000.0).contains(ms));
                 let Some(ms) = ms else {
-                    bail!("{at}: \"{cell}\" must be a latency of 0 to 60000 milliseconds");
+                    bail!(
+                        "{at}: \"{cell}\" must be a latency of 0 to 60000 milliseconds, with a point in decimals"
+                    );
                 };
                 latencies.push(millis(ms));
             }
@@ -95,6 +111,20 @@ mod tests {
         assert_eq!(matrix.latency(b, a), Duration::from_millis(30));
         assert_eq!(matrix.latency(b, b), Duration::from_micros(2_500));
         assert_eq!(matrix.place("c"), None);
+    }
+
+    #[test]
+    fn a_matrix_may_come_from_a_spreadsheet() {
+        let plain = Matrix::parse(",a,b\na,1,20\nb,30,2.5\n", "m.csv").unwrap();
+        for text in [
+            "\u{feff};a;b\r\na;1;20\r\nb;30;2.5\r\n",
+            "\"\",\"a\",\"b\"\n\"a\",1,20\n\"b\",\"30\",2.5\n",
+            "\ta\tb\na\t1\t20\nb\t30\t2.5\n",
+        ] {
+            let matrix = Matrix::parse(text, "m.csv").unwrap();
+            assert_eq!(matrix.latencies, plain.latencies, "{text:?}");
+            assert_eq!(matrix.names, plain.names, "{text:?}");
+        }
     }
 
     #[test]

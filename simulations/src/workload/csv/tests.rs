@@ -150,3 +150,31 @@ fn an_empty_file_and_other_texts_say_what_is_needed() {
     let missing = Recorded::read(std::path::Path::new("/no/such.csv")).unwrap_err().to_string();
     assert!(missing.starts_with("/no/such.csv: "), "{missing}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange_to_be_judged(text in "[0-9,;\t\"\n\r.:TZ#|+a-fé\u{feff}=-]{0,80}|.{0,40}") {
+        let _ = Recorded::parse(&text, "a.csv");
+    }
+
+    #[test]
+    fn rows_come_back_in_any_order_of_columns_and_with_any_separator(
+        rows in proptest::collection::vec((0..100_000u32, 0..50u32, 50..99u32, 0..9_999u32), 1..20),
+        turn in 0..4usize,
+        separator in proptest::sample::select(vec![',', ';', '\t', '|']),
+    ) {
+        let line = |mut cells: Vec<String>| {
+            cells.rotate_left(turn);
+            cells.join(&separator.to_string())
+        };
+        let head = line(["time", "from", "to", "duration"].map(String::from).to_vec());
+        let row = |row: &(u32, u32, u32, u32)| {
+            line(vec![row.0.to_string(), row.1.to_string(), format!("\"{}\"", row.2), row.3.to_string()])
+        };
+        let text = std::iter::once(head).chain(rows.iter().map(row)).collect::<Vec<_>>().join("\n");
+        let found = read(&text);
+        let plain: Vec<String> = rows.iter().map(|(t, a, b, d)| format!("{t},{a},{b},{d}")).collect();
+        let plain = read(&plain.join("\n"));
+        proptest::prop_assert_eq!((found.ids, found.entries), (plain.ids, plain.entries));
+    }
+}
