@@ -15,7 +15,7 @@ pub struct Service {
     pub messages: u64,
     /// From writing to reading, seconds, of those that arrived.
     pub message_delays_s: Vec<f32>,
-    /// Calls.
+    /// Calls that lasted: in those of 0 s, which nobody took, nothing is said.
     pub calls: u64,
     /// Calls in which at least one datagram arrived.
     pub calls_heard: u64,
@@ -42,7 +42,9 @@ impl Service {
         };
         Self {
             messages: count(|activity| matches!(activity, Activity::Message { .. })),
-            calls: count(|activity| matches!(activity, Activity::Call { .. })),
+            calls: count(
+                |activity| matches!(activity, Activity::Call { seconds, .. } if *seconds > 0.0),
+            ),
             downloads: count(|activity| matches!(activity, Activity::Download { .. })),
             arrived: vec![false; workload.activities.len()],
             ..Self::default()
@@ -132,6 +134,18 @@ fn quantiles(all: &mut Vec<Measured>, name: &str, values: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_that_nobody_took_do_not_count_as_not_heard() {
+        let call = |seconds: f64| Activity::Call { from: 0, to: 1, at: Time::ZERO, seconds };
+        let activities = vec![call(0.0), call(20.0), call(0.0)];
+        let workload = Workload { people: 2, end: Time::from_secs(60), activities };
+        let mut service = Service::new(&workload);
+        service.heard(1, Time::ZERO, Time::from_secs(1));
+        let all = service.measured();
+        let heard = all.iter().find(|figure| figure.name == "calls_heard").unwrap();
+        assert_eq!(heard.estimate.value, 1.0);
+    }
 
     #[test]
     fn shares_and_quantiles_have_intervals_that_hold_them() {
