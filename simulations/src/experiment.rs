@@ -93,6 +93,15 @@ pub trait Experiment: Send + Sync {
     /// The first setting that cannot be.
     fn check(&self) -> Result<(), Wrong>;
 
+    /// What people should know of it before it runs: how a file was read, what a window has.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    fn notes(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        let _ = seed;
+        Ok(Vec::new())
+    }
+
     /// Runs it, on one thread, the same for the same seed.
     ///
     /// # Errors

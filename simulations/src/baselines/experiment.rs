@@ -45,6 +45,10 @@ impl Experiment for Baseline {
         Ok(())
     }
 
+    fn notes(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        self.workload.notes(seed)
+    }
+
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let workload = self.workload.workload(context.seed)?;
         let view = observe_with(&self.systems, self.system, &workload, context.seed);
@@ -57,7 +61,7 @@ impl Experiment for Baseline {
             exact("links", view.trace.links.len()),
             exact("packets_seen", packets),
         ];
-        let notes = self.workload.note(context.seed)?;
+        let notes = self.notes(context.seed)?;
         Ok(Outcome { measured, observed: Some((view, truth)), notes, ..Outcome::default() })
     }
 }

@@ -83,6 +83,9 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
             writeln!(to, "{job}")?;
         } else {
             writeln!(to, "{}: good, experiment {}", file.display(), scenario.kind.name)?;
+            for note in scenario.experiment.notes(scenario.seed)? {
+                writeln!(to, "{note}")?;
+            }
         }
         return Ok(());
     }
@@ -101,6 +104,7 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
         "scenario": file.display().to_string(),
         "title": scenario.title,
         "trace_hashes": hashes,
+        "notes": runs.first().map_or(&[][..], |run| &run.outcome.notes),
         "measured": by_name(&merged),
     });
     if let Some(dir) = dir {

@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use shoal_topology::Time;
 
 use super::fit::fit;
-use super::recorded::{Missed, Recorded};
+use super::recorded::{Entry, Missed, Recorded};
 use super::session::{BrowseSettings, DownloadSettings};
 use super::synthetic::{Rows, SyntheticSettings};
 use super::{Activity, Workload};
 use crate::experiment::Wrong;
+
+/// Times from here on count from 1970 and not from the beginning of a study: 1973.
+const SINCE_1970_S: f64 = 1e8;
 
 /// Where a workload comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,7 +42,8 @@ pub enum WorkloadKind {
 pub struct WorkloadSettings {
     /// "calls" or "messages" (of the Copenhagen Networks Study), "csv", "synthetic", "none", "download" or "browse".
     pub kind: WorkloadKind,
-    /// With "csv": a file of time (seconds), from, to, and for calls the duration (seconds; -1 for a missed call).
+    /// With "csv": a file of time (seconds, or a date), from, to, and for calls the duration (seconds; -1 for a missed
+    /// call), in this order or with these names in its first line.
     pub file: Option<PathBuf>,
     /// Length of the window, seconds; 0 for all of a list.
     pub window_s: f64,
@@ -147,20 +151,83 @@ impl WorkloadSettings {
         }))
     }
 
-    /// What to say of the workload: of a list that was made by laws, how it fits the recorded one.
+    /// What to say of the workload: how a file was read; of a list that was made by laws, how it fits the recorded one; and
+    /// what the window lacks.
     ///
     /// # Errors
     /// The recorded list cannot be read.
-    pub fn note(&self, seed: u64) -> anyhow::Result<Vec<String>> {
-        let (WorkloadKind::Synthetic, Some(made)) = (self.kind, self.records(seed)?) else {
-            return Ok(Vec::new());
+    pub fn notes(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        let Some(records) = self.records(seed)? else { return Ok(Vec::new()) };
+        let mut notes = records.notes.clone();
+        if self.kind == WorkloadKind::Synthetic {
+            let (recorded, name) = match self.synthetic.rows {
+                Rows::Calls => (Recorded::copenhagen_calls()?, "calls"),
+                Rows::Messages => (Recorded::copenhagen_messages()?, "messages"),
+            };
+            notes.push(format!(
+                "These {name} are synthetic. Beside the recorded ones of Copenhagen:"
+            ));
+            notes.push(fit(&records).beside(&fit(&recorded)));
+        }
+        let at_s = |entry: Option<&Entry>| entry.map_or(0.0, |entry| entry.at.as_secs_f64());
+        let (first_s, last_s) = (at_s(records.entries.first()), at_s(records.entries.last()));
+        let begin_s = self.begin_s(&records);
+        let window = self.windowed(records);
+        if window.entries.is_empty() {
+            notes.push(format!(
+                "Nothing happens: the list has rows from {first_s} to {last_s} s, and none of them is taken into the \
+                 window of {} s from {begin_s} s on (workload.begin_s, window_s, people).",
+                self.window_s
+            ));
+        }
+        let people = window.people();
+        if people < self.people {
+            notes.push(format!(
+                "There are {people} people and not {} (workload.people): no more do something in the window.",
+                self.people
+            ));
+        }
+        Ok(notes)
+    }
+
+    /// How many people there are, and how long the observation is, seconds, without making a list by laws.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn size(&self) -> Result<(u32, f64), Wrong> {
+        let of_list = |people: u32, all_s: f64| {
+            let most = if self.people > 0 { self.people.min(people) } else { people };
+            (most, if self.window_s > 0.0 { self.window_s } else { all_s })
         };
-        let (recorded, name) = match self.synthetic.rows {
-            Rows::Calls => (Recorded::copenhagen_calls()?, "calls"),
-            Rows::Messages => (Recorded::copenhagen_messages()?, "messages"),
-        };
-        let head = format!("These {name} are synthetic. Beside the recorded ones of Copenhagen:");
-        Ok(vec![head, fit(&made).beside(&fit(&recorded))])
+        match self.kind {
+            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => {
+                Ok((self.people, self.window_s))
+            }
+            WorkloadKind::Synthetic => {
+                Ok(of_list(self.synthetic.people, self.synthetic.days * 86_400.0))
+            }
+            WorkloadKind::Calls | WorkloadKind::Messages | WorkloadKind::Csv => {
+                let wrong = |why: anyhow::Error| Wrong::new("workload.file", format!("{why:#}"));
+                let records = self.records(0).map_err(wrong)?;
+                let records = records.ok_or_else(|| Wrong::new("workload.kind", "has no list"))?;
+                let all_s = records.end.as_secs_f64() - self.begin_s(&records);
+                Ok(of_list(records.people(), all_s))
+            }
+        }
+    }
+
+    /// Where the window begins in a list, seconds.
+    fn begin_s(&self, records: &Recorded) -> f64 {
+        if let Some(begin_s) = self.begin_s {
+            return begin_s;
+        }
+        if self.window_s > 0.0 {
+            let step = if self.window_s >= 86_400.0 { 86_400 } else { 3_600 };
+            return records.busiest(self.window_s.ceil() as u64, step) as f64;
+        }
+        // All of a list. One that counts from 1970 begins at its first full hour, others at zero.
+        let first_s = records.entries.first().map_or(0.0, |entry| entry.at.as_secs_f64());
+        if first_s < SINCE_1970_S { 0.0 } else { (first_s / 3_600.0).floor() * 3_600.0 }
     }
 
     /// What everybody does, the same for the same seed.
@@ -194,10 +261,12 @@ impl WorkloadSettings {
     }
 
     fn windowed(&self, records: Recorded) -> Recorded {
+        let begin_s = self.begin_s(&records);
         let records = if self.window_s > 0.0 {
-            let step = if self.window_s >= 86_400.0 { 86_400 } else { 3_600 };
-            let busiest = || records.busiest(self.window_s.ceil() as u64, step) as f64;
-            records.window(self.begin_s.unwrap_or_else(busiest), self.window_s)
+            records.window(begin_s, self.window_s)
+        } else if self.begin_s.is_none() && begin_s > 0.0 {
+            let all_s = records.end.as_secs_f64() - begin_s;
+            records.window(begin_s, all_s)
         } else {
             records
         };
@@ -287,6 +356,33 @@ mod tests {
         let mut synthetic = settings(WorkloadKind::Synthetic, 0.0);
         synthetic.synthetic.day_profile.pop();
         assert!(error(&synthetic).starts_with("workload.synthetic.day_profile: must be 24"));
+    }
+
+    #[test]
+    fn a_window_without_rows_or_with_fewer_people_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("list.csv");
+        std::fs::write(&file, "time,from,to\n5,0,1\n6,2,3\n").unwrap();
+        let some = WorkloadSettings { file: Some(file), ..settings(WorkloadKind::Csv, 60.0) };
+        assert_eq!(some.notes(1).unwrap(), Vec::<String>::new());
+        let more = WorkloadSettings { people: 24, ..some.clone() };
+        assert!(more.notes(1).unwrap()[0].starts_with("There are 4 people and not 24"));
+        assert_eq!((more.workload(1).unwrap().people, more.size().unwrap()), (4, (4, 60.0)));
+        let late = WorkloadSettings { begin_s: Some(100.0), ..some };
+        let said = late.notes(1).unwrap().remove(0);
+        assert!(said.starts_with("Nothing happens: the list has rows from 5 to 6 s"), "{said}");
+    }
+
+    #[test]
+    fn all_of_a_list_with_dates_begins_where_its_rows_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("list.csv");
+        std::fs::write(&file, "2024-05-01T12:00:10Z,0,1\n2024-05-01T13:00:00Z,2,3\n").unwrap();
+        let all = WorkloadSettings { file: Some(file), ..settings(WorkloadKind::Csv, 0.0) };
+        let workload = all.workload(1).unwrap();
+        assert_eq!(workload.activities[0].at(), Time::from_secs(10));
+        assert_eq!(workload.end, Time::from_secs(3_601));
+        assert_eq!(all.size().unwrap(), (4, 3_601.0));
     }
 
     #[test]

@@ -6,7 +6,13 @@ use crate::experiment::{Context, Experiment, Outcome, Wrong};
 impl Experiment for Settings {
     fn check(&self) -> Result<(), Wrong> {
         Settings::check(self)?;
-        self.workload.check("workload")
+        self.workload.check("workload")?;
+        let (people, observed_s) = self.workload.size()?;
+        self.check_run(people, observed_s)
+    }
+
+    fn notes(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        self.workload.notes(seed)
     }
 
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
@@ -16,7 +22,7 @@ impl Experiment for Settings {
             measured: report.measured,
             trace_hash: Some(report.trace_hash),
             observed: Some((report.view, report.truth)),
-            notes: self.workload.note(context.seed)?,
+            notes: self.notes(context.seed)?,
             ..Outcome::default()
         })
     }

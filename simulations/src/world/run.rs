@@ -146,11 +146,7 @@ impl World {
         settings.check()?;
         let seed = Seed::from_u64(seed).part("world");
         let length = workload.end.since(Time::ZERO);
-        let total = settings.warm_up_s + length.as_secs_f64() + settings.drain_s;
-        anyhow::ensure!(
-            total < 2.0 * f64::from(settings.network.epoch_s),
-            "network.epoch_s: the run lasts {total} s, and must end within two epochs"
-        );
+        settings.check_run(workload.people, length.as_secs_f64())?;
         let network = Network::new(settings, &seed)?;
         let gateways = &network.gateways;
         let gateway_of: Vec<u32> =
@@ -201,15 +197,6 @@ impl World {
             settings: settings.clone(),
             workload: workload.clone(),
         };
-        // One document holds for the half of its own epoch that is left and for two further ones.
-        let needed = world.end().as_secs_f64() / 2.5;
-        if f64::from(settings.network.epoch_s) < needed {
-            anyhow::bail!(
-                "network.epoch_s must be {} or more for a run of {} s: a simulated network has one document",
-                needed.ceil(),
-                world.end().as_secs_f64().ceil()
-            );
-        }
         world.begin(&seed);
         Ok(world)
     }

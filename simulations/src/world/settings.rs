@@ -417,6 +417,11 @@ impl Default for Settings {
     }
 }
 
+/// Most packets at hops of a run: weeks of a core.
+const MOST_EVENTS: f64 = 1e12;
+/// Most times that people come and go in a run, each with a handshake.
+const MOST_JOINS: f64 = 1e7;
+
 /// Seconds as a time of the world.
 pub(super) fn seconds(s: f64) -> Time {
     Time::ZERO + span(s)
@@ -462,23 +467,35 @@ impl Settings {
         within("class.loop_share", class.loop_share, 0.0, 1.0)?;
         within("class.down_per_s", class.down_per_s, 0.01, 100_000.0)?;
         if class.down_per_s <= class.loops_per_s {
-            return Err(Wrong::new("class.down_per_s", "must exceed class.loops_per_s"));
+            let why = format!(
+                "class.down_per_s, {}, must exceed class.loops_per_s, {}",
+                class.down_per_s, class.loops_per_s
+            );
+            return Err(Wrong::new("class.down_per_s", why).or("class.loops_per_s"));
         }
         within("class.exponential_ms", class.delay.exponential_us as f64 / 1e3, 0.0, 5_000.0)?;
         within("class.uniform_ms", class.delay.uniform_us as f64 / 1e3, 0.0, 5_000.0)?;
         if !class.delay.hides_phase_of(class.payload_per_s) {
-            return Err(Wrong::new(
-                "class.uniform_ms",
-                "must be one period of the payload slots, or a whole number of them",
-            ));
+            let period_ms = 1e3 / class.payload_per_s;
+            let why = format!(
+                "class.uniform_ms must be one period of the payload slots, {period_ms} ms by class.payload_per_s, or a whole number of them"
+            );
+            return Err(Wrong::new("class.uniform_ms", why).or("class.payload_per_s"));
         }
         let people = &self.people;
-        within("people.join_within_s", people.join_within_s, 0.0, self.warm_up_s)?;
+        if !(0.0..=self.warm_up_s).contains(&people.join_within_s) {
+            let (join_s, warm_up_s) = (people.join_within_s, self.warm_up_s);
+            let why = format!(
+                "all must have joined when the warm-up ends: people.join_within_s, {join_s}, must be 0 to warm_up_s, \
+                 {warm_up_s}"
+            );
+            return Err(Wrong::new("people.join_within_s", why).or("warm_up_s"));
+        }
         within("people.online_mean_s", people.online_mean_s, 0.0, 1e9)?;
         within("people.offline_mean_s", people.offline_mean_s, 0.0, 1e9)?;
         if (people.online_mean_s > 0.0) != (people.offline_mean_s > 0.0) {
-            let why = "must be given together with people.online_mean_s";
-            return Err(Wrong::new("people.offline_mean_s", why));
+            let why = "people.online_mean_s and people.offline_mean_s must be given together";
+            return Err(Wrong::new("people.offline_mean_s", why).or("people.online_mean_s"));
         }
         within("people.access_loss", people.access_loss, 0.0, 0.5)?;
         within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)?;
@@ -501,6 +518,65 @@ impl Settings {
             return Err(Wrong::new("observer.corrupt_nodes", why));
         }
         self.check_adversaries()
+    }
+
+    /// Checks that a run of so many people, whose observation lasts so many seconds, can be, and that it has an end which
+    /// somebody will see.
+    ///
+    /// # Errors
+    /// The setting that must be another.
+    pub fn check_run(&self, people: u32, observed_s: f64) -> Result<(), Wrong> {
+        let total_s = self.warm_up_s + observed_s + self.drain_s;
+        let network = &self.network;
+        if total_s >= 2.0 * f64::from(network.epoch_s) {
+            let least = (total_s / 2.0).floor() + 1.0;
+            let why = format!(
+                "the run lasts {total_s} s and must end within two epochs: network.epoch_s must be {least} or more, or \
+                 workload.window_s shorter"
+            );
+            return Err(Wrong::new("network.epoch_s", why).or("workload.window_s"));
+        }
+        let class = self.class.class()?;
+        let people = f64::from(people);
+        let nodes = f64::from(network.layers) * f64::from(network.mixes_per_layer)
+            + f64::from(network.gateways);
+        // A packet comes to a gateway, to a mix of each layer, to a gateway again and to its end.
+        let hops = f64::from(network.layers) + 3.0;
+        let person_per_s = (class.payload_per_s + class.loops_per_s) * hops + class.down_per_s;
+        let per_s = people * person_per_s + nodes * network.node_loops_per_s * hops;
+        if per_s * total_s > MOST_EVENTS {
+            let why = format!(
+                "the run must be shorter, or people fewer or slower: {people} people and {nodes} nodes for {total_s} s are \
+                 about {:.0e} packets at hops, and {MOST_EVENTS:.0e} are allowed",
+                per_s * total_s
+            );
+            return Err(Wrong::new("workload.window_s", why).or("workload.people"));
+        }
+        let (online, offline) = (self.people.online_mean_s, self.people.offline_mean_s);
+        if online > 0.0 && people * total_s / (online + offline) > MOST_JOINS {
+            let why = format!(
+                "must be longer, with people.offline_mean_s: {people} people would come and go about {:.0e} times in \
+                 {total_s} s, and {MOST_JOINS:.0e} are allowed",
+                people * total_s / (online + offline)
+            );
+            return Err(Wrong::new("people.online_mean_s", why).or("people.offline_mean_s"));
+        }
+        let forgets = nodes * total_s / network.replay_tags_s;
+        let interrupts = |one: &Interruption| one.people.len() as f64 * total_s / one.every_s;
+        for (number, one) in self.interruptions.iter().enumerate() {
+            if interrupts(one) > MOST_JOINS {
+                let why =
+                    format!("must be longer: {MOST_JOINS:.0e} interruptions are allowed in a run");
+                return Err(Wrong::new(&format!("interruptions.{}.every_s", number + 1), why));
+            }
+        }
+        if forgets > MOST_EVENTS {
+            return Err(Wrong::new(
+                "network.replay_tags_s",
+                "must be longer for a run of this length",
+            ));
+        }
+        Ok(())
     }
 
     /// Those who act.
