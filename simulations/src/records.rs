@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use crate::experiment::{Context, Experiment, Measured, Outcome, Wrong};
 use crate::row::{Effort, Job, Row};
 use crate::stats;
-use crate::workload::{Missed, WorkloadKind, WorkloadSettings};
+use crate::workload::{Missed, Recorded, WorkloadKind, WorkloadSettings};
 use attack::{Scores, scores};
 
 /// Settings of experiment `records`.
@@ -88,6 +88,10 @@ impl Experiment for Records {
         if (self.kind == WorkloadKind::Csv) != self.file.is_some() {
             return Err(Wrong::new("file", "must be given with kind = \"csv\", and only then"));
         }
+        // Before anything runs: a bad line in it is a bad scenario.
+        if let Some(file) = &self.file {
+            Recorded::read(file).map_err(|why| Wrong::new("file", why.to_string()))?;
+        }
         if !(1..=10).contains(&self.hops) {
             return Err(Wrong::new("hops", "must be 1 to 10"));
         }
@@ -100,6 +104,10 @@ impl Experiment for Records {
         Ok(())
     }
 
+    fn notes(&self, seed: u64) -> anyhow::Result<Vec<String>> {
+        self.workload().notes(seed)
+    }
+
     fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let scores = self.scores(context.seed, &|share| (context.progress)(share))?;
         let top: Vec<f64> = scores.iter().map(|score| score.top).collect();
@@ -108,7 +116,7 @@ impl Experiment for Records {
             Measured::new("top_1", "1", stats::mean(&top)),
             Measured::new("edges", "1", stats::mean(&edges)),
         ];
-        Ok(Outcome { measured, ..Outcome::default() })
+        Ok(Outcome { measured, notes: self.notes(context.seed)?, ..Outcome::default() })
     }
 }
 

@@ -83,6 +83,17 @@ fn check_and_run_judge_alike_and_say_what_a_window_lacks() {
         }
         assert_eq!(judged[0].2, judged[1].2);
     }
+    let bad = write(dir.path(), "bad.csv", "time,from,to\n1,2,3\n1,2,2\n");
+    let text = format!("experiment = \"records\"\nkind = \"csv\"\nfile = {bad:?}\n");
+    let file = write(dir.path(), "records.toml", &text);
+    for args in [&["run", "--check", &file][..], &["run", &file]] {
+        let (code, _, stderr) = sim(args);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(
+            stderr.contains("line 3, column 1: file: ") && stderr.contains("bad.csv, line 3: "),
+            "{stderr}"
+        );
+    }
     let file = scenario(dir.path(), list, "people = 24\n");
     let said = "There are 4 people and not 24 (workload.people)";
     for args in [&["run", "--check", &file][..], &["run", &file]] {

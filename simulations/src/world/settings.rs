@@ -536,6 +536,19 @@ impl Settings {
             );
             return Err(Wrong::new("network.epoch_s", why).or("workload.window_s"));
         }
+        let injected =
+            self.injections.iter().enumerate().map(|(n, one)| ("injections", n, &one.people));
+        let interrupted =
+            self.interruptions.iter().enumerate().map(|(n, one)| ("interruptions", n, &one.people));
+        for (table, number, named) in injected.chain(interrupted) {
+            if let Some(nobody) = named.iter().find(|person| **person >= people) {
+                let why = format!(
+                    "there is no person {nobody}: people are 0 to {}",
+                    i64::from(people) - 1
+                );
+                return Err(Wrong::new(&format!("{table}.{}.people", number + 1), why));
+            }
+        }
         let class = self.class.class()?;
         let people = f64::from(people);
         let nodes = f64::from(network.layers) * f64::from(network.mixes_per_layer)

@@ -424,6 +424,10 @@ fn settings_that_cannot_be_are_named() {
     };
     assert_eq!(wrong(every), "interruptions.1.every_s");
     assert_eq!(wrong(|s| s.trial.release_ms = -1.0), "trial.release_ms");
+    let nobody = Injection { people: vec![3], ..Injection::default() };
+    let settings = Settings { injections: vec![nobody], ..Settings::default() };
+    assert_eq!(settings.check_run(4, 60.0), Ok(()));
+    assert_eq!(settings.check_run(3, 60.0).unwrap_err().key, "injections.1.people");
     let long = run(&Settings::default(), &nothing(1, 200_000), 1, &|_| ()).unwrap_err();
     assert!(long.to_string().starts_with("network.epoch_s"), "{long}");
 }
