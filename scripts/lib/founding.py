@@ -71,10 +71,6 @@ class Program:
         code = self.process.wait(20)
         must(with_signal == signal.SIGKILL or code == 0, f"{self.name} ended with {code}")
 
-    def again(self):
-        self.end()
-        self.start()
-
     def status(self):
         return query(self.dir / "run/control.sock")
 
@@ -126,7 +122,7 @@ class Network:
         return client
 
     def lists(self):
-        """Every authority has the identities of all nodes and exits, and starts again if it runs."""
+        """Every authority has the identities of all nodes and exits in its configuration."""
         nodes = [p.identity for p in self.programs.values() if p.kind in ("mix", "gateway")]
         exits = [p.identity for p in self.of("serve") if p.name == "exit" and p.identity]
         for authority in self.of("authority"):
@@ -184,7 +180,7 @@ class Network:
             must(wait_until(self.pending, 60) is not None, "no authority says that the exit asks")
             exit.identity = self.pending()[0]
             self.lists()
-            restart_authorities(self)
+            read_again(self)
 
     def pending(self):
         return json.loads(self.call(self.node, "authority", "pending", "--json", "-c", self.programs["authority-1"].config))["not_on_a_list"]
@@ -309,11 +305,14 @@ def lists(document, node):
     return any(listed["identity"] == node.identity for listed in document["nodes"])
 
 
-def restart_authorities(net):
-    """One after the other, so that there is a document in every epoch."""
+def read_again(net):
+    """Every authority reads its configuration again, and says so."""
     for authority in net.of("authority"):
-        authority.again()
-        must(wait_until(authority.ready, 4 * EPOCH_S) is not None, f"{authority.name} is not ready again")
+        log = authority.dir / "log"
+        before = log.read_text().count("was read again")
+        authority.process.send_signal(signal.SIGHUP)
+        said = lambda: log.read_text().count("was read again") > before
+        must(wait_until(said, 30) is not None, f"{authority.name} does not say that it read its configuration again")
 
 
 def joins(net):
@@ -322,7 +321,7 @@ def joins(net):
     asks = lambda: mix.identity in net.pending()
     must(wait_until(asks, 30) is not None, "the authority does not say who asks")
     net.lists()
-    restart_authorities(net)
+    read_again(net)
     return net.wait_document(lambda document: lists(document, mix), "lists the mix")
 
 
@@ -377,7 +376,7 @@ def parameters(net):
     epoch = net.programs["authority-1"].status()["epoch"] + 10
     for authority in net.of("authority"):
         authority.change(next_parameters='"../next.toml"', next_from_epoch=epoch)
-    restart_authorities(net)
+    read_again(net)
     before = net.document()[1]
     must("5.5 bits" not in bits(net) or before["epoch"] >= epoch, "they changed early")
     return net.wait_document(lambda document: document["epoch"] >= epoch and "5.5" in bits(net), "has the new parameters", epochs=14)
