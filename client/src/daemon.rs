@@ -21,24 +21,31 @@ mod person;
 mod places;
 mod proxy;
 mod relay;
+mod reload;
 mod serve;
 mod shown;
+pub mod status;
 mod trust;
 mod udp;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use shoal_daemon::admin::{Admin, AdminError, Readiness};
 use shoal_daemon::config::ConfigError;
-use shoal_daemon::control::{Control, ControlError};
-use shoal_daemon::secret::SecretError;
+use shoal_daemon::control::{self, Control, ControlError};
+use shoal_daemon::exit::Exit;
+use shoal_daemon::network;
+use shoal_daemon::process::Process;
+use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
+use shoal_topology::Parameters;
 use tokio::sync::watch;
 
-pub use config::Config;
-pub use files::{descriptor, init};
+pub use config::{Config, Kind};
+pub use files::{descriptor, identity, init, make};
 
 /// Why a client ends, or does not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +94,45 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the configuration is to blame.
-    pub fn is_config(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Value { .. } | Self::Dialer(_))
+    /// How a program ends on it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Value { .. } | Self::Dialer(_) => Exit::Config,
+            Self::Control(ControlError::TooLong(_)) => Exit::Config,
+            Self::Secret(error) => error.exit(),
+            _ => Exit::Failed,
+        }
     }
+}
+
+/// Looks at what only shows as wrong when a client starts: the files that its configuration names, the path of its control
+/// socket, its class. Nothing is written.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> Result<(), Error> {
+    network::seats(&config.network)?;
+    files::token(config)?;
+    control::check_path(&socket(config))?;
+    let usual = Parameters::default();
+    if usual.class(&config.class).is_none() {
+        let names: Vec<&str> = usual.classes.iter().map(|class| class.name.as_str()).collect();
+        let why = format!(
+            "{:?} is none of the usual ones ({}); whether this network defines it, `run` says when it has the topology document",
+            config.class,
+            names.join(", ")
+        );
+        return Err(Error::Value { key: "class", why });
+    }
+    Ok(())
 }
 
 /// What the engine's thread tells the rest of the program, twice a second.
 #[derive(Clone, Debug, Default)]
 struct Report {
     status: Value,
-    gauges: Vec<(&'static str, &'static str, f64)>,
+    /// Name, help and value of each metric.
+    series: Vec<(&'static str, &'static str, f64)>,
 }
 
 type Shared = Arc<Mutex<Report>>;
@@ -107,7 +142,7 @@ type Shared = Arc<Mutex<Report>>;
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, shutdown, |config, shutdown, shared, ready| {
+    start(config, shutdown, false, |config, shutdown, shared, ready| {
         person::start(config, shutdown, shared, ready)
     })
     .await
@@ -118,7 +153,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 /// # Errors
 /// When it cannot start.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, shutdown, |config, shutdown, shared, ready| {
+    start(config, shutdown, true, |config, shutdown, shared, ready| {
         serve::start(config, shutdown, shared, ready)
     })
     .await
@@ -126,7 +161,17 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
 type Ready = watch::Sender<Readiness>;
 
-async fn start<F>(config: Config, shutdown: Shutdown, engine: F) -> Result<(), Error>
+/// How often a service looks whether an epoch has ended, for the metrics of the process.
+const OBSERVE: Duration = Duration::from_secs(5);
+
+/// `shows_process`: what the process takes of the machine is among the metrics. Not of a person's client: it moves with what
+/// the person does.
+async fn start<F>(
+    config: Config,
+    shutdown: Shutdown,
+    shows_process: bool,
+    engine: F,
+) -> Result<(), Error>
 where
     F: FnOnce(Config, Shutdown, Shared, Ready) -> Result<std::thread::JoinHandle<()>, Error>,
 {
@@ -136,6 +181,23 @@ where
         Ok(address) => {
             let registry = prometheus::Registry::new();
             let _ = registry.register(Box::new(Metrics(shared.clone())));
+            let seed = secret::fresh()
+                .map_err(|source| Error::System { what: "drawing a seed", source })?;
+            let epoch_s = network::load(&config.network)?.epoch_s;
+            let process = Process::new("shoal-client", epoch_s.into(), *seed);
+            let _ = registry.register(Box::new(process.clone()));
+            if shows_process {
+                let until = shutdown.clone();
+                tokio::spawn(async move {
+                    while !until.is_triggered() {
+                        process.observe(clock::unix_s());
+                        tokio::select! {
+                            () = until.wait() => {}
+                            () = tokio::time::sleep(OBSERVE) => {}
+                        }
+                    }
+                });
+            }
             Some(Admin::start(address, registry, readiness).await?)
         }
         Err(_) => None,
@@ -157,7 +219,7 @@ pub fn socket(config: &Config) -> PathBuf {
     config.runtime_dir.join("control.sock")
 }
 
-/// Gauges of the engine's last report, for `/metrics`. Totals only: no label names a peer or a target.
+/// What the engine last reported, for `/metrics`. Totals only: no label names a peer or a target.
 struct Metrics(Shared);
 
 impl prometheus::core::Collector for Metrics {
@@ -167,11 +229,17 @@ impl prometheus::core::Collector for Metrics {
 
     fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
         let Ok(report) = self.0.lock() else { return Vec::new() };
-        let gauge = |(name, help, value): &(&str, &str, f64)| {
+        let series = |(name, help, value): &(&str, &str, f64)| {
+            // By convention what only grows says so in its name.
+            if name.ends_with("_total") {
+                let counter = prometheus::Counter::new(*name, *help).ok()?;
+                counter.inc_by(*value);
+                return Some(counter.collect());
+            }
             let gauge = prometheus::Gauge::new(*name, *help).ok()?;
             gauge.set(*value);
-            Some(prometheus::core::Collector::collect(&gauge))
+            Some(gauge.collect())
         };
-        report.gauges.iter().filter_map(gauge).flatten().collect()
+        report.series.iter().filter_map(series).flatten().collect()
     }
 }

@@ -114,6 +114,19 @@ pub struct Settings {
     pub tunnel: tunnel::Settings,
 }
 
+/// What of [`Settings`] can change while a client runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// [`Settings::allow_shared_gateway`].
+    pub allow_shared_gateway: bool,
+    /// [`Settings::min_mixes_per_layer`].
+    pub min_mixes_per_layer: usize,
+    /// [`Settings::min_bits`].
+    pub min_bits: Option<f64>,
+    /// [`Settings::allow_small_crowd`].
+    pub allow_small_crowd: bool,
+}
+
 /// What the engine tells its caller.
 #[derive(Debug)]
 pub enum Output {
@@ -211,10 +224,18 @@ pub enum Unprotected {
         /// Asked for.
         least: usize,
     },
+    /// Nobody knows yet how large the crowd is.
+    #[error(
+        "it is not known how many others send: no node has reported that yet, as in a network's first epochs; wait for the \
+         next document, or set protect.allow_small_crowd if you need no protection"
+    )]
+    UnknownCrowd,
     /// The crowd is too small to hide in.
     #[error(
-        "the expected anonymity is {bits:.1} bits, below the floor of {floor:.1}: too few others send now; wait, or set \
-         protect.allow_small_crowd if you need no protection"
+        "the expected anonymity is {bits:.2} bits, below the floor of {floor}: too few others send now; wait, or set \
+         protect.allow_small_crowd if you need no protection",
+        // What is below a floor must not be shown as the floor.
+        bits = (bits * 100.0).floor() / 100.0
     )]
     SmallCrowd {
         /// Expected.
@@ -597,13 +618,51 @@ impl Client {
             }
         }
         self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
-        match self.crowd() {
-            Some((bits, Reading::Refuse)) if !self.settings.allow_small_crowd => {
-                let (_, floor) = self.floors(document);
-                Err(Unprotected::SmallCrowd { bits, floor })
-            }
-            _ => Ok(()),
+        let (_, floor) = self.floors(document);
+        if self.settings.allow_small_crowd || document.is_trial() || floor <= 0.0 {
+            return Ok(());
         }
+        match self.crowd() {
+            Some((bits, Reading::Refuse)) => Err(Unprotected::SmallCrowd { bits, floor }),
+            Some((_, Reading::Warn | Reading::Fine)) => Ok(()),
+            None => Err(Unprotected::UnknownCrowd),
+        }
+    }
+
+    /// The user wants other limits from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        let Limits { allow_shared_gateway, min_mixes_per_layer, min_bits, allow_small_crowd } =
+            limits;
+        self.settings = Settings {
+            allow_shared_gateway,
+            min_mixes_per_layer,
+            min_bits,
+            allow_small_crowd,
+            ..self.settings.clone()
+        };
+    }
+
+    /// Who runs a mix, by the names of [`Self::silent_mixes`].
+    pub fn operator(&self, layer: u8, place: usize) -> Option<&str> {
+        let (epoch, document) = self.follows.as_ref()?;
+        let index = document.all_in_layer_at(*epoch, layer).nth(place.checked_sub(1)?)?;
+        Some(&document.node(index)?.descriptor.body().operator)
+    }
+
+    /// Whether the document has exits, and each is reached by the user's own gateway alone, so that none is used.
+    pub fn exits_are_all_behind(&mut self, now: Time) -> bool {
+        let own = self.own_gateway(now);
+        let Some((own, document)) = own.zip(self.router.document(now).cloned()) else {
+            return false;
+        };
+        if self.settings.allow_shared_gateway || document.exits.is_empty() {
+            return false;
+        }
+        let mut gateways = document.exits.iter().flat_map(|exit| &exit.body().gateways);
+        !gateways.any(|gateway| {
+            self.router.gateway(now, gateway).is_some()
+                && self.router.compatible(now, &own, gateway)
+        })
     }
 
     /// Below how many bits of expected anonymity the client warns, and below how many nothing of the user's leaves.

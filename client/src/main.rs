@@ -2,17 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use shoal_client::daemon::{self, Config, Error, config};
+use shoal_client::daemon::{self, Config, Error, Kind, config};
 use shoal_client::engine::{Replies, download_bytes_per_s};
-use shoal_daemon::exit::{Exit, report};
+use shoal_daemon::exit::{Exit, chain, report};
+use shoal_daemon::secret::SecretError;
 use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{control, logs, memory, network};
+use shoal_daemon::stdout::{self, line};
+use shoal_daemon::{about, control, logs, memory, network, start};
+use shoal_topology::Parameters;
+use tokio::runtime::{Builder, Runtime};
 
 /// Anonymous connections through the Shoal mixnet: a local SOCKS5 proxy, or a service that others reach.
 #[derive(Parser)]
-#[command(name = "shoal-client", version)]
+#[command(name = "shoal-client", version = about::version())]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -20,26 +25,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Make a directory with a commented configuration and fresh keys.
+    /// Make a directory with a commented configuration and fresh keys, and print the identity.
     ///
     /// Example: shoal-client init ~/.config/shoal
     Init {
         /// The directory.
         dir: PathBuf,
     },
-    /// Run the SOCKS5 proxy.
+    /// Run the SOCKS5 proxy. SIGHUP has it read the configuration again.
     ///
     /// Example: shoal-client run -c client.toml -o socks.listen=127.0.0.1:1081
     Run(Options),
-    /// Run a service: an exit to the internet, or an internal target.
+    /// Run a service: an exit to the internet, or an internal target. SIGHUP has it read the configuration again.
     ///
     /// Example: shoal-client serve -c exit.toml
     Serve(Options),
-    /// Check the configuration and the files that it names, and say what the class costs.
+    /// Print the identity: what the authorities list of an exit.
+    ///
+    /// Example: shoal-client identity -c exit.toml
+    Identity(Options),
+    /// Print the .shoal addresses of a service, one for each of its gateways: what its clients are told.
+    ///
+    /// Example: shoal-client address -c wiki.toml
+    Address(Options),
+    /// Check the configuration and the files that it names, and say what the class costs. Nothing is written.
     ///
     /// Example: shoal-client check -c client.toml
     Check(Options),
-    /// Ask a running client how it is.
+    /// Ask a running client how it is. The exit code is 0 when it is ready, and 1 when it is not or nothing runs.
     ///
     /// Example: shoal-client status -c client.toml --json
     Status {
@@ -48,6 +61,9 @@ enum Verb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Go on asking, and print the first sentence each time that it changes.
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
         /// The control socket, instead of the configuration's.
         #[arg(long)]
         socket: Option<PathBuf>,
@@ -67,19 +83,37 @@ struct Options {
     log: Option<String>,
 }
 
+/// The client said itself that it is not ready.
+#[derive(Debug, thiserror::Error)]
+#[error("not ready")]
+struct NotReady;
+
 fn main() -> ExitCode {
     // Before any key is read or made.
     let warnings = memory::forbid_dumps();
     match act(Cli::parse().verb, warnings) {
         Ok(()) => Exit::Done.into(),
+        Err(error) if stdout::is_unread(error.as_ref()) => Exit::Done.into(),
         Err(error) => {
-            report(error.as_ref());
-            let ours = error.downcast_ref::<Error>().is_some_and(Error::is_config);
-            let theirs =
-                error.is::<shoal_daemon::config::ConfigError>() || error.is::<logs::BadLevel>();
-            if ours || theirs { Exit::Config.into() } else { Exit::Failed.into() }
+            if !error.is::<NotReady>() {
+                report(error.as_ref());
+            }
+            exit(&error).into()
         }
     }
+}
+
+fn exit(error: &anyhow::Error) -> Exit {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return error.exit();
+    }
+    if let Some(error) = error.downcast_ref::<SecretError>() {
+        return error.exit();
+    }
+    if error.is::<shoal_daemon::config::ConfigError>() || error.is::<logs::BadLevel>() {
+        return Exit::Config;
+    }
+    Exit::Failed
 }
 
 fn read(options: &Options) -> anyhow::Result<Config> {
@@ -89,108 +123,123 @@ fn read(options: &Options) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
-fn act(verb: Verb, warnings: Vec<String>) -> anyhow::Result<()> {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+fn runtime() -> std::io::Result<Runtime> {
+    start::runtime(&mut Builder::new_current_thread())
+}
+
+fn act(verb: Verb, mut warnings: Vec<String>) -> anyhow::Result<()> {
     match verb {
         Verb::Init { dir } => {
-            daemon::init(&dir)?;
-            println!(
-                "Wrote {}. Name a gateway in it, and put network.toml beside it.",
+            let identity = daemon::init(&dir)?;
+            line(format_args!(
+                "Wrote {}. Name a gateway in it, and put network.toml beside it.\nidentity: {identity}",
                 dir.join("client.toml").display()
-            );
+            ))?;
         }
         Verb::Run(options) => {
-            let locked = memory::lock();
-            let config = read(&options)?;
-            warnings.iter().chain(&locked).for_each(|warning| tracing::warn!("{warning}"));
-            let shutdown = Shutdown::new();
+            let (config, shutdown) = prepare(&options, &mut warnings)?;
             runtime()?.block_on(async {
                 shutdown.on_signals()?;
                 daemon::run(config, shutdown).await.map_err(anyhow::Error::from)
             })?;
         }
         Verb::Serve(options) => {
-            let locked = memory::lock();
-            let config = read(&options)?;
-            warnings.iter().chain(&locked).for_each(|warning| tracing::warn!("{warning}"));
-            let shutdown = Shutdown::new();
+            let (config, shutdown) = prepare(&options, &mut warnings)?;
             runtime()?.block_on(async {
                 shutdown.on_signals()?;
                 daemon::serve(config, shutdown).await.map_err(anyhow::Error::from)
             })?;
         }
-        Verb::Check(options) => {
-            let config = read(&options)?;
-            let network = network::load(&config.network)?;
-            daemon::descriptor(&config)?;
-            println!(
-                "The configuration is sound; network {:?}, {} authorities.",
-                network.name,
-                network.authorities.len()
-            );
-            if let Some(class) = shoal_topology::Parameters::default().class(&config.class) {
-                let (up, down) = class.bytes_per_day();
-                let giga = |bytes: u64| bytes as f64 / 1e9;
-                println!(
-                    "Class {} costs {:.2} GB up and {:.2} GB down per day, used or not (the network may define it otherwise).",
-                    class.name,
-                    giga(up),
-                    giga(down)
-                );
-                print_speed(class, &config);
+        Verb::Identity(options) => line(daemon::identity(&read(&options)?)?.0)?,
+        Verb::Address(options) => {
+            for address in daemon::identity(&read(&options)?)?.1 {
+                line(address)?;
             }
         }
-        Verb::Status { options, json, socket } => {
+        Verb::Check(options) => check(&read(&options)?)?,
+        Verb::Status { options, json, watch, socket } => {
             let socket = match socket {
                 Some(socket) => socket,
                 None => daemon::socket(&config::read(&options.config, &options.overrides)?.0),
             };
+            if watch {
+                return self::watch(&socket);
+            }
             let status = runtime()?.block_on(control::query(&socket))?;
             if json {
-                println!("{status}");
+                line(&status)?;
             } else {
-                print_status(&status, 0);
+                line(daemon::status::text(&status).trim_end())?;
+            }
+            if status["ready"] != true {
+                return Err(NotReady.into());
             }
         }
     }
     Ok(())
 }
 
-/// How fast a download is, with `protect.strict` and without.
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
-fn print_speed(class: &shoal_topology::Class, config: &Config) {
-    let kilo = |replies| download_bytes_per_s(class, replies) / 1e3;
-    println!(
-        "One download reaches about {:.1} kB/s; with protect.strict, which keeps it from showing to your gateway, {:.1} kB/s. It is {}.",
-        kilo(Replies::Downlink),
-        kilo(Replies::Resting),
-        if config.protect.strict { "on" } else { "off" }
-    );
+/// What `run` and `serve` have in common before they begin.
+fn prepare(options: &Options, warnings: &mut Vec<String>) -> anyhow::Result<(Config, Shutdown)> {
+    let locked = memory::lock();
+    let config = read(options)?;
+    warnings.extend(locked);
+    warnings.extend(start::raise_descriptors(config.descriptors()));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok((config, Shutdown::new()))
 }
 
-/// JSON as indented lines.
-#[expect(clippy::print_stdout, reason = "what a person asked for goes to stdout")]
-fn print_status(value: &serde_json::Value, indent: usize) {
-    let serde_json::Value::Object(fields) = value else { return };
-    for (key, value) in fields {
-        let key = key.replace('_', " ");
-        match value {
-            serde_json::Value::Object(_) => {
-                println!("{:indent$}{key}:", "");
-                print_status(value, indent + 2);
-            }
-            serde_json::Value::Array(items) if items.is_empty() => {}
-            serde_json::Value::Array(items) => {
-                println!("{:indent$}{key}:", "");
-                items
-                    .iter()
-                    .filter_map(|item| item.as_str())
-                    .for_each(|item| println!("{:indent$}  {item}", ""));
-            }
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => println!("{:indent$}{key}: {text}", ""),
-            value => println!("{:indent$}{key}: {value}", ""),
+fn check(config: &Config) -> anyhow::Result<()> {
+    let network = network::load(&config.network)?;
+    let (identity, addresses) = daemon::identity(config)?;
+    daemon::check(config)?;
+    line(format_args!(
+        "The configuration is sound; network {:?}, {} authorities.\nidentity: {identity}",
+        network.name,
+        network.authorities.len()
+    ))?;
+    if network.trial {
+        line("This network was founded for trial: its people are too few to hide each other.")?;
+    }
+    if config.serve.kind == Kind::Target {
+        for address in addresses {
+            line(format_args!("address, if it serves: {address}"))?;
         }
+    }
+    if let Some(class) = Parameters::default().class(&config.class) {
+        let (up, down) = class.bytes_per_day();
+        let giga = |bytes: u64| bytes as f64 / 1e9;
+        line(format_args!(
+            "Class {} costs {:.2} GB up and {:.2} GB down per day, {:.0} GB a month, used or not (the network may define it otherwise).",
+            class.name,
+            giga(up),
+            giga(down),
+            giga(30 * (up + down)),
+        ))?;
+        let kilo = |replies| download_bytes_per_s(class, replies) / 1e3;
+        line(format_args!(
+            "One download reaches about {:.1} kB/s; with protect.strict, which keeps it from showing to your gateway, {:.1} kB/s. It is {}.",
+            kilo(Replies::Downlink),
+            kilo(Replies::Resting),
+            if config.protect.strict { "on" } else { "off" }
+        ))?;
+    }
+    Ok(())
+}
+
+/// Prints how the client is whenever that changes, until somebody ends it.
+fn watch(socket: &std::path::Path) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let mut last = String::new();
+    loop {
+        let now = match runtime.block_on(control::query(socket)) {
+            Ok(status) => status["summary"].as_str().unwrap_or_default().to_owned(),
+            Err(error) => chain(&error),
+        };
+        if now != last {
+            line(format_args!("{} {now}", logs::now()))?;
+            last = now;
+        }
+        std::thread::sleep(Duration::from_secs(1));
     }
 }

@@ -14,6 +14,7 @@ use shoal_sphinx::{
     Address, Codec, Downward, Error, Frame, Hop, MAX_HOPS, Opened, Packet, PacketId, Payload,
     Peeled, PublicKey, SecretKey, StandIn, Surb, SurbKeys,
 };
+use shoal_topology::report::coarse_pool;
 use shoal_topology::{
     ClientDescriptor, Document, Draw, Epoch, EpochKey, Held, Identity, ListedNode, Network,
     NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Standing,
@@ -183,6 +184,8 @@ impl Authority {
                     signed_at: 0,
                 };
                 let mut node = ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), 0);
+                // A crowd in which people are protected.
+                node.pool = coarse_pool(1_000.0);
                 if let Some(mix) = mix {
                     node.layers = [0, 1, 2].map(|further| layer(mix, epoch + further));
                 }

@@ -59,6 +59,8 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// What the network fixes for everyone.
     pub parameters: Parameters,
+    /// The network is founded for trial: clients serve its few people. Else they are told to serve them all the same.
+    pub trial: bool,
     /// The `shoal-sim` that processes run; else this program.
     pub program: Option<PathBuf>,
 }
@@ -78,6 +80,7 @@ impl Default for Options {
             resolver: "system".into(),
             dir: None,
             parameters: Parameters::default(),
+            trial: true,
             program: None,
         }
     }

@@ -231,7 +231,7 @@ async fn of_people(daemon: &shoal_sim::localnet::Daemon) -> BTreeSet<String> {
     let page = metrics(daemon.admin).await;
     let body = page.split_once("\r\n\r\n").unwrap().1;
     let by_itself = [
-        "shoal_client_slots",
+        "shoal_client_slots_total",
         "shoal_node_loops_",
         "shoal_node_link_",
         "shoal_client_anonymity_bits",

@@ -172,12 +172,13 @@ async fn below_the_floor_of_anonymity_a_running_client_refuses_and_says_so() {
     let _alone = alone().await;
     // More than any crowd on one machine can give.
     let parameters = Parameters { warn_bits: 50.0, refuse_bits: 40.0, ..Parameters::default() };
-    let options = Options { parameters, epoch: Duration::from_secs(10), ..processes() };
+    let options =
+        Options { parameters, epoch: Duration::from_secs(10), trial: false, ..processes() };
     let (mut net, target) = (start(&options).await, Target::start().await);
     let (alone, crowd) = ("allow_small_crowd = true", "allow_small_crowd = false");
     reconfigure(&mut net, &options, alone, crowd).await;
     // The first document was made by hand: it does not say how full the nodes are.
-    let why = "below the floor of 40.0: too few others send now";
+    let why = "below the floor of 40: too few others send now";
     says(&net, why, Duration::from_secs(30)).await;
     refuses(&net, &target, why).await;
     let bits = status(&net).await["anonymity_bits"].as_f64().unwrap();

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shoal_daemon::config::{ConfigError, load, resolve};
+use shoal_daemon::host_port::HostPort;
+use shoal_daemon::reload::Source;
 use shoal_topology::Identity;
 
-use crate::engine::Replies;
+use crate::engine::{Limits, Replies};
 
 /// A client's configuration, paths resolved.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,16 +40,19 @@ pub struct Config {
     pub admin: Admin,
     /// What `serve` offers.
     pub serve: Serve,
+    /// Where it was read.
+    #[serde(skip)]
+    pub source: Option<Source>,
 }
 
 /// A gateway to connect to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Gateway {
     /// Its identity, base32.
     #[serde(deserialize_with = "identity")]
     pub identity: Identity,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: HostPort,
 }
 
 /// The SOCKS5 proxy.
@@ -79,7 +84,7 @@ pub struct Protect {
 }
 
 /// HTTP for the operator.
-#[derive(Default, Clone, Debug, Deserialize)]
+#[derive(Default, Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default)]
 pub struct Admin {
     /// Where `/livez`, `/readyz` and `/metrics` are; empty turns them off.
@@ -93,7 +98,7 @@ pub struct Serve {
     /// An exit to the internet, or one internal target.
     pub kind: Kind,
     /// The internal target of kind `target`.
-    pub target: SocketAddr,
+    pub target: HostPort,
     /// The exit policy.
     pub policy: Vec<String>,
     /// `system`, or the address of a DNS server.
@@ -133,6 +138,7 @@ impl Default for Config {
             protect: Protect::default(),
             admin: Admin::default(),
             serve: Serve::default(),
+            source: None,
         }
     }
 }
@@ -160,6 +166,16 @@ impl Default for Protect {
 }
 
 impl Protect {
+    /// What the engine is told, also while it runs.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            allow_shared_gateway: self.allow_shared_gateway,
+            min_mixes_per_layer: self.min_mixes_per_layer,
+            min_bits: self.min_bits,
+            allow_small_crowd: self.allow_small_crowd,
+        }
+    }
+
     /// What replies may take of the link.
     pub fn replies(&self) -> Replies {
         if self.strict { Replies::Resting } else { Replies::Downlink }
@@ -170,7 +186,7 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             kind: Kind::Exit,
-            target: SocketAddr::from(([127, 0, 0, 1], 80)),
+            target: SocketAddr::from(([127, 0, 0, 1], 80)).into(),
             policy: crate::policy::ExitPolicy::DEFAULT_RULES
                 .iter()
                 .map(ToString::to_string)
@@ -194,10 +210,20 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<(Config, Vec<String>), 
     }
     config.token = config.token.map(|token| resolve(&loaded.base, &token));
     config.check(path)?;
+    config.source = Some(Source { path: path.to_owned(), overrides: overrides.to_vec() });
     Ok((config, loaded.warnings))
 }
 
 impl Config {
+    /// File descriptors that it may come to need: for connections of programs, or of a service's clients, and files.
+    pub fn descriptors(&self) -> u64 {
+        const FILES: usize = 64;
+        const OF_A_TUNNEL: usize = 32;
+        let served = self.serve.max_tunnels.saturating_mul(OF_A_TUNNEL);
+        let most = self.socks.max_connections.max(served).saturating_add(FILES);
+        u64::try_from(most).unwrap_or(u64::MAX)
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key: &str, message: String| {
             Err(ConfigError::Invalid {
@@ -243,9 +269,40 @@ impl Config {
                 Ok(admin) if !admin.ip().is_loopback() => {
                     "must be a loopback address: metrics are for this machine; forward them from here"
                 }
-                Ok(_) => return Ok(()),
+                Ok(admin) if admin.port() != 0 && admin == self.socks.listen => {
+                    "is the address of the SOCKS proxy already: choose another port"
+                }
+                Ok(_) => return self.check_rules(&wrong),
             };
             return wrong("admin.listen", message.into());
+        }
+        self.check_rules(&wrong)
+    }
+
+    /// Rules of the exit that can never match, or that leave nothing.
+    fn check_rules(
+        &self,
+        wrong: &dyn Fn(&str, String) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        let rules = &self.serve.policy;
+        if self.serve.kind == Kind::Exit && rules.is_empty() {
+            let message = "has no rule, so nothing can be reached: the usual ones are \"deny *:25\", \"allow *:*\"";
+            return wrong("serve.policy", message.into());
+        }
+        let everything = rules.iter().position(|rule| {
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            matches!(words.as_slice(), [_, "*:*"])
+        });
+        if let Some(at) = everything
+            && let Some(never) = rules.get(at + 1)
+        {
+            let first = rules.get(at).map_or("", String::as_str);
+            return wrong(
+                "serve.policy",
+                format!(
+                    "{never:?} never matches: {first:?} stands before it, and the first that matches decides"
+                ),
+            );
         }
         Ok(())
     }
@@ -281,7 +338,7 @@ log = "info"
 # second when the first does not come back.
 # [[gateways]]
 # identity = "base32 of its 32-byte identity"
-# address = "192.0.2.1:9001"
+# address = "192.0.2.1:9001"      # or a name, which is looked up at each attempt: "gateway.example:9001"
 
 [socks]
 # The proxy: CONNECT, UDP ASSOCIATE, RESOLVE, RESOLVE_PTR. A loopback address. User name and password keep what
@@ -317,7 +374,7 @@ listen = ""
 [serve]
 # "exit" connects its clients to where they say; "target" to one address, whatever they say.
 kind = "exit"
-# For kind "target".
+# For kind "target": an address, or a name that is looked up for each connection.
 target = "127.0.0.1:80"
 # For kind "exit": the first rule that matches decides. Private and special addresses are refused unless a rule
 # names a range inside them; so are this machine's own addresses, unless a rule names the very address, and its
@@ -343,7 +400,8 @@ mod tests {
         let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
         let names: Vec<&str> = names.filter(|name| name.starts_with(char::is_lowercase)).collect();
         assert!(names.contains(&"key_period_s") && names.contains(&"max_tunnels"), "{names:?}");
-        for name in names {
+        // Where a configuration was read stands in none.
+        for name in names.into_iter().filter(|name| *name != "source") {
             let lines = || TEMPLATE.lines().map(|line| line.trim_start_matches("# "));
             let has = |line: &str| {
                 let line = line.trim_start_matches('[').trim_start_matches("serve.");

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::secret::{self, SecretError};
+use shoal_topology::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 
 use super::Config;
@@ -13,6 +14,9 @@ use super::periods::Periods;
 
 /// How long a descriptor is valid that goes into topology documents: its key is kept as long as they list it.
 const LISTED_S: u64 = 30 * 86_400;
+
+const IDENTITY: &str = "identity.key";
+const INBOX: &str = "inbox.key";
 
 /// The keys of a client.
 pub(super) struct Keys {
@@ -25,15 +29,12 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Reads them; makes those that are missing.
+    /// Reads them; makes those of periods that are missing. Those that are for long [`init`] alone makes.
     pub(super) fn open(config: &Config) -> Result<Self, SecretError> {
+        let (identity, inbox) = lasting(config)?;
         secret::private_directory(&config.data_dir)?;
-        let open = |name: &str| secret::read_or_create(&config.data_dir.join(name));
-        Ok(Self {
-            identity: open("identity.key")?,
-            inbox: SecretIdentity::from_bytes(&*open("inbox.key")?),
-            periods: Periods::open(&config.data_dir, config.key_period_s, unix_s())?,
-        })
+        let periods = Periods::open(&config.data_dir, config.key_period_s, unix_s())?;
+        Ok(Self { identity, inbox, periods })
     }
 
     /// The descriptor of the present period, for the gateways. None if there is no key.
@@ -51,6 +52,30 @@ impl Keys {
         };
         Some(Signed::<ClientDescriptor>::new(body, &secret))
     }
+}
+
+/// The keys that are for long: of the identity, and of the inbox.
+fn lasting(config: &Config) -> Result<(secret::Secret, SecretIdentity), SecretError> {
+    let read = |name: &str| secret::identity(&config.data_dir.join(name));
+    let (identity, inbox) = (read(IDENTITY)?, read(INBOX)?);
+    Ok((identity, SecretIdentity::from_bytes(&*inbox)))
+}
+
+/// Who a client with this configuration is, and where it is reached if it serves: an address for each of its gateways. Nothing
+/// is made or changed.
+///
+/// # Errors
+/// There is no identity, or it cannot be read.
+pub fn identity(config: &Config) -> Result<(Identity, Vec<ServiceAddress>), SecretError> {
+    let (identity, _) = lasting(config)?;
+    let own = SecretIdentity::from_bytes(&identity).identity();
+    Ok((own, addresses(&own, config)))
+}
+
+/// Where a service is reached, by each of its gateways.
+pub(super) fn addresses(own: &Identity, config: &Config) -> Vec<ServiceAddress> {
+    let gateways = config.gateways.iter();
+    gateways.map(|of| ServiceAddress { identity: own.0, gateway: of.identity.0 }).collect()
 }
 
 /// A seed for this run, from the system.
@@ -76,10 +101,10 @@ pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
     }
 }
 
-/// The signed descriptor of a client with this configuration; its keys are made if they are missing.
+/// The signed descriptor of a client with this configuration; its key of the present period is made if it is missing.
 ///
 /// # Errors
-/// Keys that cannot be read.
+/// There is no identity, or keys cannot be read or made.
 pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretError> {
     let keys = Keys::open(config)?;
     let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
@@ -91,11 +116,12 @@ pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretErr
     Ok(Signed::<ClientDescriptor>::new(ClientDescriptor { not_after, ..body }, &secret))
 }
 
-/// Makes a directory with a commented configuration and fresh keys. Nothing that exists is overwritten.
+/// Makes a directory with a commented configuration and fresh keys, and says who the client is from now on. Nothing that
+/// exists is overwritten.
 ///
 /// # Errors
 /// When something cannot be written, or `client.toml` is there already.
-pub fn init(dir: &Path) -> Result<(), super::Error> {
+pub fn init(dir: &Path) -> Result<Identity, super::Error> {
     secret::private_directory(dir)?;
     let path = dir.join("client.toml");
     if path.exists() {
@@ -107,8 +133,20 @@ pub fn init(dir: &Path) -> Result<(), super::Error> {
         .into());
     }
     let config = Config { data_dir: dir.join("data"), ..Config::default() };
-    Keys::open(&config)?;
+    make(&config)?;
     secret::replace(&path, TEMPLATE.as_bytes())?;
+    Ok(identity(&config)?.0)
+}
+
+/// Makes the keys that are for long, if they are not there.
+///
+/// # Errors
+/// They cannot be made.
+pub fn make(config: &Config) -> Result<(), SecretError> {
+    secret::private_directory(&config.data_dir)?;
+    for name in [IDENTITY, INBOX] {
+        secret::read_or_create(&config.data_dir.join(name))?;
+    }
     Ok(())
 }
 
@@ -117,6 +155,31 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn an_identity_is_made_by_init_alone_and_looking_writes_nothing() {
+        let dir = std::env::temp_dir().join(format!("shoal-identity-{}", std::process::id()));
+        let made = init(&dir).unwrap();
+        let config = Config { data_dir: dir.join("data"), ..Config::default() };
+        let listing = || {
+            let mut names: Vec<_> = std::fs::read_dir(&config.data_dir)
+                .unwrap()
+                .map(|f| f.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        let before = listing();
+        assert_eq!(identity(&config).unwrap().0, made);
+        assert_eq!(listing(), before);
+        assert_eq!(descriptor(&config).unwrap().body().identity, made);
+        std::fs::remove_file(config.data_dir.join(IDENTITY)).unwrap();
+        let left = listing();
+        assert!(identity(&config).unwrap_err().to_string().contains("init"));
+        assert!(Keys::open(&config).is_err() && descriptor(&config).is_err());
+        assert_eq!(listing(), left, "nobody made another one");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn a_token_that_others_can_read_is_refused_as_a_key_is() {
@@ -133,7 +196,7 @@ mod tests {
         let refused = mode(0o644).unwrap_err();
         let said = refused.to_string();
         assert!(said.starts_with("token: ") && said.contains("chmod 600 "), "{said}");
-        assert!(refused.is_config());
+        assert_eq!(refused.exit(), shoal_daemon::exit::Exit::Config);
         std::fs::remove_dir_all(dir).unwrap();
         assert!(token(&config).unwrap_err().to_string().contains("token"));
     }

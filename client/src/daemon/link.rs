@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shoal_daemon::link::{
-    Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
+    Endpoint, Error as LinkError, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
@@ -38,6 +38,11 @@ const ATTEMPTS: usize = 3;
 /// And how long they are kept up at least, and how much longer at most, drawn for each client. Whoever shuts a gateway
 /// for some seconds moves nobody, and whoever does for longer moves its clients one after the other.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(8));
+/// A link that breaks sooner was short; after so many in a row something is wrong, and each one more doubles the pause, up
+/// to this.
+const SHORT: Duration = Duration::from_secs(20);
+const DISPLACED: u32 = 4;
+const LONGEST: Duration = Duration::from_secs(120);
 /// Documents that a client tells gateways that it has.
 const DOCUMENTS: usize = 4;
 
@@ -58,12 +63,22 @@ pub(super) enum Event {
 pub(super) enum Down {
     #[error("the gateway cannot be reached")]
     Unreachable,
+    #[error("the name of the gateway's host cannot be looked up")]
+    Unknown,
+    #[error(
+        "what answers at the gateway's address does not have the gateway's identity: compare both with what its operator says"
+    )]
+    OtherIdentity,
     #[error("the gateway did not answer")]
     Silent,
     #[error("the gateway refuses this client: {0}")]
     Refused(Refusal),
     #[error("the link to the gateway broke")]
     Broken,
+    #[error(
+        "the gateway ends the link again and again, soon after it stands: another program may use a copy of this data directory,          and each ends the link of the other"
+    )]
+    Displaced,
     #[error("another gateway is used instead")]
     Moves,
 }
@@ -164,19 +179,31 @@ struct Choice {
     since: Option<Time>,
     /// For how long they must, beside [`ATTEMPTS`].
     patience: Duration,
+    /// Links in a row that broke soon after they stood.
+    short: u32,
     rng: Stream,
 }
 
 impl Choice {
     fn new((at, of): (usize, usize), rng: Stream) -> Self {
         let (failed, since, patience) = (0, None, Duration::ZERO);
-        let mut choice = Self { at: at % of.max(1), of, failed, since, patience, rng };
+        let mut choice = Self { at: at % of.max(1), of, failed, since, patience, short: 0, rng };
         choice.draw();
         choice
     }
 
     fn draw(&mut self) {
         self.patience = PATIENCE.0 + PATIENCE.1.mul_f64(self.rng.random_range(0.0..1.0));
+    }
+
+    /// A link ended after this time: whether it is as if another program took its place each time.
+    fn is_displaced(&mut self, was_up: bool, stood: Duration, down: Down) -> bool {
+        self.short = match down {
+            Down::Broken if was_up && stood < SHORT => self.short.saturating_add(1),
+            _ if was_up => 0,
+            _ => self.short,
+        };
+        self.short >= DISPLACED
     }
 
     /// A link ended at `now`, or never stood: how long to wait before the next attempt.
@@ -186,6 +213,9 @@ impl Choice {
             (self.failed, self.since) = (0, None);
         }
         let pause = BACKOFF.get(self.failed).copied().unwrap_or(STEP);
+        // Two that displace each other must not do so for ever as fast as they can.
+        let more = 2_u32.saturating_pow(self.short.saturating_sub(DISPLACED - 1).min(8)) - 1;
+        let pause = pause.max((SHORT * more / 8).min(LONGEST));
         // Who was sent away with others does not come back with them.
         let pause = pause.mul_f64(self.rng.random_range(0.5..1.0));
         self.failed += 1;
@@ -207,7 +237,8 @@ impl Choice {
 pub(super) struct Link {
     pub(super) clock: Clock,
     pub(super) inbox: Inbox,
-    pub(super) token: Vec<u8>,
+    /// For the gateway; another one counts from the next link on.
+    pub(super) token: Arc<Mutex<Vec<u8>>>,
     pub(super) mode: Mode,
     /// Makes the descriptor of a service, valid from now on.
     pub(super) descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
@@ -254,12 +285,18 @@ impl Link {
         loop {
             let Some(gateway) = gateways.get(choice.at) else { return };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let began = self.clock.now();
             let result = tokio::select! {
                 () = shutdown.wait() => return,
                 result = self.once(gateway, &mut out, &up) => result,
                 () = self.goal.leaves(choice.at) => Err(Down::Moves),
             };
-            let down = result.err().unwrap_or(Down::Broken);
+            let mut down = result.err().unwrap_or(Down::Broken);
+            let is_up = up.load(Ordering::Relaxed);
+            let stood = self.clock.now().since(began);
+            if matches!(self.inbox, Inbox::Kept(_)) && choice.is_displaced(is_up, stood, down) {
+                down = Down::Displaced;
+            }
             if self.events.send(Event::Down(gateway.identity, down)).await.is_err() {
                 return;
             }
@@ -267,7 +304,7 @@ impl Link {
                 choice.go(self.goal.at());
                 BACKOFF.first().copied().unwrap_or(STEP)
             } else {
-                choice.ended(up.load(Ordering::Relaxed), self.clock.now())
+                choice.ended(is_up, self.clock.now())
             };
             // Whoever was not reached is not wanted, until the engine says so again.
             self.goal.at.store(choice.at, Ordering::Relaxed);
@@ -292,8 +329,13 @@ impl Link {
         let peer = Identity(key.public());
         let settings = Settings { listen: None, ..Settings::default() };
         let endpoint = Endpoint::new(&key, settings).map_err(|_| Down::Unreachable)?;
-        let dialled = timeout(STEP, endpoint.dial(gateway.identity.0, gateway.address)).await;
-        let mut link = dialled.map_err(|_| Down::Silent)?.map_err(|_| Down::Unreachable)?;
+        let address = timeout(STEP, gateway.address.resolve()).await;
+        let address = address.map_err(|_| Down::Silent)?.map_err(|_| Down::Unknown)?;
+        let dialled = timeout(STEP, endpoint.dial(gateway.identity.0, address)).await;
+        let mut link = dialled.map_err(|_| Down::Silent)?.map_err(|error| match error {
+            LinkError::Handshake(_) => Down::OtherIdentity,
+            _ => Down::Unreachable,
+        })?;
 
         let Notice::Challenge { nonce } = notice(&mut link.receiver).await? else {
             return Err(Down::Silent);
@@ -303,7 +345,7 @@ impl Link {
         let hello = Hello {
             inbox: inbox.identity(),
             proof,
-            token: self.token.clone(),
+            token: self.token.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             mode: self.mode.clone(),
             descriptor: self.descriptor.as_ref().map(|make| make()),
             documents: self.has.tags(),
@@ -441,7 +483,7 @@ mod tests {
         Link {
             clock,
             inbox,
-            token: Vec::new(),
+            token: Arc::default(),
             mode: Mode::Class("web".into()),
             descriptor: None,
             events,
@@ -516,7 +558,7 @@ mod tests {
         let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
         let mut endpoint = Endpoint::new(&gateway_key, settings).unwrap();
         let identity = Identity(gateway_key.public());
-        let gateway = Gateway { identity, address: endpoint.listen_addr().unwrap() };
+        let gateway = Gateway { identity, address: endpoint.listen_addr().unwrap().into() };
         let (events, mut engine) = mpsc::channel(8);
         let link = link(Clock::start(), inbox, events);
         let say = |notice: Notice| {
@@ -580,7 +622,7 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let gateway = Gateway { identity: Identity([2; 32]), address };
+        let gateway = Gateway { identity: Identity([2; 32]), address: address.into() };
         let mut out = Out::Slots(slots.clone());
         let up = std::sync::atomic::AtomicBool::new(false);
         assert_eq!(link.once(&gateway, &mut out, &up).await, Err(Down::Unreachable));

@@ -11,7 +11,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use shoal_daemon::exit::chain;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::taglog::TagLog;
 use shoal_sphinx::replay::{self, Replay};
@@ -30,6 +32,9 @@ const TAGS: &str = "packets.tags";
 const BOOT: &str = "boot";
 /// What it says after an orderly end.
 const WHOLE: &[u8] = b"whole\n";
+
+/// How often a log that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What `status` says then.
 pub(super) const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
@@ -104,13 +109,15 @@ impl Periods {
             let ended = match fs::read(dir.join(BOOT)) {
                 // Nothing was opened with it yet.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-                Err(_) => false,
+                // That says nothing about the log: the key stays, and the program does not begin.
+                Err(source) => return Err(SecretError::Io { path: dir.join(BOOT), source }),
                 Ok(said) => said == WHOLE || boot().is_some_and(|boot| said == boot),
             };
             let why = match TagLog::open(&dir.join(TAGS), key.public().as_bytes()) {
                 Ok(_) if ended => continue,
                 Ok(_) => "the machine may have gone down while it was used".into(),
-                Err(error) => error.to_string(),
+                Err(error) if error.is_absent() || error.is_unsound() => error.to_string(),
+                Err(error) => return Err(error),
             };
             warn!("a key is replaced, since what it opened may be forgotten: {why}");
             self.keys.remove(&at);
@@ -126,16 +133,19 @@ impl Periods {
     pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn Seen> {
         let of = of.public();
         let at = self.keys.iter().find(|(_, key)| key.public() == of).map(|(at, _)| *at);
-        let unwritten = self.unwritten.clone();
-        let opened =
-            at.map(|at| Durable::open(self.dir.join(at.to_string()), &of, room, unwritten));
-        match opened {
-            Some(Ok(memory)) => Box::new(memory),
-            Some(Err(error)) => {
-                error!("packets are not taken, since what came cannot be remembered: {error}");
-                Box::new(Shut)
+        let Some(at) = at else { return Box::new(Shut) };
+        let dir = self.dir.join(at.to_string());
+        match Durable::open(dir.clone(), &of, room, self.unwritten.clone()) {
+            Ok(memory) => Box::new(memory),
+            Err(error) => {
+                error!(
+                    "packets are not taken, since what came cannot be remembered: {}",
+                    chain(&error)
+                );
+                self.unwritten.store(true, Ordering::Relaxed);
+                let (unwritten, tried) = (self.unwritten.clone(), Instant::now());
+                Box::new(Unopened { dir, of, room, unwritten, tried, opened: None })
             }
-            None => Box::new(Shut),
         }
     }
 
@@ -306,6 +316,31 @@ impl Drop for Durable {
         if self.log.sync().is_ok() && self.dir.join(KEY).exists() {
             let _ = secret::replace(&self.dir.join(BOOT), WHOLE);
         }
+    }
+}
+
+/// The memory of a key whose log could not be opened: it is tried again, for a disk may have room again.
+struct Unopened {
+    dir: PathBuf,
+    of: PublicKey,
+    room: usize,
+    unwritten: Arc<AtomicBool>,
+    tried: Instant,
+    opened: Option<Durable>,
+}
+
+impl Seen for Unopened {
+    fn insert(&mut self, tag: &ReplayTag) -> bool {
+        if self.opened.is_none() && self.tried.elapsed() >= AGAIN {
+            self.tried = Instant::now();
+            let unwritten = self.unwritten.clone();
+            self.opened = Durable::open(self.dir.clone(), &self.of, self.room, unwritten).ok();
+        }
+        self.opened.as_mut().is_some_and(|opened| opened.insert(tag))
+    }
+
+    fn fullness(&self) -> f64 {
+        self.opened.as_ref().map_or(0.0, Durable::fullness)
     }
 }
 
@@ -501,6 +536,29 @@ mod tests {
         }
         // Who looks only, while the program runs, replaces nothing.
         assert!(public(&Periods::open(&dir.0, DAY, NOW).unwrap(), NOW) == last);
+    }
+
+    #[test]
+    fn what_the_system_lacks_for_a_moment_costs_no_key() {
+        let dir = directory("lacks");
+        let (periods, memory) = start(&dir);
+        let first = public(&periods, NOW);
+        let at = dir.0.join("keys").join(periods.all(NOW)[0].0.to_string());
+        std::mem::forget(memory);
+        drop(periods);
+        // What cannot be read is not what is wrong: a directory stands where a file should, as good as a disk that fails.
+        for name in [BOOT, TAGS] {
+            let (path, aside) = (at.join(name), at.join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            fs::create_dir(&path).unwrap();
+            let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+            assert!(periods.begin(NOW).is_err(), "{name}");
+            assert!(at.join(KEY).exists(), "{name}");
+            fs::remove_dir(&path).unwrap();
+            fs::rename(&aside, &path).unwrap();
+        }
+        let (periods, _memory) = start(&dir);
+        assert!(public(&periods, NOW) == first);
     }
 
     #[test]

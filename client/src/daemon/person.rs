@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
+use shoal_daemon::exit::chain;
+use shoal_daemon::logs;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Held, Identity, Network, Parameters, Time};
+use shoal_topology::{Class, Held, Identity, Network, Parameters, SecretIdentity, Time};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -23,6 +26,7 @@ use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
+use super::reload::Reload;
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
 use crate::engine::{
     Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, MAX_GROUPS,
@@ -130,6 +134,8 @@ pub(super) struct Shop {
     pub(super) tally: RefCell<Tally>,
     /// Why requests were refused last, to say it once.
     refused_for: Cell<Option<std::mem::Discriminant<Unprotected>>>,
+    /// Connections of programs that the system could not give us.
+    pub(super) accept_failed: Cell<u64>,
     /// The log has it that there are no more places for isolation groups.
     said_full: Cell<bool>,
     /// Since when no gateway has let us in.
@@ -313,7 +319,8 @@ pub(super) fn start(
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
-    let token = token(&config)?;
+    let token = Arc::new(Mutex::new(token(&config)?));
+    let own = SecretIdentity::from_bytes(&keys.identity).identity();
     let listener = std::net::TcpListener::bind(config.socks.listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| Error::Listen(config.socks.listen, error))?;
@@ -325,6 +332,8 @@ pub(super) fn start(
     let defaults = Parameters::default();
     let class = defaults.class(&config.class).or(defaults.classes.first()).cloned();
     let class = class.ok_or(Error::Value { key: "class", why: "unknown".into() })?;
+    // A class is what the document says that it is, whatever its name: it is asked for by the name.
+    let class = Class { name: config.class.clone(), ..class };
     let slots = Arc::new(Slots {
         uplink: Mutex::new(Uplink::new(&seed.part("uplink"), class.clone(), clock.now())),
         taken: Notify::new(),
@@ -339,7 +348,7 @@ pub(super) fn start(
     let link = Link {
         clock,
         inbox: Inbox::OfTheLink,
-        token,
+        token: token.clone(),
         mode: Mode::Class(config.class.clone()),
         descriptor: None,
         events: events_in,
@@ -395,6 +404,7 @@ pub(super) fn start(
                 changed: Notify::new(),
                 tally: RefCell::default(),
                 refused_for: Cell::default(),
+                accept_failed: Cell::default(),
                 said_full: Cell::default(),
                 unlinked_since: Cell::new(Some(clock.now())),
             });
@@ -402,7 +412,10 @@ pub(super) fn start(
                 shop: shop.clone(),
                 slots,
                 network,
-                config: config.clone(),
+                reload: Reload::new(config.clone(), &shutdown),
+                token,
+                own,
+                keys_trouble: None,
                 shared,
                 ready,
                 overrun,
@@ -443,15 +456,54 @@ pub(super) fn thread(
 fn exported(is_ready: bool, slots: u64) -> Vec<(&'static str, &'static str, f64)> {
     vec![
         ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(is_ready))),
-        ("shoal_client_slots", "Slots that passed, whatever filled them", slots as f64),
+        ("shoal_client_slots_total", "Slots that passed, whatever filled them", slots as f64),
     ]
+}
+
+/// What people are told in a network for trial.
+pub(super) const TRIAL: &str = "this network was founded for trial: its people are too few to hide each other, so expect no protection";
+
+/// The first sentence of `status`.
+fn summary(
+    not_ready: Option<&str>,
+    is_trial: bool,
+    allows_few: bool,
+    crowd: Option<(f64, Reading)>,
+) -> String {
+    if let Some(why) = not_ready {
+        return format!("Nothing of yours leaves: {why}.");
+    }
+    let crowd = match crowd {
+        Some((bits, Reading::Fine)) => {
+            return format!("Connected and protected: {:.1} bits of anonymity expected.", bits);
+        }
+        Some((bits, _)) => {
+            format!("{:.2} bits of anonymity expected", (bits * 100.0).floor() / 100.0)
+        }
+        None => "nobody knows how many others send".into(),
+    };
+    if is_trial {
+        format!("Connected, without protection: this network is for trial ({crowd}).")
+    } else if allows_few {
+        format!(
+            "Connected, with little protection or none, as protect.allow_small_crowd asks: {crowd}."
+        )
+    } else {
+        format!("Connected, with less protection than usual: {crowd}.")
+    }
 }
 
 struct Driver {
     shop: Rc<Shop>,
     slots: Arc<Slots>,
     network: Network,
-    config: Config,
+    /// The configuration by which it goes.
+    reload: Reload,
+    token: Arc<Mutex<Vec<u8>>>,
+    /// Its long-lived identity, for its owner.
+    own: Identity,
+    /// Why there are no keys for the next period, if there are none.
+    keys_trouble: Option<String>,
     shared: Shared,
     ready: ReadyWatch,
     overrun: Arc<AtomicU64>,
@@ -508,7 +560,7 @@ impl Driver {
                 self.turn_keys();
                 self.report();
                 let memory = hub.engine.borrow().client.gateway_memory();
-                trust::keep(&self.config.data_dir, &mut self.memory, memory);
+                trust::keep(&self.reload.config.data_dir, &mut self.memory, memory);
             }
             if produced || !events.is_empty() {
                 // The streams' tasks run in between.
@@ -528,9 +580,22 @@ impl Driver {
                 () = self.slots.taken.notified() => {}
                 () = hub.kick.notified() => {}
                 () = clock.sleep_until(next) => {}
+                () = self.reload.asked() => self.read_again(),
                 () = shutdown.wait() => return,
             }
         }
+    }
+
+    /// Goes by the configuration as it is now.
+    fn read_again(&mut self) {
+        let Some((config, changes, token)) = self.reload.read() else { return };
+        if let Ok(mut kept) = self.token.lock() {
+            *kept = token;
+        }
+        self.shop.hub.engine.borrow_mut().client.set_limits(config.protect.limits());
+        self.reload.adopt(config);
+        self.news = true;
+        changes.say();
     }
 
     fn handle(&mut self, event: Event) {
@@ -605,7 +670,7 @@ impl Driver {
     fn take(&self, client: &mut Client, now: Time, held: Held) {
         if let Err(two) = client.set_document(now, unix_s(), held) {
             error!("{two}");
-            if let Err(error) = keep_proof(&self.config.data_dir, &two) {
+            if let Err(error) = keep_proof(&self.reload.config.data_dir, &two) {
                 error!("the proof cannot be kept: {error}");
             }
         }
@@ -621,19 +686,31 @@ impl Driver {
                     client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
                 }
             }
-            Err(error) => error!("the keys of the next period: {error}"),
+            Err(error) => {
+                // Tried again with each report, and said once.
+                let trouble =
+                    format!("the keys of the next period cannot be made: {}", chain(&error));
+                if self.keys_trouble.as_ref() != Some(&trouble) {
+                    error!("{trouble}");
+                }
+                self.keys_trouble = Some(trouble);
+                return;
+            }
+        }
+        if self.keys_trouble.take().is_some() {
+            info!("the keys of the next period are there");
         }
     }
 
     /// The place of a gateway in the configuration.
     fn place(&self, gateway: &Identity) -> Option<usize> {
-        self.config.gateways.iter().position(|g| g.identity == *gateway)
+        self.reload.config.gateways.iter().position(|g| g.identity == *gateway)
     }
 
     fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<Held, String> {
         let held = verify(bytes, &self.network, unix_s).map_err(|error| error.to_string())?;
         let parameters = &held.document.parameters;
-        if parameters.class(&self.config.class).is_none() {
+        if parameters.class(&self.reload.config.class).is_none() {
             let names: Vec<_> =
                 parameters.classes.iter().map(|class| class.name.as_str()).collect();
             return Err(format!("class: the network has the classes {}", names.join(", ")));
@@ -673,7 +750,7 @@ impl Driver {
         let (Some(linked), Some(evidence)) = (self.linked, evidence) else { return };
         warn!("the gateway is left for the other one: {evidence}");
         self.left = Some((linked, evidence));
-        self.goal.go((linked + 1) % self.config.gateways.len().max(1));
+        self.goal.go((linked + 1) % self.reload.config.gateways.len().max(1));
     }
 
     fn pass_on(&mut self) {
@@ -743,7 +820,7 @@ impl Driver {
     }
 
     fn report(&self) {
-        let person = self.shop.hub.engine.borrow_mut();
+        let mut person = self.shop.hub.engine.borrow_mut();
         let now = person.clock.now();
         let protection = person.client.protection(now);
         let not_ready = match (&protection, self.down) {
@@ -752,8 +829,10 @@ impl Driver {
             }
             (Err(Unprotected::NoGateway), None) => Some("connecting to a gateway".into()),
             (Err(why), _) => Some(why.to_string()),
+            (Ok(()), _) if self.periods.is_stuck() => Some(STUCK.into()),
             (Ok(()), _) => None,
         };
+        let config = &self.reload.config;
         let counts = person.client.counts();
         let loops = person.client.loops();
         let (_, surbs) = person.client.sizes();
@@ -763,9 +842,32 @@ impl Driver {
         let tally = *self.shop.tally.borrow();
         let overrun = self.overrun.load(Ordering::Relaxed);
         let dummies = self.dummies.load(Ordering::Relaxed);
-        let mut warnings = trust::warnings(&person.client, now, self.config.gateways.len());
-        if self.periods.is_stuck() {
-            warnings.push(STUCK.into());
+        let mut warnings = trust::warnings(&person.client, now, config.gateways.len());
+        warnings.extend(self.keys_trouble.clone());
+        if self.shop.accept_failed.get() > 0 {
+            warnings.push(format!(
+                "{} connections of programs could not be taken, for want of file descriptors most likely: raise the limit on open \
+                 files",
+                self.shop.accept_failed.get()
+            ));
+        }
+        if tally.turned_away > 0 {
+            warnings.push(format!(
+                "{} connections of programs were turned away: all socks.max_connections = {} places were taken",
+                tally.turned_away, config.socks.max_connections
+            ));
+        }
+        let document = person.client.document(now).cloned();
+        let is_trial = document.as_ref().is_some_and(|document| document.is_trial());
+        if is_trial {
+            warnings.push(TRIAL.into());
+        }
+        if person.client.exits_are_all_behind(now) {
+            warnings.push(
+                "all exits are reached by your own gateway alone, which would see both ends, so none is used: name another \
+                 gateway, or set protect.allow_shared_gateway"
+                    .into(),
+            );
         }
         match person.client.silent_services(now) {
             0 => {}
@@ -780,7 +882,7 @@ impl Driver {
                 counts.no_group
             ));
         }
-        if self.config.protect.allow_shared_gateway {
+        if self.reload.config.protect.allow_shared_gateway {
             warnings
                 .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
         }
@@ -796,26 +898,45 @@ impl Driver {
         let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
         if let (Some((bits, Reading::Warn | Reading::Refuse)), Some(floor)) = (crowd, floor) {
             warnings.push(format!(
-                "the expected anonymity is {bits:.1} bits: few others send now (the network warns below {floor:.1})"
+                "the expected anonymity is {:.2} bits: few others send now (the network warns below {floor})",
+                (bits * 100.0).floor() / 100.0
             ));
         }
-        if self.config.protect.allow_small_crowd {
+        if self.reload.config.protect.allow_small_crowd {
             warnings.push("protect.allow_small_crowd is set: you may stand alone".into());
         }
         let (known, back) = loops.recent;
         if known >= 20 && back * 2 < known {
             warnings.push(format!("{} of the last {known} loops were lost", known - back));
         }
+        let gateway =
+            self.linked.and_then(|place| config.gateways.get(place)).map(|of| of.identity);
+        let operator = gateway.zip(document.as_ref()).and_then(|(of, document)| {
+            let node = document.node(document.index_of(&of)?)?;
+            Some(node.descriptor.body().operator.clone())
+        });
+        let span = person.client.epoch(now).map(|epoch| {
+            let begins = epoch * u64::from(self.network.epoch_s);
+            (begins, begins + u64::from(self.network.epoch_s))
+        });
+        let summary =
+            summary(not_ready.as_deref(), is_trial, config.protect.allow_small_crowd, crowd);
         let LoopCounts { sent, returned, lost, median_ms, .. } = loops;
         let status = json!({
+            "summary": summary,
             "role": "client",
+            "version": about::version(),
+            "identity": self.own.to_string(),
             "ready": not_ready.is_none(),
             "why_not": not_ready,
             "warnings": warnings,
-            "class": self.config.class,
-            "strict": self.config.protect.strict,
+            "class": self.reload.config.class,
+            "strict": self.reload.config.protect.strict,
             "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
+            "gateway_operator": operator,
             "epoch": person.client.epoch(now),
+            "epoch_began": span.map(|(begins, _)| logs::utc(begins)),
+            "epoch_ends": span.map(|(_, ends)| logs::utc(ends)),
             "anonymity_bits": bits,
             "tunnels": {
                 "looking_for_service": waiting(Stage::Looking),
@@ -855,7 +976,7 @@ impl Driver {
         };
         let _ = self.ready.send(readiness);
         if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, gauges };
+            *report = Report { status, series: gauges };
         }
     }
 }

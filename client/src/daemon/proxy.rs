@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::config::Socks;
 use super::hub::drain;
@@ -42,6 +43,13 @@ pub(super) async fn serve(
         };
         let Ok((tcp, _)) = accepted else {
             // Out of file descriptors, most likely: it passes, and a busy loop would not help.
+            shop.accept_failed.set(shop.accept_failed.get() + 1);
+            if shop.accept_failed.get() == 1 {
+                warn!(
+                    "a connection of a program cannot be taken, for want of file descriptors most likely: raise the limit on \
+                     open files (ulimit -n, or LimitNOFILE of systemd)"
+                );
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

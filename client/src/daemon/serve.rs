@@ -1,16 +1,18 @@
 //! A service: an exit to the internet, or one internal target. It keeps a link to each of its gateways.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::Coarse;
 use shoal_daemon::council::{Council, Seat};
+use shoal_daemon::exit::chain;
+use shoal_daemon::host_port::HostPort;
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::secret;
@@ -19,7 +21,7 @@ use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::control::Mode;
 use shoal_topology::council::ToAuthority;
-use shoal_topology::{Identity, Network};
+use shoal_topology::{Identity, Network, SecretIdentity};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -29,12 +31,14 @@ use super::config::Kind;
 use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
-use super::files::{Keys, run_seed, token};
+use super::files::{Keys, addresses, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
+use super::person::TRIAL;
 use super::person::thread;
 use super::places::Quotas;
+use super::reload::Reload;
 use super::shown::Numbers;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
@@ -95,7 +99,7 @@ impl Ends for Server {
 /// What streams are joined to.
 enum Offer {
     Exit(Arc<Dialer>),
-    Target(SocketAddr),
+    Target(HostPort),
 }
 
 pub(super) fn start(
@@ -109,6 +113,9 @@ pub(super) fn start(
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
     let identity = LinkKey::from_seed(&keys.identity);
+    let own = SecretIdentity::from_bytes(&keys.identity).identity();
+    let all = addresses(&own, &config);
+    let addresses = (own, all.iter().map(ToString::to_string).collect());
     let offer = offer(&config)?;
     let system = |what| move |source| Error::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
@@ -132,7 +139,7 @@ pub(super) fn start(
     let noise = secret::fresh().map_err(system("drawing a seed"))?;
     let coarse = Coarse::new(network.epoch_s.into(), *noise);
     let gateways: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
-    let token = token(&config)?;
+    let token = Arc::new(Mutex::new(token(&config)?));
 
     thread("shoal-service", move |runtime| {
         let local = tokio::task::LocalSet::new();
@@ -181,6 +188,10 @@ pub(super) fn start(
                 links,
                 network,
                 kind: config.serve.kind,
+                token,
+                addresses,
+                reload: Reload::new(config.clone(), &shutdown),
+                keys_trouble: None,
                 trouble: None,
                 news: false,
                 data_dir: config.data_dir.clone(),
@@ -240,7 +251,7 @@ fn descriptor_of(
 fn offer(config: &Config) -> Result<Offer, Error> {
     let serve = &config.serve;
     if serve.kind == Kind::Target {
-        return Ok(Offer::Target(serve.target));
+        return Ok(Offer::Target(serve.target.clone()));
     }
     let wrong = |key, why: String| Error::Value { key, why };
     let policy =
@@ -277,6 +288,12 @@ struct Driver {
     links: HashMap<Identity, To>,
     network: Network,
     kind: Kind,
+    /// Whose it is, and where it is reached.
+    addresses: (Identity, Vec<String>),
+    token: Arc<Mutex<Vec<u8>>>,
+    reload: Reload,
+    /// Why there are no keys for the next period, if there are none.
+    keys_trouble: Option<String>,
     trouble: Option<String>,
     /// Something changed that `status` must say at once.
     news: bool,
@@ -335,9 +352,28 @@ impl Driver {
                 },
                 () = hub.kick.notified() => {}
                 () = clock.sleep_until(next) => {}
+                () = self.reload.asked() => self.read_again(),
                 () = shutdown.wait() => return,
             }
         }
+    }
+
+    /// Goes by the configuration as it is now.
+    fn read_again(&mut self) {
+        let Some((config, mut changes, token)) = self.reload.read() else { return };
+        match offer(&config) {
+            // Connections that stand go on.
+            Ok(offer) => self.offer = Rc::new(offer),
+            Err(error) => {
+                changes.refuse("serve", error);
+                return changes.say();
+            }
+        }
+        if let Ok(mut kept) = self.token.lock() {
+            *kept = token;
+        }
+        self.reload.adopt(config);
+        changes.say();
     }
 
     fn handle(&mut self, event: Event) {
@@ -403,7 +439,19 @@ impl Driver {
                 server.service.set_keys(secrets, |key| keys.periods.memory(key, PACKETS));
                 self.renew.iter().for_each(|link| link.notify_one());
             }
-            Err(error) => error!("the keys of the next period: {error}"),
+            Err(error) => {
+                // Tried again with each report, and said once.
+                let trouble =
+                    format!("the keys of the next period cannot be made: {}", chain(&error));
+                if self.keys_trouble.as_ref() != Some(&trouble) {
+                    error!("{trouble}");
+                }
+                self.keys_trouble = Some(trouble);
+                return;
+            }
+        }
+        if self.keys_trouble.take().is_some() {
+            info!("the keys of the next period are there");
         }
     }
 
@@ -445,12 +493,17 @@ impl Driver {
         } else {
             stale.map(|stale| self.trouble.clone().unwrap_or(stale))
         };
-        let mut warnings = Vec::new();
-        if self.keys.lock().is_ok_and(|keys| keys.periods.is_stuck()) {
-            warnings.push(STUCK.into());
+        let stuck = self.keys.lock().is_ok_and(|keys| keys.periods.is_stuck());
+        let not_ready = if stuck { Some(STUCK.to_owned()) } else { not_ready };
+        let mut warnings: Vec<String> = self.keys_trouble.iter().cloned().collect();
+        if up > 0 && up < self.links.len() {
+            let down = self.links.values().find_map(|link| link.down);
+            let why = down.map(|down| format!(": {down}")).unwrap_or_default();
+            warnings.push(format!("linked to {up} of {} gateways{why}", self.links.len()));
         }
-        if up < self.links.len() {
-            warnings.push(format!("linked to {up} of {} gateways", self.links.len()));
+        let document = server.service.document(server.clock.now());
+        if document.is_some_and(|document| document.is_trial()) {
+            warnings.push(TRIAL.into());
         }
         let overrun = self.overrun.load(Ordering::Relaxed);
         let busy = match &*self.offer {
@@ -458,7 +511,15 @@ impl Driver {
             Offer::Target(_) => 0,
         };
         let status = json!({
+            "summary": match &not_ready {
+                None => format!("Ready: reached by {up} of {} gateways.", self.links.len()),
+                Some(why) => format!("Not ready: {why}."),
+            },
             "role": if self.kind == Kind::Exit { "exit" } else { "service" },
+            "version": about::version(),
+            "identity": self.addresses.0.to_string(),
+            // An exit is chosen by its clients, and has no address to hand out.
+            "addresses": if self.kind == Kind::Exit { Vec::new() } else { self.addresses.1.clone() },
             "ready": not_ready.is_none(),
             "why_not": not_ready,
             "warnings": warnings,
@@ -492,7 +553,7 @@ impl Driver {
         };
         let _ = self.ready.send(readiness);
         if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, gauges };
+            *report = Report { status, series: gauges };
         }
     }
 }
@@ -509,7 +570,8 @@ async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
     };
     let dialer = match (offer, &request) {
         (Offer::Target(target), Request::Target { .. }) => {
-            return match timeout(Timeouts::default().connect, Connection::to(*target)).await {
+            let connection = async { Connection::to(target.resolve().await?).await };
+            return match timeout(Timeouts::default().connect, connection).await {
                 Ok(Ok(tcp)) => join(stream, tcp, rest).await,
                 Ok(Err(_)) => fail(ReplyCode::ConnectionRefused).await,
                 Err(_) => fail(ReplyCode::TtlExpired).await,

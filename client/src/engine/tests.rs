@@ -72,15 +72,63 @@ fn a_thin_crowd_warns_and_a_thinner_one_stops_the_user_unless_he_allows_it() {
 }
 
 #[test]
-fn isolation_groups_are_bounded() {
+fn a_crowd_of_which_nobody_knows_is_no_protection_except_where_people_know_that() {
+    let read = |trial, set: &dyn Fn(&mut Settings)| {
+        let (mut client, authority) = (client(), Authority::new(20));
+        let mut document = authority.document(START);
+        document.parameters.trial = trial;
+        document.nodes.iter_mut().for_each(|node| node.pool = 0);
+        set(&mut client.settings);
+        client.set_document(Time::ZERO, 20 * START, authority.sign(&document)).unwrap();
+        client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
+        client.protection(Time::ZERO)
+    };
+    assert_eq!(read(false, &|_| {}), Err(Unprotected::UnknownCrowd));
+    assert_eq!(read(true, &|_| {}), Ok(()));
+    assert_eq!(read(false, &|settings| settings.allow_small_crowd = true), Ok(()));
+    assert_eq!(read(false, &|settings| settings.min_bits = Some(0.0)), Ok(()));
+    // What is below a floor is not shown as the floor.
+    let said = Unprotected::SmallCrowd { bits: 2.9999, floor: 3.0 }.to_string();
+    assert!(said.contains("2.99 bits, below the floor of 3:"), "{said}");
+}
+
+#[test]
+fn isolation_groups_are_bounded_and_the_one_that_is_idle_longest_makes_room() {
     let mut client = client();
-    for i in 0..MAX_GROUPS {
-        group(&mut client, &i.to_be_bytes());
+    let ids: Vec<GroupId> = (0..MAX_GROUPS).map(|i| group(&mut client, &i.to_be_bytes())).collect();
+    let at = |s| Time::ZERO + Duration::from_secs(s);
+    let one_more = |client: &mut Client, s, name: &[u8]| {
+        client.group(at(s), Isolation::new(Some((name, b""))), Target::Exit)
+    };
+    // All wait for their tunnels.
+    assert!(one_more(&mut client, 1, b"one more").is_none());
+    assert_eq!(client.counts().no_group, 1);
+    assert_eq!(one_more(&mut client, 1, &0_usize.to_be_bytes()), Some(ids[0]));
+    // They stand; two have streams, the others have been idle since different times.
+    for (n, id) in ids.iter().enumerate() {
+        let group = client.groups.get_mut(id).unwrap();
+        group.connected = true;
+        group.last_used = at(2 + n as u64);
+        group.streams = usize::from(n < 2);
     }
-    let one_more = Isolation::new(Some((b"one more", b"")));
-    assert!(client.group(Time::ZERO, one_more, Target::Exit).is_none());
-    let known = Isolation::new(Some((&0_usize.to_be_bytes(), b"")));
-    assert!(client.group(Time::ZERO, known, Target::Exit).is_some());
+    assert!(one_more(&mut client, 3, b"one more").is_none(), "none has been idle for long enough");
+    let new = one_more(&mut client, 6, b"one more").unwrap();
+    assert!(!ids.contains(&new) && client.stage(ids[2]).is_none());
+    assert!(client.stage(ids[0]).is_some() && client.stage(ids[3]).is_some());
+}
+
+#[test]
+fn idle_groups_go_the_sooner_the_more_places_are_taken() {
+    let mut client = client();
+    let id = group(&mut client, b"one");
+    let group = client.groups.get_mut(&id).unwrap();
+    group.connected = true;
+    let over = |group: &Group, taken| {
+        (0..700).find(|s| group.is_over(Time::ZERO + Duration::from_secs(*s), taken)).unwrap()
+    };
+    assert_eq!([0.0, 0.5, 1.0].map(|taken| over(group, taken)), [601, 151, 2]);
+    group.streams = 1;
+    assert!(!group.is_over(Time::ZERO + Duration::from_secs(700), 1.0));
 }
 
 /// Slots of an uplink of class web that want so many parts of tunnels, refills, and loops and drop cover each.

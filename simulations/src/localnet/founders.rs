@@ -106,7 +106,7 @@ fn parameters(options: &Options) -> Parameters {
     parameters.clock_error_s =
         parameters.clock_error_s.min(u32::try_from(tenth / 1_000_000).unwrap_or(u32::MAX)).max(1);
     parameters.draw_every = parameters.draw_every.min(6);
-    parameters.trial = true;
+    parameters.trial = options.trial;
     parameters
 }
 

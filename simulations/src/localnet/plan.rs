@@ -108,7 +108,7 @@ impl<'a> Plan<'a> {
             authorities: secrets.iter().map(SecretIdentity::identity).collect(),
             epoch_s: u32::try_from(self.options.epoch.as_secs())?,
             // A handful of clients hide nobody, and everyone who looks at one is to see that.
-            trial: true,
+            trial: self.options.trial,
         };
         let text = network::to_toml(&network, &seats);
         secret::replace(&self.dir.join("network.toml"), text.as_bytes())?;
@@ -213,7 +213,8 @@ impl<'a> Plan<'a> {
                 let text = format!(
                     "[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
                      # A localnet is small: it goes on where a real client would stop.\n\
-                     allow_shared_gateway = {shared}\nmin_mixes_per_layer = 1\nallow_small_crowd = true\n"
+                     allow_shared_gateway = {shared}\nmin_mixes_per_layer = 1\nallow_small_crowd = {}\n",
+                    !self.options.trial
                 );
                 let gateways = of_client(n, count);
                 self.client(
@@ -285,6 +286,7 @@ impl<'a> Plan<'a> {
         let path = dir.join("client.toml");
         secret::replace(&path, toml.as_bytes())?;
         let (config, _) = client::config::read(&path, &[])?;
+        client::make(&config)?;
         Ok(Daemon {
             name: name.into(),
             kind,

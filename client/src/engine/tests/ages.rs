@@ -101,6 +101,7 @@ fn the_bound_counts_old_pseudonyms_too_and_those_without_streams_make_room() {
         // Two are old: one has a stream.
         let group = client.groups.get_mut(&id).unwrap();
         group.opened = (i < 2).then_some(Time::ZERO);
+        group.connected = i < 2;
         group.streams = usize::from(i == 0);
     }
     let mut more =

@@ -1,0 +1,143 @@
+//! What of the configuration can change while a client runs.
+
+use shoal_daemon::reload::{Changes, say_broken};
+use shoal_daemon::shutdown::{Reloads, Shutdown};
+
+use super::config::{Config, Protect, Serve, Socks, read};
+use super::files;
+
+/// The configuration that runs, and where it is read again.
+pub(super) struct Reload {
+    reloads: Reloads,
+    /// What the program goes by.
+    pub(super) config: Config,
+}
+
+impl Reload {
+    pub(super) fn new(config: Config, shutdown: &Shutdown) -> Self {
+        Self { reloads: shutdown.reloads(), config }
+    }
+
+    /// Returns when the configuration is to be read again. May be cancelled.
+    pub(super) async fn asked(&mut self) {
+        self.reloads.asked().await;
+    }
+
+    /// Reads the file again. What runs from now on, what of it changed, and the token; for the caller to apply and to say, and
+    /// [`Self::adopt`] then. `None` if the file cannot be used, which the log has been told, or there is none.
+    pub(super) fn read(&mut self) -> Option<(Config, Changes, Vec<u8>)> {
+        let source = self.config.source.clone()?;
+        let next = match read(&source.path, &source.overrides) {
+            Ok((next, warnings)) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                next
+            }
+            Err(error) => {
+                say_broken(&error);
+                return None;
+            }
+        };
+        let token = match files::token(&next) {
+            Ok(token) => token,
+            Err(error) => {
+                say_broken(&error);
+                return None;
+            }
+        };
+        let (next, mut changes) = merge(&self.config, next);
+        changes.log_level(&self.config.log, &next.log);
+        Some((next, changes, token))
+    }
+
+    /// The program goes by this from now on.
+    pub(super) fn adopt(&mut self, config: Config) {
+        self.config = config;
+    }
+}
+
+/// What runs from now on, and what changed.
+fn merge(before: &Config, read: Config) -> (Config, Changes) {
+    let mut changes = Changes::new();
+    // With every field by its name, so that a new one is not forgotten.
+    let Config {
+        network,
+        gateways,
+        class,
+        data_dir,
+        runtime_dir,
+        key_period_s,
+        token,
+        log,
+        socks,
+        protect,
+        admin,
+        serve,
+        source: _,
+    } = read;
+    changes.at_next_start("network", &before.network, &network);
+    changes.at_next_start("gateways", &before.gateways, &gateways);
+    changes.at_next_start("class", &before.class, &class);
+    changes.at_next_start("data_dir", &before.data_dir, &data_dir);
+    changes.at_next_start("runtime_dir", &before.runtime_dir, &runtime_dir);
+    changes.at_next_start("key_period_s", &before.key_period_s, &key_period_s);
+    changes.at_next_start("admin", &before.admin, &admin);
+    changes.at_once("token", &before.token, &token);
+    let Socks { listen, max_connections, request_timeout_s } = socks;
+    changes.at_next_start("socks.listen", &before.socks.listen, &listen);
+    changes.at_next_start("socks.max_connections", &before.socks.max_connections, &max_connections);
+    let timeout = &before.socks.request_timeout_s;
+    changes.at_next_start("socks.request_timeout_s", timeout, &request_timeout_s);
+    let Protect { allow_shared_gateway, min_mixes_per_layer, min_bits, allow_small_crowd, strict } =
+        protect;
+    let was = &before.protect;
+    changes.at_once(
+        "protect.allow_shared_gateway",
+        &was.allow_shared_gateway,
+        &allow_shared_gateway,
+    );
+    changes.at_once("protect.min_mixes_per_layer", &was.min_mixes_per_layer, &min_mixes_per_layer);
+    changes.at_once("protect.min_bits", &was.min_bits, &min_bits);
+    changes.at_once("protect.allow_small_crowd", &was.allow_small_crowd, &allow_small_crowd);
+    changes.at_next_start("protect.strict", &was.strict, &strict);
+    let protect = Protect {
+        allow_shared_gateway,
+        min_mixes_per_layer,
+        min_bits,
+        allow_small_crowd,
+        strict: was.strict,
+    };
+    let Serve { kind, target, policy, resolver, hosts, max_tunnels } = serve;
+    let was = &before.serve;
+    changes.at_next_start("serve.kind", &was.kind, &kind);
+    changes.at_next_start("serve.max_tunnels", &was.max_tunnels, &max_tunnels);
+    changes.at_once("serve.target", &was.target, &target);
+    changes.at_once("serve.policy", &was.policy, &policy);
+    changes.at_once("serve.resolver", &was.resolver, &resolver);
+    changes.at_once("serve.hosts", &was.hosts, &hosts);
+    let serve =
+        Serve { kind: was.kind, target, policy, resolver, hosts, max_tunnels: was.max_tunnels };
+    (Config { log, token, protect, serve, ..before.clone() }, changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_change_at_once_does_and_the_rest_waits() {
+        let before = Config::default();
+        let mut read = before.clone();
+        read.class = "fast".into();
+        read.protect.strict = true;
+        read.protect.allow_small_crowd = true;
+        read.serve.policy = vec!["allow *:443".into()];
+        let (next, changes) = merge(&before, read);
+        assert_eq!((next.class.as_str(), next.protect.strict), ("web", false));
+        assert!(next.protect.allow_small_crowd && next.serve.policy == ["allow *:443"]);
+        assert_eq!(
+            changes.line(),
+            "the configuration was read again: protect.allow_small_crowd, serve.policy in effect now; class, \
+             protect.strict in effect after a restart"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! An address of a host and a port as configurations have it: in numbers, or with a name that is looked up each time that
+//! it is used, since what it stands for may change.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+/// Where something listens.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HostPort {
+    /// `192.0.2.1:9001` or `[2001:db8::1]:9001`.
+    Address(SocketAddr),
+    /// `gateway.example:9001`.
+    Name(String, u16),
+}
+
+/// A text that is neither.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{0:?} is no address with a port: write 192.0.2.1:9001, [2001:db8::1]:9001 or host.example:9001"
+)]
+pub struct BadHostPort(String);
+
+impl HostPort {
+    /// The address to use now; the first one, of a name that has several.
+    ///
+    /// # Errors
+    /// The name is not known, or nobody answers for it.
+    pub async fn resolve(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Address(address) => Ok(*address),
+            Self::Name(host, port) => {
+                let mut found = tokio::net::lookup_host((host.as_str(), *port)).await?;
+                found.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = BadHostPort;
+
+    fn from_str(text: &str) -> Result<Self, BadHostPort> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        let bad = || BadHostPort(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
+        let letters = |label: &str| {
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            (1..=63).contains(&label.len()) && label.bytes().all(known)
+        };
+        let name = host.strip_suffix('.').unwrap_or(host);
+        // What ends in a number would be an address to some resolvers, and is none.
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let is_name = name.len() <= 253
+            && name.split('.').all(letters)
+            && !last.bytes().all(|byte| byte.is_ascii_digit());
+        if is_name { Ok(Self::Name(host.to_owned(), port)) } else { Err(bad()) }
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl fmt::Debug for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPort {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_are_told_apart_and_the_rest_is_refused() {
+        let address = |text: &str| HostPort::Address(text.parse().unwrap());
+        assert_eq!("127.0.0.1:80".parse(), Ok(address("127.0.0.1:80")));
+        assert_eq!("[::1]:80".parse(), Ok(address("[::1]:80")));
+        for (text, host) in [("gw:9001", "gw"), ("a-b.example.:9001", "a-b.example.")] {
+            assert_eq!(text.parse(), Ok(HostPort::Name(host.into(), 9001)));
+        }
+        for bad in [
+            "",
+            "host",
+            "host:",
+            ":80",
+            "host:0",
+            "host:70000",
+            "a b:80",
+            "::1:80",
+            "1.2.3:80",
+            "a..b:80",
+        ] {
+            let refused = bad.parse::<HostPort>().unwrap_err().to_string();
+            assert!(refused.contains("host.example:9001"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_when_it_is_used() {
+        let local: HostPort = "localhost:80".parse().unwrap();
+        assert!(local.resolve().await.unwrap().ip().is_loopback());
+        let unknown: HostPort = "nowhere.invalid:80".parse().unwrap();
+        assert!(unknown.resolve().await.is_err());
+    }
+}
