@@ -178,12 +178,12 @@ fn a_mix_whose_runtime_directory_is_full_says_so_and_works_again_when_there_is_r
     });
     assert!(why.1.contains("cannot be written down"), "{}", why.1);
     let socket = inside("control.sock");
-    let status = text(&shoal_node(&["status", "--socket", socket.to_str().unwrap()]).stdout);
-    for wanted in
-        ["does not do its work", "warnings:\n  packets are refused", "replay log unwritable: "]
-    {
-        assert!(status.contains(wanted), "{wanted}: {status}");
-    }
+    // Drops are told a little later than their reason.
+    within(PATIENCE, "a status that says all of it", || {
+        let status = text(&shoal_node(&["status", "--socket", socket.to_str().unwrap()]).stdout);
+        let wanted = ["does not do its work", "\n  packets are refused", "replay log unwritable: "];
+        wanted.iter().all(|wanted| status.contains(wanted)).then_some(())
+    });
     within(PATIENCE, "a counter", || {
         metric(small.admin(), "shoal_node_failures_total").filter(|failures| *failures >= 1)
     });

@@ -46,11 +46,11 @@ fn tokens_come_and_go_while_the_gateway_runs() {
     assert_eq!(net.engine(gateway).clients(), 2);
     for (inbox, mode, token, refused) in [
         (5, web(), &b"a"[..], Some(Refusal::Token)),
-        (6, Mode::Service, b"b", Some(Refusal::Token)),
+        (6, Mode::Service, b"b", Some(Refusal::NoService)),
         (7, web(), b"b", None),
         (8, web(), b"c", Some(Refusal::Connections)),
         (9, Mode::Service, b"d", None),
-        (10, web(), b"", Some(Refusal::Token)),
+        (10, web(), b"", Some(Refusal::NoToken)),
     ] {
         assert_eq!(join(&mut net, inbox, mode, token).1, refused, "{inbox}");
     }
