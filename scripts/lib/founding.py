@@ -93,9 +93,9 @@ class Network:
         return done.stdout
 
     def of_client(self, verb, program):
-        """What a verb of the client prints; None if the program has no such verb."""
+        """The first line that a verb of the client prints; None if the program has no such verb."""
         done = subprocess.run([self.client, verb, "-c", program.config], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.split()[0] if done.returncode == 0 and done.stdout.strip() else None
 
     def of(self, kind):
         return [program for program in self.programs.values() if program.kind == kind]
