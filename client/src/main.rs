@@ -171,7 +171,7 @@ fn act(verb: Verb, mut warnings: Vec<String>) -> anyhow::Result<()> {
             } else {
                 line(daemon::status::text(&status).trim_end())?;
             }
-            if status["ready"] != true {
+            if status.get("ready") != Some(&true.into()) {
                 return Err(NotReady.into());
             }
         }
@@ -228,12 +228,16 @@ fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Prints how the client is whenever that changes, until somebody ends it.
+#[expect(clippy::disallowed_methods, reason = "no engine runs here")]
 fn watch(socket: &std::path::Path) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let mut last = String::new();
     loop {
         let now = match runtime.block_on(control::query(socket)) {
-            Ok(status) => status["summary"].as_str().unwrap_or_default().to_owned(),
+            Ok(status) => {
+                let summary = status.get("summary").and_then(serde_json::Value::as_str);
+                summary.unwrap_or_default().to_owned()
+            }
             Err(error) => chain(&error),
         };
         if now != last {

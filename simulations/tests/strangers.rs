@@ -1,7 +1,13 @@
 //! What programs of strangers do that those of this project do not: resets, early answers, bursts, odd names.
 
 // Tests fail by panicking, and measure real time.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 mod common;
 

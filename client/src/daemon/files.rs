@@ -58,7 +58,7 @@ impl Keys {
 fn lasting(config: &Config) -> Result<(secret::Secret, SecretIdentity), SecretError> {
     let read = |name: &str| secret::identity(&config.data_dir.join(name));
     let (identity, inbox) = (read(IDENTITY)?, read(INBOX)?);
-    Ok((identity, SecretIdentity::from_bytes(&*inbox)))
+    Ok((identity, SecretIdentity::from_bytes(&inbox)))
 }
 
 /// Who a client with this configuration is, and where it is reached if it serves: an address for each of its gateways. Nothing
