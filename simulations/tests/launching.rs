@@ -43,9 +43,9 @@ fn what_a_daemon_fails_of_is_the_error_whether_it_is_a_thread_or_a_process() {
         let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
         let net = dir.path().join("net");
         private(&net.join("client-1"));
-        // Where its keys should be.
-        fs::write(net.join("client-1/data"), "a file").unwrap();
+        // Where its control socket should be.
+        fs::write(net.join("client-1/run"), "a file").unwrap();
         let said = fails(&net, more);
-        assert!(said.contains("client-1 ended: ") && said.contains("client-1/data"), "{said}");
+        assert!(said.contains("client-1 ended: ") && said.contains("client-1/run"), "{said}");
     }
 }
