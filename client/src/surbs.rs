@@ -165,6 +165,11 @@ impl Stock {
         self.in_use_until = now + Duration::from_secs(3);
     }
 
+    /// How long ago the service last reported.
+    pub fn unheard(&self, now: Time) -> Duration {
+        now.since(self.heard)
+    }
+
     /// Whether the user did so lately.
     pub fn is_in_use(&self, now: Time) -> bool {
         self.in_use_until > now

@@ -78,7 +78,10 @@ impl Client {
         };
         places.sort_by_key(|place| (avoided(place), service(place)));
         let Some(place) = places.first().copied() else { return };
-        let hopeless = avoided(&place).is_some();
+        let same = |group: &Group| group.place.is_some_and(|of| of.identity == place.identity);
+        let is_alive =
+            |group: &Group| group.connected && same(group) && group.stock.unheard(now) < AVOID;
+        let hopeless = avoided(&place).is_some() && !self.groups.values().any(is_alive);
         let Some(group) = self.groups.get_mut(&id) else { return };
         // Where all have been silent lately, nobody waits for long again.
         group.hopeless |= hopeless && group.born == group.since;
