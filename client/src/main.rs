@@ -194,9 +194,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let (identity, addresses) = daemon::identity(config)?;
     daemon::check(config)?;
     line(format_args!(
-        "The configuration is sound; network {:?}, {} authorities.\nidentity: {identity}",
+        "The configuration is sound; network {:?}, {} authorities.\nfingerprint of the network: {}\nidentity: {identity}",
         network.name,
-        network.authorities.len()
+        network.authorities.len(),
+        network.fingerprint()
     ))?;
     if network.trial {
         line("This network was founded for trial: its people are too few to hide each other.")?;
