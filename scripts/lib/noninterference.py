@@ -252,7 +252,7 @@ def measure(binaries, frames, class_):
         text = text.replace("%s:%d" % net.socks[0], f"127.0.0.1:{ports[0]}")
         text = text.replace(net.daemons["client-1"]["admin"], f"127.0.0.1:{ports[1]}")
         home = directory / "client-x"
-        home.mkdir(mode=0o700)
+        subprocess.run([binaries.client, "init", str(home)], stdout=subprocess.DEVNULL, check=True)
         (home / "client.toml").write_text(text)
         x = subprocess.Popen([binaries.client, "run", "-c", str(home / "client.toml")], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         control_socket = wait_until(lambda: list(home.rglob("*.sock")), 10) is not None and next(home.rglob("*.sock"))

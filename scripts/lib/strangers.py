@@ -89,7 +89,7 @@ def free():
 
 
 def fresh(net, source, times, count, within):
-    """Seconds until a client with nothing but its configuration is ready."""
+    """Seconds until a client with nothing but its configuration and its identity is ready."""
     gateways = [address(node["listen"]) for name, node in net.daemons.items() if name.startswith("gateway")]
     took = []
     with Flood(source, gateways, count) as flood:
@@ -102,6 +102,7 @@ def fresh(net, source, times, count, within):
 def ready(net):
     directory = scratch()
     try:
+        subprocess.run([net.binaries.client, "init", str(directory)], stdout=subprocess.DEVNULL, check=True)
         config = Path(net.daemons["client-1"]["config"])
         text = config.read_text()
         text = text.replace("../network.toml", str(config.parent.parent / "network.toml"))
