@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_daemon::admin::{Admin, AdminError, Readiness};
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::control::{self, Control, ControlError};
@@ -175,7 +175,10 @@ async fn start<F>(
 where
     F: FnOnce(Config, Shutdown, Shared, Ready) -> Result<std::thread::JoinHandle<()>, Error>,
 {
-    let shared = Shared::default();
+    // What `status` says until the engine has reported.
+    let starting =
+        json!({ "ready": false, "summary": "Not ready: starting.", "why_not": "starting" });
+    let shared = Arc::new(Mutex::new(Report { status: starting, series: Vec::new() }));
     let (ready, readiness) = watch::channel(Readiness::NotReady("starting".into()));
     let _admin = match config.admin.listen.parse() {
         Ok(address) => {
