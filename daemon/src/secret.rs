@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use rand::TryRng as _;
@@ -189,7 +190,10 @@ pub struct Lock {
     _file: File,
 }
 
-/// Holds `directory`, which is there, by the file `lock` in it. `None` when another program does.
+/// A program that was killed may take a moment to go.
+const GOING: Duration = Duration::from_secs(3);
+
+/// Holds `directory`, which is there, by the file `lock` in it. `None` when another program does, and goes on doing so.
 ///
 /// # Errors
 /// When the file cannot be made or locked.
@@ -197,10 +201,16 @@ pub fn lock(directory: &Path) -> Result<Option<Lock>, SecretError> {
     let path = directory.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(SecretError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(Lock { _file: file })),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(SecretError::io(&path)(error)),
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) if began.elapsed() < GOING => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(SecretError::io(&path)(error)),
+        }
     }
 }
 

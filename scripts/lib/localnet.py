@@ -51,6 +51,14 @@ def page(admin, path):
         return error.code, error.read().decode()
 
 
+def is_gone(pid):
+    """Whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def samples(text):
     """Prometheus text as a dictionary."""
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
@@ -123,6 +131,9 @@ class Localnet:
         os.kill(node["pid"], signal.SIGKILL)
         if name in self.own:
             self.own.pop(name).wait()
+        else:
+            # Whose parent is another program: it may take a moment to go.
+            wait_until(lambda: is_gone(node["pid"]), 5)
         node["pid"] = None
 
     def restart(self, name):
