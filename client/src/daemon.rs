@@ -12,6 +12,7 @@ pub mod connection;
 pub mod dial;
 mod documents;
 mod files;
+pub mod host_port;
 mod hub;
 mod link;
 mod own_host;

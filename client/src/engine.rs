@@ -114,19 +114,6 @@ pub struct Settings {
     pub tunnel: tunnel::Settings,
 }
 
-/// What of [`Settings`] can change while a client runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// [`Settings::allow_shared_gateway`].
-    pub allow_shared_gateway: bool,
-    /// [`Settings::min_mixes_per_layer`].
-    pub min_mixes_per_layer: usize,
-    /// [`Settings::min_bits`].
-    pub min_bits: Option<f64>,
-    /// [`Settings::allow_small_crowd`].
-    pub allow_small_crowd: bool,
-}
-
 /// What the engine tells its caller.
 #[derive(Debug)]
 pub enum Output {
@@ -629,17 +616,9 @@ impl Client {
         }
     }
 
-    /// The user wants other limits from now on.
-    pub fn set_limits(&mut self, limits: Limits) {
-        let Limits { allow_shared_gateway, min_mixes_per_layer, min_bits, allow_small_crowd } =
-            limits;
-        self.settings = Settings {
-            allow_shared_gateway,
-            min_mixes_per_layer,
-            min_bits,
-            allow_small_crowd,
-            ..self.settings.clone()
-        };
+    /// The user's configuration is another from now on. Tunnels that stand keep their settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// Who runs a mix, by the names of [`Self::silent_mixes`].
@@ -697,12 +676,10 @@ impl Client {
     /// bound the one that has been idle longest makes room; none if all are in use. [`Output::Connected`] or
     /// [`Output::Failed`] follows, unless it is connected already.
     pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
-        let silent: Vec<GroupId> =
-            self.groups.keys().copied().filter(|id| self.may_go_elsewhere(now, *id)).collect();
         let same = |(id, group): &(&GroupId, &Group)| {
             (group.isolation, group.target) == (isolation, target)
                 && !group.is_retired(now)
-                && !silent.contains(id)
+                && !self.may_go_elsewhere(now, **id)
         };
         if let Some((id, _)) = self.groups.iter().find(same) {
             return Some(*id);

@@ -149,7 +149,7 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 fn unknown_key(key: &str, known: &[&str]) -> String {
     // One that is the beginning of the other is near.
     let begins = |name: &str| key.len() > 2 && (name.starts_with(key) || key.starts_with(name));
-    let far = |name: &str| if begins(name) { 1 } else { distance(key, name) };
+    let far = |name: &str| if begins(name) { 1 } else { strsim::levenshtein(key, name) };
     let near = known.iter().map(|name| (far(name), name)).min();
     match near {
         Some((changes, name)) if changes <= (key.len() / 3).clamp(1, 3) => {
@@ -158,21 +158,6 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
         _ if known.is_empty() => "unknown key".into(),
         _ => format!("unknown key; known here are {}", known.join(", ")),
     }
-}
-
-/// Characters to insert, to remove or to change (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (n, a) in one.chars().enumerate() {
-        let mut next = vec![n + 1];
-        for ((b, above), diagonal) in other.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or_default();
-            next.push((diagonal + usize::from(a != *b)).min(above + 1).min(left + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 struct Source<'a> {

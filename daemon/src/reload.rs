@@ -13,7 +13,7 @@ use crate::logs::{self, Applied};
 /// Where a configuration came from: what to read when it is read again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Source {
-    /// The file.
+    /// The configuration file.
     pub path: PathBuf,
     /// The `-o key=value` of the command line, which go before the file again.
     pub overrides: Vec<String>,

@@ -291,7 +291,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 /// As [`run`], and reads the configuration again from `source` when the token asks for that.
 ///
 /// # Errors
-/// As there.
+/// Why it did not start.
 pub async fn run_reloading(
     config: Config,
     source: Source,

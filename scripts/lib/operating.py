@@ -31,7 +31,7 @@ class Operating:
 
     def all(self, check):
         for kind in ("node", "client"):
-            check(f"10 shoal-{kind}: an unknown key warns", self.unknown, kind)
+            check(f"10 shoal-{kind}: an unknown key is an error that names it; 78", self.unknown, kind)
             check(f"10 shoal-{kind}: a wrong value says file, line, what is allowed; 78", self.wrong, kind)
             check(f"10 shoal-{kind}: a port in use; 1", self.in_use, kind)
         check("10 shoal-sim: a port in use; 1", self.sim_in_use)
@@ -66,7 +66,7 @@ class Operating:
     def unknown(self, kind):
         binary, path, _ = self.copy(kind, None, "no_such_key = 1")
         code, said = run_(binary, "check", "-c", path)
-        must(code == 0 and "no_such_key" in said and "warn" in said.lower(), f"exit {code}: {said[:300]}")
+        must(code == 78 and "no_such_key" in said and "unknown key" in said, f"exit {code}: {said[:300]}")
         return [line for line in said.splitlines() if "no_such_key" in line][0].replace(str(self.copies), "")
 
     def wrong(self, kind):

@@ -267,23 +267,10 @@ impl Localnet {
     }
 }
 
-/// Bytes of the path of a Unix socket that systems take at most: `sockaddr_un` has 108, one of them for the end.
-const LONGEST_SOCKET: usize = 107;
-
 /// Whether a control socket can be made there, by the length of its path.
 fn check_socket(socket: &Path, dir: &Path) -> anyhow::Result<()> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let length = socket.as_os_str().as_bytes().len();
-    if length > LONGEST_SOCKET {
-        let beyond = length - LONGEST_SOCKET;
-        bail!(
-            "the control socket path is too long ({length} of {LONGEST_SOCKET} bytes): {}; choose a shorter directory \
-             with --dir, by {beyond} bytes or more: {}",
-            socket.display(),
-            dir.display()
-        );
-    }
-    Ok(())
+    control::check_path(socket)
+        .with_context(|| format!("choose a shorter directory with --dir than {}", dir.display()))
 }
 
 /// Whether a localnet can have these options.

@@ -50,7 +50,7 @@ fn reset(tcp: TcpStream) {
 
 /// A server that says 1,000 bytes and resets; that does so after the client has ended its side; that answers before it has
 /// read what it was sent, and closes; that hands on what it got, and whether it ended in a reset.
-async fn servers() -> ([SocketAddr; 4], mpsc::UnboundedReceiver<(Vec<u8>, bool)>) {
+async fn servers() -> ([SocketAddr; 4], mpsc::Receiver<(Vec<u8>, bool)>) {
     let says = server(|mut tcp| async move {
         tcp.write_all(&[7; 1000]).await.unwrap();
         reset(tcp);
@@ -70,12 +70,12 @@ async fn servers() -> ([SocketAddr; 4], mpsc::UnboundedReceiver<(Vec<u8>, bool)>
         tokio::time::sleep(Duration::from_millis(300)).await;
     })
     .await;
-    let (tell, told) = mpsc::unbounded_channel();
+    let (tell, told) = mpsc::channel(4);
     let listens = server(move |mut tcp| {
         let tell = tell.clone();
         async move {
             let got = to_the_end(&mut tcp).await;
-            let _ = tell.send(got);
+            let _ = tell.send(got).await;
         }
     })
     .await;

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shoal_daemon::config::{ConfigError, load, resolve};
-use shoal_daemon::host_port::HostPort;
 use shoal_daemon::reload::Source;
 use shoal_topology::Identity;
 
-use crate::engine::{Limits, Replies};
+use super::host_port::HostPort;
+use crate::engine::Replies;
+use crate::socks::HostName;
 
 /// A client's configuration, paths resolved.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The network file.
     pub network: PathBuf,
@@ -47,6 +48,7 @@ pub struct Config {
 
 /// A gateway to connect to.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Its identity, base32.
     #[serde(deserialize_with = "identity")]
@@ -57,7 +59,7 @@ pub struct Gateway {
 
 /// The SOCKS5 proxy.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Socks {
     /// Where it listens: a loopback address.
     pub listen: SocketAddr,
@@ -69,7 +71,7 @@ pub struct Socks {
 
 /// When to fail closed.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Protect {
     /// Let one gateway serve both ends of a tunnel when no other is left.
     pub allow_shared_gateway: bool,
@@ -85,7 +87,7 @@ pub struct Protect {
 
 /// HTTP for the operator.
 #[derive(Default, Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Where `/livez`, `/readyz` and `/metrics` are; empty turns them off.
     pub listen: String,
@@ -93,7 +95,7 @@ pub struct Admin {
 
 /// What `serve` offers.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Serve {
     /// An exit to the internet, or one internal target.
     pub kind: Kind,
@@ -166,16 +168,6 @@ impl Default for Protect {
 }
 
 impl Protect {
-    /// What the engine is told, also while it runs.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            allow_shared_gateway: self.allow_shared_gateway,
-            min_mixes_per_layer: self.min_mixes_per_layer,
-            min_bits: self.min_bits,
-            allow_small_crowd: self.allow_small_crowd,
-        }
-    }
-
     /// What replies may take of the link.
     pub fn replies(&self) -> Replies {
         if self.strict { Replies::Resting } else { Replies::Downlink }
@@ -255,6 +247,9 @@ impl Config {
         if self.serve.resolver != "system" && self.serve.resolver.parse::<SocketAddr>().is_err() {
             let message = "must be \"system\" or the address and port of a DNS server";
             return wrong("serve.resolver", message.into());
+        }
+        if let Some(name) = self.serve.hosts.keys().find(|name| HostName::parse(name).is_err()) {
+            return wrong("serve.hosts", format!("{name:?} is not the name of a host"));
         }
         if let Err(error) = crate::policy::ExitPolicy::parse(&self.serve.policy) {
             return wrong("serve.policy", error.to_string());

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 /// A connection that stood.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its socket.
+    /// The socket, connected or reset since.
     pub tcp: TcpStream,
     /// It has been reset since. What the server said before can be read, and the end after it is no orderly one: a
     /// socket reports its error once.

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::taglog::TagLog;
 use shoal_sphinx::replay::{self, Replay};
 use shoal_sphinx::{PublicKey, ReplayTag, SecretKey};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::keys::Seen;
 
@@ -48,7 +47,9 @@ pub(super) struct Periods {
     /// The beginnings of those that were given out last, in their order.
     given: Vec<u64>,
     /// Held by the program that uses the keys.
-    lock: Option<fs::File>,
+    lock: Option<secret::Lock>,
+    /// Why there are no keys for the next period, if there are none.
+    trouble: Option<String>,
     /// Whether tags could not be written of late.
     unwritten: Arc<AtomicBool>,
 }
@@ -75,8 +76,9 @@ impl Periods {
                 Err(error) => return Err(error),
             }
         }
-        let (given, lock, unwritten) = Default::default();
-        let mut periods = Self { dir, length_s: length_s.max(1), keys, given, lock, unwritten };
+        let (given, lock, trouble, unwritten) = Default::default();
+        let mut periods =
+            Self { dir, length_s: length_s.max(1), keys, given, lock, trouble, unwritten };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
     }
@@ -87,19 +89,12 @@ impl Periods {
     /// # Errors
     /// Another program uses them, or they cannot be replaced.
     pub(super) fn begin(&mut self, unix_s: u64) -> Result<usize, SecretError> {
-        let path = self.dir.join("lock");
-        let io = |source| SecretError::Io { path: path.clone(), source };
-        let options =
-            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
-        let lock = options.open(&path).map_err(io)?;
-        lock.try_lock().map_err(|error| {
-            io(match error {
-                fs::TryLockError::Error(error) => error,
-                fs::TryLockError::WouldBlock => std::io::Error::other(
-                    "another program uses the keys of this data directory: stop it, or give each its own",
-                ),
-            })
-        })?;
+        let Some(lock) = secret::lock(&self.dir)? else {
+            let used = std::io::Error::other(
+                "another program uses the keys of this data directory: stop it, or give each its own",
+            );
+            return Err(SecretError::Io { path: self.dir.clone(), source: used });
+        };
         self.lock = Some(lock);
         let begins: Vec<u64> = self.keys.keys().copied().collect();
         let mut replaced = 0;
@@ -181,27 +176,37 @@ impl Periods {
     }
 
     /// [`Self::turn`], with a key [`Self::make_early`] if that is asked for. The keys, if they are others now: what changes
-    /// by the clock alone included.
-    ///
-    /// # Errors
-    /// As there.
+    /// by the clock alone included. To be called again and again: what fails is tried anew, and said once.
     pub(super) fn turn_now(
         &mut self,
         unix_s: u64,
         early: bool,
         told_of: impl Fn(&PublicKey) -> bool,
-    ) -> Result<Option<Vec<SecretKey>>, SecretError> {
-        if early {
-            self.make_early(unix_s)?;
+    ) -> Option<Vec<SecretKey>> {
+        let made = if early { self.make_early(unix_s) } else { Ok(()) };
+        if let Err(error) = made.and_then(|()| self.turn(unix_s, told_of)) {
+            let trouble = format!("the keys of the next period cannot be made: {}", chain(&error));
+            if self.trouble.as_ref() != Some(&trouble) {
+                error!("{trouble}");
+            }
+            self.trouble = Some(trouble);
+            return None;
         }
-        self.turn(unix_s, told_of)?;
+        if self.trouble.take().is_some() {
+            info!("the keys of the next period are there");
+        }
         let keys = self.all(unix_s);
         let order: Vec<u64> = keys.iter().map(|(begins, _)| *begins).collect();
         if order == self.given {
-            return Ok(None);
+            return None;
         }
         self.given = order;
-        Ok(Some(keys.into_iter().map(|(_, key)| key).collect()))
+        Some(keys.into_iter().map(|(_, key)| key).collect())
+    }
+
+    /// Why there are no keys for the next period, if there are none.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// A key that takes the place of the present one at once: that remembers too many packets.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::json;
 use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
-use shoal_daemon::exit::chain;
 use shoal_daemon::logs;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
@@ -369,21 +368,7 @@ pub(super) fn start(
     thread("shoal-engine", move |runtime| {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let settings = Settings {
-                allow_shared_gateway: config.protect.allow_shared_gateway,
-                min_mixes_per_layer: config.protect.min_mixes_per_layer,
-                min_bits: config.protect.min_bits,
-                allow_small_crowd: config.protect.allow_small_crowd,
-                replies: config.protect.replies(),
-                // Its contact is given to nobody.
-                reachable: false,
-                letters_at_once: false,
-                tunnel: tunnel::Settings {
-                    // Three hops each way and the slots: what a first answer takes.
-                    initial_rtt: 3 * class.delay.total_mean(3),
-                    ..tunnel::Settings::default()
-                },
-            };
+            let settings = settings(&config, &class);
             let now = clock.now();
             let Some((.., key)) = keys.periods.present(unix_s()) else { return };
             // Until the first link brings an inbox nothing is sent.
@@ -415,7 +400,6 @@ pub(super) fn start(
                 reload: Reload::new(config.clone(), &shutdown),
                 token,
                 own,
-                keys_trouble: None,
                 shared,
                 ready,
                 overrun,
@@ -439,6 +423,25 @@ pub(super) fn start(
         let _ = link_thread.join();
     })
     .map_err(system("starting a thread"))
+}
+
+/// What the engine is told of the configuration, by a client of this class.
+fn settings(config: &Config, class: &Class) -> Settings {
+    Settings {
+        allow_shared_gateway: config.protect.allow_shared_gateway,
+        min_mixes_per_layer: config.protect.min_mixes_per_layer,
+        min_bits: config.protect.min_bits,
+        allow_small_crowd: config.protect.allow_small_crowd,
+        replies: config.protect.replies(),
+        // Its contact is given to nobody.
+        reachable: false,
+        letters_at_once: false,
+        tunnel: tunnel::Settings {
+            // Three hops each way and the slots: what a first answer takes.
+            initial_rtt: 3 * class.delay.total_mean(3),
+            ..tunnel::Settings::default()
+        },
+    }
 }
 
 /// A thread with a runtime of its own.
@@ -502,8 +505,6 @@ struct Driver {
     token: Arc<Mutex<Vec<u8>>>,
     /// Its long-lived identity, for its owner.
     own: Identity,
-    /// Why there are no keys for the next period, if there are none.
-    keys_trouble: Option<String>,
     shared: Shared,
     ready: ReadyWatch,
     overrun: Arc<AtomicU64>,
@@ -588,14 +589,13 @@ impl Driver {
 
     /// Goes by the configuration as it is now.
     fn read_again(&mut self) {
-        let Some((config, changes, token)) = self.reload.read() else { return };
-        if let Ok(mut kept) = self.token.lock() {
-            *kept = token;
+        let Some(next) = self.reload.read() else { return };
+        {
+            let client = &mut self.shop.hub.engine.borrow_mut().client;
+            client.set_settings(settings(&next.config, client.class()));
         }
-        self.shop.hub.engine.borrow_mut().client.set_limits(config.protect.limits());
-        self.reload.adopt(config);
+        self.reload.adopt(next, &self.token);
         self.news = true;
-        changes.say();
     }
 
     fn handle(&mut self, event: Event) {
@@ -680,25 +680,8 @@ impl Driver {
     fn turn_keys(&mut self) {
         let client = &mut self.shop.hub.engine.borrow_mut().client;
         let early = client.memory_fullness() > 0.75;
-        match self.periods.turn_now(unix_s(), early, |_| false) {
-            Ok(keys) => {
-                if let Some(keys) = keys {
-                    client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
-                }
-            }
-            Err(error) => {
-                // Tried again with each report, and said once.
-                let trouble =
-                    format!("the keys of the next period cannot be made: {}", chain(&error));
-                if self.keys_trouble.as_ref() != Some(&trouble) {
-                    error!("{trouble}");
-                }
-                self.keys_trouble = Some(trouble);
-                return;
-            }
-        }
-        if self.keys_trouble.take().is_some() {
-            info!("the keys of the next period are there");
+        if let Some(keys) = self.periods.turn_now(unix_s(), early, |_| false) {
+            client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
         }
     }
 
@@ -843,7 +826,7 @@ impl Driver {
         let overrun = self.overrun.load(Ordering::Relaxed);
         let dummies = self.dummies.load(Ordering::Relaxed);
         let mut warnings = trust::warnings(&person.client, now, config.gateways.len());
-        warnings.extend(self.keys_trouble.clone());
+        warnings.extend(self.periods.trouble().map(str::to_owned));
         if self.shop.accept_failed.get() > 0 {
             warnings.push(format!(
                 "{} connections of programs could not be taken, for want of file descriptors most likely: raise the limit on open \

@@ -1,10 +1,12 @@
 //! What of the configuration can change while a client runs.
 
+use std::sync::{Mutex, PoisonError};
+
 use shoal_daemon::reload::{Changes, say_broken};
 use shoal_daemon::shutdown::{Reloads, Shutdown};
 
 use super::config::{Config, Protect, Serve, Socks, read};
-use super::files;
+use super::{Error, files};
 
 /// The configuration that runs, and where it is read again.
 pub(super) struct Reload {
@@ -23,36 +25,48 @@ impl Reload {
         self.reloads.asked().await;
     }
 
-    /// Reads the file again. What runs from now on, what of it changed, and the token; for the caller to apply and to say, and
-    /// [`Self::adopt`] then. `None` if the file cannot be used, which the log has been told, or there is none.
-    pub(super) fn read(&mut self) -> Option<(Config, Changes, Vec<u8>)> {
-        let source = self.config.source.clone()?;
-        let next = match read(&source.path, &source.overrides) {
-            Ok((next, warnings)) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                next
+    /// Reads the file again, for the caller to apply and then to [`Self::adopt`]. `None` if it cannot be used, which the log has
+    /// been told, or there is none.
+    pub(super) fn read(&self) -> Option<Next> {
+        let source = self.config.source.as_ref()?;
+        let read = read(&source.path, &source.overrides).map_err(Error::from);
+        let with_token = read.and_then(|(read, warnings)| {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let token = files::token(&read)?;
+            Ok((read, token))
+        });
+        match with_token {
+            Ok((read, token)) => {
+                let (config, changes) = merge(&self.config, read);
+                Some(Next { config, changes, token })
             }
             Err(error) => {
                 say_broken(&error);
-                return None;
+                None
             }
-        };
-        let token = match files::token(&next) {
-            Ok(token) => token,
-            Err(error) => {
-                say_broken(&error);
-                return None;
-            }
-        };
-        let (next, mut changes) = merge(&self.config, next);
-        changes.log_level(&self.config.log, &next.log);
-        Some((next, changes, token))
+        }
     }
 
-    /// The program goes by this from now on.
-    pub(super) fn adopt(&mut self, config: Config) {
+    /// The program goes by this from now on, and says so. `token` is what links show to gateways.
+    pub(super) fn adopt(&mut self, next: Next, token: &Mutex<Vec<u8>>) {
+        let Next { config, mut changes, token: read } = next;
+        {
+            let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
+            changes.at_once("token", &*token, &read);
+            *token = read;
+        }
+        changes.log_level(&self.config.log, &config.log);
+        changes.say();
         self.config = config;
     }
+}
+
+/// A configuration that was read again.
+pub(super) struct Next {
+    /// What the program will go by: what cannot change while it runs is as it was.
+    pub(super) config: Config,
+    changes: Changes,
+    token: Vec<u8>,
 }
 
 /// What runs from now on, and what changed.
@@ -81,7 +95,6 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
     changes.at_next_start("runtime_dir", &before.runtime_dir, &runtime_dir);
     changes.at_next_start("key_period_s", &before.key_period_s, &key_period_s);
     changes.at_next_start("admin", &before.admin, &admin);
-    changes.at_once("token", &before.token, &token);
     let Socks { listen, max_connections, request_timeout_s } = socks;
     changes.at_next_start("socks.listen", &before.socks.listen, &listen);
     changes.at_next_start("socks.max_connections", &before.socks.max_connections, &max_connections);

@@ -11,10 +11,9 @@ use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::Coarse;
 use shoal_daemon::council::{Council, Seat};
-use shoal_daemon::exit::chain;
-use shoal_daemon::host_port::HostPort;
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
+use shoal_daemon::reload::say_broken;
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
@@ -32,6 +31,7 @@ use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, addresses, run_seed, token};
+use super::host_port::HostPort;
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
@@ -191,7 +191,6 @@ pub(super) fn start(
                 token,
                 addresses,
                 reload: Reload::new(config.clone(), &shutdown),
-                keys_trouble: None,
                 trouble: None,
                 news: false,
                 data_dir: config.data_dir.clone(),
@@ -292,8 +291,6 @@ struct Driver {
     addresses: (Identity, Vec<String>),
     token: Arc<Mutex<Vec<u8>>>,
     reload: Reload,
-    /// Why there are no keys for the next period, if there are none.
-    keys_trouble: Option<String>,
     trouble: Option<String>,
     /// Something changed that `status` must say at once.
     news: bool,
@@ -360,20 +357,13 @@ impl Driver {
 
     /// Goes by the configuration as it is now.
     fn read_again(&mut self) {
-        let Some((config, mut changes, token)) = self.reload.read() else { return };
-        match offer(&config) {
+        let Some(next) = self.reload.read() else { return };
+        match offer(&next.config) {
             // Connections that stand go on.
             Ok(offer) => self.offer = Rc::new(offer),
-            Err(error) => {
-                changes.refuse("serve", error);
-                return changes.say();
-            }
+            Err(error) => return say_broken(&error),
         }
-        if let Ok(mut kept) = self.token.lock() {
-            *kept = token;
-        }
-        self.reload.adopt(config);
-        changes.say();
+        self.reload.adopt(next, &self.token);
     }
 
     fn handle(&mut self, event: Event) {
@@ -433,25 +423,9 @@ impl Driver {
         let listed = |key: &PublicKey| {
             document.exits.iter().any(|exit| exit.body().public_key().as_ref() == Some(key))
         };
-        match keys.periods.turn_now(unix_s(), early, listed) {
-            Ok(None) => {}
-            Ok(Some(secrets)) => {
-                server.service.set_keys(secrets, |key| keys.periods.memory(key, PACKETS));
-                self.renew.iter().for_each(|link| link.notify_one());
-            }
-            Err(error) => {
-                // Tried again with each report, and said once.
-                let trouble =
-                    format!("the keys of the next period cannot be made: {}", chain(&error));
-                if self.keys_trouble.as_ref() != Some(&trouble) {
-                    error!("{trouble}");
-                }
-                self.keys_trouble = Some(trouble);
-                return;
-            }
-        }
-        if self.keys_trouble.take().is_some() {
-            info!("the keys of the next period are there");
+        if let Some(secrets) = keys.periods.turn_now(unix_s(), early, listed) {
+            server.service.set_keys(secrets, |key| keys.periods.memory(key, PACKETS));
+            self.renew.iter().for_each(|link| link.notify_one());
         }
     }
 
@@ -493,9 +467,10 @@ impl Driver {
         } else {
             stale.map(|stale| self.trouble.clone().unwrap_or(stale))
         };
-        let stuck = self.keys.lock().is_ok_and(|keys| keys.periods.is_stuck());
+        let (stuck, mut warnings) = self.keys.lock().map_or((false, Vec::new()), |keys| {
+            (keys.periods.is_stuck(), Vec::from_iter(keys.periods.trouble().map(str::to_owned)))
+        });
         let not_ready = if stuck { Some(STUCK.to_owned()) } else { not_ready };
-        let mut warnings: Vec<String> = self.keys_trouble.iter().cloned().collect();
         if up > 0 && up < self.links.len() {
             let down = self.links.values().find_map(|link| link.down);
             let why = down.map(|down| format!(": {down}")).unwrap_or_default();

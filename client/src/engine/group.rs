@@ -10,6 +10,8 @@ use shoal_topology::{Epoch, Identity, Seed, Time};
 use crate::surbs::{Of, Stock};
 use crate::tunnel::{Pseudonym, Tunnel};
 
+use super::MAX_GROUPS;
+
 /// A group of one client, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub(super) u64);
@@ -194,10 +196,14 @@ impl Group {
         self.opened.is_some_and(near) && now.since(self.last_opened) < RECENT
     }
 
-    /// Whether it has been without streams for so long that it goes: the sooner, the more of the places for groups are
-    /// taken. `taken` is that part.
-    pub(super) fn is_over(&self, now: Time, taken: f64) -> bool {
-        let limit = IDLE.mul_f64((1.0 - taken).clamp(0.0, 1.0).powi(2));
+    /// Whether it has been without streams for so long that it goes: sooner where most of the places for groups are taken, by
+    /// `groups`. In steps, and not below half of the places: services must not count the groups of a client by it.
+    pub(super) fn is_over(&self, now: Time, groups: usize) -> bool {
+        let limit = match 4 * groups / MAX_GROUPS {
+            0 | 1 => IDLE,
+            2 => IDLE / 4,
+            _ => IDLE / 16,
+        };
         let limit = if self.is_retired(now) { limit.min(self.ages.linger) } else { limit };
         self.is_idle(now) && now.since(self.last_used) > limit
     }

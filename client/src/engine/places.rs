@@ -16,7 +16,7 @@ impl Client {
             group.turn(present);
         }
         let Some(group) = self.groups.get(&id) else { return };
-        if group.is_over(now, self.groups.len() as f64 / MAX_GROUPS as f64) {
+        if group.is_over(now, self.groups.len()) {
             return self.fail(now, id, Failure::Idle);
         }
         if group.wants_successor(now) {

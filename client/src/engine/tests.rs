@@ -118,17 +118,18 @@ fn isolation_groups_are_bounded_and_the_one_that_is_idle_longest_makes_room() {
 }
 
 #[test]
-fn idle_groups_go_the_sooner_the_more_places_are_taken() {
+fn idle_groups_go_sooner_in_two_steps_where_most_places_are_taken() {
     let mut client = client();
     let id = group(&mut client, b"one");
     let group = client.groups.get_mut(&id).unwrap();
     group.connected = true;
-    let over = |group: &Group, taken| {
-        (0..700).find(|s| group.is_over(Time::ZERO + Duration::from_secs(*s), taken)).unwrap()
+    let over = |group: &Group, groups| {
+        (0..700).find(|s| group.is_over(Time::ZERO + Duration::from_secs(*s), groups)).unwrap()
     };
-    assert_eq!([0.0, 0.5, 1.0].map(|taken| over(group, taken)), [601, 151, 2]);
+    let limits = [1, 127, 128, 191, 192, MAX_GROUPS].map(|groups| over(group, groups));
+    assert_eq!(limits, [601, 601, 151, 151, 38, 38]);
     group.streams = 1;
-    assert!(!group.is_over(Time::ZERO + Duration::from_secs(700), 1.0));
+    assert!(!group.is_over(Time::ZERO + Duration::from_secs(700), MAX_GROUPS));
 }
 
 /// Slots of an uplink of class web that want so many parts of tunnels, refills, and loops and drop cover each.

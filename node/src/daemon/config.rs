@@ -156,7 +156,7 @@ pub struct AuthorityConfig {
     pub parameters: PathBuf,
     /// What it fixes from an epoch on; empty: the same.
     pub next_parameters: PathBuf,
-    /// That epoch.
+    /// The first epoch of `next_parameters`.
     pub next_from_epoch: u64,
 }
 

@@ -8,13 +8,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::socks::HostName;
+
 /// Where something listens.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HostPort {
     /// `192.0.2.1:9001` or `[2001:db8::1]:9001`.
     Address(SocketAddr),
     /// `gateway.example:9001`.
-    Name(String, u16),
+    Name(HostName, u16),
 }
 
 /// A text that is neither.
@@ -50,17 +52,8 @@ impl FromStr for HostPort {
         let bad = || BadHostPort(text.to_owned());
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
-        let letters = |label: &str| {
-            let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            (1..=63).contains(&label.len()) && label.bytes().all(known)
-        };
-        let name = host.strip_suffix('.').unwrap_or(host);
-        // What ends in a number would be an address to some resolvers, and is none.
-        let last = name.rsplit('.').next().unwrap_or_default();
-        let is_name = name.len() <= 253
-            && name.split('.').all(letters)
-            && !last.bytes().all(|byte| byte.is_ascii_digit());
-        if is_name { Ok(Self::Name(host.to_owned(), port)) } else { Err(bad()) }
+        let name = HostName::parse(host).map_err(|_| bad())?;
+        Ok(Self::Name(name, port))
     }
 }
 
@@ -74,7 +67,7 @@ impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Name(host, port) => write!(f, "{}:{port}", host.as_str()),
         }
     }
 }
@@ -100,8 +93,8 @@ mod tests {
         let address = |text: &str| HostPort::Address(text.parse().unwrap());
         assert_eq!("127.0.0.1:80".parse(), Ok(address("127.0.0.1:80")));
         assert_eq!("[::1]:80".parse(), Ok(address("[::1]:80")));
-        for (text, host) in [("gw:9001", "gw"), ("a-b.example.:9001", "a-b.example.")] {
-            assert_eq!(text.parse(), Ok(HostPort::Name(host.into(), 9001)));
+        for (text, host) in [("gw:9001", "gw"), ("A-b.example.:9001", "a-b.example")] {
+            assert_eq!(text.parse(), Ok(HostPort::Name(HostName::parse(host).unwrap(), 9001)));
         }
         for bad in [
             "",
