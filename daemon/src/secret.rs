@@ -190,14 +190,15 @@ pub struct Lock {
     _file: File,
 }
 
-/// A program that was killed may take a moment to go.
-const GOING: Duration = Duration::from_secs(3);
+/// How long a program that was killed may take to go: what the next one waits for.
+pub const GOING: Duration = Duration::from_secs(3);
 
-/// Holds `directory`, which is there, by the file `lock` in it. `None` when another program does, and goes on doing so.
+/// Holds `directory`, which is there, by the file `lock` in it. `None` when another program does, and goes on doing so for
+/// `patience`.
 ///
 /// # Errors
 /// When the file cannot be made or locked.
-pub fn lock(directory: &Path) -> Result<Option<Lock>, SecretError> {
+pub fn lock(directory: &Path, patience: Duration) -> Result<Option<Lock>, SecretError> {
     let path = directory.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(SecretError::io(&path))?;
@@ -205,7 +206,7 @@ pub fn lock(directory: &Path) -> Result<Option<Lock>, SecretError> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) if began.elapsed() < GOING => {
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(TryLockError::WouldBlock) => return Ok(None),

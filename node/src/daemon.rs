@@ -505,7 +505,8 @@ async fn start(
 
 /// Holds the data directory, and with it the identity, for this program.
 fn hold(config: &Config) -> Result<secret::Lock, Error> {
-    secret::lock(&config.data_dir)?.ok_or_else(|| Error::Running(config.data_dir.clone()))
+    secret::lock(&config.data_dir, secret::GOING)?
+        .ok_or_else(|| Error::Running(config.data_dir.clone()))
 }
 
 /// Says when connections from others cannot be accepted, and when they can again.

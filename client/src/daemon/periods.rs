@@ -89,7 +89,7 @@ impl Periods {
     /// # Errors
     /// Another program uses them, or they cannot be replaced.
     pub(super) fn begin(&mut self, unix_s: u64) -> Result<usize, SecretError> {
-        let Some(lock) = secret::lock(&self.dir)? else {
+        let Some(lock) = secret::lock(&self.dir, secret::GOING)? else {
             let used = std::io::Error::other(
                 "another program uses the keys of this data directory: stop it, or give each its own",
             );

@@ -121,7 +121,10 @@ impl Keyring {
     ) -> Result<Self, Error> {
         let directory = config.runtime_dir().join("keys");
         secret::private_directory(&directory)?;
-        let lock = secret::lock(&directory)?.ok_or_else(|| Error::InUse(directory.clone()))?;
+        // Who only wants to know what a node says of itself asks one that runs.
+        let patience = if opener.is_some() { secret::GOING } else { Duration::ZERO };
+        let lock = secret::lock(&directory, patience)?;
+        let lock = lock.ok_or_else(|| Error::InUse(directory.clone()))?;
         let identity = SecretIdentity::from_bytes(&prepared.identity_seed);
         let addresses = config.advertised().map_err(Error::Config)?;
         let path = config.descriptor_file();
