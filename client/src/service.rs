@@ -39,6 +39,20 @@ const MAX_PACKETS: usize = 1 << 22;
 /// Least time between two looks at clients that wait for a token.
 const TICK: Duration = Duration::from_millis(5);
 
+/// Why a service answers nothing.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Trouble {
+    /// For good, see [`Service::halt`].
+    #[error("{0}")]
+    Halted(String),
+    /// No document yet.
+    #[error("no topology document yet")]
+    NoDocument,
+    /// The document says no: it is stale, or this machine's clock is wrong.
+    #[error("{0}")]
+    Document(shoal_topology::Error),
+}
+
 /// What happened so far, for `status` and metrics. Totals only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
@@ -188,14 +202,12 @@ impl Service {
     }
 
     /// Why nothing is answered; `None` while all is well.
-    pub fn trouble(&self, now: Time) -> Option<String> {
+    pub fn trouble(&self, now: Time) -> Option<Trouble> {
         if let Some(why) = &self.halted {
-            return Some(why.clone());
+            return Some(Trouble::Halted(why.clone()));
         }
-        let Some(document) = self.router.document(now) else {
-            return Some("no topology document yet".into());
-        };
-        document.check_time(self.router.unix_s(now)).err().map(|error| error.to_string())
+        let Some(document) = self.router.document(now) else { return Some(Trouble::NoDocument) };
+        document.check_time(self.router.unix_s(now)).err().map(Trouble::Document)
     }
 
     /// The document in use.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod council;
 pub mod exit;
+pub mod host_port;
 pub mod link;
 pub mod logs;
 pub mod memory;

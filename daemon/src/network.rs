@@ -157,6 +157,14 @@ pub fn to_toml(network: &Network, seats: &[Seat]) -> String {
     )
 }
 
+/// What to say while there is no document: when there may be one, at this second of Unix time.
+pub fn no_document(network: &Network, unix_s: u64) -> String {
+    format!(
+        "there is no topology document yet: authorities make one for each epoch, and the next begins at {}",
+        crate::logs::utc(network.next_epoch_begins(unix_s))
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use shoal_topology::SecretIdentity;

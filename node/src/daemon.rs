@@ -221,7 +221,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
                 topology::objection(&held.document, &own.identity(), epoch, &body)
             }));
         }
-        Ok(None) => notes.push("there is no topology document yet".into()),
+        Ok(None) => notes.push(network::no_document(&known, now)),
         Err(why) => notes.push(why),
     }
     Ok(notes)
@@ -237,8 +237,8 @@ fn check_values(config: &Config) -> Result<(), Error> {
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
         return Err(AdminError::NotLoopback(admin).into());
     }
+    let listen = config.listen_address().map_err(Error::Config)?;
     let taken = |admin: &SocketAddr| {
-        let listen = config.listen;
         let all = listen.ip().is_unspecified();
         admin.port() == listen.port() && admin.port() != 0 && (all || admin.ip() == listen.ip())
     };
@@ -356,7 +356,7 @@ async fn start(
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
         LinkSettings {
-            listen: Some(config.listen),
+            listen: Some(config.listen_address().map_err(Error::Config)?),
             allow: allow.clone(),
             listed: listed.clone(),
             max_connections: clients + 1_024,
@@ -449,7 +449,7 @@ async fn start(
         outgoing,
         documents: Documents::default(),
         present: None,
-        trouble: "there is no topology document yet".into(),
+        trouble: None,
         contradiction: None,
     };
     let began = std::time::Instant::now();

@@ -69,7 +69,8 @@ fn a_bad_configuration_ends_with_78_and_says_where() {
         ("gateway.admission = \"tokens\"", "gateway.token"),
         ("nonsense = 1", "config.toml:2:1: `nonsense`: unknown key"),
         ("worker = 1", "did you mean `workers`?"),
-        ("listen = \"mix.example.org:9001\"", "names are not looked up"),
+        ("listen = \"nowhere.invalid:9001\"", "`listen`: nowhere.invalid:9001 cannot be looked up"),
+        ("advertise = [\"nowhere.invalid:9001\"]", "`advertise`: nowhere.invalid:9001 cannot"),
         ("listen = \"0.0.0.0:9101\"\nadvertise = [\"192.0.2.1:9101\"]", "`admin`"),
         ("workers = 9999999", "1024"),
         ("[[gateway.token]]\nsecret = \"x\"\nconnections = 0", "from 1"),
@@ -201,7 +202,7 @@ fn wrong_usage_ends_with_2() {
 fn a_port_in_use_ends_with_1_and_says_so() {
     let net = Net::new(&[1]);
     let node = &net.nodes[0];
-    let taken = std::net::TcpListener::bind(node.config.listen).unwrap();
+    let taken = std::net::TcpListener::bind(node.config.listen_address().unwrap()).unwrap();
     let done = shoal_node(&["run", "-c", node.path()]);
     assert_eq!(done.status.code(), Some(1));
     assert!(text(&done.stderr).contains("in use"), "{}", text(&done.stderr));
@@ -244,7 +245,7 @@ fn the_exit_code_of_status_says_whether_a_node_is_ready() {
     for wanted in [
         "This mix of layer 1 does its work: ",
         &format!("identity: {identity}"),
-        &format!("  {}", node.config.listen),
+        &format!("  {}", node.config.listen_address().unwrap()),
         "operator: operator 0",
         "usable until: 20",
     ] {

@@ -84,7 +84,7 @@ fn an_authority_takes_up_a_node_that_hup_puts_on_its_list() {
         let home = dir.path().join(role.name());
         let config = Config {
             role,
-            listen: free_address(),
+            listen: free_address().into(),
             admin: Some(free_address()),
             runtime_dir: "run".into(),
             network: "../network.toml".into(),
@@ -101,7 +101,10 @@ fn an_authority_takes_up_a_node_that_hup_puts_on_its_list() {
         epoch_s: 86_400,
         trial: false,
     };
-    let seat = Seat { identity: identity(&authority), address: authority.config.listen };
+    let seat = Seat {
+        identity: identity(&authority),
+        address: authority.config.listen_address().unwrap(),
+    };
     let network = shoal_daemon::network::to_toml(&network, &[seat]);
     std::fs::write(dir.path().join("network.toml"), network).unwrap();
 

@@ -43,12 +43,12 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
             (0..4_096u32).map(|i| ((i * i) >> 3) as u8).collect(),
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
         ] {
-            let mut stream = TcpStream::connect(node.config.listen).unwrap();
+            let mut stream = TcpStream::connect(node.config.listen_address().unwrap()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let _ = stream.write_all(&noise);
             let _ = stream.read_to_end(&mut Vec::new());
         }
-        idle.push(TcpStream::connect(node.config.listen).unwrap());
+        idle.push(TcpStream::connect(node.config.listen_address().unwrap()).unwrap());
         within(PATIENCE, "handshake failures", || {
             metric(node.admin(), "shoal_node_link_handshake_failures_total").filter(|n| *n >= 3)
         });
@@ -93,7 +93,10 @@ fn loops_run_through_real_nodes_which_survive_bad_input_restarts_and_bad_documen
         let bytes = std::fs::read(node.config.descriptor_file()).unwrap();
         let descriptor =
             shoal_topology::Signed::<shoal_topology::NodeDescriptor>::decode(&bytes).unwrap();
-        for name in [node.config.listen.to_string(), descriptor.body().identity.to_string()] {
+        for name in [
+            node.config.listen_address().unwrap().to_string(),
+            descriptor.body().identity.to_string(),
+        ] {
             assert!(!logs.contains(&name) && !pages.contains(&name), "{name}");
         }
     }

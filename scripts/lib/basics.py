@@ -53,6 +53,7 @@ class Basics:
         check("2 two user names have tunnels of their own", self.isolation)
         check("5 UDP ASSOCIATE carries DNS", self.udp)
         check("5 RESOLVE and RESOLVE_PTR", self.resolve)
+        check("5 curl under torsocks reaches the service", self.torsocks)
         check("3 Chromium: 40 assets and a WebSocket", self.chromium)
 
     def is_ready(self):
@@ -223,6 +224,15 @@ class Basics:
         s.close()
         must(code == 0 and at[0].rstrip(".") == "reverse.exit-only.example", f"RESOLVE_PTR: reply {code}, {at}")
         return f"93.184.216.34 <-> {at[0]}"
+
+    def torsocks(self):
+        """A program that knows no proxy: its look-ups become RESOLVE, and its connections CONNECT to what that gave."""
+        if not install("torsocks", "torsocks"):
+            raise Skip("torsocks is missing")
+        host, port = self.net.service
+        command = ["torsocks", "-a", self.proxy[0], "-P", str(self.proxy[1]), "curl", "-sS", "-f", "--max-time", "60"]
+        done = subprocess.run([*command, f"http://{host}:{port}/"], capture_output=True, text=True, check=False)
+        must(done.returncode == 0 and "Shoal" in done.stdout, f"{done.returncode}: {done.stdout[:100]!r} {done.stderr[-300:]!r}")
 
     def chromium(self):
         browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

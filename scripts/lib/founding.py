@@ -14,11 +14,12 @@ import subprocess
 import threading
 import time
 
+import kills
 import socks
 from localnet import query, scratch
 from report import must, wait_until
 
-EPOCH_S = 20
+EPOCH_S = 10
 # Short epochs leave little time for packets under way and for clocks.
 PARAMETERS = "max_delay_us = 2000000\nclock_error_s = 2\ndraw_every = 6\n"
 
@@ -47,7 +48,8 @@ class Program:
     def __init__(self, net, name, kind, init):
         self.net, self.name, self.kind = net, name, kind
         self.dir = net.dir / name
-        self.config = self.dir / ("client.toml" if kind in ("run", "serve") else "config.toml")
+        self.is_node = kind not in ("run", "serve")
+        self.config = self.dir / ("config.toml" if self.is_node else "client.toml")
         self.process = None
         net.call(*init, self.dir)
 
@@ -60,8 +62,8 @@ class Program:
         self.config.write_text(text)
 
     def start(self):
-        program = self.net.node if self.config.name == "config.toml" else self.net.client
-        verb = self.kind if self.kind in ("run", "serve") else "run"
+        program = self.net.node if self.is_node else self.net.client
+        verb = "run" if self.is_node else self.kind
         log = open(self.dir / "log", "ab")
         self.process = subprocess.Popen([program, verb, "-c", self.config], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
@@ -92,10 +94,8 @@ class Network:
         must(done.returncode == 0, f"{' '.join(map(str, command[:3]))}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def of_client(self, verb, program):
-        """The first line that a verb of the client prints; None if the program has no such verb."""
-        done = subprocess.run([self.client, verb, "-c", program.config], capture_output=True, text=True, check=False)
-        return done.stdout.split()[0] if done.returncode == 0 and done.stdout.strip() else None
+    def identity(self, program):
+        return self.call(self.node if program.is_node else self.client, "identity", "-c", program.config).strip()
 
     def of(self, kind):
         return [program for program in self.programs.values() if program.kind == kind]
@@ -106,7 +106,7 @@ class Network:
         node.listen = f"127.0.0.1:{listen}"
         node.change(listen=f'"{node.listen}"', admin=f'"127.0.0.1:{admin}"', runtime_dir='"run"',
                     operator=f'"{operator}"', jurisdiction=f'"land of {operator}"', network='"../network.toml"')
-        node.identity = self.call(self.node, "identity", "-c", node.config).strip()
+        node.identity = self.identity(node)
         self.programs[name] = node
         return node
 
@@ -118,13 +118,14 @@ class Network:
         tables = "".join(f'[[gateways]]\nidentity = "{g.identity}"\naddress = "{g.listen}"\n' for g in gateways)
         text = client.config.read_text()
         client.config.write_text(text.replace("[socks]", tables + "\n[socks]", 1))
+        client.identity = self.identity(client)
         self.programs[name] = client
         return client
 
     def lists(self):
         """Every authority has the identities of all nodes and exits in its configuration."""
         nodes = [p.identity for p in self.programs.values() if p.kind in ("mix", "gateway")]
-        exits = [p.identity for p in self.of("serve") if p.name == "exit" and p.identity]
+        exits = [self.programs["exit"].identity]
         for authority in self.of("authority"):
             authority.change(nodes=json.dumps(nodes), exits=json.dumps(exits))
 
@@ -150,7 +151,6 @@ class Network:
             with gateway.config.open("a") as f:
                 f.write('\n[[gateway.token]]\nsecret = "for the services"\nconnections = 10\nservice = true\n')
         # Exit and service are at two gateways, and the clients begin at the third.
-        few = {"allow_small_crowd": "true"}
         local = {"policy": '["allow 127.0.0.0/8:*", "deny *:*"]'}
         target = {"kind": '"target"', "target": f'"127.0.0.1:{self.ports[-1]}"'}
         self.target = self.ports.pop()
@@ -161,26 +161,18 @@ class Network:
             token.chmod(0o600)
             text = service.config.read_text()
             service.config.write_text(text.replace('# token = "token"', 'token = "token"', 1))
-            service.identity = self.of_client("identity", service)
-        self.address = self.of_client("address", self.programs["wiki"])
+        self.address = self.call(self.client, "address", "-c", self.programs["wiki"].config).split()[0]
         for n, order in ((1, (2, 0)), (2, (2, 1))):
-            self.add_client("run", f"client-{n}", [gateways[at] for at in order], few)
+            self.add_client("run", f"client-{n}", [gateways[at] for at in order])
         # 5. The authorities list them.
         self.lists()
         # 6. Everybody checks and runs.
         for program in self.programs.values():
-            self.call(self.node if program.config.name == "config.toml" else self.client, "check", "-c", program.config)
+            self.call(self.node if program.is_node else self.client, "check", "-c", program.config)
 
     def start(self):
         for program in self.programs.values():
             program.start()
-        exit = self.programs["exit"]
-        if exit.identity is None:
-            # Whoever asks is named: only exits tell authorities about themselves.
-            must(wait_until(self.pending, 60) is not None, "no authority says that the exit asks")
-            exit.identity = self.pending()[0]
-            self.lists()
-            read_again(self)
 
     def pending(self):
         return json.loads(self.call(self.node, "authority", "pending", "--json", "-c", self.programs["authority-1"].config))["not_on_a_list"]
@@ -237,7 +229,7 @@ class Asking:
     def _ask(self, client, net, port):
         turn = 0
         while not self.stopped.is_set():
-            host, at = (("127.0.0.1", port), (net.address or "127.0.0.1", 80 if net.address else port))[turn % 2]
+            host, at = (("127.0.0.1", port), (net.address, 80))[turn % 2]
             turn += 1
             began = time.monotonic()
             try:
@@ -271,7 +263,7 @@ def founding(run, check):
         check("14 a network is founded as the document for operators says", found)
         if net is None or len(net.programs) < 20:
             return
-        serve(net.target)
+        net.numbers = kills.Numbers(net.target)
         check("14 it is ready", begin, net)
         asking = Asking(net, run.web.port)
         for name, body in (("a mix joins", joins), ("a mix leaves", leaves), ("a mix is killed", killed),
@@ -279,6 +271,8 @@ def founding(run, check):
                            ("parameters change in the epoch that was named", parameters), ("HUP to all", hup)):
             check(f"14 {name}", body, net)
         check("14 no request was lost", lost, asking)
+        times = 3 if run.quick else 50
+        check(f"14 all programs are killed at once, {times} times", kills.everything_is_killed, net, EPOCH_S, times)
     finally:
         if asking:
             asking.stopped.set()
@@ -291,14 +285,6 @@ def begin(net):
     net.start()
     net.wait_ready()
     return net.wait_document(lambda document: document["exits"], "lists the exit")
-
-
-def serve(port):
-    """What the service offers."""
-    import servers
-    server = servers.Server(("127.0.0.1", port), servers.Handler)
-    server.web = servers.Web()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def lists(document, node):
@@ -373,7 +359,7 @@ def backup(net):
 
 def parameters(net):
     (net.dir / "next.toml").write_text(PARAMETERS + "warn_bits = 5.5\n")
-    epoch = net.programs["authority-1"].status()["epoch"] + 10
+    epoch = net.programs["authority-1"].status()["epoch"] + 6
     for authority in net.of("authority"):
         authority.change(next_parameters='"../next.toml"', next_from_epoch=epoch)
     read_again(net)

@@ -158,7 +158,8 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let arriving = async { sink.accept().await.context("the mix does not link to the sink") };
     let arriving =
         tokio::time::timeout(READY, arriving).await.context("the mix is not ready")??;
-    let mut link = dial(&generator, &mix, config.listen).await?;
+    let mut link =
+        dial(&generator, &mix, config.listen_address().map_err(anyhow::Error::msg)?).await?;
 
     let sheet = Arc::new(Sheet::new());
     let collecting = tokio::spawn(collect(arriving, sheet.clone()));
@@ -243,7 +244,7 @@ fn configure(
     let free = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
     let config = node::Config {
         role: node::RoleName::Mix,
-        listen: free()?,
+        listen: free()?.into(),
         operator: "mix".into(),
         jurisdiction: "localnet".into(),
         runtime_dir: "run".into(),

@@ -26,6 +26,8 @@ use plan::Plan;
 
 /// How long daemons may take until all are ready.
 const READY: Duration = Duration::from_secs(30);
+/// How often a network that runs looks whether a daemon has ended.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long they may take to end.
 const END: Duration = Duration::from_secs(5);
 /// The port that the internal service is asked for; any would do.
@@ -233,6 +235,18 @@ impl Localnet {
             }
         }
         Ok(())
+    }
+
+    /// Waits until another daemon ends by itself: its name and why. The rest of the network goes on.
+    pub async fn loses(&mut self) -> (String, String) {
+        loop {
+            for daemon in &mut self.daemons {
+                if let Some(why) = daemon.ended().await {
+                    return (daemon.name.clone(), why);
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends everything in order, and removes the temporary directory.

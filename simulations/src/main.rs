@@ -277,7 +277,7 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
         if !args.json {
             say("Starting a mixnet on loopback ...")?;
         }
-        let net = tokio::select! {
+        let mut net = tokio::select! {
             net = Localnet::start(options) => net?,
             () = shutdown.wait() => return Ok(()),
         };
@@ -289,8 +289,15 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
             return Err(error);
         }
         let limit = args.duration.map(Duration::from_secs);
+        let losses = async {
+            loop {
+                let (name, why) = net.loses().await;
+                tracing::error!("{name} has ended, and the others go on: {why}");
+            }
+        };
         tokio::select! {
             () = shutdown.wait() => {}
+            () = losses => {}
             () = tokio::time::sleep(limit.unwrap_or(Duration::MAX)), if limit.is_some() => {}
         }
         let ending = if args.json { Ok(()) } else { say("Ending ...") };

@@ -1,9 +1,10 @@
 //! A localnet that cannot start says why, and ends in order.
 
 // Tests fail by panicking, and wait for processes of their own.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -48,4 +49,29 @@ fn what_a_daemon_fails_of_is_the_error_whether_it_is_a_thread_or_a_process() {
         let said = fails(&net, more);
         assert!(said.contains("client-1 ended: ") && said.contains("client-1/run"), "{said}");
     }
+}
+
+#[test]
+fn a_daemon_that_ends_later_is_named_and_the_others_go_on() {
+    let signal = |name: &str, pid: u64| {
+        Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+    };
+    let mut localnet = Command::new(env!("CARGO_BIN_EXE_shoal-sim"))
+        .args(["localnet", "--processes", "--json", "--for", "100", "--socks", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(localnet.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let mix = ready["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "mix-1-1");
+    signal("-KILL", mix.unwrap()["pid"].as_u64().unwrap());
+    let mut said = BufReader::new(localnet.stderr.take().unwrap()).lines();
+    let named = said.find(|line| line.as_ref().unwrap().contains("mix-1-1 has ended")).unwrap();
+    assert!(named.unwrap().contains("SIGKILL"));
+    assert!(localnet.try_wait().unwrap().is_none(), "the others go on");
+    signal("-TERM", localnet.id().into());
+    assert!(localnet.wait().unwrap().success());
 }

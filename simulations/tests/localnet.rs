@@ -159,6 +159,15 @@ async fn what_cannot_be_reached_gets_the_right_reply_and_nonsense_does_no_harm()
     let nowhere = format!("{identity}.{identity}.shoal");
     assert_eq!(ask(proxy, 1, &nowhere, 80).await.code, 4, "no such gateway");
 
+    // An address stands for the service, for programs that look names up themselves; others like it stand for nothing.
+    let (service, port) = net.service.rsplit_once(':').unwrap();
+    let resolved = ask(proxy, 0xf0, service, 0).await;
+    let stands = resolved.bound.unwrap().ip();
+    assert_eq!((resolved.code, stands.to_string().as_str()), (0, "198.18.0.1"));
+    assert!(socks::get(proxy, &format!("{stands}:{port}"), "/").await.unwrap().contains("Shoal"));
+    assert_eq!(ask(proxy, 1, "198.18.0.2", 80).await.code, 4, "it stands for nothing");
+    assert_eq!(ask(proxy, 0xf0, "mistyped.address.shoal", 0).await.code, 4, "host unreachable");
+
     let mut http = TcpStream::connect(proxy).await.unwrap();
     http.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut page = String::new();

@@ -12,7 +12,7 @@
 mod certify;
 mod conduct;
 mod derive;
-mod draw;
+pub(crate) mod draw;
 mod event;
 mod margin;
 mod schedule;

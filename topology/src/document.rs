@@ -43,6 +43,12 @@ impl Network {
         Epoch(unix_s / u64::from(self.epoch_s.max(1)))
     }
 
+    /// When the epoch after the one at this second begins: the soonest for a document that is not there yet. Both in
+    /// seconds of Unix time.
+    pub fn next_epoch_begins(&self, unix_s: u64) -> u64 {
+        self.epoch_at(unix_s).0.saturating_add(1).saturating_mul(u64::from(self.epoch_s.max(1)))
+    }
+
     /// ⌊(n + f) / 2⌋ + 1 signatures make a document, f being ⌊(n − 1) / 3⌋: two documents of one epoch would
     /// need more than f authorities that sign both.
     pub fn threshold(&self) -> usize {

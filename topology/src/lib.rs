@@ -15,6 +15,7 @@ mod parameters;
 mod path;
 pub mod random;
 pub mod report;
+mod spares;
 pub mod time;
 pub mod verdict;
 
@@ -32,4 +33,5 @@ pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
 pub use parameters::{Class, Parameters};
 pub use path::Paths;
 pub use random::{Seed, Stream, exponential};
+pub use spares::Spares;
 pub use time::Time;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shoal_daemon::config::{ConfigError, load, resolve};
+use shoal_daemon::host_port::HostPort;
 use shoal_daemon::reload::Source;
 use shoal_topology::Identity;
 
-use super::host_port::HostPort;
 use crate::engine::Replies;
 use crate::socks::HostName;
 
@@ -67,6 +67,8 @@ pub struct Socks {
     pub max_connections: usize,
     /// A request is answered within this many seconds, with a reply that says how it went.
     pub request_timeout_s: u64,
+    /// Tell programs more of `.shoal` addresses than RFC 1928 has codes for.
+    pub extended_errors: bool,
 }
 
 /// When to fail closed.
@@ -151,6 +153,7 @@ impl Default for Socks {
             listen: SocketAddr::from(([127, 0, 0, 1], 1080)),
             max_connections: 8_192,
             request_timeout_s: 30,
+            extended_errors: false,
         }
     }
 }
@@ -337,12 +340,16 @@ log = "info"
 
 [socks]
 # The proxy: CONNECT, UDP ASSOCIATE, RESOLVE, RESOLVE_PTR. A loopback address. User name and password keep what
-# different applications do apart; any will do.
+# different applications do apart; any will do. RESOLVE of a .shoal address gives one of 198.18.0.0/15, which stands for
+# it at this proxy (for programs that want addresses, such as those under torsocks).
 listen = "127.0.0.1:1080"
 # Connections at a time; one more is closed at once.
 max_connections = 8192
 # Every request is answered within this time, if only to say that nothing came back.
 request_timeout_s = 30
+# For programs that know Tor's extended errors: X'F0' no such service, X'F6' a mistyped .shoal address, X'F7' the service
+# does not answer. Else these are 4 and 6 (host unreachable, time ran out), as everything of that kind.
+extended_errors = false
 
 [protect]
 # Your gateway knows where you are, the gateway of a service how much it gets. When a service can be reached in no other

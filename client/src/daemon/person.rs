@@ -15,7 +15,7 @@ use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Class, Held, Identity, Network, Parameters, SecretIdentity, Time};
+use shoal_topology::{Class, Held, Identity, Network, Parameters, SecretIdentity, Spares, Time};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -26,6 +26,7 @@ use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::{Periods, STUCK};
 use super::reload::Reload;
+use super::stand_ins::StandIns;
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
 use crate::engine::{
     Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, MAX_GROUPS,
@@ -139,6 +140,8 @@ pub(super) struct Shop {
     said_full: Cell<bool>,
     /// Since when no gateway has let us in.
     unlinked_since: Cell<Option<Time>>,
+    /// Addresses that stand for services.
+    pub(super) stand_ins: RefCell<StandIns>,
 }
 
 /// How requests ended. No targets, no times.
@@ -192,7 +195,7 @@ impl Shop {
                 Ok(response) => Ok((stream, response, rest)),
                 Err(_) if self.hub.engine.borrow().client.stage(id).is_none() => {
                     // The service has forgotten the tunnel, to make room for others, say.
-                    (failed, _) = reply(self.hub.engine.borrow().failure(id));
+                    (failed, _) = reply(self.hub.engine.borrow().failure(id), target);
                     continue;
                 }
                 Err(_) => Err(ReplyCode::GeneralFailure),
@@ -270,7 +273,7 @@ impl Shop {
                         }
                     }
                     Some(_) => {}
-                    None => return Err(reply(person.failure(id))),
+                    None => return Err(reply(person.failure(id), target)),
                 }
             }
             changed.await;
@@ -297,12 +300,15 @@ impl Drop for Complaint<'_> {
     }
 }
 
-fn reply(why: Failure) -> (ReplyCode, bool) {
-    match why {
-        Failure::UnknownGateway | Failure::UnknownService => (ReplyCode::HostUnreachable, false),
-        Failure::NoAnswer => (ReplyCode::TtlExpired, false),
-        Failure::NoPath => (ReplyCode::NetworkUnreachable, false),
-        Failure::Silent | Failure::Closed | Failure::Idle | Failure::Garbage => {
+fn reply(why: Failure, target: Target) -> (ReplyCode, bool) {
+    match (why, target) {
+        (Failure::UnknownGateway | Failure::UnknownService, _) => {
+            (ReplyCode::ServiceNotFound, false)
+        }
+        (Failure::NoAnswer, Target::Service(_)) => (ReplyCode::ServiceTimedOut, false),
+        (Failure::NoAnswer, Target::Exit) => (ReplyCode::TtlExpired, false),
+        (Failure::NoPath, _) => (ReplyCode::NetworkUnreachable, false),
+        (Failure::Silent | Failure::Closed | Failure::Idle | Failure::Garbage, _) => {
             (ReplyCode::GeneralFailure, true)
         }
     }
@@ -392,6 +398,7 @@ pub(super) fn start(
                 accept_failed: Cell::default(),
                 said_full: Cell::default(),
                 unlinked_since: Cell::new(Some(clock.now())),
+                stand_ins: RefCell::default(),
             });
             let driver = Driver {
                 shop: shop.clone(),
@@ -416,6 +423,7 @@ pub(super) fn start(
                 news: false,
                 down: None,
                 linked: None,
+                spares: RefCell::default(),
             };
             let proxy = proxy::serve(listener, shop, config.socks, shutdown.clone());
             tokio::join!(driver.run(events, &shutdown), proxy);
@@ -453,15 +461,20 @@ pub(super) fn thread(
     std::thread::Builder::new().name(name.into()).spawn(move || body(runtime))
 }
 
-/// What a client shows on its admin page, but for the bits of anonymity, which follow from the document: nothing that moves
+/// What a client shows on its admin page, but for the bits of anonymity: these and the operators that cannot be lost
+/// (`critical`) follow from the document, and nothing moves
 /// with what the user does, such as requests, tunnels, SURBs or loops (whose place packets take). All of that is in
 /// `status`, for the user alone.
-fn exported(is_ready: bool, slots: u64) -> Vec<(&'static str, &'static str, f64)> {
+fn exported(is_ready: bool, slots: u64, critical: usize) -> Vec<(&'static str, &'static str, f64)> {
     vec![
+        ("shoal_client_critical_operators", CRITICAL, critical as f64),
         ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(is_ready))),
         ("shoal_client_slots_total", "Slots that passed, whatever filled them", slots as f64),
     ]
 }
+
+/// Help of a gauge, the same of clients, services, nodes and authorities.
+pub(super) const CRITICAL: &str = "Operators whose loss would leave layers short or the network without documents, by the document in use";
 
 /// What people are told in a network for trial.
 pub(super) const TRIAL: &str = "this network was founded for trial: its people are too few to hide each other, so expect no protection";
@@ -531,6 +544,8 @@ struct Driver {
     news: bool,
     down: Option<Down>,
     linked: Option<usize>,
+    /// Whom the network can lose, by the document in use.
+    spares: RefCell<Spares>,
 }
 
 impl Driver {
@@ -811,6 +826,9 @@ impl Driver {
                 Some(down.to_string())
             }
             (Err(Unprotected::NoGateway), None) => Some("connecting to a gateway".into()),
+            (Err(Unprotected::NoDocument), None) => {
+                Some(network::no_document(&self.network, unix_s()))
+            }
             (Err(why), _) => Some(why.to_string()),
             (Ok(()), _) if self.periods.is_stuck() => Some(STUCK.into()),
             (Ok(()), _) => None,
@@ -845,6 +863,9 @@ impl Driver {
         if is_trial {
             warnings.push(TRIAL.into());
         }
+        let mut spares = self.spares.borrow_mut();
+        document.iter().for_each(|document| spares.follow(document));
+        warnings.extend(spares.warning());
         if person.client.exits_are_all_behind(now) {
             warnings.push(
                 "all exits are reached by your own gateway alone, which would see both ends, so none is used: name another \
@@ -948,7 +969,7 @@ impl Driver {
             "datagrams_lost": self.shop.hub.lost_datagrams(),
         });
         let slots = filled.total();
-        let mut gauges = exported(not_ready.is_none(), slots);
+        let mut gauges = exported(not_ready.is_none(), slots, spares.critical());
         if let Some(bits) = bits {
             let help = "Expected anonymity of the next packet, bits";
             gauges.push(("shoal_client_anonymity_bits", help, bits));

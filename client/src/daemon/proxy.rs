@@ -1,6 +1,7 @@
 //! The SOCKS5 listener.
 
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::config::Socks;
 use super::hub::drain;
 use super::owner::Owner;
 use super::person::Shop;
+use super::stand_ins::StandIns;
 use super::udp;
 use crate::engine::{Isolation, Target};
 use crate::request::{Request, Response};
@@ -60,12 +62,12 @@ pub(super) async fn serve(
         let shop = shop.clone();
         tokio::task::spawn_local(async move {
             let _place = place;
-            connection(tcp, &shop, request_timeout).await;
+            connection(tcp, &shop, request_timeout, config.extended_errors).await;
         });
     }
 }
 
-async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration) {
+async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration, extended: bool) {
     let Ok(Some((request, leftover))) = timeout(HANDSHAKE, handshake(&mut tcp, shop)).await else {
         return;
     };
@@ -75,6 +77,7 @@ async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration) 
     match ended.unwrap_or(Err(ReplyCode::TtlExpired)) {
         Err(code) => {
             shop.tally.borrow_mut().refused += 1;
+            let code = if extended { code } else { code.plain() };
             let _ = tcp.write_all(&socks::reply(code, None)).await;
             drain(tcp).await;
         }
@@ -144,7 +147,13 @@ async fn answer(
     if let (Command::Resolve, Host::Ip(ip)) = (request.command, &request.host) {
         return Ok(Done::Said(socks::reply_ip(*ip)));
     }
-    let (target, asked) = translate(request)?;
+    let (target, asked) = match translate(request, &shop.stand_ins)? {
+        Translated::Ask(target, asked) => (target, asked),
+        Translated::Resolved(address) => {
+            let ip = shop.stand_ins.borrow_mut().give(address);
+            return Ok(Done::Said(socks::reply_ip(ip.into())));
+        }
+    };
     match request.command {
         Command::UdpAssociate => {
             // The datagrams come from where the request came from, so to the same address of this machine.
@@ -176,29 +185,41 @@ async fn answer(
     }
 }
 
-/// Whom to ask, and what.
-fn translate(request: &socks::Request) -> Result<(Target, Request), ReplyCode> {
+/// What a request comes to.
+enum Translated {
+    /// Whom to ask, and what.
+    Ask(Target, Request),
+    /// A name of the network's own is to be resolved. It never leaves this machine: only its keys do, inside the mixnet.
+    Resolved(ServiceAddress),
+}
+
+fn translate(
+    request: &socks::Request,
+    stand_ins: &RefCell<StandIns>,
+) -> Result<Translated, ReplyCode> {
     let (host, port) = (&request.host, request.port);
-    if let Host::Name(name) = host
-        && is_shoal_host(name.as_str())
-        && request.command != Command::UdpAssociate
-    {
-        // The name never leaves this machine: only its keys do, inside the mixnet.
-        let address: ServiceAddress =
-            name.as_str().parse().map_err(|_| ReplyCode::HostUnreachable)?;
-        return match request.command {
-            Command::Connect => Ok((Target::Service(address), Request::Target { port })),
-            _ => Err(ReplyCode::HostUnreachable),
-        };
+    if request.command == Command::UdpAssociate {
+        return Ok(Translated::Ask(Target::Exit, Request::Udp));
     }
-    let asked = match (request.command, host) {
-        (Command::Connect, _) => Request::Connect { host: host.clone(), port },
-        (Command::UdpAssociate, _) => Request::Udp,
-        (Command::Resolve, Host::Name(name)) => Request::Resolve { name: name.clone() },
-        (Command::ResolvePtr, Host::Ip(ip)) => Request::ResolvePtr { ip: *ip },
-        (Command::Resolve | Command::ResolvePtr, _) => {
-            return Err(ReplyCode::AddressTypeNotSupported);
+    let service = match host {
+        Host::Name(name) if is_shoal_host(name.as_str()) => {
+            Some(name.as_str().parse().map_err(|_| ReplyCode::BadServiceAddress)?)
         }
+        Host::Ip(IpAddr::V4(ip)) if StandIns::has(*ip) => {
+            Some(stand_ins.borrow().find(*ip).ok_or(ReplyCode::HostUnreachable)?)
+        }
+        _ => None,
     };
-    Ok((Target::Exit, asked))
+    let asked = match (request.command, service, host) {
+        (Command::Connect, Some(address), _) => {
+            return Ok(Translated::Ask(Target::Service(address), Request::Target { port }));
+        }
+        (Command::Resolve, Some(address), _) => return Ok(Translated::Resolved(address)),
+        (_, Some(_), _) => return Err(ReplyCode::HostUnreachable),
+        (Command::Connect, None, _) => Request::Connect { host: host.clone(), port },
+        (Command::Resolve, None, Host::Name(name)) => Request::Resolve { name: name.clone() },
+        (Command::ResolvePtr, None, Host::Ip(ip)) => Request::ResolvePtr { ip: *ip },
+        (_, None, _) => return Err(ReplyCode::AddressTypeNotSupported),
+    };
+    Ok(Translated::Ask(Target::Exit, asked))
 }

@@ -95,11 +95,13 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
     changes.at_next_start("runtime_dir", &before.runtime_dir, &runtime_dir);
     changes.at_next_start("key_period_s", &before.key_period_s, &key_period_s);
     changes.at_next_start("admin", &before.admin, &admin);
-    let Socks { listen, max_connections, request_timeout_s } = socks;
+    let Socks { listen, max_connections, request_timeout_s, extended_errors } = socks;
     changes.at_next_start("socks.listen", &before.socks.listen, &listen);
     changes.at_next_start("socks.max_connections", &before.socks.max_connections, &max_connections);
     let timeout = &before.socks.request_timeout_s;
     changes.at_next_start("socks.request_timeout_s", timeout, &request_timeout_s);
+    let extended = &before.socks.extended_errors;
+    changes.at_next_start("socks.extended_errors", extended, &extended_errors);
     let Protect { allow_shared_gateway, min_mixes_per_layer, min_bits, allow_small_crowd, strict } =
         protect;
     let was = &before.protect;

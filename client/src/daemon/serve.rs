@@ -1,5 +1,6 @@
 //! A service: an exit to the internet, or one internal target. It keeps a link to each of its gateways.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::Coarse;
 use shoal_daemon::council::{Council, Seat};
+use shoal_daemon::host_port::HostPort;
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
 use shoal_daemon::reload::say_broken;
@@ -20,7 +22,7 @@ use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::control::Mode;
 use shoal_topology::council::ToAuthority;
-use shoal_topology::{Identity, Network, SecretIdentity};
+use shoal_topology::{Identity, Network, SecretIdentity, Spares};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -31,7 +33,6 @@ use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, addresses, run_seed, token};
-use super::host_port::HostPort;
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::periods::STUCK;
@@ -43,7 +44,7 @@ use super::shown::Numbers;
 use super::{Config, Error, Ready, Report, Shared, udp};
 use crate::policy::ExitPolicy;
 use crate::request::{Request, Response, UdpPacket};
-use crate::service::Service;
+use crate::service::{Service, Trouble};
 use crate::socks::{HostName, ReplyCode};
 use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 
@@ -192,6 +193,7 @@ pub(super) fn start(
                 addresses,
                 reload: Reload::new(config.clone(), &shutdown),
                 trouble: None,
+                spares: RefCell::default(),
                 news: false,
                 data_dir: config.data_dir.clone(),
                 keys,
@@ -292,6 +294,8 @@ struct Driver {
     token: Arc<Mutex<Vec<u8>>>,
     reload: Reload,
     trouble: Option<String>,
+    /// Whom the network can lose, by the document in use.
+    spares: RefCell<Spares>,
     /// Something changed that `status` must say at once.
     news: bool,
     data_dir: std::path::PathBuf,
@@ -460,7 +464,11 @@ impl Driver {
         let ignored = server.service.tunnels().ignored();
         let no_room = counts.no_room + server.service.tunnels().refused();
         let up = self.links.values().filter(|link| link.up).count();
-        let stale = server.service.trouble(server.clock.now());
+        let now = server.clock.now();
+        let stale = server.service.trouble(now).map(|why| match why {
+            Trouble::NoDocument => network::no_document(&self.network, unix_s()),
+            why => why.to_string(),
+        });
         let not_ready = if up == 0 {
             let down = self.links.values().find_map(|link| link.down);
             Some(down.map_or("connecting to a gateway".into(), |down| down.to_string()))
@@ -476,9 +484,11 @@ impl Driver {
             let why = down.map(|down| format!(": {down}")).unwrap_or_default();
             warnings.push(format!("linked to {up} of {} gateways{why}", self.links.len()));
         }
-        let document = server.service.document(server.clock.now());
-        if document.is_some_and(|document| document.is_trial()) {
-            warnings.push(TRIAL.into());
+        let mut spares = self.spares.borrow_mut();
+        if let Some(document) = server.service.document(now) {
+            spares.follow(document);
+            warnings.extend(document.is_trial().then(|| TRIAL.into()));
+            warnings.extend(spares.warning());
         }
         let overrun = self.overrun.load(Ordering::Relaxed);
         let busy = match &*self.offer {
@@ -520,6 +530,7 @@ impl Driver {
             busy,
             overrun,
             full: self.full,
+            critical: spares.critical(),
         };
         let gauges = numbers.exported(&self.coarse, unix_s(), (not_ready.is_none(), up));
         let readiness = match &not_ready {

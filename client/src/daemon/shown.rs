@@ -2,6 +2,7 @@
 
 use shoal_daemon::coarse::{Coarse, Grain, Number};
 
+use super::person::CRITICAL;
 use crate::service::Counts;
 
 /// What a service counts.
@@ -16,6 +17,8 @@ pub(super) struct Numbers {
     pub(super) overrun: u64,
     /// Replies dropped because a link's queue was full.
     pub(super) full: u64,
+    /// Operators that the network cannot lose.
+    pub(super) critical: usize,
 }
 
 impl Numbers {
@@ -93,6 +96,7 @@ impl Numbers {
         let mut gauges = vec![
             ("shoal_service_ready", "1 if clients can be answered", f64::from(u8::from(is_ready))),
             ("shoal_service_links", "Links that are up", links as f64),
+            ("shoal_service_critical_operators", CRITICAL, self.critical as f64),
         ];
         gauges.extend(of_people.map(|(name, help, ..)| (name, help, coarse.shown(name) as f64)));
         gauges
@@ -123,6 +127,7 @@ mod tests {
             busy: n,
             overrun: n,
             full: n,
+            critical: 2,
         };
         let coarse = Coarse::new(100, [1; 32]);
         let mut shown = Vec::new();

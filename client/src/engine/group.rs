@@ -126,7 +126,8 @@ pub(super) struct Group {
     pub(super) isolation: Isolation,
     pub(super) target: Target,
     seed: Seed,
-    attempts: u64,
+    /// How often it has begun a tunnel.
+    pub(super) attempts: u64,
     pub(super) pseudonym: Pseudonym,
     pub(super) place: Option<Place>,
     pub(super) tunnel: Option<Tunnel>,

@@ -84,7 +84,7 @@ impl Client {
         let hopeless = avoided(&place).is_some() && !self.groups.values().any(is_alive);
         let Some(group) = self.groups.get_mut(&id) else { return };
         // Where all have been silent lately, nobody waits for long again.
-        group.hopeless |= hopeless && group.born == group.since;
+        group.hopeless |= hopeless && group.attempts == 0;
         let settings = &self.settings.tunnel;
         match Tunnel::connect(self.base, now, &group.next_seed(), place.identity, settings) {
             Ok(tunnel) => {

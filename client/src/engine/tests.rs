@@ -330,20 +330,53 @@ fn last_words_to_services_are_bounded() {
     assert_eq!((said, client.farewells.len()), (64, 0));
 }
 
-#[test]
-fn a_service_in_use_that_falls_silent_is_tried_at_its_other_gateway() {
-    let (mut client, _) = linked();
-    let target = ServiceAddress { identity: [6; 32], gateway: identity(GATEWAYS[1]).0 };
+/// A service at these gateways, whose descriptor the client has.
+fn service(client: &mut Client, gateways: &[&str]) -> Target {
+    let gateways = gateways.iter().map(|name| identity(name)).collect::<Vec<_>>();
+    let target = ServiceAddress { identity: [6; 32], gateway: gateways[0].0 };
     let descriptor = ClientDescriptor {
         identity: Identity([6; 32]),
         key: *place(GATEWAYS[1]).key.as_bytes(),
         inbox: Identity([7; 32]),
-        gateways: vec![identity(GATEWAYS[1]), identity(GATEWAYS[2])],
+        gateways,
         not_before: 0,
         not_after: u64::MAX,
     };
     client.descriptors.insert(target, Cached { descriptor, refresh: Time::NEVER });
-    let id = client.group(Time::ZERO, Isolation::new(None), Target::Service(target)).unwrap();
+    Target::Service(target)
+}
+
+#[test]
+fn who_was_silent_lately_is_not_waited_for_as_long_again_unless_others_hear_of_it() {
+    // Seconds until a new group of a service is given up.
+    let waits = |was_silent: bool, another_hears: bool| {
+        let (mut client, _) = linked();
+        let target = service(&mut client, &[GATEWAYS[1]]);
+        let of = |user: &[u8]| Isolation::new(Some((user, b"")));
+        let first = client.group(Time::ZERO, of(b"a"), target).unwrap();
+        client.tick(Time::ZERO, first);
+        if was_silent {
+            client.avoid_place(Time::ZERO, first);
+        }
+        client.groups.get_mut(&first).unwrap().connected = another_hears;
+        let second = client.group(Time::ZERO, of(b"b"), target).unwrap();
+        let given_up = (0..60).find(|second_s| {
+            client.tick(Time::from_secs(*second_s), second);
+            !client.groups.contains_key(&second)
+        });
+        given_up.unwrap()
+    };
+    let (connect, look) = (CONNECT_LIMIT.as_secs(), LOOK_LIMIT.as_secs());
+    assert_eq!(waits(false, false), look + 1);
+    assert_eq!(waits(true, false), connect + 1);
+    assert_eq!(waits(true, true), look + 1);
+}
+
+#[test]
+fn a_service_in_use_that_falls_silent_is_tried_at_its_other_gateway() {
+    let (mut client, _) = linked();
+    let target = service(&mut client, &[GATEWAYS[1], GATEWAYS[2]]);
+    let id = client.group(Time::ZERO, Isolation::new(None), target).unwrap();
     let mut silence = |at: Time| {
         let (seed, settings) = (Seed::from_u64(1), tunnel::Settings::default());
         let tunnel = Tunnel::connect(client.base, at, &seed, [6; 32], &settings).unwrap();

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::HostName;
 
-/// The outcome of a request, with the codes of RFC 1928, section 6. The tunnel speaks of outcomes in the same
-/// codes.
+/// The outcome of a request, with the codes of RFC 1928, section 6, which the tunnel speaks, too; and what can be said
+/// of services of the network beyond that, with the codes that Tor has for onion services (its proposal 304). No tunnel
+/// speaks those, and programs are told them if they are known to expect it: see [`ReplyCode::plain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ReplyCode {
@@ -27,10 +28,26 @@ pub enum ReplyCode {
     CommandNotSupported = 7,
     /// A kind of address that is not served here.
     AddressTypeNotSupported = 8,
+    /// The gateway that an address names is not of this network, or knows no such service.
+    ServiceNotFound = 0xf0,
+    /// An address of a service that is mistyped.
+    BadServiceAddress = 0xf6,
+    /// The service does not answer.
+    ServiceTimedOut = 0xf7,
 }
 
 impl ReplyCode {
-    /// The code with this number.
+    /// The code of RFC 1928 that comes nearest.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        match self {
+            Self::ServiceNotFound | Self::BadServiceAddress => Self::HostUnreachable,
+            Self::ServiceTimedOut => Self::TtlExpired,
+            code => code,
+        }
+    }
+
+    /// The code of RFC 1928 with this number.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::Succeeded,
@@ -130,6 +147,21 @@ mod tests {
             assert!(ReplyCode::from_byte(byte).is_none_or(|code| code.to_byte() == byte));
         }
         assert_eq!(ReplyCode::from_byte(9), None);
+    }
+
+    #[test]
+    fn what_is_said_of_services_has_codes_of_its_own_for_who_knows_them_alone() {
+        for (code, byte, plain) in [
+            (ReplyCode::ServiceNotFound, 0xf0, ReplyCode::HostUnreachable),
+            (ReplyCode::BadServiceAddress, 0xf6, ReplyCode::HostUnreachable),
+            (ReplyCode::ServiceTimedOut, 0xf7, ReplyCode::TtlExpired),
+        ] {
+            assert_eq!((code.to_byte(), code.plain()), (byte, plain));
+            assert_eq!(ReplyCode::from_byte(byte), None, "no exit says that");
+        }
+        for code in (0..=8).filter_map(ReplyCode::from_byte) {
+            assert_eq!(code.plain(), code);
+        }
     }
 
     #[test]

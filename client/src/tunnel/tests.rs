@@ -181,6 +181,32 @@ fn resets_and_stops_reach_the_peer() {
 }
 
 #[test]
+fn a_word_that_stops_comes_before_the_end_that_follows_it_and_loses_no_data() {
+    // What the relay does when a connection breaks that had sent something: stop, wait until all is quiet, end.
+    for seed in 0..20 {
+        let mut pair = Pair::connected(300 + seed, WEB, 0.0);
+        let who = pair.clients[0].pseudonym;
+        let id = pair.request(0, b"e", false);
+        pair.echo(0, id);
+        pair.loss = 0.2;
+        let before = pair.got(0, id);
+        let sent = pair.service.write(who, id, &[1; 3_000]);
+        assert_eq!(sent, Write::Written(3_000));
+        assert!(pair.service.stop(who, id, CONNECTION_RESET));
+        let limit = pair.now + Duration::from_secs(60);
+        while !pair.service.is_quiet(who) && pair.now < limit {
+            pair.run_for(Duration::from_millis(50));
+        }
+        pair.service.finish(who, id);
+        pair.run_until(limit, |p| p.clients[0].ended.contains_key(&id));
+        assert_eq!(pair.clients[0].ended[&id], Read::Finished);
+        assert_eq!(pair.got(0, id) - before, 3_000);
+        let stopped = TunnelEvent::Stopped(id, CONNECTION_RESET);
+        assert!(pair.clients[0].events.iter().any(|(_, event)| *event == stopped), "seed {seed}");
+    }
+}
+
+#[test]
 fn ended_streams_make_room_for_others() {
     let mut pair = Pair::connected(6, FAST, 0.0);
     let mut open = 0;

@@ -80,7 +80,7 @@ pub(super) async fn run(
     let endpoint = Endpoint::new(
         &shoal_daemon::link::Identity::from_seed(&seed),
         LinkSettings {
-            listen: Some(config.listen),
+            listen: Some(config.listen_address().map_err(Error::Config)?),
             allow: allow.clone(),
             listed: listed.clone(),
             // The lists may become longer while it runs; who is not on them does not come so far.

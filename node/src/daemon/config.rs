@@ -1,12 +1,15 @@
 //! `config.toml`: every field has a default, and [`Config::to_toml`] writes all of them with what they mean.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use shoal_daemon::config::{ConfigError, parse_address, resolve};
+use shoal_daemon::config::{ConfigError, resolve};
+use shoal_daemon::host_port::HostPort;
+use shoal_daemon::secret;
 use shoal_topology::{Identity, Role};
 
 use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
@@ -172,12 +175,10 @@ fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity
 pub struct Config {
     /// What it does.
     pub role: RoleName,
-    /// Where it listens.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
-    /// Where others reach it; empty: at `listen`.
-    #[serde(deserialize_with = "addresses")]
-    pub advertise: Vec<SocketAddr>,
+    /// Where it listens: see [`Config::listen_address`].
+    pub listen: HostPort,
+    /// Where others reach it; empty: at `listen`. See [`Config::advertised`].
+    pub advertise: Vec<HostPort>,
     /// Who runs it.
     #[serde(deserialize_with = "unit")]
     pub operator: String,
@@ -220,7 +221,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             role: RoleName::Mix,
-            listen: SocketAddr::from(([127, 0, 0, 1], 9_001)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 9_001)).into(),
             advertise: Vec::new(),
             operator: "unnamed".into(),
             jurisdiction: "unnamed".into(),
@@ -258,16 +259,6 @@ fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
         return Err(serde::de::Error::custom("wants a secret, such as 32 random characters"));
     }
     Ok(secret)
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    let parse = |text: &String| parse_address(text).map_err(serde::de::Error::custom);
-    texts.iter().map(parse).collect()
 }
 
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
@@ -323,6 +314,10 @@ fn optional_address<'de, D: Deserializer<'de>>(
     text.parse().map(Some).map_err(wrong)
 }
 
+fn look_up(key: &str, at: &HostPort) -> Result<Vec<SocketAddr>, String> {
+    at.look_up().map_err(|error| format!("`{key}`: {at} cannot be looked up: {error}"))
+}
+
 impl Config {
     /// Reads a file, puts `key=value` overrides on top, and resolves its paths against the file's directory. The
     /// second value are warnings, one line each.
@@ -352,7 +347,7 @@ impl Config {
     }
 
     /// The runtime directory: as configured, else systemd's `$RUNTIME_DIRECTORY`, else a directory of this node's
-    /// own under `$XDG_RUNTIME_DIR`, else `run` in the data directory.
+    /// own under `$XDG_RUNTIME_DIR` or `/dev/shm`, which lie in memory, else `run` in the data directory.
     pub fn runtime_dir(&self) -> PathBuf {
         if !self.runtime_dir.as_os_str().is_empty() {
             return self.runtime_dir.clone();
@@ -361,7 +356,9 @@ impl Config {
         if let Some(given) = variable("RUNTIME_DIRECTORY") {
             return std::env::split_paths(&given).next().unwrap_or_default();
         }
-        if let Some(base) = variable("XDG_RUNTIME_DIR") {
+        let shared = Some(OsString::from("/dev/shm"));
+        let shared = shared.filter(|shared| secret::memory_backed(Path::new(shared)));
+        if let Some(base) = variable("XDG_RUNTIME_DIR").or(shared) {
             let data =
                 std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
             let name = blake3::hash(data.as_os_str().as_encoded_bytes()).to_hex();
@@ -397,13 +394,26 @@ impl Config {
         self.data_dir.join("descriptor")
     }
 
-    /// Where others reach the node.
+    /// Where the node listens: of a name the first address that it has now.
+    ///
+    /// # Errors
+    /// The name has none, or nobody says.
+    pub fn listen_address(&self) -> Result<SocketAddr, String> {
+        let found = look_up("listen", &self.listen)?;
+        found.first().copied().ok_or_else(|| "`listen`: wants an address".into())
+    }
+
+    /// Where others reach the node: of names all addresses that they have now.
     ///
     /// # Errors
     /// What to configure, in words.
     pub fn advertised(&self) -> Result<Vec<SocketAddr>, String> {
-        let addresses =
-            if self.advertise.is_empty() { vec![self.listen] } else { self.advertise.clone() };
+        let addresses = if self.advertise.is_empty() {
+            vec![self.listen_address()?]
+        } else {
+            let found = self.advertise.iter().map(|at| look_up("advertise", at));
+            found.collect::<Result<Vec<_>, _>>()?.concat()
+        };
         if addresses.len() > 4 {
             return Err("`advertise`: wants at most 4 addresses".into());
         }
@@ -474,10 +484,12 @@ impl Config {
 # What this node does: "mix", "gateway" or "authority".
 role = {role}
 
-# Where it listens for links: an IP address and a port. 0.0.0.0 and [::] stand for all addresses of this machine.
+# Where it listens for links: an address and a port. 0.0.0.0 and [::] stand for all addresses of this machine; of a name,
+# the first address counts that it has at the start.
 listen = {listen}
 
-# Where other nodes and clients reach it, 1 to 4 addresses with ports. Empty: at `listen`.
+# Where other nodes and clients reach it, 1 to 4 addresses with ports. Empty: at `listen`. Names stand for the addresses
+# that they have at the start; when these change, SIGHUP.
 advertise = [{advertise}]
 
 # Who runs the node, and whose law it is under: all mixes of one operator stand in one layer, and who runs a gateway runs no mix. 1 to 64 bytes.
@@ -489,7 +501,7 @@ data_dir = {data_dir}
 
 # Files that must not outlive the machine's next start: mix keys with what they have opened, control socket. It should
 # lie in memory.
-# Empty: $RUNTIME_DIRECTORY (systemd), else a directory of its own under $XDG_RUNTIME_DIR, else `run` in data_dir.
+# Empty: $RUNTIME_DIRECTORY (systemd), else a directory of its own under $XDG_RUNTIME_DIR or /dev/shm, else `run` in data_dir.
 runtime_dir = {runtime_dir}
 
 # The signed topology document. It is read anew whenever it changes.

@@ -11,6 +11,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::{Coarse, Grain, Number};
 use shoal_daemon::link::Counters as LinkCounters;
+use shoal_topology::{Document, Spares};
 
 use super::Config;
 use super::status::{About, InUse};
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) keys_until: AtomicU64,
     about: Mutex<About>,
     in_use: Mutex<Option<InUse>>,
+    spares: Mutex<Spares>,
     troubles: Mutex<BTreeMap<Kept, String>>,
     /// How often something of these began to fail.
     failures: AtomicU64,
@@ -71,6 +73,15 @@ impl Shared {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use;
     }
 
+    /// Whom the network can lose, by the document in use.
+    pub(super) fn follow(&self, document: &Document) {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).follow(document);
+    }
+
+    fn critical(&self) -> usize {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).critical()
+    }
+
     pub(super) fn in_use(&self) -> Option<InUse> {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,10 +102,12 @@ impl Shared {
         news
     }
 
-    /// What does not work at present, a line each.
+    /// What does not work at present, and what the network cannot lose, a line each.
     pub(super) fn troubles(&self) -> Vec<String> {
         let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.iter().map(|(what, why)| format!("{}: {why}", what.words())).collect()
+        let spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let troubles = troubles.iter().map(|(what, why)| format!("{}: {why}", what.words()));
+        troubles.chain(spares.warning()).collect()
     }
 }
 
@@ -181,6 +194,9 @@ impl Shared {
 const DROPPED: &str = "Packets that went no further, by reason. filler: packets from gateways that no key of a mix of the \
     first layer opens; clients send such ones when they had nothing ready, and who sends noise looks the same. mac: the same \
     elsewhere, where no client is behind it.";
+
+/// The same of authorities, nodes and clients.
+const CRITICAL: &str = "Operators whose loss would leave layers short or the network without documents, by the document in use.";
 
 /// Makes the metrics when they are asked for.
 #[derive(Clone)]
@@ -297,6 +313,7 @@ impl Metrics {
                 "Links to next hops that should.",
                 size(&self.shared.links_expected),
             ),
+            ("critical_operators", CRITICAL, self.shared.critical() as u64),
             (
                 "replay_room",
                 "Replay tags that can be remembered.",

@@ -193,7 +193,7 @@ mod tests {
             "the configuration was read again: operator, gateway.token in effect now; listen, workers, gateway.inbox, \
              gateway.max_clients in effect after a restart"
         );
-        assert_eq!((next.listen, next.workers), (before.listen, before.workers));
+        assert_eq!((&next.listen, next.workers), (&before.listen, before.workers));
         assert_eq!((next.gateway.inbox, next.gateway.max_clients), (true, 1_000));
         assert_eq!((next.gateway.token, next.operator), (read.gateway.token, read.operator));
         assert!(reload(&before, before.clone()).1.ends_with("nothing is different"));

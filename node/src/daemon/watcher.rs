@@ -9,6 +9,7 @@ use shoal_daemon::admin::Readiness;
 use shoal_daemon::council::Council;
 use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Listed};
+use shoal_daemon::network;
 use shoal_daemon::secret;
 use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
@@ -61,8 +62,8 @@ pub(super) struct Watcher<'a> {
     pub(super) documents: Documents,
     /// The epoch that the node was last told of.
     pub(super) present: Option<Epoch>,
-    /// Why there is no document that can be used.
-    pub(super) trouble: String,
+    /// Why the document that came cannot be used, if none can.
+    pub(super) trouble: Option<String>,
     /// Two documents of one epoch were seen.
     pub(super) contradiction: Option<String>,
 }
@@ -101,7 +102,7 @@ impl Watcher<'_> {
         }
         self.shared.use_document(self.in_use(now / 1_000));
         let Some(epoch) = self.documents.epoch_at(now / 1_000) else {
-            return Readiness::NotReady(self.trouble.clone());
+            return Readiness::NotReady(self.no_document(now / 1_000));
         };
         if self.present != Some(epoch) {
             self.present = Some(epoch);
@@ -112,10 +113,11 @@ impl Watcher<'_> {
             let newest = self.documents.newest().map(|held| held.document.check_time(now / 1_000));
             let why = match newest {
                 Some(Err(error)) => error.to_string(),
-                _ => self.trouble.clone(),
+                _ => self.no_document(now / 1_000),
             };
             return Readiness::NotReady(why);
         };
+        self.shared.follow(&held.document);
         let own = self.keys.descriptor().body();
         if let Some(why) = objection(&held.document, &own.identity, epoch, own) {
             return Readiness::NotReady(self.listed_later(epoch, now).unwrap_or(why));
@@ -196,10 +198,15 @@ impl Watcher<'_> {
         u16::try_from(part).unwrap_or(u16::MAX)
     }
 
+    /// Why there is no document, at this second of Unix time.
+    fn no_document(&self, unix_s: u64) -> String {
+        self.trouble.clone().unwrap_or_else(|| network::no_document(&self.network, unix_s))
+    }
+
     fn refused(&mut self, why: String) {
         match self.documents.newest() {
             Some(_) => tracing::warn!("{why}; the document before it stays in use"),
-            None => self.trouble = why,
+            None => self.trouble = Some(why),
         }
     }
 

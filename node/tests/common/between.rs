@@ -137,7 +137,7 @@ impl Between {
     pub fn dial(&self) -> Link {
         let mix = descriptor(&self.mix().config).unwrap().body().identity;
         within(PATIENCE, "a link to the mix", || {
-            let dial = self.generator.dial(mix.0, self.mix().config.listen);
+            let dial = self.generator.dial(mix.0, self.mix().config.listen_address().unwrap());
             self.runtime.block_on(dial).ok()
         })
     }

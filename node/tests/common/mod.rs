@@ -163,7 +163,7 @@ impl Net {
         let node = |(n, layer): (usize, &u8)| {
             let config = Config {
                 role: if *layer == 0 { RoleName::Gateway } else { RoleName::Mix },
-                listen: free_address(),
+                listen: free_address().into(),
                 admin: Some(free_address()),
                 operator: format!("operator {n}"),
                 runtime_dir: "run".into(),

@@ -86,7 +86,7 @@ impl<'a> Plan<'a> {
             let name = format!("authority-{n}");
             let config = node::Config {
                 role: node::RoleName::Authority,
-                listen: self.ports.next()?,
+                listen: self.ports.next()?.into(),
                 operator: format!("operator of {name}"),
                 jurisdiction: "localnet".into(),
                 runtime_dir: "run".into(),
@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
             let daemon = self.node(&name, &config)?;
             let seed = secret::read(&self.dir.join(&name).join("data/identity.key"))?;
             let own = SecretIdentity::from_bytes(&seed);
-            seats.push(Seat { identity: own.identity(), address: config.listen });
+            seats.push(Seat { identity: own.identity(), address: listens(&config)? });
             secrets.push(own);
             configs.push((daemon.config.clone(), config));
             daemons.push(daemon);
@@ -134,7 +134,7 @@ impl<'a> Plan<'a> {
             kind: Kind::Node,
             control: config.clone().resolved(&dir).control_socket(),
             config: path,
-            listen: Some(config.listen),
+            listen: Some(listens(config)?),
             admin: config.admin.context("an admin page")?,
             pid: None,
             run: None,
@@ -164,7 +164,7 @@ impl<'a> Plan<'a> {
             let gateway = name.starts_with("gateway");
             let config = node::Config {
                 role: if gateway { node::RoleName::Gateway } else { node::RoleName::Mix },
-                listen: self.ports.next()?,
+                listen: self.ports.next()?.into(),
                 operator: format!("operator of {name}"),
                 jurisdiction: "localnet".into(),
                 runtime_dir: "run".into(),
@@ -298,6 +298,10 @@ impl<'a> Plan<'a> {
             run: None,
         })
     }
+}
+
+fn listens(config: &node::Config) -> anyhow::Result<SocketAddr> {
+    config.listen_address().map_err(anyhow::Error::msg)
 }
 
 #[cfg(test)]

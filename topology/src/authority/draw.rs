@@ -75,7 +75,7 @@ pub(super) fn admit(
 
 /// Gives every mix the layers of its operator: those that it has, and from the epoch of a draw on those that the draw gives
 /// it. Operators that are new go to the smallest layers, the largest first.
-pub(super) fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
+pub(crate) fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
     let known = before.map(|before| known(document, before)).unwrap_or_default();
     let moved = match (before, from) {
         (Some(_), Some(from)) => moves(document, &known, from),

@@ -142,9 +142,8 @@ impl fmt::Display for Event {
             }
             Self::Critical(operators) => write!(
                 f,
-                "no spare left: the loss of any one of these operators would leave layers short, or the network without documents: \
-                 {}; list mixes and gateways of others",
-                operators.join(", ")
+                "{}; list mixes and gateways of others",
+                crate::spares::no_spare(operators)
             ),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Fault(authority, fault) => {

@@ -1,17 +1,13 @@
-//! How much a network can lose: which operators no document could do without, and which nodes are missing already.
+//! How much a network has lost: which nodes are missing, and what is asked of a document without them. What it can lose yet
+//! says [`Spares`](crate::Spares).
 //!
 //! When nodes leave, documents are made of what is left. Where that is less than the parameters ask for, a document asks for
 //! less: so many mixes in each layer as there can be, at least one ([`shrink`]). Nothing else is relaxed: paths still have
 //! mixes of different operators, and gateways are of two, for with one operator at both ends of a path nothing is hidden.
 //! What a short layer is worth is for clients to judge: they have a least number of mixes of their own, and count bits.
 
-use std::collections::BTreeSet;
-
 use super::{Authority, Event, draw};
-use crate::{Document, Epoch, FURTHER_EPOCHS, Identity, Role};
-
-/// In networks of more operators it is not asked who of them could be missed: so many have spare ones.
-const MOST_OPERATORS: usize = 64;
+use crate::{Document, Epoch, FURTHER_EPOCHS, Identity, Role, spares};
 
 /// Places the mixes of a document that follows another so that no layer is short, and where that cannot be makes it ask for
 /// fewer mixes in a layer.
@@ -35,22 +31,6 @@ pub(super) fn shrink(document: &mut Document, before: Option<&Document>, from: O
     draw::place(document, before, from);
 }
 
-/// Operators without whose nodes a document that follows this one would be short, or none.
-pub(super) fn critical(document: &Document) -> Vec<String> {
-    let operators: BTreeSet<&str> =
-        document.nodes.iter().map(|node| node.descriptor.body().operator.as_str()).collect();
-    if operators.len() > MOST_OPERATORS {
-        return Vec::new();
-    }
-    let is_missed = |operator: &&str| {
-        let mut rest = document.clone();
-        rest.nodes.retain(|node| node.descriptor.body().operator != **operator);
-        draw::place(&mut rest, Some(document), None);
-        rest.check_places().is_err()
-    };
-    operators.into_iter().filter(is_missed).map(str::to_owned).collect()
-}
-
 impl Authority {
     /// Nodes of a document, with their operators, that have not described themselves with keys for the epochs of the document
     /// of `epoch`.
@@ -70,7 +50,7 @@ impl Authority {
         let missing = before.map(|before| self.missing(before, document.epoch)).unwrap_or_default();
         let asked = self.parameters(document.epoch).min_mixes_per_layer;
         let found = document.parameters.min_mixes_per_layer;
-        let critical = critical(document);
+        let critical = spares::critical(document);
         if missing != self.missing {
             self.missing.clone_from(&missing);
             self.event(Event::Missing(missing));

@@ -60,7 +60,7 @@ fn a_wrong_value_says_where_and_what_is_allowed() {
         ("log = \"loud\"", "debug"),
         ("[gateway]\ntoken_share = 1.0", "0.9"),
         ("admin = \"here\"", "127.0.0.1:9101"),
-        ("listen = \"mix.example.org:9001\"", "names are not looked up"),
+        ("listen = \"mix.example.org\"", "host.example:9001"),
         ("advertise = [\"192.0.2.1\"]", "with a port"),
         ("workers = 9999999", "up to 1024"),
         ("[[gateway.token]]\nsecret = \"x\"\nconnections = 0", "from 1"),
@@ -75,4 +75,15 @@ fn a_wrong_value_says_where_and_what_is_allowed() {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
+}
+
+#[test]
+fn names_stand_for_the_addresses_that_they_have() {
+    let config = parse("listen = \"localhost:9001\"\nadvertise = [\"localhost:9002\"]").unwrap().0;
+    let listen = config.listen_address().unwrap();
+    assert!(listen.ip().is_loopback() && listen.port() == 9001, "{listen}");
+    let advertised = config.advertised().unwrap();
+    assert!(!advertised.is_empty());
+    assert!(advertised.iter().all(|a| a.ip().is_loopback() && a.port() == 9002), "{advertised:?}");
+    assert_eq!(parse(&config.to_toml()).unwrap().0, config);
 }

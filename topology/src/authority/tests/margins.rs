@@ -72,6 +72,12 @@ fn the_operators_that_cannot_be_missed_are_named_before_one_of_them_is() {
         let critical = world.authorities[0].as_ref().unwrap().status().critical;
         assert_eq!(critical.len(), expected, "{critical:?}");
         assert!(critical.contains(&"operator 0".into()) && critical.contains(&"operator 1".into()));
+        // Whoever has the document says the same of it.
+        let documents = world.authorities[0].as_ref().unwrap().documents();
+        let mut spares = crate::Spares::default();
+        spares.follow(&documents.newest().unwrap().document);
+        assert_eq!(spares.critical(), expected);
+        assert!(spares.warning().is_some_and(|said| said.contains("operator 0, operator 1")));
         assert!(world.events[0].contains(&Event::Critical(critical)));
     }
 }

@@ -3,12 +3,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
+use rustls::pki_types::DnsName;
 use serde::{Deserialize, Deserializer};
-
-use crate::socks::HostName;
 
 /// Where something listens.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub enum HostPort {
     /// `192.0.2.1:9001` or `[2001:db8::1]:9001`.
     Address(SocketAddr),
     /// `gateway.example:9001`.
-    Name(HostName, u16),
+    Name(DnsName<'static>, u16),
 }
 
 /// A text that is neither.
@@ -35,8 +34,23 @@ impl HostPort {
         match self {
             Self::Address(address) => Ok(*address),
             Self::Name(host, port) => {
-                let mut found = tokio::net::lookup_host((host.as_str(), *port)).await?;
+                let mut found = tokio::net::lookup_host((host.as_ref(), *port)).await?;
                 found.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+        }
+    }
+
+    /// All addresses that it has now, for a program that does nothing else yet: this waits for the resolver.
+    ///
+    /// # Errors
+    /// The name is not known, or nobody answers for it.
+    pub fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Address(address) => Ok(vec![*address]),
+            Self::Name(host, port) => {
+                let mut found: Vec<_> = (host.as_ref(), *port).to_socket_addrs()?.collect();
+                found.dedup();
+                if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
             }
         }
     }
@@ -52,7 +66,7 @@ impl FromStr for HostPort {
         let bad = || BadHostPort(text.to_owned());
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
-        let name = HostName::parse(host).map_err(|_| bad())?;
+        let name = DnsName::try_from(host.to_owned()).map_err(|_| bad())?;
         Ok(Self::Name(name, port))
     }
 }
@@ -67,7 +81,7 @@ impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            Self::Name(host, port) => write!(f, "{}:{port}", host.as_str()),
+            Self::Name(host, port) => write!(f, "{}:{port}", host.as_ref()),
         }
     }
 }
@@ -93,8 +107,9 @@ mod tests {
         let address = |text: &str| HostPort::Address(text.parse().unwrap());
         assert_eq!("127.0.0.1:80".parse(), Ok(address("127.0.0.1:80")));
         assert_eq!("[::1]:80".parse(), Ok(address("[::1]:80")));
-        for (text, host) in [("gw:9001", "gw"), ("A-b.example.:9001", "a-b.example")] {
-            assert_eq!(text.parse(), Ok(HostPort::Name(HostName::parse(host).unwrap(), 9001)));
+        for (text, host) in [("gw:9001", "gw"), ("a-_b.example.:9001", "a-_b.example.")] {
+            let name = DnsName::try_from(host).unwrap();
+            assert_eq!(text.parse(), Ok(HostPort::Name(name, 9001)));
         }
         for bad in [
             "",
@@ -117,7 +132,8 @@ mod tests {
     async fn a_name_is_looked_up_when_it_is_used() {
         let local: HostPort = "localhost:80".parse().unwrap();
         assert!(local.resolve().await.unwrap().ip().is_loopback());
+        assert!(local.look_up().unwrap().iter().all(|address| address.ip().is_loopback()));
         let unknown: HostPort = "nowhere.invalid:80".parse().unwrap();
-        assert!(unknown.resolve().await.is_err());
+        assert!(unknown.resolve().await.is_err() && unknown.look_up().is_err());
     }
 }
