@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn it_agrees_with_the_simulator_and_stays_below_it() {
-        // SPECIFICATION, anonymity against cost: 3 layers of 10 mixes, all users of one class; text, web, call.
+        // docs/measurements.md, anonymity against cost: 3 layers of 10 mixes, all users of one class; text, web, call.
         for (name, users, simulated) in [
             ("text", 100.0, 6.50),
             ("web", 100.0, 8.76),

@@ -30,5 +30,6 @@ pub mod speed;
 pub mod stats;
 pub mod sweep;
 pub mod trace;
+pub mod vectors;
 pub mod workload;
 pub mod world;

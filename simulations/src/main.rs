@@ -40,6 +40,13 @@ enum Verb {
     ///
     /// Example: shoal-sim localnet --socks 127.0.0.1:1080 --for 600
     Localnet(LocalnetArgs),
+    /// Write examples of every format on the wire, for whoever implements SPECIFICATION.md.
+    ///
+    /// Example: shoal-sim vectors docs/vectors
+    Vectors {
+        /// Where the JSON files go; it is made if it is missing.
+        dir: PathBuf,
+    },
     /// Measure a localnet: echo, first answers, downloads, idle cost.
     ///
     /// Example: shoal-sim speed --json
@@ -217,6 +224,7 @@ fn main() -> ExitCode {
 fn act(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Localnet(args) => localnet(args),
+        Verb::Vectors { dir } => vectors(&dir),
         Verb::Speed { json, quick } => speed(json, quick),
         Verb::Load { rate, ratio, seconds, seed, json } => {
             let rate = match ratio {
@@ -249,6 +257,15 @@ struct Usage(String);
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+}
+
+fn vectors(dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    for (name, text) in shoal_sim::vectors::all()? {
+        let path = dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! How fast a localnet is: what SPECIFICATION.md, section 11, promises, measured through the SOCKS port like an application.
+//! How fast a localnet is: what docs/measurements.md, section 1, promises, measured through the SOCKS port like an application.
 
 // It measures real time.
 #![allow(clippy::disallowed_methods)]

@@ -46,7 +46,7 @@ fn tunnels_are_tested_with_the_classes_that_documents_define() {
 }
 
 impl Class {
-    /// What the client tells the service (SPECIFICATION.md, section 6).
+    /// What the client tells the service (docs/promises.md, section 6).
     pub(super) fn budget(self) -> f64 {
         0.95 * (self.down - self.loops)
     }
