@@ -100,21 +100,25 @@ impl Error {
         match self {
             Self::Config(_) | Self::Value { .. } | Self::Dialer(_) => Exit::Config,
             Self::Control(ControlError::TooLong(_)) => Exit::Config,
+            Self::Control(ControlError::Directory(error)) => error.exit(),
             Self::Secret(error) => error.exit(),
             _ => Exit::Failed,
         }
     }
 }
 
-/// Looks at what only shows as wrong when a client starts: the files that its configuration names, the path of its control
-/// socket, its class. Nothing is written.
+/// Looks at what only shows as wrong when a client starts: the files and directories that its configuration names, the path of
+/// its control socket, its class. Nothing is written.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> Result<(), Error> {
     network::seats(&config.network)?;
     files::token(config)?;
-    control::check_path(&socket(config))?;
+    secret::is_private_directory(&config.data_dir)?;
+    let socket = socket(config);
+    control::check_path(&socket)?;
+    socket.parent().map(secret::is_private_directory).transpose()?;
     let usual = Parameters::default();
     if usual.class(&config.class).is_none() {
         let names: Vec<&str> = usual.classes.iter().map(|class| class.name.as_str()).collect();

@@ -679,6 +679,7 @@ impl Client {
         let same = |(id, group): &(&GroupId, &Group)| {
             (group.isolation, group.target) == (isolation, target)
                 && !group.is_retired(now)
+                && !group.is_full()
                 && !self.may_go_elsewhere(now, **id)
         };
         if let Some((id, _)) = self.groups.iter().find(same) {

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 pub use client::{Heard, Tunnel};
 pub use service::Tunnels;
+pub(crate) use transport::MAX_STREAMS;
 
 /// Longest datagram from a client, in bytes: leaves room for two SURBs beside it in a packet.
 pub const CLIENT_MTU: u16 = 1216;

@@ -60,10 +60,10 @@ impl FromStr for HostPort {
     type Err = BadHostPort;
 
     fn from_str(text: &str) -> Result<Self, BadHostPort> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
         let bad = || BadHostPort(text.to_owned());
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(bad()) } else { Ok(Self::Address(address)) };
+        }
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
         let name = DnsName::try_from(host.to_owned()).map_err(|_| bad())?;
@@ -117,6 +117,7 @@ mod tests {
             "host:",
             ":80",
             "host:0",
+            "192.0.2.1:0",
             "host:70000",
             "a b:80",
             "::1:80",

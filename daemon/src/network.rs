@@ -80,7 +80,7 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
 /// # Errors
 /// What is wrong, and what to do.
 pub fn check(network: &Network, seats: &[Seat]) -> Result<(), String> {
-    if !(1..=64).contains(&network.name.len()) || network.name.chars().any(char::is_control) {
+    if !(1..=64).contains(&network.name.len()) || !shoal_topology::is_plain(&network.name) {
         return Err("`name`: a network has a name of 1 to 64 bytes, on one line".into());
     }
     if network.authorities.is_empty() {

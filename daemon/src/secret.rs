@@ -34,6 +34,17 @@ pub enum SecretError {
         /// The mode it should have.
         mode: u32,
     },
+    /// A directory that is for all users of the machine, and must stay so.
+    #[error("{} is for all users of this machine: name a directory of its own, such as {}", .0.display(), .0.join("shoal").display())]
+    Shared(PathBuf),
+    /// A file where a directory should be, or the other way round.
+    #[error("{} is no {wanted}: move it away, or name another", .path.display())]
+    Kind {
+        /// What is there.
+        path: PathBuf,
+        /// What should be.
+        wanted: &'static str,
+    },
     /// It belongs to somebody else.
     #[error("{} belongs to another user; run: chown {wanted} {}", .path.display(), .path.display())]
     Foreign {
@@ -284,10 +295,13 @@ pub fn private_directory(path: &Path) -> Result<(), SecretError> {
 /// Whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
 ///
 /// # Errors
-/// When it is open to others, or belongs to somebody else.
+/// When it is open to others, belongs to somebody else, or cannot be written to.
 pub fn is_private_directory(path: &Path) -> Result<bool, SecretError> {
+    use rustix::fs::{Access, access};
     match check_directory(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => access(path, Access::WRITE_OK | Access::EXEC_OK)
+            .map(|()| true)
+            .map_err(|error| SecretError::io(path)(error.into())),
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error),
     }
@@ -338,7 +352,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn check_directory(path: &Path) -> Result<(), SecretError> {
-    check(path, &fs::metadata(path).map_err(SecretError::io(path))?, 0o700)?;
+    check(path, &fs::metadata(path).map_err(SecretError::io(path))?, DIRECTORY)?;
     check_above(path)
 }
 
@@ -371,8 +385,20 @@ fn parent_or_self(path: &Path) -> &Path {
     if path.is_dir() { path } else { parent(path) }
 }
 
+/// Modes of what is ours alone.
+const DIRECTORY: u32 = 0o700;
+
 pub(crate) fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), SecretError> {
     let path = path.to_owned();
+    let wanted = if mode == DIRECTORY { "directory" } else { "file" };
+    if found.is_dir() != (mode == DIRECTORY) {
+        return Err(SecretError::Kind { path, wanted });
+    }
+    // Of a system's own: /, /tmp, /var.
+    let is_sticky = found.mode() & 0o1000 != 0;
+    if found.is_dir() && (is_sticky || path.parent().is_none()) {
+        return Err(SecretError::Shared(path));
+    }
     let wanted = rustix::process::geteuid().as_raw();
     if found.uid() != wanted && found.uid() != 0 {
         return Err(SecretError::Foreign { path, wanted });

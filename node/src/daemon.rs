@@ -182,6 +182,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     }
     let role = config.role.role().unwrap_or(Role::Mix);
     let own = own(config)?;
+    secret::is_private_directory(&config.data_dir)?;
     secret::is_private_directory(&config.runtime_dir())?;
     let mut notes = warnings();
     notes.extend(on_disk(config));

@@ -64,6 +64,7 @@ fn a_bad_configuration_ends_with_78_and_says_where() {
         ("pool_packets = 0", "config.toml:2:"),
         ("role = \"router\"", "gateway"),
         ("advertise = [\"0.0.0.0:1\"]", "advertise"),
+        ("advertise = [\"224.0.0.1:9001\"]", "nobody listens at 224.0.0.1:9001"),
         ("listen = \"somewhere\"", "config.toml:2:"),
         ("admin = \"192.0.2.1:1\"", "127.0.0.1"),
         ("gateway.admission = \"tokens\"", "gateway.token"),

@@ -108,6 +108,8 @@ pub struct Localnet {
     pub took: Duration,
     page: JoinHandle<()>,
     dir: PathBuf,
+    /// Held as long as it runs: two in one directory would take each other's files.
+    _lock: secret::Lock,
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -119,7 +121,7 @@ impl Localnet {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let began = Instant::now();
         check(&options)?;
-        let (dir, temporary) = directory(&options)?;
+        let (dir, lock, temporary) = directory(&options)?;
         let (page, target) = page().await?;
         let mut plan = Plan::new(&options, &dir)?;
         let (authorities, founders) = plan.authorities()?;
@@ -155,6 +157,7 @@ impl Localnet {
             took: Duration::ZERO,
             page,
             dir,
+            _lock: lock,
             temporary,
         };
         if let Err(error) = localnet.begin(&options).await {
@@ -309,6 +312,11 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
     if options.epoch < Duration::from_secs(2) || options.epoch > Duration::from_secs(31_536_000) {
         bail!("--epoch must lie between 2 seconds and a year");
     }
+    if options.socks.is_some_and(|socks| !socks.ip().is_loopback()) {
+        bail!(
+            "--socks must be a loopback address, such as 127.0.0.1:1080: whoever reaches the port uses it"
+        );
+    }
     options.parameters.check().context("--parameters")?;
     if options.parameters.class(&options.class).is_none() {
         let names: Vec<_> = options.parameters.classes.iter().map(|c| c.name.as_str()).collect();
@@ -317,13 +325,23 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn directory(options: &Options) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
-    if let Some(dir) = &options.dir {
-        secret::private_directory(dir)?;
-        return Ok((std::path::absolute(dir)?, None));
-    }
-    let dir = temporary("shoal-localnet-")?;
-    Ok((dir.path().to_owned(), Some(dir)))
+/// Where everything is kept, held for this launcher alone, and what removes it in the end.
+fn directory(
+    options: &Options,
+) -> anyhow::Result<(PathBuf, secret::Lock, Option<tempfile::TempDir>)> {
+    let (path, temporary) = match &options.dir {
+        Some(dir) => (std::path::absolute(dir)?, None),
+        None => {
+            let dir = temporary("shoal-localnet-")?;
+            (dir.path().to_owned(), Some(dir))
+        }
+    };
+    secret::private_directory(&path)?;
+    let lock = secret::lock(&path, Duration::ZERO)?;
+    let lock = lock.with_context(|| {
+        format!("a localnet runs in {}: stop it, or choose another --dir", path.display())
+    })?;
+    Ok((path, lock, temporary))
 }
 
 /// A directory of one's own, in memory where there is room: mix keys must not touch a disk.

@@ -95,8 +95,8 @@ impl Run {
     /// Every question was answered, and none later than this.
     fn check_requests(&self, longest: Duration) {
         let person = &self.world.world.people[0];
-        let trouble = (person.failed, person.ended, person.left);
-        assert_eq!(trouble, (0, 0, 0), "failed, groups that ended, gateways to leave");
+        let trouble = (person.failed, person.broken, person.left);
+        assert_eq!(trouble, (0, 0, 0), "failed, groups that broke, gateways to leave");
         let due = (self.epochs * EPOCH_MS) / EVERY.as_millis() as u64;
         let answered = person.waits.len() as u64;
         assert!(answered >= due, "{answered} answers of {due}");

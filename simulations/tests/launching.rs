@@ -52,6 +52,28 @@ fn what_a_daemon_fails_of_is_the_error_whether_it_is_a_thread_or_a_process() {
 }
 
 #[test]
+fn two_localnets_do_not_share_a_directory() {
+    let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
+    let net = dir.path().join("net");
+    private(&net);
+    let mut first = Command::new(env!("CARGO_BIN_EXE_shoal-sim"))
+        .args(["localnet", "--json", "--for", "100", "--socks", "127.0.0.1:0", "--dir"])
+        .arg(&net)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let file = || fs::read(net.join("network.toml")).unwrap();
+    let before = file();
+    let said = fails(&net, &[]);
+    assert!(said.contains("a localnet runs in ") && file() == before, "{said}");
+    Command::new("kill").args(["-TERM", &first.id().to_string()]).status().unwrap();
+    assert!(first.wait().unwrap().success());
+}
+
+#[test]
 fn a_daemon_that_ends_later_is_named_and_the_others_go_on() {
     let signal = |name: &str, pid: u64| {
         Command::new("kill").args([name, &pid.to_string()]).status().unwrap();

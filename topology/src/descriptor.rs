@@ -7,7 +7,7 @@ use shoal_sphinx::PublicKey;
 
 use crate::encoding::{decode, encode};
 use crate::id::all_hold;
-use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature};
+use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature, is_plain};
 
 /// Most bytes of one descriptor: what an answer by SURB can carry.
 pub const MAX_DESCRIPTOR_LEN: usize = 1_900;
@@ -88,6 +88,9 @@ impl NodeDescriptor {
             .any(|name| name.is_empty() || name.len() > 64)
         {
             return wrong("operator and jurisdiction have 1 to 64 bytes");
+        }
+        if ![&self.operator, &self.jurisdiction].iter().all(|name| is_plain(name)) {
+            return wrong("operator or jurisdiction has characters that do not show");
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod path;
 pub mod random;
 pub mod report;
 mod spares;
+mod text;
 pub mod time;
 pub mod verdict;
 
@@ -34,4 +35,5 @@ pub use parameters::{Class, Parameters};
 pub use path::Paths;
 pub use random::{Seed, Stream, exponential};
 pub use spares::Spares;
+pub use text::is_plain;
 pub use time::Time;

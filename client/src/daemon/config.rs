@@ -227,6 +227,12 @@ impl Config {
                 message,
             })
         };
+        if let [first, second] = self.gateways.as_slice()
+            && first.identity == second.identity
+        {
+            let message = "both are the same one, which is no spare: name another, or one alone";
+            return wrong("gateways", message.into());
+        }
         if self.gateways.is_empty() || self.gateways.len() > 2 {
             return wrong("gateways", "name one or two gateways, the preferred one first".into());
         }

@@ -232,7 +232,7 @@ impl Shop {
         isolation: Isolation,
         target: Target,
     ) -> Result<(GroupId, StreamId), (ReplyCode, bool)> {
-        let id = {
+        let mut id = {
             let mut person = self.hub.engine.borrow_mut();
             let now = person.clock.now();
             match person.client.protection(now) {
@@ -270,6 +270,11 @@ impl Shop {
                     Some(Stage::Connected) => {
                         if let Some(stream) = person.client.open(now, id) {
                             return Ok((id, stream));
+                        }
+                        // Full, by those who waited with this one.
+                        if let Some(other) = person.client.group(now, isolation, target) {
+                            id = other;
+                            self.hub.kick.notify_one();
                         }
                     }
                     Some(_) => {}

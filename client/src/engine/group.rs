@@ -8,7 +8,7 @@ use shoal_topology::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
 use crate::surbs::{Of, Stock};
-use crate::tunnel::{Pseudonym, Tunnel};
+use crate::tunnel::{MAX_STREAMS, Pseudonym, Tunnel};
 
 use super::MAX_GROUPS;
 
@@ -243,6 +243,11 @@ impl Group {
             Some(present) if of.0 == present.0 + 1 => self.stock.came_back(Of::Next),
             _ => {}
         }
+    }
+
+    /// Whether its tunnel takes no more streams for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.streams >= MAX_STREAMS as usize
     }
 
     /// A seed for the next attempt: two attempts share neither pseudonym nor connection identifiers.

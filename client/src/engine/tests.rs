@@ -347,6 +347,19 @@ fn service(client: &mut Client, gateways: &[&str]) -> Target {
 }
 
 #[test]
+fn who_has_all_streams_of_a_tunnel_gets_another_one() {
+    let (mut client, _) = linked();
+    let id = group(&mut client, b"a");
+    client.groups.get_mut(&id).unwrap().streams = tunnel::MAX_STREAMS as usize - 1;
+    assert_eq!(group(&mut client, b"a"), id);
+    client.groups.get_mut(&id).unwrap().streams += 1;
+    let other = group(&mut client, b"a");
+    assert!(other != id && group(&mut client, b"a") == other);
+    client.groups.get_mut(&id).unwrap().streams -= 1;
+    assert_eq!(group(&mut client, b"a"), id);
+}
+
+#[test]
 fn who_was_silent_lately_is_not_waited_for_as_long_again_unless_others_hear_of_it() {
     // Seconds until a new group of a service is given up.
     let waits = |was_silent: bool, another_hears: bool| {

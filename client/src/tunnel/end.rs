@@ -317,6 +317,11 @@ impl End {
         self.conn.streams().open(Dir::Bi).map(|id| StreamId(id.index()))
     }
 
+    /// Whether the peer has opened streams that have not ended in both directions.
+    pub(super) fn has_streams(&mut self) -> bool {
+        self.conn.streams().remote_open_streams(Dir::Bi) > 0
+    }
+
     pub(super) fn write(&mut self, id: StreamId, data: &[u8]) -> Write {
         if self.conn.is_closed() {
             return Write::Stopped(GONE);

@@ -23,8 +23,10 @@ const MAX_REPLIES: usize = 64;
 /// A connection that was silent for so long may be displaced. Clients speak at every keep-alive.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// A connection that carried nothing for so long may be displaced by a newcomer, though its client says that it is there.
+/// A connection that carried nothing for so long may be displaced by a newcomer, though its client says that it is there: one
+/// without streams, or, if there is none of these, one with streams, whose programs may have more to say.
 const IDLE: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(600);
 
 /// A handshake that takes longer may be displaced when half of all connections are in it.
 const CROWDED_HANDSHAKE: Duration = Duration::from_secs(5);
@@ -218,16 +220,22 @@ impl Tunnels {
         }
     }
 
-    /// A connection that makes room although its client is there.
-    fn idle(&self, now: Time) -> Option<(bool, Duration, Pseudonym)> {
-        let idle =
-            |(pseudonym, peer): (&Pseudonym, &Peer)| (false, now.since(peer.used), *pseudonym);
-        let young = || self.peers.iter().filter(|(_, peer)| !peer.end.was_connected());
-        if 2 * young().count() > self.peers.len() {
-            return young().map(idle).max().filter(|(_, age, _)| *age > CROWDED_HANDSHAKE);
-        }
-        let connected = self.peers.iter().filter(|(_, peer)| peer.end.was_connected());
-        connected.map(idle).max().filter(|(_, idle, _)| *idle > IDLE)
+    /// A connection that makes room although its client is there. What has no streams goes first: a session that is open and
+    /// quiet is in use.
+    fn idle(&mut self, now: Time) -> Option<(bool, Duration, Pseudonym)> {
+        let young = self.peers.values().filter(|peer| !peer.end.was_connected()).count();
+        let crowded = 2 * young > self.peers.len();
+        let of_kind = self.peers.iter_mut().filter(|(_, peer)| peer.end.was_connected() != crowded);
+        let idle = of_kind
+            .map(|(pseudonym, peer)| (!peer.end.has_streams(), now.since(peer.used), *pseudonym));
+        idle.max().filter(|(is_empty, idle, _)| {
+            let least = match (crowded, is_empty) {
+                (true, _) => CROWDED_HANDSHAKE,
+                (false, true) => IDLE,
+                (false, false) => QUIET,
+            };
+            *idle > least
+        })
     }
 
     /// Forgets a connection at once; `Closed` follows if it has not been taken.

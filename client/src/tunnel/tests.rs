@@ -536,6 +536,32 @@ fn a_tunnel_that_carries_nothing_makes_room_for_a_newcomer_and_one_in_use_does_n
 }
 
 #[test]
+fn a_quiet_session_stays_while_there_are_tunnels_without_streams() {
+    let settings = Settings { max_connections: 3, ..Settings::default() };
+    let mut pair = Pair::with(23, &settings);
+    for _ in 0..3 {
+        pair.add(WEB, service_key(&SECRET), &settings);
+    }
+    pair.run_until(Time::from_secs(5), |p| p.clients.iter().all(|c| c.tunnel.is_connected()));
+    // The first one that anybody uses is a session, which then is quiet; the others ask for something that ends.
+    let session = pair.request(0, b"e", false);
+    pair.echo(0, session);
+    pair.run_for(Duration::from_secs(2));
+    for n in [1, 2] {
+        let id = pair.request(n, b"u12", true);
+        let limit = pair.now + Duration::from_secs(10);
+        pair.run_until(limit, |p| p.clients[n].ended.contains_key(&id));
+    }
+    pair.run_for(Duration::from_secs(15));
+    let late = pair.add(WEB, service_key(&SECRET), &settings);
+    pair.run_for(Duration::from_secs(5));
+    assert!(pair.clients[late].tunnel.is_connected());
+    let quiet = pair.clients[0].pseudonym;
+    assert!(!pair.service_events.contains(&(quiet, TunnelEvent::Closed(CloseReason::Displaced))));
+    pair.echo(0, session);
+}
+
+#[test]
 fn a_restarted_service_tells_its_clients() {
     let mut pair = Pair::connected(21, WEB, 0.0);
     let seed = Seed::from_u64(99);

@@ -17,7 +17,7 @@ use shoal_topology::{Seed, Stream, Time};
 use super::{Error, Settings, Windows};
 
 /// Streams that a client may have open at one time.
-const MAX_STREAMS: u32 = 256;
+pub(crate) const MAX_STREAMS: u32 = 256;
 
 /// Bytes of QUIC datagrams that wait to be sent, and to be taken; when either is full the oldest go.
 const DATAGRAM_BUFFER: usize = 64 << 10;

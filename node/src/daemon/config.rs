@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -288,10 +288,10 @@ fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 
 fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    if (1..=64).contains(&name.len()) {
+    if (1..=64).contains(&name.len()) && shoal_topology::is_plain(&name) {
         Ok(name)
     } else {
-        Err(serde::de::Error::custom("wants a name of 1 to 64 bytes"))
+        Err(serde::de::Error::custom("wants a name of 1 to 64 bytes that all show"))
     }
 }
 
@@ -416,6 +416,11 @@ impl Config {
         };
         if addresses.len() > 4 {
             return Err("`advertise`: wants at most 4 addresses".into());
+        }
+        let nobody =
+            |ip: IpAddr| ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        if let Some(at) = addresses.iter().find(|at| nobody(at.ip())) {
+            return Err(format!("`advertise`: nobody listens at {at}: it is for many at once"));
         }
         if addresses.iter().any(|a| a.ip().is_unspecified() || a.port() == 0) {
             return Err(

@@ -21,7 +21,7 @@ pub struct GatewayArgs {
     #[arg(long, default_value = "call", value_name = "NAME")]
     pub class: String,
     /// Pairs of people who do something; as many do nothing ("steady": all, for half of the time).
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
     /// How long, of virtual time.
     #[arg(long, default_value_t = 305.0, value_name = "SECONDS")]

@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_client::engine::{Client, GroupId, Isolation, Output as ClientOutput, Settings, Target};
+use shoal_client::engine::{
+    Client, Failure, GroupId, Isolation, Output as ClientOutput, Settings, Target,
+};
 use shoal_client::service::Service;
 use shoal_client::tunnel::{Read, StreamId, TunnelEvent, Write};
 use shoal_client::uplink::Uplink;
@@ -96,6 +98,8 @@ pub struct Person {
     pub uploaded: u64,
     /// Groups that ended.
     pub ended: u64,
+    /// Of these, groups that ended while they were of use: not since their time was over.
+    pub broken: u64,
     /// Times that the engine wanted another gateway.
     pub left: u64,
     /// When each answer was there, and how long that was after its question was due.
@@ -279,6 +283,7 @@ impl World {
                 downloaded: 0,
                 uploaded: 0,
                 ended: 0,
+                broken: 0,
                 left: 0,
                 waits: Vec::new(),
                 failed: 0,
@@ -688,7 +693,8 @@ impl World {
         }
         while let Some(output) = person.client.poll_output() {
             match output {
-                ClientOutput::Failed(..) => {
+                ClientOutput::Failed(_, why) => {
+                    person.broken += u64::from(why != Failure::Idle);
                     person.failed += u64::from(person.stream.is_some());
                     (person.group, person.stream) = (None, None);
                     person.ended += 1;

@@ -44,9 +44,9 @@ impl Names {
     /// The addresses of one family, asked for once.
     pub(super) async fn of(&self, name: &HostName, family: Family) -> Found {
         let resolver = if family == Family::V4 { &self.v4 } else { &self.v6 };
-        // With the dot at its end a name is complete, and no search domain is tried. It is what it is: in the DNS "_" may
-        // stand anywhere, as the names of some networks have it.
-        let complete = Name::from_ascii(format!("{}.", name.as_str()));
+        // Complete, so that no search domain is tried; and what it is: in the DNS "_" may stand anywhere, and "-" at the
+        // beginning, as the names of some networks have it.
+        let complete = Name::from_labels(name.as_str().split('.').map(str::as_bytes));
         let complete = complete.map_err(|_| ReplyCode::HostUnreachable)?;
         let answer = timeout(self.within, resolver.lookup_ip(complete))
             .await

@@ -15,6 +15,7 @@ use crate::daemon::{self, AuthorityConfig, Config, Error};
 /// What keeps it from running.
 pub(in crate::daemon) fn check(config: &Config) -> Result<Vec<String>, Error> {
     let own = daemon::identity(config)?;
+    secret::is_private_directory(&config.data_dir)?;
     secret::is_private_directory(&config.runtime_dir())?;
     read_state(&state_file(config))?;
     let known = match network::load(&config.network) {

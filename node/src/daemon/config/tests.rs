@@ -64,6 +64,7 @@ fn a_wrong_value_says_where_and_what_is_allowed() {
         ("advertise = [\"192.0.2.1\"]", "with a port"),
         ("workers = 9999999", "up to 1024"),
         ("[[gateway.token]]\nsecret = \"x\"\nconnections = 0", "from 1"),
+        ("operator = \"x\\nready: yes\"", "that all show"),
         ("[[gateway.token]]\nsecret = \" \"", "wants a secret"),
         ("worker = 2", "config.toml:1:1: `worker`: unknown key; did you mean `workers`?"),
         (
