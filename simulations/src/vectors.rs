@@ -23,7 +23,7 @@ pub fn all() -> anyhow::Result<Vec<(&'static str, String)>> {
     let files = [
         ("packet.json", packets::packets()?),
         ("surb.json", packets::surbs()?),
-        ("frame.json", packets::frames()),
+        ("frame.json", packets::frames()?),
         ("control.json", messages::control()?),
         ("tunnel.json", messages::tunnel()?),
         ("document.json", directory::documents()?),

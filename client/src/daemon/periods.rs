@@ -36,7 +36,8 @@ const WHOLE: &[u8] = b"whole\n";
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What `status` says then.
-pub(super) const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
+const OVER: &str = "the key that opens packets is over, and there is no other yet";
+const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
 
 /// The keys that are on disk.
 pub(super) struct Periods {
@@ -144,9 +145,13 @@ impl Periods {
         }
     }
 
-    /// Whether packets are not taken since their tags cannot be written.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.unwritten.load(Ordering::Relaxed)
+    /// Why no packets are taken at this second: their tags cannot be written, or the last key that could be made is over.
+    pub(super) fn why_stuck(&self, unix_s: u64) -> Option<String> {
+        if self.unwritten.load(Ordering::Relaxed) {
+            return Some(STUCK.into());
+        }
+        let is_over = self.present(unix_s).is_none_or(|(_, until, _)| until <= unix_s);
+        is_over.then(|| self.trouble.clone().unwrap_or_else(|| OVER.into()))
     }
 
     /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
@@ -591,11 +596,19 @@ mod tests {
             || Durable::open(at.clone(), &key.public(), 2, periods.unwritten.clone()).unwrap();
         let mut memory = open();
         memory.log.fail();
-        assert!(!memory.insert(&tag(1)) && periods.is_stuck());
+        assert!(!memory.insert(&tag(1)) && periods.why_stuck(0).is_some_and(|why| why == STUCK));
         let mut memory = open();
-        assert!(memory.insert(&tag(1)) && !periods.is_stuck(), "it was never taken");
+        assert!(memory.insert(&tag(1)) && periods.why_stuck(NOW).is_none(), "it was never taken");
         // A table has its room; beyond it nothing is taken.
         let taken = (2..250).filter(|n| memory.insert(&tag(*n))).count();
         assert!(taken == 1 && memory.fullness() >= 1.0, "{taken}");
+    }
+    #[test]
+    fn when_the_last_key_is_over_nothing_is_taken_and_it_is_said() {
+        let dir = directory("over");
+        let (periods, _) = start(&dir);
+        let (_, until, _) = periods.present(NOW).unwrap();
+        assert_eq!(periods.why_stuck(until - 1), None);
+        assert_eq!(periods.why_stuck(until).as_deref(), Some(OVER));
     }
 }

@@ -24,7 +24,7 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Ends, Hub, Key};
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
-use super::periods::{Periods, STUCK};
+use super::periods::Periods;
 use super::reload::Reload;
 use super::stand_ins::StandIns;
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
@@ -835,8 +835,7 @@ impl Driver {
                 Some(network::no_document(&self.network, unix_s()))
             }
             (Err(why), _) => Some(why.to_string()),
-            (Ok(()), _) if self.periods.is_stuck() => Some(STUCK.into()),
-            (Ok(()), _) => None,
+            (Ok(()), _) => self.periods.why_stuck(unix_s()),
         };
         let config = &self.reload.config;
         let counts = person.client.counts();

@@ -35,7 +35,6 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, addresses, run_seed, token};
 use super::hub::{Ends, Hub, Key, Stream};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
-use super::periods::STUCK;
 use super::person::TRIAL;
 use super::person::thread;
 use super::places::Quotas;
@@ -475,10 +474,11 @@ impl Driver {
         } else {
             stale.map(|stale| self.trouble.clone().unwrap_or(stale))
         };
-        let (stuck, mut warnings) = self.keys.lock().map_or((false, Vec::new()), |keys| {
-            (keys.periods.is_stuck(), Vec::from_iter(keys.periods.trouble().map(str::to_owned)))
+        let (stuck, mut warnings) = self.keys.lock().map_or((None, Vec::new()), |keys| {
+            let trouble = keys.periods.trouble().map(str::to_owned);
+            (keys.periods.why_stuck(unix_s()), Vec::from_iter(trouble))
         });
-        let not_ready = if stuck { Some(STUCK.to_owned()) } else { not_ready };
+        let not_ready = stuck.or(not_ready);
         if up > 0 && up < self.links.len() {
             let down = self.links.values().find_map(|link| link.down);
             let why = down.map(|down| format!(": {down}")).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_topology::authority::{
-    Authority, Basis, Input, Output, Proof, Proposal, Relay, Settings, Vote, Word,
+    Authority, Basis, Input, Output, Proof, Proposal, Relay, SessionId, Settings, Vote, Word,
 };
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::{LinkCount, Report, SignedReport};
@@ -180,7 +180,9 @@ pub(super) fn proofs() -> anyhow::Result<Value> {
     let hash = hash_of_body(&sent).context("a signature")?;
     let basis = Some(Basis { epoch: EPOCH, amendment: 0, hash });
     let reveal = Some([0x77; 32]);
-    let broken_promise = Vote { basis, ..with(Proposal { reveal, ..proposal }) };
+    // In the next session that makes a document, which this one is the basis of.
+    let session = SessionId { epoch: EPOCH, ..vote.session };
+    let broken_promise = Vote { basis, session, ..with(Proposal { reveal, ..proposal }) };
     let sign = |hash: [u8; 32]| -> anyhow::Result<([u8; 32], Signature)> {
         let message = postcard::to_stdvec(&(EPOCH, 0_u16, hash))?;
         Ok((hash, secret(200).sign(Context::Document, &message)))

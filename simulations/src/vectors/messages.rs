@@ -16,7 +16,9 @@ use super::directory::client_descriptor;
 use super::{hex, said, secret};
 
 pub(super) fn control() -> anyhow::Result<Value> {
-    let (gateway, link, inbox) = (secret(2).identity(), secret(3).identity(), secret(4));
+    let (gateway, link) = (secret(100).identity(), secret(3).identity());
+    // The inbox and the first gateway that the descriptor names.
+    let inbox = secret(152);
     let nonce = [0x9a; 32];
     let person = Hello {
         inbox: inbox.identity(),
@@ -64,7 +66,7 @@ pub(super) fn control() -> anyhow::Result<Value> {
     }
     Ok(json!({
         "proof": {
-            "gateway": hex(gateway.0), "link_key": hex(link.0), "nonce": hex(nonce), "inbox_seed": hex([4; 32]),
+            "gateway": hex(gateway.0), "link_key": hex(link.0), "nonce": hex(nonce), "inbox_seed": hex([152; 32]),
             "inbox": hex(inbox.identity().0), "signature": said(&person.proof)?,
         },
         "cut": hex(document),

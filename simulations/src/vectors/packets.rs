@@ -5,11 +5,13 @@ use std::time::Duration;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use shoal_sphinx::{
-    CLIENT_CONTROL, Codec as _, Downward, Frame, HEADER_LEN, Hop, MAX_HOPS, Packet, Payload,
-    Peeled, SecretKey, Sphinx, SurbKeys,
+    CLIENT_CONTROL, Codec as _, Downward, Frame, Hop, MAX_HOPS, Packet, Payload, Peeled, SecretKey,
+    Sphinx, SurbKeys,
 };
 use shoal_topology::Seed;
+use shoal_topology::control::{DocumentPart, Notice, Renew, Word as _};
 
+use super::directory::client_descriptor;
 use super::hex;
 
 const CODEC: Sphinx = Sphinx::SCALAR;
@@ -117,25 +119,29 @@ pub(super) fn surbs() -> anyhow::Result<Value> {
     Ok(json!({ "surbs": surbs }))
 }
 
-pub(super) fn frames() -> Value {
-    let mut packet = Packet::default();
-    let pattern = |n: usize| (n % 251) as u8;
-    packet.as_mut_bytes().iter_mut().enumerate().for_each(|(n, byte)| *byte = pattern(n));
+pub(super) fn frames() -> anyhow::Result<Value> {
+    let (path, _) = path(3);
+    let mut rng = Seed::from_u64(SEED).stream("frames");
+    let packet = CODEC.seal(&mut rng, &path, [0; 16], b"in a frame")?;
+    let part = DocumentPart { tag: [5; 8], index: 0, parts: 2, bytes: vec![7; 2_300] };
+    let renew = Renew { descriptor: client_descriptor().encode() };
+    let epoch = 0xa7;
     let frames = [
-        ("client to gateway", "to the mix of number 513", 513),
-        ("client to gateway", "control message", CLIENT_CONTROL),
-        ("gateway to client", "packet", Downward::Packet as u16),
-        ("gateway to client", "dummy", Downward::Dummy as u16),
-        ("gateway to client", "part of a document", Downward::Document as u16),
-        ("gateway to client", "notice", Downward::Notice as u16),
-        ("node to node", "packet", 0),
+        ("client to gateway", "to the mix of number 513", epoch, 513, packet.clone()),
+        ("client to gateway", "control message", 0, CLIENT_CONTROL, renew.pack()?),
+        ("gateway to client", "packet", epoch, Downward::Packet as u16, packet.clone()),
+        ("gateway to client", "dummy", 0, Downward::Dummy as u16, Packet::default()),
+        ("gateway to client", "part of a document", 0, Downward::Document as u16, part.pack()?),
+        ("gateway to client", "notice", 0, Downward::Notice as u16, Notice::Welcome.pack()?),
+        ("node to node", "packet", epoch, 0, packet),
     ];
-    let frame = |(direction, what, field): (&str, &str, u16)| {
-        let frame = Frame { epoch: 0xa7, field, packet: packet.clone() };
+    let frame = |(direction, what, epoch, field, packet): (&str, &str, u8, u16, Packet)| {
+        let bytes = hex(packet.as_bytes());
+        let frame = Frame { epoch, field, packet };
         json!({
-            "direction": direction, "what": what, "version": 1, "epoch": frame.epoch, "field": field,
-            "packet": hex(packet.as_bytes()), "bytes": hex(&frame.encode()[..]),
+            "direction": direction, "what": what, "version": 1, "epoch": epoch, "field": field,
+            "packet": bytes, "bytes": hex(&frame.encode()[..]),
         })
     };
-    json!({ "header_bytes": HEADER_LEN, "frames": frames.map(frame) })
+    Ok(json!({ "frames": frames.map(frame) }))
 }
