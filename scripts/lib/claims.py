@@ -116,7 +116,7 @@ def commands(text):
 
 def wrong_command(command, ran, helps, directory=pathlib.Path(".")):
     """What is wrong with a command, or None. `helps(words)` is what a program says with `--help`, or None; files are
-    looked for from a directory on."""
+    looked for from a directory on, and from the root."""
     words = command.split()
     if words[0] == "cargo":
         if words[1] == "test":
@@ -150,7 +150,7 @@ def wrong_command(command, ran, helps, directory=pathlib.Path(".")):
         if word.startswith("-") and word != "-" and not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text):
             return f"there is no {word}"
         # What begins with capitals stands for something.
-        if re.search(r"^(?![A-Z]+/).*/.*\.\w+$", word) and not (directory / word).exists():
+        if re.search(r"^(?![A-Z]+/).*/.*\.\w+$", word) and not any((at / word).exists() for at in (directory, pathlib.Path("."))):
             return f"there is no file {word}"
     return None
 
