@@ -219,7 +219,7 @@ class Asking:
     """Pages for both clients, from the exit and from the service in turn, one after the other."""
 
     def __init__(self, net, port):
-        self.asked, self.lost, self.slowest, self.stopped = 0, [], 0.0, threading.Event()
+        self.asked, self.lost, self.slowest, self.stopped = 0, [], (0.0, ""), threading.Event()
         self.threads, self.began = [], time.monotonic()
         for client in net.of("run"):
             thread = threading.Thread(target=self._ask, args=(client, net, port), daemon=True)
@@ -239,7 +239,8 @@ class Asking:
             except (OSError, EOFError) as error:
                 self.lose(client, began, f"{error or type(error).__name__} after {time.monotonic() - began:.0f} s")
             self.asked += 1
-            self.slowest = max(self.slowest, time.monotonic() - began)
+            took = time.monotonic() - began
+            self.slowest = max(self.slowest, (took, f"of {client.name} to {host[-12:]}, {began - self.began:.0f} s after the first"))
             self.stopped.wait(0.5)
 
     def lose(self, client, began, why):
@@ -387,4 +388,5 @@ def lost(asking):
     asking.stop()
     must(asking.asked > 20, f"{asking.asked} requests alone")
     must(not asking.lost, f"{len(asking.lost)} of {asking.asked}: {asking.lost[:5]}")
-    return f"{asking.asked} requests, the slowest {asking.slowest:.1f} s"
+    took, which = asking.slowest
+    return f"{asking.asked} requests, the slowest {took:.1f} s ({which})"
