@@ -3,6 +3,24 @@
 //! The wire format is that of the crate `sphinx-packet`, version 260 and no other (Danezis and Goldberg,
 //! "Sphinx", IEEE S&P 2009, with LIONESS payloads and SURBs that carry one payload key seed). The work is behind
 //! [`Codec`], so that a simulation of 10^7 packets can take [`StandIn`], of the same lengths, in its place.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use rand_chacha::rand_core::SeedableRng as _;
+//! use shoal_sphinx::{Codec as _, Hop, Peeled, SecretKey, Sphinx};
+//!
+//! let mut rng = rand_chacha::ChaCha12Rng::seed_from_u64(1);
+//! let secret = SecretKey::generate(&mut rng);
+//! let hop = Hop { address: [1; 32], key: secret.public(), delay: Duration::ZERO };
+//!
+//! let packet = Sphinx::SCALAR.seal(&mut rng, &[hop], [0; 16], b"hello")?;
+//! let opened = Sphinx::SCALAR.open(&secret, packet)?;
+//! // Here a hop looks whether it has seen `opened.tag()` before.
+//! let Peeled::Final { payload, .. } = Sphinx::SCALAR.peel(opened)? else { panic!("one hop") };
+//! assert_eq!(payload.message()?, b"hello");
+//! # Ok::<(), shoal_sphinx::Error>(())
+//! ```
 
 pub mod backend;
 mod curve;
