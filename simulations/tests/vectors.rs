@@ -192,7 +192,7 @@ fn a_session_and_its_document_hold() {
         let of = bytes(&of["bytes"]);
         let word = Peer::decode(&of).unwrap();
         assert_eq!(word.encode(), of);
-        if let Peer::Relay(vote) = word {
+        if let Peer::Vote(vote) = word {
             vote.verify(&network.authorities).unwrap();
         }
     }

@@ -32,7 +32,7 @@ pub use derive::NoDocument;
 pub use event::Event;
 pub use schedule::{Schedule, SessionId};
 pub use state::State;
-pub use vote::{Basis, Proposal, Relay, Vote, Word};
+pub use vote::{Basis, Proposal, SignedVote, Vote, Word};
 
 use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
@@ -178,7 +178,7 @@ pub struct Status {
 #[derive(Default)]
 struct Ballot {
     /// At most two of an author: two prove that it lies.
-    votes: BTreeMap<Identity, Vec<(Vote, Relay)>>,
+    votes: BTreeMap<Identity, Vec<(Vote, SignedVote)>>,
     decided: bool,
 }
 
@@ -566,8 +566,8 @@ impl Authority {
             demote: judged.demote.clone(),
             proposal: main.then(|| self.proposal(session, in_use.as_deref(), judged)),
         };
-        let relay = Relay::of(&vote, &self.settings.secret);
-        self.tell_others(&Word::Relay(relay.clone()));
+        let relay = SignedVote::of(&vote, &self.settings.secret);
+        self.tell_others(&Word::Vote(relay.clone()));
         self.ballots.entry(session).or_default().votes.insert(self.own, vec![(vote, relay)]);
     }
 
@@ -621,7 +621,7 @@ impl Authority {
             return self.fault(from, Fault::Flood);
         }
         match Word::decode(bytes) {
-            Ok(Word::Relay(relay)) => self.relay(now, from, relay),
+            Ok(Word::Vote(relay)) => self.relay(now, from, relay),
             Ok(Word::Signature { epoch, amendment, hash, signature }) => {
                 self.signature(now, from, (epoch, amendment, hash), signature);
             }
@@ -639,7 +639,7 @@ impl Authority {
         }
     }
 
-    fn relay(&mut self, now: u64, from: Identity, mut relay: Relay) {
+    fn relay(&mut self, now: u64, from: Identity, mut relay: SignedVote) {
         let Ok(vote) = relay.verify(&self.settings.network.authorities) else {
             return self.fault(from, Fault::Vote);
         };
@@ -679,7 +679,7 @@ impl Authority {
         }
         // With more than f + 1 signatures an honest one passed it on before.
         if relay.signatures.len() <= self.schedule.passes() {
-            self.tell_others(&Word::Relay(relay));
+            self.tell_others(&Word::Vote(relay));
         }
         if is_of_the_future {
             self.fault(author, Fault::Future);
@@ -702,7 +702,7 @@ impl Authority {
     fn decide(&mut self, id: SessionId) {
         let Some(ballot) = self.ballots.get_mut(&id) else { return };
         ballot.decided = true;
-        let (votes, relays): (Vec<Vote>, Vec<Relay>) = std::mem::take(&mut ballot.votes)
+        let (votes, relays): (Vec<Vote>, Vec<SignedVote>) = std::mem::take(&mut ballot.votes)
             .into_values()
             .filter_map(|votes| match <[_; 1]>::try_from(votes) {
                 Ok([one]) => Some(one),
@@ -734,7 +734,7 @@ impl Authority {
     }
 
     /// Looks for secrets that were promised and others revealed, or none, and for accusations that nobody shares.
-    fn examine(&mut self, votes: &[Vote], relays: &[Relay]) {
+    fn examine(&mut self, votes: &[Vote], relays: &[SignedVote]) {
         let Some(held) =
             derive::basis(votes, self.settings.network.liars()).and_then(|basis| self.held(&basis))
         else {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_topology::authority::{
-    Authority, Basis, Input, Output, Proof, Proposal, Relay, SessionId, Settings, Vote, Word,
+    Authority, Basis, Input, Output, Proof, Proposal, SessionId, Settings, SignedVote, Vote, Word,
 };
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::{LinkCount, Report, SignedReport};
@@ -87,10 +87,10 @@ fn session() -> anyhow::Result<(Vec<Sent>, Held)> {
 }
 
 /// The votes of the session, each by its author alone.
-fn own_votes(said: &[Sent]) -> Vec<Relay> {
-    let mut votes: Vec<Relay> = Vec::new();
+fn own_votes(said: &[Sent]) -> Vec<SignedVote> {
+    let mut votes: Vec<SignedVote> = Vec::new();
     for sent in said {
-        if let Ok(Word::Relay(vote)) = Word::decode(&sent.bytes)
+        if let Ok(Word::Vote(vote)) = Word::decode(&sent.bytes)
             && vote.signatures.len() == 1
             && !votes.contains(&vote)
         {
@@ -113,7 +113,7 @@ pub(super) fn votes() -> anyhow::Result<Value> {
     for Sent { bytes, .. } in &sent {
         let word = Word::decode(bytes)?;
         let (kind, name, signatures) = match &word {
-            Word::Relay(vote) => (0, "Vote", vote.signatures.len()),
+            Word::Vote(vote) => (0, "Vote", vote.signatures.len()),
             Word::Signature { .. } => (1, "Signature", 1),
             Word::Certified(_) => (2, "Certified", 0),
             Word::Ask => (3, "Ask", 0),
@@ -152,8 +152,8 @@ pub(super) fn votes() -> anyhow::Result<Value> {
 }
 
 /// A vote as its author signs it.
-fn signed(vote: &Vote) -> Relay {
-    Relay::of(vote, &secret(200))
+fn signed(vote: &Vote) -> SignedVote {
+    SignedVote::of(vote, &secret(200))
 }
 
 /// The hash of the body that the authorities of a session signed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::vote::{Relay, Vote};
+use super::vote::{SignedVote, Vote};
 use crate::encoding::{decode, encode};
 use crate::{Epoch, Error, Identity, Network, Signature, SignedDocument};
 
@@ -76,7 +76,7 @@ impl Fault {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Proof {
     /// It voted twice in a session, and differently.
-    Votes(Relay, Relay),
+    Votes(SignedVote, SignedVote),
     /// It signed two documents of one epoch and amendment.
     Signatures {
         /// Who.
@@ -89,9 +89,9 @@ pub enum Proof {
         signed: [([u8; 32], Signature); 2],
     },
     /// It voted for a node or service that did not sign what it is said to say, or lists one twice.
-    MadeUp(Relay),
+    MadeUp(SignedVote),
     /// It revealed another secret than the one that it had promised in the document on which its vote builds.
-    Reveal(Relay, Vec<u8>),
+    Reveal(SignedVote, Vec<u8>),
 }
 
 impl Proof {

@@ -550,7 +550,7 @@ fn forge(world: &World, n: usize, session: SessionId, mut change: impl FnMut(&mu
     let ballot = liar.ballots.get(&session).unwrap();
     let (mut vote, _) = ballot.votes[&authority(n).identity()][0].clone();
     change(&mut vote);
-    Word::Relay(Relay::of(&vote, &authority(n)))
+    Word::Vote(SignedVote::of(&vote, &authority(n)))
 }
 
 #[test]
@@ -795,7 +795,7 @@ proptest! {
                 if let Some(proposal) = &mut vote.proposal {
                     proposal.nodes.remove(rng.random_range(0..8));
                 }
-                let bytes = Word::Relay(Relay::of(&vote, &liar)).encode();
+                let bytes = Word::Vote(SignedVote::of(&vote, &liar)).encode();
                 world.handle(rng.random_range(0..3), Input::Message { from: liar.identity(), bytes });
             }
             // And it signs whatever any other has made.

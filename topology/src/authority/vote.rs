@@ -93,14 +93,14 @@ impl Vote {
 
 /// A vote, signed by its author first and then by those who passed it on.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Relay {
+pub struct SignedVote {
     /// The canonical bytes of a [`Vote`].
     pub vote: Vec<u8>,
     /// Who signed them.
     pub signatures: Vec<(Identity, Signature)>,
 }
 
-impl Relay {
+impl SignedVote {
     /// An author's own.
     pub fn of(vote: &Vote, secret: &SecretIdentity) -> Self {
         let mut relay = Self { vote: encode(vote), signatures: Vec::new() };
@@ -144,7 +144,7 @@ impl Relay {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Word {
     /// A vote.
-    Relay(Relay),
+    Vote(SignedVote),
     /// A signature of a document.
     Signature {
         /// Its epoch.

@@ -109,7 +109,7 @@ impl Heard {
     /// The first of each kind, and some of the latest.
     fn hear(&mut self, bytes: &[u8]) {
         let list = match Word::decode(bytes) {
-            Ok(Word::Relay(_)) => &mut self.relays,
+            Ok(Word::Vote(_)) => &mut self.relays,
             Ok(Word::Signature { .. }) => &mut self.signatures,
             Ok(Word::Certified(_)) => &mut self.certified,
             _ => return,
@@ -165,14 +165,14 @@ fn twist(kind: Kind, bytes: Vec<u8>) -> Option<Vec<u8>> {
             None
         }
         Ok(Word::Certified(_)) if kind == Kind::FarAmendments => None,
-        Ok(Word::Relay(relay)) if relay.signatures.len() == 1 => {
+        Ok(Word::Vote(relay)) if relay.signatures.len() == 1 => {
             if kind == Kind::NoVote {
                 return None;
             }
             let authorities: Vec<Identity> = (0..4).map(|n| authority(n).identity()).collect();
             let mut vote = relay.verify(&authorities).unwrap();
             twisted(kind, &mut vote);
-            Some(Word::Relay(Relay::of(&vote, &authority(LIAR))).encode())
+            Some(Word::Vote(SignedVote::of(&vote, &authority(LIAR))).encode())
         }
         _ => Some(bytes),
     }
@@ -238,11 +238,11 @@ impl Hostile {
             Kind::VoteFlood => vote.demote = vec![Identity(hash)],
             _ => {}
         }
-        let mut relay = Relay::of(&vote, &authority(LIAR));
+        let mut relay = SignedVote::of(&vote, &authority(LIAR));
         if kind == Kind::RepeatedSignatures {
             relay.sign(&authority(LIAR));
         }
-        Word::Relay(relay).encode()
+        Word::Vote(relay).encode()
     }
 
     /// Documents that nobody else signed, or that have a signature too many.
@@ -335,9 +335,9 @@ impl Hostile {
         let close = [1_250, 2_250].iter().any(|end| (end - 30..end + 30).contains(&into));
         let Some(mut vote) = self.vote().filter(|_| close) else { return };
         vote.demote = vec![Identity([self.said as u8; 32])];
-        let relay = Relay::of(&vote, &authority(LIAR));
+        let relay = SignedVote::of(&vote, &authority(LIAR));
         let (from, to) = (authority(LIAR).identity(), self.said as usize % LIAR);
-        let bytes = Word::Relay(relay).encode();
+        let bytes = Word::Vote(relay).encode();
         self.world.handle(to, Input::Message { from, bytes });
     }
 
