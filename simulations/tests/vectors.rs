@@ -10,7 +10,7 @@ use shoal_client::message::{FromService, ToService};
 use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_sphinx::{Codec as _, Frame, Packet, SecretKey, Sphinx, Surb};
 use shoal_topology::address::ServiceAddress;
-use shoal_topology::authority::{Proof, Word as Peer};
+use shoal_topology::authority::{PeerMessage as Peer, Proof};
 use shoal_topology::control::{DocumentPart, Hello, Notice, Renew, Word};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::SignedReport;

@@ -32,7 +32,7 @@ pub use derive::NoDocument;
 pub use event::Event;
 pub use schedule::{Schedule, SessionId};
 pub use state::State;
-pub use vote::{Basis, Proposal, SignedVote, Vote, Word};
+pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
 
 use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
@@ -74,7 +74,7 @@ pub enum Input {
     Message {
         /// Who.
         from: Identity,
-        /// A [`Word`].
+        /// A [`PeerMessage`].
         bytes: Vec<u8>,
     },
     /// A node sent its signed descriptor.
@@ -425,7 +425,7 @@ impl Authority {
         authorities.into_iter().filter(move |authority| *authority != own)
     }
 
-    fn tell_others(&mut self, word: &Word) {
+    fn tell_others(&mut self, word: &PeerMessage) {
         let bytes = word.encode();
         for to in self.others() {
             self.outputs.push_back(Output::Send { to, bytes: bytes.clone() });
@@ -434,7 +434,7 @@ impl Authority {
 
     fn ask(&mut self) {
         self.asked = true;
-        self.tell_others(&Word::Ask);
+        self.tell_others(&PeerMessage::Ask);
     }
 
     /// Does what is due.
@@ -567,7 +567,7 @@ impl Authority {
             proposal: main.then(|| self.proposal(session, in_use.as_deref(), judged)),
         };
         let relay = SignedVote::of(&vote, &self.settings.secret);
-        self.tell_others(&Word::Vote(relay.clone()));
+        self.tell_others(&PeerMessage::Vote(relay.clone()));
         self.ballots.entry(session).or_default().votes.insert(self.own, vec![(vote, relay)]);
     }
 
@@ -620,18 +620,18 @@ impl Authority {
         if !self.conduct.hears(from, self.settings.network.authorities.len()) {
             return self.fault(from, Fault::Flood);
         }
-        match Word::decode(bytes) {
-            Ok(Word::Vote(relay)) => self.relay(now, from, relay),
-            Ok(Word::Signature { epoch, amendment, hash, signature }) => {
+        match PeerMessage::decode(bytes) {
+            Ok(PeerMessage::Vote(relay)) => self.relay(now, from, relay),
+            Ok(PeerMessage::Signature { epoch, amendment, hash, signature }) => {
                 self.signature(now, from, (epoch, amendment, hash), signature);
             }
-            Ok(Word::Certified(bytes)) => self.given(now, from, &bytes),
-            Ok(Word::Ask) if !self.conduct.answers(from) => self.fault(from, Fault::Flood),
-            Ok(Word::Ask) => {
+            Ok(PeerMessage::Certified(bytes)) => self.given(now, from, &bytes),
+            Ok(PeerMessage::Ask) if !self.conduct.answers(from) => self.fault(from, Fault::Flood),
+            Ok(PeerMessage::Ask) => {
                 let held: Vec<Vec<u8>> =
                     self.documents.iter().map(|held| held.signed.to_vec()).collect();
                 for document in held {
-                    let bytes = Word::Certified(document).encode();
+                    let bytes = PeerMessage::Certified(document).encode();
                     self.outputs.push_back(Output::Send { to: from, bytes });
                 }
             }
@@ -679,7 +679,7 @@ impl Authority {
         }
         // With more than f + 1 signatures an honest one passed it on before.
         if relay.signatures.len() <= self.schedule.passes() {
-            self.tell_others(&Word::Vote(relay));
+            self.tell_others(&PeerMessage::Vote(relay));
         }
         if is_of_the_future {
             self.fault(author, Fault::Future);
@@ -836,7 +836,7 @@ impl Authority {
         let hash = made.hash;
         let of = (epoch, amendment, &hash);
         let signature = SignedDocument::sign(&self.settings.secret, of);
-        self.tell_others(&Word::Signature { epoch, amendment, hash, signature });
+        self.tell_others(&PeerMessage::Signature { epoch, amendment, hash, signature });
         self.signature(now, self.own, (epoch, amendment, hash), signature);
     }
 

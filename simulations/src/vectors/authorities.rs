@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_topology::authority::{
-    Authority, Basis, Input, Output, Proof, Proposal, SessionId, Settings, SignedVote, Vote, Word,
+    Authority, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId, Settings, SignedVote,
+    Vote,
 };
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::{LinkCount, Report, SignedReport};
@@ -90,7 +91,7 @@ fn session() -> anyhow::Result<(Vec<Sent>, Held)> {
 fn own_votes(said: &[Sent]) -> Vec<SignedVote> {
     let mut votes: Vec<SignedVote> = Vec::new();
     for sent in said {
-        if let Ok(Word::Vote(vote)) = Word::decode(&sent.bytes)
+        if let Ok(PeerMessage::Vote(vote)) = PeerMessage::decode(&sent.bytes)
             && vote.signatures.len() == 1
             && !votes.contains(&vote)
         {
@@ -111,12 +112,12 @@ pub(super) fn votes() -> anyhow::Result<Value> {
     let mut messages: Vec<Value> = Vec::new();
     let mut seen: Vec<(u8, usize)> = Vec::new();
     for Sent { bytes, .. } in &sent {
-        let word = Word::decode(bytes)?;
+        let word = PeerMessage::decode(bytes)?;
         let (kind, name, signatures) = match &word {
-            Word::Vote(vote) => (0, "Vote", vote.signatures.len()),
-            Word::Signature { .. } => (1, "Signature", 1),
-            Word::Certified(_) => (2, "Certified", 0),
-            Word::Ask => (3, "Ask", 0),
+            PeerMessage::Vote(vote) => (0, "Vote", vote.signatures.len()),
+            PeerMessage::Signature { .. } => (1, "Signature", 1),
+            PeerMessage::Certified(_) => (2, "Certified", 0),
+            PeerMessage::Ask => (3, "Ask", 0),
         };
         if !seen.contains(&(kind, signatures)) {
             seen.push((kind, signatures));
@@ -135,7 +136,7 @@ pub(super) fn votes() -> anyhow::Result<Value> {
         ("Descriptor", ToAuthority::Descriptor(node_descriptor(2).encode())),
         ("Exit", ToAuthority::Exit(client_descriptor().encode())),
         ("Report", ToAuthority::Report(report.encode())),
-        ("Peer", ToAuthority::Peer(Word::Ask.encode())),
+        ("Peer", ToAuthority::Peer(PeerMessage::Ask.encode())),
     ];
     let to = to.map(|(name, message)| json!({ "type": name, "bytes": hex(message.encode()) }));
     Ok(json!({
@@ -158,8 +159,8 @@ fn signed(vote: &Vote) -> SignedVote {
 
 /// The hash of the body that the authorities of a session signed.
 fn hash_of_body(sent: &[Sent]) -> Option<[u8; 32]> {
-    sent.iter().find_map(|sent| match Word::decode(&sent.bytes) {
-        Ok(Word::Signature { hash, .. }) => Some(hash),
+    sent.iter().find_map(|sent| match PeerMessage::decode(&sent.bytes) {
+        Ok(PeerMessage::Signature { hash, .. }) => Some(hash),
         _ => None,
     })
 }

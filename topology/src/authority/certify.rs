@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::conduct::{Fault, Proof};
 use super::event::Event;
-use super::vote::Word;
+use super::vote::PeerMessage;
 use super::{Authority, Output, derive};
 use crate::{Epoch, Error, Held, Identity, Signature, SignedDocument};
 
@@ -138,7 +138,7 @@ impl Authority {
         }
         let of = self.settings.network.authorities.len();
         self.event(Event::Certified { epoch: key.0, amendment: key.1, votes: (votes, of) });
-        self.tell_others(&Word::Certified(bytes.to_vec()));
+        self.tell_others(&PeerMessage::Certified(bytes.to_vec()));
         self.outputs.push_back(Output::Document(held));
         self.save(0);
         Ok(())

@@ -545,12 +545,17 @@ fn clocks_that_are_a_quarter_of_a_round_apart_do_no_harm() {
 }
 
 /// Votes of a liar: each goes to those that `to` says, in place of its own.
-fn forge(world: &World, n: usize, session: SessionId, mut change: impl FnMut(&mut Vote)) -> Word {
+fn forge(
+    world: &World,
+    n: usize,
+    session: SessionId,
+    mut change: impl FnMut(&mut Vote),
+) -> PeerMessage {
     let liar = world.authorities[n].as_ref().unwrap();
     let ballot = liar.ballots.get(&session).unwrap();
     let (mut vote, _) = ballot.votes[&authority(n).identity()][0].clone();
     change(&mut vote);
-    Word::Vote(SignedVote::of(&vote, &authority(n)))
+    PeerMessage::Vote(SignedVote::of(&vote, &authority(n)))
 }
 
 #[test]
@@ -795,7 +800,7 @@ proptest! {
                 if let Some(proposal) = &mut vote.proposal {
                     proposal.nodes.remove(rng.random_range(0..8));
                 }
-                let bytes = Word::Vote(SignedVote::of(&vote, &liar)).encode();
+                let bytes = PeerMessage::Vote(SignedVote::of(&vote, &liar)).encode();
                 world.handle(rng.random_range(0..3), Input::Message { from: liar.identity(), bytes });
             }
             // And it signs whatever any other has made.
@@ -808,7 +813,7 @@ proptest! {
                     let (epoch, amendment) = (document.epoch, document.amendment);
                     let hash = *blake3::hash(&body).as_bytes();
                     let signature = SignedDocument::sign(&liar, (epoch, amendment, &hash));
-                    let word = Word::Signature { epoch, amendment, hash, signature };
+                    let word = PeerMessage::Signature { epoch, amendment, hash, signature };
                     let from = liar.identity();
                     world.handle(n, Input::Message { from, bytes: word.encode() });
                 }

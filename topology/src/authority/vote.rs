@@ -142,7 +142,7 @@ impl SignedVote {
 
 /// What authorities send to each other.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub enum Word {
+pub enum PeerMessage {
     /// A vote.
     Vote(SignedVote),
     /// A signature of a document.
@@ -162,7 +162,7 @@ pub enum Word {
     Ask,
 }
 
-impl Word {
+impl PeerMessage {
     /// Canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)

@@ -108,10 +108,10 @@ struct Heard {
 impl Heard {
     /// The first of each kind, and some of the latest.
     fn hear(&mut self, bytes: &[u8]) {
-        let list = match Word::decode(bytes) {
-            Ok(Word::Vote(_)) => &mut self.relays,
-            Ok(Word::Signature { .. }) => &mut self.signatures,
-            Ok(Word::Certified(_)) => &mut self.certified,
+        let list = match PeerMessage::decode(bytes) {
+            Ok(PeerMessage::Vote(_)) => &mut self.relays,
+            Ok(PeerMessage::Signature { .. }) => &mut self.signatures,
+            Ok(PeerMessage::Certified(_)) => &mut self.certified,
             _ => return,
         };
         if list.len() >= 24 {
@@ -160,19 +160,21 @@ fn twisted(kind: Kind, vote: &mut Vote) {
 
 /// What it sends in place of a word of its own.
 fn twist(kind: Kind, bytes: Vec<u8>) -> Option<Vec<u8>> {
-    match Word::decode(&bytes) {
-        Ok(Word::Signature { .. }) if matches!(kind, Kind::NoSignature | Kind::FarAmendments) => {
+    match PeerMessage::decode(&bytes) {
+        Ok(PeerMessage::Signature { .. })
+            if matches!(kind, Kind::NoSignature | Kind::FarAmendments) =>
+        {
             None
         }
-        Ok(Word::Certified(_)) if kind == Kind::FarAmendments => None,
-        Ok(Word::Vote(relay)) if relay.signatures.len() == 1 => {
+        Ok(PeerMessage::Certified(_)) if kind == Kind::FarAmendments => None,
+        Ok(PeerMessage::Vote(relay)) if relay.signatures.len() == 1 => {
             if kind == Kind::NoVote {
                 return None;
             }
             let authorities: Vec<Identity> = (0..4).map(|n| authority(n).identity()).collect();
             let mut vote = relay.verify(&authorities).unwrap();
             twisted(kind, &mut vote);
-            Some(Word::Vote(SignedVote::of(&vote, &authority(LIAR))).encode())
+            Some(PeerMessage::Vote(SignedVote::of(&vote, &authority(LIAR))).encode())
         }
         _ => Some(bytes),
     }
@@ -216,10 +218,10 @@ impl Hostile {
         votes.first().map(|(vote, _)| vote.clone())
     }
 
-    fn sign(&self, epoch: Epoch, amendment: u16, hash: [u8; 32]) -> Word {
+    fn sign(&self, epoch: Epoch, amendment: u16, hash: [u8; 32]) -> PeerMessage {
         let of = (epoch, amendment, &hash);
         let signature = SignedDocument::sign(&authority(LIAR), of);
-        Word::Signature { epoch, amendment, hash, signature }
+        PeerMessage::Signature { epoch, amendment, hash, signature }
     }
 
     fn again(&mut self, of: fn(&Heard) -> &Vec<Vec<u8>>) -> Vec<u8> {
@@ -228,7 +230,7 @@ impl Hostile {
 
     /// Votes beside its own.
     fn other_vote(&self, kind: Kind, hash: [u8; 32]) -> Vec<u8> {
-        let Some(mut vote) = self.vote() else { return Word::Ask.encode() };
+        let Some(mut vote) = self.vote() else { return PeerMessage::Ask.encode() };
         if let Some(proposal) = &mut vote.proposal {
             proposal.commitment = hash;
         }
@@ -242,7 +244,7 @@ impl Hostile {
         if kind == Kind::RepeatedSignatures {
             relay.sign(&authority(LIAR));
         }
-        Word::Vote(relay).encode()
+        PeerMessage::Vote(relay).encode()
     }
 
     /// Documents that nobody else signed, or that have a signature too many.
@@ -265,7 +267,7 @@ impl Hostile {
             }
             SignedDocument::new(&document, [&authority(LIAR), &authority(9)])
         };
-        Word::Certified(signed.encode()).encode()
+        PeerMessage::Certified(signed.encode()).encode()
     }
 
     /// A word of this kind. Where the lie is in its own votes, it asks the others for what they hold.
@@ -282,7 +284,7 @@ impl Hostile {
             Kind::UnknownBodies => self.sign(next, 0, hash).encode(),
             Kind::BadSignatures => {
                 let signature = authority(LIAR).sign(Context::Vote, &hash);
-                Word::Signature { epoch: next, amendment: 0, hash, signature }.encode()
+                PeerMessage::Signature { epoch: next, amendment: 0, hash, signature }.encode()
             }
             Kind::ReplayedSignatures => self.again(|heard| &heard.signatures),
             Kind::OldVotes => one_of(&self.heard.lock().unwrap().relays),
@@ -307,7 +309,7 @@ impl Hostile {
                 self.rng.fill_bytes(&mut bytes);
                 bytes
             }
-            _ => Word::Ask.encode(),
+            _ => PeerMessage::Ask.encode(),
         }
     }
 
@@ -337,7 +339,7 @@ impl Hostile {
         vote.demote = vec![Identity([self.said as u8; 32])];
         let relay = SignedVote::of(&vote, &authority(LIAR));
         let (from, to) = (authority(LIAR).identity(), self.said as usize % LIAR);
-        let bytes = Word::Vote(relay).encode();
+        let bytes = PeerMessage::Vote(relay).encode();
         self.world.handle(to, Input::Message { from, bytes });
     }
 
