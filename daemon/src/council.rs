@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shoal_sphinx::Frame;
 use shoal_topology::Identity;
-use shoal_topology::control::{Assembly, DocumentPart, Word as _};
+use shoal_topology::control::{Assembly, ControlMessage as _, DocumentPart};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

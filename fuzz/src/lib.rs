@@ -18,7 +18,7 @@ use shoal_sphinx::{
     Surb,
 };
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
-use shoal_topology::control::{Assembly, DocumentPart, Hello, Notice, Word};
+use shoal_topology::control::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
     ClientDescriptor, Documents, Held, Identity, Network, NodeDescriptor, Paths, Signed,
     SignedDocument,

@@ -8,7 +8,7 @@ use shoal_client::request::Request;
 use shoal_client::socks::Host;
 use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, PacketId, SecretKey, Sphinx, StandIn};
 use shoal_topology::address::ServiceAddress;
-use shoal_topology::control::{Away, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
     Role, SecretIdentity, Seed, Signed, SignedDocument,
@@ -193,8 +193,8 @@ fn words() -> Vec<Vec<u8>> {
     let notices =
         [Notice::Challenge { nonce: [9; 32] }, Notice::Welcome, Notice::Refused(Refusal::Full)];
     let mut packets = vec![hello.pack(), service.pack()];
-    packets.extend(notices.iter().map(Word::pack));
-    packets.extend(DocumentPart::cut(&document).iter().map(Word::pack));
+    packets.extend(notices.iter().map(ControlMessage::pack));
+    packets.extend(DocumentPart::cut(&document).iter().map(ControlMessage::pack));
     packets.into_iter().flatten().map(|packet| packet.as_bytes().to_vec()).collect()
 }
 

@@ -11,7 +11,7 @@ use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_sphinx::{Codec as _, Frame, Packet, SecretKey, Sphinx, Surb};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::authority::{PeerMessage as Peer, Proof};
-use shoal_topology::control::{DocumentPart, Hello, Notice, Renew, Word};
+use shoal_topology::control::{ControlMessage, DocumentPart, Hello, Notice, Renew};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::SignedReport;
 use shoal_topology::{ClientDescriptor, Identity, Network, NodeDescriptor, Signed, SignedDocument};
@@ -111,7 +111,7 @@ fn frames_have_their_fields() {
 
 #[test]
 fn control_messages_are_read_and_written_again() {
-    fn again<T: Word>(packet: &Packet) -> Option<Packet> {
+    fn again<T: ControlMessage>(packet: &Packet) -> Option<Packet> {
         T::unpack(packet).ok()?.pack().ok()
     }
     for of in list(&read("control.json")["messages"]) {

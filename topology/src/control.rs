@@ -225,7 +225,7 @@ impl Assembly {
 }
 
 /// Something that fills a frame's 2,396 bytes.
-pub trait Word: Serialize + DeserializeOwned {
+pub trait ControlMessage: Serialize + DeserializeOwned {
     /// Packs it.
     ///
     /// # Errors
@@ -257,7 +257,7 @@ pub trait Word: Serialize + DeserializeOwned {
     }
 }
 
-impl Word for Hello {}
-impl Word for Renew {}
-impl Word for Notice {}
-impl Word for DocumentPart {}
+impl ControlMessage for Hello {}
+impl ControlMessage for Renew {}
+impl ControlMessage for Notice {}
+impl ControlMessage for DocumentPart {}

@@ -12,7 +12,7 @@ use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
 use shoal_topology::control::{
-    Assembly, Away, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word,
+    Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal, Renew,
 };
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 use tokio::sync::{Notify, mpsc};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
-use shoal_topology::control::{Away, DocumentPart, Hello, Mode, Notice, Refusal, Word};
+use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
 use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Stream, Time};
 
 use super::{Core, Due, Input, Origin, Output, SessionId};

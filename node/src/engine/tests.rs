@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
-use shoal_topology::control::{Away, Hello, Mode, Renew, Word as _, kind};
+use shoal_topology::control::{Away, ControlMessage as _, Hello, Mode, Renew, kind};
 use shoal_topology::random::exponential;
 
 use super::*;

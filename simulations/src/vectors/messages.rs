@@ -9,7 +9,7 @@ use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_client::socks::{Host, HostName, ReplyCode};
 use shoal_sphinx::{SURB_LEN, Surb};
 use shoal_topology::control::{
-    Away, DocumentPart, Hello, Mode, Notice, Refusal, Renew, Word, kind,
+    Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal, Renew, kind,
 };
 
 use super::directory::client_descriptor;
@@ -75,7 +75,7 @@ pub(super) fn control() -> anyhow::Result<Value> {
 }
 
 /// A control message, and the 2,396 bytes that carry it.
-fn packed<T: Word + Serialize>(name: &str, message: &T) -> anyhow::Result<Value> {
+fn packed<T: ControlMessage + Serialize>(name: &str, message: &T) -> anyhow::Result<Value> {
     let packet = message.pack()?;
     Ok(json!({ "type": name, "value": said(message)?, "packet": hex(packet.as_bytes()) }))
 }

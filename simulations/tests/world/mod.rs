@@ -28,7 +28,7 @@ use shoal_node::{
     SessionId,
 };
 use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, Peeled, SecretKey};
-use shoal_topology::control::{Assembly, Away, DocumentPart, Hello, Mode, Notice, Word};
+use shoal_topology::control::{Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice};
 use shoal_topology::report::Report;
 use shoal_topology::*;
 
