@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, Held, Identity, Parameters, Seed, Stream, Time,
-    TwoDocuments,
+    Class, ClientDescriptor, Document, Epoch, EquivocationProof, Held, Identity, Parameters, Seed,
+    Stream, Time,
 };
 
 use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
@@ -197,7 +197,7 @@ pub enum Unprotected {
     Refused(String),
     /// Two documents of one epoch were seen, now or in an earlier run.
     #[error("{0}")]
-    TwoDocuments(String),
+    EquivocationProof(String),
     /// Fewer mixes in good standing than the user wants.
     #[error(
         "layer {layer} has {found} mixes in good standing, fewer than protect.min_mixes_per_layer = {least}: wait until \
@@ -407,7 +407,7 @@ impl Client {
         now: Time,
         unix_s: u64,
         held: Held,
-    ) -> Result<bool, TwoDocuments> {
+    ) -> Result<bool, EquivocationProof> {
         match self.router.insert(now, unix_s, held) {
             Ok(new) => {
                 self.refused = None;
@@ -587,7 +587,7 @@ impl Client {
     /// Why not, in words for the user.
     pub fn protection(&self, now: Time) -> Result<(), Unprotected> {
         if let Some(why) = &self.halted {
-            return Err(Unprotected::TwoDocuments(why.clone()));
+            return Err(Unprotected::EquivocationProof(why.clone()));
         }
         // What is wrong with a later document says more than that there is none.
         let or_refused = |why| self.refused.clone().map_or(why, Unprotected::Refused);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use shoal_sphinx::{Address, Hop, PublicKey};
 use shoal_topology::{
-    Class, DelayLaw, Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, ListedNode, Paths,
-    Role, Standing, Stream, Time, TwoDocuments,
+    Class, DelayLaw, Document, Documents, Epoch, EquivocationProof, FURTHER_EPOCHS, Held, Identity,
+    ListedNode, Paths, Role, Standing, Stream, Time,
 };
 
 use crate::uplink::{Slot, Turn};
@@ -71,7 +71,12 @@ impl Router {
     ///
     /// # Errors
     /// It contradicts one that is held; nothing changes.
-    pub fn insert(&mut self, now: Time, unix_s: u64, held: Held) -> Result<bool, TwoDocuments> {
+    pub fn insert(
+        &mut self,
+        now: Time,
+        unix_s: u64,
+        held: Held,
+    ) -> Result<bool, EquivocationProof> {
         let at_zero = unix_s.saturating_sub(now.as_nanos() / 1_000_000_000);
         // Both are cut to seconds. Beyond that the machine's clock was set.
         let known = self.unix_at_zero.filter(|known| known.abs_diff(at_zero) <= 1);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
-use shoal_topology::{Document, Epoch, Held, Identity, Seed, Time, TwoDocuments};
+use shoal_topology::{Document, Epoch, EquivocationProof, Held, Identity, Seed, Time};
 
 use crate::keys::{Keys, Seen};
 use crate::message::{BUDGET_UNITS, FromService, ToService};
@@ -167,7 +167,7 @@ impl Service {
         now: Time,
         unix_s: u64,
         held: Held,
-    ) -> Result<bool, TwoDocuments> {
+    ) -> Result<bool, EquivocationProof> {
         self.router.insert(now, unix_s, held).inspect_err(|two| self.halt(two.to_string()))
     }
 

@@ -20,7 +20,7 @@ pub struct Held {
     "two topology documents of epoch {epoch} contradict each other: the authorities cannot be trusted; keep both as proof \
      and ask those who run the network"
 )]
-pub struct TwoDocuments {
+pub struct EquivocationProof {
     /// Their epoch.
     pub epoch: Epoch,
     /// The signed bytes of the one that was here first.
@@ -42,14 +42,14 @@ impl Documents {
     ///
     /// # Errors
     /// It contradicts one that is held; nothing changes.
-    pub fn insert(&mut self, new: Held) -> Result<bool, TwoDocuments> {
+    pub fn insert(&mut self, new: Held) -> Result<bool, EquivocationProof> {
         let epoch = new.document.epoch;
         let at = self.held.partition_point(|held| held.document.epoch < epoch);
         match self.held.get_mut(at).filter(|held| held.document.epoch == epoch) {
             Some(held) => {
                 if !agree(&held.document, &new.document) {
                     let (first, second) = (held.signed.clone(), new.signed);
-                    return Err(TwoDocuments { epoch, first, second });
+                    return Err(EquivocationProof { epoch, first, second });
                 }
                 if new.document.amendment <= held.document.amendment {
                     return Ok(false);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shoal_daemon::secret::{self, SecretError};
-use shoal_topology::{Error, Held, Network, SignedDocument, TwoDocuments};
+use shoal_topology::{EquivocationProof, Error, Held, Network, SignedDocument};
 
 /// Checks a document. One of the next epoch is taken before that begins: it comes ahead, and is not used earlier.
 ///
@@ -28,7 +28,7 @@ pub(super) fn verify(bytes: Vec<u8>, network: &Network, unix_s: u64) -> Result<H
 ///
 /// # Errors
 /// What cannot be written.
-pub(super) fn keep_proof(data_dir: &Path, two: &TwoDocuments) -> Result<(), SecretError> {
+pub(super) fn keep_proof(data_dir: &Path, two: &EquivocationProof) -> Result<(), SecretError> {
     for (which, bytes) in [(1, &two.first), (2, &two.second)] {
         secret::replace(&data_dir.join(format!("proof-{}-{which}.document", two.epoch)), bytes)?;
     }
@@ -68,7 +68,7 @@ mod tests {
         let dir = directory("proof");
         assert_eq!(found_proof(&dir), None);
         let (first, second) = (Vec::from(b"one").into(), Vec::from(b"two").into());
-        let two = TwoDocuments { epoch: shoal_topology::Epoch(7), first, second };
+        let two = EquivocationProof { epoch: shoal_topology::Epoch(7), first, second };
         keep_proof(&dir, &two).unwrap();
         for (which, bytes) in [(1, b"one"), (2, b"two")] {
             let path = dir.join(format!("proof-7-{which}.document"));

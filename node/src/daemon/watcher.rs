@@ -15,8 +15,8 @@ use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
 use shoal_topology::report::{Report, SignedReport};
 use shoal_topology::{
-    Document, Documents, Epoch, FURTHER_EPOCHS, Held, Network, Role, SecretIdentity,
-    SignedDocument, TwoDocuments,
+    Document, Documents, Epoch, EquivocationProof, FURTHER_EPOCHS, Held, Network, Role,
+    SecretIdentity, SignedDocument,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -261,7 +261,7 @@ impl Watcher<'_> {
     }
 
     /// More authorities lie than the network can bear: the node does nothing of its own any more, and keeps the proof.
-    async fn stop(&mut self, proof: &TwoDocuments) {
+    async fn stop(&mut self, proof: &EquivocationProof) {
         if self.contradiction.is_some() {
             return;
         }
