@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, EquivocationProof, Held, Identity, Parameters, Seed,
-    Stream, Time,
+    Class, ClientDescriptor, Document, Epoch, EquivocationProof, Identity, Parameters, Seed,
+    Stream, Time, VerifiedDocument,
 };
 
 use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
@@ -406,7 +406,7 @@ impl Client {
         &mut self,
         now: Time,
         unix_s: u64,
-        held: Held,
+        held: VerifiedDocument,
     ) -> Result<bool, EquivocationProof> {
         match self.router.insert(now, unix_s, held) {
             Ok(new) => {

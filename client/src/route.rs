@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use shoal_sphinx::{Address, Hop, PublicKey};
 use shoal_topology::{
-    Class, DelayLaw, Document, Documents, Epoch, EquivocationProof, FURTHER_EPOCHS, Held, Identity,
-    ListedNode, Paths, Role, Standing, Stream, Time,
+    Class, DelayLaw, Document, DocumentStore, Epoch, EquivocationProof, FURTHER_EPOCHS, Identity,
+    ListedNode, Paths, Role, Standing, Stream, Time, VerifiedDocument,
 };
 
 use crate::uplink::{Slot, Turn};
@@ -24,7 +24,7 @@ pub struct End {
 ///
 /// Nodes go by their identity: their places differ from one document to the next.
 pub struct Router {
-    documents: Documents,
+    documents: DocumentStore,
     delay: DelayLaw,
     /// Second of Unix time at `Time::ZERO`; what comes in is seconds, and no better is needed. It stays while what comes in
     /// agrees to a second: else the beginnings of epochs would move with the fraction at which a document comes.
@@ -58,7 +58,7 @@ impl Router {
     /// Without documents. Draws from these streams.
     pub fn new((paths_rng, delays_rng): (Stream, Stream)) -> Self {
         Self {
-            documents: Documents::default(),
+            documents: DocumentStore::default(),
             delay: DelayLaw::INTERACTIVE,
             unix_at_zero: None,
             paths_rng,
@@ -75,7 +75,7 @@ impl Router {
         &mut self,
         now: Time,
         unix_s: u64,
-        held: Held,
+        held: VerifiedDocument,
     ) -> Result<bool, EquivocationProof> {
         let at_zero = unix_s.saturating_sub(now.as_nanos() / 1_000_000_000);
         // Both are cut to seconds. Beyond that the machine's clock was set.

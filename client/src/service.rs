@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
-use shoal_topology::{Document, Epoch, EquivocationProof, Held, Identity, Seed, Time};
+use shoal_topology::{Document, Epoch, EquivocationProof, Identity, Seed, Time, VerifiedDocument};
 
 use crate::keys::{Keys, Seen};
 use crate::message::{BUDGET_UNITS, FromService, ToService};
@@ -166,7 +166,7 @@ impl Service {
         &mut self,
         now: Time,
         unix_s: u64,
-        held: Held,
+        held: VerifiedDocument,
     ) -> Result<bool, EquivocationProof> {
         self.router.insert(now, unix_s, held).inspect_err(|two| self.halt(two.to_string()))
     }

@@ -16,9 +16,9 @@ use shoal_sphinx::{
 };
 use shoal_topology::report::coarse_pool;
 use shoal_topology::{
-    ClientDescriptor, Document, Draw, Epoch, EpochKey, Held, Identity, ListedNode, Network,
+    ClientDescriptor, Document, Draw, Epoch, EpochKey, Identity, ListedNode, Network,
     NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Standing,
-    Stream, Time,
+    Stream, Time, VerifiedDocument,
 };
 
 use crate::engine::{Arrival, Client, GroupId, Isolation, Output, Settings, Target};
@@ -222,9 +222,9 @@ impl Authority {
         }
     }
 
-    pub(crate) fn sign(&self, document: &Document) -> Held {
+    pub(crate) fn sign(&self, document: &Document) -> VerifiedDocument {
         let signed = SignedDocument::new(document, [&self.secret]).encode().into();
-        Held { document: Arc::new(document.clone()), signed }
+        VerifiedDocument { document: Arc::new(document.clone()), signed }
     }
 }
 

@@ -20,8 +20,8 @@ use shoal_sphinx::{
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::control::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
-    ClientDescriptor, Documents, Held, Identity, Network, NodeDescriptor, Paths, Signed,
-    SignedDocument,
+    ClientDescriptor, DocumentStore, Identity, Network, NodeDescriptor, Paths, Signed,
+    SignedDocument, VerifiedDocument,
 };
 
 /// A target.
@@ -103,10 +103,11 @@ pub fn topology_document(data: &[u8]) {
     }
     // Beside one that is held: of the same epoch it is the same, an amendment, or half of a proof.
     let sound = SignedDocument::new(&seeds::document(), [&seeds::authority()]).encode();
-    let mut documents = Documents::default();
+    let mut documents = DocumentStore::default();
     for bytes in [sound.as_slice(), data] {
         if let Ok(document) = SignedDocument::verify(bytes, &network, seeds::NOW) {
-            let _ = documents.insert(Held { document: document.into(), signed: bytes.into() });
+            let _ = documents
+                .insert(VerifiedDocument { document: document.into(), signed: bytes.into() });
         }
     }
     assert!(documents.iter().count() <= 2);

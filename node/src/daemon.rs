@@ -42,7 +42,7 @@ use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
 use shoal_topology::authority::Schedule;
-use shoal_topology::{Documents, Identity, Role, SecretIdentity, Seed};
+use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
@@ -448,7 +448,7 @@ async fn start(
         listed: &listed,
         around: tell_around,
         outgoing,
-        documents: Documents::default(),
+        documents: DocumentStore::default(),
         present: None,
         trouble: None,
         contradiction: None,

@@ -17,7 +17,7 @@ use rand::Rng as _;
 use shoal_sphinx::{Address, Codec, Frame, PacketId, Peeled};
 use shoal_topology::report::Report;
 use shoal_topology::{
-    Document, Documents, Epoch, FURTHER_EPOCHS, Held, Identity, Role, Seed, Time,
+    Document, DocumentStore, Epoch, FURTHER_EPOCHS, Identity, Role, Seed, Time, VerifiedDocument,
 };
 
 use crate::counters::{Counters, DropReason};
@@ -231,7 +231,7 @@ struct Core {
     outputs: VecDeque<Output>,
     counters: Counters,
     /// All that may be in use, or soon.
-    documents: Documents,
+    documents: DocumentStore,
     /// What the one in use says.
     topology: Option<Topology>,
     /// Packets in the wheel, which holds timers too.
@@ -287,7 +287,7 @@ impl Engine {
             wheel: Wheel::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
-            documents: Documents::default(),
+            documents: DocumentStore::default(),
             topology: None,
             pooled: 0,
             pool_packets,
@@ -304,7 +304,7 @@ impl Engine {
             Input::Wake => {}
             Input::Report { part } => self.report(part),
             Input::Document { document, signed, epoch, announce } => {
-                self.document(now, Held { document, signed }, epoch, announce);
+                self.document(now, VerifiedDocument { document, signed }, epoch, announce);
             }
             Input::Epoch(epoch) => self.use_documents(now, epoch),
             Input::Stale => {
@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    fn document(&mut self, now: Time, held: Held, epoch: Epoch, announce: Time) {
+    fn document(&mut self, now: Time, held: VerifiedDocument, epoch: Epoch, announce: Time) {
         // Whoever verified it has told those who run the node of one that contradicts another.
         let news = self.core.documents.insert(held.clone());
         if matches!(news, Ok(true)) {

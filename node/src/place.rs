@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use shoal_topology::{Document, Documents, Epoch, Identity, ListedNode};
+use shoal_topology::{Document, DocumentStore, Epoch, Identity, ListedNode};
 
 /// A node's place in all epochs of a document. Layer i sends to layer i + 1, the last layer to gateways, gateways to
 /// layer 1; nodes without good standing are in it too, for the loops that test them.
@@ -47,7 +47,11 @@ impl Place {
 
     /// The place in `document` with the neighbours of all that are held: packets of the epoch before are still under
     /// way, and those of the next one may come early.
-    pub fn among(documents: &Documents, document: &Document, identity: &Identity) -> Option<Self> {
+    pub fn among(
+        documents: &DocumentStore,
+        document: &Document,
+        identity: &Identity,
+    ) -> Option<Self> {
         let mut place = Self::of(document, identity)?;
         place.add(documents, identity);
         Some(place)
@@ -55,13 +59,13 @@ impl Place {
 
     /// As [`Self::among`], also before the epoch from which on the node is listed, and after the last one: in the first
     /// document that is held and lists it. Its links stand by then, and bring what is still under way to its end.
-    pub fn around(documents: &Documents, identity: &Identity) -> Option<Self> {
+    pub fn around(documents: &DocumentStore, identity: &Identity) -> Option<Self> {
         let mut place = documents.iter().find_map(|held| Self::of(&held.document, identity))?;
         place.add(documents, identity);
         Some(place)
     }
 
-    fn add(&mut self, documents: &Documents, identity: &Identity) {
+    fn add(&mut self, documents: &DocumentStore, identity: &Identity) {
         for held in documents.iter() {
             if let Some(other) = Self::of(&held.document, identity) {
                 self.next.extend(other.next);

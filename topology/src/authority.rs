@@ -38,9 +38,9 @@ use crate::encoding::encode;
 use crate::report::{Report, SignedReport};
 use crate::verdict::{Judgement, Verdicts};
 use crate::{
-    ClientDescriptor, Document, Documents, Epoch, Error, FURTHER_EPOCHS, Held, Identity, Network,
+    ClientDescriptor, Document, DocumentStore, Epoch, Error, FURTHER_EPOCHS, Identity, Network,
     NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,
-    Stream,
+    Stream, VerifiedDocument,
 };
 use conduct::{Conduct, broke_promise};
 
@@ -109,7 +109,7 @@ pub enum Output {
         state: Vec<u8>,
     },
     /// A document has enough signatures.
-    Document(Held),
+    Document(VerifiedDocument),
     /// An authority is proven to lie: once for each kind of lie.
     Liar {
         /// Who.
@@ -207,7 +207,7 @@ pub struct Authority {
     judge: Box<dyn Judge + Send>,
     rng: Stream,
     state: State,
-    documents: Documents,
+    documents: DocumentStore,
     nodes: BTreeMap<Identity, Signed<NodeDescriptor>>,
     exits: BTreeMap<Identity, Signed<ClientDescriptor>>,
     reported: BTreeMap<Identity, (Epoch, u16)>,
@@ -251,7 +251,7 @@ impl Authority {
             own,
             judge,
             rng,
-            documents: Documents::default(),
+            documents: DocumentStore::default(),
             nodes: BTreeMap::new(),
             exits: BTreeMap::new(),
             reported: BTreeMap::new(),
@@ -326,7 +326,7 @@ impl Authority {
     }
 
     /// The documents that it holds.
-    pub fn documents(&self) -> &Documents {
+    pub fn documents(&self) -> &DocumentStore {
         &self.documents
     }
 
@@ -545,7 +545,7 @@ impl Authority {
         self.documents.at(session.epoch).map(|held| Basis::of(&held.document))
     }
 
-    fn held(&self, basis: &Basis) -> Option<Held> {
+    fn held(&self, basis: &Basis) -> Option<VerifiedDocument> {
         self.documents.iter().find(|held| basis.names(&held.document)).cloned()
     }
 

@@ -6,7 +6,7 @@ use crate::{Document, Epoch, FURTHER_EPOCHS, Standing};
 
 /// A verified document and its signed bytes.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct VerifiedDocument {
     /// What it says.
     pub document: Arc<Document>,
     /// As it came.
@@ -31,18 +31,18 @@ pub struct EquivocationProof {
 
 /// Documents by epoch, a few of them.
 #[derive(Clone, Debug, Default)]
-pub struct Documents {
+pub struct DocumentStore {
     /// The earliest first, one for each epoch.
-    held: Vec<Held>,
+    held: Vec<VerifiedDocument>,
 }
 
-impl Documents {
+impl DocumentStore {
     /// Takes a document that was verified. Whether it brings something new: another epoch, or a later amendment.
     /// Documents that are older than all that can be in use go.
     ///
     /// # Errors
     /// It contradicts one that is held; nothing changes.
-    pub fn insert(&mut self, new: Held) -> Result<bool, EquivocationProof> {
+    pub fn insert(&mut self, new: VerifiedDocument) -> Result<bool, EquivocationProof> {
         let epoch = new.document.epoch;
         let at = self.held.partition_point(|held| held.document.epoch < epoch);
         match self.held.get_mut(at).filter(|held| held.document.epoch == epoch) {
@@ -64,7 +64,7 @@ impl Documents {
     }
 
     /// The document in use in an epoch: the latest that does not begin after it, if it has keys for it.
-    pub fn at(&self, epoch: Epoch) -> Option<&Held> {
+    pub fn at(&self, epoch: Epoch) -> Option<&VerifiedDocument> {
         let held = self.held.iter().rev().find(|held| held.document.epoch <= epoch)?;
         (epoch.0 - held.document.epoch.0 <= FURTHER_EPOCHS).then_some(held)
     }
@@ -75,12 +75,12 @@ impl Documents {
     }
 
     /// The latest.
-    pub fn newest(&self) -> Option<&Held> {
+    pub fn newest(&self) -> Option<&VerifiedDocument> {
         self.held.last()
     }
 
     /// All that are held, the earliest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Held> {
+    pub fn iter(&self) -> impl Iterator<Item = &VerifiedDocument> {
         self.held.iter()
     }
 }

@@ -28,7 +28,7 @@ pub use document::rules::NoPlace;
 pub use document::{
     Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
 };
-pub use documents::{Documents, EquivocationProof, Held};
+pub use documents::{DocumentStore, EquivocationProof, VerifiedDocument};
 pub use error::Error;
 pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
 pub use parameters::{Class, Parameters};

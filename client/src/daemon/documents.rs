@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use shoal_daemon::secret::{self, SecretError};
-use shoal_topology::{EquivocationProof, Error, Held, Network, SignedDocument};
+use shoal_topology::{EquivocationProof, Error, Network, SignedDocument, VerifiedDocument};
 
 /// Checks a document. One of the next epoch is taken before that begins: it comes ahead, and is not used earlier.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub(super) fn verify(bytes: Vec<u8>, network: &Network, unix_s: u64) -> Result<Held, Error> {
+pub(super) fn verify(
+    bytes: Vec<u8>,
+    network: &Network,
+    unix_s: u64,
+) -> Result<VerifiedDocument, Error> {
     let document = match SignedDocument::verify(&bytes, network, unix_s) {
         Err(Error::NotYetValid { seconds }) => {
             let begins = unix_s.saturating_add(seconds);
@@ -21,7 +25,7 @@ pub(super) fn verify(bytes: Vec<u8>, network: &Network, unix_s: u64) -> Result<H
         }
         other => other?,
     };
-    Ok(Held { document: document.into(), signed: bytes.into() })
+    Ok(VerifiedDocument { document: document.into(), signed: bytes.into() })
 }
 
 /// Writes two documents that contradict each other where [`found_proof`] finds them.

@@ -15,7 +15,9 @@ use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::control::Mode;
-use shoal_topology::{Class, Held, Identity, Network, Parameters, SecretIdentity, Spares, Time};
+use shoal_topology::{
+    Class, Identity, Network, Parameters, SecretIdentity, Spares, Time, VerifiedDocument,
+};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -542,7 +544,7 @@ struct Driver {
     /// How long it takes to seal what the user has: slots that come sooner are not for it.
     sealing: Cell<Duration>,
     /// Documents that came, and when.
-    waiting: VecDeque<(Time, Held)>,
+    waiting: VecDeque<(Time, VerifiedDocument)>,
     /// From when on slots follow the last one that was taken.
     followed_from: Time,
     /// Something changed that `status` must say at once.
@@ -687,7 +689,7 @@ impl Driver {
         }
     }
 
-    fn take(&self, client: &mut Client, now: Time, held: Held) {
+    fn take(&self, client: &mut Client, now: Time, held: VerifiedDocument) {
         if let Err(two) = client.set_document(now, unix_s(), held) {
             error!("{two}");
             if let Err(error) = keep_proof(&self.reload.config.data_dir, &two) {
@@ -710,7 +712,7 @@ impl Driver {
         self.reload.config.gateways.iter().position(|g| g.identity == *gateway)
     }
 
-    fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<Held, String> {
+    fn verify(&self, bytes: Vec<u8>, unix_s: u64) -> Result<VerifiedDocument, String> {
         let held = verify(bytes, &self.network, unix_s).map_err(|error| error.to_string())?;
         let parameters = &held.document.parameters;
         if parameters.class(&self.reload.config.class).is_none() {

@@ -23,7 +23,9 @@ use shoal_daemon::shutdown::Shutdown;
 use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::verdict::Verdicts;
-use shoal_topology::{Epoch, Held, Identity, Network, Parameters, SecretIdentity, Seed};
+use shoal_topology::{
+    Epoch, Identity, Network, Parameters, SecretIdentity, Seed, VerifiedDocument,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -406,8 +408,12 @@ impl Chamber {
 
     /// Gives all documents that are held to those who are linked.
     fn publish(&self) {
-        let documents: Vec<Arc<[u8]>> =
-            self.engine.documents().iter().map(|held: &Held| held.signed.clone()).collect();
+        let documents: Vec<Arc<[u8]>> = self
+            .engine
+            .documents()
+            .iter()
+            .map(|held: &VerifiedDocument| held.signed.clone())
+            .collect();
         if let Some(newest) = documents.last()
             && let Err(error) = secret::replace(&self.reload.config.topology, newest)
         {

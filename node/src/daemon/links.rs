@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use shoal_daemon::link::{Dialler, Endpoint, Link};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::Frame;
-use shoal_topology::{Documents, Identity, Role, Stream};
+use shoal_topology::{DocumentStore, Identity, Role, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -64,7 +64,7 @@ impl Outgoing {
     /// Links to those whom the document puts next, and to nobody else. Links that stand and stay do not break.
     pub(super) fn follow(
         &mut self,
-        documents: &Documents,
+        documents: &DocumentStore,
         place: Option<&Place>,
     ) -> HashMap<Identity, mpsc::Sender<Frame>> {
         let mut before = std::mem::take(&mut self.neighbours);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_daemon::secret::{self, SecretError};
-use shoal_topology::{Document, Epoch, Held, Identity, Network, SignedDocument};
+use shoal_topology::{Document, Epoch, Identity, Network, SignedDocument, VerifiedDocument};
 
 /// By which a changed file is known without reading it.
 type Mark = (SystemTime, u64);
@@ -25,7 +25,11 @@ impl File {
     ///
     /// # Errors
     /// It cannot be read, or must not be used; said once for each change.
-    pub(super) fn read(&mut self, network: &Network, unix_s: u64) -> Result<Option<Held>, String> {
+    pub(super) fn read(
+        &mut self,
+        network: &Network,
+        unix_s: u64,
+    ) -> Result<Option<VerifiedDocument>, String> {
         let name = self.path.display();
         let unreadable = |error| format!("cannot read the topology document {name}: {error}");
         let mark = match std::fs::metadata(&self.path) {
@@ -39,7 +43,7 @@ impl File {
         self.seen = Some(mark);
         let signed: Arc<[u8]> = std::fs::read(&self.path).map_err(unreadable)?.into();
         match SignedDocument::verify(&signed, network, unix_s) {
-            Ok(document) => Ok(Some(Held { document: Arc::new(document), signed })),
+            Ok(document) => Ok(Some(VerifiedDocument { document: Arc::new(document), signed })),
             Err(error) => {
                 if let shoal_topology::Error::NotYetValid { .. } = error {
                     // Its time comes without another change of the file.

@@ -15,8 +15,8 @@ use shoal_topology::authority::{Schedule, SessionId};
 use shoal_topology::council::ToAuthority;
 use shoal_topology::report::{Report, SignedReport};
 use shoal_topology::{
-    Document, Documents, Epoch, EquivocationProof, FURTHER_EPOCHS, Held, Network, Role,
-    SecretIdentity, SignedDocument,
+    Document, DocumentStore, Epoch, EquivocationProof, FURTHER_EPOCHS, Network, Role,
+    SecretIdentity, SignedDocument, VerifiedDocument,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -59,7 +59,7 @@ pub(super) struct Watcher<'a> {
     pub(super) listed: &'a Listed,
     pub(super) around: watch::Sender<Neighbourhood>,
     pub(super) outgoing: Outgoing,
-    pub(super) documents: Documents,
+    pub(super) documents: DocumentStore,
     /// The epoch that the node was last told of.
     pub(super) present: Option<Epoch>,
     /// Why the document that came cannot be used, if none can.
@@ -82,7 +82,8 @@ impl Watcher<'_> {
         while let Ok(bytes) = self.received.try_recv() {
             match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
                 Ok(document) => {
-                    let held = Held { document: Arc::new(document), signed: bytes.into() };
+                    let held =
+                        VerifiedDocument { document: Arc::new(document), signed: bytes.into() };
                     if self.take(held.clone(), now).await {
                         self.keep(&held.signed);
                     }
@@ -165,7 +166,7 @@ impl Watcher<'_> {
     /// What to say of a node that the document in use does not list and a later one does.
     fn listed_later(&self, epoch: Epoch, now: u64) -> Option<String> {
         let own = self.keys.descriptor().body();
-        let lists = |held: &&Held| {
+        let lists = |held: &&VerifiedDocument| {
             let document = &held.document;
             document.epoch > epoch
                 && objection(document, &own.identity, document.epoch, own).is_none()
@@ -222,7 +223,7 @@ impl Watcher<'_> {
     }
 
     /// Takes a verified document; whether it brought something new.
-    async fn take(&mut self, held: Held, now: u64) -> bool {
+    async fn take(&mut self, held: VerifiedDocument, now: u64) -> bool {
         match self.documents.insert(held.clone()) {
             Ok(true) => {}
             Ok(false) => return false,
@@ -254,7 +255,7 @@ impl Watcher<'_> {
         self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
         let wait = if first { Duration::ZERO } else { until_announced(&document, epoch, now) };
         let announce = self.clock.now() + wait;
-        let Held { document, signed } = held;
+        let VerifiedDocument { document, signed } = held;
         let input = Input::Document { document, signed, epoch, announce };
         self.events.post(Event::Input(input)).await;
         true

@@ -13,7 +13,9 @@ use std::time::Duration;
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
 use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
-use shoal_topology::{Document, Epoch, FURTHER_EPOCHS, Held, Identity, Seed, Stream, Time};
+use shoal_topology::{
+    Document, Epoch, FURTHER_EPOCHS, Identity, Seed, Stream, Time, VerifiedDocument,
+};
 
 use super::{Core, Due, Input, Origin, Output, SessionId};
 use crate::counters::DropReason;
@@ -44,7 +46,7 @@ enum Stage {
 
 /// A document on its way to all clients.
 struct Announcement {
-    held: Held,
+    held: VerifiedDocument,
     parts: Arc<[Frame]>,
     /// The next part to go.
     next: usize,
@@ -189,7 +191,7 @@ impl Gateway {
     }
 
     /// A document for everyone who is connected, a part at a time from `at` on. Documents follow each other.
-    pub(super) fn announce(&mut self, core: &mut Core, held: Held, at: Time) {
+    pub(super) fn announce(&mut self, core: &mut Core, held: VerifiedDocument, at: Time) {
         let parts = document_frames(&held.signed);
         let window = Duration::from_secs(u64::from(held.document.epoch_s)) / ANNOUNCEMENT;
         let gap = window / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);

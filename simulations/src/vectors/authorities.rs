@@ -11,7 +11,7 @@ use shoal_topology::authority::{
 use shoal_topology::council::{FromAuthority, ToAuthority};
 use shoal_topology::report::{LinkCount, Report, SignedReport};
 use shoal_topology::verdict::Verdicts;
-use shoal_topology::{Context, Epoch, Held, Identity, Seed, Signature};
+use shoal_topology::{Context, Epoch, Identity, Seed, Signature, VerifiedDocument};
 
 use super::directory::{
     EPOCH, EPOCH_S, NODES, client_descriptor, network, network_value, node_descriptor, parameters,
@@ -42,7 +42,7 @@ struct Sent {
 }
 
 /// A session that makes the document of [`EPOCH`]: all that was said, in order, and the document. Messages take 20 ms.
-fn session() -> anyhow::Result<(Vec<Sent>, Held)> {
+fn session() -> anyhow::Result<(Vec<Sent>, VerifiedDocument)> {
     let mut authorities: Vec<Authority> = (0..AUTHORITIES).map(authority).collect();
     let identities: Vec<Identity> = network().authorities;
     let schedule = *authorities.first().context("an authority")?.schedule();

@@ -7,8 +7,8 @@ use shoal_node::replay::Replay;
 use shoal_node::{Admission, Engine, GatewaySettings, Input, Opener};
 use shoal_sphinx::{Codec, SecretKey};
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, EpochKey, Held, Identity, ListedNode, NodeDescriptor,
-    Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Time,
+    Class, ClientDescriptor, Document, Epoch, EpochKey, Identity, ListedNode, NodeDescriptor,
+    Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Time, VerifiedDocument,
 };
 
 use super::settings::Settings;
@@ -147,8 +147,8 @@ impl Network {
     }
 
     /// The document as everyone holds it.
-    pub(super) fn held(&self) -> Held {
-        Held { document: self.document.clone(), signed: self.signed.clone() }
+    pub(super) fn held(&self) -> VerifiedDocument {
+        VerifiedDocument { document: self.document.clone(), signed: self.signed.clone() }
     }
 
     /// The engine of a node, with the document.

@@ -198,7 +198,7 @@ impl World {
             let input = Input::Document { document, signed, epoch, announce: Time::ZERO };
             node.engine.handle(Time::ZERO, input);
         }
-        let held = Held { document, signed };
+        let held = VerifiedDocument { document, signed };
         world.exit.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
         for (person, gateway) in world.people.iter_mut().zip(&world.gateway_of) {
             person.client.set_document(Time::ZERO, UNIX, held.clone()).unwrap();
@@ -564,7 +564,7 @@ impl World {
             self.refused += 1;
             return;
         };
-        let held = Held { document: Arc::new(document), signed: bytes.into() };
+        let held = VerifiedDocument { document: Arc::new(document), signed: bytes.into() };
         match who {
             Who::Exit => _ = self.exit.set_document(now, unix_s, held).unwrap(),
             Who::Person(n) => {

@@ -67,7 +67,7 @@ pub struct Seat {
     judge: Arc<Mutex<Verdicts>>,
     starts: u64,
     /// What it published.
-    pub documents: Vec<Held>,
+    pub documents: Vec<VerifiedDocument>,
     pub events: Vec<Event>,
 }
 
@@ -81,7 +81,7 @@ struct Watcher {
     received: Vec<Vec<u8>>,
     reported: Option<SessionId>,
     part: u16,
-    documents: Documents,
+    documents: DocumentStore,
     present: Option<Epoch>,
 }
 
@@ -154,7 +154,7 @@ impl Rotating {
             received: Vec::new(),
             reported: None,
             part: 0,
-            documents: Documents::default(),
+            documents: DocumentStore::default(),
             present: None,
         });
         let mut rotating = Self {
@@ -329,7 +329,10 @@ impl Rotating {
         for bytes in std::mem::take(&mut self.watchers[n].received) {
             match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
                 Ok(document) => {
-                    self.take(n, Held { document: Arc::new(document), signed: bytes.into() });
+                    self.take(
+                        n,
+                        VerifiedDocument { document: Arc::new(document), signed: bytes.into() },
+                    );
                 }
                 Err(_) => self.world.refused += 1,
             }
@@ -381,7 +384,7 @@ impl Rotating {
         }
     }
 
-    fn take(&mut self, n: usize, held: Held) {
+    fn take(&mut self, n: usize, held: VerifiedDocument) {
         let now = self.unix_ms();
         let watcher = &mut self.watchers[n];
         if !watcher.documents.insert(held.clone()).unwrap() {
@@ -459,14 +462,14 @@ impl Rotating {
     }
 
     /// The document of an epoch (from the first) at an authority: its last amendment.
-    pub fn document(&self, n: usize, epoch: u64) -> Option<&Held> {
-        let of = |held: &&Held| held.document.epoch == Epoch(FIRST + epoch);
+    pub fn document(&self, n: usize, epoch: u64) -> Option<&VerifiedDocument> {
+        let of = |held: &&VerifiedDocument| held.document.epoch == Epoch(FIRST + epoch);
         self.seats[n].documents.iter().filter(of).max_by_key(|held| held.document.amendment)
     }
 
     /// Every document of these epochs is there once at all these authorities, and equal byte for byte.
     pub fn check_documents(&self, who: &[usize], epochs: impl IntoIterator<Item = u64>) {
-        let bytes = |held: &Held| SignedDocument::new(&held.document, []).encode();
+        let bytes = |held: &VerifiedDocument| SignedDocument::new(&held.document, []).encode();
         let mut seen: BTreeMap<(Epoch, u16), Vec<u8>> = BTreeMap::new();
         for held in self.seats.iter().flat_map(|seat| &seat.documents) {
             let key = (held.document.epoch, held.document.amendment);

@@ -6,7 +6,7 @@ use super::conduct::{Fault, Proof};
 use super::event::Event;
 use super::vote::PeerMessage;
 use super::{Authority, Output, derive};
-use crate::{Epoch, Error, Held, Identity, Signature, SignedDocument};
+use crate::{Epoch, Error, Identity, Signature, SignedDocument, VerifiedDocument};
 
 impl Authority {
     /// Whether signatures of this epoch and amendment are kept: of those documents that are made in these sessions, and of
@@ -104,7 +104,7 @@ impl Authority {
         let network = &self.settings.network;
         let document = Arc::new(SignedDocument::verify(bytes, network, now / 1_000)?);
         let key = (document.epoch, document.amendment);
-        let held = Held { document: document.clone(), signed: bytes.into() };
+        let held = VerifiedDocument { document: document.clone(), signed: bytes.into() };
         match self.documents.insert(held.clone()) {
             Ok(true) => {}
             Ok(false) => return Ok(()),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use shoal_topology::{Document, Documents, Epoch, Held, Standing};
+use shoal_topology::{Document, DocumentStore, Epoch, Standing, VerifiedDocument};
 
 use crate::world::sound;
 
-fn held(document: Document) -> Held {
+fn held(document: Document) -> VerifiedDocument {
     let signed: Arc<[u8]> = vec![document.epoch.0 as u8, document.amendment as u8].into();
-    Held { document: Arc::new(document), signed }
+    VerifiedDocument { document: Arc::new(document), signed }
 }
 
 fn of(epoch: u64, amendment: u16, demoted: &[usize]) -> Document {
@@ -22,7 +22,7 @@ fn of(epoch: u64, amendment: u16, demoted: &[usize]) -> Document {
 
 #[test]
 fn the_latest_that_does_not_begin_later_is_in_use_as_long_as_it_has_keys() {
-    let mut documents = Documents::default();
+    let mut documents = DocumentStore::default();
     for epoch in [5, 7] {
         assert!(documents.insert(held(of(epoch, 0, &[]))).unwrap());
     }
@@ -35,7 +35,7 @@ fn the_latest_that_does_not_begin_later_is_in_use_as_long_as_it_has_keys() {
 
 #[test]
 fn amendments_take_the_place_of_what_they_amend_and_may_only_take_away_standing() {
-    let mut documents = Documents::default();
+    let mut documents = DocumentStore::default();
     assert!(documents.insert(held(of(5, 0, &[]))).unwrap());
     assert!(!documents.insert(held(of(5, 0, &[]))).unwrap(), "the same again is no news");
     assert!(documents.insert(held(of(5, 2, &[1, 3]))).unwrap());
@@ -59,7 +59,7 @@ fn amendments_take_the_place_of_what_they_amend_and_may_only_take_away_standing(
 
 #[test]
 fn documents_that_nobody_can_use_any_more_go() {
-    let mut documents = Documents::default();
+    let mut documents = DocumentStore::default();
     for epoch in 1..100 {
         documents.insert(held(of(epoch, 0, &[]))).unwrap();
         assert!(documents.iter().count() <= 4);
