@@ -85,7 +85,7 @@ impl Messages {
 
 /// An authority and where it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seat {
+pub struct AuthorityAddress {
     /// Who it is.
     pub identity: Identity,
     /// Where it listens.
@@ -93,18 +93,18 @@ pub struct Seat {
 }
 
 /// Links to authorities, kept as long as this is.
-pub struct Council {
+pub struct AuthorityLinks {
     standing: watch::Sender<Option<Arc<[u8]>>>,
     queues: Vec<(Identity, mpsc::Sender<Arc<[u8]>>)>,
     up: watch::Receiver<usize>,
     _tasks: JoinSet<()>,
 }
 
-impl Council {
+impl AuthorityLinks {
     /// Starts to keep a link to each of `seats`. What comes back are documents, not yet verified.
     pub fn start(
         dialler: &Dialler,
-        seats: impl IntoIterator<Item = Seat>,
+        seats: impl IntoIterator<Item = AuthorityAddress>,
         shutdown: &Shutdown,
     ) -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (standing, said) = watch::channel(None);
@@ -163,7 +163,7 @@ impl Council {
 }
 
 struct Keeper {
-    seat: Seat,
+    seat: AuthorityAddress,
     dialler: Dialler,
     standing: watch::Receiver<Option<Arc<[u8]>>>,
     messages: mpsc::Receiver<Arc<[u8]>>,
@@ -236,10 +236,10 @@ mod tests {
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
-        let seat = Seat { identity, address: authority.listen_addr().unwrap() };
+        let seat = AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
         let node = endpoint(1, None);
         let shutdown = Shutdown::new();
-        let (council, mut documents) = Council::start(&node.dialler(), [seat], &shutdown);
+        let (council, mut documents) = AuthorityLinks::start(&node.dialler(), [seat], &shutdown);
         let (first, second) =
             (ToAuthority::Descriptor(vec![1; 5_000]), ToAuthority::Descriptor(vec![2; 10]));
         council.stand(&first);
@@ -272,10 +272,10 @@ mod tests {
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
-        let seat = Seat { identity, address: authority.listen_addr().unwrap() };
+        let seat = AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
         let node = endpoint(1, None);
         let shutdown = Shutdown::new();
-        let (council, _documents) = Council::start(&node.dialler(), [seat], &shutdown);
+        let (council, _documents) = AuthorityLinks::start(&node.dialler(), [seat], &shutdown);
         // Nothing awaits, so the link's task has not begun yet.
         (0..100).for_each(|n| council.tell_all(&ToAuthority::Report(vec![n])));
         let link = timeout(STALLED, authority.accept()).await.unwrap().unwrap();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use shoal_topology::{Identity, Network};
 
 use crate::config::{self, ConfigError};
-use crate::council::Seat;
+use crate::council::AuthorityAddress;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +79,7 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub fn check(network: &Network, seats: &[Seat]) -> Result<(), String> {
+pub fn check(network: &Network, seats: &[AuthorityAddress]) -> Result<(), String> {
     if !(1..=64).contains(&network.name.len()) || !shoal_topology::is_plain(&network.name) {
         return Err("`name`: a network has a name of 1 to 64 bytes, on one line".into());
     }
@@ -98,7 +98,7 @@ pub fn check(network: &Network, seats: &[Seat]) -> Result<(), String> {
         }
     }
     let mut addresses = HashSet::new();
-    for Seat { identity, address } in seats {
+    for AuthorityAddress { identity, address } in seats {
         if address.ip().is_unspecified() || address.port() == 0 {
             return Err(format!(
                 "`addresses`: {address} is no address in particular; nodes have to reach the authority {identity} there"
@@ -115,7 +115,7 @@ pub fn check(network: &Network, seats: &[Seat]) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
+pub fn seats(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigError> {
     let network = load(path)?;
     let file: File = config::load(path, &[])?.config;
     let seat = |(key, Address(address)): (String, Address)| {
@@ -125,7 +125,7 @@ pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
             key: Some(format!("addresses.{key}")),
             message: "is none of the `authorities`".into(),
         })?;
-        Ok(Seat { identity, address })
+        Ok(AuthorityAddress { identity, address })
     };
     let seats = file.addresses.into_iter().map(seat).collect::<Result<Vec<_>, _>>()?;
     let place = path.display().to_string();
@@ -135,7 +135,7 @@ pub fn seats(path: &Path) -> Result<Vec<Seat>, ConfigError> {
 }
 
 /// The text of a network file.
-pub fn to_toml(network: &Network, seats: &[Seat]) -> String {
+pub fn to_toml(network: &Network, seats: &[AuthorityAddress]) -> String {
     let keys: Vec<String> =
         network.authorities.iter().map(|key| format!("    \"{key}\",\n")).collect();
     let seats: Vec<String> =
@@ -179,11 +179,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("network.toml");
         let address = "127.0.0.1:9001".parse().unwrap();
-        let seat = Seat { identity: key(7), address };
+        let seat = AuthorityAddress { identity: key(7), address };
         std::fs::write(&path, to_toml(&network, &[seat])).unwrap();
         assert_eq!(load(&path).unwrap(), network);
         assert_eq!(seats(&path).unwrap(), [seat]);
-        let other = Seat { identity: key(8), address };
+        let other = AuthorityAddress { identity: key(8), address };
         std::fs::write(&path, to_toml(&network, &[other])).unwrap();
         assert!(seats(&path).unwrap_err().to_string().contains("is none of the"));
 

@@ -30,7 +30,7 @@ use shoal_daemon::admin::{Admin, AdminError, Readiness};
 use shoal_daemon::coarse::Coarse;
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::control::{self, Control, ControlError};
-use shoal_daemon::council::Council;
+use shoal_daemon::council::AuthorityLinks;
 use shoal_daemon::exit::Exit;
 use shoal_daemon::link::{
     Allow, Counters as LinkCounters, Endpoint, Listed, Settings as LinkSettings,
@@ -426,7 +426,7 @@ async fn start(
     tracing::info!("the node runs");
 
     let seats = network::seats(&config.network)?;
-    let (council, received) = Council::start(&dialler, seats, &shutdown);
+    let (council, received) = AuthorityLinks::start(&dialler, seats, &shutdown);
     let liars = known.authorities.len().saturating_sub(1) / 3;
     let schedule = Schedule::new(known.epoch_s, liars);
     let mut watcher = Watcher {

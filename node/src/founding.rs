@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shoal_daemon::council::Seat;
+use shoal_daemon::council::AuthorityAddress;
 use shoal_node::daemon::{self, founding};
 use shoal_topology::{Network, Parameters};
 
@@ -21,7 +21,7 @@ pub(crate) enum NetworkVerb {
         name: String,
         /// An authority: its identity, and where nodes reach it; four of them bear one that lies
         #[arg(long = "authority", value_name = "ID=ADDRESS", required = true, value_parser = seat)]
-        authorities: Vec<Seat>,
+        authorities: Vec<AuthorityAddress>,
         /// How long an epoch is: seconds, or a number with s, m or h
         #[arg(long, default_value = "20m", value_parser = epoch)]
         epoch: u32,
@@ -61,10 +61,10 @@ pub(crate) enum AuthorityVerb {
     },
 }
 
-fn seat(text: &str) -> Result<Seat, String> {
+fn seat(text: &str) -> Result<AuthorityAddress, String> {
     let (identity, address) =
         text.split_once('=').ok_or("wants an identity, =, and an address with a port")?;
-    Ok(Seat {
+    Ok(AuthorityAddress {
         identity: identity.parse().map_err(|error: shoal_topology::Error| error.to_string())?,
         address: shoal_daemon::config::parse_address(address.trim())?,
     })

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::*;
-use shoal_daemon::council::Seat;
+use shoal_daemon::council::AuthorityAddress;
 use shoal_node::daemon::{Config, RoleName};
 use shoal_topology::{Network, NodeDescriptor, Signed};
 
@@ -101,7 +101,7 @@ fn an_authority_takes_up_a_node_that_hup_puts_on_its_list() {
         epoch_s: 86_400,
         trial: false,
     };
-    let seat = Seat {
+    let seat = AuthorityAddress {
         identity: identity(&authority),
         address: authority.config.listen_address().unwrap(),
     };

@@ -11,7 +11,7 @@ use serde_json::json;
 use shoal_daemon::about;
 use shoal_daemon::admin::Readiness;
 use shoal_daemon::coarse::Coarse;
-use shoal_daemon::council::{Council, Seat};
+use shoal_daemon::council::{AuthorityAddress, AuthorityLinks};
 use shoal_daemon::host_port::HostPort;
 use shoal_daemon::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_daemon::network;
@@ -216,7 +216,7 @@ const LISTING: Duration = Duration::from_secs(2);
 /// Keeps the authorities told of an exit: they list it with the key of the present period. Where an exit is they may
 /// know, as everybody may who exits there.
 async fn list(
-    seats: Vec<Seat>,
+    seats: Vec<AuthorityAddress>,
     identity: LinkKey,
     descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     shutdown: Shutdown,
@@ -225,7 +225,7 @@ async fn list(
     let Ok(endpoint) = Endpoint::new(&identity, settings) else {
         return warn!("cannot open links to the authorities: this exit is not listed any longer");
     };
-    let (council, mut documents) = Council::start(&endpoint.dialler(), seats, &shutdown);
+    let (council, mut documents) = AuthorityLinks::start(&endpoint.dialler(), seats, &shutdown);
     loop {
         council.stand(&ToAuthority::Exit(descriptor()));
         tokio::select! {

@@ -85,7 +85,7 @@ pub(super) fn strict_stock(packets_per_s: f64) -> usize {
 }
 
 /// What one group has.
-struct Seat {
+struct AuthorityAddress {
     share: f64,
     used: Time,
     rests: bool,
@@ -101,7 +101,7 @@ struct Seat {
     counted: Time,
 }
 
-impl Seat {
+impl AuthorityAddress {
     /// Slots/s.
     fn up_per_s(&self, slots_per_s: f64) -> f64 {
         (self.share.max(LITTLE) * slots_per_s).max(UP_LEAST.min(slots_per_s))
@@ -118,7 +118,7 @@ pub(super) struct Shares {
     free: bool,
     /// Groups that have had the small share since the last instant.
     little: usize,
-    seats: BTreeMap<GroupId, Seat>,
+    seats: BTreeMap<GroupId, AuthorityAddress>,
 }
 
 impl Shares {
@@ -189,7 +189,7 @@ impl Shares {
         if now < self.next {
             return;
         }
-        let much = |seat: &Seat| seat.counts_until > now;
+        let much = |seat: &AuthorityAddress| seat.counts_until > now;
         let count = self.seats.values().filter(|seat| much(seat)).count();
         let share = POOL / count.next_power_of_two() as f64;
         self.free = count == 0;
@@ -239,9 +239,9 @@ impl Shares {
         self.carried(now, id, whole_per_s);
     }
 
-    fn seat(&mut self, now: Time, id: GroupId) -> &mut Seat {
+    fn seat(&mut self, now: Time, id: GroupId) -> &mut AuthorityAddress {
         let seed = &self.seed;
-        self.seats.entry(id).or_insert_with(|| Seat {
+        self.seats.entry(id).or_insert_with(|| AuthorityAddress {
             share: RESTING,
             used: now,
             rests: true,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shoal_daemon::admin::{Admin, Readiness};
 use shoal_daemon::control::Control;
-use shoal_daemon::council::{Council, Messages, send};
+use shoal_daemon::council::{AuthorityLinks, Messages, send};
 use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
 use shoal_daemon::network;
@@ -93,7 +93,7 @@ pub(super) async fn run(
     )?;
     let accept_errors = AcceptErrors::new(endpoint.counters());
     let others = seats.into_iter().filter(|seat| seat.identity != identity);
-    let (council, documents) = Council::start(&endpoint.dialler(), others, &shutdown);
+    let (council, documents) = AuthorityLinks::start(&endpoint.dialler(), others, &shutdown);
 
     let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
     let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
@@ -136,7 +136,7 @@ pub(super) async fn run(
     let (publish, published) = watch::channel(Vec::new());
     let desk = Desk { waiting: waiting.clone(), clock: clock.clone() };
     let accepting = tokio::spawn(accept(endpoint, desk, published, shutdown.clone()));
-    let mut chamber = Chamber {
+    let mut chamber = AuthorityDaemon {
         gauges,
         engine,
         council,
@@ -211,10 +211,10 @@ fn evidence(path: &Path) -> Result<Verdicts, SecretError> {
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Where the engine sits.
-struct Chamber {
+struct AuthorityDaemon {
     gauges: Gauges,
     engine: Authority,
-    council: Council,
+    council: AuthorityLinks,
     network: Network,
     /// The network, for `status`.
     of_network: Value,
@@ -244,7 +244,7 @@ struct Chamber {
     unstored: Option<String>,
 }
 
-impl Chamber {
+impl AuthorityDaemon {
     async fn run(&mut self, shutdown: &Shutdown) {
         self.handle(self.now(), Input::Wake).await;
         self.given().await;

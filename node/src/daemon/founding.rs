@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shoal_daemon::council::Seat;
+use shoal_daemon::council::AuthorityAddress;
 use shoal_daemon::network;
 use shoal_topology::{Identity, Network, Parameters};
 
@@ -18,14 +18,14 @@ const TRIAL_EPOCH_S: u32 = 2;
 /// A network file, for people and programs.
 pub struct Shown {
     network: Network,
-    seats: Vec<Seat>,
+    seats: Vec<AuthorityAddress>,
 }
 
 /// Writes the network file of a new network, which must not be there.
 ///
 /// # Errors
 /// What is wrong with the network, or that the file cannot be written.
-pub fn found(network: Network, seats: Vec<Seat>, file: &Path) -> Result<Shown, Error> {
+pub fn found(network: Network, seats: Vec<AuthorityAddress>, file: &Path) -> Result<Shown, Error> {
     let shortest = if network.trial { TRIAL_EPOCH_S } else { EPOCHS_S.0 };
     if !(shortest..=EPOCHS_S.1).contains(&network.epoch_s) {
         return Err(Error::Config(format!(
@@ -198,9 +198,9 @@ mod tests {
 
     use super::*;
 
-    fn network(n: u8) -> (Network, Vec<Seat>) {
+    fn network(n: u8) -> (Network, Vec<AuthorityAddress>) {
         let identity = |n| SecretIdentity::from_bytes(&[n; 32]).identity();
-        let seat = |n: u8| Seat {
+        let seat = |n: u8| AuthorityAddress {
             identity: identity(n),
             address: ([127, 0, 0, 1], 9_000 + u16::from(n)).into(),
         };
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_network_that_cannot_work_is_not_founded() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = |change: &dyn Fn(&mut Network, &mut Vec<Seat>)| {
+        let refused = |change: &dyn Fn(&mut Network, &mut Vec<AuthorityAddress>)| {
             let (mut network, mut seats) = network(4);
             change(&mut network, &mut seats);
             let file = dir.path().join("network.toml");
@@ -233,7 +233,7 @@ mod tests {
             assert!(!file.exists());
             refused
         };
-        type Change = &'static dyn Fn(&mut Network, &mut Vec<Seat>);
+        type Change = &'static dyn Fn(&mut Network, &mut Vec<AuthorityAddress>);
         let changes: [(&str, Change); 8] = [
             ("for trial", &|n, _| n.epoch_s = 1),
             ("a day", &|n, _| n.epoch_s = 86_401),

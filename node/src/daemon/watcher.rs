@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_daemon::admin::Readiness;
-use shoal_daemon::council::Council;
+use shoal_daemon::council::AuthorityLinks;
 use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Listed};
 use shoal_daemon::network;
@@ -42,7 +42,7 @@ pub(super) struct Watcher<'a> {
     /// From authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
-    pub(super) council: Council,
+    pub(super) council: AuthorityLinks,
     pub(super) secret: SecretIdentity,
     /// From the engine: what its loops show.
     pub(super) reports: mpsc::Receiver<Report>,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use shoal_client::daemon as client;
-use shoal_daemon::council::Seat;
+use shoal_daemon::council::AuthorityAddress;
 use shoal_daemon::{network, secret};
 use shoal_node::daemon as node;
 use shoal_topology::{Network, SecretIdentity};
@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
             let daemon = self.node(&name, &config)?;
             let seed = secret::read(&self.dir.join(&name).join("data/identity.key"))?;
             let own = SecretIdentity::from_bytes(&seed);
-            seats.push(Seat { identity: own.identity(), address: listens(&config)? });
+            seats.push(AuthorityAddress { identity: own.identity(), address: listens(&config)? });
             secrets.push(own);
             configs.push((daemon.config.clone(), config));
             daemons.push(daemon);

@@ -56,7 +56,7 @@ impl Judge for Shared {
 }
 
 /// A machine that runs an authority.
-pub struct Seat {
+pub struct AuthorityAddress {
     secret: SecretIdentity,
     engine: Option<Authority>,
     disk: Option<Vec<u8>>,
@@ -95,7 +95,7 @@ enum Due {
 /// The whole.
 pub struct Rotating {
     pub world: World,
-    pub seats: Vec<Seat>,
+    pub seats: Vec<AuthorityAddress>,
     /// What is kept, by name: the most in each epoch.
     pub sizes: BTreeMap<String, Vec<u64>>,
     watchers: Vec<Watcher>,
@@ -125,8 +125,8 @@ impl Rotating {
     ) -> Self {
         let mut world = World::without_documents(seed, codec, names, users);
         let seed = Seed::from_u64(seed).part("authorities");
-        let seats: Vec<Seat> = (0..4)
-            .map(|n| Seat {
+        let seats: Vec<AuthorityAddress> = (0..4)
+            .map(|n| AuthorityAddress {
                 secret: SecretIdentity::from_bytes(&[200 + n; 32]),
                 engine: None,
                 disk: None,
@@ -253,7 +253,7 @@ impl Rotating {
     /// Runs until so many milliseconds after the beginning.
     pub fn run(&mut self, end: u64) {
         loop {
-            let wake = |seat: &Seat| {
+            let wake = |seat: &AuthorityAddress| {
                 let wake = seat.engine.as_ref()?.next_wake()?.saturating_add_signed(-seat.offset);
                 Some(wake.saturating_sub(1_000 * UNIX).max(self.now))
             };

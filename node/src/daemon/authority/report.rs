@@ -8,7 +8,7 @@ use shoal_daemon::admin::Readiness;
 use shoal_topology::{FURTHER_EPOCHS, Identity};
 
 use super::super::status::InUse;
-use super::Chamber;
+use super::AuthorityDaemon;
 
 /// What an authority measures.
 pub(super) struct Gauges {
@@ -95,7 +95,7 @@ impl Gauges {
     }
 }
 
-impl Chamber {
+impl AuthorityDaemon {
     /// Makes metrics, readiness and status anew.
     pub(super) fn report(&mut self) {
         let refusing = self.accept_errors.look();

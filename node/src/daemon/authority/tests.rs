@@ -30,14 +30,14 @@ fn engine(n: u8) -> Authority {
 }
 
 /// The first authority, by a clock that stands.
-fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (Chamber, mpsc::Sender<Vec<u8>>) {
+fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (AuthorityDaemon, mpsc::Sender<Vec<u8>>) {
     let authorities: Vec<Identity> = (0..4).map(|n| secret(n).identity()).collect();
     let endpoint =
         Endpoint::new(&shoal_daemon::link::Identity::from_seed(&[9; 32]), LinkSettings::default());
-    let (council, _) = Council::start(&endpoint.unwrap().dialler(), [], &Shutdown::new());
+    let (council, _) = AuthorityLinks::start(&endpoint.unwrap().dialler(), [], &Shutdown::new());
     let (give, documents) = mpsc::channel(1);
     let time = time.clone();
-    let chamber = Chamber {
+    let chamber = AuthorityDaemon {
         gauges: Gauges::new().unwrap(),
         engine: engine(0),
         council,
@@ -117,7 +117,7 @@ async fn a_state_that_cannot_be_stored_is_said_and_counted_until_it_can() {
     let dir = tempfile::tempdir().unwrap();
     let time = Arc::new(AtomicU64::new(700_000_000));
     let (mut chamber, _give) = chamber(dir.path(), &time);
-    let why = |chamber: &mut Chamber| {
+    let why = |chamber: &mut AuthorityDaemon| {
         chamber.report();
         chamber.status.lock().unwrap()["why_not_ready"].as_str().unwrap().to_owned()
     };
