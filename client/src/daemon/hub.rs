@@ -20,7 +20,7 @@ use crate::tunnel::{GIVEN_UP, GONE, Read, StreamId, TunnelEvent, Write};
 const DATAGRAMS: usize = 64;
 
 /// An engine with tunnels. `P` names a tunnel of it.
-pub(super) trait Ends {
+pub(super) trait TunnelIo {
     /// A tunnel.
     type Tunnel: Copy + Eq + Hash;
     fn read(&mut self, stream: Key<Self>, buf: &mut [u8]) -> Read;
@@ -38,10 +38,10 @@ pub(super) trait Ends {
 }
 
 /// A stream of a tunnel of an engine.
-pub(super) type Key<E> = (<E as Ends>::Tunnel, StreamId);
+pub(super) type Key<E> = (<E as TunnelIo>::Tunnel, StreamId);
 
 /// Where the datagrams of an association go: tunnel, index of the stream that opened it.
-type Associations<E> = HashMap<(<E as Ends>::Tunnel, u64), mpsc::Sender<Vec<u8>>>;
+type Associations<E> = HashMap<(<E as TunnelIo>::Tunnel, u64), mpsc::Sender<Vec<u8>>>;
 
 #[derive(Default)]
 struct Wake {
@@ -54,24 +54,24 @@ struct Wake {
 }
 
 /// An engine and those who wait for it.
-pub(super) struct Hub<E: Ends> {
+pub(super) struct StreamDriver<E: TunnelIo> {
     pub(super) engine: RefCell<E>,
     wakes: RefCell<HashMap<Key<E>, Rc<Wake>>>,
     datagrams: RefCell<Associations<E>>,
     /// Datagrams dropped because a queue was full.
     lost_datagrams: Cell<u64>,
     /// Told whenever the engine may have something to send.
-    pub(super) kick: Notify,
+    pub(super) wake_engine: Notify,
 }
 
-impl<E: Ends> Hub<E> {
+impl<E: TunnelIo> StreamDriver<E> {
     pub(super) fn new(engine: E) -> Rc<Self> {
         Rc::new(Self {
             engine: RefCell::new(engine),
             wakes: RefCell::default(),
             datagrams: RefCell::default(),
             lost_datagrams: Cell::default(),
-            kick: Notify::new(),
+            wake_engine: Notify::new(),
         })
     }
 
@@ -143,15 +143,15 @@ impl<E: Ends> Hub<E> {
 }
 
 /// One stream. Dropped before its end, it gives up what has not ended.
-pub(super) struct Stream<E: Ends> {
-    hub: Rc<Hub<E>>,
+pub(super) struct Stream<E: TunnelIo> {
+    hub: Rc<StreamDriver<E>>,
     key: Key<E>,
     wake: Rc<Wake>,
     /// The end has been written: what is still under way must arrive, so a reset must not overtake it.
     finished: Cell<bool>,
 }
 
-impl<E: Ends> Stream<E> {
+impl<E: TunnelIo> Stream<E> {
     /// Whose stream it is.
     pub(super) fn tunnel(&self) -> E::Tunnel {
         self.key.0
@@ -172,7 +172,7 @@ impl<E: Ends> Stream<E> {
             match read {
                 Read::Data(n) => {
                     // Reading opens the peer's window, and that wants to be told.
-                    self.hub.kick.notify_one();
+                    self.hub.wake_engine.notify_one();
                     return Ok(n);
                 }
                 Read::Blocked => self.wake.readable.notified().await,
@@ -191,7 +191,7 @@ impl<E: Ends> Stream<E> {
             let written = self.hub.engine.borrow_mut().write(self.key, data);
             match written {
                 Write::Written(n) => {
-                    self.hub.kick.notify_one();
+                    self.hub.wake_engine.notify_one();
                     data = data.get(n..).unwrap_or_default();
                 }
                 Write::Blocked => self.wake.writable.notified().await,
@@ -205,7 +205,7 @@ impl<E: Ends> Stream<E> {
     pub(super) fn finish(&self) {
         self.finished.set(true);
         self.hub.engine.borrow_mut().finish(self.key);
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
     }
 
     /// Gives up writing, unless the end has been written.
@@ -214,13 +214,13 @@ impl<E: Ends> Stream<E> {
             return;
         }
         self.hub.engine.borrow_mut().reset(self.key, GIVEN_UP);
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
     }
 
     /// Gives up reading; false when that half has ended already, so that the peer is not told.
     pub(super) fn stop(&self, code: u64) -> bool {
         let told = self.hub.engine.borrow_mut().stop(self.key, code);
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
         told
     }
 
@@ -244,7 +244,7 @@ impl<E: Ends> Stream<E> {
     /// Sends a datagram beside the stream; says whether it fitted.
     pub(super) fn send_datagram(&self, data: Vec<u8>) -> bool {
         let sent = self.hub.engine.borrow_mut().datagram(self.key.0, data);
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
         sent
     }
 
@@ -286,7 +286,7 @@ impl<E: Ends> Stream<E> {
     }
 }
 
-impl<E: Ends> Drop for Stream<E> {
+impl<E: TunnelIo> Drop for Stream<E> {
     fn drop(&mut self) {
         let mut engine = self.hub.engine.borrow_mut();
         if !self.finished.get() {
@@ -297,7 +297,7 @@ impl<E: Ends> Drop for Stream<E> {
         drop(engine);
         self.hub.wakes.borrow_mut().remove(&self.key);
         self.hub.datagrams.borrow_mut().remove(&(self.key.0, self.index()));
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
 
     struct Nothing;
 
-    impl Ends for Nothing {
+    impl TunnelIo for Nothing {
         type Tunnel = u8;
         fn read(&mut self, _: Key<Self>, _: &mut [u8]) -> Read {
             Read::Blocked
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn datagrams_that_nobody_takes_are_dropped_and_counted() {
-        let hub = Hub::new(Nothing);
+        let hub = StreamDriver::new(Nothing);
         let stream = hub.stream((1, StreamId::of(4)));
         let (mut waiting, index) = (stream.datagrams(), stream.index());
         for n in 0..100_u8 {

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
-use super::hub::{Ends, Hub, Key};
+use super::hub::{Key, StreamDriver, TunnelIo};
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::periods::Periods;
 use super::reload::Reload;
@@ -76,7 +76,7 @@ impl Person {
     }
 }
 
-impl Ends for Person {
+impl TunnelIo for Person {
     type Tunnel = GroupId;
 
     fn read(&mut self, (id, stream): Key<Self>, buf: &mut [u8]) -> Read {
@@ -128,8 +128,8 @@ impl Ends for Person {
 }
 
 /// What the proxy's tasks hold.
-pub(super) struct Shop {
-    pub(super) hub: Rc<Hub<Person>>,
+pub(super) struct ProxyContext {
+    pub(super) hub: Rc<StreamDriver<Person>>,
     /// A group connected, failed, or has room for a stream.
     pub(super) changed: Notify,
     /// Requests by how they ended.
@@ -159,7 +159,7 @@ pub(super) struct Tally {
 /// A stream on which a request was answered, and what came after the answer.
 pub(super) type Answered = (super::hub::Stream<Person>, Response, Vec<u8>);
 
-impl Shop {
+impl ProxyContext {
     /// Opens a stream in the group of this isolation and target, and asks `request` on it.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl Shop {
             }
             id.ok_or((ReplyCode::GeneralFailure, false))?
         };
-        self.hub.kick.notify_one();
+        self.hub.wake_engine.notify_one();
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -276,7 +276,7 @@ impl Shop {
                         // Full, by those who waited with this one.
                         if let Some(other) = person.client.group(now, isolation, target) {
                             id = other;
-                            self.hub.kick.notify_one();
+                            self.hub.wake_engine.notify_one();
                         }
                     }
                     Some(_) => {}
@@ -290,7 +290,7 @@ impl Shop {
 
 /// Tells the engine when a request is given up without an answer.
 struct Complaint<'a> {
-    shop: &'a Shop,
+    shop: &'a ProxyContext,
     id: GroupId,
     answered: std::cell::Cell<bool>,
 }
@@ -302,7 +302,7 @@ impl Drop for Complaint<'_> {
             let now = person.clock.now();
             person.client.complain(now, self.id);
             drop(person);
-            self.shop.hub.kick.notify_one();
+            self.shop.hub.wake_engine.notify_one();
         }
     }
 }
@@ -397,8 +397,8 @@ pub(super) fn start(
                 client.halt(why);
             }
             let person = Person { client, clock, failures: VecDeque::new() };
-            let shop = Rc::new(Shop {
-                hub: Hub::new(person),
+            let shop = Rc::new(ProxyContext {
+                hub: StreamDriver::new(person),
                 changed: Notify::new(),
                 tally: RefCell::default(),
                 refused_for: Cell::default(),
@@ -517,7 +517,7 @@ fn summary(
 }
 
 struct Driver {
-    shop: Rc<Shop>,
+    shop: Rc<ProxyContext>,
     slots: Arc<Slots>,
     network: Network,
     /// The configuration by which it goes.
@@ -601,7 +601,7 @@ impl Driver {
                     None => return,
                 },
                 () = self.slots.taken.notified() => {}
-                () = hub.kick.notified() => {}
+                () = hub.wake_engine.notified() => {}
                 () = clock.sleep_until(next) => {}
                 () = self.reload.asked() => self.read_again(),
                 () = shutdown.wait() => return,

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::config::Socks;
 use super::hub::drain;
 use super::owner::Owner;
-use super::person::Shop;
+use super::person::ProxyContext;
 use super::stand_ins::StandIns;
 use super::udp;
 use crate::engine::{Isolation, Target};
@@ -31,7 +31,7 @@ const READ: usize = 4 << 10;
 
 pub(super) async fn serve(
     listener: std::net::TcpListener,
-    shop: Rc<Shop>,
+    shop: Rc<ProxyContext>,
     config: Socks,
     shutdown: Shutdown,
 ) {
@@ -67,7 +67,12 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration, extended: bool) {
+async fn connection(
+    mut tcp: TcpStream,
+    shop: &ProxyContext,
+    request_timeout: Duration,
+    extended: bool,
+) {
     let Ok(Some((request, leftover))) = timeout(HANDSHAKE, handshake(&mut tcp, shop)).await else {
         return;
     };
@@ -102,7 +107,7 @@ async fn connection(mut tcp: TcpStream, shop: &Shop, request_timeout: Duration, 
     }
 }
 
-async fn handshake(tcp: &mut TcpStream, shop: &Shop) -> Option<(socks::Request, Vec<u8>)> {
+async fn handshake(tcp: &mut TcpStream, shop: &ProxyContext) -> Option<(socks::Request, Vec<u8>)> {
     let mut handshake = Handshake::new(Limits::default());
     let mut buf = [0; READ];
     let mut input = 0;
@@ -138,7 +143,7 @@ enum Done {
 
 async fn answer(
     tcp: &mut TcpStream,
-    shop: &Shop,
+    shop: &ProxyContext,
     request: &socks::Request,
 ) -> Result<Done, ReplyCode> {
     let credentials =

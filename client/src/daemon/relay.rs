@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
-use super::hub::{Ends, Stream};
+use super::hub::{Stream, TunnelIo};
 use crate::tunnel::CONNECTION_RESET;
 
 /// Bytes that one read takes from a socket or a stream.
@@ -42,7 +42,7 @@ enum Ended {
     There,
 }
 
-impl<E: Ends> Stream<E> {
+impl<E: TunnelIo> Stream<E> {
     /// Joins a TCP connection and this stream until both directions have ended. `early` came from the stream with
     /// what preceded, `leftover` from the connection.
     pub(super) async fn relay(&self, connection: Connection, early: Vec<u8>, leftover: Vec<u8>) {

@@ -33,7 +33,7 @@ use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, addresses, run_seed, token};
-use super::hub::{Ends, Hub, Key, Stream};
+use super::hub::{Key, Stream, StreamDriver, TunnelIo};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::person::TRIAL;
 use super::person::thread;
@@ -61,7 +61,7 @@ struct Server {
     clock: Clock,
 }
 
-impl Ends for Server {
+impl TunnelIo for Server {
     type Tunnel = Pseudonym;
 
     fn read(&mut self, (of, stream): Key<Self>, buf: &mut [u8]) -> Read {
@@ -182,7 +182,7 @@ pub(super) fn start(
                 tokio::task::spawn_local(listing);
             }
             let driver = Driver {
-                hub: Hub::new(Server { service, clock }),
+                hub: StreamDriver::new(Server { service, clock }),
                 offer: Rc::new(offer),
                 quotas: Rc::new(Quotas::new(Limits::default())),
                 links,
@@ -282,7 +282,7 @@ struct To {
 }
 
 struct Driver {
-    hub: Rc<Hub<Server>>,
+    hub: Rc<StreamDriver<Server>>,
     offer: Rc<Offer>,
     quotas: Rc<Quotas>,
     links: HashMap<Identity, To>,
@@ -350,7 +350,7 @@ impl Driver {
                     Some(event) => self.handle(event),
                     None => return,
                 },
-                () = hub.kick.notified() => {}
+                () = hub.wake_engine.notified() => {}
                 () = clock.sleep_until(next) => {}
                 () = self.reload.asked() => self.read_again(),
                 () = shutdown.wait() => return,

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::dial::UdpAssociation;
-use super::hub::{Ends, Stream};
+use super::hub::{Stream, TunnelIo};
 use super::owner::Owner;
 use super::places::Places;
 use crate::request::UdpPacket;
@@ -29,7 +29,7 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-async fn send<E: Ends>(stream: &Stream<E>, packet: &UdpPacket) -> Result<(), u64> {
+async fn send<E: TunnelIo>(stream: &Stream<E>, packet: &UdpPacket) -> Result<(), u64> {
     if stream.send_datagram(packet.encode_datagram()) {
         return Ok(());
     }
@@ -37,7 +37,7 @@ async fn send<E: Ends>(stream: &Stream<E>, packet: &UdpPacket) -> Result<(), u64
 }
 
 /// Joins the user's socket and the stream, until the connection that asked for it ends (RFC 1928, section 7).
-pub(super) async fn client<E: Ends>(
+pub(super) async fn client<E: TunnelIo>(
     mut tcp: TcpStream,
     stream: &Stream<E>,
     mut rest: Vec<u8>,
@@ -107,7 +107,7 @@ fn idle_limit((taken, most): (usize, usize)) -> Duration {
 }
 
 /// The exit's end.
-pub(super) async fn service<E: Ends<Tunnel = Pseudonym> + 'static>(
+pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
     stream: &Stream<E>,
     mut rest: Vec<u8>,
     association: UdpAssociation,
