@@ -8,12 +8,12 @@
 mod arrivals;
 mod call;
 mod credits;
-mod fates;
 mod gateways;
 mod group;
 mod ids;
 mod letters;
 mod loops;
+mod loss_test;
 mod packets;
 mod places;
 mod returns;

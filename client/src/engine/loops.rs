@@ -6,8 +6,8 @@ use std::time::Duration;
 use shoal_sphinx::PacketId;
 use shoal_topology::{Class, Identity, Time};
 
-use super::fates::{Ended, Fates};
 use super::gateways::Evidence;
+use super::loss_test::{Ended, LossTest};
 use super::returns::Returns;
 
 /// A loop that is not back after so long is lost: five times what 999 of 1,000 loops of class text take.
@@ -67,7 +67,7 @@ pub(super) struct Loops {
     back: Vec<VecDeque<(Time, Identity)>>,
     /// When the loops left that are late and that none followed back, for each layer and mix.
     late: BTreeMap<(usize, Identity), VecDeque<Time>>,
-    fates: Fates,
+    loss_test: LossTest,
     returns: Returns,
     /// What the network took beside the drawn delays, for the last loops of this link: in order, and the shortest first.
     excess: VecDeque<Duration>,
@@ -114,12 +114,12 @@ impl Loops {
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(open) = self.open.remove(id) else { return false };
         self.counts.returned += 1;
-        self.fates.packet();
+        self.loss_test.packet();
         let sent = open.sent.unwrap_or(now);
         self.last_back = Some(now);
         self.waiting.retain(|at| *at > sent);
         let end = self.lateness(now, sent, open.delay);
-        if self.fates.add(open.mixes.clone(), (sent, now), end) {
+        if self.loss_test.add(open.mixes.clone(), (sent, now), end) {
             self.returns.add(&open.mixes, false);
         }
         self.back.resize_with(self.back.len().max(open.mixes.len()), VecDeque::new);
@@ -154,7 +154,7 @@ impl Loops {
         {
             self.sent.pop_front();
             if let Some(open) = self.open.remove(&id) {
-                if self.fates.add(open.mixes.clone(), (at, at + LOST_AFTER), Ended::Lost) {
+                if self.loss_test.add(open.mixes.clone(), (at, at + LOST_AFTER), Ended::Lost) {
                     self.returns.add(&open.mixes, true);
                 }
                 self.counts.lost += 1;
@@ -183,7 +183,7 @@ impl Loops {
 
     /// Whether a loop that is back was late, for what its link took.
     fn lateness(&mut self, now: Time, sent: Time, delay: Duration) -> Ended {
-        let queued = self.fates.queued(now);
+        let queued = self.loss_test.queued(now);
         let excess = now.since(sent).saturating_sub(delay).saturating_sub(queued);
         if self.excess.len() == REMEMBERED
             && let Some(oldest) = self.excess.pop_front()
@@ -207,7 +207,7 @@ impl Loops {
             return false;
         };
         let limit = (STILL_FACTOR * *usual).max(STILL_LEAST);
-        if now.since(back) <= limit || self.fates.is_full(now) {
+        if now.since(back) <= limit || self.loss_test.is_full(now) {
             return false;
         }
         let lost = 1.0 - self.took.len() as f64 / self.recent.len().max(1) as f64;
@@ -218,23 +218,23 @@ impl Loops {
 
     /// A dummy came.
     pub(super) fn dummy(&mut self, now: Time) {
-        self.fates.dummy(now);
+        self.loss_test.dummy(now);
     }
 
     /// A packet came that is no loop.
     pub(super) fn packet(&mut self) {
-        self.fates.packet();
+        self.loss_test.packet();
     }
 
     /// Whether the gateway takes our packets, or holds them up.
     pub(super) fn blame_gateway(&mut self, now: Time) -> Option<Evidence> {
         let silent = self.silent();
-        self.fates.blame_gateway(now, &silent)
+        self.loss_test.blame_gateway(now, &silent)
     }
 
     /// Whether the loops of this link are late; `None` while too few are known.
     pub(super) fn are_late(&self, now: Time) -> Option<bool> {
-        self.fates.is_late(now)
+        self.loss_test.is_late(now)
     }
 
     /// Mixes that return fewer loops than others do, beyond chance, and the share that each returns.
@@ -244,7 +244,7 @@ impl Loops {
 
     /// Another link, of a client of this class: what the old one swallowed says nothing of mixes.
     pub(super) fn forget_link(&mut self, now: Time, class: &Class) {
-        self.fates.link(now, class);
+        self.loss_test.link(now, class);
         self.paced = Duration::from_secs_f64(2.0 / class.down_per_s);
         self.excess.clear();
         self.excess_sorted.clear();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use shoal_topology::Identity;
 
-use super::fates::at_least;
+use super::loss_test::at_least;
 
 /// When so many loops by one mix are known, half of them are forgotten: what it does today counts.
 const FULL: u32 = 2_000;

@@ -31,7 +31,7 @@ const STAYS_LATE: Duration = Duration::from_secs(20);
 /// queue is deep is a packet, no dummy. So a loop in whose flight no dummies arrived for half of that time is not counted
 /// as lost; it counts as late unless packets came in their place, since where nothing comes the gateway holds it all.
 #[derive(Default)]
-pub(super) struct Fates {
+pub(super) struct LossTest {
     known: VecDeque<Fate>,
     /// When the link began.
     since: Time,
@@ -69,7 +69,7 @@ pub(super) enum Ended {
     Lost,
 }
 
-impl Fates {
+impl LossTest {
     /// A link begins, of a client of this class.
     pub(super) fn link(&mut self, now: Time, class: &Class) {
         let queue_s = (2.0 * class.down_per_s).max(16.0) / class.down_per_s;
@@ -210,10 +210,10 @@ mod tests {
 
     use super::*;
 
-    fn fates() -> Fates {
-        let mut fates = Fates::default();
-        fates.link(Time::ZERO, Parameters::default().class("web").unwrap());
-        fates
+    fn loss_test() -> LossTest {
+        let mut loss_test = LossTest::default();
+        loss_test.link(Time::ZERO, Parameters::default().class("web").unwrap());
+        loss_test
     }
 
     /// The number of loops, one every 40 ms by three layers of `width` mixes, after which the gateway is blamed: it is judged after `every` few.
@@ -223,16 +223,16 @@ mod tests {
         loses: impl Fn(&[u8], f64) -> bool,
     ) -> Option<u64> {
         let mut rng = Seed::from_u64(seed).stream("loops");
-        let mut fates = fates();
+        let mut loss_test = loss_test();
         for n in 0..loops {
             let sent = Time::from_millis(40 * n);
-            fates.dummy(sent);
+            loss_test.dummy(sent);
             let mixes: Vec<u8> = (0..3).map(|at| at * 100 + rng.random_range(0..width)).collect();
             let lost = loses(&mixes, rng.random());
             let named = mixes.iter().map(|n| Identity([*n; 32])).collect();
             let end = if lost { Ended::Lost } else { Ended::InTime };
-            fates.add(named, (sent, sent), end);
-            if n % every == every - 1 && fates.blame_gateway(sent, &[]).is_some() {
+            loss_test.add(named, (sent, sent), end);
+            if n % every == every - 1 && loss_test.blame_gateway(sent, &[]).is_some() {
                 return Some(n + 1);
             }
         }
@@ -272,36 +272,36 @@ mod tests {
     #[test]
     fn two_dead_mixes_that_are_known_are_not_the_gateways() {
         let (one, other) = (Identity([0; 32]), Identity([100; 32]));
-        let mut fates = fates();
+        let mut loss_test = loss_test();
         for n in 0..600_u64 {
             let sent = Time::from_millis(40 * n);
-            fates.dummy(sent);
+            loss_test.dummy(sent);
             let mixes = [n % 2, 100 + n / 2 % 2, 200 + n / 4 % 2];
             let mixes: Vec<_> = mixes.map(|n| Identity([n as u8; 32])).into();
             let lost = mixes.contains(&one) || mixes.contains(&other);
-            fates.add(mixes, (sent, sent), if lost { Ended::Lost } else { Ended::InTime });
+            loss_test.add(mixes, (sent, sent), if lost { Ended::Lost } else { Ended::InTime });
         }
-        assert!(fates.blame_gateway(Time::ZERO, &[]).is_some());
-        assert!(fates.blame_gateway(Time::ZERO, &[one, other]).is_none());
+        assert!(loss_test.blame_gateway(Time::ZERO, &[]).is_some());
+        assert!(loss_test.blame_gateway(Time::ZERO, &[one, other]).is_none());
     }
 
     #[test]
     fn loops_in_whose_flight_no_dummies_came_say_nothing() {
         let ms = Time::from_millis;
-        let mut fates = fates();
-        let add = |fates: &mut Fates, sent, until| {
-            fates.add(Vec::new(), (ms(sent), ms(until)), Ended::Lost);
-            fates.known.len()
+        let mut loss_test = loss_test();
+        let add = |loss_test: &mut LossTest, sent, until| {
+            loss_test.add(Vec::new(), (ms(sent), ms(until)), Ended::Lost);
+            loss_test.known.len()
         };
-        fates.dummy(ms(500));
-        assert_eq!(add(&mut fates, 100, 1_400), 1);
-        assert_eq!(add(&mut fates, 100, 1_600), 1, "none has come since");
-        fates.dummy(ms(3_000));
-        assert_eq!(add(&mut fates, 100, 600), 1);
-        assert_eq!(add(&mut fates, 2_900, 3_500), 1);
-        assert_eq!(add(&mut fates, 3_000, 3_500), 2);
-        fates.link(ms(4_000), Parameters::default().class("web").unwrap());
-        assert_eq!(add(&mut fates, 3_900, 4_500), 0, "the link before");
+        loss_test.dummy(ms(500));
+        assert_eq!(add(&mut loss_test, 100, 1_400), 1);
+        assert_eq!(add(&mut loss_test, 100, 1_600), 1, "none has come since");
+        loss_test.dummy(ms(3_000));
+        assert_eq!(add(&mut loss_test, 100, 600), 1);
+        assert_eq!(add(&mut loss_test, 2_900, 3_500), 1);
+        assert_eq!(add(&mut loss_test, 3_000, 3_500), 2);
+        loss_test.link(ms(4_000), Parameters::default().class("web").unwrap());
+        assert_eq!(add(&mut loss_test, 3_900, 4_500), 0, "the link before");
     }
 
     #[test]
