@@ -10,7 +10,7 @@ use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 use super::Config;
 use super::clock::unix_s;
 use super::config::TEMPLATE;
-use super::periods::Periods;
+use super::keyring::ClientKeyring;
 
 /// How long a descriptor is valid that goes into topology documents: its key is kept as long as they list it.
 const LISTED_S: u64 = 30 * 86_400;
@@ -25,7 +25,7 @@ pub(super) struct Keys {
     /// Owns its inbox.
     pub(super) inbox: SecretIdentity,
     /// Open its packets, one in each period.
-    pub(super) periods: Periods,
+    pub(super) periods: ClientKeyring,
 }
 
 impl Keys {
@@ -33,7 +33,7 @@ impl Keys {
     pub(super) fn open(config: &Config) -> Result<Self, SecretError> {
         let (identity, inbox) = lasting(config)?;
         secret::private_directory(&config.data_dir)?;
-        let periods = Periods::open(&config.data_dir, config.key_period_s, unix_s())?;
+        let periods = ClientKeyring::open(&config.data_dir, config.key_period_s, unix_s())?;
         Ok(Self { identity, inbox, periods })
     }
 

@@ -25,8 +25,8 @@ use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
+use super::keyring::ClientKeyring;
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
-use super::periods::Periods;
 use super::reload::Reload;
 use super::stand_ins::StandIns;
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
@@ -536,7 +536,7 @@ struct Driver {
     /// Tells gateways which documents there are.
     has: Has,
     /// Keys, by period.
-    periods: Periods,
+    periods: ClientKeyring,
     /// The gateway that was left, and what for.
     left: Option<(usize, Evidence)>,
     /// What the data directory says of the gateways.
@@ -702,7 +702,7 @@ impl Driver {
     fn turn_keys(&mut self) {
         let client = &mut self.shop.hub.engine.borrow_mut().client;
         let early = client.memory_fullness() > 0.75;
-        if let Some(keys) = self.periods.turn_now(unix_s(), early, |_| false) {
+        if let Some(keys) = self.periods.rotate_now(unix_s(), early, |_| false) {
             client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
         }
     }

@@ -426,7 +426,7 @@ impl Driver {
         let listed = |key: &PublicKey| {
             document.exits.iter().any(|exit| exit.body().public_key().as_ref() == Some(key))
         };
-        if let Some(secrets) = keys.periods.turn_now(unix_s(), early, listed) {
+        if let Some(secrets) = keys.periods.rotate_now(unix_s(), early, listed) {
             server.service.set_keys(secrets, |key| keys.periods.memory(key, PACKETS));
             self.renew.iter().for_each(|link| link.notify_one());
         }

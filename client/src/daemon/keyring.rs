@@ -40,7 +40,7 @@ const OVER: &str = "the key that opens packets is over, and there is no other ye
 const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
 
 /// The keys that are on disk.
-pub(super) struct Periods {
+pub(super) struct ClientKeyring {
     dir: PathBuf,
     length_s: u64,
     /// By the second at which the period begins.
@@ -55,7 +55,7 @@ pub(super) struct Periods {
     unwritten: Arc<AtomicBool>,
 }
 
-impl Periods {
+impl ClientKeyring {
     /// Reads the keys below `data_dir`, and makes that of the present period if there is none.
     ///
     /// # Errors
@@ -159,10 +159,10 @@ impl Periods {
     ///
     /// # Errors
     /// Keys that cannot be made or erased.
-    pub(super) fn turn(
+    pub(super) fn rotate(
         &mut self,
         unix_s: u64,
-        told_of: impl Fn(&PublicKey) -> bool,
+        is_published: impl Fn(&PublicKey) -> bool,
     ) -> Result<bool, SecretError> {
         let mut turned = self.make(unix_s, unix_s)?;
         let ahead = unix_s.saturating_add(self.length_s / 2);
@@ -170,7 +170,7 @@ impl Periods {
         let begins: Vec<u64> = self.keys.keys().copied().collect();
         for (own, next) in begins.iter().zip(begins.iter().skip(1)) {
             let over = next.saturating_add(self.grace_s()) <= unix_s;
-            let told = self.keys.get(own).is_some_and(|key| told_of(&key.public()));
+            let told = self.keys.get(own).is_some_and(|key| is_published(&key.public()));
             if over && !told {
                 self.keys.remove(own);
                 erase(&self.dir.join(own.to_string()))?;
@@ -182,14 +182,14 @@ impl Periods {
 
     /// [`Self::turn`], with a key [`Self::make_early`] if that is asked for. The keys, if they are others now: what changes
     /// by the clock alone included. To be called again and again: what fails is tried anew, and said once.
-    pub(super) fn turn_now(
+    pub(super) fn rotate_now(
         &mut self,
         unix_s: u64,
         early: bool,
-        told_of: impl Fn(&PublicKey) -> bool,
+        is_published: impl Fn(&PublicKey) -> bool,
     ) -> Option<Vec<SecretKey>> {
         let made = if early { self.make_early(unix_s) } else { Ok(()) };
-        if let Err(error) = made.and_then(|()| self.turn(unix_s, told_of)) {
+        if let Err(error) = made.and_then(|()| self.rotate(unix_s, is_published)) {
             let trouble = format!("the keys of the next period cannot be made: {}", chain(&error));
             if self.trouble.as_ref() != Some(&trouble) {
                 error!("{trouble}");
@@ -422,58 +422,58 @@ mod tests {
         Dir(path)
     }
 
-    fn public(periods: &Periods, unix_s: u64) -> PublicKey {
+    fn public(periods: &ClientKeyring, unix_s: u64) -> PublicKey {
         periods.present(unix_s).unwrap().2.public()
     }
 
     #[test]
     fn each_period_has_a_key_of_its_own_that_survives_a_restart_and_is_erased() {
         let dir = directory("periods");
-        let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+        let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
         let first = public(&periods, NOW);
-        assert!(!periods.turn(NOW, |_| false).unwrap());
+        assert!(!periods.rotate(NOW, |_| false).unwrap());
         let path = dir.0.join(format!("keys/{}", 20_000 * DAY));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(path.join(KEY)).unwrap().mode() & 0o777, 0o600);
-        assert!(public(&Periods::open(&dir.0, DAY, NOW).unwrap(), NOW) == first);
+        assert!(public(&ClientKeyring::open(&dir.0, DAY, NOW).unwrap(), NOW) == first);
 
         // Made ahead, used from its beginning on.
-        assert!(periods.turn(NOW + DAY / 2, |_| false).unwrap());
+        assert!(periods.rotate(NOW + DAY / 2, |_| false).unwrap());
         assert_eq!(periods.all(NOW + DAY / 2).len(), 2);
         assert!(public(&periods, NOW + DAY / 2) == first);
         let next = NOW + DAY;
         assert!(public(&periods, next) != first);
-        assert!(!periods.turn(next, |_| false).unwrap(), "the old one still opens packets");
+        assert!(!periods.rotate(next, |_| false).unwrap(), "the old one still opens packets");
         assert!(periods.all(next)[0].1.public() == public(&periods, next));
-        assert!(!periods.turn(next + GRACE_S, |key| *key == first).unwrap(), "it is listed");
+        assert!(!periods.rotate(next + GRACE_S, |key| *key == first).unwrap(), "it is listed");
         assert!(path.exists());
-        assert!(periods.turn(next + GRACE_S, |_| false).unwrap());
+        assert!(periods.rotate(next + GRACE_S, |_| false).unwrap());
         assert!(!path.exists());
-        assert_eq!(Periods::open(&dir.0, DAY, next).unwrap().all(next).len(), 1);
+        assert_eq!(ClientKeyring::open(&dir.0, DAY, next).unwrap().all(next).len(), 1);
     }
 
     #[test]
     fn a_key_that_remembers_too_much_is_replaced_at_once_until_its_period_ends() {
         let dir = directory("early");
-        let mut periods = Periods::open(&dir.0, 600, NOW).unwrap();
+        let mut periods = ClientKeyring::open(&dir.0, 600, NOW).unwrap();
         let first = public(&periods, NOW);
         let early = NOW + 1;
         periods.make_early(early).unwrap();
         let second = public(&periods, early);
         assert!(second != first);
         // A quarter of a period later the first is gone.
-        periods.turn(early + 150, |_| false).unwrap();
+        periods.rotate(early + 150, |_| false).unwrap();
         assert!(periods.all(early + 150).iter().all(|(_, key)| key.public() != first));
         let (_, until, key) = periods.present(early + 150).unwrap();
         assert!(key.public() == second);
         assert_eq!(until, NOW / 600 * 600 + 600 + 150);
-        periods.turn(NOW + 600, |_| false).unwrap();
+        periods.rotate(NOW + 600, |_| false).unwrap();
         assert!(public(&periods, NOW + 600) != second);
     }
 
     /// The memory of the only key, as a program that starts finds it.
-    fn start(dir: &Dir) -> (Periods, Box<dyn Seen>) {
-        let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+    fn start(dir: &Dir) -> (ClientKeyring, Box<dyn Seen>) {
+        let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
         periods.begin(NOW).unwrap();
         let (_, _, key) = periods.present(NOW).unwrap();
         let memory = periods.memory(key, 100);
@@ -497,7 +497,7 @@ mod tests {
         // A killed process ends nothing in order.
         std::mem::forget(memory);
         let first = public(&before, NOW);
-        let mut beside = Periods::open(&dir.0, DAY, NOW).unwrap();
+        let mut beside = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
         let in_use =
             std::error::Error::source(&beside.begin(NOW).unwrap_err()).unwrap().to_string();
         assert!(in_use.contains("another program uses the keys"), "{in_use}");
@@ -545,7 +545,7 @@ mod tests {
             last = key;
         }
         // Who looks only, while the program runs, replaces nothing.
-        assert!(public(&Periods::open(&dir.0, DAY, NOW).unwrap(), NOW) == last);
+        assert!(public(&ClientKeyring::open(&dir.0, DAY, NOW).unwrap(), NOW) == last);
     }
 
     #[test]
@@ -561,7 +561,7 @@ mod tests {
             let (path, aside) = (at.join(name), at.join("aside"));
             fs::rename(&path, &aside).unwrap();
             fs::create_dir(&path).unwrap();
-            let mut periods = Periods::open(&dir.0, DAY, NOW).unwrap();
+            let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
             assert!(periods.begin(NOW).is_err(), "{name}");
             assert!(at.join(KEY).exists(), "{name}");
             fs::remove_dir(&path).unwrap();
@@ -577,8 +577,8 @@ mod tests {
         let (mut periods, mut memory) = start(&dir);
         assert!(memory.insert(&tag(1)));
         let later = NOW + 2 * DAY;
-        periods.turn(later, |_| false).unwrap();
-        periods.turn(later + GRACE_S, |_| false).unwrap();
+        periods.rotate(later, |_| false).unwrap();
+        periods.rotate(later + GRACE_S, |_| false).unwrap();
         assert!(memory.insert(&tag(2)));
         drop(memory);
         let left = fs::read_dir(dir.0.join("keys")).unwrap().count();
