@@ -24,10 +24,10 @@ mod relay;
 mod reload;
 mod serve;
 mod shown;
-mod stand_ins;
 pub mod status;
 mod trust;
 mod udp;
+mod virtual_addresses;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

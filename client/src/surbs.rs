@@ -296,14 +296,14 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_the_oldest_surb_is_forgotten() {
-        use shoal_sphinx::{Codec, Hop, SecretKey, StandIn};
+        use shoal_sphinx::{Codec, Hop, NullCodec, SecretKey};
         let mut rng = shoal_topology::Seed::from_u64(1).stream("surbs");
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
         let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
         let mut out = Outstanding::new(100);
         for n in 0..1_000 {
-            out.put(n, Epoch(1), StandIn.surb(&mut rng, &[hop], id(n)).unwrap().1);
+            out.put(n, Epoch(1), NullCodec.surb(&mut rng, &[hop], id(n)).unwrap().1);
             // Every third comes back at once, so that the order has gaps.
             assert!(n % 3 != 0 || out.take(&id(n)).is_some());
             assert!(out.len() <= 100 && out.order.len() <= 2 * 100 + 64, "{n}");
@@ -315,14 +315,14 @@ mod tests {
 
     #[test]
     fn surbs_made_ahead_end_where_the_client_is_and_travel_in_their_epoch() {
-        use shoal_sphinx::{Codec, Hop, SecretKey, StandIn};
+        use shoal_sphinx::{Codec, Hop, NullCodec, SecretKey};
         let mut rng = shoal_topology::Seed::from_u64(1).stream("surbs");
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
         let (own, other) = (Identity([7; 32]), Identity([8; 32]));
         let mut ahead = Ahead::default();
         for epoch in 1..=2 {
-            let surb = StandIn.surb(&mut rng, &[hop], [epoch; 16]).unwrap();
+            let surb = NullCodec.surb(&mut rng, &[hop], [epoch; 16]).unwrap();
             ahead.of(own, Epoch(epoch.into())).push_back(surb);
         }
         for epoch in 1..=2 {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rand::{CryptoRng, RngExt};
 use shoal_sphinx::{
-    Address, Codec, Downward, Error, Frame, Hop, MAX_HOPS, Opened, Packet, PacketId, Payload,
-    Peeled, PublicKey, SecretKey, StandIn, Surb, SurbKeys,
+    Address, Codec, Downward, Error, Frame, Hop, MAX_HOPS, NullCodec, Opened, Packet, PacketId,
+    Payload, Peeled, PublicKey, SecretKey, Surb, SurbKeys,
 };
 use shoal_topology::report::coarse_pool;
 use shoal_topology::{
@@ -57,7 +57,7 @@ impl Codec for Keyed {
         id: PacketId,
         message: &[u8],
     ) -> Result<Packet, Error> {
-        let mut packet = StandIn.seal(rng, path, id, message)?;
+        let mut packet = NullCodec.seal(rng, path, id, message)?;
         for (n, hop) in path.iter().enumerate() {
             packet.as_mut_bytes()[place(n)].copy_from_slice(&mark(&hop.key));
         }
@@ -70,7 +70,7 @@ impl Codec for Keyed {
         path: &[Hop],
         id: PacketId,
     ) -> Result<(Surb, SurbKeys), Error> {
-        let (surb, keys) = StandIn.surb(rng, path, id)?;
+        let (surb, keys) = NullCodec.surb(rng, path, id)?;
         let mut bytes = *surb.as_bytes();
         for (n, hop) in path.iter().enumerate() {
             bytes[place(n)].copy_from_slice(&mark(&hop.key));
@@ -84,7 +84,7 @@ impl Codec for Keyed {
             // Its stocks of both epochs, behind the kind and the epoch.
             message[2..6].fill(0);
         }
-        StandIn.reply(surb, &message)
+        NullCodec.reply(surb, &message)
     }
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
@@ -94,15 +94,15 @@ impl Codec for Keyed {
         if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {
             return Err(Error::Mac);
         }
-        StandIn.open(secret, packet)
+        NullCodec.open(secret, packet)
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {
-        StandIn.peel(opened)
+        NullCodec.peel(opened)
     }
 
     fn unseal(&self, keys: &SurbKeys, payload: Payload) -> Result<Vec<u8>, Error> {
-        StandIn.unseal(keys, payload)
+        NullCodec.unseal(keys, payload)
     }
 }
 

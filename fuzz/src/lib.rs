@@ -14,7 +14,7 @@ pub mod seeds;
 
 use shoal_client::message::{FromService, ToService};
 use shoal_sphinx::{
-    Codec, FRAME_LEN, Frame, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, SURB_LEN, Sphinx, StandIn,
+    Codec, FRAME_LEN, Frame, MESSAGE_LEN, NullCodec, PACKET_LEN, Packet, Peeled, SURB_LEN, Sphinx,
     Surb,
 };
 use shoal_topology::address::{ServiceAddress, is_shoal_host};
@@ -58,7 +58,7 @@ pub fn sphinx_frame(data: &[u8]) {
     let bytes = filled::<FRAME_LEN>(data);
     let Ok(frame) = Frame::decode(&bytes) else { return };
     assert!(frame.encode() == bytes, "a frame has one form");
-    let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
+    let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &NullCodec];
     for codec in codecs {
         let mut packet = frame.packet.clone();
         for secret in seeds::hops() {
@@ -80,7 +80,7 @@ pub fn surb_reply(data: &[u8]) {
     let (surb, message) = data.split_at(data.len().min(SURB_LEN));
     let bytes = filled::<SURB_LEN>(surb);
     let surb = Surb::from_slice(bytes.as_slice()).expect("the length is right");
-    let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
+    let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &NullCodec];
     for codec in codecs {
         if let Ok((packet, _)) = codec.reply(surb.clone(), message) {
             assert_eq!(packet.as_bytes().len(), PACKET_LEN);

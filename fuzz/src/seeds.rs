@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::Request;
 use shoal_client::socks::Host;
-use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, PacketId, SecretKey, Sphinx, StandIn};
+use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, NullCodec, PacketId, SecretKey, Sphinx};
 use shoal_topology::address::ServiceAddress;
 use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
 use shoal_topology::{
@@ -102,14 +102,14 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     let mut rng = Seed::from_u64(1).stream("seeds");
     match target {
         "sphinx_frame" => {
-            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
+            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &NullCodec];
             let sealed =
                 codecs.into_iter().filter_map(|c| c.seal(&mut rng, &path(), ID, b"hi").ok());
             let frame = |packet| Frame { epoch: 1, field: 0, packet }.encode().to_vec();
             sealed.map(frame).collect()
         }
         "surb_reply" => {
-            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &StandIn];
+            let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &NullCodec];
             let surbs = codecs.into_iter().filter_map(|c| c.surb(&mut rng, &path(), ID).ok());
             surbs.map(|(surb, _)| [surb.as_bytes().as_slice(), b"a reply"].concat()).collect()
         }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotating::{EPOCH_MS, Rotating, parameters};
-use shoal_sphinx::{Codec, Sphinx, StandIn};
+use shoal_sphinx::{Codec, NullCodec, Sphinx};
 use shoal_topology::authority::Event;
 use shoal_topology::control::DocumentPart;
 use world::{Seen, User};
@@ -215,7 +215,7 @@ fn requests_go_on_for_an_hour_of_epochs_and_nothing_grows() {
 #[test]
 fn epochs_with_the_same_seed_are_the_same_and_links_show_no_user() {
     let [one, other, idle] =
-        [ASKS, ASKS, User::Idle].map(|user| run(3, StandIn, (&NODES, user), 6, |_, _| {}));
+        [ASKS, ASKS, User::Idle].map(|user| run(3, NullCodec, (&NODES, user), 6, |_, _| {}));
     assert_eq!(one.world.world.hash(), other.world.world.hash());
     assert_ne!(one.world.world.hash(), idle.world.world.hash(), "nodes see packets to the exit");
     one.check_requests(LONGEST_WAIT);
@@ -254,7 +254,7 @@ fn no_epoch_byte_tells_what_others_sent_from_loops() {
 
 #[test]
 fn an_authority_that_is_away_for_three_epochs_is_missed_by_no_request() {
-    let run = run(4, StandIn, (&NODES, ASKS), 8, |world, epoch| match epoch {
+    let run = run(4, NullCodec, (&NODES, ASKS), 8, |world, epoch| match epoch {
         3 => world.kill(2),
         6 => world.start(2),
         _ => {}
@@ -269,7 +269,7 @@ fn an_authority_that_is_away_for_three_epochs_is_missed_by_no_request() {
 #[test]
 fn an_authority_whose_clock_is_three_minutes_off_is_missed_by_no_request() {
     for offset in [-180_000, 180_000] {
-        let run = run(5, StandIn, (&NODES, ASKS), 6, |world, epoch| {
+        let run = run(5, NullCodec, (&NODES, ASKS), 6, |world, epoch| {
             if epoch == 3 {
                 world.seats[1].offset = offset;
             }
@@ -288,7 +288,7 @@ const FOUND_WITHIN: u64 = 14;
 
 #[test]
 fn a_mix_that_takes_a_fifth_is_demoted_within_fourteen_epochs_and_requests_go_on() {
-    let run = run(6, StandIn, (&MORE_NODES, ASKS), 1 + FOUND_WITHIN, |world, epoch| {
+    let run = run(6, NullCodec, (&MORE_NODES, ASKS), 1 + FOUND_WITHIN, |world, epoch| {
         let mix = world.world.nodes.iter_mut().find(|node| node.name == "mix-5").unwrap();
         mix.losing = if epoch >= 3 { 0.2 } else { 0.0 };
     });

@@ -2,7 +2,7 @@
 //!
 //! The wire format is that of the crate `sphinx-packet`, version 260 and no other (Danezis and Goldberg,
 //! "Sphinx", IEEE S&P 2009, with LIONESS payloads and SURBs that carry one payload key seed). The work is behind
-//! [`Codec`], so that a simulation of 10^7 packets can take [`StandIn`], of the same lengths, in its place.
+//! [`Codec`], so that a simulation of 10^7 packets can take [`NullCodec`], of the same lengths, in its place.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,17 +28,17 @@ mod error;
 mod frame;
 mod header;
 mod key;
+mod null;
 mod packet;
-mod real;
 pub mod replay;
-mod stand_in;
+mod sphinx;
 
 pub use error::Error;
 pub use frame::{CLIENT_CONTROL, Downward, FRAME_LEN, FRAME_VERSION, Frame};
 pub use key::{PublicKey, SecretKey};
+pub use null::NullCodec;
 pub use packet::{Packet, Payload, ReplayTag, Surb, SurbKeys};
-pub use real::Sphinx;
-pub use stand_in::StandIn;
+pub use sphinx::Sphinx;
 
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ pub struct Opened {
 enum HopState {
     Keys(header::HopKeys),
     Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, header::HopKeys)>),
-    StandIn,
+    NullCodec,
 }
 
 impl Opened {

@@ -192,14 +192,14 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Codec, Packet, SecretKey, StandIn};
+    use crate::{Codec, NullCodec, Packet, SecretKey};
 
     /// The tags of the stand-in codec are the first 32 bytes of a packet.
     fn tag(n: u64) -> ReplayTag {
         let mut packet = Packet::default();
         packet.as_mut_bytes()[..8].copy_from_slice(&n.to_le_bytes());
         packet.as_mut_bytes()[33] = 1;
-        *StandIn.open(&SecretKey::from_bytes([1; 32]), packet).unwrap().tag()
+        *NullCodec.open(&SecretKey::from_bytes([1; 32]), packet).unwrap().tag()
     }
 
     #[test]

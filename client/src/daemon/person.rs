@@ -28,7 +28,7 @@ use super::hub::{Key, StreamDriver, TunnelIo};
 use super::keyring::ClientKeyring;
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::reload::Reload;
-use super::stand_ins::StandIns;
+use super::virtual_addresses::VirtualAddresses;
 use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
 use crate::engine::{
     Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, MAX_GROUPS,
@@ -143,7 +143,7 @@ pub(super) struct ProxyContext {
     /// Since when no gateway has let us in.
     unlinked_since: Cell<Option<Time>>,
     /// Addresses that stand for services.
-    pub(super) stand_ins: RefCell<StandIns>,
+    pub(super) virtual_addresses: RefCell<VirtualAddresses>,
 }
 
 /// How requests ended. No targets, no times.
@@ -405,7 +405,7 @@ pub(super) fn start(
                 accept_failed: Cell::default(),
                 said_full: Cell::default(),
                 unlinked_since: Cell::new(Some(clock.now())),
-                stand_ins: RefCell::default(),
+                virtual_addresses: RefCell::default(),
             });
             let driver = Driver {
                 shop: shop.clone(),

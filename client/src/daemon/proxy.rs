@@ -18,8 +18,8 @@ use super::config::Socks;
 use super::hub::drain;
 use super::owner::Owner;
 use super::person::ProxyContext;
-use super::stand_ins::StandIns;
 use super::udp;
+use super::virtual_addresses::VirtualAddresses;
 use crate::engine::{Isolation, Target};
 use crate::request::{Request, Response};
 use crate::socks::{self, Command, Handshake, Host, Limits, Refusal, ReplyCode, Step};
@@ -152,10 +152,10 @@ async fn answer(
     if let (Command::Resolve, Host::Ip(ip)) = (request.command, &request.host) {
         return Ok(Done::Said(socks::reply_ip(*ip)));
     }
-    let (target, asked) = match translate(request, &shop.stand_ins)? {
+    let (target, asked) = match translate(request, &shop.virtual_addresses)? {
         Translated::Ask(target, asked) => (target, asked),
         Translated::Resolved(address) => {
-            let ip = shop.stand_ins.borrow_mut().give(address);
+            let ip = shop.virtual_addresses.borrow_mut().give(address);
             return Ok(Done::Said(socks::reply_ip(ip.into())));
         }
     };
@@ -200,7 +200,7 @@ enum Translated {
 
 fn translate(
     request: &socks::Request,
-    stand_ins: &RefCell<StandIns>,
+    virtual_addresses: &RefCell<VirtualAddresses>,
 ) -> Result<Translated, ReplyCode> {
     let (host, port) = (&request.host, request.port);
     if request.command == Command::UdpAssociate {
@@ -210,8 +210,8 @@ fn translate(
         Host::Name(name) if is_shoal_host(name.as_str()) => {
             Some(name.as_str().parse().map_err(|_| ReplyCode::BadServiceAddress)?)
         }
-        Host::Ip(IpAddr::V4(ip)) if StandIns::has(*ip) => {
-            Some(stand_ins.borrow().find(*ip).ok_or(ReplyCode::HostUnreachable)?)
+        Host::Ip(IpAddr::V4(ip)) if VirtualAddresses::has(*ip) => {
+            Some(virtual_addresses.borrow().find(*ip).ok_or(ReplyCode::HostUnreachable)?)
         }
         _ => None,
     };

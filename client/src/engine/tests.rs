@@ -7,7 +7,7 @@ mod shares;
 mod strict;
 mod trust;
 
-use shoal_sphinx::StandIn;
+use shoal_sphinx::NullCodec;
 use shoal_topology::Parameters;
 
 use super::*;
@@ -35,7 +35,7 @@ fn client() -> Client {
     let settings = Settings::default();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
-    Client::new(Arc::new(StandIn), base, &Seed::from_u64(1), class, key, settings)
+    Client::new(Arc::new(NullCodec), base, &Seed::from_u64(1), class, key, settings)
 }
 
 fn group(client: &mut Client, user: &[u8]) -> GroupId {

@@ -1,4 +1,4 @@
-use shoal_sphinx::{Hop, StandIn};
+use shoal_sphinx::{Hop, NullCodec};
 use shoal_topology::{Seed, Stream};
 
 use super::*;
@@ -21,7 +21,7 @@ fn net(max_tunnels: usize) -> Net {
     let settings = tunnel::Settings { max_connections: max_tunnels, ..tunnel::Settings::default() };
     let seed = Seed::from_u64(1);
     let start = (crate::tunnel::pair::base(), Time::ZERO);
-    let codec = Arc::new(StandIn);
+    let codec = Arc::new(NullCodec);
     let mut service = Service::new(codec, start, &seed, (&[4; 32], secret), &settings).unwrap();
     let authority = Authority::new(20);
     let held = authority.sign(&authority.document(EPOCH));
@@ -31,7 +31,7 @@ fn net(max_tunnels: usize) -> Net {
 
 impl Net {
     fn surbs(&mut self, count: usize) -> Vec<Surb> {
-        let made = |_| StandIn.surb(&mut self.rng, &[self.hop], [9; 16]).unwrap().0;
+        let made = |_| NullCodec.surb(&mut self.rng, &[self.hop], [9; 16]).unwrap().0;
         (0..count).map(made).collect()
     }
 
@@ -43,7 +43,7 @@ impl Net {
         let epoch = Epoch(epoch).low_byte();
         let message = ToService { pseudonym, budget: 10, epoch, surbs, datagram: Vec::new() };
         let message = message.encode();
-        let packet = StandIn.seal(&mut self.rng, &[self.hop], [0; 16], &message).unwrap();
+        let packet = NullCodec.seal(&mut self.rng, &[self.hop], [0; 16], &message).unwrap();
         let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
         self.service.handle_frame(now, GATEWAY, frame);
     }
@@ -137,7 +137,7 @@ fn a_replayed_packet_brings_nothing_whatever_becomes_of_the_keys() {
     let surbs = net.surbs(1);
     let epoch = Epoch(EPOCH).low_byte();
     let message = ToService { pseudonym: name(1), budget: 10, epoch, surbs, datagram: Vec::new() };
-    let packet = StandIn.seal(&mut net.rng, &[net.hop], [0; 16], &message.encode()).unwrap();
+    let packet = NullCodec.seal(&mut net.rng, &[net.hop], [0; 16], &message.encode()).unwrap();
     let frame = Frame { epoch: 0, field: Downward::Packet as u16, packet };
     net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());
     net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());

@@ -307,7 +307,7 @@ fn counting_links(document: &Document, own: usize, path: &[usize]) -> Box<[Link]
 
 #[cfg(test)]
 mod tests {
-    use shoal_sphinx::StandIn;
+    use shoal_sphinx::NullCodec;
     use shoal_topology::Role;
 
     use super::*;
@@ -322,7 +322,7 @@ mod tests {
             seed: Seed::from_u64(1),
             gateway: Default::default(),
         };
-        let Engine { mut core, mut loops, .. } = Engine::new(settings, Arc::new(StandIn));
+        let Engine { mut core, mut loops, .. } = Engine::new(settings, Arc::new(NullCodec));
         let id = |n: u32| {
             let mut id = PacketId::default();
             id[..4].copy_from_slice(&n.to_be_bytes());

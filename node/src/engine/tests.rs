@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, SecretKey, Sphinx, StandIn};
+use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, NullCodec, SecretKey, Sphinx};
 use shoal_topology::control::{Away, ControlMessage as _, Hello, Mode, Renew, kind};
 use shoal_topology::random::exponential;
 
@@ -24,7 +24,7 @@ fn ms(ms: u64) -> Duration {
 
 #[test]
 fn loops_are_sent_at_their_rate_and_come_back() {
-    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 5.0, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { loops_per_s: 5.0, ..Options::default() });
     net.run(ms(100_000));
     for engine in net.engines() {
         let counters = engine.counters();
@@ -39,7 +39,7 @@ fn loops_are_sent_at_their_rate_and_come_back() {
 
 #[test]
 fn a_loop_that_a_mix_swallows_is_counted_as_lost() {
-    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 5.0, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { loops_per_s: 5.0, ..Options::default() });
     net.dead = Some(net.mix(2, 0));
     net.run(ms(60_000));
     let gateway = net.engine(net.gateway(0)).counters().clone();
@@ -71,7 +71,7 @@ fn the_same_seed_gives_the_same_trace_with_either_codec() {
     };
     let real = trace(Arc::new(Sphinx::SCALAR));
     assert!(real.len() > 100);
-    assert!(real == trace(Arc::new(StandIn)));
+    assert!(real == trace(Arc::new(NullCodec)));
     assert!(real == trace(Arc::new(Sphinx::SCALAR)));
 }
 
@@ -207,7 +207,7 @@ fn in_a_batch_each_frame_has_its_own_verdict() {
 #[test]
 fn more_packets_than_the_declared_rate_are_refused() {
     // Room for one tag in each shard.
-    let mut net = Net::new(Arc::new(StandIn), Options { replay: 64, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { replay: 64, ..Options::default() });
     let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
     let path = |delay| [(mix, delay), (next, Duration::ZERO)];
     let full = (0..500).any(|_| {
@@ -219,7 +219,7 @@ fn more_packets_than_the_declared_rate_are_refused() {
 
 #[test]
 fn a_full_pool_drops_the_newest() {
-    let mut net = Net::new(Arc::new(StandIn), Options { pool: 10, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { pool: 10, ..Options::default() });
     let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
     for _ in 0..25 {
         let frame = net.seal(&[(mix, ms(50)), (next, ms(0))], &[kind::DROP]);
@@ -242,7 +242,7 @@ fn instants(net: &Net, client: usize) -> Vec<Time> {
 fn what_goes_down_and_when_does_not_depend_on_what_comes() {
     let run = |packets: usize| {
         let mut net =
-            Net::new(Arc::new(StandIn), Options { loops_per_s: 1.0, ..Options::default() });
+            Net::new(Arc::new(NullCodec), Options { loops_per_s: 1.0, ..Options::default() });
         let client = net.join(0, 1, Mode::Class("web".into()));
         let mut rng = Seed::from_u64(5).stream("client");
         for n in 0..1_000 {
@@ -268,7 +268,7 @@ fn what_goes_down_and_when_does_not_depend_on_what_comes() {
 #[test]
 fn what_travels_in_an_epoch_that_is_over_is_dropped_for_clients_when_nothing_is_under_way_any_more()
 {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));
     let mut rng = Seed::from_u64(5).stream("client");
     let gateway = net.gateway(0);
@@ -288,7 +288,7 @@ fn what_travels_in_an_epoch_that_is_over_is_dropped_for_clients_when_nothing_is_
 
 #[test]
 fn a_full_client_queue_drops_the_newest() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let client = net.join(0, 1, Mode::Class("text".into()));
     let mut rng = Seed::from_u64(5).stream("client");
     for _ in 0..40 {
@@ -303,7 +303,7 @@ fn a_full_client_queue_drops_the_newest() {
 
 #[test]
 fn what_waited_in_the_inbox_takes_only_the_instants_of_dummies() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let mut rng = Seed::from_u64(5).stream("client");
     let client = net.join(0, 1, Mode::Class("web".into()));
     net.run(ms(100));
@@ -333,8 +333,10 @@ fn what_waited_in_the_inbox_takes_only_the_instants_of_dummies() {
 #[test]
 fn an_inbox_has_a_quota_and_can_be_off() {
     for (inbox, expected) in [(Keeping::On, 20), (Keeping::Off, 0)] {
-        let mut net =
-            Net::new(Arc::new(StandIn), Options { inbox, inbox_packets: 20, ..Options::default() });
+        let mut net = Net::new(
+            Arc::new(NullCodec),
+            Options { inbox, inbox_packets: 20, ..Options::default() },
+        );
         let mut rng = Seed::from_u64(5).stream("client");
         let client = net.join(0, 1, Mode::Class("web".into()));
         net.leave(client);
@@ -352,7 +354,7 @@ fn an_inbox_has_a_quota_and_can_be_off() {
 fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
     use shoal_topology::control::Refusal;
     assert_eq!(GatewaySettings::default().max_inboxes, 100_000);
-    let mut net = Net::new(Arc::new(StandIn), Options { max_inboxes: 2, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { max_inboxes: 2, ..Options::default() });
     let mut rng = Seed::from_u64(5).stream("client");
     let gateway = net.gateway(0);
     let web = || Mode::Class("web".into());
@@ -386,7 +388,7 @@ fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
     let token = Token { secret: b"exit".to_vec(), connections: 1, service: Service::Allowed };
     let admission = Admission::Open(vec![token]);
     assert_eq!(GatewaySettings::default().admission, Admission::Open(Vec::new()));
-    let mut net = Net::new(Arc::new(StandIn), Options { admission, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { admission, ..Options::default() });
     assert_eq!(net.try_join(0, 1, Mode::Service, b"", |_| {}).1, Some(Refusal::NoToken));
     assert_eq!(net.try_join(0, 1, Mode::Service, b"other", |_| {}).1, Some(Refusal::Token));
     assert_eq!(net.try_join(0, 1, Mode::Service, b"exit", |_| {}).1, None);
@@ -409,7 +411,7 @@ fn clients_of_one_network_leave_room_for_those_of_others() {
     use shoal_topology::control::Refusal;
     let admission = Admission::Open(Vec::new());
     let options = Options { admission, max_clients_of_one: 20, ..Options::default() };
-    let mut net = Net::new(Arc::new(StandIn), options);
+    let mut net = Net::new(Arc::new(NullCodec), options);
     let web = || Mode::Class("web".into());
     let clients: Vec<_> = (1..21).map(|n| net.join(0, n, web())).collect();
     for n in 21..70 {
@@ -433,7 +435,7 @@ fn an_open_gateway_that_is_full_has_places_for_bearers_of_tokens() {
     let token = Token { secret: b"exit".to_vec(), connections: 3, service: Service::Allowed };
     let admission = Admission::Open(vec![token]);
     let mut net =
-        Net::new(Arc::new(StandIn), Options { admission, max_clients: 10, ..Options::default() });
+        Net::new(Arc::new(NullCodec), Options { admission, max_clients: 10, ..Options::default() });
     let web = || Mode::Class("web".into());
     let join = |net: &mut Net, inbox, token: &[u8]| net.try_join(0, inbox, web(), token, |_| {});
     let mut strangers = Vec::new();
@@ -459,7 +461,7 @@ fn an_open_gateway_that_is_full_has_places_for_bearers_of_tokens() {
 
 #[test]
 fn nothing_is_kept_for_who_says_so_and_its_inbox_goes_with_its_link() {
-    let mut net = Net::new(Arc::new(StandIn), Options { max_inboxes: 2, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { max_inboxes: 2, ..Options::default() });
     let mut rng = Seed::from_u64(5).stream("client");
     let gateway = net.gateway(0);
     let text = || Mode::Class("text".into());
@@ -492,7 +494,7 @@ fn nothing_is_kept_for_who_says_so_and_its_inbox_goes_with_its_link() {
 #[test]
 fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end() {
     use shoal_topology::control::{DocumentPart, Refusal};
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let web = || Mode::Class("web".into());
     let client = net.join(0, 1, web());
     let tag = DocumentPart::tag_of(&net.signed());
@@ -522,7 +524,7 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
 #[test]
 fn an_inbox_that_connects_without_end_is_refused_and_let_in_again_later() {
     use shoal_topology::control::{DocumentPart, Refusal};
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let gateway = net.gateway(0);
     let tag = DocumentPart::tag_of(&net.signed());
     let join = |net: &mut Net, inbox| {
@@ -545,7 +547,7 @@ fn an_inbox_that_connects_without_end_is_refused_and_let_in_again_later() {
 
 #[test]
 fn a_client_that_sends_more_than_its_class_is_limited() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));
     let mut rng = Seed::from_u64(5).stream("slots");
     let gateway = net.gateway(0);
@@ -576,7 +578,7 @@ fn a_client_that_sends_more_than_its_class_is_limited() {
 #[test]
 fn a_service_gets_its_packets_at_once_within_its_rate() {
     let mut net =
-        Net::new(Arc::new(StandIn), Options { service_per_s: 200.0, ..Options::default() });
+        Net::new(Arc::new(NullCodec), Options { service_per_s: 200.0, ..Options::default() });
     let service = net.join(0, 1, Mode::Service);
     let mut rng = Seed::from_u64(5).stream("client");
     let before = net.down(service).len();
@@ -598,7 +600,8 @@ fn who_does_not_prove_its_inbox_is_refused() {
         Token { secret: b"person".to_vec(), connections: 1, service: Service::Refused },
         Token { secret: b"exit".to_vec(), connections: 2, service: Service::Allowed },
     ]);
-    let mut net = Net::new(Arc::new(StandIn), Options { admission: tokens, ..Options::default() });
+    let mut net =
+        Net::new(Arc::new(NullCodec), Options { admission: tokens, ..Options::default() });
     let web = || Mode::Class("web".into());
     assert_eq!(net.try_join(0, 1, web(), b"person", |_| {}).1, None);
     assert_eq!(net.try_join(0, 2, web(), b"person", |_| {}).1, Some(Refusal::Connections));
@@ -621,7 +624,7 @@ fn who_does_not_prove_its_inbox_is_refused() {
 
 #[test]
 fn a_client_that_says_nothing_is_closed_after_five_seconds() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let gateway = net.gateway(0);
     let session = SessionId(77);
     let (peer, origin) = (Identity([3; 32]), Origin(1));
@@ -635,7 +638,7 @@ fn a_client_that_says_nothing_is_closed_after_five_seconds() {
 #[test]
 fn the_file_knows_an_inbox_by_a_hash_under_the_key_of_this_boot() {
     let names = |inbox_key| {
-        let mut net = Net::new(Arc::new(StandIn), Options { inbox_key, ..Options::default() });
+        let mut net = Net::new(Arc::new(NullCodec), Options { inbox_key, ..Options::default() });
         let client = net.join(0, 1, Mode::Class("web".into()));
         net.leave(client);
         net.deliver(&mut Seed::from_u64(5).stream("client"), client, b"hello");
@@ -654,7 +657,7 @@ fn the_file_knows_an_inbox_by_a_hash_under_the_key_of_this_boot() {
 
 #[test]
 fn a_descriptor_is_answered_by_reply_block() {
-    for codec in [Arc::new(StandIn) as Arc<dyn Codec>, Arc::new(Sphinx::SCALAR)] {
+    for codec in [Arc::new(NullCodec) as Arc<dyn Codec>, Arc::new(Sphinx::SCALAR)] {
         let mut net = Net::new(codec, Options::default());
         let asked = net.join_listed(0, 1);
         let asker = net.join(1, 2, Mode::Class("web".into()));
@@ -669,7 +672,7 @@ fn a_descriptor_is_answered_by_reply_block() {
 #[test]
 fn an_answer_about_a_descriptor_leaves_after_a_drawn_delay_whether_one_is_there_or_not() {
     const ASKED: usize = 400;
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let asked = net.join_listed(0, 1);
     let asker = net.join(1, 2, Mode::Class("web".into()));
     let gateway = net.gateway(0) as u64;
@@ -713,7 +716,7 @@ fn an_answer_about_a_descriptor_leaves_after_a_drawn_delay_whether_one_is_there_
 #[test]
 fn a_service_renews_its_descriptor_within_its_session_and_no_person_does() {
     for (mode, renews) in [(Mode::Service, true), (Mode::Class("web".into()), false)] {
-        let mut net = Net::new(Arc::new(StandIn), Options::default());
+        let mut net = Net::new(Arc::new(NullCodec), Options::default());
         let client = net.join(0, 1, mode);
         let asker = net.join(1, 2, Mode::Class("web".into()));
         let own = net.client_identity(client);
@@ -743,7 +746,8 @@ fn a_service_renews_its_descriptor_within_its_session_and_no_person_does() {
 
 #[test]
 fn queries_are_limited() {
-    let mut net = Net::new(Arc::new(StandIn), Options { queries_per_s: 2.0, ..Options::default() });
+    let mut net =
+        Net::new(Arc::new(NullCodec), Options { queries_per_s: 2.0, ..Options::default() });
     let asker = net.join(1, 2, Mode::Class("web".into()));
     let gateway = net.gateway(0);
     for _ in 0..10 {
@@ -757,7 +761,7 @@ fn queries_are_limited() {
 
 #[test]
 fn a_new_document_goes_to_all_clients_at_the_same_instants_whatever_they_do() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let busy = net.join(0, 1, Mode::Class("web".into()));
     let idle = net.join(0, 2, Mode::Class("web".into()));
     net.run(ms(100));
@@ -794,7 +798,7 @@ fn a_new_document_goes_to_all_clients_at_the_same_instants_whatever_they_do() {
 
 #[test]
 fn of_documents_that_wait_to_go_out_the_one_under_way_and_the_newest_go() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));
     net.run(ms(100));
     let begin = net.now;
@@ -809,7 +813,7 @@ fn of_documents_that_wait_to_go_out_the_one_under_way_and_the_newest_go() {
 
 #[test]
 fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let client = net.join(0, 1, Mode::Class("web".into()));
     let first = net.mix(1, 1);
     let identity = net.identity(first);
@@ -840,7 +844,8 @@ fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
 
 #[test]
 fn a_standstill_is_not_made_up_for() {
-    let mut net = Net::new(Arc::new(StandIn), Options { loops_per_s: 10.0, ..Options::default() });
+    let mut net =
+        Net::new(Arc::new(NullCodec), Options { loops_per_s: 10.0, ..Options::default() });
     let client = net.join(0, 1, Mode::Class("web".into()));
     let gateway = net.gateway(0);
     let before = net.down(client).len();
@@ -856,7 +861,7 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), FRAME_LEN),
         sphinx in any::<bool>(), versioned in any::<bool>(),
     ) {
-        let codec: Arc<dyn Codec> = if sphinx { Arc::new(Sphinx::SCALAR) } else { Arc::new(StandIn) };
+        let codec: Arc<dyn Codec> = if sphinx { Arc::new(Sphinx::SCALAR) } else { Arc::new(NullCodec) };
         let mut net = Net::new(codec, Options::default());
         let client = net.join(0, 1, Mode::Class("web".into()));
         let mut frame = Box::new([0; FRAME_LEN]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{Codec, StandIn};
+use shoal_sphinx::{Codec, NullCodec};
 use shoal_topology::{Class, Parameters, Time};
 
 use super::links::Ends;
@@ -19,7 +19,7 @@ use crate::workload::WorkloadSettings;
 #[serde(rename_all = "kebab-case")]
 pub enum CodecChoice {
     /// Of the same lengths, without cryptography.
-    StandIn,
+    NullCodec,
     /// The real ones.
     Sphinx,
 }
@@ -28,7 +28,7 @@ impl CodecChoice {
     /// What makes and opens them.
     pub fn codec(self) -> Arc<dyn Codec> {
         match self {
-            Self::StandIn => Arc::new(StandIn),
+            Self::NullCodec => Arc::new(NullCodec),
             Self::Sphinx => Backend::best_codec(),
         }
     }
@@ -400,7 +400,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            codec: CodecChoice::StandIn,
+            codec: CodecChoice::NullCodec,
             warm_up_s: 15.0,
             drain_s: 10.0,
             network: NetworkSettings::default(),

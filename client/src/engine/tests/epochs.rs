@@ -128,7 +128,7 @@ fn engine(settings: Settings) -> (Client, Authority) {
     let class = Parameters::default().class("web").cloned().unwrap();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
-    let client = Client::new(Arc::new(StandIn), base, &Seed::from_u64(1), class, key, settings);
+    let client = Client::new(Arc::new(NullCodec), base, &Seed::from_u64(1), class, key, settings);
     (client, Authority::new(20))
 }
 

@@ -265,7 +265,7 @@ fn client_of(seed: u64) -> Client {
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
     let settings = Settings::default();
-    Client::new(Arc::new(StandIn), base, &Seed::from_u64(seed), class, key, settings)
+    Client::new(Arc::new(NullCodec), base, &Seed::from_u64(seed), class, key, settings)
 }
 
 /// A download begins with the small share, until it has carried some packets; and a second one waits for the coarse clock.

@@ -397,7 +397,7 @@ fn media(client: &mut Client, rng: &mut shoal_topology::Stream) -> shoal_sphinx:
     let End { address, key } = client.end;
     let hop = shoal_sphinx::Hop { address, key, delay: Duration::ZERO };
     let packet =
-        StandIn.seal(rng, &[hop], [0; 16], &[shoal_topology::control::kind::MEDIA, 7]).unwrap();
+        NullCodec.seal(rng, &[hop], [0; 16], &[shoal_topology::control::kind::MEDIA, 7]).unwrap();
     shoal_sphinx::Frame { epoch: 0, field: Downward::Packet as u16, packet }
 }
 

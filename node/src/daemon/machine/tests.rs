@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use shoal_daemon::link::{Allow, Endpoint, Identity as LinkIdentity, Settings as LinkSettings};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_sphinx::{Packet, StandIn};
+use shoal_sphinx::{NullCodec, Packet};
 use shoal_topology::{Role, Seed};
 use tokio::sync::watch;
 
@@ -25,7 +25,7 @@ fn machine(role: Role) -> Machine {
         seed: Seed::from_u64(1),
         gateway: Default::default(),
     };
-    let engine = Engine::new(settings, Arc::new(StandIn));
+    let engine = Engine::new(settings, Arc::new(NullCodec));
     Machine::new(engine, Clock::start(), Arc::default(), mpsc::channel(1).0)
 }
 

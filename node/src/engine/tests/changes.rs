@@ -20,7 +20,7 @@ fn tokens_come_and_go_while_the_gateway_runs() {
         token("b", 5, Service::Allowed),
         token("c", 5, Service::Allowed),
     ]);
-    let mut net = Net::new(Arc::new(StandIn), Options { admission, ..Options::default() });
+    let mut net = Net::new(Arc::new(NullCodec), Options { admission, ..Options::default() });
     let gateway = net.gateway(0);
     let web = || Mode::Class("web".into());
     let join =
@@ -67,7 +67,7 @@ fn tokens_come_and_go_while_the_gateway_runs() {
 
 #[test]
 fn fewer_places_send_nobody_away() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let web = || Mode::Class("web".into());
     (1..6).for_each(|n| _ = net.join(0, n, web()));
     net.closed.clear();

@@ -7,7 +7,7 @@ use shoal_topology::{SecretIdentity, Standing};
 use super::*;
 
 fn net() -> Net {
-    Net::new(Arc::new(StandIn), Options { loops_per_s: 5.0, ..Options::default() })
+    Net::new(Arc::new(NullCodec), Options { loops_per_s: 5.0, ..Options::default() })
 }
 
 /// Loops into each node that others counted, and those lost.
@@ -169,7 +169,7 @@ fn what_was_counted_under_the_document_before_goes_on_unless_layers_were_drawn_a
 
 #[test]
 fn the_reported_pool_is_what_the_node_holds_on_average() {
-    let mut net = Net::new(Arc::new(StandIn), Options::default());
+    let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let (mix, next) = (net.mix(1, 0), net.mix(2, 0));
     net.report(0);
     // 400 packets that stay for two seconds of four.

@@ -20,7 +20,7 @@ const HOP_LEN: usize = 40;
 
 /// Packets that only look like packets. Never used by a daemon.
 #[derive(Clone, Copy, Default)]
-pub struct StandIn;
+pub struct NullCodec;
 
 fn build(
     rng: &mut dyn CryptoRng,
@@ -55,7 +55,7 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Error> 
     from.try_into().map_err(|_| Error::Routing)
 }
 
-impl Codec for StandIn {
+impl Codec for NullCodec {
     fn seal(
         &self,
         rng: &mut dyn CryptoRng,
@@ -98,7 +98,7 @@ impl Codec for StandIn {
         }
         let mut tag: [u8; 32] = array(packet.as_bytes(), 0)?;
         tag[0] ^= position;
-        Ok(Opened { tag: ReplayTag(tag), packet, state: HopState::StandIn })
+        Ok(Opened { tag: ReplayTag(tag), packet, state: HopState::NullCodec })
     }
 
     fn peel(&self, opened: Opened) -> Result<Peeled, Error> {

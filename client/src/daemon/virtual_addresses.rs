@@ -18,14 +18,14 @@ const COUNT: u32 = (1 << 17) - 2;
 
 /// What stands for what. It begins anew when the program does.
 #[derive(Default)]
-pub(super) struct StandIns {
+pub(super) struct VirtualAddresses {
     /// The one that came first, first.
     services: VecDeque<ServiceAddress>,
     /// How many were forgotten.
     forgotten: u32,
 }
 
-impl StandIns {
+impl VirtualAddresses {
     /// Whether such an address stands for a service, if for anything.
     pub(super) fn has(ip: Ipv4Addr) -> bool {
         matches!(ip.octets(), [198, 18 | 19, ..])
@@ -66,35 +66,38 @@ mod tests {
 
     #[test]
     fn an_address_stands_for_one_service_until_many_others_came() {
-        let mut stand_ins = StandIns::default();
-        let first = stand_ins.give(service(0));
+        let mut virtual_addresses = VirtualAddresses::default();
+        let first = virtual_addresses.give(service(0));
         assert_eq!(first, Ipv4Addr::new(198, 18, 0, 1));
-        assert_eq!(stand_ins.give(service(0)), first);
+        assert_eq!(virtual_addresses.give(service(0)), first);
         let mut last = first;
         for n in 1..=MOST as u32 {
-            last = stand_ins.give(service(n));
-            assert!(StandIns::has(last) && stand_ins.find(last) == Some(service(n)));
+            last = virtual_addresses.give(service(n));
+            assert!(
+                VirtualAddresses::has(last) && virtual_addresses.find(last) == Some(service(n))
+            );
         }
         // The first was forgotten, and what it stood for is unknown rather than another.
-        assert_eq!(stand_ins.find(first), None);
-        assert_eq!(stand_ins.find(Ipv4Addr::new(198, 18, 0, 2)), Some(service(1)));
-        let anew = stand_ins.give(service(0));
-        assert!(anew != last && stand_ins.find(anew) == Some(service(0)));
-        assert_eq!(stand_ins.services.len(), MOST);
+        assert_eq!(virtual_addresses.find(first), None);
+        assert_eq!(virtual_addresses.find(Ipv4Addr::new(198, 18, 0, 2)), Some(service(1)));
+        let anew = virtual_addresses.give(service(0));
+        assert!(anew != last && virtual_addresses.find(anew) == Some(service(0)));
+        assert_eq!(virtual_addresses.services.len(), MOST);
     }
 
     #[test]
     fn addresses_begin_again_after_the_last() {
-        let mut stand_ins = StandIns { forgotten: COUNT - 1, ..StandIns::default() };
-        let last = stand_ins.give(service(1));
-        let again = stand_ins.give(service(2));
+        let mut virtual_addresses =
+            VirtualAddresses { forgotten: COUNT - 1, ..VirtualAddresses::default() };
+        let last = virtual_addresses.give(service(1));
+        let again = virtual_addresses.give(service(2));
         assert_eq!((last, again), (Ipv4Addr::new(198, 19, 255, 254), Ipv4Addr::new(198, 18, 0, 1)));
-        assert_eq!(stand_ins.find(last), Some(service(1)));
-        assert_eq!(stand_ins.find(again), Some(service(2)));
+        assert_eq!(virtual_addresses.find(last), Some(service(1)));
+        assert_eq!(virtual_addresses.find(again), Some(service(2)));
         for other in [[198, 18, 0, 0], [198, 19, 255, 255], [198, 18, 0, 2]] {
             let other = Ipv4Addr::from(other);
-            assert!(StandIns::has(other) && stand_ins.find(other).is_none());
+            assert!(VirtualAddresses::has(other) && virtual_addresses.find(other).is_none());
         }
-        assert!(!StandIns::has(Ipv4Addr::new(198, 20, 0, 1)));
+        assert!(!VirtualAddresses::has(Ipv4Addr::new(198, 20, 0, 1)));
     }
 }
