@@ -6,11 +6,11 @@ mod authority;
 pub mod bench;
 mod config;
 pub mod document;
+mod engine_thread;
 pub mod founding;
 mod inbox;
 mod keys;
 mod links;
-mod machine;
 mod metrics;
 mod misconduct;
 mod reload;
@@ -51,8 +51,8 @@ pub use misconduct::Misconduct;
 
 use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
+use engine_thread::{Clock, Event, Events};
 use links::{Context, Neighbourhood, Outgoing};
-use machine::{Clock, Event, Events};
 use metrics::{Kept, Metrics, Shared};
 use reload::Reload;
 use status::About;
@@ -407,8 +407,9 @@ async fn start(
         Some(misconduct) => Some(misconduct.start(&Seed::new(*secret::fresh()?))),
         None => None,
     };
-    let (events, thread) = machine::start(engine, clock, shared.clone(), tell_reports, misconduct)?;
-    let work = machine::start_workers(config.workers, &opener, &events, &shared)?;
+    let (events, thread) =
+        engine_thread::start(engine, clock, shared.clone(), tell_reports, misconduct)?;
+    let work = engine_thread::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {
         open_inbox(&config, &prepared, &events, &shared).await?;
     }

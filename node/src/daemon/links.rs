@@ -14,7 +14,7 @@ use shoal_topology::{DocumentStore, Identity, Role, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::machine::{Batch, Clock, Down, Event, Events, Joined, Work};
+use super::engine_thread::{Batch, Clock, Down, Event, Events, Joined, Work};
 use super::metrics::Shared;
 use crate::engine::{Input, Origin, SessionId};
 use crate::opener::Came;

@@ -9,7 +9,7 @@ use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
 use shoal_topology::control::{ControlMessage as _, Hello, Mode};
 use shoal_topology::{Identity, Seed, Stream, Time};
 
-use super::machine::Frames;
+use super::engine_thread::Frames;
 use crate::counters::DropReason;
 use crate::engine::SessionId;
 use crate::opener::Arrived;

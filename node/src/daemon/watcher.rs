@@ -20,9 +20,9 @@ use shoal_topology::{
 };
 use tokio::sync::{mpsc, watch};
 
+use super::engine_thread::{Clock, Event, Events};
 use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
-use super::machine::{Clock, Event, Events};
 use super::metrics::{Kept, Shared};
 use super::status::InUse;
 use super::topology::{File, objection, unix_ms};

@@ -17,7 +17,7 @@ use crate::engine::gateway::InboxId;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn machine(role: Role) -> Machine {
+fn machine(role: Role) -> EngineThread {
     let settings = Settings {
         identity: Identity([1; 32]),
         role,
@@ -26,10 +26,10 @@ fn machine(role: Role) -> Machine {
         gateway: Default::default(),
     };
     let engine = Engine::new(settings, Arc::new(NullCodec));
-    Machine::new(engine, Clock::start(), Arc::default(), mpsc::channel(1).0)
+    EngineThread::new(engine, Clock::start(), Arc::default(), mpsc::channel(1).0)
 }
 
-impl Machine {
+impl EngineThread {
     /// As `handle` does with what the engine wants.
     fn put(&mut self, output: Output) {
         if let Some(answer) = self.output(output) {
@@ -88,7 +88,7 @@ fn batches_beyond_a_neighbours_part_of_the_queue_of_the_workers_are_dropped_and_
         work.give(Batch { came, frames });
     };
     // One neighbour, and then others, each with half of what is free.
-    let filled = |machine: &mut Machine| {
+    let filled = |machine: &mut EngineThread| {
         machine.tell(Time::ZERO);
         machine.dropped(DropReason::Overload)
     };

@@ -120,13 +120,13 @@ pub(super) fn start(
     misconduct: Option<Running>,
 ) -> std::io::Result<(Events, JoinHandle<()>)> {
     let (events, queue) = Events::new();
-    let machine = Machine { misconduct, ..Machine::new(engine, clock, shared, reports) };
+    let machine = EngineThread { misconduct, ..EngineThread::new(engine, clock, shared, reports) };
     let thread =
         std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
     Ok((events, thread))
 }
 
-struct Machine {
+struct EngineThread {
     engine: Engine,
     clock: Clock,
     shared: Arc<Shared>,
@@ -137,7 +137,7 @@ struct Machine {
     misconduct: Option<Running>,
 }
 
-impl Machine {
+impl EngineThread {
     fn new(
         engine: Engine,
         clock: Clock,
