@@ -129,7 +129,7 @@ pub enum Output {
     /// What a contact said in a call.
     Media(Vec<u8>),
     /// Another epoch began, or another document came: [`Uplink::follow`] wants [`Client::turns`].
-    Turned,
+    EpochChanged,
     /// The gateway takes our packets, holds them up, or makes some up ([`Client::evidence`]): the other one is better. Not
     /// said where there is none, nor while it is no better. Said again every minute while it lasts, for lateness once a day.
     LeaveGateway,
@@ -414,7 +414,7 @@ impl Client {
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
                     self.ahead = Ahead::default();
-                    self.outputs.push_back(Output::Turned);
+                    self.outputs.push_back(Output::EpochChanged);
                 }
                 self.follow(now);
                 self.next_epoch = self.router.next_epoch(now);
@@ -473,7 +473,7 @@ impl Client {
         if before.is_some() {
             self.leave_gone_gateways(now);
         }
-        self.outputs.push_back(Output::Turned);
+        self.outputs.push_back(Output::EpochChanged);
     }
 
     /// Groups whose service was reached at a gateway that is listed no more go to another gateway of it, or end.

@@ -650,7 +650,7 @@ impl World {
             self.group = self.client.group(now, Isolation::new(None), Target::Exit);
         }
         while let Some(output) = self.client.poll_output() {
-            if let Output::Turned = output {
+            if let Output::EpochChanged = output {
                 self.turns += 1;
                 let turns = self.client.turns(now);
                 self.uplink.set_class(self.client.class().clone());

@@ -766,7 +766,7 @@ impl Driver {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
                 Some(Output::Message(..) | Output::Media(_)) => {}
-                Some(Output::Turned) => self.turn(),
+                Some(Output::EpochChanged) => self.turn(),
                 Some(Output::LeaveGateway) => self.leave(),
                 Some(Output::ComeBack) => {
                     info!("the first gateway is tried again");

@@ -657,7 +657,7 @@ impl World {
                             activity::received(service, workload, *warm_up, what, now);
                         }
                     }
-                    ClientOutput::Turned => person.turn(now),
+                    ClientOutput::EpochChanged => person.turn(now),
                     // Everyone stays where the scenario puts them.
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)

@@ -699,7 +699,7 @@ impl World {
                     (person.group, person.stream) = (None, None);
                     person.ended += 1;
                 }
-                ClientOutput::Turned => {
+                ClientOutput::EpochChanged => {
                     let turns = person.client.turns(now);
                     person.uplink.set_class(person.client.class().clone());
                     person.uplink.follow(turns);
