@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
-use shoal_topology::address::ServiceAddress;
+use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{
     Class, ClientDescriptor, Document, Epoch, EquivocationProof, Identity, Parameters, Seed,
     Stream, Time, VerifiedDocument,

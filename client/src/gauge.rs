@@ -33,7 +33,7 @@
 
 use std::f64::consts::{E, LOG2_E};
 
-use shoal_topology::report::pool_of;
+use shoal_topology::reputation::report::pool_of;
 use shoal_topology::{Class, DelayLaw, Document, Epoch};
 
 /// h(Erlang(L, 1)) in bits, L = 1, 2, 3.
@@ -196,7 +196,7 @@ fn one_mix_bits(a: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use rand::RngExt;
-    use shoal_topology::report::coarse_pool;
+    use shoal_topology::reputation::report::coarse_pool;
     use shoal_topology::{
         EpochKey, ListedNode, NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed,
         Standing, exponential,

@@ -5,7 +5,7 @@
 //! byte travels.
 
 use shoal_sphinx::{MESSAGE_LEN, SURB_LEN, Surb};
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 
 use crate::tunnel::Pseudonym;
 

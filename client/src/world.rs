@@ -14,7 +14,7 @@ use shoal_sphinx::{
     Address, Codec, Downward, Error, Frame, Hop, MAX_HOPS, NullCodec, Opened, Packet, PacketId,
     Payload, Peeled, PublicKey, SecretKey, Surb, SurbKeys,
 };
-use shoal_topology::report::coarse_pool;
+use shoal_topology::reputation::report::coarse_pool;
 use shoal_topology::{
     ClientDescriptor, Document, Draw, Epoch, EpochKey, Identity, ListedNode, Network,
     NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Standing,

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_topology::authority::{Authority, Input, Output, Settings};
-use shoal_topology::report::{LinkCount, Report, SignedReport};
-use shoal_topology::verdict::Verdicts;
+use shoal_topology::consensus::{Authority, Input, Output, Settings};
+use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
     Context, Epoch, EpochKey, Identity, Network, NodeDescriptor, Parameters, Role, SecretIdentity,
     Seed, Signed,

@@ -17,8 +17,8 @@ use shoal_sphinx::{
     Codec, FRAME_LEN, Frame, MESSAGE_LEN, NullCodec, PACKET_LEN, Packet, Peeled, SURB_LEN, Sphinx,
     Surb,
 };
-use shoal_topology::address::{ServiceAddress, is_shoal_host};
-use shoal_topology::control::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
+use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
+use shoal_topology::wire::client_gateway::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
     ClientDescriptor, DocumentStore, Identity, Network, NodeDescriptor, Paths, Signed,
     SignedDocument, VerifiedDocument,

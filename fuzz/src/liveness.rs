@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_topology::authority::{Authority, Input, Output};
+use shoal_topology::consensus::{Authority, Input, Output};
 use shoal_topology::{Context, Epoch, Identity, SignedDocument};
 
 use crate::council::{AUTHORITIES, BEGINS, EPOCH_S, authority, network, secret, signed};

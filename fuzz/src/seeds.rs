@@ -7,8 +7,10 @@ use shoal_client::message::{FromService, ToService};
 use shoal_client::request::Request;
 use shoal_client::socks::Host;
 use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, NullCodec, PacketId, SecretKey, Sphinx};
-use shoal_topology::address::ServiceAddress;
-use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::wire::client_gateway::{
+    Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
+};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
     Role, SecretIdentity, Seed, Signed, SignedDocument,

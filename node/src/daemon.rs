@@ -41,7 +41,7 @@ use shoal_daemon::reload::Source;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
-use shoal_topology::authority::Schedule;
+use shoal_topology::consensus::Schedule;
 use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 

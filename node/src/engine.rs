@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{Address, Codec, Frame, PacketId, Peeled};
-use shoal_topology::report::Report;
+use shoal_topology::reputation::report::Report;
 use shoal_topology::{
     Document, DocumentStore, Epoch, FURTHER_EPOCHS, Identity, Role, Seed, Time, VerifiedDocument,
 };

@@ -25,7 +25,7 @@ use shoal_daemon::{network, secret};
 use shoal_node::daemon::{self as node, bench};
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, Hop, Packet, Peeled, PublicKey, Seal, SecretKey};
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{
     Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, Role,
     SecretIdentity, Seed, Signed, SignedDocument, exponential,

@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use shoal_daemon::{control, secret};
 use shoal_topology::Parameters;
-use shoal_topology::address::ServiceAddress;
+use shoal_topology::directory::address::ServiceAddress;
 use tokio::task::JoinHandle;
 
 use daemon::Run;

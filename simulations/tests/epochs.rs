@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use rotating::{EPOCH_MS, Rotating, parameters};
 use shoal_sphinx::{Codec, NullCodec, Sphinx};
-use shoal_topology::authority::Event;
-use shoal_topology::control::DocumentPart;
+use shoal_topology::consensus::Event;
+use shoal_topology::wire::client_gateway::DocumentPart;
 use world::{Seen, User};
 
 const NODES: [&str; 8] =

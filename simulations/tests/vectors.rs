@@ -9,11 +9,11 @@ use serde_json::Value;
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_sphinx::{Codec as _, Frame, Packet, SecretKey, Sphinx, Surb};
-use shoal_topology::address::ServiceAddress;
-use shoal_topology::authority::{PeerMessage as Peer, Proof};
-use shoal_topology::control::{ControlMessage, DocumentPart, Hello, Notice, Renew};
-use shoal_topology::council::{FromAuthority, ToAuthority};
-use shoal_topology::report::SignedReport;
+use shoal_topology::consensus::{PeerMessage as Peer, Proof};
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::reputation::report::SignedReport;
+use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
+use shoal_topology::wire::client_gateway::{ControlMessage, DocumentPart, Hello, Notice, Renew};
 use shoal_topology::{ClientDescriptor, Identity, Network, NodeDescriptor, Signed, SignedDocument};
 
 fn text(name: &str) -> String {

@@ -1,39 +1,23 @@
-//! Who the nodes are, and what everyone agrees on: descriptors, epoch documents, parameters, paths. No IO.
+//! Who the nodes are, and what everyone agrees on. No IO.
+//!
+//! - [`directory`]: descriptors, epoch documents, parameters, paths, addresses.
+//! - [`consensus`]: the engine of an authority, which votes on the document of each epoch.
+//! - [`reputation`]: which nodes lose more than others, from the reports of nodes.
+//! - [`wire`]: what clients say to gateways, and nodes to authorities.
 
-pub mod address;
-pub mod authority;
-pub mod control;
-pub mod council;
-mod delay;
-mod descriptor;
-mod document;
-mod documents;
-mod encoding;
-mod error;
-mod id;
-mod parameters;
-mod path;
-pub mod random;
-pub mod report;
-mod spares;
-mod text;
-pub mod time;
-pub mod verdict;
+mod base;
+pub mod consensus;
+pub mod directory;
+pub mod reputation;
+pub mod wire;
 
-pub use delay::DelayLaw;
-pub use descriptor::{
-    ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
+pub use base::{
+    Context, Epoch, Error, Identity, SecretIdentity, Seed, Signature, Stream, Time, exponential,
+    is_plain, random, time,
 };
-pub use document::rules::NoPlace;
-pub use document::{
-    Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
+pub use directory::{
+    Class, ClientDescriptor, DelayLaw, Document, DocumentStore, Draw, EpochKey, EquivocationProof,
+    FURTHER_EPOCHS, ListedNode, MAX_DESCRIPTOR_LEN, MAX_DOCUMENT_LEN, Network, NoPlace,
+    NodeDescriptor, Parameters, Paths, Role, Signed, SignedDocument, Spares, Standing,
+    VerifiedDocument,
 };
-pub use documents::{DocumentStore, EquivocationProof, VerifiedDocument};
-pub use error::Error;
-pub use id::{Context, Epoch, Identity, SecretIdentity, Signature};
-pub use parameters::{Class, Parameters};
-pub use path::Paths;
-pub use random::{Seed, Stream, exponential};
-pub use spares::Spares;
-pub use text::is_plain;
-pub use time::Time;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shoal_daemon::config::ConfigError;
 use shoal_daemon::secret::{self, SecretError};
-use shoal_topology::address::ServiceAddress;
+use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 
 use super::Config;

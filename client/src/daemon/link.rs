@@ -11,7 +11,7 @@ use shoal_daemon::link::{
 use shoal_daemon::secret;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
-use shoal_topology::control::{
+use shoal_topology::wire::client_gateway::{
     Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal, Renew,
 };
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};

@@ -14,7 +14,7 @@ use shoal_daemon::logs;
 use shoal_daemon::network;
 use shoal_daemon::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
-use shoal_topology::control::Mode;
+use shoal_topology::wire::client_gateway::Mode;
 use shoal_topology::{
     Class, Identity, Network, Parameters, SecretIdentity, Spares, Time, VerifiedDocument,
 };

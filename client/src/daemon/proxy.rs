@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_daemon::shutdown::Shutdown;
-use shoal_topology::address::{ServiceAddress, is_shoal_host};
+use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use shoal_topology::address::ServiceAddress;
+use shoal_topology::directory::address::ServiceAddress;
 
 /// Most services that are remembered. One more, and the one that came first is forgotten.
 const MOST: usize = 4_096;

@@ -1,7 +1,7 @@
 //! What comes from the gateway, and what it counts for.
 
 use shoal_sphinx::{Frame, PacketId, Payload, Peeled};
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{ClientDescriptor, Signed};
 
 use super::credits::{ContactId, Handle};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use shoal_sphinx::{Address, PublicKey};
-use shoal_topology::address::ServiceAddress;
+use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
 use crate::surbs::{Of, Stock};

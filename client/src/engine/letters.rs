@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use shoal_sphinx::MESSAGE_LEN;
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Class, Stream, Time, exponential};
 
 use super::packets::Draft;

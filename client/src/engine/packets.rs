@@ -1,8 +1,8 @@
 //! What fills the slots: packets of tunnels and to people, SURBs, loops and drop cover, sealed in batches.
 
 use shoal_sphinx::{Frame, Hop, PacketId, Seal, Surb, SurbKeys};
-use shoal_topology::address::ServiceAddress;
-use shoal_topology::control::kind;
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Epoch, Identity, Time};
 
 use super::shares::strict_stock;

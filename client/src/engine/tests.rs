@@ -48,7 +48,7 @@ fn a_thin_crowd_warns_and_a_thinner_one_stops_the_user_unless_he_allows_it() {
         let (mut client, authority) = (client(), Authority::new(20));
         let mut document = authority.document(START);
         for node in &mut document.nodes {
-            node.pool = shoal_topology::report::coarse_pool(20.0);
+            node.pool = shoal_topology::reputation::report::coarse_pool(20.0);
         }
         if let Some((warn, refuse)) = floors {
             (document.parameters.warn_bits, document.parameters.refuse_bits) = (warn, refuse);

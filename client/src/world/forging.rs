@@ -1,6 +1,6 @@
 //! What the person's gateway does beside its work: it holds frames, and makes packets up.
 
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 
 use super::*;
 use crate::message::{FromService, ToService};

@@ -20,9 +20,9 @@ use shoal_daemon::network;
 use shoal_daemon::process::Process;
 use shoal_daemon::secret::{self, SecretError};
 use shoal_daemon::shutdown::Shutdown;
-use shoal_topology::authority::{Authority, Event, Input, Output, Proof, Settings, State};
-use shoal_topology::council::{FromAuthority, ToAuthority};
-use shoal_topology::verdict::Verdicts;
+use shoal_topology::consensus::{Authority, Event, Input, Output, Proof, Settings, State};
+use shoal_topology::reputation::Verdicts;
+use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{
     Epoch, Identity, Network, Parameters, SecretIdentity, Seed, VerifiedDocument,
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use shoal_daemon::network;
-use shoal_topology::report::pool_of;
+use shoal_topology::reputation::report::pool_of;
 use shoal_topology::{Document, Identity, ListedNode, Role, SignedDocument, Standing};
 
 use super::Error;

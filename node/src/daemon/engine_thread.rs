@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use shoal_daemon::link::Standing;
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
-use shoal_topology::report::Report;
+use shoal_topology::reputation::report::Report;
 use shoal_topology::{Identity, Time};
 use tokio::sync::{mpsc, oneshot};
 

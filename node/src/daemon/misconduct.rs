@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
-use shoal_topology::control::{ControlMessage as _, Hello, Mode};
+use shoal_topology::wire::client_gateway::{ControlMessage as _, Hello, Mode};
 use shoal_topology::{Identity, Seed, Stream, Time};
 
 use super::engine_thread::Frames;

@@ -11,9 +11,9 @@ use shoal_daemon::exit::chain;
 use shoal_daemon::link::{Allow, Listed};
 use shoal_daemon::network;
 use shoal_daemon::secret;
-use shoal_topology::authority::{Schedule, SessionId};
-use shoal_topology::council::ToAuthority;
-use shoal_topology::report::{Report, SignedReport};
+use shoal_topology::consensus::{Schedule, SessionId};
+use shoal_topology::reputation::report::{Report, SignedReport};
+use shoal_topology::wire::authorities::ToAuthority;
 use shoal_topology::{
     Document, DocumentStore, Epoch, EquivocationProof, FURTHER_EPOCHS, Network, Role,
     SecretIdentity, SignedDocument, VerifiedDocument,

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
-use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal};
+use shoal_topology::wire::client_gateway::{
+    Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
+};
 use shoal_topology::{
     Document, Epoch, FURTHER_EPOCHS, Identity, Seed, Stream, Time, VerifiedDocument,
 };

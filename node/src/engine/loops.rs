@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_sphinx::{Frame, PacketId};
-use shoal_topology::report::LinkCount;
-use shoal_topology::{
-    Document, Epoch, Identity, Paths, Seed, Standing, Stream, Time, control::kind, exponential,
-};
+use shoal_topology::reputation::report::LinkCount;
+use shoal_topology::wire::client_gateway::kind;
+use shoal_topology::{Document, Epoch, Identity, Paths, Seed, Standing, Stream, Time, exponential};
 
 use super::{Core, Due, Topology, draw_id, hop};
 

@@ -6,7 +6,7 @@
 //! for days adds up over reports; but that it is there, and of which class, its link shows anyway.
 
 use rand::RngExt;
-use shoal_topology::report::coarse_pool;
+use shoal_topology::reputation::report::coarse_pool;
 use shoal_topology::{Seed, Stream, Time};
 
 /// Scale of the noise, packets.
@@ -49,7 +49,7 @@ impl PoolMean {
 
 #[cfg(test)]
 mod tests {
-    use shoal_topology::report::pool_of;
+    use shoal_topology::reputation::report::pool_of;
 
     use super::*;
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Hop, MESSAGE_LEN, NullCodec, SecretKey, Sphinx};
-use shoal_topology::control::{Away, ControlMessage as _, Hello, Mode, Renew, kind};
 use shoal_topology::random::exponential;
+use shoal_topology::wire::client_gateway::{Away, ControlMessage as _, Hello, Mode, Renew, kind};
 
 use super::*;
 use crate::{Opener, Room};
@@ -352,7 +352,7 @@ fn an_inbox_has_a_quota_and_can_be_off() {
 
 #[test]
 fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
-    use shoal_topology::control::Refusal;
+    use shoal_topology::wire::client_gateway::Refusal;
     assert_eq!(GatewaySettings::default().max_inboxes, 100_000);
     let mut net = Net::new(Arc::new(NullCodec), Options { max_inboxes: 2, ..Options::default() });
     let mut rng = Seed::from_u64(5).stream("client");
@@ -384,7 +384,7 @@ fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
 
 #[test]
 fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
-    use shoal_topology::control::Refusal;
+    use shoal_topology::wire::client_gateway::Refusal;
     let token = Token { secret: b"exit".to_vec(), connections: 1, service: Service::Allowed };
     let admission = Admission::Open(vec![token]);
     assert_eq!(GatewaySettings::default().admission, Admission::Open(Vec::new()));
@@ -408,7 +408,7 @@ fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
 
 #[test]
 fn clients_of_one_network_leave_room_for_those_of_others() {
-    use shoal_topology::control::Refusal;
+    use shoal_topology::wire::client_gateway::Refusal;
     let admission = Admission::Open(Vec::new());
     let options = Options { admission, max_clients_of_one: 20, ..Options::default() };
     let mut net = Net::new(Arc::new(NullCodec), options);
@@ -431,7 +431,7 @@ fn clients_of_one_network_leave_room_for_those_of_others() {
 
 #[test]
 fn an_open_gateway_that_is_full_has_places_for_bearers_of_tokens() {
-    use shoal_topology::control::Refusal;
+    use shoal_topology::wire::client_gateway::Refusal;
     let token = Token { secret: b"exit".to_vec(), connections: 3, service: Service::Allowed };
     let admission = Admission::Open(vec![token]);
     let mut net =
@@ -493,7 +493,7 @@ fn nothing_is_kept_for_who_says_so_and_its_inbox_goes_with_its_link() {
 
 #[test]
 fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end() {
-    use shoal_topology::control::{DocumentPart, Refusal};
+    use shoal_topology::wire::client_gateway::{DocumentPart, Refusal};
     let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let web = || Mode::Class("web".into());
     let client = net.join(0, 1, web());
@@ -523,7 +523,7 @@ fn who_has_the_document_is_not_given_it_again_and_nobody_is_given_it_without_end
 
 #[test]
 fn an_inbox_that_connects_without_end_is_refused_and_let_in_again_later() {
-    use shoal_topology::control::{DocumentPart, Refusal};
+    use shoal_topology::wire::client_gateway::{DocumentPart, Refusal};
     let mut net = Net::new(Arc::new(NullCodec), Options::default());
     let gateway = net.gateway(0);
     let tag = DocumentPart::tag_of(&net.signed());
@@ -595,7 +595,7 @@ fn a_service_gets_its_packets_at_once_within_its_rate() {
 
 #[test]
 fn who_does_not_prove_its_inbox_is_refused() {
-    use shoal_topology::control::Refusal;
+    use shoal_topology::wire::client_gateway::Refusal;
     let tokens = Admission::Tokens(vec![
         Token { secret: b"person".to_vec(), connections: 1, service: Service::Refused },
         Token { secret: b"exit".to_vec(), connections: 2, service: Service::Allowed },

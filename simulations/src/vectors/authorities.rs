@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use shoal_topology::authority::{
+use shoal_topology::consensus::{
     Authority, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId, Settings, SignedVote,
     Vote,
 };
-use shoal_topology::council::{FromAuthority, ToAuthority};
-use shoal_topology::report::{LinkCount, Report, SignedReport};
-use shoal_topology::verdict::Verdicts;
+use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
+use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{Context, Epoch, Identity, Seed, Signature, VerifiedDocument};
 
 use super::directory::{

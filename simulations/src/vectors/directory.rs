@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use shoal_sphinx::SecretKey;
-use shoal_topology::address::ServiceAddress;
-use shoal_topology::report::{LinkCount, Report, SignedReport};
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
     ClientDescriptor, Document, Epoch, EpochKey, FURTHER_EPOCHS, Identity, ListedNode, Network,
     NodeDescriptor, Parameters, Role, Signed, SignedDocument, Standing,

@@ -8,7 +8,7 @@ use shoal_client::message::{FromService, ToService};
 use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_client::socks::{Host, HostName, ReplyCode};
 use shoal_sphinx::{SURB_LEN, Surb};
-use shoal_topology::control::{
+use shoal_topology::wire::client_gateway::{
     Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal, Renew, kind,
 };
 

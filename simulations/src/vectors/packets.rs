@@ -9,7 +9,7 @@ use shoal_sphinx::{
     Sphinx, SurbKeys,
 };
 use shoal_topology::Seed;
-use shoal_topology::control::{ControlMessage as _, DocumentPart, Notice, Renew};
+use shoal_topology::wire::client_gateway::{ControlMessage as _, DocumentPart, Notice, Renew};
 
 use super::directory::client_descriptor;
 use super::hex;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 use shoal_client::engine::Contact;
 use shoal_sphinx::{Codec, Downward, Frame, Hop, Packet};
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Seed, Stream, Time};
 
 use super::settings::{Injected, Settings, seconds, span};

@@ -7,7 +7,7 @@ use rand::Rng;
 use shoal_client::engine::{Client, Contact, NotPosted, Replies, Settings as ClientSettings};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
-use shoal_topology::control::{Away, ControlMessage, DocumentPart, Hello, Mode};
+use shoal_topology::wire::client_gateway::{Away, ControlMessage, DocumentPart, Hello, Mode};
 use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
 
 use super::exit::Downloads;

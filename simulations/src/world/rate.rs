@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use shoal_node::{Arrived, DropReason, Input, Output, Room};
 use shoal_sphinx::{Frame, Hop};
-use shoal_topology::control::kind;
+use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Seed, Time, exponential};
 
 use super::network::{Network, Node};

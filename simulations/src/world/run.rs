@@ -12,7 +12,7 @@ use shoal_client::engine::{Arrival, Contact, Handle, Output as ClientOutput};
 use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, InboxId, Input, Output, Room, SessionId};
 use shoal_sphinx::{Downward, Frame, Peeled};
-use shoal_topology::control::{Away, ControlMessage, Hello, Mode, Notice};
+use shoal_topology::wire::client_gateway::{Away, ControlMessage, Hello, Mode, Notice};
 use shoal_topology::{Identity, Seed, Time, exponential};
 
 use super::exit::Exit;

@@ -28,8 +28,10 @@ use shoal_node::{
     SessionId,
 };
 use shoal_sphinx::{CLIENT_CONTROL, Codec, Downward, Frame, Peeled, SecretKey};
-use shoal_topology::control::{Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice};
-use shoal_topology::report::Report;
+use shoal_topology::reputation::report::Report;
+use shoal_topology::wire::client_gateway::{
+    Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice,
+};
 use shoal_topology::*;
 
 const LATENCY: Duration = Duration::from_millis(1);

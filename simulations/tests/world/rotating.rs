@@ -12,11 +12,11 @@ use std::time::Duration;
 use shoal_node::{DropReason, Input as NodeInput, Place};
 use shoal_sphinx::replay::Replay;
 use shoal_sphinx::{Codec, SecretKey};
-use shoal_topology::authority::{
+use shoal_topology::consensus::{
     Authority, Event, Input, Judge, Output, Schedule, SessionId, Settings, State,
 };
-use shoal_topology::report::{Report, SignedReport};
-use shoal_topology::verdict::{Judgement, Verdicts};
+use shoal_topology::reputation::report::{Report, SignedReport};
+use shoal_topology::reputation::{Judgement, Verdicts};
 use shoal_topology::*;
 
 use crate::world::{UNIX, User, World};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use shoal_topology::control::{Assembly, ControlMessage as _, DocumentPart};
+use shoal_topology::wire::client_gateway::{Assembly, ControlMessage as _, DocumentPart};
 use shoal_topology::*;
 
 use crate::world::{BEGINS, secret, sphinx_key};

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use shoal_sphinx::{PACKET_LEN, Packet};
-use shoal_topology::control::*;
+use shoal_topology::wire::client_gateway::*;
 use shoal_topology::*;
 
 use crate::world::*;

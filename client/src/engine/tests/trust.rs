@@ -396,8 +396,9 @@ fn traffic_resumes_at_a_drawn_instant_after_another_link_began() {
 fn media(client: &mut Client, rng: &mut shoal_topology::Stream) -> shoal_sphinx::Frame {
     let End { address, key } = client.end;
     let hop = shoal_sphinx::Hop { address, key, delay: Duration::ZERO };
-    let packet =
-        NullCodec.seal(rng, &[hop], [0; 16], &[shoal_topology::control::kind::MEDIA, 7]).unwrap();
+    let packet = NullCodec
+        .seal(rng, &[hop], [0; 16], &[shoal_topology::wire::client_gateway::kind::MEDIA, 7])
+        .unwrap();
     shoal_sphinx::Frame { epoch: 0, field: Downward::Packet as u16, packet }
 }
 

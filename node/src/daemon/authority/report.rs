@@ -165,7 +165,7 @@ impl AuthorityDaemon {
 
     fn measure(
         &self,
-        status: &shoal_topology::authority::Status,
+        status: &shoal_topology::consensus::Status,
         in_use: Option<InUse>,
         ready: bool,
     ) {

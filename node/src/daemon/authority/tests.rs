@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_topology::authority::SessionId;
+use shoal_topology::consensus::SessionId;
 use shoal_topology::{Epoch, Network, Parameters};
 
 use super::*;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_topology::Identity;
-use shoal_topology::council::{MAX_MESSAGE_LEN, ToAuthority};
-use shoal_topology::report::MAX_REPORT_LEN;
+use shoal_topology::reputation::report::MAX_REPORT_LEN;
+use shoal_topology::wire::authorities::{MAX_MESSAGE_LEN, ToAuthority};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that another authority may have waiting.

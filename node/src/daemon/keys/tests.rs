@@ -291,7 +291,10 @@ fn a_key_or_log_that_cannot_be_read_ends_the_start_and_no_key_goes() {
         std::fs::rename(&path, &away).unwrap();
         secret::private_directory(&path).unwrap();
         let why = home.try_start(START).err().unwrap();
-        let Error::Secret(SecretError::Io { path: said, .. }) = &why else { panic!("{why}") };
+        let said = match &why {
+            Error::Secret(SecretError::Io { path, .. } | SecretError::Kind { path, .. }) => path,
+            _ => panic!("{why}"),
+        };
         assert_eq!(*said, path);
         assert_eq!(home.files(), files, "{suffix}");
         std::fs::remove_dir(&path).unwrap();

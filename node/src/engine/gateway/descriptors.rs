@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_sphinx::{Frame, SURB_LEN, Surb};
-use shoal_topology::control::{ControlMessage as _, Refusal, Renew, kind};
+use shoal_topology::wire::client_gateway::{ControlMessage as _, Refusal, Renew, kind};
 use shoal_topology::{ClientDescriptor, Identity, Signed, Time};
 
 use super::super::{Core, Due};

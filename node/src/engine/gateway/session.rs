@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
-use shoal_topology::control::Away;
+use shoal_topology::wire::client_gateway::Away;
 use shoal_topology::{Class, Identity, Time};
 
 use super::super::{Core, Due, Output, SessionId};

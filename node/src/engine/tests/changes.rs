@@ -1,6 +1,6 @@
 //! What an operator changes at a gateway that runs.
 
-use shoal_topology::control::Refusal;
+use shoal_topology::wire::client_gateway::Refusal;
 
 use super::*;
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
-use shoal_topology::control::{Assembly, Away, ControlMessage, DocumentPart, Notice, Refusal};
+use shoal_topology::wire::client_gateway::{
+    Assembly, Away, ControlMessage, DocumentPart, Notice, Refusal,
+};
 use shoal_topology::{
     ClientDescriptor, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, SecretIdentity,
     Signed, SignedDocument, Stream,

@@ -1,7 +1,7 @@
 //! What loops show of the links, and what authorities make of it.
 
-use shoal_topology::report::{Report, SignedReport, pool_of};
-use shoal_topology::verdict::Verdicts;
+use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::report::{Report, SignedReport, pool_of};
 use shoal_topology::{SecretIdentity, Standing};
 
 use super::*;
@@ -72,7 +72,7 @@ fn a_mix_that_drops_a_fifth_shows_in_the_reports_of_the_others() {
     assert_eq!(judged(&net, &reports).demote, [bad]);
 }
 
-fn judged(net: &Net, reports: &[Report]) -> shoal_topology::verdict::Judgement {
+fn judged(net: &Net, reports: &[Report]) -> shoal_topology::reputation::Judgement {
     let mut verdicts = Verdicts::new();
     reports.iter().for_each(|report| verdicts.report(net.document(), report));
     verdicts.judge(net.document())

@@ -34,9 +34,9 @@ pub use schedule::{Schedule, SessionId};
 pub use state::State;
 pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
 
-use crate::encoding::encode;
-use crate::report::{Report, SignedReport};
-use crate::verdict::{Judgement, Verdicts};
+use crate::base::encoding::encode;
+use crate::reputation::report::{Report, SignedReport};
+use crate::reputation::{Judgement, Verdicts};
 use crate::{
     ClientDescriptor, Document, DocumentStore, Epoch, Error, FURTHER_EPOCHS, Identity, Network,
     NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,

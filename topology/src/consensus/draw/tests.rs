@@ -7,7 +7,7 @@ use shoal_sphinx::SecretKey;
 use super::super::derive;
 use super::super::vote::{Basis, Proposal, Vote};
 use super::*;
-use crate::encoding::encode;
+use crate::base::encoding::encode;
 use crate::{
     EpochKey, Identity, Network, NodeDescriptor, Parameters, SecretIdentity, Signed, Standing,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::authority::draw;
+use crate::consensus::draw;
 use crate::{Document, Epoch};
 
 /// In networks of more operators it is not asked who of them could be missed: so many have spare ones.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::vote::{Basis, Proposal, Vote};
 use super::{draw, margin};
-use crate::encoding::encode;
+use crate::base::encoding::encode;
 use crate::{
     ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
     NoPlace, NodeDescriptor, Signed, Standing,

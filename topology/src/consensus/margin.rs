@@ -7,7 +7,8 @@
 //! What a short layer is worth is for clients to judge: they have a least number of mixes of their own, and count bits.
 
 use super::{Authority, Event, draw};
-use crate::{Document, Epoch, FURTHER_EPOCHS, Identity, Role, spares};
+use crate::directory::spares;
+use crate::{Document, Epoch, FURTHER_EPOCHS, Identity, Role};
 
 /// Places the mixes of a document that follows another so that no layer is short, and where that cannot be makes it ask for
 /// fewer mixes in a layer.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
 use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature};
 
 /// Most bytes of one report.

@@ -14,7 +14,8 @@
 //! time. A node says nothing of its own layer, where all of its operator's nodes are. Operators are what descriptors declare: the
 //! allow-list has to see that one does not come as many.
 
-mod evidence;
+mod likelihood;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::{decode, encode};
-use crate::report::Report;
+use crate::base::encoding::{decode, encode};
+use crate::reputation::report::Report;
 use crate::{Document, Epoch, Error, Identity, ListedNode, Standing};
-use evidence::{Cell, Question};
+use likelihood::{Cell, Question};
 
 /// Probability that one test convicts a node that loses no more than the others of its layer and the tolerance.
 pub const FALSE_ALARMS: f64 = 1e-9;
@@ -60,7 +61,7 @@ pub struct Judgement {
     pub demote: Vec<Identity>,
     /// Demoted, and cleared: for the next document, since amendments restore nobody.
     pub restore: Vec<Identity>,
-    /// Mean pool of each node that reported one, as [`crate::report::coarse_pool`] writes it: the median of its own latest
+    /// Mean pool of each node that reported one, as [`crate::reputation::report::coarse_pool`] writes it: the median of its own latest
     /// reports. Only the node itself knows, and can say what it likes: who uses these takes a low quantile of them.
     pub pools: Vec<(Identity, u8)>,
 }
@@ -136,13 +137,13 @@ impl Record {
     fn is_convicted(&self) -> bool {
         let enough = Self::enough(Question::Worse);
         let mut windows = 0..HALF_LIVES.len();
-        windows.any(|n| evidence::weigh(Question::Worse, &self.window(n), enough) >= enough)
+        windows.any(|n| likelihood::weigh(Question::Worse, &self.window(n), enough) >= enough)
     }
 
     /// Whether it does what it should: for long, and of late too.
     fn is_cleared(&self) -> bool {
         let enough = Self::enough(Question::NoWorse);
-        let weigh = |n, enough| evidence::weigh(Question::NoWorse, &self.window(n), enough);
+        let weigh = |n, enough| likelihood::weigh(Question::NoWorse, &self.window(n), enough);
         self.sessions >= self.pause() && weigh(LONG, enough) >= enough && weigh(OF_LATE, 0.0) > 0.0
     }
 

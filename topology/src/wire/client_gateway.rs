@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shoal_sphinx::{PACKET_LEN, Packet};
 
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
 use crate::{Context, Error, Identity, SecretIdentity, Signature};
 
 /// First byte of every message inside a packet.
@@ -194,7 +194,7 @@ pub struct Assembly {
 
 impl Default for Assembly {
     fn default() -> Self {
-        Self::of_at_most(crate::document::MAX_DOCUMENT_LEN)
+        Self::of_at_most(crate::directory::document::MAX_DOCUMENT_LEN)
     }
 }
 

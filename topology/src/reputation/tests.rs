@@ -3,7 +3,7 @@
 use rand::RngExt;
 
 use super::*;
-use crate::report::LinkCount;
+use crate::reputation::report::LinkCount;
 use crate::{
     EpochKey, NodeDescriptor, Parameters, Paths, Role, SecretIdentity, Seed, Signed, Stream,
 };

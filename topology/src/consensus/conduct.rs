@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::vote::{SignedVote, Vote};
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
 use crate::{Epoch, Error, Identity, Network, Signature, SignedDocument};
 
 /// Words of another authority that are heard in a session: its own and others' votes, signatures, and what documents it

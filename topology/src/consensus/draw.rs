@@ -18,7 +18,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::document::rules::{is_slow, unit};
+use crate::directory::document::rules::{is_slow, unit};
 use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NoPlace, Parameters, Role};
 
 /// One of so many operators may move in a draw, and one of any number; and the smallest layer may lack such a share of

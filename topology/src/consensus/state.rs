@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
 use crate::{Epoch, Error, Identity, MAX_DOCUMENT_LEN};
 
 /// Documents that it remembers to have signed: those of a few epochs with many amendments.

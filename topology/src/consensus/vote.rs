@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::schedule::SessionId;
-use crate::council::MAX_MESSAGE_LEN;
-use crate::descriptor::verify_all;
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
+use crate::directory::descriptor::verify_all;
+use crate::wire::authorities::MAX_MESSAGE_LEN;
 use crate::{
     ClientDescriptor, Context, Document, Epoch, Error, Identity, NodeDescriptor, Parameters,
     SecretIdentity, Signature, Signed,

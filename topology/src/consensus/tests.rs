@@ -809,7 +809,7 @@ proptest! {
                     .map(|made| made.body.clone()).collect();
                 for body in made {
                     let document: Document =
-                        crate::encoding::decode("document", &body, usize::MAX).unwrap();
+                        crate::base::encoding::decode("document", &body, usize::MAX).unwrap();
                     let (epoch, amendment) = (document.epoch, document.amendment);
                     let hash = *blake3::hash(&body).as_bytes();
                     let signature = SignedDocument::sign(&liar, (epoch, amendment, &hash));

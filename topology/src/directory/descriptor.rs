@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::PublicKey;
 
-use crate::encoding::{decode, encode};
-use crate::id::all_hold;
+use crate::base::encoding::{decode, encode};
+use crate::base::identity::all_hold;
 use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature, is_plain};
 
 /// Most bytes of one descriptor: what an answer by SURB can carry.

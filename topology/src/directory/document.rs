@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::descriptor::verify_all;
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
+use crate::directory::descriptor::verify_all;
 use crate::{
     ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Role,
     SecretIdentity, Signature, Signed,
@@ -96,7 +96,7 @@ pub struct ListedNode {
     pub layers: [u8; 1 + FURTHER_EPOCHS as usize],
     /// Whether clients may draw it.
     pub standing: Standing,
-    /// Mean size of its delay pool, as [`crate::report::coarse_pool`] writes it; zero if it is not known.
+    /// Mean size of its delay pool, as [`crate::reputation::report::coarse_pool`] writes it; zero if it is not known.
     pub pool: u8,
 }
 

@@ -143,7 +143,7 @@ impl fmt::Display for Event {
             Self::Critical(operators) => write!(
                 f,
                 "{}; list mixes and gateways of others",
-                crate::spares::no_spare(operators)
+                crate::directory::spares::no_spare(operators)
             ),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Fault(authority, fault) => {

@@ -1,11 +1,11 @@
 //! What nodes, listed services and authorities say to each other on links to authorities.
 //!
-//! A message is cut into parts of frames ([`crate::control::DocumentPart`]), one message after the other.
+//! A message is cut into parts of frames ([`crate::wire::client_gateway::DocumentPart`]), one message after the other.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::encoding::{decode, encode};
+use crate::base::encoding::{decode, encode};
 
 /// Most bytes of a message: a vote on a large network with the signatures of those who passed it on.
 pub const MAX_MESSAGE_LEN: usize = 4 << 20;

@@ -297,7 +297,7 @@ impl Hostile {
                 self.other_document(kind, hash)
             }
             Kind::Oversized if n.is_multiple_of(400) => {
-                vec![0; crate::council::MAX_MESSAGE_LEN + 1]
+                vec![0; crate::wire::authorities::MAX_MESSAGE_LEN + 1]
             }
             Kind::Truncated | Kind::Oversized => {
                 let mut word = self.again(|heard| &heard.relays);

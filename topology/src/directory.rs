@@ -1,0 +1,23 @@
+//! Who is there: descriptors, the document of an epoch with its parameters, paths through its layers, addresses of services.
+
+pub mod address;
+mod delay;
+pub(crate) mod descriptor;
+pub(crate) mod document;
+mod parameters;
+mod paths;
+pub(crate) mod spares;
+mod store;
+
+pub use delay::DelayLaw;
+pub use descriptor::{
+    ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
+};
+pub use document::rules::NoPlace;
+pub use document::{
+    Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
+};
+pub use parameters::{Class, Parameters};
+pub use paths::Paths;
+pub use spares::Spares;
+pub use store::{DocumentStore, EquivocationProof, VerifiedDocument};
