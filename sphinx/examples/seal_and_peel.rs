@@ -1,5 +1,7 @@
 //! A message over three hops, and a reply that finds its way back without an address.
 
+#![allow(clippy::print_stdout)] // An example shows what it does.
+
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
