@@ -34,14 +34,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_daemon::admin::{Admin, AdminError, Readiness};
-use shoal_daemon::config::ConfigError;
-use shoal_daemon::control::{self, Control, ControlError};
-use shoal_daemon::exit::Exit;
-use shoal_daemon::network;
-use shoal_daemon::process::Process;
-use shoal_daemon::secret::{self, SecretError};
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::config::ConfigError;
+use shoal_host::control::{self, Control, ControlError};
+use shoal_host::exit::Exit;
+use shoal_host::network;
+use shoal_host::process::Process;
+use shoal_host::secret::{self, SecretError};
+use shoal_host::shutdown::Shutdown;
 use shoal_topology::Parameters;
 use tokio::sync::watch;
 

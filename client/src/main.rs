@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use shoal_client::daemon::{self, Config, Error, Kind, config};
 use shoal_client::engine::{Replies, download_bytes_per_s};
-use shoal_daemon::exit::{Exit, chain, report};
-use shoal_daemon::secret::SecretError;
-use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::stdout::{self, line};
-use shoal_daemon::{about, control, logs, memory, network, start};
+use shoal_host::exit::{Exit, chain, report};
+use shoal_host::secret::SecretError;
+use shoal_host::shutdown::Shutdown;
+use shoal_host::stdout::{self, line};
+use shoal_host::{about, control, logs, memory, network, start};
 use shoal_topology::Parameters;
 use tokio::runtime::{Builder, Runtime};
 
@@ -110,7 +110,7 @@ fn exit(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<SecretError>() {
         return error.exit();
     }
-    if error.is::<shoal_daemon::config::ConfigError>() || error.is::<logs::BadLevel>() {
+    if error.is::<shoal_host::config::ConfigError>() || error.is::<logs::BadLevel>() {
         return Exit::Config;
     }
     Exit::Failed

@@ -26,20 +26,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
-use shoal_daemon::admin::{Admin, AdminError, Readiness};
-use shoal_daemon::coarse::Coarse;
-use shoal_daemon::config::ConfigError;
-use shoal_daemon::control::{self, Control, ControlError};
-use shoal_daemon::council::AuthorityLinks;
-use shoal_daemon::exit::Exit;
-use shoal_daemon::link::{
+use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::coarse::Coarse;
+use shoal_host::config::ConfigError;
+use shoal_host::control::{self, Control, ControlError};
+use shoal_host::council::AuthorityLinks;
+use shoal_host::exit::Exit;
+use shoal_host::link::{
     Allow, Counters as LinkCounters, Endpoint, Listed, Settings as LinkSettings,
 };
-use shoal_daemon::network;
-use shoal_daemon::process::Process;
-use shoal_daemon::reload::Source;
-use shoal_daemon::secret::{self, SecretError};
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::network;
+use shoal_host::process::Process;
+use shoal_host::reload::Source;
+use shoal_host::secret::{self, SecretError};
+use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::backend::{Backend, Unavailable};
 use shoal_topology::consensus::Schedule;
 use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
@@ -86,7 +86,7 @@ pub enum Error {
     Secret(#[from] SecretError),
     /// The listener.
     #[error(transparent)]
-    Link(#[from] shoal_daemon::link::Error),
+    Link(#[from] shoal_host::link::Error),
     /// The admin page.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -355,7 +355,7 @@ async fn start(
     };
     let listed = Listed::default();
     let endpoint = Endpoint::new(
-        &shoal_daemon::link::Identity::from_seed(&prepared.identity_seed),
+        &shoal_host::link::Identity::from_seed(&prepared.identity_seed),
         LinkSettings {
             listen: Some(config.listen_address().map_err(Error::Config)?),
             allow: allow.clone(),

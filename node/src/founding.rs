@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shoal_daemon::council::AuthorityAddress;
+use shoal_host::council::AuthorityAddress;
 use shoal_node::daemon::{self, founding};
 use shoal_topology::{Network, Parameters};
 
@@ -66,7 +66,7 @@ fn seat(text: &str) -> Result<AuthorityAddress, String> {
         text.split_once('=').ok_or("wants an identity, =, and an address with a port")?;
     Ok(AuthorityAddress {
         identity: identity.parse().map_err(|error: shoal_topology::Error| error.to_string())?,
-        address: shoal_daemon::config::parse_address(address.trim())?,
+        address: shoal_host::config::parse_address(address.trim())?,
     })
 }
 

@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use shoal_daemon::exit::{Exit, chain, report};
-use shoal_daemon::reload::Source;
-use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::{about, control, logs, memory, network, start, stdout};
+use shoal_host::exit::{Exit, chain, report};
+use shoal_host::reload::Source;
+use shoal_host::shutdown::Shutdown;
+use shoal_host::{about, control, logs, memory, network, start, stdout};
 use shoal_node::daemon::{self, Config, RoleName};
 use shoal_sphinx::backend::Backend;
 use tokio::runtime::Builder;

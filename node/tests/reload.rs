@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::*;
-use shoal_daemon::council::AuthorityAddress;
+use shoal_host::council::AuthorityAddress;
 use shoal_node::daemon::{Config, RoleName};
 use shoal_topology::{Network, NodeDescriptor, Signed};
 
@@ -105,7 +105,7 @@ fn an_authority_takes_up_a_node_that_hup_puts_on_its_list() {
         identity: identity(&authority),
         address: authority.config.listen_address().unwrap(),
     };
-    let network = shoal_daemon::network::to_toml(&network, &[seat]);
+    let network = shoal_host::network::to_toml(&network, &[seat]);
     std::fs::write(dir.path().join("network.toml"), network).unwrap();
 
     let mut running = start(&authority);

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use shoal_daemon::link::{Allow, Endpoint, FRAME, Identity as LinkKey, Link, Settings};
-use shoal_daemon::{network, secret};
+use shoal_host::link::{Allow, Endpoint, FRAME, Identity as LinkKey, Link, Settings};
+use shoal_host::{network, secret};
 use shoal_node::daemon::{self as node, bench};
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, Hop, Packet, Peeled, PublicKey, Seal, SecretKey};

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use shoal_daemon::{control, secret};
+use shoal_host::{control, secret};
 use shoal_topology::Parameters;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::task::JoinHandle;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use shoal_daemon::exit::{Exit, report};
-use shoal_daemon::shutdown::Shutdown;
-use shoal_daemon::stdout::{self, Stdout};
-use shoal_daemon::{logs, memory};
+use shoal_host::exit::{Exit, report};
+use shoal_host::shutdown::Shutdown;
+use shoal_host::stdout::{self, Stdout};
+use shoal_host::{logs, memory};
 use shoal_node::daemon::Misconduct;
 use shoal_sim::commands::{
     self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs, SweepArgs,
@@ -409,7 +409,7 @@ fn measure(
 }
 
 fn parameters(file: &Path) -> anyhow::Result<Parameters> {
-    let loaded = shoal_daemon::config::load(file, &[])?;
+    let loaded = shoal_host::config::load(file, &[])?;
     match loaded.warnings.first() {
         Some(unknown) => Err(Usage(unknown.clone()).into()),
         None => Ok(loaded.config),

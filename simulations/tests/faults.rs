@@ -62,7 +62,7 @@ async fn when_its_gateway_dies_the_client_says_so_and_moves_to_the_second() {
     named(&mut net, "gateway-1").kill().await.unwrap();
     fetch_within(&net, Duration::from_secs(90)).await;
     let control = named(&mut net, "client-1").control.clone();
-    let status = shoal_daemon::control::query(&control).await.unwrap();
+    let status = shoal_host::control::query(&control).await.unwrap();
     assert_eq!(status["gateway"], "second", "{status}");
     net.stop().await;
 }
@@ -123,7 +123,7 @@ async fn no_daemon_keeps_a_record_of_who_talked_to_whom() {
         let page = metrics(daemon.admin).await;
         assert!(page.contains("shoal_"), "{daemon:?} has no metrics");
         texts.push((format!("metrics of {daemon:?}"), page.into_bytes()));
-        let mut status = shoal_daemon::control::query(&daemon.control).await.unwrap();
+        let mut status = shoal_host::control::query(&daemon.control).await.unwrap();
         // Who a program is and where it is reached is no record: everybody is told.
         for own in ["identity", "addresses"] {
             status.as_object_mut().unwrap().remove(own);

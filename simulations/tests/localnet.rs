@@ -124,7 +124,7 @@ async fn look_ups_of_one_association_are_bounded_and_what_is_beyond_is_counted()
     }
     let exit = net.daemons.iter().find(|daemon| daemon.name == "exit").unwrap();
     let lost = async || {
-        let status = shoal_daemon::control::query(&exit.control).await.unwrap();
+        let status = shoal_host::control::query(&exit.control).await.unwrap();
         status["datagrams_lost"].as_f64().unwrap()
     };
     let began = Instant::now();
@@ -205,7 +205,7 @@ async fn two_user_names_have_tunnels_of_their_own() {
     let client = net.daemons.iter().find(|daemon| daemon.name == "client-1").unwrap();
     let tunnels = async || {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let status = shoal_daemon::control::query(&client.control).await.unwrap();
+        let status = shoal_host::control::query(&client.control).await.unwrap();
         status["tunnels"]["connected"].as_u64().unwrap()
     };
     // One to the internal service stands since the start.
@@ -273,7 +273,7 @@ async fn a_request_moves_no_number_that_any_daemon_exports() {
     // What `status` says is half a second old at most.
     let mut answered = 0;
     for _ in 0..100 {
-        let status = shoal_daemon::control::query(&client.control).await.unwrap();
+        let status = shoal_host::control::query(&client.control).await.unwrap();
         answered = status["requests"]["answered"].as_u64().unwrap();
         if answered >= 4 {
             break;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use serde_json::Value;
-use shoal_daemon::secret;
+use shoal_host::secret;
 use shoal_sim::localnet::{Daemon, Localnet, Options};
 use shoal_sim::socks;
 use shoal_topology::{Parameters, SecretIdentity, SignedDocument};
@@ -71,7 +71,7 @@ async fn page_within(net: &Localnet, limit: Duration) {
 async fn says(net: &Localnet, why: &str, limit: Duration) {
     let began = Instant::now();
     loop {
-        let status = shoal_daemon::control::query(&client(net).control).await;
+        let status = shoal_host::control::query(&client(net).control).await;
         let said = status.as_ref().ok().and_then(|status| status["why_not"].as_str());
         if said.is_some_and(|said| said.contains(why)) {
             return;
@@ -113,7 +113,7 @@ impl Target {
 }
 
 async fn status(net: &Localnet) -> Value {
-    shoal_daemon::control::query(&client(net).control).await.unwrap()
+    shoal_host::control::query(&client(net).control).await.unwrap()
 }
 
 /// The client refuses, for this reason and as often as it is asked; only cover leaves.

@@ -22,7 +22,7 @@ fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
 
 async fn status(net: &mut Localnet, name: &str) -> serde_json::Value {
     let control = named(net, name).control.clone();
-    shoal_daemon::control::query(&control).await.unwrap_or_default()
+    shoal_host::control::query(&control).await.unwrap_or_default()
 }
 
 /// Fetches a page through the exit and one of the internal service, until both have come.

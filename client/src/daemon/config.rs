@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use shoal_daemon::config::{ConfigError, load, resolve};
-use shoal_daemon::host_port::HostPort;
-use shoal_daemon::reload::Source;
+use shoal_host::config::{ConfigError, load, resolve};
+use shoal_host::host_port::HostPort;
+use shoal_host::reload::Source;
 use shoal_topology::Identity;
 
 use crate::engine::Replies;
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn the_template_says_what_the_defaults_are() {
         let (config, warnings) =
-            shoal_daemon::config::parse::<Config>(TEMPLATE, "template", &[]).unwrap();
+            shoal_host::config::parse::<Config>(TEMPLATE, "template", &[]).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
     }
@@ -434,7 +434,7 @@ mod tests {
                 format!("{key}={value}"),
                 "gateways=[{identity=\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",address=\"127.0.0.1:1\"}]".into(),
             ];
-            let (config, _) = shoal_daemon::config::parse::<Config>(TEMPLATE, "t", &over).unwrap();
+            let (config, _) = shoal_host::config::parse::<Config>(TEMPLATE, "t", &over).unwrap();
             let refused = config.check(Path::new("t")).unwrap_err().to_string();
             assert!(refused.contains(key) && refused.contains("loopback"), "{refused}");
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_daemon::secret::{self, SecretError};
+use shoal_host::secret::{self, SecretError};
 use shoal_topology::{EquivocationProof, Error, Network, SignedDocument, VerifiedDocument};
 
 /// Checks a document. One of the next epoch is taken before that begins: it comes ahead, and is not used earlier.

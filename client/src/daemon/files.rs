@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use shoal_daemon::config::ConfigError;
-use shoal_daemon::secret::{self, SecretError};
+use shoal_host::config::ConfigError;
+use shoal_host::secret::{self, SecretError};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 
@@ -196,7 +196,7 @@ mod tests {
         let refused = mode(0o644).unwrap_err();
         let said = refused.to_string();
         assert!(said.starts_with("token: ") && said.contains("chmod 600 "), "{said}");
-        assert_eq!(refused.exit(), shoal_daemon::exit::Exit::Config);
+        assert_eq!(refused.exit(), shoal_host::exit::Exit::Config);
         std::fs::remove_dir_all(dir).unwrap();
         assert!(token(&config).unwrap_err().to_string().contains("token"));
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shoal_daemon::exit::chain;
-use shoal_daemon::secret::{self, SecretError};
-use shoal_daemon::taglog::TagLog;
+use shoal_host::exit::chain;
+use shoal_host::secret::{self, SecretError};
+use shoal_host::taglog::TagLog;
 use shoal_sphinx::replay::{self, Replay};
 use shoal_sphinx::{PublicKey, ReplayTag, SecretKey};
 use tracing::{error, info, warn};

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shoal_daemon::link::{
+use shoal_host::link::{
     Endpoint, Error as LinkError, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
 };
-use shoal_daemon::secret;
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::secret;
+use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame};
 use shoal_topology::wire::client_gateway::{
     Assembly, Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal, Renew,
@@ -474,7 +474,7 @@ async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use shoal_daemon::link::Allow;
+    use shoal_host::link::Allow;
 
     use super::*;
 

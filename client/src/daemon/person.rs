@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use shoal_daemon::about;
-use shoal_daemon::admin::Readiness;
-use shoal_daemon::logs;
-use shoal_daemon::network;
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::about;
+use shoal_host::admin::Readiness;
+use shoal_host::logs;
+use shoal_host::network;
+use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::wire::client_gateway::Mode;
 use shoal_topology::{

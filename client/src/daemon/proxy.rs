@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::shutdown::Shutdown;
 use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

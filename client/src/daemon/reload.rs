@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use shoal_daemon::reload::{Changes, say_broken};
-use shoal_daemon::shutdown::{Reloads, Shutdown};
+use shoal_host::reload::{Changes, say_broken};
+use shoal_host::shutdown::{Reloads, Shutdown};
 
 use super::config::{Config, Protect, Serve, Socks, read};
 use super::{Error, files};

@@ -1,6 +1,6 @@
 //! What a service shows on its admin page: nothing that moves with what one client does.
 
-use shoal_daemon::coarse::{Coarse, Grain, Number};
+use shoal_host::coarse::{Coarse, Grain, Number};
 
 use super::person::CRITICAL;
 use crate::service::Counts;

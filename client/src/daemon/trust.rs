@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shoal_daemon::secret;
+use shoal_host::secret;
 use tracing::warn;
 
 use crate::engine::{Blame, Client, GatewayMemory};

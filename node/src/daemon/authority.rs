@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_daemon::admin::{Admin, Readiness};
-use shoal_daemon::control::Control;
-use shoal_daemon::council::{AuthorityLinks, Messages, send};
-use shoal_daemon::exit::chain;
-use shoal_daemon::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
-use shoal_daemon::network;
-use shoal_daemon::process::Process;
-use shoal_daemon::secret::{self, SecretError};
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::admin::{Admin, Readiness};
+use shoal_host::control::Control;
+use shoal_host::council::{AuthorityLinks, Messages, send};
+use shoal_host::exit::chain;
+use shoal_host::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
+use shoal_host::network;
+use shoal_host::process::Process;
+use shoal_host::secret::{self, SecretError};
+use shoal_host::shutdown::Shutdown;
 use shoal_topology::consensus::{Authority, Event, Input, Output, Proof, Settings, State};
 use shoal_topology::reputation::Verdicts;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
@@ -80,7 +80,7 @@ pub(super) async fn run(
     let seat_addresses: Vec<IpAddr> = seats.iter().map(|seat| seat.address.ip()).collect();
     listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
     let endpoint = Endpoint::new(
-        &shoal_daemon::link::Identity::from_seed(&seed),
+        &shoal_host::link::Identity::from_seed(&seed),
         LinkSettings {
             listen: Some(config.listen_address().map_err(Error::Config)?),
             allow: allow.clone(),

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use shoal_daemon::config::{ConfigError, resolve};
-use shoal_daemon::host_port::HostPort;
-use shoal_daemon::secret;
+use shoal_host::config::{ConfigError, resolve};
+use shoal_host::host_port::HostPort;
+use shoal_host::secret;
 use shoal_topology::{Identity, Role};
 
 use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
@@ -297,7 +297,7 @@ fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 
 fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    shoal_daemon::logs::level(&name).map_err(serde::de::Error::custom)?;
+    shoal_host::logs::level(&name).map_err(serde::de::Error::custom)?;
     Ok(name)
 }
 
@@ -325,7 +325,7 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or says something that is not allowed.
     pub fn load(path: &Path, overrides: &[String]) -> Result<(Self, Vec<String>), ConfigError> {
-        let loaded = shoal_daemon::config::load::<Self>(path, overrides)?;
+        let loaded = shoal_host::config::load::<Self>(path, overrides)?;
         Ok((loaded.config.resolved(&loaded.base), loaded.warnings))
     }
 

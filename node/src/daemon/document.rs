@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shoal_daemon::network;
+use shoal_host::network;
 use shoal_topology::reputation::report::pool_of;
 use shoal_topology::{Document, Identity, ListedNode, Role, SignedDocument, Standing};
 

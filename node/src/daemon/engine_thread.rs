@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use shoal_daemon::link::Standing;
+use shoal_host::link::Standing;
 use shoal_sphinx::{Downward, FRAME_LEN, Frame};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{Identity, Time};

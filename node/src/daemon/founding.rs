@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shoal_daemon::council::AuthorityAddress;
-use shoal_daemon::network;
+use shoal_host::council::AuthorityAddress;
+use shoal_host::network;
 use shoal_topology::{Identity, Network, Parameters};
 
 use super::Error;
@@ -113,7 +113,7 @@ impl Shown {
 /// # Errors
 /// What is wrong with it.
 pub fn read_parameters(file: &Path) -> Result<Parameters, Error> {
-    let parameters: Parameters = shoal_daemon::config::load(file, &[])?.config;
+    let parameters: Parameters = shoal_host::config::load(file, &[])?.config;
     let wrong = |error| Error::Config(format!("{}: {error}", file.display()));
     parameters.check().map_err(wrong)?;
     Ok(parameters)

@@ -18,7 +18,7 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition,
 };
-use shoal_daemon::exit::chain;
+use shoal_host::exit::chain;
 use shoal_sphinx::{Frame, Packet};
 
 use super::metrics::{Kept, Shared};
@@ -341,7 +341,7 @@ impl Store {
     }
 
     fn seal(&self, inbox: InboxId, frame: &Frame) -> Result<Vec<u8>> {
-        let random = shoal_daemon::secret::fresh()?;
+        let random = shoal_host::secret::fresh()?;
         let nonce = random.first_chunk::<24>().copied().unwrap_or_default();
         let mut plain = vec![frame.epoch];
         plain.extend(frame.packet.as_bytes());

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shoal_daemon::network;
-use shoal_daemon::secret::{self, Lock, Secret, SecretError};
-use shoal_daemon::taglog::TagLog;
+use shoal_host::network;
+use shoal_host::secret::{self, Lock, Secret, SecretError};
+use shoal_host::taglog::TagLog;
 use shoal_sphinx::SecretKey;
 use shoal_topology::{
     Epoch, EpochKey, Identity, NodeDescriptor, Parameters, Role, SecretIdentity, Signed, Time,

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
-use shoal_daemon::link::{Dialler, Endpoint, Link};
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::link::{Dialler, Endpoint, Link};
+use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::Frame;
 use shoal_topology::{DocumentStore, Identity, Role, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -127,7 +127,7 @@ async fn keep_link(
     mut frames: mpsc::Receiver<Frame>,
 ) {
     // Jitter hides nothing: it keeps many from knocking at once.
-    let seed = shoal_daemon::secret::fresh().map_or([0; 32], |seed| *seed);
+    let seed = shoal_host::secret::fresh().map_or([0; 32], |seed| *seed);
     let mut jitter = Stream::from_seed(seed);
     let mut wait = BACKOFF.0;
     let mut next = addresses.iter().cycle();
@@ -296,7 +296,7 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
 
 /// Writes what comes until the queue ends (`Ok`) or the link stands still.
 async fn write(
-    mut sender: shoal_daemon::link::FrameSender,
+    mut sender: shoal_host::link::FrameSender,
     mut frames: mpsc::Receiver<Frame>,
 ) -> Result<(), ()> {
     let mut batch = Vec::with_capacity(BATCH);
@@ -315,7 +315,7 @@ async fn write(
 
 #[cfg(test)]
 mod tests {
-    use shoal_daemon::link::{Allow, Identity as LinkIdentity, Settings};
+    use shoal_host::link::{Allow, Identity as LinkIdentity, Settings};
 
     use super::*;
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
-use shoal_daemon::admin::Readiness;
-use shoal_daemon::coarse::{Coarse, Grain, Number};
-use shoal_daemon::link::Counters as LinkCounters;
+use shoal_host::admin::Readiness;
+use shoal_host::coarse::{Coarse, Grain, Number};
+use shoal_host::link::Counters as LinkCounters;
 use shoal_topology::{Document, Spares};
 
 use super::Config;

@@ -1,7 +1,7 @@
 //! What of the configuration can change while a node or an authority runs.
 
-use shoal_daemon::reload::{Changes, Source, say_broken};
-use shoal_daemon::shutdown::{Reloads, Shutdown};
+use shoal_host::reload::{Changes, Source, say_broken};
+use shoal_host::shutdown::{Reloads, Shutdown};
 
 use super::{AuthorityConfig, Config, GatewayConfig, RoleName, check_values};
 

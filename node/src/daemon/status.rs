@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
-use shoal_daemon::about;
-use shoal_daemon::admin::Readiness;
-use shoal_daemon::logs::utc;
+use shoal_host::about;
+use shoal_host::admin::Readiness;
+use shoal_host::logs::utc;
 
 use super::metrics::{Shared, Snapshot};
 use super::topology::unix_s;

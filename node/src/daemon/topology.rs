@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shoal_daemon::secret::{self, SecretError};
+use shoal_host::secret::{self, SecretError};
 use shoal_topology::{Document, Epoch, Identity, Network, SignedDocument, VerifiedDocument};
 
 /// By which a changed file is known without reading it.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shoal_daemon::admin::Readiness;
-use shoal_daemon::council::AuthorityLinks;
-use shoal_daemon::exit::chain;
-use shoal_daemon::link::{Allow, Listed};
-use shoal_daemon::network;
-use shoal_daemon::secret;
+use shoal_host::admin::Readiness;
+use shoal_host::council::AuthorityLinks;
+use shoal_host::exit::chain;
+use shoal_host::link::{Allow, Listed};
+use shoal_host::network;
+use shoal_host::secret;
 use shoal_topology::consensus::{Schedule, SessionId};
 use shoal_topology::reputation::report::{Report, SignedReport};
 use shoal_topology::wire::authorities::ToAuthority;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
-use shoal_daemon::link::{Allow, Endpoint, Identity as LinkKey, Link, Settings};
+use shoal_host::link::{Allow, Endpoint, Identity as LinkKey, Link, Settings};
 use shoal_node::daemon::descriptor;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{FRAME_LEN, Frame, Hop, SecretKey};

@@ -157,7 +157,7 @@ impl Net {
         };
         std::fs::write(
             dir.path().join("network.toml"),
-            shoal_daemon::network::to_toml(&network, &[]),
+            shoal_host::network::to_toml(&network, &[]),
         )
         .unwrap();
         let node = |(n, layer): (usize, &u8)| {

@@ -6,9 +6,9 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use shoal_client::daemon as client;
-use shoal_daemon::exit::chain;
-use shoal_daemon::logs;
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::exit::chain;
+use shoal_host::logs;
+use shoal_host::shutdown::Shutdown;
 use shoal_node::daemon as node;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;

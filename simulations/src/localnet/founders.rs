@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use shoal_client::daemon as client;
-use shoal_daemon::secret;
+use shoal_host::secret;
 use shoal_node::daemon as node;
 use shoal_topology::{
     Document, Epoch, ListedNode, Network, Parameters, Role, SecretIdentity, SignedDocument,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use shoal_client::daemon as client;
-use shoal_daemon::council::AuthorityAddress;
-use shoal_daemon::{network, secret};
+use shoal_host::council::AuthorityAddress;
+use shoal_host::{network, secret};
 use shoal_node::daemon as node;
 use shoal_topology::{Network, SecretIdentity};
 

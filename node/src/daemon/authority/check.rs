@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use shoal_daemon::config::ConfigError;
-use shoal_daemon::{network, secret};
+use shoal_host::config::ConfigError;
+use shoal_host::{network, secret};
 use shoal_topology::{Epoch, Network, Parameters};
 
 use super::{read_state, state_file};
@@ -117,7 +117,7 @@ fn read_parameters(path: &Path, network: &Network) -> Result<Parameters, Error> 
     let mut parameters = if path.as_os_str().is_empty() {
         Parameters::default()
     } else {
-        let parameters: Parameters = shoal_daemon::config::load(path, &[])?.config;
+        let parameters: Parameters = shoal_host::config::load(path, &[])?.config;
         let wrong = |why: String| Error::Config(format!("{}: {why}", path.display()));
         parameters.check().map_err(|error| wrong(error.to_string()))?;
         if parameters.trial && !network.trial {

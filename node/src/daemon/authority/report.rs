@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use prometheus::{IntCounter, IntGauge, Registry};
 use serde_json::{Value, json};
-use shoal_daemon::admin::Readiness;
+use shoal_host::admin::Readiness;
 use shoal_topology::{FURTHER_EPOCHS, Identity};
 
 use super::super::status::InUse;

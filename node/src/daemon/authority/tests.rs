@@ -33,7 +33,7 @@ fn engine(n: u8) -> Authority {
 fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (AuthorityDaemon, mpsc::Sender<Vec<u8>>) {
     let authorities: Vec<Identity> = (0..4).map(|n| secret(n).identity()).collect();
     let endpoint =
-        Endpoint::new(&shoal_daemon::link::Identity::from_seed(&[9; 32]), LinkSettings::default());
+        Endpoint::new(&shoal_host::link::Identity::from_seed(&[9; 32]), LinkSettings::default());
     let (council, _) = AuthorityLinks::start(&endpoint.unwrap().dialler(), [], &Shutdown::new());
     let (give, documents) = mpsc::channel(1);
     let time = time.clone();

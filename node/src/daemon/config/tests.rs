@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<(Config, Vec<String>), ConfigError> {
-    shoal_daemon::config::parse(text, "config.toml", &[])
+    shoal_host::config::parse(text, "config.toml", &[])
 }
 
 #[test]

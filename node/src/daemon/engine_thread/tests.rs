@@ -4,8 +4,8 @@ use std::future::Future as _;
 use std::net::SocketAddr;
 use std::task::Poll;
 
-use shoal_daemon::link::{Allow, Endpoint, Identity as LinkIdentity, Settings as LinkSettings};
-use shoal_daemon::shutdown::Shutdown;
+use shoal_host::link::{Allow, Endpoint, Identity as LinkIdentity, Settings as LinkSettings};
+use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::{NullCodec, Packet};
 use shoal_topology::{Role, Seed};
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ fn number(frame: &Frame) -> usize {
 }
 
 /// The link's next frame; `None` at its end.
-async fn read(receiver: &mut shoal_daemon::link::FrameReceiver) -> Option<usize> {
+async fn read(receiver: &mut shoal_host::link::FrameReceiver) -> Option<usize> {
     let next = tokio::time::timeout(PATIENCE, receiver.next()).await.unwrap();
     Some(number(&Frame::decode(&*next.unwrap()?).unwrap()))
 }

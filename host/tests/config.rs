@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use shoal_daemon::config::{ConfigError, load, parse, resolve};
+use shoal_host::config::{ConfigError, load, parse, resolve};
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(default)]

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::json;
-use shoal_daemon::control::{Control, ControlError, query};
+use shoal_host::control::{Control, ControlError, query};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -47,7 +47,7 @@ async fn a_path_that_the_system_cannot_name_is_said_so_before_anything_is_made()
 #[tokio::test]
 async fn the_socket_of_a_killed_daemon_is_replaced() {
     let (_dir, path) = place();
-    shoal_daemon::secret::private_directory(path.parent().unwrap()).unwrap();
+    shoal_host::secret::private_directory(path.parent().unwrap()).unwrap();
     // The file stays when a listener of std goes, as it does after a kill.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
@@ -70,7 +70,7 @@ async fn a_second_daemon_is_told_of_the_first() {
 #[tokio::test]
 async fn a_file_in_the_way_is_left_alone() {
     let (_dir, path) = place();
-    shoal_daemon::secret::replace(&path, b"dear").unwrap();
+    shoal_host::secret::replace(&path, b"dear").unwrap();
     assert!(matches!(
         Control::start(&path, async || json!(1)).await,
         Err(ControlError::InTheWay(_))

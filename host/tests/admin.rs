@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus::{IntCounter, Registry};
-use shoal_daemon::admin::{Admin, AdminError, Readiness};
+use shoal_host::admin::{Admin, AdminError, Readiness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;

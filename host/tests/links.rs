@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_daemon::link::{Allow, Endpoint, Error, FRAME, Identity, Listed, Settings};
+use shoal_host::link::{Allow, Endpoint, Error, FRAME, Identity, Listed, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 

@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use shoal_daemon::secret::{
+use shoal_host::secret::{
     SecretError, create, erase, identity, is_private_directory, memory_backed, private_directory,
     read, read_or_create, read_private, replace, room, store, swap_on_plain_disk,
 };

@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(found.len(), 2_000);
     }
 
-    /// What a tag costs: `cargo test -p shoal-daemon --lib -- --ignored --nocapture cost_of`.
+    /// What a tag costs: `cargo test -p shoal-host --lib -- --ignored --nocapture cost_of`.
     #[test]
     #[ignore = "a measurement"]
     #[allow(clippy::disallowed_methods)] // It measures real time.

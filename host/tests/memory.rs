@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
-use shoal_daemon::memory;
+use shoal_host::memory;
 
 /// A field of /proc/self/status, in kB.
 fn status_kb(name: &str) -> u64 {
