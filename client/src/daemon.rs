@@ -113,7 +113,7 @@ impl Error {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> Result<(), Error> {
-    network::seats(&config.network)?;
+    network::authority_addresses(&config.network)?;
     files::token(config)?;
     secret::is_private_directory(&config.data_dir)?;
     let socket = socket(config);

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_fuzz::council::inputs(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_fuzz::authorities::inputs(data));

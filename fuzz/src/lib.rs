@@ -7,7 +7,7 @@
 // A target fails by panicking.
 #![allow(clippy::expect_used)]
 
-pub mod council;
+pub mod authorities;
 pub mod liveness;
 mod packets;
 pub mod seeds;
@@ -35,9 +35,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("topology_document", topology_document),
     ("topology_body", topology_body),
     ("descriptors", descriptors),
-    ("votes", council::vote),
-    ("reports", council::report),
-    ("authority_inputs", council::inputs),
+    ("votes", authorities::vote),
+    ("reports", authorities::report),
+    ("authority_inputs", authorities::inputs),
     ("authority_liveness", liveness::liveness),
     ("control_words", control_words),
     ("addresses", addresses),

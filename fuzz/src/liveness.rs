@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shoal_topology::consensus::{Authority, Input, Output};
 use shoal_topology::{Context, Epoch, Identity, SignedDocument};
 
-use crate::council::{AUTHORITIES, BEGINS, EPOCH_S, authority, network, secret, signed};
+use crate::authorities::{AUTHORITIES, BEGINS, EPOCH_S, authority, network, secret, signed};
 
 /// The honest ones; the liar comes after them.
 const HONEST: u8 = AUTHORITIES - 1;

@@ -140,7 +140,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             nodes.chain([client_descriptor().encode()]).collect()
         }
         "votes" | "reports" | "authority_inputs" | "authority_liveness" => {
-            crate::council::of(target)
+            crate::authorities::of(target)
         }
         "control_words" => words(),
         "addresses" => {

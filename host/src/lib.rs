@@ -5,10 +5,10 @@
 
 pub mod about;
 pub mod admin;
+pub mod authorities;
 pub mod coarse;
 pub mod config;
 pub mod control;
-pub mod council;
 pub mod exit;
 pub mod host_port;
 pub mod link;

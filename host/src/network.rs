@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer};
 use shoal_topology::{Identity, Network};
 
+use crate::authorities::AuthorityAddress;
 use crate::config::{self, ConfigError};
-use crate::council::AuthorityAddress;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +79,7 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub fn check(network: &Network, seats: &[AuthorityAddress]) -> Result<(), String> {
+pub fn check(network: &Network, authority_addresses: &[AuthorityAddress]) -> Result<(), String> {
     if !(1..=64).contains(&network.name.len()) || !shoal_topology::is_plain(&network.name) {
         return Err("`name`: a network has a name of 1 to 64 bytes, on one line".into());
     }
@@ -98,7 +98,7 @@ pub fn check(network: &Network, seats: &[AuthorityAddress]) -> Result<(), String
         }
     }
     let mut addresses = HashSet::new();
-    for AuthorityAddress { identity, address } in seats {
+    for AuthorityAddress { identity, address } in authority_addresses {
         if address.ip().is_unspecified() || address.port() == 0 {
             return Err(format!(
                 "`addresses`: {address} is no address in particular; nodes have to reach the authority {identity} there"
@@ -115,10 +115,10 @@ pub fn check(network: &Network, seats: &[AuthorityAddress]) -> Result<(), String
 ///
 /// # Errors
 /// As [`load`].
-pub fn seats(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigError> {
+pub fn authority_addresses(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigError> {
     let network = load(path)?;
     let file: File = config::load(path, &[])?.config;
-    let seat = |(key, Address(address)): (String, Address)| {
+    let authority_address = |(key, Address(address)): (String, Address)| {
         let identity = key.parse().ok().filter(|identity| network.authorities.contains(identity));
         let identity = identity.ok_or_else(|| ConfigError::Invalid {
             place: path.display().to_string(),
@@ -127,19 +127,24 @@ pub fn seats(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigError> {
         })?;
         Ok(AuthorityAddress { identity, address })
     };
-    let seats = file.addresses.into_iter().map(seat).collect::<Result<Vec<_>, _>>()?;
+    let authority_addresses =
+        file.addresses.into_iter().map(authority_address).collect::<Result<Vec<_>, _>>()?;
     let place = path.display().to_string();
     let wrong = |message| ConfigError::Invalid { place, key: None, message };
-    check(&network, &seats).map_err(wrong)?;
-    Ok(seats)
+    check(&network, &authority_addresses).map_err(wrong)?;
+    Ok(authority_addresses)
 }
 
 /// The text of a network file.
-pub fn to_toml(network: &Network, seats: &[AuthorityAddress]) -> String {
+pub fn to_toml(network: &Network, authority_addresses: &[AuthorityAddress]) -> String {
     let keys: Vec<String> =
         network.authorities.iter().map(|key| format!("    \"{key}\",\n")).collect();
-    let seats: Vec<String> =
-        seats.iter().map(|seat| format!("{} = \"{}\"\n", seat.identity, seat.address)).collect();
+    let authority_addresses: Vec<String> = authority_addresses
+        .iter()
+        .map(|authority_address| {
+            format!("{} = \"{}\"\n", authority_address.identity, authority_address.address)
+        })
+        .collect();
     let name = toml::Value::from(network.name.clone());
     format!(
         "# A Shoal network: its name, and the keys of the authorities that sign its topology.\n\
@@ -153,7 +158,7 @@ pub fn to_toml(network: &Network, seats: &[AuthorityAddress]) -> String {
         keys.concat(),
         network.epoch_s,
         network.trial,
-        seats.concat()
+        authority_addresses.concat()
     )
 }
 
@@ -179,13 +184,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("network.toml");
         let address = "127.0.0.1:9001".parse().unwrap();
-        let seat = AuthorityAddress { identity: key(7), address };
-        std::fs::write(&path, to_toml(&network, &[seat])).unwrap();
+        let authority_address = AuthorityAddress { identity: key(7), address };
+        std::fs::write(&path, to_toml(&network, &[authority_address])).unwrap();
         assert_eq!(load(&path).unwrap(), network);
-        assert_eq!(seats(&path).unwrap(), [seat]);
+        assert_eq!(authority_addresses(&path).unwrap(), [authority_address]);
         let other = AuthorityAddress { identity: key(8), address };
         std::fs::write(&path, to_toml(&network, &[other])).unwrap();
-        assert!(seats(&path).unwrap_err().to_string().contains("is none of the"));
+        assert!(authority_addresses(&path).unwrap_err().to_string().contains("is none of the"));
 
         let trial = Network { trial: true, ..network.clone() };
         std::fs::write(&path, to_toml(&trial, &[])).unwrap();
@@ -204,10 +209,10 @@ mod tests {
         assert!(error.contains("network.toml:2") && error.contains("52 characters"), "{error}");
         let says = |text: &str, words: &str| {
             std::fs::write(&path, text).unwrap();
-            let error = seats(&path).unwrap_err().to_string();
+            let error = authority_addresses(&path).unwrap_err().to_string();
             assert!(error.contains("network.toml") && error.contains(words), "{error}");
         };
-        let sound = to_toml(&network, &[seat]);
+        let sound = to_toml(&network, &[authority_address]);
         says(&sound.replace("epoch_s", "epoch"), "did you mean `epoch_s`?");
         says(&sound.replace("127.0.0.1:9001", "authority.example:9001"), "names are not looked up");
         says(&sound.replace("127.0.0.1", "0.0.0.0"), "no address in particular");

@@ -27,10 +27,10 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::authorities::AuthorityLinks;
 use shoal_host::coarse::Coarse;
 use shoal_host::config::ConfigError;
 use shoal_host::control::{self, Control, ControlError};
-use shoal_host::council::AuthorityLinks;
 use shoal_host::exit::Exit;
 use shoal_host::link::{
     Allow, Counters as LinkCounters, Endpoint, Listed, Settings as LinkSettings,
@@ -197,11 +197,11 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let seats = network::seats(&config.network)?;
-    if seats.len() < known.threshold() {
+    let authority_addresses = network::authority_addresses(&config.network)?;
+    if authority_addresses.len() < known.threshold() {
         notes.push(format!(
             "the network file has addresses of {} of {} authorities, too few to get a document from",
-            seats.len(),
+            authority_addresses.len(),
             known.authorities.len()
         ));
     }
@@ -426,8 +426,9 @@ async fn start(
     let accepting = tokio::spawn(links::accept(endpoint, role, context, work, around));
     tracing::info!("the node runs");
 
-    let seats = network::seats(&config.network)?;
-    let (council, received) = AuthorityLinks::start(&dialler, seats, &shutdown);
+    let authority_addresses = network::authority_addresses(&config.network)?;
+    let (authority_links, received) =
+        AuthorityLinks::start(&dialler, authority_addresses, &shutdown);
     let liars = known.authorities.len().saturating_sub(1) / 3;
     let schedule = Schedule::new(known.epoch_s, liars);
     let mut watcher = Watcher {
@@ -435,7 +436,7 @@ async fn start(
         data_dir: config.data_dir.clone(),
         network: known,
         received,
-        council,
+        authority_links,
         secret: SecretIdentity::from_bytes(&prepared.identity_seed),
         reports,
         schedule,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use shoal_host::council::AuthorityAddress;
+use shoal_host::authorities::AuthorityAddress;
 use shoal_node::daemon::{self, founding};
 use shoal_topology::{Network, Parameters};
 
@@ -20,7 +20,7 @@ pub(crate) enum NetworkVerb {
         /// What the network is called
         name: String,
         /// An authority: its identity, and where nodes reach it; four of them bear one that lies
-        #[arg(long = "authority", value_name = "ID=ADDRESS", required = true, value_parser = seat)]
+        #[arg(long = "authority", value_name = "ID=ADDRESS", required = true, value_parser = authority_address)]
         authorities: Vec<AuthorityAddress>,
         /// How long an epoch is: seconds, or a number with s, m or h
         #[arg(long, default_value = "20m", value_parser = epoch)]
@@ -61,7 +61,7 @@ pub(crate) enum AuthorityVerb {
     },
 }
 
-fn seat(text: &str) -> Result<AuthorityAddress, String> {
+fn authority_address(text: &str) -> Result<AuthorityAddress, String> {
     let (identity, address) =
         text.split_once('=').ok_or("wants an identity, =, and an address with a port")?;
     Ok(AuthorityAddress {
@@ -84,10 +84,13 @@ fn epoch(text: &str) -> Result<u32, String> {
 
 pub(crate) fn network(verb: NetworkVerb) -> Done {
     match verb {
-        NetworkVerb::New { name, authorities: seats, epoch: epoch_s, trial, out } => {
-            let authorities = seats.iter().map(|seat| seat.identity).collect();
+        NetworkVerb::New { name, authorities: authority_addresses, epoch: epoch_s, trial, out } => {
+            let authorities = authority_addresses
+                .iter()
+                .map(|authority_address| authority_address.identity)
+                .collect();
             let network = Network { name, authorities, epoch_s, trial };
-            let shown = founding::found(network, seats, &out).map_err(because)?;
+            let shown = founding::found(network, authority_addresses, &out).map_err(because)?;
             shown.warnings().iter().for_each(|warning| warn(warning));
             say(&format!("wrote {}", out.display()));
             say(shown.text().trim_end());

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::*;
-use shoal_host::council::AuthorityAddress;
+use shoal_host::authorities::AuthorityAddress;
 use shoal_node::daemon::{Config, RoleName};
 use shoal_topology::{Network, NodeDescriptor, Signed};
 
@@ -101,11 +101,11 @@ fn an_authority_takes_up_a_node_that_hup_puts_on_its_list() {
         epoch_s: 86_400,
         trial: false,
     };
-    let seat = AuthorityAddress {
+    let authority_address = AuthorityAddress {
         identity: identity(&authority),
         address: authority.config.listen_address().unwrap(),
     };
-    let network = shoal_host::network::to_toml(&network, &[seat]);
+    let network = shoal_host::network::to_toml(&network, &[authority_address]);
     std::fs::write(dir.path().join("network.toml"), network).unwrap();
 
     let mut running = start(&authority);

@@ -188,10 +188,15 @@ impl Run {
         for node in &self.world.world.nodes {
             assert!(self.world.demoted(node.name).is_empty(), "{} is demoted", node.name);
         }
-        for seat in &self.world.seats {
-            assert!(!seat.events.iter().any(Event::is_trouble), "{:?}", seat.events);
+        for authority_address in &self.world.authority_addresses {
+            assert!(
+                !authority_address.events.iter().any(Event::is_trouble),
+                "{:?}",
+                authority_address.events
+            );
             // One document an epoch, and no amendment: so many are certified.
-            let certified = seat.events.iter().filter(|e| matches!(e, Event::Certified { .. }));
+            let certified =
+                authority_address.events.iter().filter(|e| matches!(e, Event::Certified { .. }));
             assert_eq!(certified.count() as u64, WHOLE + self.epochs);
         }
         self.check_packets();
@@ -271,7 +276,7 @@ fn an_authority_whose_clock_is_three_minutes_off_is_missed_by_no_request() {
     for offset in [-180_000, 180_000] {
         let run = run(5, NullCodec, (&NODES, ASKS), 6, |world, epoch| {
             if epoch == 3 {
-                world.seats[1].offset = offset;
+                world.authority_addresses[1].offset = offset;
             }
         });
         run.check_requests(LONGEST_WAIT);
@@ -279,7 +284,7 @@ fn an_authority_whose_clock_is_three_minutes_off_is_missed_by_no_request() {
         run.check_rates();
         run.world.check_documents(&[0, 2, 3], run.all());
         let notices = |event: &Event| matches!(event, Event::Clock(_));
-        assert!(run.world.seats[1].events.iter().any(notices), "{offset}");
+        assert!(run.world.authority_addresses[1].events.iter().any(notices), "{offset}");
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::json;
 use shoal_host::about;
 use shoal_host::admin::Readiness;
+use shoal_host::authorities::{AuthorityAddress, AuthorityLinks};
 use shoal_host::coarse::Coarse;
-use shoal_host::council::{AuthorityAddress, AuthorityLinks};
 use shoal_host::host_port::HostPort;
 use shoal_host::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
 use shoal_host::network;
@@ -109,7 +109,7 @@ pub(super) fn start(
     ready: Ready,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
-    let seats = network::seats(&config.network)?;
+    let authority_addresses = network::authority_addresses(&config.network)?;
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
     let identity = LinkKey::from_seed(&keys.identity);
@@ -177,8 +177,9 @@ pub(super) fn start(
                 });
             }
             drop(events_in);
-            if config.serve.kind == Kind::Exit && !seats.is_empty() {
-                let listing = list(seats, identity, descriptor.clone(), shutdown.clone());
+            if config.serve.kind == Kind::Exit && !authority_addresses.is_empty() {
+                let listing =
+                    list(authority_addresses, identity, descriptor.clone(), shutdown.clone());
                 tokio::task::spawn_local(listing);
             }
             let driver = Driver {
@@ -216,7 +217,7 @@ const LISTING: Duration = Duration::from_secs(2);
 /// Keeps the authorities told of an exit: they list it with the key of the present period. Where an exit is they may
 /// know, as everybody may who exits there.
 async fn list(
-    seats: Vec<AuthorityAddress>,
+    authority_addresses: Vec<AuthorityAddress>,
     identity: LinkKey,
     descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     shutdown: Shutdown,
@@ -225,9 +226,10 @@ async fn list(
     let Ok(endpoint) = Endpoint::new(&identity, settings) else {
         return warn!("cannot open links to the authorities: this exit is not listed any longer");
     };
-    let (council, mut documents) = AuthorityLinks::start(&endpoint.dialler(), seats, &shutdown);
+    let (authority_links, mut documents) =
+        AuthorityLinks::start(&endpoint.dialler(), authority_addresses, &shutdown);
     loop {
-        council.stand(&ToAuthority::Exit(descriptor()));
+        authority_links.announce(&ToAuthority::Exit(descriptor()));
         tokio::select! {
             // Documents come by the gateways, as to all clients.
             Some(_) = documents.recv() => {}

@@ -118,7 +118,7 @@ pub(super) struct Shares {
     free: bool,
     /// Groups that have had the small share since the last instant.
     little: usize,
-    seats: BTreeMap<GroupId, AuthorityAddress>,
+    authority_addresses: BTreeMap<GroupId, AuthorityAddress>,
 }
 
 impl Shares {
@@ -126,8 +126,8 @@ impl Shares {
         let mut instants = seed.stream("instants");
         let period = Duration::from_secs_f64(instants.random_range(PERIOD_S));
         let next = now + period.mul_f64(instants.random_range(0.0..1.0));
-        let seats = BTreeMap::new();
-        Self { seed, instants, period, next, free: true, little: 0, seats }
+        let authority_addresses = BTreeMap::new();
+        Self { seed, instants, period, next, free: true, little: 0, authority_addresses }
     }
 
     /// The next instant of the coarse clock: [`Shares::turn`] wants to be called then.
@@ -138,10 +138,10 @@ impl Shares {
     /// A group is used, or begins.
     pub(super) fn uses(&mut self, now: Time, id: GroupId) {
         let share = if self.little < MAX_LITTLE { LITTLE } else { LEAST };
-        let seat = self.seat(now, id);
-        seat.used = now;
-        if std::mem::take(&mut seat.rests) {
-            seat.share = share;
+        let authority_address = self.authority_address(now, id);
+        authority_address.used = now;
+        if std::mem::take(&mut authority_address.rests) {
+            authority_address.share = share;
             self.little += 1;
         }
     }
@@ -149,19 +149,21 @@ impl Shares {
     /// A group carried a packet, up or down, of `whole_per_s` that all may have.
     pub(super) fn carried(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
         let is_free = self.free;
-        let seat = self.seat(now, id);
-        let little = now.since(seat.loaded).as_secs_f64() * whole_per_s * LITTLE / 2.0;
-        (seat.load, seat.loaded) = ((seat.load - little).max(0.0) + 1.0, now);
-        if seat.load < MUCH {
+        let authority_address = self.authority_address(now, id);
+        let little = now.since(authority_address.loaded).as_secs_f64() * whole_per_s * LITTLE / 2.0;
+        (authority_address.load, authority_address.loaded) =
+            ((authority_address.load - little).max(0.0) + 1.0, now);
+        if authority_address.load < MUCH {
             return;
         }
-        seat.load = MUCH;
-        if seat.counts_until <= now {
-            seat.hold = Duration::from_secs_f64(seat.holds.random_range(HOLD_S));
+        authority_address.load = MUCH;
+        if authority_address.counts_until <= now {
+            authority_address.hold =
+                Duration::from_secs_f64(authority_address.holds.random_range(HOLD_S));
         }
-        seat.counts_until = now + seat.hold;
+        authority_address.counts_until = now + authority_address.hold;
         if is_free {
-            (seat.share, seat.rests) = (POOL, false);
+            (authority_address.share, authority_address.rests) = (POOL, false);
             self.free = false;
         }
     }
@@ -169,19 +171,24 @@ impl Shares {
     /// A group takes the place of one that takes no more streams and has none: it goes on with that one's part, so that nobody
     /// else's moves.
     pub(super) fn succeed(&mut self, now: Time, old: GroupId, id: GroupId) {
-        let Some(from) = self.seats.get_mut(&old).filter(|seat| seat.counts_until > now) else {
+        let Some(from) = self
+            .authority_addresses
+            .get_mut(&old)
+            .filter(|authority_address| authority_address.counts_until > now)
+        else {
             return;
         };
         let (share, until) = (from.share, std::mem::replace(&mut from.counts_until, now));
-        let seat = self.seat(now, id);
-        (seat.share, seat.rests) = (share, false);
-        (seat.used, seat.counts_until) = (now, until);
-        seat.hold = Duration::from_secs_f64(seat.holds.random_range(HOLD_S));
+        let authority_address = self.authority_address(now, id);
+        (authority_address.share, authority_address.rests) = (share, false);
+        (authority_address.used, authority_address.counts_until) = (now, until);
+        authority_address.hold =
+            Duration::from_secs_f64(authority_address.holds.random_range(HOLD_S));
     }
 
     /// A group ended. Nobody gets its share before the next instant.
     pub(super) fn remove(&mut self, id: GroupId) {
-        self.seats.remove(&id);
+        self.authority_addresses.remove(&id);
     }
 
     /// An instant of the coarse clock, if it is due: the pool is divided anew.
@@ -189,16 +196,21 @@ impl Shares {
         if now < self.next {
             return;
         }
-        let much = |seat: &AuthorityAddress| seat.counts_until > now;
-        let count = self.seats.values().filter(|seat| much(seat)).count();
+        let much = |authority_address: &AuthorityAddress| authority_address.counts_until > now;
+        let count = self
+            .authority_addresses
+            .values()
+            .filter(|authority_address| much(authority_address))
+            .count();
         let share = POOL / count.next_power_of_two() as f64;
         self.free = count == 0;
         self.little = 0;
-        for seat in self.seats.values_mut() {
-            seat.rests = !much(seat) && now.since(seat.used) > LINGER;
-            seat.share = if much(seat) {
+        for authority_address in self.authority_addresses.values_mut() {
+            authority_address.rests =
+                !much(authority_address) && now.since(authority_address.used) > LINGER;
+            authority_address.share = if much(authority_address) {
                 share
-            } else if seat.rests {
+            } else if authority_address.rests {
                 RESTING
             } else {
                 self.little += 1;
@@ -212,7 +224,9 @@ impl Shares {
 
     /// The part of the whole that a group has.
     pub(super) fn share(&self, id: GroupId) -> f64 {
-        self.seats.get(&id).map_or(RESTING, |seat| seat.share)
+        self.authority_addresses
+            .get(&id)
+            .map_or(RESTING, |authority_address| authority_address.share)
     }
 
     /// What the service of a group is told, in units of which [`BUDGET_UNITS`] are a packet per second.
@@ -222,26 +236,28 @@ impl Shares {
 
     /// Whether a group may take a slot up.
     pub(super) fn may_send(&mut self, now: Time, id: GroupId, slots_per_s: f64) -> bool {
-        let seat = self.seat(now, id);
-        let gained = now.since(seat.counted).as_secs_f64() * seat.up_per_s(slots_per_s);
-        (seat.up, seat.counted) = ((seat.up + gained).min(UP_BURST), now);
-        seat.up >= 1.0
+        let authority_address = self.authority_address(now, id);
+        let gained = now.since(authority_address.counted).as_secs_f64()
+            * authority_address.up_per_s(slots_per_s);
+        (authority_address.up, authority_address.counted) =
+            ((authority_address.up + gained).min(UP_BURST), now);
+        authority_address.up >= 1.0
     }
 
     /// It took one for SURBs alone. That is not the user's doing, so it does not count as carried.
     pub(super) fn refilled(&mut self, now: Time, id: GroupId) {
-        self.seat(now, id).up -= 1.0;
+        self.authority_address(now, id).up -= 1.0;
     }
 
     /// It took one.
     pub(super) fn sent(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
-        self.seat(now, id).up -= 1.0;
+        self.authority_address(now, id).up -= 1.0;
         self.carried(now, id, whole_per_s);
     }
 
-    fn seat(&mut self, now: Time, id: GroupId) -> &mut AuthorityAddress {
+    fn authority_address(&mut self, now: Time, id: GroupId) -> &mut AuthorityAddress {
         let seed = &self.seed;
-        self.seats.entry(id).or_insert_with(|| AuthorityAddress {
+        self.authority_addresses.entry(id).or_insert_with(|| AuthorityAddress {
             share: RESTING,
             used: now,
             rests: true,
@@ -398,9 +414,9 @@ mod tests {
                 if let Some(does) = does {
                     act(&mut shares, now, does);
                 }
-                let all: BTreeMap<_, _> = shares.seats.iter().map(|(id, seat)| (*id, seat.share)).collect();
-                let pool: f64 = shares.seats.values().filter(|seat| seat.counts_until > now && seat.share != LITTLE)
-                    .map(|seat| seat.share).sum();
+                let all: BTreeMap<_, _> = shares.authority_addresses.iter().map(|(id, authority_address)| (*id, authority_address.share)).collect();
+                let pool: f64 = shares.authority_addresses.values().filter(|authority_address| authority_address.counts_until > now && authority_address.share != LITTLE)
+                    .map(|authority_address| authority_address.share).sum();
                 prop_assert!(pool <= POOL + 1e-9, "{pool} at step {step}");
                 prop_assert!(all.values().filter(|share| **share == LITTLE).count() <= MAX_LITTLE);
                 for (id, share) in &before {

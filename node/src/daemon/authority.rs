@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shoal_host::admin::{Admin, Readiness};
+use shoal_host::authorities::{AuthorityLinks, Messages, send};
 use shoal_host::control::Control;
-use shoal_host::council::{AuthorityLinks, Messages, send};
 use shoal_host::exit::chain;
 use shoal_host::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
 use shoal_host::network;
@@ -58,7 +58,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let config = reload.config.clone();
     let known = network::load(&config.network)?;
-    let seats = network::seats(&config.network)?;
+    let authority_addresses = network::authority_addresses(&config.network)?;
     let seed = secret::identity(&config.identity_file())?;
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&config.runtime_dir())?;
@@ -77,7 +77,10 @@ pub(super) async fn run(
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let allow = Allow::list_and_remember(peers(&known.authorities, &config));
     let listed = Listed::default();
-    let seat_addresses: Vec<IpAddr> = seats.iter().map(|seat| seat.address.ip()).collect();
+    let seat_addresses: Vec<IpAddr> = authority_addresses
+        .iter()
+        .map(|authority_address| authority_address.address.ip())
+        .collect();
     listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
     let endpoint = Endpoint::new(
         &shoal_host::link::Identity::from_seed(&seed),
@@ -92,8 +95,11 @@ pub(super) async fn run(
         },
     )?;
     let accept_errors = AcceptErrors::new(endpoint.counters());
-    let others = seats.into_iter().filter(|seat| seat.identity != identity);
-    let (council, documents) = AuthorityLinks::start(&endpoint.dialler(), others, &shutdown);
+    let others = authority_addresses
+        .into_iter()
+        .filter(|authority_address| authority_address.identity != identity);
+    let (authority_links, documents) =
+        AuthorityLinks::start(&endpoint.dialler(), others, &shutdown);
 
     let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
     let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
@@ -139,7 +145,7 @@ pub(super) async fn run(
     let mut chamber = AuthorityDaemon {
         gauges,
         engine,
-        council,
+        authority_links,
         network,
         of_network,
         asked: Asked::default(),
@@ -150,7 +156,7 @@ pub(super) async fn run(
         clock,
         time: 0,
         publish,
-        seats: seat_addresses,
+        authority_addresses: seat_addresses,
         listed,
         status,
         say,
@@ -214,7 +220,7 @@ type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 struct AuthorityDaemon {
     gauges: Gauges,
     engine: Authority,
-    council: AuthorityLinks,
+    authority_links: AuthorityLinks,
     network: Network,
     /// The network, for `status`.
     of_network: Value,
@@ -230,7 +236,7 @@ struct AuthorityDaemon {
     time: u64,
     publish: watch::Sender<Vec<Arc<[u8]>>>,
     /// Addresses of authorities, and of all that links are taken from first.
-    seats: Vec<IpAddr>,
+    authority_addresses: Vec<IpAddr>,
     listed: Listed,
     status: Arc<Mutex<Value>>,
     say: watch::Sender<Readiness>,
@@ -361,7 +367,9 @@ impl AuthorityDaemon {
         self.engine.handle(self.time, input);
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Send { to, bytes } => self.council.tell(&to, &ToAuthority::Peer(bytes)),
+                Output::Send { to, bytes } => {
+                    self.authority_links.tell(&to, &ToAuthority::Peer(bytes))
+                }
                 Output::Store { ticket, state } => {
                     // To the disk before anything signed leaves.
                     let path = state_file(&self.reload.config);
@@ -421,7 +429,8 @@ impl AuthorityDaemon {
         }
         let nodes = self.engine.documents().iter().flat_map(|held| &held.document.nodes);
         let listed = nodes.flat_map(|node| &node.descriptor.body().addresses).map(|at| at.ip());
-        let all = listed.chain(self.seats.iter().copied()).map(|ip| ip.to_canonical());
+        let all =
+            listed.chain(self.authority_addresses.iter().copied()).map(|ip| ip.to_canonical());
         self.listed.replace(all.collect());
         self.publish.send_replace(documents);
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shoal_host::council::AuthorityAddress;
+use shoal_host::authorities::AuthorityAddress;
 use shoal_host::network;
 use shoal_topology::{Identity, Network, Parameters};
 
@@ -18,14 +18,18 @@ const TRIAL_EPOCH_S: u32 = 2;
 /// A network file, for people and programs.
 pub struct Shown {
     network: Network,
-    seats: Vec<AuthorityAddress>,
+    authority_addresses: Vec<AuthorityAddress>,
 }
 
 /// Writes the network file of a new network, which must not be there.
 ///
 /// # Errors
 /// What is wrong with the network, or that the file cannot be written.
-pub fn found(network: Network, seats: Vec<AuthorityAddress>, file: &Path) -> Result<Shown, Error> {
+pub fn found(
+    network: Network,
+    authority_addresses: Vec<AuthorityAddress>,
+    file: &Path,
+) -> Result<Shown, Error> {
     let shortest = if network.trial { TRIAL_EPOCH_S } else { EPOCHS_S.0 };
     if !(shortest..=EPOCHS_S.1).contains(&network.epoch_s) {
         return Err(Error::Config(format!(
@@ -38,8 +42,8 @@ pub fn found(network: Network, seats: Vec<AuthorityAddress>, file: &Path) -> Res
             }
         )));
     }
-    network::check(&network, &seats).map_err(Error::Config)?;
-    let text = network::to_toml(&network, &seats);
+    network::check(&network, &authority_addresses).map_err(Error::Config)?;
+    let text = network::to_toml(&network, &authority_addresses);
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
     made.and_then(|mut made| made.write_all(text.as_bytes())).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
@@ -56,7 +60,10 @@ pub fn found(network: Network, seats: Vec<AuthorityAddress>, file: &Path) -> Res
 /// # Errors
 /// What is wrong with it.
 pub fn look(file: &Path) -> Result<Shown, Error> {
-    Ok(Shown { network: network::load(file)?, seats: network::seats(file)? })
+    Ok(Shown {
+        network: network::load(file)?,
+        authority_addresses: network::authority_addresses(file)?,
+    })
 }
 
 impl Shown {
@@ -98,8 +105,11 @@ impl Shown {
     }
 
     fn address(&self, authority: &Identity) -> Option<String> {
-        let seat = self.seats.iter().find(|seat| seat.identity == *authority)?;
-        Some(seat.address.to_string())
+        let authority_address = self
+            .authority_addresses
+            .iter()
+            .find(|authority_address| authority_address.identity == *authority)?;
+        Some(authority_address.address.to_string())
     }
 
     /// What whoever founds it should know.
@@ -200,36 +210,36 @@ mod tests {
 
     fn network(n: u8) -> (Network, Vec<AuthorityAddress>) {
         let identity = |n| SecretIdentity::from_bytes(&[n; 32]).identity();
-        let seat = |n: u8| AuthorityAddress {
+        let authority_address = |n: u8| AuthorityAddress {
             identity: identity(n),
             address: ([127, 0, 0, 1], 9_000 + u16::from(n)).into(),
         };
         let authorities = (1..=n).map(identity).collect();
         let network = Network { name: "a".into(), authorities, epoch_s: 1_200, trial: false };
-        (network, (1..=n).map(seat).collect())
+        (network, (1..=n).map(authority_address).collect())
     }
 
     #[test]
     fn a_network_is_founded_once_and_shown_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("network.toml");
-        let (network, seats) = network(4);
-        let shown = found(network.clone(), seats.clone(), &file).unwrap();
+        let (network, authority_addresses) = network(4);
+        let shown = found(network.clone(), authority_addresses.clone(), &file).unwrap();
         assert!(shown.text().contains(&network.fingerprint()), "{}", shown.text());
         assert!(shown.text().contains("of 4 authorities 3 sign a document, and 1 may lie"));
         assert!(shown.warnings().is_empty());
         assert_eq!(shown.json()["authorities"][3]["address"], "127.0.0.1:9004");
-        assert!(matches!(found(network, seats, &file), Err(Error::Exists(_))));
+        assert!(matches!(found(network, authority_addresses, &file), Err(Error::Exists(_))));
     }
 
     #[test]
     fn a_network_that_cannot_work_is_not_founded() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |change: &dyn Fn(&mut Network, &mut Vec<AuthorityAddress>)| {
-            let (mut network, mut seats) = network(4);
-            change(&mut network, &mut seats);
+            let (mut network, mut authority_addresses) = network(4);
+            change(&mut network, &mut authority_addresses);
             let file = dir.path().join("network.toml");
-            let refused = found(network, seats, &file).err().unwrap().to_string();
+            let refused = found(network, authority_addresses, &file).err().unwrap().to_string();
             assert!(!file.exists());
             refused
         };

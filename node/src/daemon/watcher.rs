@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_host::admin::Readiness;
-use shoal_host::council::AuthorityLinks;
+use shoal_host::authorities::AuthorityLinks;
 use shoal_host::exit::chain;
 use shoal_host::link::{Allow, Listed};
 use shoal_host::network;
@@ -42,7 +42,7 @@ pub(super) struct Watcher<'a> {
     /// From authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
-    pub(super) council: AuthorityLinks,
+    pub(super) authority_links: AuthorityLinks,
     pub(super) secret: SecretIdentity,
     /// From the engine: what its loops show.
     pub(super) reports: mpsc::Receiver<Report>,
@@ -77,7 +77,7 @@ impl Watcher<'_> {
         self.shared.keys_until.store(self.keys.until(), Ordering::Relaxed);
         let unwritten = self.keys.unwritten();
         self.shared.stands(Kept::Tags, unwritten.as_deref());
-        self.council.stand(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
+        self.authority_links.announce(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
         self.report(now).await;
         while let Ok(bytes) = self.received.try_recv() {
             match SignedDocument::verify(&bytes, &self.network, now / 1_000) {
@@ -179,13 +179,13 @@ impl Watcher<'_> {
     /// Has the engine report shortly before each session of the authorities, and passes on what it reported.
     async fn report(&mut self, now: u64) {
         let session = self.schedule.session(now + self.schedule.round_ms() / 2);
-        if self.reported.replace(session) != Some(session) && self.council.links() > 0 {
+        if self.reported.replace(session) != Some(session) && self.authority_links.links() > 0 {
             let part = self.part(session, now);
             self.events.post(Event::Input(Input::Report { part })).await;
         }
         while let Ok(report) = self.reports.try_recv() {
             let signed = SignedReport::new(report, &self.secret);
-            self.council.tell_all(&ToAuthority::Report(signed.encode()));
+            self.authority_links.tell_all(&ToAuthority::Report(signed.encode()));
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use shoal_client::daemon as client;
-use shoal_host::council::AuthorityAddress;
+use shoal_host::authorities::AuthorityAddress;
 use shoal_host::{network, secret};
 use shoal_node::daemon as node;
 use shoal_topology::{Network, SecretIdentity};
@@ -81,7 +81,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn authorities(&mut self) -> anyhow::Result<(Vec<Daemon>, Founders)> {
         let (mut daemons, mut configs) = (Vec::new(), Vec::new());
-        let (mut secrets, mut seats) = (Vec::new(), Vec::new());
+        let (mut secrets, mut authority_addresses) = (Vec::new(), Vec::new());
         for n in 1..=self.options.authorities {
             let name = format!("authority-{n}");
             let config = node::Config {
@@ -98,7 +98,8 @@ impl<'a> Plan<'a> {
             let daemon = self.node(&name, &config)?;
             let seed = secret::read(&self.dir.join(&name).join("data/identity.key"))?;
             let own = SecretIdentity::from_bytes(&seed);
-            seats.push(AuthorityAddress { identity: own.identity(), address: listens(&config)? });
+            authority_addresses
+                .push(AuthorityAddress { identity: own.identity(), address: listens(&config)? });
             secrets.push(own);
             configs.push((daemon.config.clone(), config));
             daemons.push(daemon);
@@ -110,7 +111,7 @@ impl<'a> Plan<'a> {
             // A handful of clients hide nobody, and everyone who looks at one is to see that.
             trial: self.options.trial,
         };
-        let text = network::to_toml(&network, &seats);
+        let text = network::to_toml(&network, &authority_addresses);
         secret::replace(&self.dir.join("network.toml"), text.as_bytes())?;
         Ok((daemons, Founders { configs, secrets, network }))
     }

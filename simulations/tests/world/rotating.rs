@@ -95,7 +95,7 @@ enum Due {
 /// The whole.
 pub struct Rotating {
     pub world: World,
-    pub seats: Vec<AuthorityAddress>,
+    pub authority_addresses: Vec<AuthorityAddress>,
     /// What is kept, by name: the most in each epoch.
     pub sizes: BTreeMap<String, Vec<u64>>,
     watchers: Vec<Watcher>,
@@ -125,7 +125,7 @@ impl Rotating {
     ) -> Self {
         let mut world = World::without_documents(seed, codec, names, users);
         let seed = Seed::from_u64(seed).part("authorities");
-        let seats: Vec<AuthorityAddress> = (0..4)
+        let authority_addresses: Vec<AuthorityAddress> = (0..4)
             .map(|n| AuthorityAddress {
                 secret: SecretIdentity::from_bytes(&[200 + n; 32]),
                 engine: None,
@@ -140,7 +140,10 @@ impl Rotating {
             .collect();
         let network = Network {
             name: "world".into(),
-            authorities: seats.iter().map(|seat| seat.secret.identity()).collect(),
+            authorities: authority_addresses
+                .iter()
+                .map(|authority_address| authority_address.secret.identity())
+                .collect(),
             epoch_s: EPOCH_S,
             trial: false,
         };
@@ -150,7 +153,7 @@ impl Rotating {
             keys: BTreeMap::new(),
             grace: Parameters::default().key_grace(),
             descriptor: None,
-            told: vec![Vec::new(); seats.len()],
+            told: vec![Vec::new(); authority_addresses.len()],
             received: Vec::new(),
             reported: None,
             part: 0,
@@ -160,7 +163,7 @@ impl Rotating {
         let mut rotating = Self {
             watchers: watchers.collect(),
             world,
-            seats,
+            authority_addresses,
             sizes: BTreeMap::new(),
             network,
             parameters,
@@ -170,7 +173,7 @@ impl Rotating {
             now: 0,
             seed,
         };
-        (0..rotating.seats.len()).for_each(|n| rotating.start(n));
+        (0..rotating.authority_addresses.len()).for_each(|n| rotating.start(n));
         // Programs do not start in the same moment.
         (0..rotating.watchers.len()).for_each(|n| rotating.push(37 * n as u64, Due::Look(n)));
         rotating.push(JOINED_MS, Due::Join);
@@ -193,22 +196,23 @@ impl Rotating {
 
     /// An authority starts, with what is on its disk.
     pub fn start(&mut self, n: usize) {
-        let seat = &mut self.seats[n];
-        seat.starts += 1;
+        let authority_address = &mut self.authority_addresses[n];
+        authority_address.starts += 1;
         let settings = Settings {
             network: self.network.clone(),
-            secret: seat.secret.clone(),
+            secret: authority_address.secret.clone(),
             epoch_s: EPOCH_S,
             parameters: vec![(Epoch(0), self.parameters.clone())],
             allowed: self.world.nodes.iter().map(|node| node.identity).collect(),
             allowed_exits: vec![self.world.describe_exit().body().identity],
-            seed: self.seed.part(&format!("{n} {}", seat.starts)),
+            seed: self.seed.part(&format!("{n} {}", authority_address.starts)),
         };
-        let state = seat.disk.as_ref().map(|bytes| State::decode(bytes).unwrap());
-        let known = seat.evidence.as_ref().map(|bytes| Verdicts::decode(bytes).unwrap());
-        seat.judge = Arc::new(Mutex::new(known.unwrap_or_default()));
-        let judge = Box::new(Shared(seat.judge.clone()));
-        seat.engine = Some(Authority::new(settings, judge, state));
+        let state = authority_address.disk.as_ref().map(|bytes| State::decode(bytes).unwrap());
+        let known =
+            authority_address.evidence.as_ref().map(|bytes| Verdicts::decode(bytes).unwrap());
+        authority_address.judge = Arc::new(Mutex::new(known.unwrap_or_default()));
+        let judge = Box::new(Shared(authority_address.judge.clone()));
+        authority_address.engine = Some(Authority::new(settings, judge, state));
         self.handle(n, Input::Wake);
         let exit = self.world.describe_exit().encode();
         self.push(self.now + LATENCY_MS, Due::Authority(n, Input::Exit(exit)));
@@ -216,15 +220,16 @@ impl Rotating {
 
     /// An authority's machine ends. Nodes will say again who they are.
     pub fn kill(&mut self, n: usize) {
-        self.seats[n].engine = None;
+        self.authority_addresses[n].engine = None;
         self.watchers.iter_mut().for_each(|watcher| watcher.told[n].clear());
     }
 
     fn handle(&mut self, n: usize, input: Input) {
-        let clock = self.unix_ms().saturating_add_signed(self.seats[n].offset);
-        let Some(engine) = &mut self.seats[n].engine else { return };
+        let clock = self.unix_ms().saturating_add_signed(self.authority_addresses[n].offset);
+        let Some(engine) = &mut self.authority_addresses[n].engine else { return };
         engine.handle(clock, input);
-        while let Some(output) = self.seats[n].engine.as_mut().unwrap().poll_output() {
+        while let Some(output) = self.authority_addresses[n].engine.as_mut().unwrap().poll_output()
+        {
             match output {
                 Output::Send { to, bytes } => {
                     let from = self.network.authorities[n];
@@ -233,19 +238,19 @@ impl Rotating {
                     self.push(self.now + LATENCY_MS, Due::Authority(to, input));
                 }
                 Output::Store { ticket, state } => {
-                    self.seats[n].disk = Some(state);
+                    self.authority_addresses[n].disk = Some(state);
                     self.push(self.now + DISK_MS, Due::Authority(n, Input::Stored(ticket)));
                 }
-                Output::Evidence(evidence) => self.seats[n].evidence = Some(evidence),
+                Output::Evidence(evidence) => self.authority_addresses[n].evidence = Some(evidence),
                 Output::Document(held) => {
                     for node in 0..self.watchers.len() {
                         let bytes = held.signed.to_vec();
                         self.push(self.now + LATENCY_MS, Due::Document(node, bytes));
                     }
-                    self.seats[n].documents.push(held);
+                    self.authority_addresses[n].documents.push(held);
                 }
                 Output::Liar { .. } => panic!("nobody lies"),
-                Output::Event(event) => self.seats[n].events.push(event),
+                Output::Event(event) => self.authority_addresses[n].events.push(event),
             }
         }
     }
@@ -253,11 +258,19 @@ impl Rotating {
     /// Runs until so many milliseconds after the beginning.
     pub fn run(&mut self, end: u64) {
         loop {
-            let wake = |seat: &AuthorityAddress| {
-                let wake = seat.engine.as_ref()?.next_wake()?.saturating_add_signed(-seat.offset);
+            let wake = |authority_address: &AuthorityAddress| {
+                let wake = authority_address
+                    .engine
+                    .as_ref()?
+                    .next_wake()?
+                    .saturating_add_signed(-authority_address.offset);
                 Some(wake.saturating_sub(1_000 * UNIX).max(self.now))
             };
-            let wakes = self.seats.iter().enumerate().filter_map(|(n, s)| Some((wake(s)?, n)));
+            let wakes = self
+                .authority_addresses
+                .iter()
+                .enumerate()
+                .filter_map(|(n, s)| Some((wake(s)?, n)));
             let wake = wakes.min();
             let due = self.due.first_key_value().map(|((at, _), _)| *at);
             let Some(next) = wake.map(|(at, _)| at).into_iter().chain(due).min() else { break };
@@ -294,7 +307,7 @@ impl Rotating {
 
     /// Everyone who runs gets this from a node.
     fn tell_all(&mut self, input: impl Fn() -> Input) {
-        for n in 0..self.seats.len() {
+        for n in 0..self.authority_addresses.len() {
             self.push(self.now + LATENCY_MS, Due::Authority(n, input()));
         }
     }
@@ -304,8 +317,10 @@ impl Rotating {
         let now = self.unix_ms();
         self.renew_keys(n);
         let descriptor = self.watchers[n].descriptor.as_ref().unwrap().encode();
-        for to in 0..self.seats.len() {
-            if self.seats[to].engine.is_some() && self.watchers[n].told[to] != descriptor {
+        for to in 0..self.authority_addresses.len() {
+            if self.authority_addresses[to].engine.is_some()
+                && self.watchers[n].told[to] != descriptor
+            {
                 self.watchers[n].told[to].clone_from(&descriptor);
                 let input = Input::Descriptor(descriptor.clone());
                 self.push(self.now + LATENCY_MS, Due::Authority(to, input));
@@ -409,15 +424,15 @@ impl Rotating {
     fn measure(&mut self) {
         let epoch = self.epoch() as usize;
         let mut all: Vec<(String, u64)> = Vec::new();
-        for (n, seat) in self.seats.iter().enumerate() {
-            let Some(engine) = &seat.engine else { continue };
+        for (n, authority_address) in self.authority_addresses.iter().enumerate() {
+            let Some(engine) = &authority_address.engine else { continue };
             let names = ["documents", "votes", "bodies", "signatures", "reporters"];
             for (what, size) in names.iter().zip(engine.sizes()) {
                 all.push((format!("authority {n}: {what}"), size as u64));
             }
-            let disk = seat.disk.as_ref().map_or(0, Vec::len) as u64;
+            let disk = authority_address.disk.as_ref().map_or(0, Vec::len) as u64;
             all.push((format!("authority {n}: bytes on disk"), disk));
-            let judge = seat.judge.lock().unwrap().encode().len() as u64;
+            let judge = authority_address.judge.lock().unwrap().encode().len() as u64;
             all.push((format!("authority {n}: bytes of the judge"), judge));
         }
         for (watcher, node) in self.watchers.iter().zip(&self.world.nodes) {
@@ -464,14 +479,22 @@ impl Rotating {
     /// The document of an epoch (from the first) at an authority: its last amendment.
     pub fn document(&self, n: usize, epoch: u64) -> Option<&VerifiedDocument> {
         let of = |held: &&VerifiedDocument| held.document.epoch == Epoch(FIRST + epoch);
-        self.seats[n].documents.iter().filter(of).max_by_key(|held| held.document.amendment)
+        self.authority_addresses[n]
+            .documents
+            .iter()
+            .filter(of)
+            .max_by_key(|held| held.document.amendment)
     }
 
     /// Every document of these epochs is there once at all these authorities, and equal byte for byte.
     pub fn check_documents(&self, who: &[usize], epochs: impl IntoIterator<Item = u64>) {
         let bytes = |held: &VerifiedDocument| SignedDocument::new(&held.document, []).encode();
         let mut seen: BTreeMap<(Epoch, u16), Vec<u8>> = BTreeMap::new();
-        for held in self.seats.iter().flat_map(|seat| &seat.documents) {
+        for held in self
+            .authority_addresses
+            .iter()
+            .flat_map(|authority_address| &authority_address.documents)
+        {
             let key = (held.document.epoch, held.document.amendment);
             let first = seen.entry(key).or_insert_with(|| bytes(held));
             assert!(*first == bytes(held), "two documents of {key:?}");
@@ -484,7 +507,7 @@ impl Rotating {
                             == Some(&bytes(held))
                     }),
                     "authority {n} has no document of epoch {epoch}: {:?}",
-                    self.seats[*n].events
+                    self.authority_addresses[*n].events
                 );
                 let first = self.document(who[0], epoch).unwrap();
                 let own = self.document(*n, epoch).unwrap();

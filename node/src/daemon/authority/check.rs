@@ -33,7 +33,7 @@ pub(in crate::daemon) fn check(config: &Config) -> Result<Vec<String>, Error> {
     if !known.authorities.contains(&own) {
         notes.push(format!("the network file does not list this authority, {own}"));
     }
-    let missing = known.authorities.len() - network::seats(&config.network)?.len();
+    let missing = known.authorities.len() - network::authority_addresses(&config.network)?.len();
     if missing > 0 {
         notes.push(format!("the network file has no address of {missing} authorities"));
     }

@@ -132,7 +132,8 @@ impl AuthorityDaemon {
             changed
         });
 
-        let (linked, others) = (self.council.links(), self.authorities.len().saturating_sub(1));
+        let (linked, others) =
+            (self.authority_links.links(), self.authorities.len().saturating_sub(1));
         let summary = match &why {
             None => format!(
                 "This authority does its work: a document is in use, and {linked} of {others} other authorities are linked."
@@ -174,7 +175,7 @@ impl AuthorityDaemon {
         let count = |gauge: &IntGauge, n: usize| gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
         let gauges = &self.gauges;
         set(&gauges.ready, u64::from(ready));
-        count(&gauges.linked, self.council.links());
+        count(&gauges.linked, self.authority_links.links());
         count(&gauges.described, status.described.0);
         count(&gauges.liars, status.liars.len());
         count(&gauges.faults, status.faults.len());

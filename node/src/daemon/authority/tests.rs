@@ -34,13 +34,14 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (AuthorityDaemon, mpsc::Sender<
     let authorities: Vec<Identity> = (0..4).map(|n| secret(n).identity()).collect();
     let endpoint =
         Endpoint::new(&shoal_host::link::Identity::from_seed(&[9; 32]), LinkSettings::default());
-    let (council, _) = AuthorityLinks::start(&endpoint.unwrap().dialler(), [], &Shutdown::new());
+    let (authority_links, _) =
+        AuthorityLinks::start(&endpoint.unwrap().dialler(), [], &Shutdown::new());
     let (give, documents) = mpsc::channel(1);
     let time = time.clone();
     let chamber = AuthorityDaemon {
         gauges: Gauges::new().unwrap(),
         engine: engine(0),
-        council,
+        authority_links,
         waiting: Arc::new(Waiting::new(&authorities, [])),
         network: network(),
         of_network: Value::Null,
@@ -52,7 +53,7 @@ fn chamber(dir: &Path, time: &Arc<AtomicU64>) -> (AuthorityDaemon, mpsc::Sender<
         clock: Arc::new(move || time.load(Ordering::Relaxed)),
         time: 0,
         publish: watch::channel(Vec::new()).0,
-        seats: Vec::new(),
+        authority_addresses: Vec::new(),
         listed: Listed::default(),
         status: Arc::default(),
         say: watch::channel(Readiness::Ready).0,

@@ -101,10 +101,10 @@ pub struct AuthorityLinks {
 }
 
 impl AuthorityLinks {
-    /// Starts to keep a link to each of `seats`. What comes back are documents, not yet verified.
+    /// Starts to keep a link to each of `authority_addresses`. What comes back are documents, not yet verified.
     pub fn start(
         dialler: &Dialler,
-        seats: impl IntoIterator<Item = AuthorityAddress>,
+        authority_addresses: impl IntoIterator<Item = AuthorityAddress>,
         shutdown: &Shutdown,
     ) -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (standing, said) = watch::channel(None);
@@ -112,11 +112,11 @@ impl AuthorityLinks {
         let (count, up) = watch::channel(0);
         let count = Arc::new(count);
         let (mut queues, mut tasks) = (Vec::new(), JoinSet::new());
-        for seat in seats {
+        for authority_address in authority_addresses {
             let (queue, messages) = mpsc::channel(QUEUE);
-            queues.push((seat.identity, queue));
+            queues.push((authority_address.identity, queue));
             let keeper = Keeper {
-                seat,
+                authority_address,
                 dialler: dialler.clone(),
                 standing: said.clone(),
                 messages,
@@ -130,7 +130,7 @@ impl AuthorityLinks {
     }
 
     /// From now on every authority is told this when its link stands, and those whose link stands at once.
-    pub fn stand(&self, message: &ToAuthority) {
+    pub fn announce(&self, message: &ToAuthority) {
         let bytes: Arc<[u8]> = message.encode().into();
         self.standing.send_if_modified(|standing| {
             let new = standing.as_ref() != Some(&bytes);
@@ -151,7 +151,9 @@ impl AuthorityLinks {
 
     /// Tells one of them, once.
     pub fn tell(&self, identity: &Identity, message: &ToAuthority) {
-        if let Some((_, queue)) = self.queues.iter().find(|(seat, _)| seat == identity) {
+        if let Some((_, queue)) =
+            self.queues.iter().find(|(authority_address, _)| authority_address == identity)
+        {
             let _ = queue.try_send(message.encode().into());
         }
     }
@@ -163,7 +165,7 @@ impl AuthorityLinks {
 }
 
 struct Keeper {
-    seat: AuthorityAddress,
+    authority_address: AuthorityAddress,
     dialler: Dialler,
     standing: watch::Receiver<Option<Arc<[u8]>>>,
     messages: mpsc::Receiver<Arc<[u8]>>,
@@ -177,7 +179,7 @@ impl Keeper {
         let mut wait = BACKOFF.0;
         while !self.shutdown.is_triggered() {
             let dialled = tokio::select! {
-                link = self.dialler.dial(self.seat.identity.0, self.seat.address) => link,
+                link = self.dialler.dial(self.authority_address.identity.0, self.authority_address.address) => link,
                 () = self.shutdown.wait() => return,
             };
             if let Ok(link) = dialled {
@@ -236,13 +238,15 @@ mod tests {
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
-        let seat = AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
+        let authority_address =
+            AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
         let node = endpoint(1, None);
         let shutdown = Shutdown::new();
-        let (council, mut documents) = AuthorityLinks::start(&node.dialler(), [seat], &shutdown);
+        let (authority_links, mut documents) =
+            AuthorityLinks::start(&node.dialler(), [authority_address], &shutdown);
         let (first, second) =
             (ToAuthority::Descriptor(vec![1; 5_000]), ToAuthority::Descriptor(vec![2; 10]));
-        council.stand(&first);
+        authority_links.announce(&first);
         for round in 0..2 {
             let link = timeout(STALLED, authority.accept()).await.unwrap().unwrap();
             let mut messages = Messages::new(link.receiver);
@@ -250,11 +254,11 @@ mod tests {
             let mut next = async || ToAuthority::decode(&messages.next().await.unwrap()).unwrap();
             if round == 0 {
                 assert_eq!(next().await, first);
-                council.stand(&second);
+                authority_links.announce(&second);
             }
             // The second link is told what stands now.
             assert_eq!(next().await, second);
-            council.tell_all(&ToAuthority::Report(vec![round]));
+            authority_links.tell_all(&ToAuthority::Report(vec![round]));
             assert_eq!(next().await, ToAuthority::Report(vec![round]));
             let document = FromAuthority::Document(vec![round; 300_000]);
             send(&mut sender, &document.encode()).await.unwrap();
@@ -272,19 +276,21 @@ mod tests {
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let identity = Identity(LinkIdentity::from_seed(&[2; 32]).public());
-        let seat = AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
+        let authority_address =
+            AuthorityAddress { identity, address: authority.listen_addr().unwrap() };
         let node = endpoint(1, None);
         let shutdown = Shutdown::new();
-        let (council, _documents) = AuthorityLinks::start(&node.dialler(), [seat], &shutdown);
+        let (authority_links, _documents) =
+            AuthorityLinks::start(&node.dialler(), [authority_address], &shutdown);
         // Nothing awaits, so the link's task has not begun yet.
-        (0..100).for_each(|n| council.tell_all(&ToAuthority::Report(vec![n])));
+        (0..100).for_each(|n| authority_links.tell_all(&ToAuthority::Report(vec![n])));
         let link = timeout(STALLED, authority.accept()).await.unwrap().unwrap();
         let mut messages = Messages::new(link.receiver);
         let mut next = async || ToAuthority::decode(&messages.next().await.unwrap()).unwrap();
         for n in 0..QUEUE as u8 {
             assert_eq!(next().await, ToAuthority::Report(vec![n]));
         }
-        council.tell(&identity, &ToAuthority::Report(vec![100]));
+        authority_links.tell(&identity, &ToAuthority::Report(vec![100]));
         assert_eq!(next().await, ToAuthority::Report(vec![100]));
         shutdown.trigger();
     }
