@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use shoal_topology::consensus::{Authority, Input, Output, Settings};
-use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
     Context, Epoch, EpochKey, Identity, Network, NodeDescriptor, Parameters, Role, SecretIdentity,
@@ -62,7 +62,7 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
         allowed_exits: vec![SecretIdentity::from_bytes(&[150; 32]).identity()],
         seed: Seed::from_u64(n.into()),
     };
-    let mut authority = Authority::new(settings, Box::new(Verdicts::new()), None);
+    let mut authority = Authority::new(settings, Box::new(Reputation::new()), None);
     authority.handle(now, Input::Wake);
     (0..8).for_each(|n| authority.handle(now, Input::Descriptor(described(n))));
     authority
@@ -178,7 +178,7 @@ pub fn report(data: &[u8]) {
         assert!(report.encode() == data, "a report has one form");
     }
     let document = seeds::document();
-    let mut verdicts = Verdicts::new();
+    let mut reputation = Reputation::new();
     // Each part is a report, of any node.
     let mut rest = data;
     for _ in 0..8 {
@@ -188,21 +188,21 @@ pub fn report(data: &[u8]) {
         let Some(secret) = secret else { continue };
         let bytes = SignedReport::new(report, &secret).encode();
         if let Ok(report) = SignedReport::decode(&bytes) {
-            verdicts.report(&document, report.body());
-            let judged = verdicts.judge(&document);
+            reputation.report(&document, report.body());
+            let judged = reputation.judge(&document);
             let listed = |who: &Identity| document.index_of(who).is_some();
             assert!(
                 judged.demote.iter().all(listed) && judged.pools.iter().all(|(who, _)| listed(who))
             );
         }
     }
-    let kept = verdicts.encode();
+    let kept = reputation.encode();
     assert!(
-        Verdicts::decode(&kept).is_ok_and(|again| again.encode() == kept),
+        Reputation::decode(&kept).is_ok_and(|again| again.encode() == kept),
         "it outlives a restart"
     );
-    if let Ok(verdicts) = Verdicts::decode(data) {
-        assert!(verdicts.encode() == data, "evidence has one form");
+    if let Ok(reputation) = Reputation::decode(data) {
+        assert!(reputation.encode() == data, "evidence has one form");
     }
 }
 

@@ -36,7 +36,7 @@ pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
 
 use crate::base::encoding::encode;
 use crate::reputation::report::{Report, SignedReport};
-use crate::reputation::{Judgement, Verdicts};
+use crate::reputation::{Judgement, Reputation};
 use crate::{
     ClientDescriptor, Document, DocumentStore, Epoch, Error, FURTHER_EPOCHS, Identity, Network,
     NoPlace, NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, SignedDocument,
@@ -91,7 +91,7 @@ pub enum Input {
 
 /// What an authority wants done.
 pub enum Output {
-    /// To be kept, once an epoch: what the reports showed so far, for [`Verdicts::decode`] after a restart. Nothing waits for it,
+    /// To be kept, once an epoch: what the reports showed so far, for [`Reputation::decode`] after a restart. Nothing waits for it,
     /// and without it an authority begins to judge anew.
     Evidence(Vec<u8>),
     /// Send this to another authority.
@@ -133,7 +133,7 @@ pub trait Judge {
     }
 }
 
-impl Judge for Verdicts {
+impl Judge for Reputation {
     fn report(&mut self, document: &Document, report: &Report) {
         self.report(document, report);
     }

@@ -67,9 +67,9 @@ pub struct Judgement {
 }
 
 /// An operator, by the beginning of the hash of its name.
-type Voice = [u8; 16];
+type OperatorId = [u8; 16];
 
-fn voice(operator: &str) -> Voice {
+fn voice(operator: &str) -> OperatorId {
     let mut voice = [0; 16];
     blake3::Hasher::new_derive_key("shoal 2026 operator")
         .update(operator.as_bytes())
@@ -82,7 +82,7 @@ fn voice(operator: &str) -> Voice {
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 struct Record {
     /// What the loops of each operator showed, in each window.
-    cells: BTreeMap<Voice, [Cell; HALF_LIVES.len()]>,
+    cells: BTreeMap<OperatorId, [Cell; HALF_LIVES.len()]>,
     standing: Standing,
     /// For so many sessions.
     sessions: u32,
@@ -160,11 +160,11 @@ impl Record {
 
 /// What an authority has been told, condensed.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub struct Verdicts {
+pub struct Reputation {
     records: BTreeMap<Identity, Record>,
 }
 
-impl Verdicts {
+impl Reputation {
     /// Nothing is known.
     pub fn new() -> Self {
         Self::default()
@@ -248,9 +248,9 @@ impl Verdicts {
     /// Bytes of another form, or counts that no counting yields.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         const WHAT: &str = "record of loops";
-        let verdicts: Self = decode(WHAT, bytes, MAX_LEN)?;
-        if verdicts.records.values().all(Record::is_sound) {
-            Ok(verdicts)
+        let reputation: Self = decode(WHAT, bytes, MAX_LEN)?;
+        if reputation.records.values().all(Record::is_sound) {
+            Ok(reputation)
         } else {
             Err(Error::Invalid { what: WHAT, why: "it has counts that no counting yields".into() })
         }
@@ -264,7 +264,7 @@ impl Verdicts {
     fn follow(&mut self, document: &Document) {
         self.records.retain(|identity, _| document.index_of(identity).is_some());
         let operators = document.nodes.iter().map(|node| voice(&node.descriptor.body().operator));
-        let voices: BTreeSet<Voice> = operators.collect();
+        let voices: BTreeSet<OperatorId> = operators.collect();
         for node in &document.nodes {
             let record = self.records.entry(node.identity()).or_insert(Record::of(node.standing));
             record.cells.retain(|voice, _| voices.contains(voice));

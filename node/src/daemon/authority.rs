@@ -21,7 +21,7 @@ use shoal_host::process::Process;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
 use shoal_topology::consensus::{Authority, Event, Input, Output, Proof, Settings, State};
-use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::Reputation;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{
     Epoch, Identity, Network, Parameters, SecretIdentity, Seed, VerifiedDocument,
@@ -202,13 +202,13 @@ fn evidence_file(config: &Config) -> PathBuf {
 
 /// What reports showed up to the last run. It harms nobody if what the file says is lost: nodes that lose packets are found
 /// later. A file that cannot be read may say it all the same, and would be replaced.
-fn evidence(path: &Path) -> Result<Verdicts, SecretError> {
+fn evidence(path: &Path) -> Result<Reputation, SecretError> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Verdicts::decode(&bytes).unwrap_or_else(|error| {
+        Ok(bytes) => Ok(Reputation::decode(&bytes).unwrap_or_else(|error| {
             tracing::warn!("{}: {error}; what reports showed before is forgotten", path.display());
-            Verdicts::new()
+            Reputation::new()
         })),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Verdicts::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Reputation::new()),
         Err(source) => Err(SecretError::Io { path: path.to_owned(), source }),
     }
 }

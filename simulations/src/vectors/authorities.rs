@@ -8,7 +8,7 @@ use shoal_topology::consensus::{
     Authority, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId, Settings, SignedVote,
     Vote,
 };
-use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{Context, Epoch, Identity, Seed, Signature, VerifiedDocument};
@@ -30,7 +30,7 @@ fn authority(n: u8) -> Authority {
         allowed_exits: vec![secret(150).identity()],
         seed: Seed::from_u64(n.into()),
     };
-    Authority::new(settings, Box::new(Verdicts::new()), None)
+    Authority::new(settings, Box::new(Reputation::new()), None)
 }
 
 /// What one authority said to another.

@@ -16,7 +16,7 @@ use shoal_topology::consensus::{
     Authority, Event, Input, Judge, Output, Schedule, SessionId, Settings, State,
 };
 use shoal_topology::reputation::report::{Report, SignedReport};
-use shoal_topology::reputation::{Judgement, Verdicts};
+use shoal_topology::reputation::{Judgement, Reputation};
 use shoal_topology::*;
 
 use crate::world::{UNIX, User, World};
@@ -39,7 +39,7 @@ const AHEAD: u64 = 3;
 const TAGS: usize = 1 << 14;
 
 /// The judge of an authority, where the test can look at it.
-struct Shared(Arc<Mutex<Verdicts>>);
+struct Shared(Arc<Mutex<Reputation>>);
 
 impl Judge for Shared {
     fn report(&mut self, document: &Document, report: &Report) {
@@ -64,7 +64,7 @@ pub struct AuthorityAddress {
     evidence: Option<Vec<u8>>,
     /// How far its clock is ahead, milliseconds.
     pub offset: i64,
-    judge: Arc<Mutex<Verdicts>>,
+    judge: Arc<Mutex<Reputation>>,
     starts: u64,
     /// What it published.
     pub documents: Vec<VerifiedDocument>,
@@ -209,7 +209,7 @@ impl Rotating {
         };
         let state = authority_address.disk.as_ref().map(|bytes| State::decode(bytes).unwrap());
         let known =
-            authority_address.evidence.as_ref().map(|bytes| Verdicts::decode(bytes).unwrap());
+            authority_address.evidence.as_ref().map(|bytes| Reputation::decode(bytes).unwrap());
         authority_address.judge = Arc::new(Mutex::new(known.unwrap_or_default()));
         let judge = Box::new(Shared(authority_address.judge.clone()));
         authority_address.engine = Some(Authority::new(settings, judge, state));

@@ -382,14 +382,14 @@ impl SignedDocument {
         let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
         let (epoch, amendment) = head(&signed.body).ok_or(Error::Malformed { what: WHAT })?;
         let hash = *blake3::hash(&signed.body).as_bytes();
-        let mut verdicts: HashMap<Identity, bool> = HashMap::new();
+        let mut reputation: HashMap<Identity, bool> = HashMap::new();
         for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {
             if network.authorities.contains(authority) {
                 let valid = Self::holds(authority, (epoch, amendment, &hash), signature);
-                *verdicts.entry(*authority).or_default() |= valid;
+                *reputation.entry(*authority).or_default() |= valid;
             }
         }
-        let valid = verdicts.values().filter(|valid| **valid).count();
+        let valid = reputation.values().filter(|valid| **valid).count();
         if valid < network.threshold() {
             return Err(Error::TooFewSignatures {
                 valid,

@@ -72,7 +72,7 @@ struct Sim {
     loss: Vec<f64>,
     /// Operators that report what they like: nothing lost but through their victim, or the other way round.
     liars: Vec<(usize, Lie)>,
-    verdicts: Verdicts,
+    reputation: Reputation,
     rng: Stream,
     part: u16,
 }
@@ -95,8 +95,8 @@ impl Sim {
         let paths = Paths::of_all(&document, document.epoch);
         let loss = vec![0.01; layers.len()];
         let rng = Seed::from_u64(seed).stream("loops");
-        let verdicts = Verdicts::new();
-        Self { document, places, paths, loss, liars: Vec::new(), verdicts, rng, part: 0 }
+        let reputation = Reputation::new();
+        Self { document, places, paths, loss, liars: Vec::new(), reputation, rng, part: 0 }
     }
 
     fn identity(&self, n: usize) -> Identity {
@@ -139,7 +139,7 @@ impl Sim {
     fn report(&mut self, place: usize, links: Vec<LinkCount>) {
         let node = self.document.nodes[place].identity();
         let report = Report { node, epoch: self.document.epoch, part: self.part, links, pool: 5 };
-        self.verdicts.report(&self.document, &report);
+        self.reputation.report(&self.document, &report);
     }
 
     /// A session in which every node sends so many loops.
@@ -166,7 +166,7 @@ impl Sim {
             self.part = 0;
             self.document.epoch.0 += 1;
         }
-        self.verdicts.judge(&self.document)
+        self.reputation.judge(&self.document)
     }
 
     /// Sessions until a node is to be demoted.
@@ -330,7 +330,7 @@ fn an_operator_of_several_mixes_of_a_layer_judges_none_of_them() {
     sim.set_loss(0, 1.0);
     assert!(sim.until_demoted(0, 50, 20) <= 4);
     let voice = voice(&own(0));
-    let record = |n: usize| &sim.verdicts.records[&sim.identity(n)];
+    let record = |n: usize| &sim.reputation.records[&sim.identity(n)];
     assert!((0..3).all(|n| !record(n).cells.contains_key(&voice)));
     assert!((3..9).all(|n| record(n).cells.contains_key(&voice)));
 }
@@ -383,29 +383,29 @@ fn a_report_counts_once_and_only_where_it_belongs() {
     let node = sim.identity(2);
     let report = |part, links| Report { node, epoch: Epoch(EPOCH), part, links, pool: 7 };
     let sound = report(0, lost(&sim, 9));
-    sim.verdicts.report(&sim.document, &sound);
-    let once = sim.verdicts.clone();
-    assert_ne!(once, Verdicts::new());
-    sim.verdicts.report(&sim.document, &sound);
-    assert_eq!(sim.verdicts, once);
-    sim.verdicts.report(&sim.document, &report(PARTS, lost(&sim, 9)));
+    sim.reputation.report(&sim.document, &sound);
+    let once = sim.reputation.clone();
+    assert_ne!(once, Reputation::new());
+    sim.reputation.report(&sim.document, &sound);
+    assert_eq!(sim.reputation, once);
+    sim.reputation.report(&sim.document, &report(PARTS, lost(&sim, 9)));
     let earlier = Report { epoch: Epoch(EPOCH - 1), ..report(1, lost(&sim, 9)) };
-    sim.verdicts.report(&sim.document, &earlier);
+    sim.reputation.report(&sim.document, &earlier);
     let foreign = Report { node: Identity([1; 32]), ..report(1, lost(&sim, 9)) };
-    sim.verdicts.report(&sim.document, &foreign);
+    sim.reputation.report(&sim.document, &foreign);
     // Links that are none.
     for (from, to) in [(2, 6), (2, 2), (2, 3), (2, 900), (900, 2)] {
         let mut links = lost(&sim, 9);
         let place = |n: usize| sim.places.get(n).copied().unwrap_or(n) as u16;
         links.push(LinkCount { from: place(from), to: place(to), sent: 1, lost: 1 });
-        sim.verdicts.report(&sim.document, &report(1, links));
+        sim.reputation.report(&sim.document, &report(1, links));
     }
-    assert_eq!(sim.verdicts, once);
+    assert_eq!(sim.reputation, once);
     // Another part of it.
-    sim.verdicts.report(&sim.document, &report(1, lost(&sim, 9)));
-    assert_ne!(sim.verdicts, once);
+    sim.reputation.report(&sim.document, &report(1, lost(&sim, 9)));
+    assert_ne!(sim.reputation, once);
     // Nothing of itself, nor of its layer.
-    let records = &sim.verdicts.records;
+    let records = &sim.reputation.records;
     assert!(records[&sim.identity(2)].cells.is_empty() && !records.contains_key(&sim.identity(3)));
     assert_eq!(records[&sim.identity(0)].cells.len(), 1);
 }
@@ -416,9 +416,9 @@ fn the_pool_of_a_node_is_the_median_of_its_latest_reports() {
     let node = sim.identity(0);
     for (part, pool) in [200, 200, 9, 8, 0, 8, 8, 1, 255, 8, 8, 9, 0].into_iter().enumerate() {
         let report = Report { node, epoch: Epoch(EPOCH), part: part as u16, links: vec![], pool };
-        sim.verdicts.report(&sim.document, &report);
+        sim.reputation.report(&sim.document, &report);
     }
-    assert_eq!(sim.verdicts.judge(&sim.document).pools, [(node, 8)]);
+    assert_eq!(sim.reputation.judge(&sim.document).pools, [(node, 8)]);
 }
 
 #[test]
@@ -426,18 +426,18 @@ fn what_is_known_survives_on_disk_and_nothing_else_is_read() {
     let mut sim = Sim::new(&SMALL, 52);
     sim.set_loss(0, 0.3);
     (0..3).for_each(|_| drop(sim.session(20)));
-    let bytes = sim.verdicts.encode();
-    assert_eq!(Verdicts::decode(&bytes).unwrap(), sim.verdicts);
-    assert!(Verdicts::decode(&bytes[..bytes.len() - 1]).is_err());
-    let record = sim.verdicts.records.values().find(|record| !record.cells.is_empty());
+    let bytes = sim.reputation.encode();
+    assert_eq!(Reputation::decode(&bytes).unwrap(), sim.reputation);
+    assert!(Reputation::decode(&bytes[..bytes.len() - 1]).is_err());
+    let record = sim.reputation.records.values().find(|record| !record.cells.is_empty());
     let cells = record.unwrap().cells.values().next().unwrap();
     let sound = cells[0];
     let broken = [f32::NAN, -1.0, f32::INFINITY, 1e9].map(|lost| Cell { lost, ..sound });
     for cell in broken {
-        let mut verdicts = sim.verdicts.clone();
-        let record = verdicts.records.values_mut().find(|record| !record.cells.is_empty());
+        let mut reputation = sim.reputation.clone();
+        let record = reputation.records.values_mut().find(|record| !record.cells.is_empty());
         record.unwrap().cells.values_mut().next().unwrap()[0] = cell;
-        assert!(Verdicts::decode(&verdicts.encode()).is_err(), "{cell:?}");
+        assert!(Reputation::decode(&reputation.encode()).is_err(), "{cell:?}");
     }
 }
 
@@ -446,11 +446,11 @@ fn nodes_and_operators_that_are_listed_no_more_are_forgotten() {
     let mut sim = Sim::new(&SMALL, 53);
     (0..3).for_each(|_| drop(sim.session(20)));
     let gone = sim.document.nodes.remove(0);
-    sim.verdicts.judge(&sim.document);
-    assert!(!sim.verdicts.records.contains_key(&gone.identity()));
+    sim.reputation.judge(&sim.document);
+    assert!(!sim.reputation.records.contains_key(&gone.identity()));
     let voice = voice(&gone.descriptor.body().operator);
-    assert!(sim.verdicts.records.values().all(|record| !record.cells.contains_key(&voice)));
+    assert!(sim.reputation.records.values().all(|record| !record.cells.contains_key(&voice)));
     sim.document.nodes.clear();
-    assert_eq!(sim.verdicts.judge(&sim.document), Judgement::default());
-    assert_eq!(sim.verdicts, Verdicts::new());
+    assert_eq!(sim.reputation.judge(&sim.document), Judgement::default());
+    assert_eq!(sim.reputation, Reputation::new());
 }

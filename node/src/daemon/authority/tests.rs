@@ -26,7 +26,7 @@ fn engine(n: u8) -> Authority {
         allowed_exits: Vec::new(),
         seed: Seed::from_u64(n.into()),
     };
-    Authority::new(settings, Box::new(Verdicts::new()), None)
+    Authority::new(settings, Box::new(Reputation::new()), None)
 }
 
 /// The first authority, by a clock that stands.

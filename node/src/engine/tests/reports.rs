@@ -1,6 +1,6 @@
 //! What loops show of the links, and what authorities make of it.
 
-use shoal_topology::reputation::Verdicts;
+use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{Report, SignedReport, pool_of};
 use shoal_topology::{SecretIdentity, Standing};
 
@@ -73,9 +73,9 @@ fn a_mix_that_drops_a_fifth_shows_in_the_reports_of_the_others() {
 }
 
 fn judged(net: &Net, reports: &[Report]) -> shoal_topology::reputation::Judgement {
-    let mut verdicts = Verdicts::new();
-    reports.iter().for_each(|report| verdicts.report(net.document(), report));
-    verdicts.judge(net.document())
+    let mut reputation = Reputation::new();
+    reports.iter().for_each(|report| reputation.report(net.document(), report));
+    reputation.judge(net.document())
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn what_was_counted_under_the_document_before_goes_on_unless_layers_were_drawn_a
     let reports = std::mem::take(&mut net.reports);
     assert_eq!(reports.len(), net.len() - 1, "one is listed no more");
     assert!(links(&reports) > 40);
-    let mut verdicts = Verdicts::new();
-    reports.iter().for_each(|report| verdicts.report(net.document(), report));
-    assert_ne!(verdicts, Verdicts::new());
+    let mut reputation = Reputation::new();
+    reports.iter().for_each(|report| reputation.report(net.document(), report));
+    assert_ne!(reputation, Reputation::new());
     for report in &reports {
         assert!(report.links.is_sorted_by(|a, b| (a.from, a.to) < (b.from, b.to)));
     }
