@@ -17,7 +17,6 @@ mod keyring;
 mod link;
 mod own_host;
 mod owner;
-mod person;
 mod places;
 mod proxy;
 mod relay;
@@ -27,6 +26,7 @@ mod shown;
 pub mod status;
 mod trust;
 mod udp;
+mod user;
 mod virtual_addresses;
 
 use std::path::PathBuf;
@@ -148,7 +148,7 @@ type Shared = Arc<Mutex<Report>>;
 /// When it cannot start.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     start(config, shutdown, false, |config, shutdown, shared, ready| {
-        person::start(config, shutdown, shared, ready)
+        user::start(config, shutdown, shared, ready)
     })
     .await
 }

@@ -17,8 +17,8 @@ use tracing::warn;
 use super::config::Socks;
 use super::hub::drain;
 use super::owner::Owner;
-use super::person::ProxyContext;
 use super::udp;
+use super::user::ProxyContext;
 use super::virtual_addresses::VirtualAddresses;
 use crate::engine::{Isolation, Target};
 use crate::request::{Request, Response};
@@ -31,7 +31,7 @@ const READ: usize = 4 << 10;
 
 pub(super) async fn serve(
     listener: std::net::TcpListener,
-    shop: Rc<ProxyContext>,
+    context: Rc<ProxyContext>,
     config: Socks,
     shutdown: Shutdown,
 ) {
@@ -45,8 +45,8 @@ pub(super) async fn serve(
         };
         let Ok((tcp, _)) = accepted else {
             // Out of file descriptors, most likely: it passes, and a busy loop would not help.
-            shop.accept_failed.set(shop.accept_failed.get() + 1);
-            if shop.accept_failed.get() == 1 {
+            context.accept_failed.set(context.accept_failed.get() + 1);
+            if context.accept_failed.get() == 1 {
                 warn!(
                     "a connection of a program cannot be taken, for want of file descriptors most likely: raise the limit on \
                      open files (ulimit -n, or LimitNOFILE of systemd)"
@@ -56,38 +56,39 @@ pub(super) async fn serve(
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            shop.tally.borrow_mut().turned_away += 1;
+            context.tally.borrow_mut().turned_away += 1;
             continue;
         };
-        let shop = shop.clone();
+        let context = context.clone();
         tokio::task::spawn_local(async move {
             let _place = place;
-            connection(tcp, &shop, request_timeout, config.extended_errors).await;
+            connection(tcp, &context, request_timeout, config.extended_errors).await;
         });
     }
 }
 
 async fn connection(
     mut tcp: TcpStream,
-    shop: &ProxyContext,
+    context: &ProxyContext,
     request_timeout: Duration,
     extended: bool,
 ) {
-    let Ok(Some((request, leftover))) = timeout(HANDSHAKE, handshake(&mut tcp, shop)).await else {
+    let Ok(Some((request, leftover))) = timeout(HANDSHAKE, handshake(&mut tcp, context)).await
+    else {
         return;
     };
-    shop.tally.borrow_mut().open += 1;
-    let ended = timeout(request_timeout, answer(&mut tcp, shop, &request)).await;
-    shop.tally.borrow_mut().open -= 1;
+    context.tally.borrow_mut().open += 1;
+    let ended = timeout(request_timeout, answer(&mut tcp, context, &request)).await;
+    context.tally.borrow_mut().open -= 1;
     match ended.unwrap_or(Err(ReplyCode::TtlExpired)) {
         Err(code) => {
-            shop.tally.borrow_mut().refused += 1;
+            context.tally.borrow_mut().refused += 1;
             let code = if extended { code } else { code.plain() };
             let _ = tcp.write_all(&socks::reply(code, None)).await;
             drain(tcp).await;
         }
         Ok(done) => {
-            shop.tally.borrow_mut().answered += 1;
+            context.tally.borrow_mut().answered += 1;
             match done {
                 Done::Connected(stream, early) => {
                     if tcp.write_all(&socks::reply(ReplyCode::Succeeded, None)).await.is_ok() {
@@ -107,7 +108,10 @@ async fn connection(
     }
 }
 
-async fn handshake(tcp: &mut TcpStream, shop: &ProxyContext) -> Option<(socks::Request, Vec<u8>)> {
+async fn handshake(
+    tcp: &mut TcpStream,
+    context: &ProxyContext,
+) -> Option<(socks::Request, Vec<u8>)> {
     let mut handshake = Handshake::new(Limits::default());
     let mut buf = [0; READ];
     let mut input = 0;
@@ -123,7 +127,7 @@ async fn handshake(tcp: &mut TcpStream, shop: &ProxyContext) -> Option<(socks::R
             Step::Done { request, leftover } => return Some((request, leftover)),
             Step::Refuse { reply, reason } => {
                 if reason != Refusal::Over {
-                    shop.tally.borrow_mut().malformed += 1;
+                    context.tally.borrow_mut().malformed += 1;
                 }
                 tcp.write_all(&reply).await.ok()?;
                 let _ = tcp.shutdown().await;
@@ -136,14 +140,14 @@ async fn handshake(tcp: &mut TcpStream, shop: &ProxyContext) -> Option<(socks::R
 }
 
 enum Done {
-    Connected(super::hub::Stream<super::person::Person>, Vec<u8>),
-    Udp(super::hub::Stream<super::person::Person>, Vec<u8>, tokio::net::UdpSocket),
+    Connected(super::hub::Stream<super::user::User>, Vec<u8>),
+    Udp(super::hub::Stream<super::user::User>, Vec<u8>, tokio::net::UdpSocket),
     Said(Vec<u8>),
 }
 
 async fn answer(
     tcp: &mut TcpStream,
-    shop: &ProxyContext,
+    context: &ProxyContext,
     request: &socks::Request,
 ) -> Result<Done, ReplyCode> {
     let credentials =
@@ -152,10 +156,10 @@ async fn answer(
     if let (Command::Resolve, Host::Ip(ip)) = (request.command, &request.host) {
         return Ok(Done::Said(socks::reply_ip(*ip)));
     }
-    let (target, asked) = match translate(request, &shop.virtual_addresses)? {
+    let (target, asked) = match translate(request, &context.virtual_addresses)? {
         Translated::Ask(target, asked) => (target, asked),
         Translated::Resolved(address) => {
-            let ip = shop.virtual_addresses.borrow_mut().give(address);
+            let ip = context.virtual_addresses.borrow_mut().give(address);
             return Ok(Done::Said(socks::reply_ip(ip.into())));
         }
     };
@@ -166,7 +170,7 @@ async fn answer(
             let socket = tokio::net::UdpSocket::bind(SocketAddr::new(local, 0)).await;
             let socket = socket.map_err(|_| ReplyCode::GeneralFailure)?;
             let bound = socket.local_addr().map_err(|_| ReplyCode::GeneralFailure)?;
-            let (stream, response, rest) = shop.ask(isolation, target, &asked).await?;
+            let (stream, response, rest) = context.ask(isolation, target, &asked).await?;
             if response != Response::UdpReady {
                 return Err(ReplyCode::GeneralFailure);
             }
@@ -175,7 +179,7 @@ async fn answer(
             Ok(Done::Udp(stream, rest, socket))
         }
         _ => {
-            let (stream, response, rest) = shop.ask(isolation, target, &asked).await?;
+            let (stream, response, rest) = context.ask(isolation, target, &asked).await?;
             match response {
                 Response::Connected => Ok(Done::Connected(stream, rest)),
                 Response::Resolved { addresses, .. } => {

@@ -7,10 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
-use shoal_host::about;
-use shoal_host::admin::Readiness;
-use shoal_host::logs;
 use shoal_host::network;
 use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
@@ -28,17 +24,17 @@ use super::hub::{Key, StreamDriver, TunnelIo};
 use super::keyring::ClientKeyring;
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::reload::Reload;
-use super::virtual_addresses::VirtualAddresses;
-use super::{Config, Error, Ready as ReadyWatch, Report, Shared, proxy, trust};
-use crate::engine::{
-    Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Isolation, LoopCounts, MAX_GROUPS,
-    Output, Settings, Stage, Target, Unprotected,
-};
-use crate::gauge::Reading;
-use crate::request::{Request, Response, UdpPacket};
-use crate::socks::ReplyCode;
-use crate::tunnel::{self, Read, StreamId, Write};
+use super::{Config, Error, Ready as ReadyWatch, Shared, proxy, trust};
+use crate::engine::{Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Output, Settings};
+use crate::request::UdpPacket;
+use crate::tunnel::{self, Read, Write};
 use crate::uplink::{Ready, Uplink};
+
+mod context;
+mod report;
+
+pub(super) use context::ProxyContext;
+pub(super) use report::{CRITICAL, TRIAL};
 
 /// Frames that wait for the engine; more are dropped, as a full network queue would.
 const EVENTS: usize = 4_096;
@@ -55,20 +51,18 @@ const SEALING_AT_MOST: Duration = Duration::from_millis(10);
 const DOCUMENT_WAITS: Duration = Duration::from_millis(250);
 /// Documents that wait for it; beyond it the oldest is taken at once.
 const DOCUMENTS_WAIT: usize = 4;
-/// How often a request that waits looks whether it is better asked of another service.
-const ELSEWHERE: Duration = Duration::from_millis(250);
 /// Frames that are handled before streams get their turn.
 const TURN: usize = 32;
 
 /// The engine as the tasks of one thread share it.
-pub(super) struct Person {
+pub(super) struct User {
     pub(super) client: Client,
     pub(super) clock: Clock,
     /// Why groups failed lately; those who wait for one look here.
     failures: VecDeque<(GroupId, Failure)>,
 }
 
-impl Person {
+impl User {
     /// Why a group that is gone ended.
     fn failure(&self, id: GroupId) -> Failure {
         let found = self.failures.iter().rev().find(|(of, _)| *of == id);
@@ -76,7 +70,7 @@ impl Person {
     }
 }
 
-impl TunnelIo for Person {
+impl TunnelIo for User {
     type Tunnel = GroupId;
 
     fn read(&mut self, (id, stream): Key<Self>, buf: &mut [u8]) -> Read {
@@ -124,200 +118,6 @@ impl TunnelIo for Person {
 
     fn closed(&mut self, (id, _): Key<Self>) {
         self.client.closed(self.clock.now(), id);
-    }
-}
-
-/// What the proxy's tasks hold.
-pub(super) struct ProxyContext {
-    pub(super) hub: Rc<StreamDriver<Person>>,
-    /// A group connected, failed, or has room for a stream.
-    pub(super) changed: Notify,
-    /// Requests by how they ended.
-    pub(super) tally: RefCell<Tally>,
-    /// Why requests were refused last, to say it once.
-    refused_for: Cell<Option<std::mem::Discriminant<Unprotected>>>,
-    /// Connections of programs that the system could not give us.
-    pub(super) accept_failed: Cell<u64>,
-    /// The log has it that there are no more places for isolation groups.
-    said_full: Cell<bool>,
-    /// Since when no gateway has let us in.
-    unlinked_since: Cell<Option<Time>>,
-    /// Addresses that stand for services.
-    pub(super) virtual_addresses: RefCell<VirtualAddresses>,
-}
-
-/// How requests ended. No targets, no times.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
-    pub(super) open: u64,
-    pub(super) answered: u64,
-    pub(super) refused: u64,
-    pub(super) malformed: u64,
-    pub(super) turned_away: u64,
-}
-
-/// A stream on which a request was answered, and what came after the answer.
-pub(super) type Answered = (super::hub::Stream<Person>, Response, Vec<u8>);
-
-impl ProxyContext {
-    /// Opens a stream in the group of this isolation and target, and asks `request` on it.
-    ///
-    /// # Errors
-    /// The reply for the user's program.
-    pub(super) async fn ask(
-        &self,
-        isolation: Isolation,
-        target: Target,
-        request: &Request,
-    ) -> Result<Answered, ReplyCode> {
-        let mut failed = ReplyCode::GeneralFailure;
-        // A tunnel that closes before the request is under way says nothing about the request.
-        for _ in 0..3 {
-            let (id, stream) = match self.stream(isolation, target).await {
-                Ok(opened) => opened,
-                Err((code, again)) if again => {
-                    failed = code;
-                    continue;
-                }
-                Err((code, _)) => return Err(code),
-            };
-            let stream = self.hub.stream((id, stream));
-            let complaint = Complaint { shop: self, id, answered: false.into() };
-            if stream.write(&request.encode()).await.is_err() {
-                continue;
-            }
-            let mut rest = Vec::new();
-            let response = tokio::select! {
-                response = stream.message(&mut rest, Response::decode) => response,
-                () = self.better_elsewhere(id) => continue,
-            };
-            complaint.answered.set(true);
-            return match response {
-                Ok(Response::Failed(code)) => Err(code),
-                Ok(response) => Ok((stream, response, rest)),
-                Err(_) if self.hub.engine.borrow().client.stage(id).is_none() => {
-                    // The service has forgotten the tunnel, to make room for others, say.
-                    (failed, _) = reply(self.hub.engine.borrow().failure(id), target);
-                    continue;
-                }
-                Err(_) => Err(ReplyCode::GeneralFailure),
-            };
-        }
-        Err(failed)
-    }
-
-    /// Returns when the service of this group has been silent for seconds and another could answer: it is avoided from
-    /// then on.
-    async fn better_elsewhere(&self, id: GroupId) {
-        loop {
-            tokio::time::sleep(ELSEWHERE).await;
-            let mut person = self.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            if person.client.may_go_elsewhere(now, id) {
-                person.client.avoid(now, id);
-                return;
-            }
-        }
-    }
-
-    /// A request is refused, since nothing may leave. The reply has no room for the reason: the log has it, once.
-    fn refuse(&self, why: &Unprotected) {
-        let kind = std::mem::discriminant(why);
-        if self.refused_for.replace(Some(kind)) != Some(kind) {
-            warn!("requests are refused: {why}");
-        }
-    }
-
-    /// A stream of a group that stands; the boolean of an error says whether to try again.
-    async fn stream(
-        &self,
-        isolation: Isolation,
-        target: Target,
-    ) -> Result<(GroupId, StreamId), (ReplyCode, bool)> {
-        let mut id = {
-            let mut person = self.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            match person.client.protection(now) {
-                Ok(()) => self.refused_for.set(None),
-                Err(why @ (Unprotected::NoGateway | Unprotected::NoDocument)) => {
-                    // What may come by itself is waited for, until the request's own time is up.
-                    let since = self.unlinked_since.get();
-                    if since.is_some_and(|since| now.since(since) > LINK_WAIT) {
-                        self.refuse(&why);
-                        return Err((ReplyCode::NetworkUnreachable, false));
-                    }
-                }
-                Err(why) => {
-                    self.refuse(&why);
-                    return Err((ReplyCode::NotAllowed, false));
-                }
-            }
-            let id = person.client.group(now, isolation, target);
-            if id.is_none() && !self.said_full.replace(true) {
-                warn!(
-                    "a request is refused: all {MAX_GROUPS} places for user names and services that are kept apart are in use"
-                );
-            }
-            id.ok_or((ReplyCode::GeneralFailure, false))?
-        };
-        self.hub.wake_engine.notify_one();
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            {
-                let mut person = self.hub.engine.borrow_mut();
-                let now = person.clock.now();
-                match person.client.stage(id) {
-                    Some(Stage::Connected) => {
-                        if let Some(stream) = person.client.open(now, id) {
-                            return Ok((id, stream));
-                        }
-                        // Full, by those who waited with this one.
-                        if let Some(other) = person.client.group(now, isolation, target) {
-                            id = other;
-                            self.hub.wake_engine.notify_one();
-                        }
-                    }
-                    Some(_) => {}
-                    None => return Err(reply(person.failure(id), target)),
-                }
-            }
-            changed.await;
-        }
-    }
-}
-
-/// Tells the engine when a request is given up without an answer.
-struct Complaint<'a> {
-    shop: &'a ProxyContext,
-    id: GroupId,
-    answered: std::cell::Cell<bool>,
-}
-
-impl Drop for Complaint<'_> {
-    fn drop(&mut self) {
-        if !self.answered.get() {
-            let mut person = self.shop.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            person.client.complain(now, self.id);
-            drop(person);
-            self.shop.hub.wake_engine.notify_one();
-        }
-    }
-}
-
-fn reply(why: Failure, target: Target) -> (ReplyCode, bool) {
-    match (why, target) {
-        (Failure::UnknownGateway | Failure::UnknownService, _) => {
-            (ReplyCode::ServiceNotFound, false)
-        }
-        (Failure::NoAnswer, Target::Service(_)) => (ReplyCode::ServiceTimedOut, false),
-        (Failure::NoAnswer, Target::Exit) => (ReplyCode::TtlExpired, false),
-        (Failure::NoPath, _) => (ReplyCode::NetworkUnreachable, false),
-        (Failure::Silent | Failure::Closed | Failure::Idle | Failure::Garbage, _) => {
-            (ReplyCode::GeneralFailure, true)
-        }
     }
 }
 
@@ -396,8 +196,8 @@ pub(super) fn start(
                 warn!("{why}");
                 client.halt(why);
             }
-            let person = Person { client, clock, failures: VecDeque::new() };
-            let shop = Rc::new(ProxyContext {
+            let person = User { client, clock, failures: VecDeque::new() };
+            let context = Rc::new(ProxyContext {
                 hub: StreamDriver::new(person),
                 changed: Notify::new(),
                 tally: RefCell::default(),
@@ -408,7 +208,7 @@ pub(super) fn start(
                 virtual_addresses: RefCell::default(),
             });
             let driver = Driver {
-                shop: shop.clone(),
+                context: context.clone(),
                 slots,
                 network,
                 reload: Reload::new(config.clone(), &shutdown),
@@ -432,7 +232,7 @@ pub(super) fn start(
                 linked: None,
                 spares: RefCell::default(),
             };
-            let proxy = proxy::serve(listener, shop, config.socks, shutdown.clone());
+            let proxy = proxy::serve(listener, context, config.socks, shutdown.clone());
             tokio::join!(driver.run(events, &shutdown), proxy);
         });
         let _ = link_thread.join();
@@ -468,56 +268,8 @@ pub(super) fn thread(
     std::thread::Builder::new().name(name.into()).spawn(move || body(runtime))
 }
 
-/// What a client shows on its admin page, but for the bits of anonymity: these and the operators that cannot be lost
-/// (`critical`) follow from the document, and nothing moves
-/// with what the user does, such as requests, tunnels, SURBs or loops (whose place packets take). All of that is in
-/// `status`, for the user alone.
-fn exported(is_ready: bool, slots: u64, critical: usize) -> Vec<(&'static str, &'static str, f64)> {
-    vec![
-        ("shoal_client_critical_operators", CRITICAL, critical as f64),
-        ("shoal_client_ready", "1 if user traffic may leave", f64::from(u8::from(is_ready))),
-        ("shoal_client_slots_total", "Slots that passed, whatever filled them", slots as f64),
-    ]
-}
-
-/// Help of a gauge, the same of clients, services, nodes and authorities.
-pub(super) const CRITICAL: &str = "Operators whose loss would leave layers short or the network without documents, by the document in use";
-
-/// What people are told in a network for trial.
-pub(super) const TRIAL: &str = "this network was founded for trial: its people are too few to hide each other, so expect no protection";
-
-/// The first sentence of `status`.
-fn summary(
-    not_ready: Option<&str>,
-    is_trial: bool,
-    allows_few: bool,
-    crowd: Option<(f64, Reading)>,
-) -> String {
-    if let Some(why) = not_ready {
-        return format!("Nothing of yours leaves: {why}.");
-    }
-    let crowd = match crowd {
-        Some((bits, Reading::Fine)) => {
-            return format!("Connected and protected: {:.1} bits of anonymity expected.", bits);
-        }
-        Some((bits, _)) => {
-            format!("{:.2} bits of anonymity expected", (bits * 100.0).floor() / 100.0)
-        }
-        None => "nobody knows how many others send".into(),
-    };
-    if is_trial {
-        format!("Connected, without protection: this network is for trial ({crowd}).")
-    } else if allows_few {
-        format!(
-            "Connected, with little protection or none, as protect.allow_small_crowd asks: {crowd}."
-        )
-    } else {
-        format!("Connected, with less protection than usual: {crowd}.")
-    }
-}
-
 struct Driver {
-    shop: Rc<ProxyContext>,
+    context: Rc<ProxyContext>,
     slots: Arc<Slots>,
     network: Network,
     /// The configuration by which it goes.
@@ -557,7 +309,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: &Shutdown) {
-        let hub = self.shop.hub.clone();
+        let hub = self.context.hub.clone();
         let clock = hub.engine.borrow().clock;
         let mut next_report = clock.now();
         loop {
@@ -613,7 +365,7 @@ impl Driver {
     fn read_again(&mut self) {
         let Some(next) = self.reload.read() else { return };
         {
-            let client = &mut self.shop.hub.engine.borrow_mut().client;
+            let client = &mut self.context.hub.engine.borrow_mut().client;
             client.set_settings(settings(&next.config, client.class()));
         }
         self.reload.adopt(next, &self.token);
@@ -621,7 +373,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        let hub = self.shop.hub.clone();
+        let hub = self.context.hub.clone();
         let mut person = hub.engine.borrow_mut();
         let now = person.clock.now();
         self.news |= !matches!(event, Event::Frame(..));
@@ -629,7 +381,7 @@ impl Driver {
             Event::Up(gateway, inbox) => {
                 info!("linked to a gateway");
                 self.down = None;
-                self.shop.unlinked_since.set(None);
+                self.context.unlinked_since.set(None);
                 self.linked = self.place(&gateway);
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 person.client.set_inbox(inbox);
@@ -639,7 +391,7 @@ impl Driver {
             Event::Down(_, why) => {
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
-                    self.shop.unlinked_since.set(Some(now));
+                    self.context.unlinked_since.set(Some(now));
                 } else if self.down != Some(why) {
                     warn!("no link: {why}");
                 }
@@ -678,7 +430,7 @@ impl Driver {
 
     /// Takes the documents whose time has come.
     fn take_documents(&mut self, now: Time) {
-        let hub = self.shop.hub.clone();
+        let hub = self.context.hub.clone();
         while let Some((at, _)) = self.waiting.front()
             && (now >= *at + DOCUMENT_WAITS || self.waiting.len() > DOCUMENTS_WAIT)
             && let Some((at, held)) = self.waiting.pop_front()
@@ -700,7 +452,7 @@ impl Driver {
 
     /// Another period: another key opens what comes.
     fn turn_keys(&mut self) {
-        let client = &mut self.shop.hub.engine.borrow_mut().client;
+        let client = &mut self.context.hub.engine.borrow_mut().client;
         let early = client.memory_fullness() > 0.75;
         if let Some(keys) = self.periods.rotate_now(unix_s(), early, |_| false) {
             client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
@@ -740,7 +492,7 @@ impl Driver {
             // The next link begins a schedule of its own.
             return;
         }
-        let mut person = self.shop.hub.engine.borrow_mut();
+        let mut person = self.context.hub.engine.borrow_mut();
         let now = person.clock.now();
         let turns = person.client.turns(now);
         if let Ok(mut uplink) = self.slots.uplink.lock() {
@@ -751,7 +503,7 @@ impl Driver {
 
     /// Goes to the other gateway. The log says why, in totals.
     fn leave(&mut self) {
-        let evidence = self.shop.hub.engine.borrow().client.evidence();
+        let evidence = self.context.hub.engine.borrow().client.evidence();
         let (Some(linked), Some(evidence)) = (self.linked, evidence) else { return };
         warn!("the gateway is left for the other one: {evidence}");
         self.left = Some((linked, evidence));
@@ -759,7 +511,7 @@ impl Driver {
     }
 
     fn pass_on(&mut self) {
-        let hub = self.shop.hub.clone();
+        let hub = self.context.hub.clone();
         loop {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
@@ -772,7 +524,7 @@ impl Driver {
                     info!("the first gateway is tried again");
                     self.goal.go(0);
                 }
-                Some(Output::Connected(_)) => self.shop.changed.notify_waiters(),
+                Some(Output::Connected(_)) => self.context.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
                         let mut person = hub.engine.borrow_mut();
@@ -782,11 +534,11 @@ impl Driver {
                         }
                     }
                     hub.wake_all(id);
-                    self.shop.changed.notify_waiters();
+                    self.context.changed.notify_waiters();
                 }
                 Some(Output::Tunnel(id, event)) => {
                     if let tunnel::TunnelEvent::Available = event {
-                        self.shop.changed.notify_waiters();
+                        self.context.changed.notify_waiters();
                     }
                     let association =
                         |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
@@ -798,7 +550,7 @@ impl Driver {
 
     /// Prepares frames, if some are missing.
     fn produce(&self) -> bool {
-        let mut person = self.shop.hub.engine.borrow_mut();
+        let mut person = self.context.hub.engine.borrow_mut();
         let now = person.clock.now();
         let from = now + 2 * self.sealing.get();
         let Ok((wants, sent)) =
@@ -822,171 +574,5 @@ impl Driver {
             frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
         }
         produced
-    }
-
-    fn report(&self) {
-        let mut person = self.shop.hub.engine.borrow_mut();
-        let now = person.clock.now();
-        let protection = person.client.protection(now);
-        let not_ready = match (&protection, self.down) {
-            (Err(Unprotected::NoGateway | Unprotected::NoDocument), Some(down)) => {
-                Some(down.to_string())
-            }
-            (Err(Unprotected::NoGateway), None) => Some("connecting to a gateway".into()),
-            (Err(Unprotected::NoDocument), None) => {
-                Some(network::no_document(&self.network, unix_s()))
-            }
-            (Err(why), _) => Some(why.to_string()),
-            (Ok(()), _) => self.periods.why_stuck(unix_s()),
-        };
-        let config = &self.reload.config;
-        let counts = person.client.counts();
-        let loops = person.client.loops();
-        let (_, surbs) = person.client.sizes();
-        let stages = person.client.stages();
-        let waiting = |stage| stages.iter().filter(|(at, _)| *at == stage).count();
-        let filled = self.slots.uplink.lock().map(|uplink| uplink.filled()).unwrap_or_default();
-        let tally = *self.shop.tally.borrow();
-        let overrun = self.overrun.load(Ordering::Relaxed);
-        let dummies = self.dummies.load(Ordering::Relaxed);
-        let mut warnings = trust::warnings(&person.client, now, config.gateways.len());
-        warnings.extend(self.periods.trouble().map(str::to_owned));
-        if self.shop.accept_failed.get() > 0 {
-            warnings.push(format!(
-                "{} connections of programs could not be taken, for want of file descriptors most likely: raise the limit on open \
-                 files",
-                self.shop.accept_failed.get()
-            ));
-        }
-        if tally.turned_away > 0 {
-            warnings.push(format!(
-                "{} connections of programs were turned away: all socks.max_connections = {} places were taken",
-                tally.turned_away, config.socks.max_connections
-            ));
-        }
-        let document = person.client.document(now).cloned();
-        let is_trial = document.as_ref().is_some_and(|document| document.is_trial());
-        if is_trial {
-            warnings.push(TRIAL.into());
-        }
-        let mut spares = self.spares.borrow_mut();
-        document.iter().for_each(|document| spares.follow(document));
-        warnings.extend(spares.warning());
-        if person.client.exits_are_all_behind(now) {
-            warnings.push(
-                "all exits are reached by your own gateway alone, which would see both ends, so none is used: name another \
-                 gateway, or set protect.allow_shared_gateway"
-                    .into(),
-            );
-        }
-        match person.client.silent_services(now) {
-            0 => {}
-            1 => warnings.push("a service or exit in use does not answer".into()),
-            n => {
-                warnings.push(format!("{n} tunnels wait for services or exits that do not answer"))
-            }
-        }
-        if counts.no_group > 0 {
-            warnings.push(format!(
-                "{} requests found all {MAX_GROUPS} places in use for user names and services that are kept apart",
-                counts.no_group
-            ));
-        }
-        if self.reload.config.protect.allow_shared_gateway {
-            warnings
-                .push("protect.allow_shared_gateway is set: one gateway may see both ends".into());
-        }
-        if let Some((left, evidence)) = self.left {
-            let other = if left == 0 { "second" } else { "first" };
-            warnings.push(format!("gateway {} was left for the {other}: {evidence}", left + 1));
-        }
-        if let Some(trouble) = person.client.refused_document() {
-            warnings.push(format!("the last topology document was refused: {trouble}"));
-        }
-        let crowd = person.client.crowd();
-        let bits = crowd.map(|(bits, _)| bits);
-        let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
-        if let (Some((bits, Reading::Warn | Reading::Refuse)), Some(floor)) = (crowd, floor) {
-            warnings.push(format!(
-                "the expected anonymity is {:.2} bits: few others send now (the network warns below {floor})",
-                (bits * 100.0).floor() / 100.0
-            ));
-        }
-        if self.reload.config.protect.allow_small_crowd {
-            warnings.push("protect.allow_small_crowd is set: you may stand alone".into());
-        }
-        let (known, back) = loops.recent;
-        if known >= 20 && back * 2 < known {
-            warnings.push(format!("{} of the last {known} loops were lost", known - back));
-        }
-        let gateway =
-            self.linked.and_then(|place| config.gateways.get(place)).map(|of| of.identity);
-        let operator = gateway.zip(document.as_ref()).and_then(|(of, document)| {
-            let node = document.node(document.index_of(&of)?)?;
-            Some(node.descriptor.body().operator.clone())
-        });
-        let span = person.client.epoch(now).map(|epoch| {
-            let begins = epoch * u64::from(self.network.epoch_s);
-            (begins, begins + u64::from(self.network.epoch_s))
-        });
-        let summary =
-            summary(not_ready.as_deref(), is_trial, config.protect.allow_small_crowd, crowd);
-        let LoopCounts { sent, returned, lost, median_ms, .. } = loops;
-        let status = json!({
-            "summary": summary,
-            "role": "client",
-            "version": about::version(),
-            "identity": self.own.to_string(),
-            "ready": not_ready.is_none(),
-            "why_not": not_ready,
-            "warnings": warnings,
-            "class": self.reload.config.class,
-            "strict": self.reload.config.protect.strict,
-            "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
-            "gateway_operator": operator,
-            "epoch": person.client.epoch(now),
-            "epoch_began": span.map(|(begins, _)| logs::utc(begins)),
-            "epoch_ends": span.map(|(_, ends)| logs::utc(ends)),
-            "anonymity_bits": bits,
-            "tunnels": {
-                "looking_for_service": waiting(Stage::Looking),
-                "connecting": waiting(Stage::Connecting),
-                "connected": waiting(Stage::Connected),
-            },
-            "requests": {
-                "waiting": tally.open, "answered": tally.answered, "refused": tally.refused,
-                "malformed": tally.malformed, "turned_away": tally.turned_away,
-            },
-            "loops": {
-                "sent": sent, "returned": returned, "lost": lost,
-                "recent": known, "recent_returned": back, "median_ms": median_ms,
-            },
-            "slots": {
-                "data": filled.data, "surbs": filled.refill, "loops": filled.loops,
-                "cover": filled.drops, "filler": filled.filler,
-            },
-            "arrivals": {
-                "packets": counts.packets, "dummies": dummies, "unknown": counts.unknown, "overrun": overrun,
-                "replayed": counts.replayed, "late": counts.late, "junk": counts.junk,
-            },
-            "pauses": person.client.pauses(),
-            "surbs_out": surbs,
-            "packets_without_path": counts.no_path,
-            "datagrams_lost": self.shop.hub.lost_datagrams(),
-        });
-        let slots = filled.total();
-        let mut gauges = exported(not_ready.is_none(), slots, spares.critical());
-        if let Some(bits) = bits {
-            let help = "Expected anonymity of the next packet, bits";
-            gauges.push(("shoal_client_anonymity_bits", help, bits));
-        }
-        let readiness = match &not_ready {
-            None => Readiness::Ready,
-            Some(why) => Readiness::NotReady(why.clone()),
-        };
-        let _ = self.ready.send(readiness);
-        if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, series: gauges };
-        }
     }
 }
