@@ -11,7 +11,7 @@ use rand::RngExt;
 use shoal_sphinx::SecretKey;
 
 use super::*;
-use crate::{Context, EpochKey, ListedNode, Role, Standing};
+use crate::{Context, EpochKey, ListedNode, Role, SignedDocument, Standing};
 
 const EPOCH_S: u32 = 10;
 const START: u64 = 1_000 * EPOCH_S as u64;

@@ -3,6 +3,7 @@
 use rand::seq::IndexedRandom as _;
 
 use super::*;
+use crate::base::encoding::encode;
 
 /// The liar among four.
 const LIAR: usize = 3;
