@@ -16,30 +16,31 @@ mod loops;
 mod loss_test;
 mod packets;
 mod places;
+mod protection;
 mod returns;
 mod shares;
 mod suspicion;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod types;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_sphinx::{Codec, Downward, MESSAGE_LEN, PacketId, PublicKey, SecretKey};
+use shoal_sphinx::{Codec, Downward, PacketId, SecretKey};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{
-    Class, ClientDescriptor, Document, Epoch, EquivocationProof, Identity, Parameters, Seed,
-    Stream, Time, VerifiedDocument,
+    Class, ClientDescriptor, Document, Epoch, EquivocationProof, Identity, Seed, Stream, Time,
+    VerifiedDocument,
 };
 
-use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
 use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
 use crate::surbs::{Ahead, Outstanding};
-use crate::tunnel::{self, StreamId, Tunnel, TunnelEvent};
+use crate::tunnel::{self, StreamId, Tunnel};
 use call::Call;
 use credits::Credits;
 pub use credits::{ContactId, Handle};
@@ -48,13 +49,14 @@ pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 use ids::Ids;
-use letters::{Letters, MAX_LETTERS};
+use letters::Letters;
 pub use loops::LoopCounts;
 use loops::Loops;
 use shares::{Ration, Shares};
 pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
+pub use types::{Arrival, Contact, Counts, NotPosted, Output, Settings, Unprotected};
 
 use crate::uplink::Turn;
 #[cfg(doc)]
@@ -89,173 +91,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How long a reply may wait at the gateway that came before the gateway drops what is of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
-
-/// What the user's configuration tells the engine.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// When a service can be reached in no other way, let one gateway serve both ends of a tunnel. It then sees how many
-    /// packets arrive for the user and how many for the service.
-    pub allow_shared_gateway: bool,
-    /// Send nothing of the user's while a layer has fewer mixes in good standing.
-    pub min_mixes_per_layer: usize,
-    /// Send nothing of the user's below so many bits of expected anonymity; if none, the document says.
-    pub min_bits: Option<f64>,
-    /// Send however few bits there are.
-    pub allow_small_crowd: bool,
-    /// What replies may take of the link.
-    pub replies: Replies,
-    /// Others have a descriptor of this client, so that anybody may send to it: what nobody asked for says nothing of
-    /// the gateway then.
-    pub reachable: bool,
-    /// Messages to people leave in the next slot that takes them, and do not wait a drawn time: a burst of them then shows at
-    /// its reader's gateway. For experiments.
-    pub letters_at_once: bool,
-    /// For the tunnels.
-    pub tunnel: tunnel::Settings,
-}
-
-/// What the engine tells its caller.
-#[derive(Debug)]
-pub enum Output {
-    /// The tunnel of a group stands: streams can be opened.
-    Connected(GroupId),
-    /// The group ended; so did its streams.
-    Failed(GroupId, Failure),
-    /// Something happened in the tunnel of a group.
-    Tunnel(GroupId, TunnelEvent),
-    /// A person's message, by [`Client::post`]. Nothing in it says whose, and the gateway can have made it: it gives no
-    /// credit until [`Client::authenticated`].
-    Message(Handle, Vec<u8>),
-    /// What a contact said in a call.
-    Media(Vec<u8>),
-    /// Another epoch began, or another document came: [`Uplink::follow`] wants [`Client::turns`].
-    EpochChanged,
-    /// The gateway takes our packets, holds them up, or makes some up ([`Client::evidence`]): the other one is better. Not
-    /// said where there is none, nor while it is no better. Said again every minute while it lasts, for lateness once a day.
-    LeaveGateway,
-    /// The first gateway is tried again.
-    ComeBack,
-}
-
-/// Where a person can be reached.
-#[derive(Clone, Copy)]
-pub struct Contact {
-    /// The inbox.
-    pub inbox: Identity,
-    /// The key of the person's client.
-    pub key: PublicKey,
-    /// The gateway that has the inbox.
-    pub gateway: Identity,
-}
-
-/// Why a message to a person is not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotPosted {
-    /// More than a packet carries.
-    #[error("a message to a person has at most {} bytes", MESSAGE_LEN - 1)]
-    TooLong,
-    /// Too many wait for a slot.
-    #[error("{MAX_LETTERS} messages wait already")]
-    Full,
-    /// There is no call to say it in.
-    #[error("no call")]
-    NoCall,
-    /// No such gateway in the document, or only one that would see both ends.
-    #[error("no path that keeps both ends apart")]
-    NoPath,
-}
-
-/// Whether an arrival counts against the loops that the uplink owes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Arrival {
-    /// Nothing for the client: a dummy, or garbage.
-    Nothing,
-    /// A loop of its own.
-    Loop,
-    /// An authentic packet from others: [`Uplink::credit`] is due.
-    FromOthers,
-    /// A packet that gives no credit: nobody has authenticated it.
-    NoCredit,
-    /// Media of a call, or its silence. No loop is to make way for it: in a call there are none in payload slots.
-    Media,
-}
-
-/// Why user traffic does not leave.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum Unprotected {
-    /// No link.
-    #[error("not connected to a gateway")]
-    NoGateway,
-    /// No document yet.
-    #[error("no topology document yet")]
-    NoDocument,
-    /// The document says no: it is stale, or this machine's clock is wrong.
-    #[error("{0}")]
-    Document(shoal_topology::Error),
-    /// There is none but one that is refused.
-    #[error("{0}")]
-    Refused(String),
-    /// Two documents of one epoch were seen, now or in an earlier run.
-    #[error("{0}")]
-    EquivocationProof(String),
-    /// Fewer mixes in good standing than the user wants.
-    #[error(
-        "layer {layer} has {found} mixes in good standing, fewer than protect.min_mixes_per_layer = {least}: wait until \
-         the authorities restore some, or set it lower"
-    )]
-    TooFewMixes {
-        /// 1 to L.
-        layer: u8,
-        /// In good standing.
-        found: usize,
-        /// Asked for.
-        least: usize,
-    },
-    /// Nobody knows yet how large the crowd is.
-    #[error(
-        "it is not known how many others send: no node has reported that yet, as in a network's first epochs; wait for the \
-         next document, or set protect.allow_small_crowd if you need no protection"
-    )]
-    UnknownCrowd,
-    /// The crowd is too small to hide in.
-    #[error(
-        "the expected anonymity is {bits:.2} bits, below the floor of {floor}: too few others send now; wait, or set \
-         protect.allow_small_crowd if you need no protection",
-        // What is below a floor must not be shown as the floor.
-        bits = (bits * 100.0).floor() / 100.0
-    )]
-    SmallCrowd {
-        /// Expected.
-        bits: f64,
-        /// Refused below.
-        floor: f64,
-    },
-}
-
-/// What happened so far, for `status` and metrics. Totals only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    /// Packets from others.
-    pub packets: u64,
-    /// Dummies.
-    pub dummies: u64,
-    /// Packets that could not be opened, or that nobody asked for, or no longer.
-    pub unknown: u64,
-    /// Of these, packets that had come before.
-    pub replayed: u64,
-    /// Of these, replies to what is gone, and loops that were given up.
-    pub late: u64,
-    /// Of these, replies that no tunnel authenticated.
-    pub junk: u64,
-    /// SURBs made.
-    pub surbs: u64,
-    /// Packets that found no path.
-    pub no_path: u64,
-    /// Media that made way for later ones.
-    pub media_late: u64,
-    /// Isolation groups that found all places in use.
-    pub no_group: u64,
-}
 
 /// What a SURB was made for.
 enum Purpose {
@@ -581,41 +416,6 @@ impl Client {
         self.router.turns(now)
     }
 
-    /// Whether user traffic may leave now.
-    ///
-    /// # Errors
-    /// Why not, in words for the user.
-    pub fn protection(&self, now: Time) -> Result<(), Unprotected> {
-        if let Some(why) = &self.halted {
-            return Err(Unprotected::EquivocationProof(why.clone()));
-        }
-        // What is wrong with a later document says more than that there is none.
-        let or_refused = |why| self.refused.clone().map_or(why, Unprotected::Refused);
-        let (Some(document), Some(epoch)) = (self.router.document(now), self.router.epoch(now))
-        else {
-            return Err(or_refused(Unprotected::NoDocument));
-        };
-        let in_time = document.check_time(self.router.unix_s(now));
-        in_time.map_err(|why| or_refused(Unprotected::Document(why)))?;
-        let least = self.settings.min_mixes_per_layer;
-        for layer in 1..=document.parameters.layers {
-            let found = document.in_layer_at(epoch, layer).count();
-            if found < least {
-                return Err(Unprotected::TooFewMixes { layer, found, least });
-            }
-        }
-        self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
-        let (_, floor) = self.floors(document);
-        if self.settings.allow_small_crowd || document.is_trial() || floor <= 0.0 {
-            return Ok(());
-        }
-        match self.crowd() {
-            Some((bits, Reading::Refuse)) => Err(Unprotected::SmallCrowd { bits, floor }),
-            Some((_, Reading::Warn | Reading::Fine)) => Ok(()),
-            None => Err(Unprotected::UnknownCrowd),
-        }
-    }
-
     /// The user's configuration is another from now on. Tunnels that stand keep their settings.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
@@ -626,49 +426,6 @@ impl Client {
         let (epoch, document) = self.follows.as_ref()?;
         let index = document.all_in_layer_at(*epoch, layer).nth(place.checked_sub(1)?)?;
         Some(&document.node(index)?.descriptor.body().operator)
-    }
-
-    /// Whether the document has exits, and each is reached by the user's own gateway alone, so that none is used.
-    pub fn exits_are_all_behind(&mut self, now: Time) -> bool {
-        let own = self.own_gateway(now);
-        let Some((own, document)) = own.zip(self.router.document(now).cloned()) else {
-            return false;
-        };
-        if self.settings.allow_shared_gateway || document.exits.is_empty() {
-            return false;
-        }
-        let mut gateways = document.exits.iter().flat_map(|exit| &exit.body().gateways);
-        !gateways.any(|gateway| {
-            self.router.gateway(now, gateway).is_some()
-                && self.router.compatible(now, &own, gateway)
-        })
-    }
-
-    /// Below how many bits of expected anonymity the client warns, and below how many nothing of the user's leaves.
-    fn floors(&self, document: &Document) -> (f64, f64) {
-        let Parameters { warn_bits, refuse_bits, .. } = document.parameters;
-        (warn_bits, self.settings.min_bits.unwrap_or(refuse_bits))
-    }
-
-    /// The expected anonymity of the next packet, bits, and whether that is enough by the floors of the document and of the
-    /// settings; `None` while no node has said how large its pool is.
-    pub fn crowd(&self) -> Option<(f64, Reading)> {
-        let (_, document) = self.follows.as_ref()?;
-        let (bits, (warn, refuse)) = (self.anonymity_bits()?, self.floors(document));
-        Some((bits, verdict(bits, warn, refuse)))
-    }
-
-    /// Expected anonymity of the next packet, bits ([`expected_bits`]); `None` while no node has said how large its pool
-    /// is.
-    pub fn anonymity_bits(&self) -> Option<f64> {
-        let (epoch, document) = self.follows.as_ref()?;
-        if document.nodes.iter().all(|node| node.pool == 0) {
-            return None;
-        }
-        let (sent, back) = self.loops.counts().recent;
-        let count = |loops: usize| u32::try_from(loops).unwrap_or(u32::MAX);
-        let own = OwnLoops { sent: count(sent), back: count(back) };
-        Some(expected_bits(document, *epoch, &self.class, own))
     }
 
     /// The group of an isolation and a target that takes new streams: made when there is none, when the first stream of

@@ -11,6 +11,7 @@ use shoal_sphinx::NullCodec;
 use shoal_topology::Parameters;
 
 use super::*;
+use crate::gauge::Reading;
 use crate::tunnel::Tunnel;
 use crate::uplink::{Uplink, Wants};
 use crate::world::{Authority, GATEWAYS, START, identity};
@@ -149,7 +150,10 @@ fn a_message_that_cannot_leave_is_refused_with_the_reason() {
     let mut client = client();
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: Identity([4; 32]) };
-    assert_eq!(client.post(Time::ZERO, &contact, &[0; MESSAGE_LEN]), Err(NotPosted::TooLong));
+    assert_eq!(
+        client.post(Time::ZERO, &contact, &[0; shoal_sphinx::MESSAGE_LEN]),
+        Err(NotPosted::TooLong)
+    );
     assert_eq!(
         client.post(Time::ZERO, &contact, b"hello"),
         Err(NotPosted::NoPath),

@@ -164,7 +164,7 @@ fn two_documents_of_one_epoch_stop_the_user_for_good_and_cover_goes_on() {
     let (one, two) = (authority.sign(&document).signed, authority.sign(&other));
     let proof = client.set_document(Time::ZERO, begins(), two.clone()).unwrap_err();
     assert!(proof.first == one && proof.second == two.signed);
-    assert!(matches!(client.protection(Time::ZERO), Err(Unprotected::EquivocationProof(_))));
+    assert!(matches!(client.protection(Time::ZERO), Err(Unprotected::Equivocation(_))));
     assert!(only_covers(&mut client, Time::ZERO));
     // Nor does the next epoch help.
     let next = authority.sign(&authority.document(START + 1));
