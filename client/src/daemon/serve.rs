@@ -3,13 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
-use shoal_host::about;
-use shoal_host::admin::Readiness;
 use shoal_host::authorities::{AuthorityAddress, AuthorityLinks};
 use shoal_host::coarse::Coarse;
 use shoal_host::host_port::HostPort;
@@ -24,27 +21,23 @@ use shoal_topology::wire::authorities::ToAuthority;
 use shoal_topology::wire::client_gateway::Mode;
 use shoal_topology::{Identity, Network, SecretIdentity, Spares};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
 use super::config::Kind;
-use super::connection::Connection;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::files::{Keys, addresses, run_seed, token};
-use super::hub::{Key, Stream, StreamDriver, TunnelIo};
+use super::hub::{Key, StreamDriver, TunnelIo};
 use super::link::{Down, Event, Has, Inbox, Link, Out};
 use super::places::Quotas;
 use super::reload::Reload;
-use super::shown::Numbers;
-use super::user::TRIAL;
 use super::user::thread;
-use super::{Config, Error, Ready, Report, Shared, udp};
+use super::{Config, Error, Ready, Shared};
 use crate::policy::ExitPolicy;
-use crate::request::{Request, Response, UdpPacket};
-use crate::service::{Service, Trouble};
-use crate::socks::{HostName, ReplyCode};
+use crate::request::UdpPacket;
+use crate::service::Service;
+use crate::socks::HostName;
 use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 
 /// Frames that wait for the engine, and for each link; more are dropped and counted.
@@ -55,6 +48,11 @@ const REPORT: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
 /// A request must be on its stream within this time.
 const REQUEST: Duration = Duration::from_secs(20);
+
+mod answers;
+mod report;
+
+use answers::answer;
 
 struct Server {
     service: Service,
@@ -456,170 +454,5 @@ impl Driver {
                 |data: &[u8]| Some(UdpPacket::decode_datagram(data).ok()?.association);
             self.hub.dispatch(pseudonym, &event, association);
         }
-    }
-
-    fn report(&self) {
-        let mut server = self.hub.engine.borrow_mut();
-        let counts = server.service.counts();
-        let (tunnels, surbs) = server.service.sizes();
-        let ignored = server.service.tunnels().ignored();
-        let no_room = counts.no_room + server.service.tunnels().refused();
-        let up = self.links.values().filter(|link| link.up).count();
-        let now = server.clock.now();
-        let stale = server.service.trouble(now).map(|why| match why {
-            Trouble::NoDocument => network::no_document(&self.network, unix_s()),
-            why => why.to_string(),
-        });
-        let not_ready = if up == 0 {
-            let down = self.links.values().find_map(|link| link.down);
-            Some(down.map_or("connecting to a gateway".into(), |down| down.to_string()))
-        } else {
-            stale.map(|stale| self.trouble.clone().unwrap_or(stale))
-        };
-        let (stuck, mut warnings) = self.keys.lock().map_or((None, Vec::new()), |keys| {
-            let trouble = keys.periods.trouble().map(str::to_owned);
-            (keys.periods.why_stuck(unix_s()), Vec::from_iter(trouble))
-        });
-        let not_ready = stuck.or(not_ready);
-        if up > 0 && up < self.links.len() {
-            let down = self.links.values().find_map(|link| link.down);
-            let why = down.map(|down| format!(": {down}")).unwrap_or_default();
-            warnings.push(format!("linked to {up} of {} gateways{why}", self.links.len()));
-        }
-        let mut spares = self.spares.borrow_mut();
-        if let Some(document) = server.service.document(now) {
-            spares.follow(document);
-            warnings.extend(document.is_trial().then(|| TRIAL.into()));
-            warnings.extend(spares.warning());
-        }
-        let overrun = self.overrun.load(Ordering::Relaxed);
-        let busy = match &*self.offer {
-            Offer::Exit(dialer) => dialer.refused_busy() + self.quotas.refused(),
-            Offer::Target(_) => 0,
-        };
-        let status = json!({
-            "summary": match &not_ready {
-                None => format!("Ready: reached by {up} of {} gateways.", self.links.len()),
-                Some(why) => format!("Not ready: {why}."),
-            },
-            "role": if self.kind == Kind::Exit { "exit" } else { "service" },
-            "version": about::version(),
-            "identity": self.addresses.0.to_string(),
-            // An exit is chosen by its clients, and has no address to hand out.
-            "addresses": if self.kind == Kind::Exit { Vec::new() } else { self.addresses.1.clone() },
-            "ready": not_ready.is_none(),
-            "why_not": not_ready,
-            "warnings": warnings,
-            "links": { "up": up, "of": self.links.len() },
-            "tunnels": tunnels,
-            "surbs": surbs,
-            "packets": {
-                "received": counts.received, "sent": counts.sent, "unknown": counts.unknown,
-                "overrun": overrun, "link_full": self.full,
-            },
-            "surbs_dropped": {
-                "full": counts.surbs_full, "expired": counts.surbs_expired, "bad": counts.surbs_bad,
-            },
-            "waited_for_surbs": counts.starved,
-            "refused": { "tunnels": no_room, "dials": busy, "datagrams": ignored },
-            "datagrams_lost": self.hub.lost_datagrams(),
-        });
-        let numbers = Numbers {
-            tunnels,
-            surbs,
-            counts,
-            datagrams_lost: self.hub.lost_datagrams(),
-            busy,
-            overrun,
-            full: self.full,
-            critical: spares.critical(),
-        };
-        let gauges = numbers.exported(&self.coarse, unix_s(), (not_ready.is_none(), up));
-        let readiness = match &not_ready {
-            None => Readiness::Ready,
-            Some(why) => Readiness::NotReady(why.clone()),
-        };
-        let _ = self.ready.send(readiness);
-        if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, series: gauges };
-        }
-    }
-}
-
-async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
-    let mut rest = Vec::new();
-    let request = timeout(REQUEST, stream.message(&mut rest, Request::decode)).await;
-    let Ok(Ok(request)) = request else { return };
-    let fail = async |code| {
-        let _ = stream.write(&Response::Failed(code).encode()).await;
-        stream.finish();
-        // The answer must be on its way before the stream is dropped; the client reads it to the end.
-        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
-    };
-    let dialer = match (offer, &request) {
-        (Offer::Target(target), Request::Target { .. }) => {
-            let connection = async { Connection::to(target.resolve().await?).await };
-            return match timeout(Timeouts::default().connect, connection).await {
-                Ok(Ok(tcp)) => join(stream, tcp, rest).await,
-                Ok(Err(_)) => fail(ReplyCode::ConnectionRefused).await,
-                Err(_) => fail(ReplyCode::TtlExpired).await,
-            };
-        }
-        (Offer::Exit(dialer), _) => dialer,
-        (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
-    };
-    let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
-    let Some(place) = places.take(stream.tunnel()) else {
-        return fail(ReplyCode::GeneralFailure).await;
-    };
-    match request {
-        Request::Connect { host, port } => {
-            let connected = place.hold(dialer.connect(&host, port)).await;
-            let connected = connected.unwrap_or(Err(ReplyCode::GeneralFailure));
-            drop(place);
-            match connected {
-                Ok(tcp) => join(stream, tcp, rest).await,
-                Err(code) => fail(code).await,
-            }
-        }
-        Request::Resolve { name } => {
-            let found = place.hold(dialer.resolve(&name)).await;
-            drop(place);
-            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
-                Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
-                Err(code) => fail(code).await,
-            }
-        }
-        Request::ResolvePtr { ip } => {
-            let found = place.hold(dialer.resolve_ptr(ip)).await;
-            drop(place);
-            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
-                Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
-                Err(code) => fail(code).await,
-            }
-        }
-        Request::Udp => match dialer.udp().await {
-            Ok(association) => {
-                if stream.write(&Response::UdpReady.encode()).await.is_ok() {
-                    let relay = udp::service(stream, rest, association, quotas.of_udp());
-                    let _ = place.hold(relay).await;
-                }
-            }
-            Err(code) => fail(code).await,
-        },
-        Request::Target { .. } => fail(ReplyCode::NotAllowed).await,
-    }
-}
-
-async fn join(stream: &Stream<Server>, connection: Connection, rest: Vec<u8>) {
-    if stream.write(&Response::Connected.encode()).await.is_ok() {
-        stream.relay(connection, rest, Vec::new()).await;
-    }
-}
-
-async fn say(stream: &Stream<Server>, response: &Response) {
-    if stream.write(&response.encode()).await.is_ok() {
-        stream.finish();
-        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
     }
 }

@@ -1,0 +1,90 @@
+//! What a service does with the request at the start of a stream.
+
+use tokio::time::timeout;
+
+use super::{Offer, REQUEST, Server};
+use crate::daemon::connection::Connection;
+use crate::daemon::dial::Timeouts;
+use crate::daemon::hub::Stream;
+use crate::daemon::places::Quotas;
+use crate::daemon::udp;
+use crate::request::{Request, Response};
+use crate::socks::ReplyCode;
+
+pub(super) async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quotas) {
+    let mut rest = Vec::new();
+    let request = timeout(REQUEST, stream.message(&mut rest, Request::decode)).await;
+    let Ok(Ok(request)) = request else { return };
+    let fail = async |code| {
+        let _ = stream.write(&Response::Failed(code).encode()).await;
+        stream.finish();
+        // The answer must be on its way before the stream is dropped; the client reads it to the end.
+        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
+    };
+    let dialer = match (offer, &request) {
+        (Offer::Target(target), Request::Target { .. }) => {
+            let connection = async { Connection::to(target.resolve().await?).await };
+            return match timeout(Timeouts::default().connect, connection).await {
+                Ok(Ok(tcp)) => join(stream, tcp, rest).await,
+                Ok(Err(_)) => fail(ReplyCode::ConnectionRefused).await,
+                Err(_) => fail(ReplyCode::TtlExpired).await,
+            };
+        }
+        (Offer::Exit(dialer), _) => dialer,
+        (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
+    };
+    let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
+    let Some(place) = places.take(stream.tunnel()) else {
+        return fail(ReplyCode::GeneralFailure).await;
+    };
+    match request {
+        Request::Connect { host, port } => {
+            let connected = place.hold(dialer.connect(&host, port)).await;
+            let connected = connected.unwrap_or(Err(ReplyCode::GeneralFailure));
+            drop(place);
+            match connected {
+                Ok(tcp) => join(stream, tcp, rest).await,
+                Err(code) => fail(code).await,
+            }
+        }
+        Request::Resolve { name } => {
+            let found = place.hold(dialer.resolve(&name)).await;
+            drop(place);
+            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
+                Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
+                Err(code) => fail(code).await,
+            }
+        }
+        Request::ResolvePtr { ip } => {
+            let found = place.hold(dialer.resolve_ptr(ip)).await;
+            drop(place);
+            match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
+                Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
+                Err(code) => fail(code).await,
+            }
+        }
+        Request::Udp => match dialer.udp().await {
+            Ok(association) => {
+                if stream.write(&Response::UdpReady.encode()).await.is_ok() {
+                    let relay = udp::service(stream, rest, association, quotas.of_udp());
+                    let _ = place.hold(relay).await;
+                }
+            }
+            Err(code) => fail(code).await,
+        },
+        Request::Target { .. } => fail(ReplyCode::NotAllowed).await,
+    }
+}
+
+async fn join(stream: &Stream<Server>, connection: Connection, rest: Vec<u8>) {
+    if stream.write(&Response::Connected.encode()).await.is_ok() {
+        stream.relay(connection, rest, Vec::new()).await;
+    }
+}
+
+async fn say(stream: &Stream<Server>, response: &Response) {
+    if stream.write(&response.encode()).await.is_ok() {
+        stream.finish();
+        let _ = timeout(REQUEST, stream.read(&mut [0; 64])).await;
+    }
+}
