@@ -89,8 +89,6 @@ pub enum Context {
     Report,
     /// An authority's vote, by its author and by those who pass it on.
     Vote,
-    /// A word to an authority, bound to the channel.
-    Channel,
 }
 
 impl Context {
@@ -102,7 +100,6 @@ impl Context {
             Self::Inbox => b"shoal 1 inbox proof\0",
             Self::Report => b"shoal 1 report\0",
             Self::Vote => b"shoal 1 vote\0",
-            Self::Channel => b"shoal 1 channel\0",
         };
         [name, message].concat()
     }
