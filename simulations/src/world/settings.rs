@@ -18,8 +18,9 @@ use crate::workload::WorkloadSettings;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CodecChoice {
-    /// Of the same lengths, without cryptography.
-    NullCodec,
+    /// Of the same lengths, without cryptography; older scenarios call it "stand-in".
+    #[serde(alias = "stand-in")]
+    Null,
     /// The real ones.
     Sphinx,
 }
@@ -28,7 +29,7 @@ impl CodecChoice {
     /// What makes and opens them.
     pub fn codec(self) -> Arc<dyn Codec> {
         match self {
-            Self::NullCodec => Arc::new(NullCodec),
+            Self::Null => Arc::new(NullCodec),
             Self::Sphinx => Backend::best_codec(),
         }
     }
@@ -369,7 +370,7 @@ impl Default for Trial {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// "stand-in" (the same lengths, no cryptography) or "sphinx".
+    /// "null" (the same lengths, no cryptography) or "sphinx".
     pub codec: CodecChoice,
     /// Seconds before the observation begins: everybody joins, pools fill.
     pub warm_up_s: f64,
@@ -400,7 +401,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            codec: CodecChoice::NullCodec,
+            codec: CodecChoice::Null,
             warm_up_s: 15.0,
             drain_s: 10.0,
             network: NetworkSettings::default(),
