@@ -3,11 +3,15 @@
 use shoal_sphinx::{MESSAGE_LEN, PublicKey};
 use shoal_topology::Identity;
 
+#[cfg(doc)]
+use super::Client;
 use super::credits::Handle;
 use super::group::{Failure, GroupId};
 use super::letters::MAX_LETTERS;
 use super::shares::Replies;
 use crate::tunnel::{self, TunnelEvent};
+#[cfg(doc)]
+use crate::uplink::Uplink;
 
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
