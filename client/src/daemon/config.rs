@@ -439,4 +439,18 @@ mod tests {
             assert!(refused.contains(key) && refused.contains("loopback"), "{refused}");
         }
     }
+    #[test]
+    fn one_gateway_twice_and_a_port_of_none_are_refused() {
+        let gateway =
+            |port| format!("{{identity=\"{}\",address=\"127.0.0.1:{port}\"}}", "a".repeat(52));
+        let parse = |gateways: String| {
+            let over = [format!("gateways=[{gateways}]")];
+            shoal_host::config::parse::<Config>(TEMPLATE, "t", &over)
+        };
+        let (twice, _) = parse([gateway(1), gateway(2)].join(",")).unwrap();
+        let refused = twice.check(Path::new("t")).unwrap_err().to_string();
+        assert!(refused.contains("no spare"), "{refused}");
+        let refused = parse(gateway(0)).unwrap_err().to_string();
+        assert!(refused.contains("no address with a port"), "{refused}");
+    }
 }

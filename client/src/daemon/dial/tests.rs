@@ -133,9 +133,13 @@ async fn a_family_that_nobody_answers_for_holds_up_nothing() {
 #[tokio::test]
 async fn names_of_any_letters_that_the_dns_has_are_asked_for() {
     let dns = Dns::start().await;
-    for name in
-        ["under_score.here.test", "ipv4_1-lagg0.here.test", "_dmarc.here.test", "a_.here.test"]
-    {
+    for name in [
+        "under_score.here.test",
+        "ipv4_1-lagg0.here.test",
+        "_dmarc.here.test",
+        "a_.here.test",
+        "-lead.here.test",
+    ] {
         let asked = dns.all.load(Ordering::SeqCst);
         let dialer = dns.dialer(LOOPBACK);
         let found = dialer.resolve(&HostName::parse(name).unwrap()).await;
