@@ -33,7 +33,7 @@ pub(crate) const START: u64 = 250;
 /// Loads of a gateway's queue for one client: two seconds of class web.
 const QUEUE: usize = 220;
 
-/// Lengths of the stand-in, and the keys of the real thing: a hop opens only what was sealed to its key.
+/// Lengths of the null codec, and the keys of the real thing: a hop opens only what was sealed to its key.
 #[derive(Default)]
 pub(crate) struct Keyed {
     known: Mutex<HashMap<[u8; 32], [u8; 8]>>,

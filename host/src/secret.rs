@@ -327,6 +327,11 @@ pub fn memory_backed(path: &Path) -> bool {
     }
 }
 
+/// Bytes that the file system has where `path` lies, used or not; `None` if the system does not say.
+pub fn size(path: &Path) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize))
+}
+
 /// Bytes that can still be written to where `path` lies; `None` if the system does not say.
 pub fn room(path: &Path) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))

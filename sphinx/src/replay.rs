@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::{Codec, NullCodec, Packet, SecretKey};
 
-    /// The tags of the stand-in codec are the first 32 bytes of a packet.
+    /// The tags of the null codec are the first 32 bytes of a packet.
     fn tag(n: u64) -> ReplayTag {
         let mut packet = Packet::default();
         packet.as_mut_bytes()[..8].copy_from_slice(&n.to_le_bytes());

@@ -180,7 +180,7 @@ impl ClientKeyring {
         Ok(turned)
     }
 
-    /// [`Self::turn`], with a key [`Self::make_early`] if that is asked for. The keys, if they are others now: what changes
+    /// [`Self::rotate`], with a key [`Self::make_early`] if that is asked for. The keys, if they are others now: what changes
     /// by the clock alone included. To be called again and again: what fails is tried anew, and said once.
     pub(super) fn rotate_now(
         &mut self,

@@ -63,7 +63,7 @@ pub enum Output {
 /// Where a person can be reached.
 #[derive(Clone, Copy)]
 pub struct Contact {
-    /// The inbox.
+    /// The address of the inbox at that gateway.
     pub inbox: Identity,
     /// The key of the person's client.
     pub key: PublicKey,
@@ -106,7 +106,7 @@ pub enum Arrival {
 /// Why user traffic does not leave.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum Unprotected {
-    /// No link.
+    /// There is no link to a gateway.
     #[error("not connected to a gateway")]
     NoGateway,
     /// No document yet.
@@ -131,7 +131,7 @@ pub enum Unprotected {
         layer: u8,
         /// In good standing.
         found: usize,
-        /// Asked for.
+        /// How many the user's configuration asks for.
         least: usize,
     },
     /// Nobody knows yet how large the crowd is.
@@ -148,9 +148,9 @@ pub enum Unprotected {
         bits = (bits * 100.0).floor() / 100.0
     )]
     SmallCrowd {
-        /// Expected.
+        /// Bits that the next packet can expect.
         bits: f64,
-        /// Refused below.
+        /// Bits below which nothing is sent.
         floor: f64,
     },
 }
@@ -160,7 +160,7 @@ pub enum Unprotected {
 pub struct Counts {
     /// Packets from others.
     pub packets: u64,
-    /// Dummies.
+    /// Frames of the gateway with nothing in them.
     pub dummies: u64,
     /// Packets that could not be opened, or that nobody asked for, or no longer.
     pub unknown: u64,

@@ -244,6 +244,9 @@ impl Default for Config {
     }
 }
 
+/// The least size, in bytes, of a `/dev/shm` that is used where no runtime directory is named.
+const LEAST_SHARED: u64 = 512 << 20;
+
 /// Most threads that open packets.
 const MOST_WORKERS: usize = 1_024;
 
@@ -359,8 +362,13 @@ impl Config {
         if let Some(given) = variable("RUNTIME_DIRECTORY") {
             return std::env::split_paths(&given).next().unwrap_or_default();
         }
-        let shared = Some(OsString::from("/dev/shm"));
-        let shared = shared.filter(|shared| secret::memory_backed(Path::new(shared)));
+        // What a container has there is too small for the tags of an epoch.
+        let fits = |shared: &OsString| {
+            let shared = Path::new(shared);
+            secret::memory_backed(shared)
+                && secret::size(shared).is_some_and(|size| size >= LEAST_SHARED)
+        };
+        let shared = Some(OsString::from("/dev/shm")).filter(fits);
         if let Some(base) = variable("XDG_RUNTIME_DIR").or(shared) {
             let data =
                 std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());

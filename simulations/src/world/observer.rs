@@ -77,7 +77,7 @@ fn name(packet: &Packet) -> Name {
     packet.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-/// A hash of what a mix changes: the element of a header, and in the stand-in the number of the hop behind that.
+/// A hash of what a mix changes: the element of a header, and with the null codec the number of the hop behind that.
 pub(super) fn fingerprint(packet: &Packet) -> u64 {
     let head = packet.as_bytes().get(..33).unwrap_or_default();
     let hash = blake3::hash(head);

@@ -455,7 +455,7 @@ impl World {
     ) {
         let Some(passage) = self.links.send(link, self.now, next) else { return };
         if passage.tagged {
-            // The last bytes of a payload: whole blocks of zeros in the stand-in, anything in a real one.
+            // The last bytes of a payload: whole blocks of zeros with the null codec, anything with the real one.
             frame.packet.as_mut_bytes().iter_mut().rev().take(16).for_each(|byte| *byte ^= 0xA5);
         }
         for _ in 1..passage.copies {

@@ -166,9 +166,13 @@ impl ProxyContext {
                             return Ok((id, stream));
                         }
                         // Full, by those who waited with this one.
-                        if let Some(other) = person.client.group(now, isolation, target) {
+                        if let Some(other) = person.client.group(now, isolation, target)
+                            && other != id
+                        {
                             id = other;
                             self.hub.wake_engine.notify_one();
+                            // It may be connected already, and nothing would say so again.
+                            continue;
                         }
                     }
                     Some(_) => {}
