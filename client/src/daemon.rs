@@ -11,6 +11,7 @@ pub mod config;
 pub mod connection;
 pub mod dial;
 mod documents;
+mod driver;
 mod files;
 mod hub;
 mod keyring;
@@ -22,6 +23,7 @@ mod proxy;
 mod relay;
 mod reload;
 mod serve;
+pub mod shoal;
 mod shown;
 pub mod status;
 mod trust;
@@ -42,11 +44,13 @@ use shoal_host::network;
 use shoal_host::process::Process;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
+use shoal_host::start::Boxed;
 use shoal_topology::Parameters;
 use tokio::sync::watch;
 
 pub use config::{Config, Kind};
 pub use files::{descriptor, identity, init, make};
+pub use shoal::Shoal;
 
 /// Why a client ends, or does not start.
 #[derive(Debug, thiserror::Error)]
@@ -140,28 +144,54 @@ struct Report {
     series: Vec<(&'static str, &'static str, f64)>,
 }
 
+impl Report {
+    /// What `status` says until the engine has reported.
+    fn starting() -> Self {
+        let status =
+            json!({ "ready": false, "summary": "Not ready: starting.", "why_not": "starting" });
+        Self { status, series: Vec::new() }
+    }
+}
+
 type Shared = Arc<Mutex<Report>>;
+
+/// A client or a service that runs.
+pub type Running = Boxed<'static, Result<(), Error>>;
 
 /// Runs a person's client until `shutdown`: the SOCKS5 proxy.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, shutdown, false, |config, shutdown, shared, ready| {
-        user::start(config, shutdown, shared, ready)
-    })
-    .await
+pub fn run(config: Config, shutdown: Shutdown) -> Running {
+    Box::pin(run_proxy(config, shutdown))
+}
+
+async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let (shared, ready) = reports();
+    let _surfaces = surfaces(&config, &shutdown, (&shared, &ready), false).await?;
+    let listen = config.socks.listen;
+    let shoal = Shoal::begin(config, shutdown, shared, ready)?;
+    shoal.socks(listen).await?;
+    shoal.ended().await;
+    Ok(())
 }
 
 /// Runs a service until `shutdown`: an exit, or an internal target.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, shutdown, true, |config, shutdown, shared, ready| {
-        serve::start(config, shutdown, shared, ready)
-    })
-    .await
+pub fn serve(config: Config, shutdown: Shutdown) -> Running {
+    Box::pin(run_service(config, shutdown))
+}
+
+async fn run_service(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let (shared, ready) = reports();
+    let _surfaces = surfaces(&config, &shutdown, (&shared, &ready), true).await?;
+    let offer = serve::offer(&config)?;
+    let thread = serve::start(config, shutdown.clone(), (shared, ready), offer)?;
+    shutdown.wait().await;
+    let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+    Ok(())
 }
 
 type Ready = watch::Sender<Readiness>;
@@ -169,23 +199,26 @@ type Ready = watch::Sender<Readiness>;
 /// How often a service looks whether an epoch has ended, for the metrics of the process.
 const OBSERVE: Duration = Duration::from_secs(5);
 
+fn reports() -> (Shared, Ready) {
+    let (ready, _) = watch::channel(Readiness::NotReady("starting".into()));
+    (Arc::new(Mutex::new(Report::starting())), ready)
+}
+
+/// What a program shows of itself as long as these are kept: the admin page and the control socket.
+struct Surfaces {
+    _admin: Option<Admin>,
+    _control: Control,
+}
+
 /// `shows_process`: what the process takes of the machine is among the metrics. Not of a person's client: it moves with what
 /// the person does.
-async fn start<F>(
-    config: Config,
-    shutdown: Shutdown,
+async fn surfaces(
+    config: &Config,
+    shutdown: &Shutdown,
+    (shared, ready): (&Shared, &Ready),
     shows_process: bool,
-    engine: F,
-) -> Result<(), Error>
-where
-    F: FnOnce(Config, Shutdown, Shared, Ready) -> Result<std::thread::JoinHandle<()>, Error>,
-{
-    // What `status` says until the engine has reported.
-    let starting =
-        json!({ "ready": false, "summary": "Not ready: starting.", "why_not": "starting" });
-    let shared = Arc::new(Mutex::new(Report { status: starting, series: Vec::new() }));
-    let (ready, readiness) = watch::channel(Readiness::NotReady("starting".into()));
-    let _admin = match config.admin.listen.parse() {
+) -> Result<Surfaces, Error> {
+    let admin = match config.admin.listen.parse() {
         Ok(address) => {
             let registry = prometheus::Registry::new();
             let _ = registry.register(Box::new(Metrics(shared.clone())));
@@ -195,31 +228,30 @@ where
             let process = Process::new("shoal-client", epoch_s.into(), *seed);
             let _ = registry.register(Box::new(process.clone()));
             if shows_process {
-                let until = shutdown.clone();
-                tokio::spawn(async move {
-                    while !until.is_triggered() {
-                        process.observe(clock::unix_s());
-                        tokio::select! {
-                            () = until.wait() => {}
-                            () = tokio::time::sleep(OBSERVE) => {}
-                        }
-                    }
-                });
+                tokio::spawn(observe(process, shutdown.clone()));
             }
-            Some(Admin::start(address, registry, readiness).await?)
+            Some(Admin::start(address, registry, ready.subscribe()).await?)
         }
         Err(_) => None,
     };
     let status = shared.clone();
-    let _control = Control::start(&socket(&config), move || {
+    let control = Control::start(&socket(config), move || {
         let report = status.lock().map(|report| report.status.clone()).unwrap_or_default();
         async move { report }
     })
     .await?;
-    let thread = engine(config, shutdown.clone(), shared, ready)?;
-    shutdown.wait().await;
-    let _ = tokio::task::spawn_blocking(|| thread.join()).await;
-    Ok(())
+    Ok(Surfaces { _admin: admin, _control: control })
+}
+
+/// Looks at the process until `shutdown`.
+async fn observe(process: Process, shutdown: Shutdown) {
+    while !shutdown.is_triggered() {
+        process.observe(clock::unix_s());
+        tokio::select! {
+            () = shutdown.wait() => {}
+            () = tokio::time::sleep(OBSERVE) => {}
+        }
+    }
 }
 
 /// The control socket of a client with this configuration.

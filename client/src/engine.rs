@@ -175,6 +175,23 @@ pub struct Client {
     outputs: VecDeque<Output>,
 }
 
+impl shoal_topology::Engine for Client {
+    type Clock = Time;
+    type Output = Output;
+
+    fn wake(&mut self, now: Time) {
+        self.handle_timeout(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        Self::poll_output(self)
+    }
+
+    fn next_wake(&mut self) -> Option<Time> {
+        self.next_timeout().if_ever()
+    }
+}
+
 impl Client {
     /// A client of a class, with the key of its period and its inbox. `base` stands for [`Time::ZERO`].
     pub fn new(

@@ -12,6 +12,7 @@ pub mod message;
 pub mod policy;
 pub mod request;
 mod route;
+pub mod sender;
 pub mod service;
 pub mod socks;
 mod surbs;
@@ -19,3 +20,9 @@ pub mod tunnel;
 pub mod uplink;
 #[cfg(test)]
 mod world;
+
+#[cfg(feature = "daemon")]
+pub use daemon::config::{Config, Gateway};
+#[cfg(feature = "daemon")]
+pub use daemon::shoal::{ConnectError, Incoming, Listener, ServiceConfig, Shoal, Status, Stream};
+pub use engine::Isolation;

@@ -129,6 +129,37 @@ pub struct Service {
     next_parting: Time,
 }
 
+/// What a service wants done, or tells.
+pub enum Output {
+    /// A frame for a gateway.
+    Send(Send),
+    /// What happened to a tunnel.
+    Tunnel(Pseudonym, TunnelEvent),
+}
+
+impl shoal_topology::Engine for Service {
+    type Clock = Time;
+    type Output = Output;
+
+    fn wake(&mut self, now: Time) {
+        if self.next_timeout() <= now {
+            self.handle_timeout(now);
+        }
+        self.work(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if let Some(send) = Self::poll_output(self) {
+            return Some(Output::Send(send));
+        }
+        self.poll_event().map(|(pseudonym, event)| Output::Tunnel(pseudonym, event))
+    }
+
+    fn next_wake(&mut self) -> Option<Time> {
+        self.next_timeout().if_ever()
+    }
+}
+
 impl Service {
     /// A service of this identity (the seed of its Ed25519 key) and X25519 key. `base` stands for [`Time::ZERO`].
     ///

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::secret::{SecretError, private_directory};
+use crate::start::Boxed;
 
 /// Answers at a time; one more is closed at once.
 const CONNECTIONS: usize = 8;
@@ -155,14 +156,18 @@ where
 ///
 /// # Errors
 /// When none runs there, or it does not answer as it should.
-pub async fn query(path: &Path) -> Result<Value, ControlError> {
+pub fn query(path: &Path) -> Boxed<'_, Result<Value, ControlError>> {
+    Box::pin(ask(path))
+}
+
+async fn ask(path: &Path) -> Result<Value, ControlError> {
     check_path(path)?;
-    let ask = async {
+    let asking = async {
         let mut answer = Vec::new();
         UnixStream::connect(path).await?.take(LONGEST).read_to_end(&mut answer).await?;
         serde_json::from_slice(&answer).map_err(io::Error::from)
     };
-    match tokio::time::timeout(PATIENCE + PATIENCE / 2, ask).await {
+    match tokio::time::timeout(PATIENCE + PATIENCE / 2, asking).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {

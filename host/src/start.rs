@@ -2,12 +2,20 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 /// Pairs of descriptors that a runtime finds free, with a few to spare.
 const PAIRS: usize = 6;
+
+/// A future in a box.
+///
+/// The code of an `async fn` is generated in each program that awaits it, with all that it awaits in turn: for a whole
+/// daemon that is minutes of compiling, once for each program. In a box it is generated once, in the crate that makes
+/// the box. So whatever runs a daemon returns this.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Makes a runtime with everything on.
 ///

@@ -40,6 +40,7 @@ use shoal_host::process::Process;
 use shoal_host::reload::Source;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
+use shoal_host::start::Boxed;
 use shoal_sphinx::backend::{Backend, Unavailable};
 use shoal_topology::consensus::Schedule;
 use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
@@ -281,36 +282,31 @@ fn warnings() -> Vec<String> {
     warnings
 }
 
+/// A node that runs.
+pub type Running = Boxed<'static, Result<(), Error>>;
+
 /// Runs a node until `shutdown`, then ends in order, within two seconds. Many may run in one process.
 ///
 /// # Errors
 /// Why it did not start.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    start(config, None, None, shutdown).await
+pub fn run(config: Config, shutdown: Shutdown) -> Running {
+    Box::pin(start(config, None, None, shutdown))
 }
 
 /// As [`run`], and reads the configuration again from `source` when the token asks for that.
 ///
 /// # Errors
 /// Why it did not start.
-pub async fn run_reloading(
-    config: Config,
-    source: Source,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    start(config, Some(source), None, shutdown).await
+pub fn run_reloading(config: Config, source: Source, shutdown: Shutdown) -> Running {
+    Box::pin(start(config, Some(source), None, shutdown))
 }
 
 /// [`run`], by an operator who is corrupt. Of an authority it is only the clock.
 ///
 /// # Errors
 /// As there.
-pub async fn run_corrupt(
-    config: Config,
-    misconduct: Misconduct,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    start(config, None, Some(misconduct), shutdown).await
+pub fn run_corrupt(config: Config, misconduct: Misconduct, shutdown: Shutdown) -> Running {
+    Box::pin(start(config, None, Some(misconduct), shutdown))
 }
 
 async fn start(

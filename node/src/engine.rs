@@ -277,6 +277,23 @@ pub struct Engine {
     gateway: Option<Gateway>,
 }
 
+impl shoal_topology::Engine for Engine {
+    type Clock = Time;
+    type Output = Output;
+
+    fn wake(&mut self, now: Time) {
+        self.handle(now, Input::Wake);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        Self::poll_output(self)
+    }
+
+    fn next_wake(&mut self) -> Option<Time> {
+        Self::next_wake(self)
+    }
+}
+
 impl Engine {
     /// A node that has no document yet. `codec` builds its loops and answers.
     pub fn new(settings: Settings, codec: Arc<dyn Codec>) -> Self {

@@ -28,7 +28,8 @@ class Binaries:
         self.sim, self.node, self.client = (str(at / name) for name in ("shoal-sim", "shoal-node", "shoal-client"))
 
     def missing(self):
-        return [path for path in (self.sim, self.node, self.client) if not os.access(path, os.X_OK)]
+        fetch = str(Path(self.sim).parent / "examples/fetch")
+        return [path for path in (self.sim, self.node, self.client, fetch) if not os.access(path, os.X_OK)]
 
 
 def query(path):

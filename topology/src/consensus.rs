@@ -232,6 +232,24 @@ pub struct Authority {
     outputs: VecDeque<Output>,
 }
 
+impl crate::Engine for Authority {
+    /// Milliseconds of Unix time by this authority's clock.
+    type Clock = u64;
+    type Output = Output;
+
+    fn wake(&mut self, now: u64) {
+        self.handle(now, Input::Wake);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        Self::poll_output(self)
+    }
+
+    fn next_wake(&mut self) -> Option<u64> {
+        Self::next_wake(self)
+    }
+}
+
 impl Authority {
     /// An authority that starts, with what it stored when it last ran.
     pub fn new(mut settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {

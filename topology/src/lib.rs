@@ -12,8 +12,8 @@ pub mod reputation;
 pub mod wire;
 
 pub use base::{
-    Context, Epoch, Error, Identity, SecretIdentity, Seed, Signature, Stream, Time, exponential,
-    is_plain, random, time,
+    Context, Engine, Epoch, Error, Identity, SecretIdentity, Seed, Signature, Stream, Time,
+    exponential, is_plain, random, time,
 };
 pub use directory::{
     Class, ClientDescriptor, DelayLaw, Document, DocumentStore, Draw, EpochKey, EquivocationProof,

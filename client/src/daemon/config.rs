@@ -210,6 +210,14 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<(Config, Vec<String>), 
 }
 
 impl Config {
+    /// Reads a configuration file, as [`read`] does without overrides.
+    ///
+    /// # Errors
+    /// What is wrong, with file, line and what is allowed.
+    pub fn read(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        read(path, &[])
+    }
+
     /// File descriptors that it may come to need: for connections of programs, or of a service's clients, and files.
     pub fn descriptors(&self) -> u64 {
         const FILES: usize = 64;
@@ -219,7 +227,8 @@ impl Config {
         u64::try_from(most).unwrap_or(u64::MAX)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+    /// Checks the values; `path` is where they are from, for the message.
+    pub(super) fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key: &str, message: String| {
             Err(ConfigError::Invalid {
                 place: path.display().to_string(),

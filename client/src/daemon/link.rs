@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::clock::Clock;
 use super::config::Gateway;
-use crate::uplink::Uplink;
+use crate::sender::SlotQueue;
 
 /// A step of the handshake takes no longer.
 const STEP: Duration = Duration::from_secs(5);
@@ -117,9 +117,9 @@ pub(super) enum Out {
     AtOnce(mpsc::Receiver<Frame>),
 }
 
-/// An uplink between the thread of the link and that of the engine.
+/// The slots of a link, between its thread and that of the engine.
 pub(super) struct Slots {
-    pub(super) uplink: Mutex<Uplink>,
+    pub(super) queue: Arc<SlotQueue>,
     /// A slot has passed: there is room for frames.
     pub(super) taken: Notify,
     /// The schedule begins.
@@ -127,12 +127,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// There is no link: what was sealed for the last one leaves on none, and nothing does until the engine begins the
-    /// schedule of the next.
-    pub(super) fn forget(&self) {
-        if let Ok(mut uplink) = self.uplink.lock() {
-            uplink.clear(Vec::new());
-        }
+    pub(super) fn new(queue: Arc<SlotQueue>) -> Arc<Self> {
+        Arc::new(Self { queue, taken: Notify::new(), started: Notify::new() })
     }
 }
 
@@ -322,7 +318,7 @@ impl Link {
         up: &std::sync::atomic::AtomicBool,
     ) -> Result<(), Down> {
         if let Out::Slots(slots) = out {
-            slots.forget();
+            slots.queue.forget();
         }
         // A fresh key each time: the gateway's host learns nothing from it, and no one else sees it.
         let key = LinkKey::throwaway().map_err(|_| Down::Unreachable)?;
@@ -411,19 +407,16 @@ impl Link {
     async fn transmit(&self, sender: &mut FrameSender, out: &mut Out) -> Result<(), Down> {
         match out {
             Out::Slots(slots) => loop {
-                let next = slots.uplink.lock().map_or(Time::NEVER, |uplink| uplink.next_slot());
+                let next = slots.queue.next_slot();
                 if next == Time::NEVER {
                     // No document yet: a frame could name no first hop.
                     slots.started.notified().await;
                     continue;
                 }
                 self.clock.sleep_until(next).await;
-                let frame =
-                    slots.uplink.lock().ok().map(|mut uplink| uplink.take(self.clock.now()));
+                let frame = slots.queue.take(self.clock.now());
                 slots.taken.notify_one();
-                if let Some(frame) = frame {
-                    send(sender, &[frame.encode()]).await?;
-                }
+                send(sender, &[frame.encode()]).await?;
             },
             Out::AtOnce(frames) => loop {
                 let frame = tokio::select! {

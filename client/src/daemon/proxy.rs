@@ -18,7 +18,7 @@ use super::config::Socks;
 use super::hub::drain;
 use super::owner::Owner;
 use super::udp;
-use super::user::ProxyContext;
+use super::user::{ProxyContext, Refused};
 use super::virtual_addresses::VirtualAddresses;
 use crate::engine::{Isolation, Target};
 use crate::request::{Request, Response};
@@ -80,10 +80,10 @@ async fn connection(
     context.tally.borrow_mut().open += 1;
     let ended = timeout(request_timeout, answer(&mut tcp, context, &request)).await;
     context.tally.borrow_mut().open -= 1;
-    match ended.unwrap_or(Err(ReplyCode::TtlExpired)) {
-        Err(code) => {
+    match ended.unwrap_or(Err(ReplyCode::TtlExpired.into())) {
+        Err(why) => {
             context.tally.borrow_mut().refused += 1;
-            let code = if extended { code } else { code.plain() };
+            let code = if extended { why.code() } else { why.code().plain() };
             let _ = tcp.write_all(&socks::reply(code, None)).await;
             drain(tcp).await;
         }
@@ -149,7 +149,7 @@ async fn answer(
     tcp: &mut TcpStream,
     context: &ProxyContext,
     request: &socks::Request,
-) -> Result<Done, ReplyCode> {
+) -> Result<Done, Refused> {
     let credentials =
         request.isolation.as_ref().map(|i| (i.user.as_slice(), i.password.as_slice()));
     let isolation = Isolation::new(credentials);
@@ -172,7 +172,7 @@ async fn answer(
             let bound = socket.local_addr().map_err(|_| ReplyCode::GeneralFailure)?;
             let (stream, response, rest) = context.ask(isolation, target, &asked).await?;
             if response != Response::UdpReady {
-                return Err(ReplyCode::GeneralFailure);
+                return Err(ReplyCode::GeneralFailure.into());
             }
             let reply = socks::reply(ReplyCode::Succeeded, Some(bound));
             tcp.write_all(&reply).await.map_err(|_| ReplyCode::GeneralFailure)?;
@@ -188,21 +188,25 @@ async fn answer(
                     Ok(Done::Said(socks::reply_ip(*one.ok_or(ReplyCode::HostUnreachable)?)))
                 }
                 Response::ResolvedPtr { name, .. } => Ok(Done::Said(socks::reply_name(&name))),
-                _ => Err(ReplyCode::GeneralFailure),
+                _ => Err(ReplyCode::GeneralFailure.into()),
             }
         }
     }
 }
 
 /// What a request comes to.
-enum Translated {
+pub(super) enum Translated {
     /// Whom to ask, and what.
     Ask(Target, Request),
     /// A name of the network's own is to be resolved. It never leaves this machine: only its keys do, inside the mixnet.
     Resolved(ServiceAddress),
 }
 
-fn translate(
+/// Whom a program's request concerns: an exit, or a service of the network.
+///
+/// # Errors
+/// What the program is told.
+pub(super) fn translate(
     request: &socks::Request,
     virtual_addresses: &RefCell<VirtualAddresses>,
 ) -> Result<Translated, ReplyCode> {

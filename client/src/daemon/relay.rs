@@ -130,7 +130,7 @@ impl<E: TunnelIo> Stream<E> {
     }
 
     /// The connection broke: the far end shall break its own, once it has all that came before.
-    async fn tell_of_reset(&self, told: bool) {
+    pub(super) async fn tell_of_reset(&self, told: bool) {
         let told = told || self.stop(CONNECTION_RESET);
         let quiet = async {
             while !self.is_quiet() {

@@ -19,7 +19,7 @@ use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Frame, PublicKey};
 use shoal_topology::wire::authorities::ToAuthority;
 use shoal_topology::wire::client_gateway::Mode;
-use shoal_topology::{Identity, Network, SecretIdentity, Spares};
+use shoal_topology::{Engine, Identity, Network, SecretIdentity, Spares, Time};
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -27,16 +27,18 @@ use super::clock::{Clock, unix_s};
 use super::config::Kind;
 use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
+use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, addresses, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
-use super::link::{Down, Event, Has, Inbox, Link, Out};
+use super::link::{Down, Event, Has, Inbox, Link, Out, Slots};
 use super::places::Quotas;
 use super::reload::Reload;
+use super::shoal::Incoming;
 use super::user::thread;
 use super::{Config, Error, Ready, Shared};
 use crate::policy::ExitPolicy;
 use crate::request::UdpPacket;
-use crate::service::Service;
+use crate::service::{Output, Service};
 use crate::socks::HostName;
 use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 
@@ -44,8 +46,6 @@ use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
 const QUEUE: usize = 4_096;
 /// Packets that are remembered for each key, 24 bytes each with their log: at half of that another key takes over.
 const PACKETS: usize = 1 << 24;
-const REPORT: Duration = Duration::from_millis(500);
-const TURN: usize = 64;
 /// A request must be on its stream within this time.
 const REQUEST: Duration = Duration::from_secs(20);
 
@@ -95,16 +95,21 @@ impl TunnelIo for Server {
 }
 
 /// What streams are joined to.
-enum Offer {
+pub(super) enum Offer {
+    /// The internet, by the policy of the dialer.
     Exit(Arc<Dialer>),
+    /// One address.
     Target(HostPort),
+    /// The program that embeds the service.
+    Program(mpsc::Sender<Incoming>),
 }
 
+/// Starts the thread of the service, which offers this.
 pub(super) fn start(
     config: Config,
     shutdown: Shutdown,
-    shared: Shared,
-    ready: Ready,
+    (shared, ready): (Shared, Ready),
+    offer: Offer,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let authority_addresses = network::authority_addresses(&config.network)?;
@@ -114,7 +119,6 @@ pub(super) fn start(
     let own = SecretIdentity::from_bytes(&keys.identity).identity();
     let all = addresses(&own, &config);
     let addresses = (own, all.iter().map(ToString::to_string).collect());
-    let offer = offer(&config)?;
     let system = |what| move |source| Error::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
     let clock = Clock::start();
@@ -197,13 +201,12 @@ pub(super) fn start(
                 keys,
                 renew,
                 has,
-                shared,
-                ready,
+                publisher: Publisher { shared, ready },
                 overrun,
                 full: 0,
                 coarse,
             };
-            driver.run(events, &shutdown).await;
+            drive(driver, clock, events, &shutdown).await;
         });
     })
     .map_err(system("starting a thread"))
@@ -248,7 +251,11 @@ fn descriptor_of(
     }
 }
 
-fn offer(config: &Config) -> Result<Offer, Error> {
+/// What the configuration has a service offer.
+///
+/// # Errors
+/// A value that cannot be used, or the resolver.
+pub(super) fn offer(config: &Config) -> Result<Offer, Error> {
     let serve = &config.serve;
     if serve.kind == Kind::Target {
         return Ok(Offer::Target(serve.target.clone()));
@@ -303,66 +310,54 @@ struct Driver {
     renew: Vec<Arc<Notify>>,
     /// Tells gateways which documents there are.
     has: Has,
-    shared: Shared,
-    ready: Ready,
+    publisher: Publisher,
     overrun: Arc<AtomicU64>,
     full: u64,
     /// What depends on clients, for the metrics.
     coarse: Coarse,
 }
 
-impl Driver {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: &Shutdown) {
-        let hub = self.hub.clone();
-        let clock = hub.engine.borrow().clock;
-        let mut next_report = clock.now();
-        loop {
-            for _ in 0..TURN {
-                match events.try_recv() {
-                    Ok(event) => self.handle(event),
-                    Err(_) => break,
-                }
-            }
-            let now = clock.now();
-            {
-                let mut server = hub.engine.borrow_mut();
-                if server.service.next_timeout() <= now {
-                    server.service.handle_timeout(now);
-                }
-                server.service.work(now);
-            }
-            self.pass_on();
-            if std::mem::take(&mut self.news) || now >= next_report {
-                next_report = now + REPORT;
-                self.turn_keys();
-                self.report();
-            }
-            if !events.is_empty() {
-                tokio::task::yield_now().await;
-                if shutdown.is_triggered() {
-                    return;
-                }
-                continue;
-            }
-            let next = hub.engine.borrow_mut().service.next_timeout().min(next_report);
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.handle(event),
-                    None => return,
-                },
-                () = hub.wake_engine.notified() => {}
-                () = clock.sleep_until(next) => {}
-                () = self.reload.asked() => self.read_again(),
-                () = shutdown.wait() => return,
-            }
-        }
+impl Drive for Driver {
+    type Engine = Server;
+    const TURN: usize = 64;
+
+    fn hub(&self) -> &Rc<StreamDriver<Server>> {
+        &self.hub
     }
 
-    /// Goes by the configuration as it is now.
+    fn slots(&self) -> Option<Arc<Slots>> {
+        None
+    }
+
+    fn reload(&mut self) -> &mut Reload {
+        &mut self.reload
+    }
+
+    fn work(&mut self, now: Time) -> bool {
+        self.hub.engine.borrow_mut().service.wake(now);
+        self.pass_on();
+        false
+    }
+
+    fn next_wake(&mut self) -> Time {
+        self.hub.engine.borrow_mut().service.next_timeout()
+    }
+
+    fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    fn report(&mut self) {
+        self.turn_keys();
+        self.show();
+    }
+
     fn read_again(&mut self) {
         let Some(next) = self.reload.read() else { return };
         match offer(&next.config) {
-            // Connections that stand go on.
+            // A program's service has no file that could change what it offers.
+            Ok(_) if matches!(*self.offer, Offer::Program(_)) => {}
+            // Connections that are open go on.
             Ok(offer) => self.offer = Rc::new(offer),
             Err(error) => return say_broken(&error),
         }
@@ -412,7 +407,9 @@ impl Driver {
             }
         }
     }
+}
 
+impl Driver {
     /// Another period: another key opens what comes, and the gateways get another descriptor. A key that a document in
     /// use lists is kept.
     fn turn_keys(&mut self) {
@@ -434,16 +431,18 @@ impl Driver {
 
     fn pass_on(&mut self) {
         loop {
-            let send = self.hub.engine.borrow_mut().service.poll_output();
-            let Some(send) = send else { break };
-            let link = self.links.get(&send.gateway);
-            if link.is_none_or(|link| link.frames.try_send(send.frame).is_err()) {
-                self.full += 1;
-            }
-        }
-        loop {
-            let event = self.hub.engine.borrow_mut().service.poll_event();
-            let Some((pseudonym, event)) = event else { return };
+            let output = Engine::poll_output(&mut self.hub.engine.borrow_mut().service);
+            let (pseudonym, event) = match output {
+                None => return,
+                Some(Output::Send(send)) => {
+                    let link = self.links.get(&send.gateway);
+                    if link.is_none_or(|link| link.frames.try_send(send.frame).is_err()) {
+                        self.full += 1;
+                    }
+                    continue;
+                }
+                Some(Output::Tunnel(pseudonym, event)) => (pseudonym, event),
+            };
             if let TunnelEvent::Opened(id) = event {
                 let stream = self.hub.stream((pseudonym, id));
                 let (offer, quotas) = (self.offer.clone(), self.quotas.clone());

@@ -1,4 +1,4 @@
-//! A person's client: the engine's thread, the link's thread, and what joins them.
+//! A user's client: the engine's thread, the link's thread, and what joins them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,34 +12,35 @@ use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::backend::Backend;
 use shoal_topology::wire::client_gateway::Mode;
 use shoal_topology::{
-    Class, Identity, Network, Parameters, SecretIdentity, Spares, Time, VerifiedDocument,
+    Class, Identity, Network, Parameters, SecretIdentity, Seed, Spares, Time, VerifiedDocument,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
+use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
 use super::keyring::ClientKeyring;
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::reload::Reload;
-use super::{Config, Error, Ready as ReadyWatch, Shared, proxy, trust};
-use crate::engine::{Arrival, Client, Evidence, Failure, GatewayMemory, GroupId, Output, Settings};
+use super::shoal::{Command, obey};
+use super::{Config, Error, Ready as ReadyWatch, Shared, trust};
+use crate::engine::{Client, Evidence, Failure, GatewayMemory, GroupId, Output, Settings};
 use crate::request::UdpPacket;
+use crate::sender::{Produced, Sender};
 use crate::tunnel::{self, Read, Write};
-use crate::uplink::{Ready, Uplink};
+use crate::uplink::Uplink;
 
 mod context;
 mod report;
 
-pub(super) use context::ProxyContext;
+pub(super) use context::{ProxyContext, Refused};
 pub(super) use report::{CRITICAL, TRIAL};
 
 /// Frames that wait for the engine; more are dropped, as a full network queue would.
 const EVENTS: usize = 4_096;
-/// How often the report is made anew.
-const REPORT: Duration = Duration::from_millis(500);
 /// Messages that are remembered for each key.
 const MESSAGES: usize = 1 << 20;
 /// Requests wait for a link, unless there has been none for so long.
@@ -51,12 +52,10 @@ const SEALING_AT_MOST: Duration = Duration::from_millis(10);
 const DOCUMENT_WAITS: Duration = Duration::from_millis(250);
 /// Documents that wait for it; beyond it the oldest is taken at once.
 const DOCUMENTS_WAIT: usize = 4;
-/// Frames that are handled before streams get their turn.
-const TURN: usize = 32;
 
 /// The engine as the tasks of one thread share it.
 pub(super) struct User {
-    pub(super) client: Client,
+    pub(super) client: Sender,
     pub(super) clock: Clock,
     /// Why groups failed lately; those who wait for one look here.
     failures: VecDeque<(GroupId, Failure)>,
@@ -121,36 +120,24 @@ impl TunnelIo for User {
     }
 }
 
-/// Starts the two threads. The listener is bound before this returns, so that its errors are.
+/// Starts the two threads: of the engine, which is returned, and of the link, which ends before it does. The engine's
+/// thread does what `commands` ask for.
 pub(super) fn start(
     config: Config,
     shutdown: Shutdown,
-    shared: Shared,
-    ready: ReadyWatch,
+    (shared, ready): (Shared, ReadyWatch),
+    commands: mpsc::Receiver<Command>,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
     let token = Arc::new(Mutex::new(token(&config)?));
     let own = SecretIdentity::from_bytes(&keys.identity).identity();
-    let listener = std::net::TcpListener::bind(config.socks.listen)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| Error::Listen(config.socks.listen, error))?;
-
     let system = |what| move |source| Error::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
     let clock = Clock::start();
-    // Until the document says what the class is, its usual shape stands in; nothing is sent before.
-    let defaults = Parameters::default();
-    let class = defaults.class(&config.class).or(defaults.classes.first()).cloned();
-    let class = class.ok_or(Error::Value { key: "class", why: "unknown".into() })?;
-    // A class is what the document says that it is, whatever its name: it is asked for by the name.
-    let class = Class { name: config.class.clone(), ..class };
-    let slots = Arc::new(Slots {
-        uplink: Mutex::new(Uplink::new(&seed.part("uplink"), class.clone(), clock.now())),
-        taken: Notify::new(),
-        started: Notify::new(),
-    });
+    let mut sender = sender(&config, &keys, (clock, &seed), class(&config)?)?;
+    let slots = Slots::new(sender.slots());
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let named: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
@@ -181,32 +168,9 @@ pub(super) fn start(
     thread("shoal-engine", move |runtime| {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let settings = settings(&config, &class);
-            let now = clock.now();
-            let Some((.., key)) = keys.periods.present(unix_s()) else { return };
-            // Until the first link brings an inbox nothing is sent.
-            let secrets = (key.clone(), keys.inbox.identity());
-            let codec = Backend::best_codec();
-            let mut client =
-                Client::new(codec, (clock.base(), now), &seed, class, secrets, settings);
-            client.set_gateways(&named, &memory);
-            let all = keys.periods.all(unix_s()).into_iter().map(|(_, key)| key).collect();
-            client.begin_keys(all, |key| keys.periods.memory(key, MESSAGES));
-            if let Some(why) = found_proof(&config.data_dir) {
-                warn!("{why}");
-                client.halt(why);
-            }
-            let person = User { client, clock, failures: VecDeque::new() };
-            let context = Rc::new(ProxyContext {
-                hub: StreamDriver::new(person),
-                changed: Notify::new(),
-                tally: RefCell::default(),
-                refused_for: Cell::default(),
-                accept_failed: Cell::default(),
-                said_full: Cell::default(),
-                unlinked_since: Cell::new(Some(clock.now())),
-                virtual_addresses: RefCell::default(),
-            });
+            sender.set_gateways(&named, &memory);
+            let user = User { client: sender, clock, failures: VecDeque::new() };
+            let context = ProxyContext::new(user);
             let driver = Driver {
                 context: context.clone(),
                 slots,
@@ -214,8 +178,7 @@ pub(super) fn start(
                 reload: Reload::new(config.clone(), &shutdown),
                 token,
                 own,
-                shared,
-                ready,
+                publisher: Publisher { shared, ready },
                 overrun,
                 dummies,
                 dummies_told: 0,
@@ -232,12 +195,45 @@ pub(super) fn start(
                 linked: None,
                 spares: RefCell::default(),
             };
-            let proxy = proxy::serve(listener, context, config.socks, shutdown.clone());
-            tokio::join!(driver.run(events, &shutdown), proxy);
+            let request_timeout = Duration::from_secs(config.socks.request_timeout_s);
+            let handles = obey(context, commands, request_timeout, shutdown.clone());
+            tokio::join!(drive(driver, clock, events, &shutdown), handles);
         });
         let _ = link_thread.join();
     })
     .map_err(system("starting a thread"))
+}
+
+/// The class of a client, as far as it is known before there is a document: what the document says of the class of this
+/// name holds, and until then its usual shape. Nothing is sent before.
+fn class(config: &Config) -> Result<Class, Error> {
+    let defaults = Parameters::default();
+    let usual = defaults.class(&config.class).or(defaults.classes.first()).cloned();
+    let usual = usual.ok_or(Error::Value { key: "class", why: "unknown".into() })?;
+    Ok(Class { name: config.class.clone(), ..usual })
+}
+
+/// The engine with its slots. Until the first link brings an inbox nothing is sent.
+fn sender(
+    config: &Config,
+    keys: &Keys,
+    (clock, seed): (Clock, &Seed),
+    class: Class,
+) -> Result<Sender, Error> {
+    let missing = Error::Value { key: "data_dir", why: "it holds no key of the period".into() };
+    let (.., key) = keys.periods.present(unix_s()).ok_or(missing)?;
+    let secrets = (key.clone(), keys.inbox.identity());
+    let (settings, now) = (settings(config, &class), clock.now());
+    let uplink = Uplink::new(&seed.part("uplink"), class.clone(), now);
+    let (codec, times) = (Backend::best_codec(), (clock.base(), now));
+    let mut client = Client::new(codec, times, seed, class, secrets, settings);
+    let all = keys.periods.all(unix_s()).into_iter().map(|(_, key)| key).collect();
+    client.begin_keys(all, |key| keys.periods.memory(key, MESSAGES));
+    if let Some(why) = found_proof(&config.data_dir) {
+        warn!("{why}");
+        client.halt(why);
+    }
+    Ok(Sender::new(client, uplink))
 }
 
 /// What the engine is told of the configuration, by a client of this class.
@@ -277,8 +273,7 @@ struct Driver {
     token: Arc<Mutex<Vec<u8>>>,
     /// Its long-lived identity, for its owner.
     own: Identity,
-    shared: Shared,
-    ready: ReadyWatch,
+    publisher: Publisher,
     overrun: Arc<AtomicU64>,
     dummies: Arc<AtomicU64>,
     /// Of these, how many the engine knows of.
@@ -307,66 +302,60 @@ struct Driver {
     spares: RefCell<Spares>,
 }
 
-impl Driver {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, shutdown: &Shutdown) {
-        let hub = self.context.hub.clone();
-        let clock = hub.engine.borrow().clock;
-        let mut next_report = clock.now();
-        loop {
-            for _ in 0..TURN {
-                match events.try_recv() {
-                    Ok(event) => self.handle(event),
-                    Err(_) => break,
-                }
-            }
-            let now = clock.now();
-            self.take_documents(now);
-            let dummies = self.dummies.load(Ordering::Relaxed);
-            let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
-            hub.engine.borrow_mut().client.dummies(now, new);
-            if hub.engine.borrow_mut().client.next_timeout() <= now {
-                hub.engine.borrow_mut().client.handle_timeout(now);
-            }
-            self.pass_on();
-            let produced = self.produce();
-            self.pass_on();
-            if std::mem::take(&mut self.news) || now >= next_report {
-                next_report = now + REPORT;
-                self.turn_keys();
-                self.report();
-                let memory = hub.engine.borrow().client.gateway_memory();
-                trust::keep(&self.reload.config.data_dir, &mut self.memory, memory);
-            }
-            if produced || !events.is_empty() {
-                // The streams' tasks run in between.
-                tokio::task::yield_now().await;
-                if shutdown.is_triggered() {
-                    return;
-                }
-                continue;
-            }
-            let next = hub.engine.borrow_mut().client.next_timeout().min(next_report);
-            let next = self.waiting.front().map_or(next, |(at, _)| next.min(*at + DOCUMENT_WAITS));
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.handle(event),
-                    None => return,
-                },
-                () = self.slots.taken.notified() => {}
-                () = hub.wake_engine.notified() => {}
-                () = clock.sleep_until(next) => {}
-                () = self.reload.asked() => self.read_again(),
-                () = shutdown.wait() => return,
-            }
-        }
+impl Drive for Driver {
+    type Engine = User;
+    const TURN: usize = 32;
+
+    fn hub(&self) -> &Rc<StreamDriver<User>> {
+        &self.context.hub
     }
 
-    /// Goes by the configuration as it is now.
+    fn slots(&self) -> Option<Arc<Slots>> {
+        Some(self.slots.clone())
+    }
+
+    fn reload(&mut self) -> &mut Reload {
+        &mut self.reload
+    }
+
+    fn work(&mut self, now: Time) -> bool {
+        self.take_documents(now);
+        let hub = self.context.hub.clone();
+        {
+            let client = &mut hub.engine.borrow_mut().client;
+            client.dummies(now, self.new_dummies());
+            if client.next_timeout() <= now {
+                client.handle_timeout(now);
+            }
+        }
+        self.pass_on();
+        let produced = self.produce();
+        self.pass_on();
+        produced
+    }
+
+    fn next_wake(&mut self) -> Time {
+        let next = self.context.hub.engine.borrow_mut().client.next_timeout();
+        self.waiting.front().map_or(next, |(at, _)| next.min(*at + DOCUMENT_WAITS))
+    }
+
+    fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    fn report(&mut self) {
+        self.turn_keys();
+        self.show();
+        let memory = self.context.hub.engine.borrow().client.gateway_memory();
+        trust::keep(&self.reload.config.data_dir, &mut self.memory, memory);
+    }
+
     fn read_again(&mut self) {
         let Some(next) = self.reload.read() else { return };
         {
             let client = &mut self.context.hub.engine.borrow_mut().client;
-            client.set_settings(settings(&next.config, client.class()));
+            let settings = settings(&next.config, client.class());
+            client.set_settings(settings);
         }
         self.reload.adopt(next, &self.token);
         self.news = true;
@@ -374,8 +363,8 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         let hub = self.context.hub.clone();
-        let mut person = hub.engine.borrow_mut();
-        let now = person.clock.now();
+        let mut user = hub.engine.borrow_mut();
+        let now = user.clock.now();
         self.news |= !matches!(event, Event::Frame(..));
         match event {
             Event::Up(gateway, inbox) => {
@@ -384,9 +373,9 @@ impl Driver {
                 self.context.unlinked_since.set(None);
                 self.linked = self.place(&gateway);
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
-                person.client.set_inbox(inbox);
-                person.client.set_link(now, Some(gateway));
-                self.restart(&mut person.client, now);
+                user.client.set_inbox(inbox);
+                user.client.set_link(now, Some(gateway));
+                self.slots.started.notify_one();
             }
             Event::Down(_, why) => {
                 if self.linked.take().is_some() {
@@ -396,36 +385,38 @@ impl Driver {
                     warn!("no link: {why}");
                 }
                 self.down = Some(why);
-                person.client.set_link(now, None);
-                self.slots.forget();
+                user.client.set_link(now, None);
             }
             Event::Frame(_, frame) => {
                 // Those that came before it are known before it: they say how long it can have waited in a queue.
-                let dummies = self.dummies.load(Ordering::Relaxed);
-                let new = dummies - std::mem::replace(&mut self.dummies_told, dummies);
-                person.client.dummies(now, new);
-                if person.client.handle_frame(now, frame) == Arrival::FromOthers
-                    && let Ok(mut uplink) = self.slots.uplink.lock()
-                {
-                    uplink.credit();
-                }
+                user.client.dummies(now, self.new_dummies());
+                user.client.handle_frame(now, frame);
             }
             Event::Document(bytes, at) => match self.verify(bytes, unix_s()) {
                 Ok(held) => {
                     self.has.add(&held.signed);
-                    if person.client.epoch(now).is_none() {
-                        self.take(&mut person.client, now, held);
-                        self.restart(&mut person.client, now);
+                    if user.client.epoch(now).is_none() {
+                        self.take(&mut user.client, now, held);
+                        user.client.restart(now);
+                        self.slots.started.notify_one();
                     } else {
                         self.waiting.push_back((at, held));
                     }
                 }
                 Err(why) => {
                     warn!("the gateway sent a topology document that is refused: {why}");
-                    person.client.refuse_document(why);
+                    user.client.refuse_document(why);
                 }
             },
         }
+    }
+}
+
+impl Driver {
+    /// Dummies that came since the engine was last told of any.
+    fn new_dummies(&mut self) -> u64 {
+        let dummies = self.dummies.load(Ordering::Relaxed);
+        dummies - std::mem::replace(&mut self.dummies_told, dummies)
     }
 
     /// Takes the documents whose time has come.
@@ -475,30 +466,11 @@ impl Driver {
         Ok(held)
     }
 
-    /// Begins a new schedule, for a link that is new.
-    fn restart(&self, client: &mut Client, now: Time) {
-        let turns = client.turns(now);
-        if let Ok(mut uplink) = self.slots.uplink.lock() {
-            uplink.set_class(client.class().clone());
-            uplink.clear(turns);
-            uplink.restart(now);
-        }
-        self.slots.started.notify_one();
-    }
-
     /// Another epoch or document: the schedule goes on.
-    fn turn(&self) {
-        if self.linked.is_none() {
-            // The next link begins a schedule of its own.
-            return;
-        }
-        let mut person = self.context.hub.engine.borrow_mut();
-        let now = person.clock.now();
-        let turns = person.client.turns(now);
-        if let Ok(mut uplink) = self.slots.uplink.lock() {
-            uplink.set_class(person.client.class().clone());
-            uplink.follow_from(self.followed_from, turns);
-        }
+    fn follow(&self) {
+        let mut user = self.context.hub.engine.borrow_mut();
+        let now = user.clock.now();
+        user.client.follow_from(now, self.followed_from);
     }
 
     /// Goes to the other gateway. The log says why, in totals.
@@ -518,7 +490,7 @@ impl Driver {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
                 Some(Output::Message(..) | Output::Media(_)) => {}
-                Some(Output::EpochChanged) => self.turn(),
+                Some(Output::EpochChanged) => self.follow(),
                 Some(Output::LeaveGateway) => self.leave(),
                 Some(Output::ComeBack) => {
                     info!("the first gateway is tried again");
@@ -527,10 +499,10 @@ impl Driver {
                 Some(Output::Connected(_)) => self.context.changed.notify_waiters(),
                 Some(Output::Failed(id, why)) => {
                     {
-                        let mut person = hub.engine.borrow_mut();
-                        person.failures.push_back((id, why));
-                        if person.failures.len() > 512 {
-                            person.failures.pop_front();
+                        let mut user = hub.engine.borrow_mut();
+                        user.failures.push_back((id, why));
+                        if user.failures.len() > 512 {
+                            user.failures.pop_front();
                         }
                     }
                     hub.wake_all(id);
@@ -550,29 +522,16 @@ impl Driver {
 
     /// Prepares frames, if some are missing.
     fn produce(&self) -> bool {
-        let mut person = self.context.hub.engine.borrow_mut();
-        let now = person.clock.now();
+        let mut user = self.context.hub.engine.borrow_mut();
+        let now = user.clock.now();
         let from = now + 2 * self.sealing.get();
-        let Ok((wants, sent)) =
-            self.slots.uplink.lock().map(|mut uplink| (uplink.wants(from), uplink.sent_loops()))
-        else {
-            return false;
-        };
-        person.client.loops_sent(sent);
-        let frames = person.client.produce(now, wants);
-        let produced = !frames.is_empty();
-        if frames
-            .iter()
-            .any(|(ready, ..)| matches!(ready, Ready::Data | Ready::Refill | Ready::Media))
-        {
+        let produced = user.client.produce(now, from);
+        if produced == Produced::OfUser {
             // It falls slowly, so that one quick answer does not make the next one late.
-            let took = person.clock.now().since(now);
+            let took = user.clock.now().since(now);
             let usual = (self.sealing.get() * 7 + took) / 8;
             self.sealing.set(usual.max(took).min(SEALING_AT_MOST));
         }
-        if let Ok(mut uplink) = self.slots.uplink.lock() {
-            frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
-        }
-        produced
+        produced != Produced::Nothing
     }
 }

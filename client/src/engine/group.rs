@@ -21,7 +21,13 @@ pub struct GroupId(pub(super) u64);
 pub struct Isolation([u8; 32]);
 
 impl Isolation {
-    /// Of a user name and a password.
+    /// Of a name of the caller's choice: what has the same name may share a tunnel and a pseudonym, as a browser's tabs do.
+    /// A SOCKS program gets the same by this user name and no password.
+    pub fn of(name: &str) -> Self {
+        Self::new(Some((name.as_bytes(), b"")))
+    }
+
+    /// Of a user name and a password, or of none.
     pub fn new(credentials: Option<(&[u8], &[u8])>) -> Self {
         let mut hasher =
             blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");

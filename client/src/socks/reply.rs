@@ -47,6 +47,26 @@ impl ReplyCode {
         }
     }
 
+    /// What it says, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Succeeded => "it succeeded",
+            Self::GeneralFailure => "it failed, on this side or the far one",
+            Self::NotAllowed => "the exit's policy refuses the target",
+            Self::NetworkUnreachable => "the network cannot be reached",
+            Self::HostUnreachable => "the host cannot be reached, or its name does not exist",
+            Self::ConnectionRefused => "the connection was refused",
+            Self::TtlExpired => "no answer came in time",
+            Self::CommandNotSupported => "the far end does not serve this kind of request",
+            Self::AddressTypeNotSupported => "the far end does not serve this kind of address",
+            Self::ServiceNotFound => {
+                "the network has no such gateway, or the gateway no such service"
+            }
+            Self::BadServiceAddress => "the service's address is mistyped",
+            Self::ServiceTimedOut => "the service does not answer",
+        }
+    }
+
     /// The code of RFC 1928 with this number.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {

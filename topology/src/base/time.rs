@@ -40,6 +40,11 @@ impl Time {
         self.0 as f64 / 1e9
     }
 
+    /// The instant, or none for [`Time::NEVER`].
+    pub fn if_ever(self) -> Option<Self> {
+        (self != Self::NEVER).then_some(self)
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

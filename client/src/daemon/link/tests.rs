@@ -125,7 +125,7 @@ async fn two_links_of_a_client_show_inboxes_that_nothing_joins() {
 
 #[tokio::test]
 async fn what_was_sealed_for_a_link_that_is_dead_leaves_on_no_other_one() {
-    use crate::uplink::{Ready, Turn};
+    use crate::uplink::{Ready, Turn, Uplink};
     let (clock, class) = (Clock::start(), shoal_topology::Parameters::default());
     let mut uplink = Uplink::new(&Seed::from_u64(1), class.classes[0].clone(), clock.now());
     let epoch = shoal_topology::Epoch(1);
@@ -135,11 +135,7 @@ async fn what_was_sealed_for_a_link_that_is_dead_leaves_on_no_other_one() {
     let packet = shoal_sphinx::Packet::default();
     uplink.put(Ready::Data, slot, Frame { epoch: 1, field: slot.way.first, packet });
     assert_ne!(uplink.next_slot(), Time::NEVER);
-    let slots = Arc::new(Slots {
-        uplink: Mutex::new(uplink),
-        taken: Notify::new(),
-        started: Notify::new(),
-    });
+    let slots = Slots::new(Arc::new(SlotQueue::new(uplink)));
     let (events, _engine) = mpsc::channel(8);
     let link = link(clock, Inbox::OfTheLink, events);
     // Nobody listens there.
@@ -150,8 +146,7 @@ async fn what_was_sealed_for_a_link_that_is_dead_leaves_on_no_other_one() {
     let mut out = Out::Slots(slots.clone());
     let up = std::sync::atomic::AtomicBool::new(false);
     assert_eq!(link.once(&gateway, &mut out, &up).await, Err(Down::Unreachable));
-    let uplink = slots.uplink.lock().unwrap();
-    assert_eq!((uplink.next_slot(), uplink.filled().thrown), (Time::NEVER, 1));
+    assert_eq!((slots.queue.next_slot(), slots.queue.filled().thrown), (Time::NEVER, 1));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::daemon::connection::Connection;
 use crate::daemon::dial::Timeouts;
 use crate::daemon::hub::Stream;
 use crate::daemon::places::Quotas;
+use crate::daemon::shoal::{Incoming, bridge, pair};
 use crate::daemon::udp;
 use crate::request::{Request, Response};
 use crate::socks::ReplyCode;
@@ -30,8 +31,20 @@ pub(super) async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quot
                 Err(_) => fail(ReplyCode::TtlExpired).await,
             };
         }
+        (Offer::Program(to), Request::Target { port }) => {
+            // A program that does not accept fast enough refuses, as a listener with a full backlog does.
+            let Ok(place) = to.try_reserve() else {
+                return fail(ReplyCode::ConnectionRefused).await;
+            };
+            if stream.write(&Response::Connected.encode()).await.is_ok() {
+                let (theirs, pipe) = pair();
+                place.send(Incoming { port: *port, stream: theirs });
+                bridge(stream, rest, pipe).await;
+            }
+            return;
+        }
         (Offer::Exit(dialer), _) => dialer,
-        (Offer::Target(_), _) => return fail(ReplyCode::NotAllowed).await,
+        (Offer::Target(_) | Offer::Program(_), _) => return fail(ReplyCode::NotAllowed).await,
     };
     let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
     let Some(place) = places.take(stream.tunnel()) else {

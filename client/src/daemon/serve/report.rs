@@ -3,11 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use shoal_host::admin::Readiness;
 use shoal_host::{about, network};
 
 use super::{Driver, Offer};
-use crate::daemon::Report;
 use crate::daemon::clock::unix_s;
 use crate::daemon::config::Kind;
 use crate::daemon::shown::Numbers;
@@ -16,7 +14,7 @@ use crate::service::Trouble;
 
 impl Driver {
     /// Makes the report anew.
-    pub(super) fn report(&self) {
+    pub(super) fn show(&self) {
         let mut server = self.hub.engine.borrow_mut();
         let counts = server.service.counts();
         let (tunnels, surbs) = server.service.sizes();
@@ -53,7 +51,7 @@ impl Driver {
         let overrun = self.overrun.load(Ordering::Relaxed);
         let busy = match &*self.offer {
             Offer::Exit(dialer) => dialer.refused_busy() + self.quotas.refused(),
-            Offer::Target(_) => 0,
+            Offer::Target(_) | Offer::Program(_) => 0,
         };
         let status = json!({
             "summary": match &not_ready {
@@ -93,13 +91,6 @@ impl Driver {
             critical: spares.critical(),
         };
         let gauges = numbers.exported(&self.coarse, unix_s(), (not_ready.is_none(), up));
-        let readiness = match &not_ready {
-            None => Readiness::Ready,
-            Some(why) => Readiness::NotReady(why.clone()),
-        };
-        let _ = self.ready.send(readiness);
-        if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, series: gauges };
-        }
+        self.publisher.publish(status, gauges, not_ready);
     }
 }

@@ -51,27 +51,82 @@ pub(in crate::daemon) struct Tally {
 /// A stream on which a request was answered, and what came after the answer.
 pub(in crate::daemon) type Answered = (Stream<User>, Response, Vec<u8>);
 
+/// Why a request is not answered.
+#[derive(Clone, PartialEq, Debug)]
+pub(in crate::daemon) enum Refused {
+    /// Nothing of the user's may leave now.
+    Unprotected(Unprotected),
+    /// All places for isolation groups are in use.
+    NoGroup,
+    /// The far end said so, or did not answer.
+    Code(ReplyCode),
+}
+
+impl Refused {
+    /// What a SOCKS program is told.
+    pub(in crate::daemon) fn code(&self) -> ReplyCode {
+        match self {
+            // What may come by itself is a network that is not reached yet; the rest is a rule.
+            Self::Unprotected(Unprotected::NoGateway | Unprotected::NoDocument) => {
+                ReplyCode::NetworkUnreachable
+            }
+            Self::Unprotected(_) => ReplyCode::NotAllowed,
+            Self::NoGroup => ReplyCode::GeneralFailure,
+            Self::Code(code) => *code,
+        }
+    }
+}
+
+impl From<ReplyCode> for Refused {
+    fn from(code: ReplyCode) -> Self {
+        Self::Code(code)
+    }
+}
+
+/// Why there is no stream for a request.
+enum NoStream {
+    /// The tunnel ended for a reason that says nothing about the request: another one is worth an attempt.
+    Again(ReplyCode),
+    /// It will not go better at once.
+    Final(Refused),
+}
+
 impl ProxyContext {
+    /// Nothing has been asked for, and there is no link.
+    pub(super) fn new(user: User) -> Rc<Self> {
+        let unlinked_since = Cell::new(Some(user.clock.now()));
+        Rc::new(Self {
+            hub: StreamDriver::new(user),
+            changed: Notify::new(),
+            tally: RefCell::default(),
+            refused_for: Cell::default(),
+            accept_failed: Cell::default(),
+            said_full: Cell::default(),
+            unlinked_since,
+            virtual_addresses: RefCell::default(),
+        })
+    }
+
     /// Opens a stream in the group of this isolation and target, and asks `request` on it.
     ///
     /// # Errors
-    /// The reply for the user's program.
+    /// Why not.
     pub(in crate::daemon) async fn ask(
         &self,
         isolation: Isolation,
         target: Target,
         request: &Request,
-    ) -> Result<Answered, ReplyCode> {
+    ) -> Result<Answered, Refused> {
         let mut failed = ReplyCode::GeneralFailure;
         // A tunnel that closes before the request is under way says nothing about the request.
         for _ in 0..3 {
             let (id, stream) = match self.stream(isolation, target).await {
                 Ok(opened) => opened,
-                Err((code, again)) if again => {
+                Err(NoStream::Again(code)) => {
                     failed = code;
                     continue;
                 }
-                Err((code, _)) => return Err(code),
+                Err(NoStream::Final(why)) => return Err(why),
             };
             let stream = self.hub.stream((id, stream));
             let complaint = Complaint { context: self, id, answered: false.into() };
@@ -85,17 +140,17 @@ impl ProxyContext {
             };
             complaint.answered.set(true);
             return match response {
-                Ok(Response::Failed(code)) => Err(code),
+                Ok(Response::Failed(code)) => Err(code.into()),
                 Ok(response) => Ok((stream, response, rest)),
                 Err(_) if self.hub.engine.borrow().client.stage(id).is_none() => {
                     // The service has forgotten the tunnel, to make room for others, say.
-                    (failed, _) = reply(self.hub.engine.borrow().failure(id), target);
+                    failed = code_of(self.hub.engine.borrow().failure(id), target);
                     continue;
                 }
-                Err(_) => Err(ReplyCode::GeneralFailure),
+                Err(_) => Err(ReplyCode::GeneralFailure.into()),
             };
         }
-        Err(failed)
+        Err(failed.into())
     }
 
     /// Returns when the service of this group has been silent for seconds and another could answer: it is avoided from
@@ -103,54 +158,51 @@ impl ProxyContext {
     async fn better_elsewhere(&self, id: GroupId) {
         loop {
             tokio::time::sleep(ELSEWHERE).await;
-            let mut person = self.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            if person.client.may_go_elsewhere(now, id) {
-                person.client.avoid(now, id);
+            let mut user = self.hub.engine.borrow_mut();
+            let now = user.clock.now();
+            if user.client.may_go_elsewhere(now, id) {
+                user.client.avoid(now, id);
                 return;
             }
         }
     }
 
-    /// A request is refused, since nothing may leave. The reply has no room for the reason: the log has it, once.
-    fn refuse(&self, why: &Unprotected) {
-        let kind = std::mem::discriminant(why);
+    /// A request is refused, since nothing may leave. A SOCKS reply has no room for the reason: the log has it, once.
+    fn refuse(&self, why: Unprotected) -> NoStream {
+        let kind = std::mem::discriminant(&why);
         if self.refused_for.replace(Some(kind)) != Some(kind) {
             warn!("requests are refused: {why}");
         }
+        NoStream::Final(Refused::Unprotected(why))
     }
 
-    /// A stream of a group that stands; the boolean of an error says whether to try again.
+    /// A stream of a group that is connected.
     async fn stream(
         &self,
         isolation: Isolation,
         target: Target,
-    ) -> Result<(GroupId, StreamId), (ReplyCode, bool)> {
+    ) -> Result<(GroupId, StreamId), NoStream> {
         let mut id = {
-            let mut person = self.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            match person.client.protection(now) {
+            let mut user = self.hub.engine.borrow_mut();
+            let now = user.clock.now();
+            match user.client.protection(now) {
                 Ok(()) => self.refused_for.set(None),
                 Err(why @ (Unprotected::NoGateway | Unprotected::NoDocument)) => {
                     // What may come by itself is waited for, until the request's own time is up.
                     let since = self.unlinked_since.get();
                     if since.is_some_and(|since| now.since(since) > LINK_WAIT) {
-                        self.refuse(&why);
-                        return Err((ReplyCode::NetworkUnreachable, false));
+                        return Err(self.refuse(why));
                     }
                 }
-                Err(why) => {
-                    self.refuse(&why);
-                    return Err((ReplyCode::NotAllowed, false));
-                }
+                Err(why) => return Err(self.refuse(why)),
             }
-            let id = person.client.group(now, isolation, target);
+            let id = user.client.group(now, isolation, target);
             if id.is_none() && !self.said_full.replace(true) {
                 warn!(
                     "a request is refused: all {MAX_GROUPS} places for user names and services that are kept apart are in use"
                 );
             }
-            id.ok_or((ReplyCode::GeneralFailure, false))?
+            id.ok_or(NoStream::Final(Refused::NoGroup))?
         };
         self.hub.wake_engine.notify_one();
         loop {
@@ -158,15 +210,15 @@ impl ProxyContext {
             tokio::pin!(changed);
             changed.as_mut().enable();
             {
-                let mut person = self.hub.engine.borrow_mut();
-                let now = person.clock.now();
-                match person.client.stage(id) {
+                let mut user = self.hub.engine.borrow_mut();
+                let now = user.clock.now();
+                match user.client.stage(id) {
                     Some(Stage::Connected) => {
-                        if let Some(stream) = person.client.open(now, id) {
+                        if let Some(stream) = user.client.open(now, id) {
                             return Ok((id, stream));
                         }
                         // Full, by those who waited with this one.
-                        if let Some(other) = person.client.group(now, isolation, target)
+                        if let Some(other) = user.client.group(now, isolation, target)
                             && other != id
                         {
                             id = other;
@@ -176,7 +228,7 @@ impl ProxyContext {
                         }
                     }
                     Some(_) => {}
-                    None => return Err(reply(person.failure(id), target)),
+                    None => return Err(no_stream(user.failure(id), target)),
                 }
             }
             changed.await;
@@ -194,25 +246,31 @@ struct Complaint<'a> {
 impl Drop for Complaint<'_> {
     fn drop(&mut self) {
         if !self.answered.get() {
-            let mut person = self.context.hub.engine.borrow_mut();
-            let now = person.clock.now();
-            person.client.complain(now, self.id);
-            drop(person);
+            let mut user = self.context.hub.engine.borrow_mut();
+            let now = user.clock.now();
+            user.client.complain(now, self.id);
+            drop(user);
             self.context.hub.wake_engine.notify_one();
         }
     }
 }
 
-fn reply(why: Failure, target: Target) -> (ReplyCode, bool) {
+/// What a program is told of a group that ended.
+fn code_of(why: Failure, target: Target) -> ReplyCode {
     match (why, target) {
-        (Failure::UnknownGateway | Failure::UnknownService, _) => {
-            (ReplyCode::ServiceNotFound, false)
-        }
-        (Failure::NoAnswer, Target::Service(_)) => (ReplyCode::ServiceTimedOut, false),
-        (Failure::NoAnswer, Target::Exit) => (ReplyCode::TtlExpired, false),
-        (Failure::NoPath, _) => (ReplyCode::NetworkUnreachable, false),
+        (Failure::UnknownGateway | Failure::UnknownService, _) => ReplyCode::ServiceNotFound,
+        (Failure::NoAnswer, Target::Service(_)) => ReplyCode::ServiceTimedOut,
+        (Failure::NoAnswer, Target::Exit) => ReplyCode::TtlExpired,
+        (Failure::NoPath, _) => ReplyCode::NetworkUnreachable,
         (Failure::Silent | Failure::Closed | Failure::Idle | Failure::Garbage, _) => {
-            (ReplyCode::GeneralFailure, true)
+            ReplyCode::GeneralFailure
         }
+    }
+}
+
+fn no_stream(why: Failure, target: Target) -> NoStream {
+    match code_of(why, target) {
+        code @ ReplyCode::GeneralFailure => NoStream::Again(code),
+        code => NoStream::Final(code.into()),
     }
 }

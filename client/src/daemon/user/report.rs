@@ -3,12 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use shoal_host::admin::Readiness;
 use shoal_host::{about, logs, network};
 
 use super::Driver;
 use crate::daemon::clock::unix_s;
-use crate::daemon::{Report, trust};
+use crate::daemon::trust;
 use crate::engine::{LoopCounts, MAX_GROUPS, Stage, Unprotected};
 use crate::gauge::Reading;
 
@@ -62,10 +61,10 @@ fn summary(
 
 impl Driver {
     /// Makes the report anew.
-    pub(super) fn report(&self) {
-        let mut person = self.context.hub.engine.borrow_mut();
-        let now = person.clock.now();
-        let protection = person.client.protection(now);
+    pub(super) fn show(&self) {
+        let mut user = self.context.hub.engine.borrow_mut();
+        let now = user.clock.now();
+        let protection = user.client.protection(now);
         let not_ready = match (&protection, self.down) {
             (Err(Unprotected::NoGateway | Unprotected::NoDocument), Some(down)) => {
                 Some(down.to_string())
@@ -78,16 +77,16 @@ impl Driver {
             (Ok(()), _) => self.periods.why_stuck(unix_s()),
         };
         let config = &self.reload.config;
-        let counts = person.client.counts();
-        let loops = person.client.loops();
-        let (_, surbs) = person.client.sizes();
-        let stages = person.client.stages();
+        let counts = user.client.counts();
+        let loops = user.client.loops();
+        let (_, surbs) = user.client.sizes();
+        let stages = user.client.stages();
         let waiting = |stage| stages.iter().filter(|(at, _)| *at == stage).count();
-        let filled = self.slots.uplink.lock().map(|uplink| uplink.filled()).unwrap_or_default();
+        let filled = self.slots.queue.filled();
         let tally = *self.context.tally.borrow();
         let overrun = self.overrun.load(Ordering::Relaxed);
         let dummies = self.dummies.load(Ordering::Relaxed);
-        let mut warnings = trust::warnings(&person.client, now, config.gateways.len());
+        let mut warnings = trust::warnings(&user.client, now, config.gateways.len());
         warnings.extend(self.periods.trouble().map(str::to_owned));
         if self.context.accept_failed.get() > 0 {
             warnings.push(format!(
@@ -102,7 +101,7 @@ impl Driver {
                 tally.turned_away, config.socks.max_connections
             ));
         }
-        let document = person.client.document(now).cloned();
+        let document = user.client.document(now).cloned();
         let is_trial = document.as_ref().is_some_and(|document| document.is_trial());
         if is_trial {
             warnings.push(TRIAL.into());
@@ -110,14 +109,14 @@ impl Driver {
         let mut spares = self.spares.borrow_mut();
         document.iter().for_each(|document| spares.follow(document));
         warnings.extend(spares.warning());
-        if person.client.exits_are_all_behind(now) {
+        if user.client.exits_are_all_behind(now) {
             warnings.push(
                 "all exits are reached by your own gateway alone, which would see both ends, so none is used: name another \
                  gateway, or set protect.allow_shared_gateway"
                     .into(),
             );
         }
-        match person.client.silent_services(now) {
+        match user.client.silent_services(now) {
             0 => {}
             1 => warnings.push("a service or exit in use does not answer".into()),
             n => {
@@ -138,12 +137,12 @@ impl Driver {
             let other = if left == 0 { "second" } else { "first" };
             warnings.push(format!("gateway {} was left for the {other}: {evidence}", left + 1));
         }
-        if let Some(trouble) = person.client.refused_document() {
+        if let Some(trouble) = user.client.refused_document() {
             warnings.push(format!("the last topology document was refused: {trouble}"));
         }
-        let crowd = person.client.crowd();
+        let crowd = user.client.crowd();
         let bits = crowd.map(|(bits, _)| bits);
-        let floor = person.client.document(now).map(|document| document.parameters.warn_bits);
+        let floor = user.client.document(now).map(|document| document.parameters.warn_bits);
         if let (Some((bits, Reading::Warn | Reading::Refuse)), Some(floor)) = (crowd, floor) {
             warnings.push(format!(
                 "the expected anonymity is {:.2} bits: few others send now (the network warns below {floor})",
@@ -163,7 +162,7 @@ impl Driver {
             let node = document.node(document.index_of(&of)?)?;
             Some(node.descriptor.body().operator.clone())
         });
-        let span = person.client.epoch(now).map(|epoch| {
+        let span = user.client.epoch(now).map(|epoch| {
             let begins = epoch * u64::from(self.network.epoch_s);
             (begins, begins + u64::from(self.network.epoch_s))
         });
@@ -182,7 +181,7 @@ impl Driver {
             "strict": self.reload.config.protect.strict,
             "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
             "gateway_operator": operator,
-            "epoch": person.client.epoch(now),
+            "epoch": user.client.epoch(now),
             "epoch_began": span.map(|(begins, _)| logs::utc(begins)),
             "epoch_ends": span.map(|(_, ends)| logs::utc(ends)),
             "anonymity_bits": bits,
@@ -207,7 +206,7 @@ impl Driver {
                 "packets": counts.packets, "dummies": dummies, "unknown": counts.unknown, "overrun": overrun,
                 "replayed": counts.replayed, "late": counts.late, "junk": counts.junk,
             },
-            "pauses": person.client.pauses(),
+            "pauses": user.client.pauses(),
             "surbs_out": surbs,
             "packets_without_path": counts.no_path,
             "datagrams_lost": self.context.hub.lost_datagrams(),
@@ -218,13 +217,6 @@ impl Driver {
             let help = "Expected anonymity of the next packet, bits";
             gauges.push(("shoal_client_anonymity_bits", help, bits));
         }
-        let readiness = match &not_ready {
-            None => Readiness::Ready,
-            Some(why) => Readiness::NotReady(why.clone()),
-        };
-        let _ = self.ready.send(readiness);
-        if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, series: gauges };
-        }
+        self.publisher.publish(status, gauges, not_ready);
     }
 }
