@@ -21,7 +21,7 @@ use shoal_topology::directory::address::ServiceAddress;
 use tokio::task::JoinHandle;
 
 use daemon::Run;
-pub use daemon::{Daemon, Kind, log_level, run, run_corrupt};
+pub use daemon::{Daemon, Kind, log_level, run, run_with_faults};
 use plan::Plan;
 
 /// How long daemons may take until all are ready.

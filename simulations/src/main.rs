@@ -15,7 +15,7 @@ use shoal_host::exit::{Exit, report};
 use shoal_host::shutdown::Shutdown;
 use shoal_host::stdout::{self, Stdout};
 use shoal_host::{logs, memory};
-use shoal_node::daemon::Misconduct;
+use shoal_node::daemon::Faults;
 use shoal_sim::commands::{
     self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs, SweepArgs,
 };
@@ -244,8 +244,8 @@ fn act(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Daemon { kind, config, drop_share, drop_clients, late_ms, clock_offset_ms } => {
             let late = Duration::from_millis(late_ms);
-            let misconduct = Misconduct { drop_share, drop_clients, late, clock_offset_ms };
-            daemon(kind, config, misconduct)
+            let faults = Faults { drop_share, drop_clients, late, clock_offset_ms };
+            daemon(kind, config, faults)
         }
     }
 }
@@ -416,7 +416,7 @@ fn parameters(file: &Path) -> anyhow::Result<Parameters> {
     }
 }
 
-fn daemon(kind: KindArg, config: PathBuf, misconduct: Misconduct) -> anyhow::Result<()> {
+fn daemon(kind: KindArg, config: PathBuf, faults: Faults) -> anyhow::Result<()> {
     // The keys of a localnet are worth nothing, so its memory is not locked; dumps are forbidden as they are on any host.
     let warnings = memory::forbid_dumps();
     let kind = match kind {
@@ -436,8 +436,8 @@ fn daemon(kind: KindArg, config: PathBuf, misconduct: Misconduct) -> anyhow::Res
             stop.trigger();
         });
         match kind {
-            localnet::Kind::Node if misconduct != Misconduct::default() => {
-                localnet::run_corrupt(config, misconduct, shutdown).await
+            localnet::Kind::Node if faults != Faults::default() => {
+                localnet::run_with_faults(config, faults, shutdown).await
             }
             _ => localnet::run(kind, config, shutdown).await,
         }

@@ -167,17 +167,17 @@ pub async fn run(kind: Kind, config: PathBuf, shutdown: Shutdown) -> anyhow::Res
     Ok(())
 }
 
-/// Runs one node whose operator is corrupt, until `shutdown`.
+/// Runs one node with faults injected, until `shutdown`.
 ///
 /// # Errors
 /// Why it ended.
-pub async fn run_corrupt(
+pub async fn run_with_faults(
     config: PathBuf,
-    misconduct: node::Misconduct,
+    faults: node::Faults,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let (config, _) = node::Config::load(&config, &[])?;
-    Ok(node::run_corrupt(config, misconduct, shutdown).await?)
+    Ok(node::run_with_faults(config, faults, shutdown).await?)
 }
 
 /// The log level that a daemon's configuration asks for.
