@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use shoal_client::daemon as client;
 use shoal_host::exit::chain;
 use shoal_host::logs;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::Options;
 
 /// What a daemon of the localnet is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
     /// `shoal-node run`.
     Node,

@@ -63,7 +63,7 @@ pub struct Options {
     pub parameters: Parameters,
     /// The network is founded for trial: clients serve its few people. Else they are told to serve them all the same.
     pub trial: bool,
-    /// The `shoal-sim` that processes run; else this program.
+    /// The program whose verb `daemon` processes run; else this one.
     pub program: Option<PathBuf>,
 }
 
@@ -231,7 +231,7 @@ impl Localnet {
             }
         }
         for socks in &self.socks {
-            let answer = crate::socks::get(*socks, &self.service, "/").await;
+            let answer = crate::socks_client::get(*socks, &self.service, "/").await;
             let page = answer.context("the internal service does not answer")?;
             if !page.contains("Shoal") {
                 bail!("the internal service answers something else");

@@ -133,7 +133,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let reference = bench::reference_all_cores(cores);
     let (rate, packets) = load.resolve(reference)?;
 
-    let dir = crate::localnet::temporary("shoal-load-")?;
+    let dir = crate::launch::temporary("shoal-load-")?;
     let ends = Ends::new()?;
     let sink_at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;

@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::localnet::{Localnet, Options};
-use crate::socks;
+use crate::launch::{Localnet, Options};
+use crate::socks_client;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ async fn serve(what: Serve) -> anyhow::Result<(JoinHandle<()>, SocketAddr)> {
 }
 
 async fn echoes(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Result<Vec<Duration>> {
-    let mut tcp = socks::connect(proxy, &to.to_string(), None).await?;
+    let mut tcp = socks_client::connect(proxy, &to.to_string(), None).await?;
     let mut took = Vec::with_capacity(count);
     for i in 0..count {
         let began = Instant::now();
@@ -152,7 +152,7 @@ async fn firsts(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Resu
     for i in 0..count {
         let began = Instant::now();
         let user = format!("first {i}");
-        let mut tcp = socks::connect(proxy, &to.to_string(), Some((&user, "x"))).await?;
+        let mut tcp = socks_client::connect(proxy, &to.to_string(), Some((&user, "x"))).await?;
         tcp.write_all(&[1; 64]).await?;
         tcp.read_exact(&mut [0; 64]).await?;
         took.push(began.elapsed());
@@ -162,7 +162,7 @@ async fn firsts(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Resu
 
 /// Bytes per second, from the first byte to the last.
 async fn download(proxy: SocketAddr, from: SocketAddr, bytes: usize) -> anyhow::Result<f64> {
-    let mut tcp = socks::connect(proxy, &from.to_string(), None).await?;
+    let mut tcp = socks_client::connect(proxy, &from.to_string(), None).await?;
     let mut buf = vec![0; 64 << 10];
     let mut left = bytes - tcp.read(&mut buf).await?;
     let (began, all) = (Instant::now(), left);

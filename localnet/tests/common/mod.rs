@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shoal_sim::localnet::{Localnet, Options};
+use shoal_localnet::launch::{Localnet, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Mutex, MutexGuard};
@@ -29,7 +29,7 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 pub fn options() -> Options {
     Options {
         socks: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        program: Some(env!("CARGO_BIN_EXE_shoal-sim").into()),
+        program: Some(env!("CARGO_BIN_EXE_shoal-localnet").into()),
         ..Options::default()
     }
 }
