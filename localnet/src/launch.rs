@@ -21,6 +21,7 @@ use shoal_topology::directory::address::ServiceAddress;
 use tokio::task::JoinHandle;
 
 use daemon::Run;
+pub(crate) use daemon::spawn;
 pub use daemon::{Daemon, Kind, log_level, run, run_with_faults};
 use plan::Plan;
 
@@ -181,9 +182,7 @@ impl Localnet {
             .map(|daemon| {
                 json!({
                     "name": daemon.name,
-                    "kind": match daemon.kind {
-                        Kind::Node => "node", Kind::Client => "client", Kind::Service => "service",
-                    },
+                    "kind": daemon.kind.name(),
                     "listen": daemon.listen.map(|address| address.to_string()),
                     "admin": daemon.admin.to_string(),
                     "control": daemon.control,

@@ -4,5 +4,6 @@
 pub mod commands;
 pub mod launch;
 pub mod load;
+pub mod servers;
 pub mod socks_client;
 pub mod speed;

@@ -17,10 +17,6 @@ fn processes() -> Options {
     Options { processes: true, log: "debug".into(), ..options() }
 }
 
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut shoal_localnet::launch::Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
-}
-
 async fn fetch_within(net: &Localnet, limit: Duration) {
     let began = Instant::now();
     loop {

@@ -29,10 +29,6 @@ fn processes() -> Options {
     Options { processes: true, log: "info".into(), ..options() }
 }
 
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
-}
-
 fn client(net: &Localnet) -> &Daemon {
     net.daemons.iter().find(|daemon| daemon.name == "client-1").unwrap()
 }

@@ -8,17 +8,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use shoal_localnet::launch::{Daemon, Localnet, Options};
+use shoal_localnet::launch::{Localnet, Options};
 use shoal_localnet::socks_client;
 
 const EPOCH: Duration = Duration::from_secs(6);
 /// A document may be used in its own epoch and in two further ones: after so many epochs all is by newer ones.
 const EPOCHS: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
-}
 
 async fn status(net: &mut Localnet, name: &str) -> serde_json::Value {
     let control = named(net, name).control.clone();

@@ -19,6 +19,10 @@ use shoal_sim::world;
 /// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
 #[derive(Parser)]
 #[command(name = "shoal-sim", version)]
+#[cfg_attr(
+    not(feature = "localnet"),
+    command(about = "The engines of a Shoal mixnet in virtual time")
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -27,6 +27,17 @@ pub enum Kind {
     Service,
 }
 
+impl Kind {
+    /// What the verb `daemon` calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Client => "client",
+            Self::Service => "service",
+        }
+    }
+}
+
 /// One daemon, and where it is found.
 pub struct Daemon {
     /// A name, unique in the localnet.
@@ -65,28 +76,10 @@ impl Daemon {
     /// A configuration that cannot be read, a program that cannot be started.
     pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<()> {
         if options.processes {
-            let exe = match &options.program {
-                Some(program) => program.clone(),
-                None => std::env::current_exe().context("finding this program")?,
-            };
             let log = self.config.with_extension("log");
             let log = std::fs::File::create(&log)
                 .with_context(|| format!("making the log {}", log.display()))?;
-            let child = Command::new(exe)
-                .arg("daemon")
-                .arg(match self.kind {
-                    Kind::Node => "node",
-                    Kind::Client => "client",
-                    Kind::Service => "service",
-                })
-                .arg(&self.config)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .kill_on_drop(true)
-                // Ctrl-C at the terminal is for the launcher, which ends the others in order.
-                .process_group(0)
-                .spawn()
+            let child = spawn(options.program.as_deref(), self.kind, &self.config, log.into())
                 .with_context(|| format!("starting {}", self.name))?;
             self.pid = child.id();
             self.run = Some(Run::Process(Box::new(child)));
@@ -144,6 +137,31 @@ impl Daemon {
     pub async fn restart(&mut self, options: &Options) -> anyhow::Result<()> {
         self.start(options).await
     }
+}
+
+/// Starts a daemon as a process of its own, by the verb `daemon` of a program, this one if none is named. It ends when its
+/// standard input does.
+pub(crate) fn spawn(
+    program: Option<&Path>,
+    kind: Kind,
+    config: &Path,
+    log: Stdio,
+) -> anyhow::Result<Child> {
+    let program = match program {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe().context("finding this program")?,
+    };
+    let child = Command::new(program)
+        .args(["daemon", kind.name()])
+        .arg(config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        // Ctrl-C at the terminal is for the launcher, which ends the others in order.
+        .process_group(0)
+        .spawn();
+    Ok(child?)
 }
 
 /// Runs one daemon until `shutdown`: what `shoal-node run`, `shoal-client run` and `serve` do.
