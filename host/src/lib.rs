@@ -9,7 +9,6 @@ pub mod authorities;
 pub mod coarse;
 pub mod config;
 pub mod control;
-pub mod exit;
 pub mod host_port;
 pub mod link;
 pub mod logs;
@@ -20,6 +19,7 @@ pub mod reload;
 pub mod secret;
 pub mod shutdown;
 pub mod start;
-pub mod stdout;
 pub mod taglog;
 mod tls;
+
+pub use shoal_program::{exit, stdout};

@@ -7,12 +7,12 @@ pub mod bench;
 mod config;
 pub mod document;
 mod engine_thread;
+mod faults;
 pub mod founding;
 mod inbox;
 mod keys;
 mod links;
 mod metrics;
-mod misconduct;
 mod reload;
 pub mod status;
 mod topology;
@@ -47,8 +47,8 @@ use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
 pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
+pub use faults::Faults;
 pub use keys::{Keyring, Prepared, descriptor, prepare};
-pub use misconduct::Misconduct;
 
 use crate::engine::{Engine, Settings};
 use crate::opener::Opener;
@@ -301,18 +301,18 @@ pub fn run_reloading(config: Config, source: Source, shutdown: Shutdown) -> Runn
     Box::pin(start(config, Some(source), None, shutdown))
 }
 
-/// [`run`], by an operator who is corrupt. Of an authority it is only the clock.
+/// [`run`], with faults injected, as by an operator who is corrupt. Of an authority it is only the clock.
 ///
 /// # Errors
 /// As there.
-pub fn run_corrupt(config: Config, misconduct: Misconduct, shutdown: Shutdown) -> Running {
-    Box::pin(start(config, None, Some(misconduct), shutdown))
+pub fn run_with_faults(config: Config, faults: Faults, shutdown: Shutdown) -> Running {
+    Box::pin(start(config, None, Some(faults), shutdown))
 }
 
 async fn start(
     config: Config,
     source: Option<Source>,
-    misconduct: Option<Misconduct>,
+    faults: Option<Faults>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     check_values(&config)?;
@@ -320,7 +320,7 @@ async fn start(
     control::check_path(&config.control_socket())?;
     let mut reload = Reload::new(config.clone(), source, &shutdown);
     if config.role == RoleName::Authority {
-        let clock_offset_ms = misconduct.map_or(0, |misconduct| misconduct.clock_offset_ms);
+        let clock_offset_ms = faults.map_or(0, |faults| faults.clock_offset_ms);
         return authority::run(reload, clock_offset_ms, shutdown).await;
     }
     let known = network::load(&config.network)?;
@@ -399,12 +399,12 @@ async fn start(
     };
     let engine = Engine::new(settings, Backend::best_codec());
     let (tell_reports, reports) = tokio::sync::mpsc::channel(REPORTS);
-    let misconduct = match misconduct {
-        Some(misconduct) => Some(misconduct.start(&Seed::new(*secret::fresh()?))),
+    let injector = match faults {
+        Some(faults) => Some(faults.start(&Seed::new(*secret::fresh()?))),
         None => None,
     };
     let (events, thread) =
-        engine_thread::start(engine, clock, shared.clone(), tell_reports, misconduct)?;
+        engine_thread::start(engine, clock, shared.clone(), tell_reports, injector)?;
     let work = engine_thread::start_workers(config.workers, &opener, &events, &shared)?;
     if role == Role::Gateway && config.gateway.inbox {
         open_inbox(&config, &prepared, &events, &shared).await?;

@@ -325,11 +325,11 @@ class Authorities:
         must(again is not None, f"afterwards: {[self.votes(peer) for peer in self.names]}")
         return f"proven by all after {proven:.0f} s; {text}"
 
-    def found(self, node, *misconduct):
+    def found(self, node, *faults):
         """Demoted while it misbehaves, and requests go on; restored when it behaves."""
         began = time.monotonic()
         self.net.kill(node)
-        self.start(node, *misconduct)
+        self.start(node, *faults)
         took = wait_until(lambda: node in self.demoted(), WITHIN * EPOCH)
         must(took is not None, f"{node} is not demoted within {WITHIN} epochs")
         time.sleep(EPOCH)

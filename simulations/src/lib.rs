@@ -1,5 +1,5 @@
 //! The deployed engines in virtual time, observers of their links, adversaries that read nothing else, and what they
-//! find out; and the daemons on loopback, run and measured.
+//! find out. No runtime and no socket: the daemons on loopback are in `shoal-localnet`.
 
 pub mod at_gateway;
 pub mod attacks;
@@ -14,8 +14,6 @@ pub mod experiment;
 pub mod figures;
 pub mod flows;
 pub mod holds;
-pub mod load;
-pub mod localnet;
 pub mod made_up;
 pub mod metrics;
 pub mod output;
@@ -25,8 +23,6 @@ pub mod row;
 pub mod scenario;
 pub mod scoreboard;
 pub mod scores;
-pub mod socks;
-pub mod speed;
 pub mod stats;
 pub mod sweep;
 pub mod trace;

@@ -15,9 +15,9 @@ use shoal_topology::reputation::report::Report;
 use shoal_topology::{Identity, Time};
 use tokio::sync::{mpsc, oneshot};
 
+use super::faults::FaultInjector;
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
-use super::misconduct::Running;
 use crate::counters::DropReason;
 use crate::engine::{Engine, Input, Origin, Output, SessionId};
 use crate::opener::{Arrived, Came, Opener, Room};
@@ -117,10 +117,10 @@ pub(super) fn start(
     clock: Clock,
     shared: Arc<Shared>,
     reports: mpsc::Sender<Report>,
-    misconduct: Option<Running>,
+    injector: Option<FaultInjector>,
 ) -> std::io::Result<(Events, JoinHandle<()>)> {
     let (events, queue) = Events::new();
-    let machine = EngineThread { misconduct, ..EngineThread::new(engine, clock, shared, reports) };
+    let machine = EngineThread { injector, ..EngineThread::new(engine, clock, shared, reports) };
     let thread =
         std::thread::Builder::new().name("engine".into()).spawn(move || machine.run(&queue))?;
     Ok((events, thread))
@@ -134,7 +134,7 @@ struct EngineThread {
     clients: HashMap<SessionId, Down>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
-    misconduct: Option<Running>,
+    injector: Option<FaultInjector>,
 }
 
 impl EngineThread {
@@ -145,8 +145,8 @@ impl EngineThread {
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (neighbours, clients) = Default::default();
-        let (inbox, misconduct) = (None, None);
-        Self { engine, clock, shared, neighbours, clients, inbox, reports, misconduct }
+        let (inbox, injector) = (None, None);
+        Self { engine, clock, shared, neighbours, clients, inbox, reports, injector }
     }
 
     fn run(mut self, queue: &Receiver<Event>) {
@@ -158,7 +158,7 @@ impl EngineThread {
                 self.tell(now);
             }
             self.release(now);
-            let held = self.misconduct.as_ref().map_or(Time::NEVER, Running::next_wake);
+            let held = self.injector.as_ref().map_or(Time::NEVER, FaultInjector::next_wake);
             let wake = self.engine.next_wake().unwrap_or(Time::NEVER).min(held).since(now);
             match queue.recv_timeout(wake.min(SNAPSHOT)) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -175,11 +175,11 @@ impl EngineThread {
     }
 
     fn event(&mut self, mut event: Event) {
-        if let Some(misconduct) = &mut self.misconduct {
+        if let Some(injector) = &mut self.injector {
             match &mut event {
-                Event::Opened(batch) => misconduct.opened(batch),
-                Event::Client(session, frames) => misconduct.client(*session, frames),
-                Event::Input(Input::Left(session)) => misconduct.left(*session),
+                Event::Opened(batch) => injector.opened(batch),
+                Event::Client(session, frames) => injector.client(*session, frames),
+                Event::Input(Input::Left(session)) => injector.left(*session),
                 _ => {}
             }
         }
@@ -230,8 +230,8 @@ impl EngineThread {
     fn output(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Send { to, frame } => {
-                let frame = match &mut self.misconduct {
-                    Some(misconduct) => misconduct.hold(self.clock.now(), to, frame)?,
+                let frame = match &mut self.injector {
+                    Some(injector) => injector.hold(self.clock.now(), to, frame)?,
                     None => frame,
                 };
                 self.send(&to, frame)
@@ -293,7 +293,7 @@ impl EngineThread {
 
     /// Sends what a corrupt node held back.
     fn release(&mut self, now: Time) {
-        while let Some((to, frame)) = self.misconduct.as_mut().and_then(|held| held.release(now)) {
+        while let Some((to, frame)) = self.injector.as_mut().and_then(|held| held.release(now)) {
             if let Some(dropped) = self.send(&to, frame) {
                 self.engine.handle(now, dropped);
             }

@@ -109,7 +109,7 @@ pub struct Rotating {
     seed: Seed,
 }
 
-/// What a localnet with epochs of ten seconds has (`shoal_sim::localnet`).
+/// What a localnet with epochs of ten seconds has (`shoal_localnet::launch`).
 pub fn parameters() -> Parameters {
     Parameters { max_delay_us: 1_000_000, clock_error_s: 1, draw_every: 6, ..Parameters::default() }
 }

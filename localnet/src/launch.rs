@@ -21,7 +21,8 @@ use shoal_topology::directory::address::ServiceAddress;
 use tokio::task::JoinHandle;
 
 use daemon::Run;
-pub use daemon::{Daemon, Kind, log_level, run, run_corrupt};
+pub(crate) use daemon::spawn;
+pub use daemon::{Daemon, Kind, log_level, run, run_with_faults};
 use plan::Plan;
 
 /// How long daemons may take until all are ready.
@@ -63,7 +64,7 @@ pub struct Options {
     pub parameters: Parameters,
     /// The network is founded for trial: clients serve its few people. Else they are told to serve them all the same.
     pub trial: bool,
-    /// The `shoal-sim` that processes run; else this program.
+    /// The program whose verb `daemon` processes run; else this one.
     pub program: Option<PathBuf>,
 }
 
@@ -181,9 +182,7 @@ impl Localnet {
             .map(|daemon| {
                 json!({
                     "name": daemon.name,
-                    "kind": match daemon.kind {
-                        Kind::Node => "node", Kind::Client => "client", Kind::Service => "service",
-                    },
+                    "kind": daemon.kind.name(),
                     "listen": daemon.listen.map(|address| address.to_string()),
                     "admin": daemon.admin.to_string(),
                     "control": daemon.control,
@@ -231,7 +230,7 @@ impl Localnet {
             }
         }
         for socks in &self.socks {
-            let answer = crate::socks::get(*socks, &self.service, "/").await;
+            let answer = crate::socks_client::get(*socks, &self.service, "/").await;
             let page = answer.context("the internal service does not answer")?;
             if !page.contains("Shoal") {
                 bail!("the internal service answers something else");

@@ -9,22 +9,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::*;
-use shoal_sim::localnet::{Localnet, Options};
-use shoal_sim::socks;
+use shoal_localnet::launch::{Localnet, Options};
+use shoal_localnet::socks_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn processes() -> Options {
     Options { processes: true, log: "debug".into(), ..options() }
 }
 
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut shoal_sim::localnet::Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
-}
-
 async fn fetch_within(net: &Localnet, limit: Duration) {
     let began = Instant::now();
     loop {
-        match socks::get(net.socks[0], &net.service, "/").await {
+        match socks_client::get(net.socks[0], &net.service, "/").await {
             Ok(page) => {
                 assert!(page.contains("Shoal"));
                 return;
@@ -41,7 +37,7 @@ async fn a_session_survives_the_kill_and_restart_of_a_mix() {
     let options = processes();
     let mut net = start(&options).await;
     let echo = echo().await.to_string();
-    let mut tcp = socks::connect(net.socks[0], &echo, None).await.unwrap();
+    let mut tcp = socks_client::connect(net.socks[0], &echo, None).await.unwrap();
     named(&mut net, "mix-2-1").kill().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     named(&mut net, "mix-2-1").restart(&options).await.unwrap();
@@ -74,7 +70,7 @@ async fn when_the_exit_dies_requests_end_in_time_and_work_again_when_it_is_back(
     let mut net = start(&options).await;
     let target = echo().await;
     let (proxy, echo) = (net.socks[0], target.to_string());
-    let _session = socks::connect(proxy, &echo, None).await.unwrap();
+    let _session = socks_client::connect(proxy, &echo, None).await.unwrap();
     named(&mut net, "exit").kill().await.unwrap();
     let began = Instant::now();
     let answer = ask(proxy, 1, "127.0.0.1", target.port()).await;
@@ -82,7 +78,7 @@ async fn when_the_exit_dies_requests_end_in_time_and_work_again_when_it_is_back(
     assert!(began.elapsed() < Duration::from_secs(35));
     named(&mut net, "exit").restart(&options).await.unwrap();
     let began = Instant::now();
-    while let Err(error) = socks::connect(proxy, &echo, None).await {
+    while let Err(error) = socks_client::connect(proxy, &echo, None).await {
         assert!(began.elapsed() < Duration::from_secs(90), "{error:#}");
     }
     net.stop().await;
@@ -109,12 +105,13 @@ async fn no_daemon_keeps_a_record_of_who_talked_to_whom() {
     let _alone = alone().await;
     let net = start(&processes()).await;
     let echo = echo().await;
-    let mut tcp =
-        socks::connect(net.socks[0], &echo.to_string(), Some(("some-user", "pw"))).await.unwrap();
+    let mut tcp = socks_client::connect(net.socks[0], &echo.to_string(), Some(("some-user", "pw")))
+        .await
+        .unwrap();
     tcp.write_all(b"hello").await.unwrap();
     tcp.read_exact(&mut [0; 5]).await.unwrap();
-    let _ = socks::connect(net.socks[0], "forbidden.example:25", None).await;
-    socks::get(net.socks[0], &net.service, "/").await.unwrap();
+    let _ = socks_client::connect(net.socks[0], "forbidden.example:25", None).await;
+    socks_client::get(net.socks[0], &net.service, "/").await.unwrap();
 
     let mut texts = Vec::new();
     written(net.dir(), &mut texts);

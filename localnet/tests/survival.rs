@@ -8,17 +8,13 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use shoal_sim::localnet::{Daemon, Localnet, Options};
-use shoal_sim::socks;
+use shoal_localnet::launch::{Localnet, Options};
+use shoal_localnet::socks_client;
 
 const EPOCH: Duration = Duration::from_secs(6);
 /// A document may be used in its own epoch and in two further ones: after so many epochs all is by newer ones.
 const EPOCHS: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
-}
 
 async fn status(net: &mut Localnet, name: &str) -> serde_json::Value {
     let control = named(net, name).control.clone();
@@ -30,7 +26,7 @@ async fn pages(net: &Localnet, when: &str) {
     let began = Instant::now();
     for page in [&net.target.to_string(), &net.service] {
         loop {
-            match socks::get(net.socks[0], page, "/").await {
+            match socks_client::get(net.socks[0], page, "/").await {
                 Ok(page) if page.contains("Shoal") => break,
                 answer => assert!(began.elapsed() < PATIENCE, "{when}: {page}: {answer:?}"),
             }

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-use crate::localnet::{Localnet, Options};
-use crate::socks;
+use crate::launch::{Localnet, Options};
+use crate::{servers, socks_client};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -39,8 +37,8 @@ impl Default for Plan {
 /// # Errors
 /// When a localnet does not start, or a request fails.
 pub async fn measure(plan: &Plan) -> anyhow::Result<Value> {
-    let (echo, echo_at) = serve(Serve::Echo).await?;
-    let (source, source_at) = serve(Serve::Source(plan.download)).await?;
+    let (echo_at, echo) = servers::echo().await?;
+    let (source_at, source) = servers::source(plan.download).await?;
 
     let net = Localnet::start(options("web")).await?;
     let proxy = *net.socks.first().context("no client")?;
@@ -93,49 +91,8 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-#[derive(Clone, Copy)]
-enum Serve {
-    Echo,
-    Source(usize),
-}
-
-async fn serve(what: Serve) -> anyhow::Result<(JoinHandle<()>, SocketAddr)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    let task = tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut buf = vec![0; 64 << 10];
-                match what {
-                    Serve::Echo => {
-                        while let Ok(n) = tcp.read(&mut buf).await {
-                            let Some(data) = buf.get(..n).filter(|data| !data.is_empty()) else {
-                                return;
-                            };
-                            if tcp.write_all(data).await.is_err() {
-                                return;
-                            }
-                        }
-                    }
-                    Serve::Source(bytes) => {
-                        let mut left = bytes;
-                        while left > 0 {
-                            let n = left.min(buf.len());
-                            if tcp.write_all(buf.get(..n).unwrap_or_default()).await.is_err() {
-                                return;
-                            }
-                            left -= n;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    Ok((task, address))
-}
-
 async fn echoes(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Result<Vec<Duration>> {
-    let mut tcp = socks::connect(proxy, &to.to_string(), None).await?;
+    let mut tcp = socks_client::connect(proxy, &to.to_string(), None).await?;
     let mut took = Vec::with_capacity(count);
     for i in 0..count {
         let began = Instant::now();
@@ -152,7 +109,7 @@ async fn firsts(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Resu
     for i in 0..count {
         let began = Instant::now();
         let user = format!("first {i}");
-        let mut tcp = socks::connect(proxy, &to.to_string(), Some((&user, "x"))).await?;
+        let mut tcp = socks_client::connect(proxy, &to.to_string(), Some((&user, "x"))).await?;
         tcp.write_all(&[1; 64]).await?;
         tcp.read_exact(&mut [0; 64]).await?;
         took.push(began.elapsed());
@@ -162,7 +119,7 @@ async fn firsts(proxy: SocketAddr, to: SocketAddr, count: usize) -> anyhow::Resu
 
 /// Bytes per second, from the first byte to the last.
 async fn download(proxy: SocketAddr, from: SocketAddr, bytes: usize) -> anyhow::Result<f64> {
-    let mut tcp = socks::connect(proxy, &from.to_string(), None).await?;
+    let mut tcp = socks_client::connect(proxy, &from.to_string(), None).await?;
     let mut buf = vec![0; 64 << 10];
     let mut left = bytes - tcp.read(&mut buf).await?;
     let (began, all) = (Instant::now(), left);

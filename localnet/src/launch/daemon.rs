@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use shoal_client::daemon as client;
 use shoal_host::exit::chain;
 use shoal_host::logs;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::Options;
 
 /// What a daemon of the localnet is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
     /// `shoal-node run`.
     Node,
@@ -24,6 +25,17 @@ pub enum Kind {
     Client,
     /// `shoal-client serve`.
     Service,
+}
+
+impl Kind {
+    /// What the verb `daemon` calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Client => "client",
+            Self::Service => "service",
+        }
+    }
 }
 
 /// One daemon, and where it is found.
@@ -64,28 +76,10 @@ impl Daemon {
     /// A configuration that cannot be read, a program that cannot be started.
     pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<()> {
         if options.processes {
-            let exe = match &options.program {
-                Some(program) => program.clone(),
-                None => std::env::current_exe().context("finding this program")?,
-            };
             let log = self.config.with_extension("log");
             let log = std::fs::File::create(&log)
                 .with_context(|| format!("making the log {}", log.display()))?;
-            let child = Command::new(exe)
-                .arg("daemon")
-                .arg(match self.kind {
-                    Kind::Node => "node",
-                    Kind::Client => "client",
-                    Kind::Service => "service",
-                })
-                .arg(&self.config)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .kill_on_drop(true)
-                // Ctrl-C at the terminal is for the launcher, which ends the others in order.
-                .process_group(0)
-                .spawn()
+            let child = spawn(options.program.as_deref(), self.kind, &self.config, log.into())
                 .with_context(|| format!("starting {}", self.name))?;
             self.pid = child.id();
             self.run = Some(Run::Process(Box::new(child)));
@@ -145,6 +139,31 @@ impl Daemon {
     }
 }
 
+/// Starts a daemon as a process of its own, by the verb `daemon` of a program, this one if none is named. It ends when its
+/// standard input does.
+pub(crate) fn spawn(
+    program: Option<&Path>,
+    kind: Kind,
+    config: &Path,
+    log: Stdio,
+) -> anyhow::Result<Child> {
+    let program = match program {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe().context("finding this program")?,
+    };
+    let child = Command::new(program)
+        .args(["daemon", kind.name()])
+        .arg(config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        // Ctrl-C at the terminal is for the launcher, which ends the others in order.
+        .process_group(0)
+        .spawn();
+    Ok(child?)
+}
+
 /// Runs one daemon until `shutdown`: what `shoal-node run`, `shoal-client run` and `serve` do.
 ///
 /// # Errors
@@ -167,17 +186,17 @@ pub async fn run(kind: Kind, config: PathBuf, shutdown: Shutdown) -> anyhow::Res
     Ok(())
 }
 
-/// Runs one node whose operator is corrupt, until `shutdown`.
+/// Runs one node with faults injected, until `shutdown`.
 ///
 /// # Errors
 /// Why it ended.
-pub async fn run_corrupt(
+pub async fn run_with_faults(
     config: PathBuf,
-    misconduct: node::Misconduct,
+    faults: node::Faults,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let (config, _) = node::Config::load(&config, &[])?;
-    Ok(node::run_corrupt(config, misconduct, shutdown).await?)
+    Ok(node::run_with_faults(config, faults, shutdown).await?)
 }
 
 /// The log level that a daemon's configuration asks for.

@@ -30,7 +30,9 @@ use shoal_topology::{
     Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, Role,
     SecretIdentity, Seed, Signed, SignedDocument, exponential,
 };
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+
+use crate::launch::{Kind, spawn, temporary};
 
 /// How long the mix may take to be ready.
 const READY: Duration = Duration::from_secs(10);
@@ -133,7 +135,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let reference = bench::reference_all_cores(cores);
     let (rate, packets) = load.resolve(reference)?;
 
-    let dir = crate::localnet::temporary("shoal-load-")?;
+    let dir = temporary("shoal-load-")?;
     let ends = Ends::new()?;
     let sink_at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;
@@ -153,7 +155,9 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     };
     let mut supply = Supply::start(recipe, cores)?;
 
-    let mut child = start(dir.path())?;
+    let config_file = dir.path().join("config.toml");
+    let mut child =
+        spawn(None, Kind::Node, &config_file, Stdio::inherit()).context("starting the mix")?;
     let generator = endpoint(&ends.gateway_seed, None)?;
     let arriving = async { sink.accept().await.context("the mix does not link to the sink") };
     let arriving =
@@ -489,19 +493,6 @@ async fn send(
     let frames: Vec<_> = packets.into_iter().map(|packet| packet.frame).collect();
     link.sender.send_all(&frames).await?;
     Ok(frames.len() as u64)
-}
-
-fn start(dir: &Path) -> anyhow::Result<Child> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let child = Command::new(program)
-        .args(["daemon", "node"])
-        .arg(dir.join("config.toml"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .process_group(0)
-        .spawn();
-    child.context("starting the mix")
 }
 
 /// The mix listens a moment before it has read its topology.

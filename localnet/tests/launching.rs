@@ -16,7 +16,7 @@ fn private(dir: &Path) {
 
 /// What a localnet in this directory says when it fails.
 fn fails(dir: &Path, more: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-sim"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-localnet"));
     command.args(["localnet", "--socks", "127.0.0.1:0", "--for", "1", "--dir"]).arg(dir).args(more);
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
@@ -56,7 +56,7 @@ fn two_localnets_do_not_share_a_directory() {
     let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
     let net = dir.path().join("net");
     private(&net);
-    let mut first = Command::new(env!("CARGO_BIN_EXE_shoal-sim"))
+    let mut first = Command::new(env!("CARGO_BIN_EXE_shoal-localnet"))
         .args(["localnet", "--json", "--for", "100", "--socks", "127.0.0.1:0", "--dir"])
         .arg(&net)
         .stdin(Stdio::null())
@@ -78,7 +78,7 @@ fn a_daemon_that_ends_later_is_named_and_the_others_go_on() {
     let signal = |name: &str, pid: u64| {
         Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
     };
-    let mut localnet = Command::new(env!("CARGO_BIN_EXE_shoal-sim"))
+    let mut localnet = Command::new(env!("CARGO_BIN_EXE_shoal-localnet"))
         .args(["localnet", "--processes", "--json", "--for", "100", "--socks", "127.0.0.1:0"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

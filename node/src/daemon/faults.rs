@@ -1,5 +1,5 @@
-//! What a node does that its operator turned against its users, or whose clock is off. No configuration asks for it:
-//! experiments do.
+//! Fault injection: what a node does that its operator turned against its users, or whose clock is off. No configuration
+//! asks for it: experiments do.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::counters::DropReason;
 use crate::engine::SessionId;
 use crate::opener::Arrived;
 
-/// What happens to the packets of a corrupt node. It counts none of them.
+/// What is injected: what happens to the packets of a corrupt node, which counts none of them, and a clock that is off.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Misconduct {
+pub struct Faults {
     /// Share of the packets that it does not pass on, 0 to 1.
     pub drop_share: f64,
     /// Of those alone that clients send, and services do not; else of all that come from nodes. A gateway cannot tell one
@@ -29,17 +29,17 @@ pub struct Misconduct {
     pub clock_offset_ms: i64,
 }
 
-impl Misconduct {
+impl Faults {
     /// Drawn anew in each run.
-    pub(super) fn start(self, seed: &Seed) -> Running {
+    pub(super) fn start(self, seed: &Seed) -> FaultInjector {
         let (sessions, held) = Default::default();
-        Running { what: self, rng: seed.stream("misconduct"), sessions, held }
+        FaultInjector { faults: self, rng: seed.stream("faults"), sessions, held }
     }
 }
 
-/// Misconduct under way.
-pub(super) struct Running {
-    what: Misconduct,
+/// Injects them while a node runs.
+pub(super) struct FaultInjector {
+    faults: Faults,
     rng: Stream,
     /// Sessions of the clients that are harmed.
     sessions: HashSet<SessionId>,
@@ -47,21 +47,21 @@ pub(super) struct Running {
     held: VecDeque<(Time, Identity, Frame)>,
 }
 
-impl Running {
+impl FaultInjector {
     fn drops(&mut self) -> bool {
-        self.rng.random::<f64>() < self.what.drop_share
+        self.rng.random::<f64>() < self.faults.drop_share
     }
 
     /// What it lets pass of what nodes sent.
     pub(super) fn opened(&mut self, batch: &mut Vec<Result<Arrived, DropReason>>) {
-        if !self.what.drop_clients {
+        if !self.faults.drop_clients {
             batch.retain(|_| !self.drops());
         }
     }
 
     /// What it lets pass of what a client sent.
     pub(super) fn client(&mut self, session: SessionId, frames: &mut Frames) {
-        if !self.what.drop_clients {
+        if !self.faults.drop_clients {
             return;
         }
         // Its first word says who it is, and is answered: it shall stay.
@@ -78,10 +78,10 @@ impl Running {
 
     /// Takes what shall be late.
     pub(super) fn hold(&mut self, now: Time, to: Identity, frame: Frame) -> Option<Frame> {
-        if self.what.late.is_zero() {
+        if self.faults.late.is_zero() {
             return Some(frame);
         }
-        self.held.push_back((now + self.what.late, to, frame));
+        self.held.push_back((now + self.faults.late, to, frame));
         None
     }
 

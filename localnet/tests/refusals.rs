@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use serde_json::Value;
 use shoal_host::secret;
-use shoal_sim::localnet::{Daemon, Localnet, Options};
-use shoal_sim::socks;
+use shoal_localnet::launch::{Daemon, Localnet, Options};
+use shoal_localnet::socks_client;
 use shoal_topology::{Parameters, SecretIdentity, SignedDocument};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,10 +27,6 @@ const UNREACHABLE: u8 = 3;
 
 fn processes() -> Options {
     Options { processes: true, log: "info".into(), ..options() }
-}
-
-fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
-    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
 }
 
 fn client(net: &Localnet) -> &Daemon {
@@ -61,7 +57,7 @@ async fn reconfigure(net: &mut Localnet, options: &Options, from: &str, to: &str
 
 async fn page_within(net: &Localnet, limit: Duration) {
     let began = Instant::now();
-    while let Err(error) = socks::get(net.socks[0], &net.service, "/").await {
+    while let Err(error) = socks_client::get(net.socks[0], &net.service, "/").await {
         assert!(began.elapsed() < limit, "no page after {limit:?}: {error:#}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -132,7 +128,7 @@ async fn refuses(net: &Localnet, target: &Target, why: &str) {
         let answer = ask(net.socks[0], command, host, 1).await;
         assert_eq!(answer.code, NOT_ALLOWED, "command {command}");
     }
-    let refused = socks::get(net.socks[0], &net.service, "/").await.unwrap_err().to_string();
+    let refused = socks_client::get(net.socks[0], &net.service, "/").await.unwrap_err().to_string();
     assert!(refused.contains("code 2"), "{refused}");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
 
@@ -193,7 +189,8 @@ async fn with_a_stale_document_a_running_client_refuses_until_the_authorities_ar
     let _alone = alone().await;
     let options = Options { epoch: Duration::from_secs(6), ..processes() };
     let (mut net, target) = (start(&options).await, Target::start().await);
-    let mut open = socks::connect(net.socks[0], &target.address.to_string(), None).await.unwrap();
+    let mut open =
+        socks_client::connect(net.socks[0], &target.address.to_string(), None).await.unwrap();
     open.write_all(b"hello").await.unwrap();
     open.read_exact(&mut [0; 5]).await.unwrap();
 

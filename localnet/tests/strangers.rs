@@ -16,8 +16,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use common::*;
-use shoal_sim::localnet::Options;
-use shoal_sim::socks;
+use shoal_localnet::launch::Options;
+use shoal_localnet::socks_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -89,7 +89,7 @@ async fn a_reset_stays_one_in_both_directions_and_what_was_said_before_arrives()
     let proxy = net.socks[0];
     let ([says, half_closed, early, listens], mut told) = servers().await;
     let connect =
-        async |to: SocketAddr| socks::connect(proxy, &to.to_string(), None).await.unwrap();
+        async |to: SocketAddr| socks_client::connect(proxy, &to.to_string(), None).await.unwrap();
 
     let mut tcp = connect(says).await;
     assert_eq!(to_the_end(&mut tcp).await, (vec![7; 1000], true));

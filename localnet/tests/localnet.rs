@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use rand::{Rng, SeedableRng};
-use shoal_sim::localnet::Options;
-use shoal_sim::socks;
+use shoal_localnet::launch::Options;
+use shoal_localnet::socks_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -25,12 +25,12 @@ async fn pages_and_files_arrive_intact_in_both_directions() {
     let (proxy, echo) = (net.socks[0], echo().await.to_string());
 
     for _ in 0..20 {
-        assert!(socks::get(proxy, &net.service, "/").await.unwrap().contains("Shoal"));
+        assert!(socks_client::get(proxy, &net.service, "/").await.unwrap().contains("Shoal"));
     }
     let at_once: Vec<_> = (0..50)
         .map(|_| {
             let service = net.service.clone();
-            tokio::spawn(async move { socks::get(proxy, &service, "/").await })
+            tokio::spawn(async move { socks_client::get(proxy, &service, "/").await })
         })
         .collect();
     for page in at_once {
@@ -40,7 +40,7 @@ async fn pages_and_files_arrive_intact_in_both_directions() {
     // 500 kB go to the exit and come back: up and down at once.
     let mut file = vec![0; 500_000];
     rand_chacha::ChaCha12Rng::seed_from_u64(1).fill_bytes(&mut file);
-    let tcp = socks::connect(proxy, &echo, None).await.unwrap();
+    let tcp = socks_client::connect(proxy, &echo, None).await.unwrap();
     let (mut from, mut to) = tcp.into_split();
     let sent = file.clone();
     let up = tokio::spawn(async move {
@@ -62,7 +62,7 @@ async fn names_are_asked_of_the_exits_resolver_and_udp_passes() {
     let (proxy, echo) = (net.socks[0], echo().await);
 
     let target = format!("host.behind.the.exit:{}", echo.port());
-    let mut tcp = socks::connect(proxy, &target, None).await.unwrap();
+    let mut tcp = socks_client::connect(proxy, &target, None).await.unwrap();
     tcp.write_all(b"hello").await.unwrap();
     let mut buf = [0; 5];
     tcp.read_exact(&mut buf).await.unwrap();
@@ -164,7 +164,9 @@ async fn what_cannot_be_reached_gets_the_right_reply_and_nonsense_does_no_harm()
     let resolved = ask(proxy, 0xf0, service, 0).await;
     let stands = resolved.bound.unwrap().ip();
     assert_eq!((resolved.code, stands.to_string().as_str()), (0, "198.18.0.1"));
-    assert!(socks::get(proxy, &format!("{stands}:{port}"), "/").await.unwrap().contains("Shoal"));
+    assert!(
+        socks_client::get(proxy, &format!("{stands}:{port}"), "/").await.unwrap().contains("Shoal")
+    );
     assert_eq!(ask(proxy, 1, "198.18.0.2", 80).await.code, 4, "it stands for nothing");
     assert_eq!(ask(proxy, 0xf0, "mistyped.address.shoal", 0).await.code, 4, "host unreachable");
 
@@ -185,7 +187,7 @@ async fn what_cannot_be_reached_gets_the_right_reply_and_nonsense_does_no_harm()
             let _ = tcp.write_all(&[0x5a; 10_000]).await;
         }
     }
-    assert!(socks::get(proxy, &net.service, "/").await.unwrap().contains("Shoal"));
+    assert!(socks_client::get(proxy, &net.service, "/").await.unwrap().contains("Shoal"));
     for daemon in &net.daemons {
         let live = TcpStream::connect(daemon.admin).await.unwrap();
         let (mut from, mut to) = live.into_split();
@@ -210,12 +212,12 @@ async fn two_user_names_have_tunnels_of_their_own() {
     };
     // One to the internal service stands since the start.
     let before = tunnels().await;
-    let _one = socks::connect(proxy, &echo, Some(("alice", "a"))).await.unwrap();
-    let _same = socks::connect(proxy, &echo, Some(("alice", "a"))).await.unwrap();
+    let _one = socks_client::connect(proxy, &echo, Some(("alice", "a"))).await.unwrap();
+    let _same = socks_client::connect(proxy, &echo, Some(("alice", "a"))).await.unwrap();
     assert_eq!(tunnels().await, before + 1);
-    let _other = socks::connect(proxy, &echo, Some(("bob", "a"))).await.unwrap();
-    let _password = socks::connect(proxy, &echo, Some(("alice", "b"))).await.unwrap();
-    let _none = socks::connect(proxy, &echo, None).await.unwrap();
+    let _other = socks_client::connect(proxy, &echo, Some(("bob", "a"))).await.unwrap();
+    let _password = socks_client::connect(proxy, &echo, Some(("alice", "b"))).await.unwrap();
+    let _none = socks_client::connect(proxy, &echo, None).await.unwrap();
     assert_eq!(tunnels().await, before + 4);
     net.stop().await;
 }
@@ -223,7 +225,7 @@ async fn two_user_names_have_tunnels_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mix_under_load_forwards_every_packet() {
     let _alone = alone().await;
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_shoal-sim"));
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_shoal-localnet"));
     command.args(["load", "--rate", "200", "--seconds", "2", "--json"]).kill_on_drop(true);
     let done = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
     let done = done.unwrap().unwrap();
@@ -236,7 +238,7 @@ async fn a_mix_under_load_forwards_every_packet() {
 }
 
 /// What a daemon's metrics say, without what moves by itself: its own loops, slots that pass, strangers at its port.
-async fn of_people(daemon: &shoal_sim::localnet::Daemon) -> BTreeSet<String> {
+async fn of_people(daemon: &shoal_localnet::launch::Daemon) -> BTreeSet<String> {
     let page = metrics(daemon.admin).await;
     let body = page.split_once("\r\n\r\n").unwrap().1;
     let by_itself = [
@@ -256,7 +258,7 @@ async fn of_people(daemon: &shoal_sim::localnet::Daemon) -> BTreeSet<String> {
 async fn a_request_moves_no_number_that_any_daemon_exports() {
     // No epoch ends during the test.
     let net = start(&Options { epoch: Duration::from_secs(86_400), ..options() }).await;
-    socks::get(net.socks[0], &net.service, "/").await.unwrap();
+    socks_client::get(net.socks[0], &net.service, "/").await.unwrap();
     let mut before = Vec::new();
     for daemon in &net.daemons {
         let page = of_people(daemon).await;
@@ -267,7 +269,7 @@ async fn a_request_moves_no_number_that_any_daemon_exports() {
         before.push(page);
     }
     for _ in 0..3 {
-        socks::get(net.socks[0], &net.service, "/").await.unwrap();
+        socks_client::get(net.socks[0], &net.service, "/").await.unwrap();
     }
     let client = net.daemons.iter().find(|daemon| daemon.name == "client-1").unwrap();
     // What `status` says is half a second old at most.

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shoal_sim::localnet::{Localnet, Options};
+use shoal_localnet::launch::{Daemon, Localnet, Options};
+use shoal_localnet::socks_client::{Answer, Host};
+use shoal_localnet::{servers, socks_client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Two localnets at once on two cores would measure each other.
@@ -29,7 +31,7 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 pub fn options() -> Options {
     Options {
         socks: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        program: Some(env!("CARGO_BIN_EXE_shoal-sim").into()),
+        program: Some(env!("CARGO_BIN_EXE_shoal-localnet").into()),
         ..Options::default()
     }
 }
@@ -38,29 +40,22 @@ pub async fn start(options: &Options) -> Localnet {
     Localnet::start(options.clone()).await.expect("the localnet starts")
 }
 
+/// The daemon of that name.
+pub fn named<'a>(net: &'a mut Localnet, name: &str) -> &'a mut Daemon {
+    net.daemons.iter_mut().find(|daemon| daemon.name == name).unwrap()
+}
+
 /// A TCP server that runs `serve` for each connection.
 pub async fn server<F, T>(serve: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> T + Send + 'static,
     T: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(serve(tcp));
-        }
-    });
-    address
+    servers::serve(serve).await.unwrap().0
 }
 
 pub async fn echo() -> SocketAddr {
-    server(|mut tcp| async move {
-        let (mut from, mut to) = tcp.split();
-        let _ = tokio::io::copy(&mut from, &mut to).await;
-        let _ = to.shutdown().await;
-    })
-    .await
+    servers::echo().await.unwrap().0
 }
 
 /// Answers every A query with 127.0.0.1, if the name ends in `.behind.the.exit`, AAAA queries for `dual.` with `::1`, and
@@ -122,7 +117,6 @@ fn dns_answer(query: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// What a SOCKS request got: the reply's code, the bound address if it is IPv4, the connection.
 /// The metrics of a daemon.
 pub async fn metrics(admin: SocketAddr) -> String {
     let mut tcp = TcpStream::connect(admin).await.unwrap();
@@ -132,43 +126,10 @@ pub async fn metrics(admin: SocketAddr) -> String {
     page
 }
 
-pub struct Answer {
-    pub code: u8,
-    pub bound: Option<SocketAddr>,
-    pub tcp: TcpStream,
-}
-
-/// Asks a SOCKS5 proxy, by hand: commands that the library's small client does not have.
+/// Asks a SOCKS5 proxy, for whatever it is. Every request ends within its stated time.
 pub async fn ask(proxy: SocketAddr, command: u8, host: &str, port: u16) -> Answer {
-    let mut tcp = TcpStream::connect(proxy).await.unwrap();
-    tcp.write_all(&[5, 1, 0]).await.unwrap();
-    let mut head = [0; 2];
-    tcp.read_exact(&mut head).await.unwrap();
-    assert_eq!(head, [5, 0]);
-    let mut request = vec![5, command, 0];
-    match host.parse::<Ipv4Addr>() {
-        Ok(ip) => {
-            request.push(1);
-            request.extend(ip.octets());
-        }
-        Err(_) => {
-            request.extend([3, host.len() as u8]);
-            request.extend(host.as_bytes());
-        }
-    }
-    request.extend(port.to_be_bytes());
-    tcp.write_all(&request).await.unwrap();
-    let mut head = [0; 4];
-    tokio::time::timeout(Duration::from_secs(40), tcp.read_exact(&mut head))
-        .await
-        .expect("every request ends within its stated time")
-        .unwrap();
-    let mut bound = None;
-    if head[3] == 1 {
-        let mut rest = [0; 6];
-        tcp.read_exact(&mut rest).await.unwrap();
-        let ip = Ipv4Addr::new(rest[0], rest[1], rest[2], rest[3]);
-        bound = Some(SocketAddr::from((ip, u16::from_be_bytes([rest[4], rest[5]]))));
-    }
-    Answer { code: head[1], bound, tcp }
+    let host = host.parse().map_or(Host::Name(host), Host::V4);
+    let asked = socks_client::ask(proxy, command, host, port, None);
+    let answer = tokio::time::timeout(Duration::from_secs(40), asked).await;
+    answer.expect("every request ends within its stated time").unwrap()
 }
