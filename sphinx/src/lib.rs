@@ -27,6 +27,7 @@ mod curve;
 mod error;
 mod frame;
 mod header;
+mod hop_keys;
 mod key;
 mod null;
 mod packet;
@@ -105,8 +106,8 @@ pub struct Opened {
 
 /// What opening leaves for peeling.
 enum HopState {
-    Keys(header::HopKeys),
-    Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, header::HopKeys)>),
+    Keys(hop_keys::HopKeys),
+    Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, hop_keys::HopKeys)>),
     NullCodec,
 }
 

@@ -2,7 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::header::ROUTING_LEN;
+use crate::hop_keys::ROUTING_LEN;
 use crate::{Error, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, PacketId, SURB_LEN};
 
 /// A packet of [`PACKET_LEN`] bytes.

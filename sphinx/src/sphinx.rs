@@ -12,9 +12,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::backend::{Kernel, Layer, wipe_stack};
-use crate::header::{
-    self, Built, Draft, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part,
-};
+use crate::header::{self, Built, Draft, FINAL, FORWARD};
+use crate::hop_keys::{HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
 use crate::packet::{pad, unpad};
 use crate::{
     Address, Codec, Error, HEADER_LEN, Hop, HopState, MESSAGE_LEN, Opened, Packet, PacketId,

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::symmetric;
 use super::x25519::Ladders;
 use super::{Part, Unavailable, wipe_stack};
-use crate::header::{self, HopKeys, ROUTING_LEN};
+use crate::hop_keys::{self, HopKeys, ROUTING_LEN};
 use crate::{PAYLOAD_LEN, curve};
 
 /// How the parts are computed.
@@ -204,7 +204,7 @@ impl Kernel {
                 continue;
             }
             for ((key, block), mac) in keys.iter().zip(blocks).zip(macs) {
-                *mac = header::authenticate(key, block);
+                *mac = hop_keys::authenticate(key, block);
             }
         }
     }
@@ -263,7 +263,7 @@ fn in_lanes(layers: &mut [Layer<'_>], cipher: impl Fn(&mut [symmetric::Lane<'_>]
         let mut keys = [const { symmetric::PayloadKey::ZERO }; 16];
         if layers.len() < WORTH_HASHING {
             let each = layers.iter().zip(&mut keys);
-            each.for_each(|(layer, key)| header::expand_payload_key(layer.seed, &mut key.0));
+            each.for_each(|(layer, key)| hop_keys::expand_payload_key(layer.seed, &mut key.0));
         } else {
             // SAFETY: there are ladders only where the CPU has AVX-512.
             #[expect(unsafe_code, reason = "a call with CPU features")]
@@ -280,6 +280,6 @@ fn in_lanes(layers: &mut [Layer<'_>], cipher: impl Fn(&mut [symmetric::Lane<'_>]
 
 fn cipher(seed: &[u8; 16]) -> Lioness<ChaCha20, Blake2bMac<U32>> {
     let mut key = Zeroizing::new([0; 192]);
-    header::expand_payload_key(seed, &mut key);
+    hop_keys::expand_payload_key(seed, &mut key);
     Lioness::new((&*key).into())
 }

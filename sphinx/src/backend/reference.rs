@@ -10,7 +10,8 @@ use sphinx_packet::{
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
-use crate::header::{self, HopKeys, ROUTING_LEN, VERSION, part};
+use crate::header;
+use crate::hop_keys::{HopKeys, ROUTING_LEN, VERSION, part};
 use crate::key::has_small_order;
 use crate::packet::unpad;
 use crate::{

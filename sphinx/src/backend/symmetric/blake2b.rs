@@ -4,8 +4,7 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroizing;
 
-use super::lioness::LEFT_LEN;
-use super::{load_all, parts, transpose_8};
+use super::{LEFT_LEN, load_all, parts, transpose_8};
 use crate::PAYLOAD_LEN;
 
 const IV: [u64; 8] = [

@@ -13,7 +13,7 @@ use super::sha256::{
     compress_one, rows, schedule, words,
 };
 use super::{PayloadKey, all_32 as all, parts, store};
-use crate::header::{HKDF_INFO, HopKeys, PAYLOAD_INFO, PAYLOAD_SALT, ROUTING_LEN};
+use crate::hop_keys::{HKDF_INFO, HopKeys, PAYLOAD_INFO, PAYLOAD_SALT, ROUTING_LEN};
 
 static HOP: Recipe<2, 2, 8> = Recipe::new(b"", HKDF_INFO);
 static PAYLOAD: Recipe<1, 1, 5> = Recipe::new(PAYLOAD_SALT, PAYLOAD_INFO);

@@ -8,11 +8,8 @@ use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{blake2b, chacha20, load, store};
+use super::{LEFT_LEN, blake2b, chacha20, load, store};
 use crate::PAYLOAD_LEN;
-
-/// The half that keys the stream; the rest of a payload is the right half.
-pub(super) const LEFT_LEN: usize = 32;
 
 /// The four keys of a LIONESS: 32 bytes, 64, 32, 64.
 #[repr(align(64))]

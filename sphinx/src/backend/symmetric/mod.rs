@@ -24,6 +24,9 @@ use core::ops::Range;
 pub(in crate::backend) use hkdf::{hop_keys, macs, payload_keys};
 pub(in crate::backend) use lioness::{Lane, PayloadKey, decrypt, encrypt};
 
+/// The left half of a payload, which keys the stream of a LIONESS; the rest is the right half.
+const LEFT_LEN: usize = 32;
+
 /// The first 64 bytes of a slice; zeros stand for what it lacks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
