@@ -30,8 +30,7 @@ use rand::Rng as _;
 use serde::Serialize;
 
 pub use conduct::{Fault, Proof};
-pub use derive::NoDocument;
-pub use event::Event;
+pub use event::{Event, NoDocument};
 pub use schedule::{Schedule, SessionId};
 pub use state::State;
 pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};

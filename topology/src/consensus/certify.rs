@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::conduct::{Fault, Proof};
 use super::event::Event;
 use super::vote::PeerMessage;
-use super::{Authority, Output, derive};
+use super::{Authority, Output, vote};
 use crate::{Epoch, Error, Identity, Signature, SignedDocument, VerifiedDocument};
 
 impl Authority {
@@ -131,7 +131,7 @@ impl Authority {
             self.keep_exit(exit.clone());
         }
         // What this one promised for the next draw is what it will reveal.
-        let next = (self.own, derive::commitment(&self.state.next));
+        let next = (self.own, vote::commitment(&self.state.next));
         if document.draw.commitments.contains(&next) {
             self.state.current = self.state.next;
             rand::Rng::fill_bytes(&mut self.rng, &mut self.state.next);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::vote::{SignedVote, Vote};
+use super::vote::{SignedVote, Vote, commitment};
 use crate::base::encoding::{decode, encode};
 use crate::{Epoch, Error, Identity, Network, Signature, SignedDocument};
 
@@ -156,8 +156,8 @@ impl Proof {
 /// Whether a vote reveals what its author had not promised.
 pub(super) fn broke_promise(vote: &Vote, promised: &[(Identity, [u8; 32])]) -> bool {
     let reveal = vote.proposal.as_ref().and_then(|proposal| proposal.reveal);
-    let commitment = reveal.map(|secret| (vote.author, super::derive::commitment(&secret)));
-    commitment.is_some_and(|commitment| !promised.contains(&commitment))
+    let revealed = reveal.map(|secret| (vote.author, commitment(&secret)));
+    revealed.is_some_and(|revealed| !promised.contains(&revealed))
 }
 
 /// What is known of the other authorities' conduct. As many entries as there are authorities, times kinds.

@@ -3,40 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::vote::{Basis, Proposal, Vote};
+use super::event::NoDocument;
+use super::vote::{Basis, Proposal, Vote, commitment};
 use super::{draw, margin};
 use crate::base::encoding::encode;
 use crate::{
-    ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
+    ClientDescriptor, Document, Draw, Epoch, FURTHER_EPOCHS, Identity, ListedNode, Network,
     NoPlace, NodeDescriptor, Signed, Standing,
 };
-
-/// Why the votes make no document.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NoDocument {
-    /// Fewer authorities voted than must sign.
-    #[error("{votes} of {of} authorities voted, and {needed} must sign")]
-    TooFewVotes {
-        /// Votes that count.
-        votes: usize,
-        /// Authorities.
-        of: usize,
-        /// Signatures that a document needs.
-        needed: usize,
-    },
-    /// No majority of votes names the same parameters.
-    #[error("the authorities are configured with different parameters or lengths of epochs")]
-    Parameters,
-    /// The document that most votes build on is not here.
-    #[error("the document that the others build on is missing here")]
-    Basis(Basis),
-    /// What the votes say breaks a rule.
-    #[error("the votes make no sound document: {0}")]
-    Unsound(Error),
-    /// An amendment that changes nothing.
-    #[error("nothing to amend")]
-    Nothing,
-}
 
 /// The document that most votes build on; of several the latest. One that no more name than may lie is none: where honest
 /// authorities have no document, a liar could name one that nobody has.
@@ -281,9 +255,4 @@ fn commit(draw: &mut Draw, proposals: &[(&Vote, &Proposal)], from: Option<Epoch>
         all.extend(draw.commitments.iter().copied());
         draw.commitments = all.into_iter().collect();
     }
-}
-
-/// What an authority promises to reveal.
-pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
-    blake3::derive_key("shoal 2026 commitment to a draw", secret)
 }

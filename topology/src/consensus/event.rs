@@ -3,8 +3,35 @@
 use std::fmt;
 
 use super::conduct::Fault;
-use super::derive::NoDocument;
-use crate::{Epoch, Identity, NoPlace};
+use super::vote::Basis;
+use crate::{Epoch, Error, Identity, NoPlace};
+
+/// Why the votes make no document.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoDocument {
+    /// Fewer authorities voted than must sign.
+    #[error("{votes} of {of} authorities voted, and {needed} must sign")]
+    TooFewVotes {
+        /// Votes that count.
+        votes: usize,
+        /// Authorities.
+        of: usize,
+        /// Signatures that a document needs.
+        needed: usize,
+    },
+    /// No majority of votes names the same parameters.
+    #[error("the authorities are configured with different parameters or lengths of epochs")]
+    Parameters,
+    /// The document that most votes build on is not here.
+    #[error("the document that the others build on is missing here")]
+    Basis(Basis),
+    /// What the votes say breaks a rule.
+    #[error("the votes make no sound document: {0}")]
+    Unsound(Error),
+    /// An amendment that changes nothing.
+    #[error("nothing to amend")]
+    Nothing,
+}
 
 /// What an operator should know.
 #[derive(Clone, PartialEq, Eq, Debug)]

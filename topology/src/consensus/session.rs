@@ -1,10 +1,10 @@
 //! A session: what an authority votes, which votes count, and the document that follows from them.
 
 use super::conduct::{Fault, Proof, broke_promise};
-use super::derive::{self, NoDocument};
-use super::event::Event;
+use super::derive;
+use super::event::{Event, NoDocument};
 use super::schedule::SessionId;
-use super::vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
+use super::vote::{self, Basis, PeerMessage, Proposal, SignedVote, Vote};
 use super::{Authority, Made, Output};
 use crate::base::encoding::encode;
 use crate::reputation::Judgement;
@@ -65,7 +65,7 @@ impl Authority {
         let parameters = self.parameters(epoch);
         let every = u64::from(parameters.draw_every.max(1));
         let promised = in_use.map(|document| document.draw.commitments.as_slice());
-        let kept = (self.own, derive::commitment(&self.state.current));
+        let kept = (self.own, vote::commitment(&self.state.current));
         let kept = promised.is_some_and(|promised| promised.contains(&kept));
         // The same rule as that by which documents are derived: a newly listed epoch brings a draw.
         let last = in_use.map_or(0, |document| document.epoch.0 + FURTHER_EPOCHS);
@@ -90,7 +90,7 @@ impl Authority {
             pools: judged.pools,
             exits: self.exits.values().filter(valid).cloned().collect(),
             restore: judged.restore,
-            commitment: derive::commitment(commitment),
+            commitment: vote::commitment(commitment),
             reveal,
         }
     }

@@ -140,6 +140,11 @@ impl SignedVote {
     }
 }
 
+/// What an authority promises to reveal.
+pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("shoal 2026 commitment to a draw", secret)
+}
+
 /// What authorities send to each other.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum PeerMessage {
