@@ -23,8 +23,6 @@ use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::transport::{PortUse, TransportError};
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::core::{Endpoint as Side, Transport as _};
-use libp2p::identity::{PublicKey, ed25519};
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, DialFailure, FromSwarm, ListenFailure};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
@@ -39,18 +37,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
+mod counters;
 mod frames;
+mod names;
 mod room;
 mod secure;
 mod settings;
 mod shares;
 
 pub use crate::tls::{Allow, Identity};
+pub use counters::Counters;
 pub use frames::{FRAME, FrameReceiver, FrameSender};
 pub use room::{Listed, Standing};
-pub use settings::{Counters, Error, Settings};
+pub use settings::{Error, Settings};
 pub use shares::Origin;
 
+use names::{key_of, multiaddr, peer_id, socket_address};
 use room::{Room, Whence};
 use secure::{Security, secure};
 
@@ -345,34 +347,6 @@ fn root(mut error: &io::Error) -> &io::Error {
         error = inner;
     }
     error
-}
-
-fn multiaddr(address: SocketAddr) -> Multiaddr {
-    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
-}
-
-fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
-    let (mut ip, mut port) = (None, None);
-    for part in address {
-        match part {
-            Protocol::Ip4(v4) => ip = Some(v4.into()),
-            Protocol::Ip6(v6) => ip = Some(v6.into()),
-            Protocol::Tcp(number) => port = Some(number),
-            _ => {}
-        }
-    }
-    Some(SocketAddr::new(ip?, port?))
-}
-
-fn peer_id(key: &[u8; 32]) -> Result<PeerId, Error> {
-    let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| Error::BadKey)?;
-    Ok(PeerId::from_public_key(&PublicKey::from(key)))
-}
-
-/// The key in the name of a peer: libp2p writes short keys out in full.
-fn key_of(peer: &PeerId) -> Option<[u8; 32]> {
-    let key = PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
-    Some(key.try_into_ed25519().ok()?.to_bytes())
 }
 
 /// Limits, and who waits for which connection.

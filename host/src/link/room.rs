@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use libp2p::swarm::ConnectionId;
 use tokio::sync::oneshot;
 
-use super::settings::Counters;
+use super::counters::Counters;
 use super::shares::{Origin, Strangers};
 
 /// Addresses of nodes, as the topology lists them. Copies share one list.

@@ -1,9 +1,8 @@
-//! What links are told, what they count, and what can go wrong with them.
+//! What links are told, and what can go wrong with them.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::room::Listed;
@@ -46,30 +45,6 @@ impl Default for Settings {
             tls_timeout: Duration::from_secs(3),
             handshake_timeout: Duration::from_secs(10),
         }
-    }
-}
-
-/// What was refused, since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections from others that ended before the handshake did: noise, other protocols, timeouts, and the
-    /// refused peers below.
-    pub handshake_failures: AtomicU64,
-    /// Peers that are not on the list.
-    pub refused_peers: AtomicU64,
-    /// Connections beyond a limit: all, or of one peer.
-    pub refused_connections: AtomicU64,
-    /// Connections of strangers that made room for others.
-    pub displaced_connections: AtomicU64,
-    /// Streams beyond the one.
-    pub refused_streams: AtomicU64,
-    /// Connections that the system could not give us (too many open files, as a rule).
-    pub accept_errors: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
