@@ -8,6 +8,7 @@ mod config;
 pub mod document;
 mod engine_thread;
 pub mod founding;
+mod frames;
 mod inbox;
 mod keys;
 mod links;
@@ -15,6 +16,7 @@ mod metrics;
 mod misconduct;
 mod reload;
 pub mod status;
+mod summary;
 mod topology;
 mod watcher;
 
@@ -55,7 +57,7 @@ use engine_thread::{Clock, Event, Events};
 use links::{Context, Neighbourhood, Outgoing};
 use metrics::{Kept, Metrics, Shared};
 use reload::Reload;
-use status::About;
+use summary::About;
 use topology::{File, unix_ms, unix_s};
 use watcher::Watcher;
 

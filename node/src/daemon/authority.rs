@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::reload::Reload;
-use super::status::About;
+use super::summary::About;
 use super::topology::unix_ms;
 use super::{AcceptErrors, AuthorityConfig, Config, Error};
 use check::parameters;
@@ -77,11 +77,11 @@ pub(super) async fn run(
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let allow = Allow::list_and_remember(peers(&known.authorities, &config));
     let listed = Listed::default();
-    let seat_addresses: Vec<IpAddr> = authority_addresses
+    let of_authorities: Vec<IpAddr> = authority_addresses
         .iter()
         .map(|authority_address| authority_address.address.ip())
         .collect();
-    listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
+    listed.replace(of_authorities.iter().map(IpAddr::to_canonical).collect());
     let endpoint = Endpoint::new(
         &shoal_host::link::Identity::from_seed(&seed),
         LinkSettings {
@@ -156,7 +156,7 @@ pub(super) async fn run(
         clock,
         time: 0,
         publish,
-        authority_addresses: seat_addresses,
+        authority_addresses: of_authorities,
         listed,
         status,
         say,

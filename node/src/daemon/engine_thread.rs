@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_host::link::Standing;
-use shoal_sphinx::{Downward, FRAME_LEN, Frame};
+use shoal_sphinx::{Downward, Frame};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{Identity, Time};
 use tokio::sync::{mpsc, oneshot};
 
+use super::frames::Frames;
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use super::misconduct::Running;
@@ -31,9 +32,6 @@ const BATCHES: usize = 256;
 const TOGETHER: usize = 32;
 /// How often the numbers for the outside are renewed, and drops elsewhere are taken over.
 const SNAPSHOT: Duration = Duration::from_millis(250);
-
-/// Frames as a link's receiver hands them out, each in a box of its own.
-pub(super) type Frames = Vec<Box<[u8; FRAME_LEN]>>;
 
 /// The clock of a node: its origin is its start.
 #[derive(Clone, Copy)]

@@ -14,7 +14,7 @@ use shoal_host::link::Counters as LinkCounters;
 use shoal_topology::{Document, Spares};
 
 use super::Config;
-use super::status::{About, InUse};
+use super::summary::{About, InUse};
 use crate::counters::{Counters, DropReason};
 use crate::opener::Opener;
 

@@ -24,7 +24,7 @@ use super::engine_thread::{Clock, Event, Events};
 use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
 use super::metrics::{Kept, Shared};
-use super::status::InUse;
+use super::summary::InUse;
 use super::topology::{File, objection, unix_ms};
 use super::{Config, Error};
 use crate::engine::Input;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shoal_host::admin::Readiness;
 use shoal_topology::{FURTHER_EPOCHS, Identity};
 
-use super::super::status::InUse;
+use super::super::summary::InUse;
 use super::AuthorityDaemon;
 
 /// What an authority measures.
