@@ -12,12 +12,11 @@ use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Class, Stream, Time, exponential};
 
 use super::packets::Draft;
+use super::types::MAX_LETTERS;
 use super::{Client, Contact, NotPosted};
 use crate::route::End;
 use crate::uplink::{Ready, Slot};
 
-/// Letters that wait for their slots.
-pub(super) const MAX_LETTERS: usize = 64;
 /// The mean hold is the time that so many loops in payload slots take: at its reader a letter is one packet more.
 const LOOPS: f64 = 75.0;
 /// And it lies within these bounds, seconds: a class of few slots would hold letters for minutes, and hides less instead.

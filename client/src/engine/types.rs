@@ -7,11 +7,13 @@ use shoal_topology::Identity;
 use super::Client;
 use super::credits::Handle;
 use super::group::{Failure, GroupId};
-use super::letters::MAX_LETTERS;
 use super::shares::Replies;
 use crate::tunnel::{self, TunnelEvent};
 #[cfg(doc)]
 use crate::uplink::Uplink;
+
+/// Letters that wait for their slots.
+pub(super) const MAX_LETTERS: usize = 64;
 
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]

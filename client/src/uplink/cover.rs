@@ -18,7 +18,7 @@
 use rand::RngExt;
 use shoal_topology::{Class, Seed, Stream};
 
-use super::plan::Fill;
+use super::plan::{Chance, Fill};
 
 /// How long a debt, or a credit, stays open on average, seconds. Whoever settled it at once would answer each message
 /// with a gap a round trip later.
@@ -27,15 +27,6 @@ const SETTLED_WITHIN_S: f64 = 1.0;
 const SETTLED_WITHIN_SLOTS: f64 = 8.0;
 /// Loops that may be owed, or may have been taken the place of, at least: a burst of messages in a class of few slots.
 const LEAST_BOUND: f64 = 16.0;
-
-/// What chance has for a payload slot.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Chance {
-    /// Whether it carries a loop at rest, or media in a call.
-    pub(super) chosen: bool,
-    /// Whether a debt or a credit is settled in it: uniform in [0, 1).
-    settle: f64,
-}
 
 /// The account of loops: those that payload slots owe, less those that packets from others have taken the place of.
 pub(super) struct Account {

@@ -73,6 +73,15 @@ impl Grid {
     }
 }
 
+/// What chance has for a payload slot.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Chance {
+    /// Whether it carries a loop at rest, or media in a call.
+    pub(super) chosen: bool,
+    /// Whether a debt or a credit is settled in it: uniform in [0, 1).
+    pub(super) settle: f64,
+}
+
 /// What comes at a slot if nothing of the user's does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fill {
@@ -105,7 +114,7 @@ pub(super) struct Planned {
     /// Selects the first hop, of whatever document is in use then.
     pub(super) draw: u64,
     /// `None` for a loop slot, which always carries a loop. For a payload slot what chance has for it.
-    pub(super) chance: Option<super::cover::Chance>,
+    pub(super) chance: Option<Chance>,
     pub(super) way: Option<Way>,
     pub(super) fill: Fill,
     /// What the fill did to the account of loops.
