@@ -36,7 +36,7 @@ impl Downward {
     }
 }
 
-/// One frame.
+/// All that a link carries at once: four bytes and a packet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Low byte of the epoch whose key opens the packet.

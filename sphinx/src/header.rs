@@ -86,11 +86,15 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
         for (place, (sender, draft)) in senders.iter().zip(drafts).enumerate() {
             let Some(hop) = draft.path.get(hop) else { continue };
             match sender.scalar(&hop.key) {
+                // The product of the blindings so far times the secret is one scalar, so that one multiplication
+                // gives the hop's secret.
                 Some(scalar) => {
                     scalars.push(*scalar);
                     points.push(*hop.key.as_bytes());
                     places.push(place);
                 }
+                // A key on the twist has another order, for which that scalar is wrong: it is multiplied step by
+                // step.
                 None => others.push((place, sender.share_by_the_long_way(&hop.key))),
             }
         }
@@ -104,6 +108,7 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
         kernel.hop_keys(&shared, |i, keys| {
             let place = places.get(i).copied().unwrap_or_default();
             if let (Some(sender), Some(keyed)) = (senders.get_mut(place), keyed.get_mut(place)) {
+                // After this hop's keys: the blinding of a hop counts for the hops behind it.
                 sender.blind(&keys.blinding);
                 let mut stream = Zeroizing::new([0; ROUTING_LEN + HOP_LEN]);
                 keys.apply_stream(stream.as_mut());
@@ -130,6 +135,8 @@ pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
             let (Some(routing), Some(mac)) = (routing.get_mut(place), macs.get(place)) else {
                 continue;
             };
+            // From the end: what is skipped was wrapped already. The hop before the last names the last one, and so
+            // on.
             let mut ahead = draft.path.iter().rev().skip(from_end.saturating_sub(1));
             *routing = match (from_end, ahead.next(), ahead.next()) {
                 (1.., Some(next), Some(here)) => {
@@ -186,6 +193,7 @@ fn forward_block(
     block.extend(next.address);
     block.extend(delay.to_be_bytes());
     block.extend(mac);
+    // All of it: what the cut below takes off at the end is what the filler brings back at this hop.
     block.extend(routing);
     add(&mut block, stream);
     part(&block, 0)
@@ -197,6 +205,7 @@ fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
     let mut filler = Vec::with_capacity(ROUTING_LEN);
     for (_, stream) in hops.iter().take(hops.len() - 1) {
         filler.resize(filler.len() + HOP_LEN, 0);
+        // A hop's stream reaches one part beyond the block; its end is what meets the filler there.
         let (_, tail) = stream.split_at(stream.len() - filler.len());
         add(&mut filler, tail);
     }
@@ -209,6 +218,7 @@ fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
     if let Some((_, stream)) = hops.last() {
         add(&mut block, stream.as_slice());
     }
+    // Not under the last hop's stream: it is already what arrives at that hop.
     block.extend(filler);
     part(&block, 0)
 }

@@ -79,11 +79,11 @@ pub struct Hop {
 pub enum Peeled {
     /// A packet to pass on.
     Forward {
-        /// To whom.
+        /// The node or inbox that it goes on to.
         next: Address,
         /// After how long.
         delay: Duration,
-        /// What.
+        /// The packet without this hop's layer.
         packet: Packet,
     },
     /// A packet that ends here.
@@ -121,7 +121,7 @@ impl Opened {
 /// A packet to be sealed: see [`Codec::seal`].
 #[derive(Clone, Copy)]
 pub struct Seal<'a> {
-    /// Through whom.
+    /// The hops that open it, the first one first.
     pub path: &'a [Hop],
     /// The identifier that the last hop finds.
     pub id: PacketId,

@@ -24,7 +24,7 @@ impl Packet {
         bytes.try_into().map(Self).map_err(|_| Error::Length)
     }
 
-    /// Its bytes.
+    /// The packet as it is sent.
     pub fn as_bytes(&self) -> &[u8; PACKET_LEN] {
         &self.0
     }
@@ -128,7 +128,7 @@ impl Surb {
         bytes.try_into().map(Self).map_err(|_| Error::Length)
     }
 
-    /// Its bytes.
+    /// The SURB as it is given away.
     pub fn as_bytes(&self) -> &[u8; SURB_LEN] {
         &self.0
     }

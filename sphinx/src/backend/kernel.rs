@@ -37,6 +37,7 @@ impl Kernel {
     /// In these lanes, once it is seen that this CPU computes in them what it computes without.
     pub(super) fn checked(ladders: Option<Ladders>) -> Result<Self, Unavailable> {
         let kernel = Self::Lanes(ladders.ok_or(Unavailable::Cpu)?);
+        // All parts in one sample, each fed by what the one before gave: a wrong lane shows wherever it is.
         let is_right = kernel.sample() == Self::Scalar.sample();
         is_right.then_some(kernel).ok_or(Unavailable::Wrong)
     }
@@ -48,6 +49,7 @@ impl Kernel {
             .collect();
         let mut products = vec![[0; 32]; inputs.len()];
         let (scalars, points): (Vec<_>, Vec<_>) =
+            // Scalars and points from one list in opposite orders: each lane has another pair.
             (inputs.clone(), inputs.iter().rev().copied().collect());
         self.multiply(&scalars, &points, &mut products);
         let mut sample = products.concat();
@@ -129,6 +131,8 @@ impl Kernel {
             Self::Scalar => 0,
             Self::Lanes(ladders) => ladders.multiply(scalars, points, products),
         };
+        // What is too little to fill lanes. The results are the same, so where the border lies shows in the time
+        // alone.
         for ((scalar, point), product) in scalars.iter().zip(points).zip(products).skip(done) {
             *product = *curve::multiply(scalar, point);
         }
@@ -174,6 +178,7 @@ impl Kernel {
                 unsafe {
                     symmetric::hop_keys(filled(shared), &mut keys);
                 }
+                // Lanes beyond repeat the last input; what they give is thrown away.
                 keys.into_iter().take(shared.len()).for_each(&mut keep);
             }
             return;
@@ -260,6 +265,7 @@ fn filled<T>(chunk: &[T]) -> [&T; 16] {
 #[cfg(target_arch = "x86_64")]
 fn in_lanes(layers: &mut [Layer<'_>], cipher: impl Fn(&mut [symmetric::Lane<'_>])) {
     for layers in layers.chunks_mut(16) {
+        // In place, and dropped at the end of each chunk: keys are wiped before the next ones are made.
         let mut keys = [const { symmetric::PayloadKey::ZERO }; 16];
         if layers.len() < WORTH_HASHING {
             let each = layers.iter().zip(&mut keys);

@@ -110,7 +110,7 @@ fn payloads_in_any_number_come_out_as_lioness_leaves_them() {
     });
 }
 
-/// Whether this CPU has what every function asks for.
+/// True if this CPU has what every function asks for.
 fn is_supported() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
