@@ -13,9 +13,9 @@ pub enum Error {
     TooLong {
         /// What was being read.
         what: &'static str,
-        /// Its length.
+        /// The length that it has, in bytes.
         len: usize,
-        /// The limit.
+        /// The most that is allowed, in bytes.
         max: usize,
     },
     /// A signature by whoever must have signed is missing or wrong.
@@ -31,9 +31,9 @@ pub enum Error {
     TooFewSignatures {
         /// Valid ones, each authority counted once.
         valid: usize,
-        /// Needed.
+        /// How many are needed.
         needed: usize,
-        /// Pinned authorities.
+        /// How many authorities the network file has.
         of: usize,
     },
     /// A document of another network.
@@ -41,7 +41,7 @@ pub enum Error {
     ForeignNetwork {
         /// The network file's.
         expected: String,
-        /// The document's.
+        /// The name that the document gives.
         found: String,
     },
     /// A document of a network for trial by a network file that says nothing of it, or the other way round.
@@ -52,7 +52,7 @@ pub enum Error {
         !.document
     )]
     OtherPurpose {
-        /// Whether the document is that of a network for trial.
+        /// True if the document is that of a network for trial.
         document: bool,
     },
     /// Two epochs past its own, or more.
@@ -90,7 +90,7 @@ pub enum Error {
     Invalid {
         /// What was being read.
         what: &'static str,
-        /// The rule.
+        /// The rule that is broken.
         why: String,
     },
 }

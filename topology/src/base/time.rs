@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
-    /// The origin.
+    /// The origin of the caller's clock.
     pub const ZERO: Self = Self(0);
     /// Later than every instant that is reached.
     pub const NEVER: Self = Self(u64::MAX);

@@ -14,7 +14,7 @@ pub enum NoDocument {
     TooFewVotes {
         /// Votes that count.
         votes: usize,
-        /// Authorities.
+        /// How many authorities there are.
         of: usize,
         /// Signatures that a document needs.
         needed: usize,
@@ -38,9 +38,9 @@ pub enum NoDocument {
 pub enum Event {
     /// A document was certified.
     Certified {
-        /// Its epoch.
+        /// The epoch that it is for.
         epoch: Epoch,
-        /// Its amendment.
+        /// The amendment; 0 is the document itself.
         amendment: u16,
         /// How many votes it was made from, and how many authorities there are.
         votes: (usize, usize),
@@ -49,14 +49,14 @@ pub enum Event {
     None {
         /// Of which epoch.
         epoch: Epoch,
-        /// Why.
+        /// Why the votes made none.
         why: NoDocument,
         /// Operators of nodes that the last document lists and that are not heard of, where that may be the reason.
         missing: Vec<String>,
     },
     /// A document was made here that too few others signed.
     Uncertified {
-        /// Its epoch.
+        /// The epoch that it was for.
         epoch: Epoch,
         /// Signatures that came, and that are needed.
         signatures: (usize, usize),
@@ -93,7 +93,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether somebody should look after it.
+    /// True if somebody should look after it.
     pub fn is_trouble(&self) -> bool {
         match self {
             // Nothing is wrong yet where no spare is left.

@@ -2,7 +2,7 @@
 
 use crate::Epoch;
 
-/// Longest round.
+/// The longest round, in milliseconds: networks with long epochs need not wait longer for messages.
 const LONGEST_ROUND_MS: u64 = 10_000;
 
 /// A session of the authorities, named by the epoch that it lies in and its number there.

@@ -14,9 +14,9 @@ use crate::{
 /// Names a certified document: epoch, amendment, hash of what was signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Basis {
-    /// Its epoch.
+    /// The epoch of the document.
     pub epoch: Epoch,
-    /// Its amendment.
+    /// The amendment of the document.
     pub amendment: u16,
     /// BLAKE3 of its bytes without signatures.
     pub hash: [u8; 32],
@@ -55,7 +55,7 @@ pub struct Proposal {
     pub reveal: Option<[u8; 32]>,
 }
 
-/// A vote.
+/// What an authority says in a session, before it is signed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Vote {
     /// Name of the network.
@@ -73,13 +73,13 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// Whether it lists a node that says to have signed after this second of Unix time.
+    /// True if it lists a node that says to have signed after this second of Unix time.
     pub(crate) fn is_of_the_future(&self, unix_s: u64) -> bool {
         let nodes = self.proposal.iter().flat_map(|proposal| &proposal.nodes);
         nodes.into_iter().any(|node| node.body().signed_at > unix_s)
     }
 
-    /// Whether it lists what its nodes and services never signed, or not in order: no honest authority votes so.
+    /// True if it lists what its nodes and services never signed, or not in order: no honest authority votes so.
     pub(crate) fn made_up(&self) -> bool {
         let Some(proposal) = &self.proposal else { return false };
         let nodes = proposal.nodes.iter().map(|node| node.body().identity);
@@ -120,9 +120,11 @@ impl SignedVote {
     pub fn verify(&self, authorities: &[Identity]) -> Result<Vote, Error> {
         let wrong = |why: &str| Err(Error::Invalid { what: "vote", why: why.into() });
         let vote: Vote = decode("vote", &self.vote, MAX_MESSAGE_LEN)?;
+        // Else whoever passes a vote on could make one up for its author.
         if self.signatures.first().map(|(author, _)| *author) != Some(vote.author) {
             return wrong("its author did not sign it first");
         }
+        // Before any is verified, which is what costs.
         if self.signatures.len() > authorities.len() {
             return wrong("it has more signatures than there are authorities");
         }
@@ -148,13 +150,13 @@ pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
 /// What authorities send to each other.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum PeerMessage {
-    /// A vote.
+    /// A vote, by its author or by who passes it on.
     Vote(SignedVote),
     /// A signature of a document.
     Signature {
-        /// Its epoch.
+        /// The epoch of the document.
         epoch: Epoch,
-        /// Its amendment.
+        /// The amendment of the document.
         amendment: u16,
         /// BLAKE3 of its bytes.
         hash: [u8; 32],
@@ -168,7 +170,7 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
-    /// Canonical bytes.
+    /// The canonical bytes, as they go over a link between authorities.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }

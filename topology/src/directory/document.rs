@@ -29,7 +29,7 @@ pub struct Network {
     pub authorities: Vec<Identity>,
     /// Length of an epoch, seconds: epochs are counted from the beginning of Unix time.
     pub epoch_s: u32,
-    /// Whether it was founded for trial: its clients serve people who are too few to hide each other, and say so. Its
+    /// True if it was founded for trial: its clients serve people who are too few to hide each other, and say so. Its
     /// documents say the same, or are refused.
     pub trial: bool,
 }
@@ -76,10 +76,10 @@ impl Network {
     }
 }
 
-/// Whether clients may draw a node.
+/// Says whether clients may draw a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Standing {
-    /// They may.
+    /// Clients draw it.
     #[default]
     Good,
     /// It lost or delayed loops beyond chance, or does not answer: only nodes' loops go through it, which show when it
@@ -94,7 +94,7 @@ pub struct ListedNode {
     pub descriptor: Signed<NodeDescriptor>,
     /// Its layer in the document's epoch and in each of the further ones, 1 to L; zero for a gateway.
     pub layers: [u8; 1 + FURTHER_EPOCHS as usize],
-    /// Whether clients may draw it.
+    /// Says whether clients may draw it.
     pub standing: Standing,
     /// Mean size of its delay pool, as [`crate::reputation::report::coarse_pool`] writes it; zero if it is not known.
     pub pool: u8,
@@ -127,7 +127,7 @@ pub struct Draw {
 pub struct Document {
     /// Name of the network.
     pub network: String,
-    /// Its epoch.
+    /// The epoch that it is for.
     pub epoch: Epoch,
     /// Seconds (Unix time) at which the epoch begins.
     pub begins: u64,
@@ -191,7 +191,7 @@ impl Document {
         self.check_places()
     }
 
-    /// Whether the network was founded for trial.
+    /// True if the network was founded for trial.
     pub fn is_trial(&self) -> bool {
         self.parameters.trial
     }
@@ -202,7 +202,7 @@ impl Document {
         (0..=FURTHER_EPOCHS).map(move |n| Epoch(own.saturating_add(n)))
     }
 
-    /// Whether it may be used at this second (Unix time).
+    /// Says whether it may be used at this second (Unix time).
     ///
     /// # Errors
     /// [`Error::Stale`] or [`Error::NotYetValid`].
@@ -328,7 +328,7 @@ impl SignedDocument {
         secret.sign(Context::Document, &encode(&of))
     }
 
-    /// Whether an authority signed a body of this epoch, amendment and hash.
+    /// Says whether an authority signed a body of this epoch, amendment and hash.
     pub(crate) fn holds(
         authority: &Identity,
         of: (Epoch, u16, &[u8; 32]),
@@ -349,7 +349,7 @@ impl SignedDocument {
         Self { body, signatures }
     }
 
-    /// Canonical bytes.
+    /// The canonical bytes: what is sent, and what hashes are taken of.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }

@@ -80,7 +80,8 @@ impl Paths {
         &self.gateways
     }
 
-    /// Whether two nodes, of the two gateways that one client names or that a tunnel has at its ends, differ in operator.
+    /// True if two nodes, of the two gateways that one client names or that a tunnel has at its ends, differ in
+    /// operator.
     pub fn compatible(&self, entry: usize, exit: usize) -> bool {
         match (self.operators.get(entry), self.operators.get(exit)) {
             (Some(entry), Some(exit)) => entry != exit,

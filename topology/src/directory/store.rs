@@ -21,7 +21,7 @@ pub struct VerifiedDocument {
      and ask those who run the network"
 )]
 pub struct EquivocationProof {
-    /// Their epoch.
+    /// The epoch that both are of.
     pub epoch: Epoch,
     /// The signed bytes of the one that was here first.
     pub first: Arc<[u8]>,
@@ -37,7 +37,7 @@ pub struct DocumentStore {
 }
 
 impl DocumentStore {
-    /// Takes a document that was verified. Whether it brings something new: another epoch, or a later amendment.
+    /// Takes a document that was verified. True if it brings something new: another epoch, or a later amendment.
     /// Documents that are older than all that can be in use go.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl DocumentStore {
         self.held.first().map(|held| held.document.epoch_at(unix_s))
     }
 
-    /// The latest.
+    /// The document of the latest epoch and amendment.
     pub fn newest(&self) -> Option<&VerifiedDocument> {
         self.held.last()
     }
@@ -85,7 +85,7 @@ impl DocumentStore {
     }
 }
 
-/// Whether two documents of one epoch can both be the authorities': equal, or the later amendment only takes away
+/// True if two documents of one epoch can both be the authorities': equal, or the later amendment only takes away
 /// standing.
 fn agree(one: &Document, other: &Document) -> bool {
     let (earlier, later) =

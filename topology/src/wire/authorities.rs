@@ -33,7 +33,7 @@ pub enum FromAuthority {
 macro_rules! message {
     ($message:ty) => {
         impl $message {
-            /// Canonical bytes.
+            /// The canonical bytes, which are cut into parts and put together again.
             pub fn encode(&self) -> Vec<u8> {
                 encode(self)
             }

@@ -75,7 +75,7 @@ impl Hello {
         inbox.sign(Context::Inbox, &[gateway.0, peer.0, *nonce].concat())
     }
 
-    /// Whether the proof holds on this channel.
+    /// True if the proof holds on this channel.
     pub fn is_proven(&self, gateway: &Identity, peer: &Identity, nonce: &[u8; 32]) -> bool {
         let channel = [gateway.0, peer.0, *nonce].concat();
         self.inbox.verify(Context::Inbox, &channel, &self.proof)
@@ -85,7 +85,7 @@ impl Hello {
 /// A service's word to its gateway within a session: its descriptor of another period.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Renew {
-    /// Signed.
+    /// The signed client descriptor, encoded.
     pub descriptor: Vec<u8>,
 }
 
@@ -159,7 +159,7 @@ pub struct DocumentPart {
     pub index: u16,
     /// Of how many.
     pub parts: u16,
-    /// Its bytes.
+    /// The bytes of this part.
     pub bytes: Vec<u8>,
 }
 

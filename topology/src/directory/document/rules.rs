@@ -44,7 +44,7 @@ pub enum NoPlace {
     Slow(u32, u32),
 }
 
-/// Whether it is a mix that takes too little.
+/// Says whether it is a mix that takes too little.
 pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<NoPlace> {
     let (declared, least) = (node.packets_per_s, parameters.min_packets_per_s);
     (node.role == Role::Mix && declared < least).then_some(NoPlace::Slow(declared, least))
@@ -160,7 +160,7 @@ impl Document {
     }
 }
 
-/// Whether all of one name stand in one layer.
+/// Says whether all of one name stand in one layer.
 fn one_layer<'a>(what: &str, places: impl Iterator<Item = (&'a str, u8)>) -> Result<(), Error> {
     let mut seen: BTreeMap<&str, u8> = BTreeMap::new();
     for (name, layer) in places {
