@@ -32,10 +32,10 @@ const CONNECTIONS: usize = 64;
 /// What a connection may last.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// Whether a daemon does its work.
+/// Says whether a daemon does its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// It does.
+    /// The daemon does its work.
     Ready,
     /// It does not yet, or no longer; why, in one line for the operator.
     NotReady(String),
@@ -166,7 +166,7 @@ fn objection(own: IpAddr, request: &Request) -> Option<(StatusCode, &'static str
     None
 }
 
-/// Whether a host, with or without a port, is this machine by a name that no resolver is asked for.
+/// True if a host, with or without a port, is this machine by a name that no resolver is asked for.
 fn is_own(host: &str, own: IpAddr) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if host.contains('@') {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 pub enum HostPort {
     /// `192.0.2.1:9001` or `[2001:db8::1]:9001`.
     Address(SocketAddr),
-    /// `gateway.example:9001`.
+    /// A name and a port, such as `gateway.example:9001`.
     Name(DnsName<'static>, u16),
 }
 

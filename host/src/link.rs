@@ -377,7 +377,7 @@ impl Behaviour {
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
 
-    /// Whether no more connections from there may stand. Nobody from elsewhere shuts nodes out.
+    /// True if no more connections from there may stand. Nobody from elsewhere shuts nodes out.
     fn is_full(&self, whence: Whence) -> bool {
         let elsewhere = || self.established.values().filter(|(_, of)| *of == Whence::Elsewhere);
         whence == Whence::Elsewhere && elsewhere().count() >= self.max_connections

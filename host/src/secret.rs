@@ -71,7 +71,7 @@ pub enum SecretError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -89,7 +89,7 @@ impl SecretError {
         }
     }
 
-    /// Whether the file is there and was read, and is not what it should be: cut short, overwritten, or of another key.
+    /// True if the file is there and was read, and is not what it should be: cut short, overwritten, or of another key.
     pub fn is_unsound(&self) -> bool {
         match self {
             Self::Malformed(_) => true,
@@ -98,7 +98,7 @@ impl SecretError {
         }
     }
 
-    /// Whether the file is simply not there.
+    /// True if the file is simply not there.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -292,7 +292,7 @@ pub fn private_directory(path: &Path) -> Result<(), SecretError> {
     check_directory(path)
 }
 
-/// Whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
+/// Says whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
 ///
 /// # Errors
 /// When it is open to others, belongs to somebody else, or cannot be written to.
@@ -307,7 +307,8 @@ pub fn is_private_directory(path: &Path) -> Result<bool, SecretError> {
     }
 }
 
-/// Whether `path`, or the directory in which it would be made, lies in memory, so that what is written there ends with the machine's next start.
+/// True if `path`, or the directory in which it would be made, lies in memory, so that what is written there ends with
+/// the machine's next start.
 pub fn memory_backed(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -337,7 +338,7 @@ pub fn room(path: &Path) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
-/// Whether memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
+/// True if memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
 /// dm-crypt does not count.
 pub fn swap_on_plain_disk() -> bool {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();

@@ -48,7 +48,7 @@ impl Shutdown {
         self.0.stop.send_replace(true);
     }
 
-    /// Whether the run is to end.
+    /// True if the run is to end.
     pub fn is_triggered(&self) -> bool {
         *self.0.stop.borrow()
     }

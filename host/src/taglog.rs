@@ -109,7 +109,7 @@ impl TagLog {
         (state.end - HEADER_LEN as u64) / RECORD_LEN as u64
     }
 
-    /// Whether none is in it.
+    /// True if none is in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

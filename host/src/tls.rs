@@ -117,7 +117,7 @@ impl Allow {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
-    /// Whether the owner of `key` may connect.
+    /// True if the owner of `key` may connect.
     pub fn permits(&self, key: &[u8; 32]) -> bool {
         let list = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         list.as_ref().is_none_or(|keys| keys.contains(key))
