@@ -81,9 +81,11 @@ struct Session {
 
 /// The gateway's part of an engine.
 pub(super) struct Gateway {
+    /// What the operator has set.
     settings: GatewaySettings,
     /// Ordered, since a new document goes to all: the same seed gives the same trace.
     sessions: BTreeMap<SessionId, Session>,
+    /// The session of each client that was let in.
     by_inbox: HashMap<Identity, SessionId>,
     /// All that were ever asked for here.
     inboxes: Inboxes,
@@ -97,11 +99,15 @@ pub(super) struct Gateway {
     networks: HashMap<Origin, usize>,
     /// What newcomers from one network may still be given of documents.
     given: HashMap<Origin, Limit>,
+    /// Draws the nonces of challenges.
     nonces: Stream,
+    /// Draws the delays of answers to queries.
     answers: Stream,
+    /// How many queries may be answered, of all clients together.
     queries: Limit,
     /// Documents that clients have, the earliest first, with their parts.
     announced: Vec<Announced>,
+    /// Documents on their way to clients, the first under way; at most [`MAX_ANNOUNCEMENTS`].
     announcements: VecDeque<Announcement>,
 }
 
@@ -129,7 +135,7 @@ impl Gateway {
         self.by_inbox.len()
     }
 
-    /// Whether an inbox was ever asked for here.
+    /// True if an inbox was ever asked for here.
     pub(super) fn knows(&self, inbox: &Identity) -> bool {
         self.by_inbox.contains_key(inbox) || self.inboxes.contains(&self.inbox_id(inbox))
     }
@@ -165,6 +171,7 @@ impl Gateway {
     pub(super) fn due(&mut self, core: &mut Core, at: Time, due: Due) {
         match due {
             Due::Hello(session) => {
+                // Only who was never let in: the timer of one that was is still in the wheel.
                 let silent = |s: &Session| matches!(s.stage, Stage::Challenged(_));
                 if self.sessions.get(&session).is_some_and(silent) {
                     self.close(core, session);
@@ -191,6 +198,8 @@ impl Gateway {
     pub(super) fn announce(&mut self, core: &mut Core, held: VerifiedDocument, at: Time) {
         let parts = document_frames(&held.signed);
         let window = Duration::from_secs(u64::from(held.document.epoch_s)) / ANNOUNCEMENT;
+        // Spread over a part of the epoch, at the same instants for all clients: parts have frames of their own,
+        // which must not show whose downlink has dummies to spare.
         let gap = window / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
         let idle = self.announcements.is_empty();
         self.announcements.push_back(Announcement { held, parts, next: 0, at, gap });
@@ -214,9 +223,12 @@ impl Gateway {
                     && other.epoch.0 + FURTHER_EPOCHS + 1 >= document.epoch.0
             });
             self.announced.push(Announced { document, tag, parts });
+            // By epoch, not by arrival: an amendment of the present epoch may come after the document of the next
+            // one.
             self.announced.sort_by_key(|sent| sent.document.epoch);
         }
         if let Some(part) = running.parts.get(running.next) {
+            // In the order of sessions, so that one seed gives one trace.
             for (session, state) in &self.sessions {
                 if matches!(state.stage, Stage::Active(_)) {
                     let (session, frame) = (*session, part.clone());
@@ -225,6 +237,7 @@ impl Gateway {
             }
         }
         running.next += 1;
+        // The next one waits for its own instant too: documents follow each other and never go out together.
         let mut next = now + running.gap;
         if running.next >= running.parts.len() {
             self.announcements.pop_front();
@@ -246,9 +259,12 @@ impl Gateway {
     }
 
     fn hop_of(&self, place: u16, epoch: Epoch) -> Option<Identity> {
+        // By the documents that clients were given, not by those that this node holds: a client can only count in a
+        // list that it has seen.
         let mut known = self.announced.iter().rev().map(|sent| &sent.document);
         let document = known.find(|document| document.epoch <= epoch)?;
         let node = document.node(usize::from(place))?;
+        // A client's frame goes to the first layer and nowhere else: it could send past layers otherwise.
         (document.layer_at(node, epoch) == 1).then(|| node.identity())
     }
 
@@ -270,6 +286,7 @@ impl Gateway {
         self.nonces.fill_bytes(&mut nonce);
         notice(core, session, &Notice::Challenge { nonce });
         self.sessions.insert(session, Session { peer, origin, stage: Stage::Challenged(nonce) });
+        // A connection that says nothing holds a place; it loses it soon.
         core.wheel.insert(now + HELLO_WITHIN, Due::Hello(session));
     }
 
@@ -291,6 +308,8 @@ impl Gateway {
         };
         match &mut state.stage {
             Stage::Active(active) if frame.field == CLIENT_CONTROL => {
+                // Checking a descriptor costs a signature, and a service has another one once a period: so there is a
+                // limit of its own.
                 let inbox = active.may_renew(now).then_some((active.inbox, active.id));
                 if let Err(reason) = self.renew(core, inbox, &frame) {
                     core.counters.drop(reason);
@@ -342,6 +361,7 @@ impl Gateway {
                 }
             }
         }
+        // A newer connection of the same client may have its inbox by now.
         if self.by_inbox.get(&active.inbox) == Some(&session) {
             self.by_inbox.remove(&active.inbox);
         }
@@ -389,6 +409,7 @@ impl Gateway {
         if !self.inboxes.contains(&inbox) {
             return core.counters.drop(DropReason::UnknownClient);
         }
+        // A quota of zero, rather than a way of its own: what is counted is the same.
         let on = self.settings.inbox == Keeping::On;
         match self.inboxes.store(inbox, if on { quota } else { 0 }) {
             Stored::Kept(loses) => {
@@ -411,6 +432,7 @@ impl Gateway {
         if self.inboxes.waiting(&id) > 0
             && let Some(active) = self.active(session)
         {
+            // One question at a time: else the same packets would be asked for twice before the first answer is here.
             active.fetching = true;
             core.outputs.push_back(Output::Fetch { inbox: id, max: FETCH });
         }
@@ -422,6 +444,7 @@ impl Gateway {
             0 => self.inboxes.taken(&inbox, u32::MAX),
             packets => self.inboxes.taken(&inbox, u32::try_from(packets).unwrap_or(u32::MAX)),
         }
+        // By the inbox, not by the session that asked: that one may be gone, and its client back on another.
         let to = self.sessions.iter().find_map(|(session, state)| match &state.stage {
             Stage::Active(active) if active.id == inbox => Some(*session),
             _ => None,

@@ -29,6 +29,7 @@ impl Gateway {
         nonce: &[u8; 32],
         hello: Hello,
     ) -> Result<(), Refusal> {
+        // The proof first: without it anybody could use up the limits of somebody else's inbox.
         if !hello.is_proven(&core.identity, &peer, nonce) {
             return Err(Refusal::Proof);
         }
@@ -45,6 +46,7 @@ impl Gateway {
                 Some(topology.document.parameters.class(name).ok_or(Refusal::Class)?)
             }
         };
+        // A client without a document cannot build a packet, and the gateway could not read what its frames name.
         if self.announced.is_empty() {
             return Err(Refusal::NotReady);
         }
@@ -103,6 +105,7 @@ impl Gateway {
             return older.is_none() && self.by_inbox.len() >= self.settings.max_clients;
         };
         let from_there = self.networks.get(&origin).copied().unwrap_or_default();
+        // Who comes back over the same network takes his own place, also where the network is full.
         let replaces = older.and_then(|older| self.sessions.get(&older)).and_then(Session::holder);
         older.is_none() && self.by_inbox.len() + self.kept_free() >= self.settings.max_clients
             || replaces != Some(holder) && from_there >= self.settings.max_clients_of_one
@@ -115,12 +118,13 @@ impl Gateway {
         wanted.saturating_sub(self.connections.iter().sum())
     }
 
-    /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
+    /// True if a client that lacks a document may be given it: a small word asks for a large answer.
     fn may_have_document(&mut self, inbox: InboxId, holder: Holder, now: Time) -> bool {
         // A token has a limit of its own.
         let Holder::Network(origin) = holder else {
             return self.inboxes.may_have_document(&inbox, now);
         };
+        // Only those whose limit is untouched again are forgotten: to be forgotten must not give a network more.
         if self.given.len() > MAX_NETWORKS {
             self.given.retain(|_, limit| !limit.is_idle(now));
         }
