@@ -93,6 +93,7 @@ pub struct Counters {
     pub clients_admitted: u64,
     /// Clients that were turned away.
     pub clients_refused: u64,
+    /// Drops by their reasons, in the order of [`DropReason::ALL`].
     dropped: [u64; DropReason::ALL.len()],
 }
 

@@ -86,7 +86,7 @@ pub enum Error {
     /// A key file or a directory.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The listener.
+    /// The listener for links cannot be opened.
     #[error(transparent)]
     Link(#[from] shoal_host::link::Error),
     /// The admin page.
@@ -95,10 +95,10 @@ pub enum Error {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The metrics.
+    /// The metrics cannot be registered.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The system.
+    /// The system gives no thread or no randomness.
     #[error("cannot start: the system gives no thread or no randomness")]
     System(#[from] std::io::Error),
     /// Another program has the mix keys.
@@ -306,7 +306,7 @@ pub async fn run_reloading(
 /// [`run`], by an operator who is corrupt. Of an authority it is only the clock.
 ///
 /// # Errors
-/// As there.
+/// As [`run`].
 pub async fn run_corrupt(
     config: Config,
     misconduct: Misconduct,
@@ -315,6 +315,8 @@ pub async fn run_corrupt(
     start(config, None, Some(misconduct), shutdown).await
 }
 
+// Long: it makes each part of a node once, in the order in which they need each other, and most of them live until
+// its end.
 async fn start(
     config: Config,
     source: Option<Source>,

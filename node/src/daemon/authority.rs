@@ -50,6 +50,8 @@ fn state_file(config: &Config) -> PathBuf {
     config.data_dir.join("authority.state")
 }
 
+// Long: it makes each part of an authority once, in the order in which they need each other, and most of them live
+// until its end.
 /// Runs an authority until `shutdown`, by a clock that is off by so much.
 pub(super) async fn run(
     reload: Reload,
@@ -218,33 +220,49 @@ type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Where the engine sits.
 struct AuthorityDaemon {
+    /// What it measures.
     gauges: Gauges,
+    /// The engine, which nobody else touches.
     engine: Authority,
+    /// The links to the other authorities.
     authority_links: AuthorityLinks,
+    /// The network, with all authorities.
     network: Network,
     /// The network, for `status`.
     of_network: Value,
+    /// What the log was told of peers that are on no list.
     asked: Asked,
+    /// The identities of all authorities, this one among them.
     authorities: Vec<Identity>,
+    /// The configuration by which it goes.
     reload: Reload,
     /// What it votes for.
     parameters: Vec<(Epoch, Parameters)>,
     /// Who may connect.
     allow: Allow,
+    /// The clock that the engine goes by.
     clock: Clock,
     /// When the engine was last told something, by its clock.
     time: u64,
+    /// The documents in use, for everyone who is linked.
     publish: watch::Sender<Vec<Arc<[u8]>>>,
     /// Addresses of authorities, and of all that links are taken from first.
     authority_addresses: Vec<IpAddr>,
+    /// Tells the endpoint the addresses of nodes.
     listed: Listed,
+    /// Where `status` finds the report.
     status: Arc<Mutex<Value>>,
+    /// Tells the admin page whether it does its work.
     say: watch::Sender<Readiness>,
+    /// What peers sent and the engine has not been told yet.
     waiting: Arc<Waiting>,
     /// What the others published.
     documents: mpsc::Receiver<Vec<u8>>,
+    /// What the program says of itself.
     about: About,
+    /// What the system says of the program, for the metrics.
     process: Process,
+    /// Looks whether connections can be accepted.
     accept_errors: AcceptErrors,
     /// Why the state could not be stored the last time.
     unstored: Option<String>,
@@ -285,7 +303,7 @@ impl AuthorityDaemon {
         }
     }
 
-    /// Handles what waits: the message that came first, and a document. Whether there was one.
+    /// Handles what waits: the message that came first, and a document. True if there was one.
     async fn turn(&mut self) -> bool {
         let message = self.waiting.take();
         let waited = message.is_some();

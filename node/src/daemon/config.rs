@@ -66,7 +66,7 @@ impl std::str::FromStr for RoleName {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionName {
-    /// Everyone.
+    /// Everyone is let in.
     #[default]
     Open,
     /// Those with a token of the list.
@@ -83,7 +83,7 @@ pub struct TokenConfig {
     /// Connections at a time.
     #[serde(default = "one", deserialize_with = "positive")]
     pub connections: usize,
-    /// Whether its bearer may be a service (answers at once, without slots).
+    /// True if its bearer may be a service (answers at once, without slots).
     #[serde(default)]
     pub service: bool,
 }
@@ -120,14 +120,14 @@ pub struct GatewayConfig {
     /// Descriptor queries a second, in all.
     #[serde(deserialize_with = "rate")]
     pub queries_per_s: f64,
-    /// Whether packets for absent clients are kept.
+    /// True if packets for absent clients are kept.
     pub inbox: bool,
     /// Inboxes it knows at most.
     #[serde(deserialize_with = "positive")]
     pub max_inboxes: usize,
     /// Packets in all inboxes together, at most.
     pub inbox_packets: usize,
-    /// The tokens.
+    /// The admission tokens, each with what it allows.
     pub token: Vec<TokenConfig>,
 }
 
@@ -188,7 +188,7 @@ pub struct Config {
     /// Whose law it is under.
     #[serde(deserialize_with = "unit")]
     pub jurisdiction: String,
-    /// Long-lived files.
+    /// The directory of files that outlive the machine's next start.
     pub data_dir: PathBuf,
     /// Files that end with the machine's next start; empty: see [`Config::runtime_dir`].
     pub runtime_dir: PathBuf,

@@ -91,19 +91,27 @@ impl Inbox {
 }
 
 struct Store {
+    /// Where the database is.
     path: PathBuf,
     /// None before it was opened, and after an error.
     database: Option<Database>,
     /// When that was last tried, if it failed.
     tried: Option<Instant>,
-    /// Whether the engine knows what was there at the start.
+    /// True if the engine knows what was there at the start.
     told: bool,
+    /// Where it writes down what the metrics show.
     shared: Arc<Shared>,
+    /// By which a database of another key is told.
     check: [u8; 32],
+    /// Encrypts the packets.
     cipher: XChaCha20Poly1305,
+    /// The number of the next packet.
     next: u64,
+    /// Packets in it, of all inboxes.
     held: usize,
+    /// The most packets that it takes.
     most: usize,
+    /// How long a packet waits, in seconds.
     expiry_s: u32,
 }
 

@@ -84,20 +84,29 @@ pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
 
 /// The mix keys of a node. One program at a time has them.
 pub struct Keyring {
+    /// Where the keys and the logs of tags are.
     directory: PathBuf,
     /// Held as long as the keyring is, also against others.
     _lock: Lock,
+    /// What opens packets with them; none in tools that only look.
     opener: Option<Arc<Opener>>,
+    /// The configuration of the node.
     config: Config,
+    /// The length of an epoch.
     epoch: Duration,
+    /// How long a key is kept after its epoch.
     grace: Duration,
+    /// By which descriptors are signed.
     identity: SecretIdentity,
+    /// Where the node says that it is reached.
     addresses: Vec<std::net::SocketAddr>,
     /// The public halves.
     keys: BTreeMap<Epoch, [u8; 32]>,
+    /// The present epoch.
     present: Epoch,
+    /// The descriptor as it was signed last.
     descriptor: Signed<NodeDescriptor>,
-    /// Whether the descriptor says what there is to say.
+    /// True if the descriptor says what there is to say.
     signed: bool,
     /// What was logged last.
     complaint: Option<String>,
@@ -177,7 +186,7 @@ impl Keyring {
     }
 
     /// Makes and erases what is due at this moment (Unix time, milliseconds); at other times it does nothing. Call it
-    /// several times a second. Whether there is a new descriptor, which is in its file then too. What cannot be written
+    /// several times a second. True if there is a new descriptor, which is in its file then too. What cannot be written
     /// is logged, and tried again at the next call.
     pub fn advance(&mut self, unix_ms: u64) -> bool {
         let epoch = self.epoch_at(unix_ms);
@@ -250,7 +259,7 @@ impl Keyring {
         Budget::new(per_s, share, share as usize)
     }
 
-    /// Whether a key opens nothing any more, or is for a time that a wrong clock showed.
+    /// True if a key opens nothing any more, or is for a time that a wrong clock showed.
     fn is_over(&self, key: Epoch, unix_ms: u64) -> bool {
         let now = self.epoch_at(unix_ms).0;
         let ends = u128::from(key.0 + 1) * self.epoch.as_millis() + self.grace.as_millis();

@@ -128,7 +128,7 @@ fn lines(value: &Value, depth: usize, text: &mut String) {
     }
 }
 
-/// Whether a status says that the program does its work.
+/// True if a status says that the program does its work.
 pub fn is_ready(status: &Value) -> bool {
     status.get("ready").and_then(Value::as_bool).unwrap_or_default()
 }

@@ -36,13 +36,17 @@ const ANNOUNCED_BEFORE: u64 = 10;
 
 /// Follows the documents.
 pub(super) struct Watcher<'a> {
+    /// The file of the topology document.
     pub(super) file: File,
+    /// The directory of long-lived files.
     pub(super) data_dir: PathBuf,
+    /// The network, with its authorities.
     pub(super) network: Network,
     /// From authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
     pub(super) authority_links: AuthorityLinks,
+    /// By which reports are signed.
     pub(super) secret: SecretIdentity,
     /// From the engine: what its loops show.
     pub(super) reports: mpsc::Receiver<Report>,
@@ -50,15 +54,25 @@ pub(super) struct Watcher<'a> {
     pub(super) schedule: Schedule,
     /// The session for which the last report was asked for.
     pub(super) reported: Option<SessionId>,
+    /// The mix keys.
     pub(super) keys: Keyring,
+    /// What opens packets, which is told the epoch.
     pub(super) opener: &'a Opener,
+    /// Where the engine is told of documents and epochs.
     pub(super) events: &'a Events,
+    /// What all tasks write down.
     pub(super) shared: &'a Shared,
+    /// The clock of the engine.
     pub(super) clock: Clock,
+    /// Who may connect, by the documents.
     pub(super) allow: &'a Allow,
+    /// The addresses of nodes, by the documents.
     pub(super) listed: &'a Listed,
+    /// Whom frames are taken from, for those who read links.
     pub(super) around: watch::Sender<Neighbourhood>,
+    /// The links to the next hops.
     pub(super) outgoing: Outgoing,
+    /// The documents that are in use, or soon.
     pub(super) documents: DocumentStore,
     /// The epoch that the node was last told of.
     pub(super) present: Option<Epoch>,
