@@ -137,7 +137,9 @@ impl Credits {
         let Some(at) = self.waiting.iter().position(|(waits, _)| *waits == handle) else {
             return (false, false);
         };
+        // Once: whoever answers twice for one letter gets nothing the second time.
         self.waiting.remove(at);
+        // The user has accepted what this contact sends, for as long as the call lasts.
         if self.calls.contains(&contact) {
             return (true, true);
         }
@@ -152,7 +154,7 @@ impl Credits {
         (true, quota.take(now, class))
     }
 
-    /// A call with this contact begins: all that it sends gives credit. Whether there was room.
+    /// A call with this contact begins: all that it sends gives credit. True if there was room.
     pub(super) fn call_accepted(&mut self, contact: ContactId) -> bool {
         let room = self.calls.len() < MAX_CALLS;
         let known = self.calls.contains(&contact);

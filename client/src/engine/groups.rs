@@ -14,10 +14,12 @@ impl Client {
                 && !group.is_full()
                 && !self.may_go_elsewhere(now, **id)
         };
+        // The oldest that suits: its successor is there for when it retires, and must stay unused until then.
         if let Some((id, _)) = self.groups.iter().find(same) {
             return Some(*id);
         }
         if self.groups.len() >= MAX_GROUPS {
+            // Only idle ones give way: a request must not end what another one is using.
             let idle = self.groups.iter().filter(|(_, group)| group.is_idle(now));
             let longest = idle.min_by_key(|(_, group)| (!group.is_retired(now), group.last_used));
             let Some((id, _)) = longest else {
@@ -32,6 +34,7 @@ impl Client {
     pub(super) fn begin(&mut self, now: Time, isolation: Isolation, target: Target) -> GroupId {
         self.next_group += 1;
         let id = GroupId(self.next_group);
+        // A seed by the number: what one group draws moves no other.
         let name = self.next_group.to_string();
         self.groups.insert(id, Group::new(now, &self.seed.part(&name), isolation, target));
         self.next_tick = now;
@@ -50,6 +53,7 @@ impl Client {
 
     /// Opens a stream. `None` if the tunnel does not stand or has as many as it may.
     pub fn open(&mut self, now: Time, id: GroupId) -> Option<StreamId> {
+        // Looked for before the stream counts: afterwards the group is no longer new.
         let old = self.groups.get(&id).and_then(|group| self.predecessor(now, group));
         let group = self.groups.get_mut(&id)?;
         let stream = group.tunnel.as_mut()?.open(now)?;
@@ -97,14 +101,15 @@ impl Client {
         }
     }
 
-    /// Whether the service of a group has left a question unanswered for some seconds, and another service could answer in
-    /// its place: a request that has no answer yet is better asked anew, in [`Self::group`].
+    /// True if the service of a group has left a question unanswered for some seconds, and another service could answer
+    /// in its place: a request that has no answer yet is better asked anew, in [`Self::group`].
     pub fn may_go_elsewhere(&self, now: Time, id: GroupId) -> bool {
         let Some(group) = self.groups.get(&id) else { return false };
         let Some((document, place)) = self.router.document(now).zip(group.place) else {
             return false;
         };
         let others = document.exits.iter().any(|exit| exit.body().identity.0 != place.identity);
+        // Only exits stand for each other; an address has one service.
         group.target == Target::Exit && others && group.silence(now) > self.patience() * SILENCE
     }
 
@@ -116,6 +121,7 @@ impl Client {
             return;
         };
         let places = self.places(now, &target);
+        // At all of its gateways, since it is the service that failed and not the way to it.
         for place in places.into_iter().filter(|other| other.identity == place.identity) {
             self.avoid.insert(place, now + AVOID);
         }

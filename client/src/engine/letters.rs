@@ -80,6 +80,7 @@ impl Client {
         let mut letter = Vec::with_capacity(1 + message.len());
         letter.push(kind::MESSAGE);
         letter.extend_from_slice(message);
+        // Drawn also where letters leave at once, so that the setting moves no other draw.
         let hold = exponential(&mut self.letters.holds, hold(&self.class));
         let due = if self.settings.letters_at_once { now } else { now + hold };
         self.letters.waiting.push(Letter { due, contact: *contact, message: letter });

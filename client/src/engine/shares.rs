@@ -84,25 +84,32 @@ pub(super) fn strict_stock(packets_per_s: f64) -> usize {
     6 + packets_per_s as usize
 }
 
-/// What one group has.
+/// What one group has of the link.
 struct GroupShare {
+    /// Its part of the whole, 0 to 1; changes at instants of the coarse clock, but for its own first use.
     share: f64,
+    /// When it was last used.
     used: Time,
+    /// It has not been used for [`LINGER`], and has [`RESTING`] alone.
     rests: bool,
     /// What it carried lately, less half of the small share's rate.
     load: f64,
+    /// When `load` was counted.
     loaded: Time,
     /// Until when it counts among those that carry much.
     counts_until: Time,
+    /// For how long it counts after it carried much, as drawn.
     hold: Duration,
+    /// Where `hold` is drawn from.
     holds: Stream,
     /// Tokens for slots up.
     up: f64,
+    /// When `up` was counted.
     counted: Time,
 }
 
 impl GroupShare {
-    /// Slots/s.
+    /// How many slots up it gains a second, of so many that there are.
     fn up_per_s(&self, slots_per_s: f64) -> f64 {
         (self.share.max(LITTLE) * slots_per_s).max(UP_LEAST.min(slots_per_s))
     }
@@ -137,6 +144,8 @@ impl Shares {
 
     /// A group is used, or begins.
     pub(super) fn uses(&mut self, now: Time, id: GroupId) {
+        // Counted since the last instant, and not given back when a group ends: else the end of one would show in
+        // another's share.
         let share = if self.little < MAX_LITTLE { LITTLE } else { LEAST };
         let group = self.group(now, id);
         group.used = now;
@@ -156,10 +165,13 @@ impl Shares {
             return;
         }
         group.load = MUCH;
+        // Drawn when it begins to count and kept while it goes on: a hold that was drawn at each packet would tend to
+        // the longest.
         if group.counts_until <= now {
             group.hold = Duration::from_secs_f64(group.holds.random_range(HOLD_S));
         }
         group.counts_until = now + group.hold;
+        // Nobody is there whose share could show it. All others wait for the instant.
         if is_free {
             (group.share, group.rests) = (POOL, false);
             self.free = false;
@@ -172,6 +184,7 @@ impl Shares {
         let Some(from) = self.groups.get_mut(&old).filter(|group| group.counts_until > now) else {
             return;
         };
+        // The old one stops counting, so that the pool is not divided by one more.
         let (share, until) = (from.share, std::mem::replace(&mut from.counts_until, now));
         let group = self.group(now, id);
         (group.share, group.rests) = (share, false);
@@ -191,6 +204,7 @@ impl Shares {
         }
         let much = |group: &GroupShare| group.counts_until > now;
         let count = self.groups.values().filter(|group| much(group)).count();
+        // A power of two, so that most changes of the number show in nobody's share.
         let share = POOL / count.next_power_of_two() as f64;
         self.free = count == 0;
         self.little = 0;
@@ -220,7 +234,7 @@ impl Shares {
         (self.share(id) * whole_per_s * BUDGET_UNITS).clamp(1.0, 65_535.0) as u16
     }
 
-    /// Whether a group may take a slot up.
+    /// True if a group may take a slot up.
     pub(super) fn may_send(&mut self, now: Time, id: GroupId, slots_per_s: f64) -> bool {
         let group = self.group(now, id);
         let gained = now.since(group.counted).as_secs_f64() * group.up_per_s(slots_per_s);

@@ -90,7 +90,7 @@ pub enum NotPosted {
     NoPath,
 }
 
-/// Whether an arrival counts against the loops that the uplink owes.
+/// Says whether an arrival counts against the loops that the uplink owes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
     /// Nothing for the client: a dummy, or garbage.
@@ -172,7 +172,7 @@ pub struct Counts {
     pub late: u64,
     /// Of these, replies that no tunnel authenticated.
     pub junk: u64,
-    /// SURBs made.
+    /// SURBs that went out to services.
     pub surbs: u64,
     /// Packets that found no path.
     pub no_path: u64,

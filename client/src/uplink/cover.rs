@@ -45,6 +45,7 @@ impl Account {
 
     /// What chance has for the next payload slot. One coin is thrown for two slots: see the module.
     pub(super) fn chance(&mut self, class: &Class) -> Chance {
+        // The stream is read whatever the account says, so that its state does not depend on what arrived.
         let chosen = self.second.take().unwrap_or_else(|| {
             let chosen = self.coins.random::<f64>() < class.loop_share;
             self.second = Some(chosen);
@@ -55,6 +56,8 @@ impl Account {
 
     /// What a payload slot carries if nothing of the user's does, and what that did to the account.
     pub(super) fn fill(&mut self, class: &Class, chance: Chance) -> (Fill, f64) {
+        // Credits are settled in slots that chance chose for loops, debts in the others. How many there are of either
+        // follows from the class, and the chance makes up for it: both stay open equally long on average.
         let share = if chance.chosen { class.loop_share } else { 1.0 - class.loop_share };
         let within = (SETTLED_WITHIN_S * class.payload_per_s).max(SETTLED_WITHIN_SLOTS);
         let slots = within * share;
@@ -70,6 +73,7 @@ impl Account {
     /// Adds loops that are owed, or takes off those that are not. Bounded to a second of slots and [`LEAST_BOUND`], either way.
     /// Returns what was added.
     pub(super) fn book(&mut self, class: &Class, loops: f64) -> f64 {
+        // Without a bound a flood of packets would keep loops out of payload slots long after it has ended.
         let most = class.payload_per_s.max(LEAST_BOUND);
         self.owed = (self.owed + loops).clamp(-most, most);
         loops
