@@ -48,7 +48,7 @@ const SLOWEST: f64 = 0.5;
 /// The latest loops of a client's own whose fate is known.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct OwnLoops {
-    /// Loops.
+    /// How many loops those are.
     pub sent: u32,
     /// Of these, how many came back in time.
     pub back: u32,
@@ -65,11 +65,11 @@ impl OwnLoops {
 /// What a client does about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reading {
-    /// Sends.
+    /// User traffic leaves.
     Fine,
-    /// Sends, and warns.
+    /// User traffic leaves, and the user is warned.
     Warn,
-    /// Sends nothing of the user's.
+    /// Nothing of the user's leaves.
     Refuse,
 }
 
@@ -95,7 +95,7 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
     if bits.is_finite() { bits.max(0.0) } else { 0.0 }
 }
 
-/// Whether so many bits are enough. What is no number is not.
+/// Says whether so many bits are enough. What is no number is not.
 pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
     if bits >= warn.max(refuse) {
         Reading::Fine
@@ -115,7 +115,7 @@ struct Layer {
     delay_s: f64,
     /// Packets of others that come to one mix while the packet stays there, on average.
     met: f64,
-    /// Whether the mix delays uniformly.
+    /// True if the mix delays uniformly.
     uniform: bool,
 }
 

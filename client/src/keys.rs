@@ -130,7 +130,7 @@ impl Keys {
         [Made::Loop, Made::Surb].into_iter().find(|what| id.ends_with(&mark(marks, *what, free)))
     }
 
-    /// Whether a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
+    /// True if a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
     pub(crate) fn is_first(&mut self, tag: &Tag) -> bool {
         self.0.get_mut(tag.with).is_some_and(|key| key.seen.insert(&tag.tag))
     }

@@ -25,7 +25,7 @@ pub struct ExitPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     verdict: Verdict,
-    /// `None` is `*`.
+    /// The addresses that the rule is about; `None` is `*`, all of them.
     range: Option<Range>,
     ports: RangeInclusive<u16>,
 }
@@ -70,7 +70,7 @@ pub enum Refused {
 pub struct PolicyError {
     /// Its place in the list, counted from 1.
     pub number: usize,
-    /// Its text.
+    /// The rule as it was written.
     pub rule: String,
     /// What is wrong with it.
     pub problem: RuleProblem,
@@ -95,7 +95,7 @@ pub enum RuleProblem {
     /// The prefix is none.
     #[error("/{prefix} is no prefix: allowed is 0 to {longest}")]
     Prefix {
-        /// As given.
+        /// The length of the prefix as it was written.
         prefix: String,
         /// The longest that the address has.
         longest: u8,
@@ -126,7 +126,7 @@ impl ExitPolicy {
         rules.collect::<Result<_, _>>().map(|rules| Self { rules })
     }
 
-    /// Whether an exit on the host `own` may connect to this target.
+    /// Says whether an exit on the host `own` may connect to this target.
     pub fn check(&self, own: &OwnHost, target: SocketAddr) -> Result<(), Refused> {
         match target.ip() {
             IpAddr::V6(ip) => match embedded(ip) {
@@ -143,7 +143,7 @@ impl ExitPolicy {
         }
     }
 
-    /// Whether any port of this address is allowed, so that an answer may name it.
+    /// Says whether any port of this address is allowed, so that an answer may name it.
     pub fn check_any_port(&self, own: &OwnHost, ip: IpAddr) -> Result<(), Refused> {
         // The verdict changes only where the ports of a rule begin or have just ended.
         let edges =

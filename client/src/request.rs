@@ -37,7 +37,7 @@ const MAX_HOST: usize = 2 + 253;
 pub enum Request {
     /// Of an exit: a TCP connection.
     Connect {
-        /// To whom.
+        /// The address or name that the exit connects to.
         host: Host,
         /// Its port, not 0.
         port: u16,
@@ -46,12 +46,12 @@ pub enum Request {
     Udp,
     /// Of an exit: the addresses of a name.
     Resolve {
-        /// The name.
+        /// The name that the exit resolves.
         name: HostName,
     },
     /// Of an exit: the name of an address.
     ResolvePtr {
-        /// The address.
+        /// The address whose name is wanted.
         ip: IpAddr,
     },
     /// Of an internal service: a connection to what it serves on this port.
@@ -75,7 +75,7 @@ pub enum Response {
     },
     /// The name of the address.
     ResolvedPtr {
-        /// The name.
+        /// The name that the resolver gave.
         name: HostName,
         /// How long it holds, in seconds.
         ttl: u32,
@@ -118,7 +118,7 @@ pub enum DecodeError {
     /// The name is no host name.
     #[error("malformed host name")]
     Name,
-    /// Port 0.
+    /// The port is 0, which nobody can connect to.
     #[error("port 0")]
     Port,
     /// No address, or too many.

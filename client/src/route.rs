@@ -16,7 +16,7 @@ use crate::uplink::{Slot, Turn};
 pub struct End {
     /// Where packets for it wait: its inbox, named by hop 4's routing.
     pub address: Address,
-    /// Its key.
+    /// The key for which the last layer of a packet is made.
     pub key: PublicKey,
 }
 
@@ -48,7 +48,7 @@ struct Table {
 
 /// A path that has been drawn.
 pub struct Route {
-    /// The hops.
+    /// The hops from the first mix to the recipient, each with its delay.
     pub hops: Vec<Hop>,
     /// The mixes, layer 1 first.
     pub mixes: Vec<Identity>,
@@ -67,7 +67,7 @@ impl Router {
         }
     }
 
-    /// Takes a verified document. `unix_s` is the second of Unix time at `now`. Whether it brings something new.
+    /// Takes a verified document. `unix_s` is the second of Unix time at `now`. True if it brings something new.
     ///
     /// # Errors
     /// It contradicts one that is held; nothing changes.
@@ -120,7 +120,7 @@ impl Router {
         self.documents.at(epoch).map(|held| &held.document)
     }
 
-    /// Whether SURBs for the epoch after the present one are given out at `at`, beside those for the present one: from
+    /// True if SURBs for the epoch after the present one are given out at `at`, beside those for the present one: from
     /// [`Document::surb_lead`] before it begins, or up to half of that later for who is `late` (0 to 1), so that a client's
     /// tunnels do not do it together.
     pub fn prepares_next(&self, at: Time, late: f64) -> bool {
@@ -147,7 +147,7 @@ impl Router {
         Time::from_secs(unix_s.saturating_sub(self.unix_at_zero.unwrap_or_default()))
     }
 
-    /// Whether an epoch ended, and since then so much more passed.
+    /// True if an epoch ended, and since then so much more passed.
     pub fn has_ended(&self, now: Time, epoch: Epoch, more: Duration) -> bool {
         let (Some(document), Some(present)) = (self.document(now), self.epoch(now)) else {
             return false;
@@ -169,7 +169,7 @@ impl Router {
         near.find(|epoch| epoch.low_byte() == low_byte)
     }
 
-    /// Whether two gateways differ in operator.
+    /// True if two gateways differ in operator.
     pub fn compatible(&mut self, now: Time, entry: &Identity, exit: &Identity) -> bool {
         let Some(table) = self.epoch(now).and_then(|epoch| self.table(epoch)) else { return false };
         match (gateway(&table.document, entry), gateway(&table.document, exit)) {
@@ -178,8 +178,8 @@ impl Router {
         }
     }
 
-    /// Whether a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes before
-    /// the instant from which slots follow that document.
+    /// True if a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes
+    /// before the instant from which slots follow that document.
     pub fn leads(&mut self, slot: &Slot) -> bool {
         self.table(slot.way.epoch).is_some_and(|table| table.edition() == slot.way.edition)
     }
@@ -235,7 +235,7 @@ impl Router {
         table.document.node(exit).map(ListedNode::identity)
     }
 
-    /// Whether the document in use lists this gateway, and how it stands.
+    /// Says whether the document in use lists this gateway, and how it stands.
     pub fn gateway(&self, now: Time, identity: &Identity) -> Option<Standing> {
         let document = self.document(now)?;
         document.node(gateway(document, identity)?).map(|node| node.standing)

@@ -153,7 +153,7 @@ pub enum Refusal {
     /// The name is no host name.
     #[error("the target is no host name")]
     BadHost,
-    /// Port 0.
+    /// The port is 0, which nobody can connect to.
     #[error("the target has port 0")]
     PortZero,
     /// More was sent ahead than the limits allow.

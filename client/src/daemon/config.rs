@@ -23,7 +23,7 @@ pub struct Config {
     pub gateways: Vec<Gateway>,
     /// Class of traffic of `run`.
     pub class: String,
-    /// Long-lived keys.
+    /// The directory of the client's long-lived keys.
     pub data_dir: PathBuf,
     /// The control socket.
     pub runtime_dir: PathBuf,

@@ -51,7 +51,7 @@ pub(super) struct ClientKeyring {
     lock: Option<secret::Lock>,
     /// Why there are no keys for the next period, if there are none.
     trouble: Option<String>,
-    /// Whether tags could not be written of late.
+    /// True if tags could not be written of late.
     unwritten: Arc<AtomicBool>,
 }
 
@@ -155,7 +155,7 @@ impl ClientKeyring {
     }
 
     /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
-    /// others are still told of it. Whether the keys are others now.
+    /// others are still told of it. True if the keys are others now.
     ///
     /// # Errors
     /// Keys that cannot be made or erased.
@@ -242,7 +242,7 @@ impl ClientKeyring {
         GRACE_S.min(self.length_s / 4)
     }
 
-    /// Makes the key for this second, if there is none for its period. Whether it did.
+    /// Makes the key for this second, if there is none for its period. True if it did.
     fn make(&mut self, for_s: u64, unix_s: u64) -> Result<bool, SecretError> {
         let begins = for_s / self.length_s * self.length_s;
         // One that was made early serves until its period ends.

@@ -52,7 +52,7 @@ pub(super) enum Event {
     Up(Identity, Identity),
     /// The link is gone.
     Down(Identity, Down),
-    /// A packet.
+    /// A frame with a packet in it came from this gateway.
     Frame(Identity, Frame),
     /// A document, not yet verified, and when it was whole.
     Document(Vec<u8>, Time),
@@ -235,17 +235,21 @@ impl Choice {
 
 /// What does not change from one attempt to the next.
 pub(super) struct Link {
+    /// The clock of the engine.
     pub(super) clock: Clock,
+    /// By which inbox the gateway knows the client.
     pub(super) inbox: Inbox,
     /// For the gateway; another one counts from the next link on.
     pub(super) token: Arc<Mutex<Vec<u8>>>,
+    /// A class, or a service.
     pub(super) mode: Mode,
     /// Makes the descriptor of a service, valid from now on.
     pub(super) descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
+    /// Where the engine is told what happens.
     pub(super) events: mpsc::Sender<Event>,
     /// Packets that came while the engine's queue was full.
     pub(super) overrun: Arc<AtomicU64>,
-    /// Dummies.
+    /// Counts the dummies that came.
     pub(super) dummies: Arc<AtomicU64>,
     /// Where the engine wants it to lead.
     pub(super) goal: Arc<Goal>,

@@ -100,6 +100,8 @@ enum Offer {
     Target(HostPort),
 }
 
+// Long: it makes each part once, in the order in which they need each other, and hands them to the thread that owns
+// them.
 pub(super) fn start(
     config: Config,
     shutdown: Shutdown,
@@ -282,30 +284,45 @@ struct To {
 }
 
 struct Driver {
+    /// The engine, with the streams of its tunnels.
     hub: Rc<StreamDriver<Server>>,
+    /// What streams are joined to.
     offer: Rc<Offer>,
+    /// How much one pseudonym may use at a time.
     quotas: Rc<Quotas>,
+    /// What leads to each gateway.
     links: HashMap<Identity, To>,
+    /// The network, with its authorities.
     network: Network,
+    /// An exit, or a service with an address.
     kind: Kind,
     /// Whose it is, and where it is reached.
     addresses: (Identity, Vec<String>),
+    /// The admission token for gateways; another one counts from the next link on.
     token: Arc<Mutex<Vec<u8>>>,
+    /// The configuration by which it goes.
     reload: Reload,
+    /// Why the last document that came could not be used.
     trouble: Option<String>,
     /// Whom the network can lose, by the document in use.
     spares: RefCell<Spares>,
     /// Something changed that `status` must say at once.
     news: bool,
+    /// The directory of long-lived files.
     data_dir: std::path::PathBuf,
+    /// The keys of the service, by period.
     keys: Arc<Mutex<Keys>>,
     /// Tell the links that there is another descriptor.
     renew: Vec<Arc<Notify>>,
     /// Tells gateways which documents there are.
     has: Has,
+    /// Where `status` and the metrics find the report.
     shared: Shared,
+    /// Tells the admin page whether it does its work.
     ready: Ready,
+    /// Packets that came while the engine's queue was full.
     overrun: Arc<AtomicU64>,
+    /// Frames that found the queue of a link full.
     full: u64,
     /// What depends on clients, for the metrics.
     coarse: Coarse,

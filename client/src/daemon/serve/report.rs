@@ -15,6 +15,7 @@ use crate::daemon::user::TRIAL;
 use crate::service::Trouble;
 
 impl Driver {
+    // Long: one entry for each value of the status, all from one look at the engine.
     /// Makes the report anew.
     pub(super) fn report(&self) {
         let mut server = self.hub.engine.borrow_mut();

@@ -61,6 +61,7 @@ fn summary(
 }
 
 impl Driver {
+    // Long: one entry for each value of the status, all from one look at the engine.
     /// Makes the report anew.
     pub(super) fn report(&self) {
         let mut person = self.context.hub.engine.borrow_mut();
