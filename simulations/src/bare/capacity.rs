@@ -45,7 +45,7 @@ pub struct Capacity {
     pub users: Vec<u32>,
     /// Bytes of a packet on a client's link.
     pub frame_bytes: f64,
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes per layer.
     pub width: Width,
@@ -53,7 +53,7 @@ pub struct Capacity {
     pub link_delay_ms: f64,
     /// Packets that are followed for each class and number of users.
     pub targets: u32,
-    /// The classes.
+    /// The classes of clients that are measured one after the other.
     pub classes: Vec<Shape>,
 }
 

@@ -36,7 +36,7 @@ pub struct Loopix {
     pub users: u32,
     /// λ, packets per second and user.
     pub per_user_per_s: f64,
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes per layer.
     pub width: u32,

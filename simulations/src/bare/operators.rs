@@ -14,7 +14,7 @@ use crate::stats;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CorruptOperators {
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// Operators in each layer, with as many mixes each.
     pub per_layer: u32,

@@ -22,7 +22,7 @@ pub struct Fifo {
     pub gap_in_hop_means: f64,
     /// Mean hop delay, seconds.
     pub hop_mean_s: f64,
-    /// Pairs.
+    /// How many pairs of packets are sent.
     pub pairs: u64,
 }
 
@@ -102,7 +102,7 @@ pub struct Slots {
     pub slots_per_s: f64,
     /// r, packets per second that come to the queue; below λ_P.
     pub rate_per_s: f64,
-    /// Packets.
+    /// How many packets are sent.
     pub packets: u64,
 }
 

@@ -70,7 +70,7 @@ impl PoolRun {
 }
 
 impl Pool {
-    /// a = λ/µ.
+    /// a = λ/µ, the mean number of packets in the pool.
     pub fn load(&self) -> f64 {
         self.rate_per_s * self.hop_mean_s
     }

@@ -22,16 +22,26 @@ const CHUNK: usize = 1 << 16;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PublicFile {
+    /// The number of people.
     people: u32,
+    /// When the observation begins, in nanoseconds.
     begin_ns: u64,
+    /// When it ends, in nanoseconds.
     end_ns: u64,
+    /// How many hops delay.
     hops: u32,
+    /// The mean delay at such a hop, in seconds.
     hop_mean_s: f64,
+    /// The width of the uniform delay that one hop has instead, in seconds; zero where none has.
     #[serde(default)]
     uniform_s: f64,
+    /// What links take from end to end, in seconds.
     latency_s: f64,
+    /// Packets/s that a resting person sends.
     resting_up_per_s: f64,
+    /// Packets/s that a resting person receives.
     resting_down_per_s: f64,
+    /// Packets/s of a call, each way.
     call_per_s: f64,
 }
 

@@ -20,7 +20,7 @@ pub struct Claims {
     pub records: u64,
     /// Those of them that a claim has right in all.
     pub rebuilt: u64,
-    /// Claims.
+    /// How many claims the attack makes.
     pub claims: u64,
     /// Those of them that are right in all about a call, however short.
     pub right: u64,

@@ -15,7 +15,7 @@ const FALSE_ALARMS: f64 = 0.01;
 /// Somebody does something.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Busy {
-    /// Who.
+    /// The person who is busy.
     pub person: u32,
     /// From when on, seconds.
     pub begin_s: f64,
