@@ -233,7 +233,7 @@ pub fn inputs(data: &[u8]) {
     assert!(documents < 64, "documents are bounded: {documents}");
 }
 
-/// Valid inputs.
+/// Inputs that a target of this module accepts: the seeds of its corpus.
 pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     let (main, votes) = votes();
     let reports = (0..8).map(|n| {

@@ -25,7 +25,7 @@ use shoal_topology::{
     SignedDocument, VerifiedDocument,
 };
 
-/// A target.
+/// A fuzz target: it panics if an input breaks what it checks.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `fuzz_targets`.
