@@ -48,7 +48,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// As it goes over the link.
+    /// The 2,400 bytes that go over the link.
     pub fn encode(&self) -> Box<[u8; FRAME_LEN]> {
         let mut bytes = Box::new([0; FRAME_LEN]);
         let (head, body) = bytes.split_at_mut(4);
@@ -58,7 +58,7 @@ impl Frame {
         bytes
     }
 
-    /// Of what a link brought.
+    /// Reads the 2,400 bytes that a link brought.
     ///
     /// # Errors
     /// [`Error::Version`]: the peer speaks another version.

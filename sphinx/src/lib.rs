@@ -67,7 +67,7 @@ pub type PacketId = [u8; 16];
 /// One hop of a path.
 #[derive(Clone, Copy)]
 pub struct Hop {
-    /// Who it is.
+    /// The identity of the node, or the inbox of the recipient.
     pub address: Address,
     /// Its key for the epoch in which the packet travels.
     pub key: PublicKey,
@@ -81,7 +81,7 @@ pub enum Peeled {
     Forward {
         /// The node or inbox that it goes on to.
         next: Address,
-        /// After how long.
+        /// The delay that the sender drew for this hop.
         delay: Duration,
         /// The packet without this hop's layer.
         packet: Packet,

@@ -63,7 +63,7 @@ impl Backend {
         }
     }
 
-    /// Of this name.
+    /// The backend of this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|backend| backend.name() == name)
     }
