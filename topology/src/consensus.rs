@@ -50,7 +50,7 @@ const MAX_PARTS: u16 = 1_024;
 pub struct Settings {
     /// The network, with all authorities.
     pub network: Network,
-    /// This one's key.
+    /// The secret key of this authority.
     pub secret: SecretIdentity,
     /// Length of an epoch, seconds.
     pub epoch_s: u32,
@@ -67,7 +67,7 @@ pub struct Settings {
 
 /// What happens to an authority.
 pub enum Input {
-    /// It is [`Authority::next_wake`].
+    /// The instant of [`Authority::next_wake`] has come.
     Wake,
     /// Another authority sent this; the link has proven who it is.
     Message {
@@ -102,9 +102,9 @@ pub enum Output {
     },
     /// Put this on the disk, in place of what was there, and answer with [`Input::Stored`].
     Store {
-        /// Named in the answer.
+        /// The name by which the answer says what was stored.
         ticket: u64,
-        /// [`State`] in its encoding.
+        /// The [`State`], encoded.
         state: Vec<u8>,
     },
     /// A document has enough signatures.
@@ -113,10 +113,10 @@ pub enum Output {
     Liar {
         /// The authority that lied.
         authority: Identity,
-        /// What it signed.
+        /// What it signed, for others to verify.
         proof: Box<Proof>,
     },
-    /// For the log.
+    /// Something that the operator should read in the log.
     Event(Event),
 }
 
@@ -367,7 +367,7 @@ impl Authority {
         &self.documents
     }
 
-    /// When things happen.
+    /// The timetable of sessions and rounds.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }

@@ -58,7 +58,7 @@ const MAX_LEN: usize = 1 << 28;
 /// What an authority believes at the end of a session. Lists are ordered by identity.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Judgement {
-    /// In good standing, and convicted.
+    /// Nodes in good standing that are convicted.
     pub demote: Vec<Identity>,
     /// Demoted, and cleared: for the next document, since amendments restore nobody.
     pub restore: Vec<Identity>,
@@ -85,7 +85,7 @@ struct Record {
     /// What the loops of each operator showed, in each window.
     cells: BTreeMap<OperatorId, [Cell; HALF_LIVES.len()]>,
     standing: Standing,
-    /// For so many sessions.
+    /// For how many sessions it has had this standing.
     sessions: u32,
     demotions: u8,
     /// The latest epoch that it has reported in.
@@ -123,7 +123,7 @@ impl Record {
         self.cells.values().filter_map(|cells| cells.get(window)).copied().collect()
     }
 
-    /// How long it stays demoted.
+    /// For how many sessions it stays demoted.
     fn pause(&self) -> u32 {
         LEAST_SESSIONS << self.demotions.clamp(1, MOST_DEMOTIONS).saturating_sub(1)
     }
@@ -173,7 +173,7 @@ pub struct Reputation {
 }
 
 impl Reputation {
-    /// Nothing is known.
+    /// A record in which nothing is known yet.
     pub fn new() -> Self {
         Self::default()
     }

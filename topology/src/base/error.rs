@@ -8,7 +8,7 @@ pub enum Error {
         /// What was being read.
         what: &'static str,
     },
-    /// Longer than anything sound.
+    /// Longer than anything sound can be.
     #[error("{what} has {len} bytes, more than the {max} that are allowed")]
     TooLong {
         /// What was being read.
@@ -39,7 +39,7 @@ pub enum Error {
     /// A document of another network.
     #[error("the topology document is for the network {found:?}, not {expected:?}")]
     ForeignNetwork {
-        /// The network file's.
+        /// The name that the network file gives.
         expected: String,
         /// The name that the document gives.
         found: String,
@@ -63,7 +63,7 @@ pub enum Error {
         /// Seconds since it could last be used.
         seconds: u64,
     },
-    /// From the future.
+    /// The document is from the future.
     #[error("the topology document begins in {seconds} s: check this machine's clock")]
     NotYetValid {
         /// Seconds until it can be used.
@@ -72,11 +72,11 @@ pub enum Error {
     /// Too few nodes for what the network promises.
     #[error("layer {layer} has {found} mixes, fewer than the {needed} that the parameters ask for")]
     TooFewMixes {
-        /// 1 to L.
+        /// The layer, from 1 to L.
         layer: u8,
-        /// Mixes in it.
+        /// The number of mixes in it.
         found: usize,
-        /// The parameters' minimum.
+        /// The least number that the parameters ask for.
         needed: usize,
     },
     /// Operators stand where paths would meet them twice.

@@ -166,15 +166,15 @@ pub(super) fn broke_promise(vote: &Vote, promised: &[(Identity, [u8; 32])]) -> b
 /// What is known of the other authorities' conduct. As many entries as there are authorities, times kinds.
 #[derive(Default)]
 pub(super) struct Conduct {
-    /// Since the start.
+    /// Faults since the start, by authority and kind.
     pub(super) faults: BTreeMap<Identity, BTreeMap<Fault, u64>>,
     /// Refused words of nodes and services since the start.
     pub(super) refused: u64,
     /// What was said of whom in this session already.
     said: BTreeSet<(Option<Identity>, &'static str)>,
-    /// Words in this session.
+    /// Messages of each authority in this session.
     words: BTreeMap<Identity, usize>,
-    /// Answers in this session.
+    /// Answers to each authority in this session.
     answers: BTreeMap<Identity, usize>,
     /// Lies that were shown since the start.
     shown: BTreeSet<(Identity, &'static str)>,

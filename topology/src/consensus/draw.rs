@@ -286,7 +286,7 @@ fn settle(
     }
 }
 
-/// What a name drew.
+/// The lot of a name in this draw.
 fn lot(value: &[u8; 32], epoch: Epoch, name: &[u8]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new_derive_key("shoal 2026 draw of layers");
     hash.update(value).update(&epoch.0.to_be_bytes()).update(name);

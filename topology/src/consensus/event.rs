@@ -47,7 +47,7 @@ pub enum Event {
     },
     /// A session made no document.
     None {
-        /// Of which epoch.
+        /// The epoch for which there is none.
         epoch: Epoch,
         /// Why the votes made none.
         why: NoDocument,
@@ -73,9 +73,9 @@ pub enum Event {
     Missing(Vec<(Identity, String)>),
     /// A document has fewer mixes in each layer than the parameters ask for.
     Short {
-        /// At least so many.
+        /// The number of mixes that each layer has at least.
         found: u16,
-        /// As the parameters ask for.
+        /// The number that the parameters ask for.
         asked: u16,
     },
     /// Documents have as many mixes in each layer again as the parameters ask for.

@@ -31,7 +31,7 @@ impl Authority {
         self.documents.iter().find(|held| basis.names(&held.document)).cloned()
     }
 
-    /// Says what it wants.
+    /// Votes in a session, if there is anything to say.
     pub(super) fn vote(&mut self, session: SessionId) {
         let main = session.index == self.schedule.main();
         let basis = self.basis(session);

@@ -60,15 +60,15 @@ pub struct Proposal {
 pub struct Vote {
     /// Name of the network.
     pub network: String,
-    /// Whose it is.
+    /// The authority whose vote it is.
     pub author: Identity,
-    /// For which session.
+    /// The session that it is for.
     pub session: SessionId,
     /// The latest document that it holds.
     pub basis: Option<Basis>,
     /// Nodes that should lose their standing.
     pub demote: Vec<Identity>,
-    /// In the session that makes the next document.
+    /// What it wants in the next document; only in the session that makes one.
     pub proposal: Option<Proposal>,
 }
 
@@ -96,19 +96,19 @@ impl Vote {
 pub struct SignedVote {
     /// The canonical bytes of a [`Vote`].
     pub vote: Vec<u8>,
-    /// Who signed them.
+    /// Who signed these bytes, the author first.
     pub signatures: Vec<(Identity, Signature)>,
 }
 
 impl SignedVote {
-    /// An author's own.
+    /// An author's own vote, with one signature.
     pub fn of(vote: &Vote, secret: &SecretIdentity) -> Self {
         let mut relay = Self { vote: encode(vote), signatures: Vec::new() };
         relay.sign(secret);
         relay
     }
 
-    /// Adds a signature.
+    /// Adds the signature of this authority.
     pub fn sign(&mut self, secret: &SecretIdentity) {
         self.signatures.push((secret.identity(), secret.sign(Context::Vote, &self.vote)));
     }

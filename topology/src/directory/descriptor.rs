@@ -43,7 +43,7 @@ pub struct NodeDescriptor {
     pub addresses: Vec<SocketAddr>,
     /// The administrative unit that runs it.
     pub operator: String,
-    /// Whose law it is under.
+    /// The jurisdiction that it is under.
     pub jurisdiction: String,
     /// How many new packets it declares to take, 1/s.
     pub packets_per_s: u32,
@@ -114,7 +114,7 @@ pub struct ClientDescriptor {
 }
 
 impl ClientDescriptor {
-    /// Its Sphinx key.
+    /// The client's X25519 key, if it is one.
     pub fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_bytes(self.key).ok()
     }

@@ -344,7 +344,7 @@ impl SignedDocument {
         Some((epoch, amendment, *blake3::hash(&signed.body).as_bytes()))
     }
 
-    /// Of the bytes of a document and signatures of them.
+    /// A signed document of these bytes and signatures, which are not checked.
     pub(crate) fn from_parts(body: Vec<u8>, signatures: Vec<(Identity, Signature)>) -> Self {
         Self { body, signatures }
     }

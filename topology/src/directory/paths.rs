@@ -75,7 +75,7 @@ impl Paths {
         hops.chain([Some(start)]).collect()
     }
 
-    /// Places of the gateways.
+    /// Indices of the gateways among which paths are drawn.
     pub fn gateways(&self) -> &[usize] {
         &self.gateways
     }

@@ -7,9 +7,9 @@ use crate::{Document, Epoch, FURTHER_EPOCHS, Standing};
 /// A verified document and its signed bytes.
 #[derive(Clone, Debug)]
 pub struct VerifiedDocument {
-    /// What it says.
+    /// The document, decoded.
     pub document: Arc<Document>,
-    /// As it came.
+    /// The signed bytes as they came.
     pub signed: Arc<[u8]>,
 }
 
@@ -25,7 +25,7 @@ pub struct EquivocationProof {
     pub epoch: Epoch,
     /// The signed bytes of the one that was here first.
     pub first: Arc<[u8]>,
-    /// Of the other.
+    /// The signed bytes of the other one.
     pub second: Arc<[u8]>,
 }
 

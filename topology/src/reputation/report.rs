@@ -78,7 +78,7 @@ impl SignedReport {
         }
     }
 
-    /// What was signed.
+    /// The report that was signed.
     pub fn body(&self) -> &Report {
         &self.body
     }

@@ -141,7 +141,7 @@ impl std::fmt::Display for Refusal {
 pub enum Notice {
     /// The first: what to sign.
     Challenge {
-        /// Fresh for this connection.
+        /// A number that is fresh for this connection.
         nonce: [u8; 32],
     },
     /// The client is in; the topology document follows.
@@ -155,9 +155,9 @@ pub enum Notice {
 pub struct DocumentPart {
     /// First bytes of the document's hash: parts of two documents do not mix.
     pub tag: [u8; 8],
-    /// Which part, from 0.
+    /// The index of the part, from 0.
     pub index: u16,
-    /// Of how many.
+    /// How many parts there are.
     pub parts: u16,
     /// The bytes of this part.
     pub bytes: Vec<u8>,
