@@ -48,7 +48,7 @@ pub enum AdminError {
     /// The address can be reached from other machines.
     #[error("the admin address {0} is not on this machine alone: choose 127.0.0.1 or [::1]")]
     NotLoopback(SocketAddr),
-    /// The port is taken.
+    /// Another program listens at the port.
     #[error(
         "the admin address {0} is in use by another program: stop it, or choose another address"
     )]
@@ -105,7 +105,7 @@ impl Admin {
         Ok(Self { address: bound, task: task.abort_handle() })
     }
 
-    /// Where it listens.
+    /// The address at which the page is served.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

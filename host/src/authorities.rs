@@ -57,7 +57,7 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Of a link.
+    /// Messages that come over a link.
     pub fn new(receiver: FrameReceiver) -> Self {
         Self { receiver, assembly: Assembly::default() }
     }
@@ -86,9 +86,9 @@ impl Messages {
 /// An authority and where it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AuthorityAddress {
-    /// Who it is.
+    /// The identity of the authority.
     pub identity: Identity,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
 }
 
@@ -129,7 +129,7 @@ impl AuthorityLinks {
         (Self { standing, queues, up, _tasks: tasks }, received)
     }
 
-    /// From now on every authority is told this when its link stands, and those whose link stands at once.
+    /// Sets the message that each authority gets on every (re)connect; connected ones get it now.
     pub fn announce(&self, message: &ToAuthority) {
         let bytes: Arc<[u8]> = message.encode().into();
         self.standing.send_if_modified(|standing| {
@@ -158,7 +158,7 @@ impl AuthorityLinks {
         }
     }
 
-    /// Links that stand.
+    /// How many links are established.
     pub fn links(&self) -> usize {
         *self.up.borrow()
     }

@@ -46,7 +46,7 @@ pub enum ConfigError {
     /// A `-o` that is not `key=value`.
     #[error("-o {text}: {message}")]
     Override {
-        /// What was given.
+        /// The value that was given.
         text: String,
         /// What is wrong with it.
         message: String,

@@ -54,7 +54,7 @@ pub enum ControlError {
     /// Nobody answers at the socket.
     #[error("no daemon runs with the control socket {}: start it, or name the right configuration", .0.display())]
     NotRunning(PathBuf),
-    /// No answer in time.
+    /// The daemon does not answer in time.
     #[error("the daemon at {} does not answer", .0.display())]
     Silent(PathBuf),
     /// No answer for another reason.

@@ -77,9 +77,9 @@ const DIALS: usize = 64;
 pub struct Link {
     /// Who is at the other end: its Ed25519 public key, proven in the handshake.
     pub peer: [u8; 32],
-    /// The way out.
+    /// The half that sends frames.
     pub sender: FrameSender,
-    /// The way in.
+    /// The half that receives frames.
     pub receiver: FrameReceiver,
     /// Where it comes from, if it was accepted.
     pub origin: Origin,

@@ -40,9 +40,9 @@ pub enum SecretError {
     /// A file where a directory should be, or the other way round.
     #[error("{} is no {wanted}: move it away, or name another", .path.display())]
     Kind {
-        /// What is there.
+        /// The file or directory that is there.
         path: PathBuf,
-        /// What should be.
+        /// What it should be instead.
         wanted: &'static str,
     },
     /// It belongs to somebody else.

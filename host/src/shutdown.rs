@@ -24,7 +24,7 @@ struct Token {
 /// Says each time that the configuration is to be read again.
 pub struct Reloads {
     asked: watch::Receiver<u64>,
-    /// Keeps the sender.
+    /// Keeps the sending half alive.
     _token: Shutdown,
 }
 

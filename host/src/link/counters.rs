@@ -14,7 +14,7 @@ pub struct Counters {
     pub refused_connections: AtomicU64,
     /// Connections of strangers that made room for others.
     pub displaced_connections: AtomicU64,
-    /// Streams beyond the one.
+    /// Streams that a peer opened beyond the one.
     pub refused_streams: AtomicU64,
     /// Connections that the system could not give us (too many open files, as a rule).
     pub accept_errors: AtomicU64,

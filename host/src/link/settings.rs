@@ -63,7 +63,7 @@ pub enum Error {
     /// The key is no Ed25519 public key.
     #[error("not an Ed25519 public key")]
     BadKey,
-    /// No TCP connection.
+    /// There is no TCP connection.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
     /// Nothing within the time for a handshake.
