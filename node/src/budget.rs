@@ -25,7 +25,7 @@ pub struct Budget {
 #[derive(Clone, Debug)]
 struct Pots {
     common: f64,
-    /// Of neighbours that brought something.
+    /// What each neighbour that brought something has left of its own.
     own: BTreeMap<Identity, f64>,
     most: f64,
 }

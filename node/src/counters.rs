@@ -66,7 +66,7 @@ drop_reasons! {
     LinkLost = "link_lost",
 }
 
-/// Since the start.
+/// What happened since the start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Packets that came from other nodes.

@@ -42,9 +42,9 @@ pub struct Origin(pub u64);
 
 /// What an engine is told when it starts.
 pub struct Settings {
-    /// Who it is.
+    /// The identity of the node.
     pub identity: Identity,
-    /// What it does.
+    /// The role: a mix or a gateway.
     pub role: Role,
     /// Packets that the delay pool holds. The newest is dropped when it is full.
     pub pool_packets: usize,
@@ -58,7 +58,7 @@ pub struct Settings {
 pub enum Input {
     /// A document was verified: of this epoch, or already of the next.
     Document {
-        /// What it says.
+        /// The document, decoded.
         document: Arc<Document>,
         /// Its signed bytes, for clients.
         signed: Arc<[u8]>,
@@ -79,7 +79,7 @@ pub enum Input {
         session: SessionId,
         /// The throwaway identity that its link has proven.
         peer: Identity,
-        /// Where it comes from.
+        /// The network that the connection comes from.
         origin: Origin,
     },
     /// A frame came from a client.
@@ -124,7 +124,7 @@ pub enum Input {
         /// Which report of the epoch, from 0.
         part: u16,
     },
-    /// It is [`Engine::next_wake`].
+    /// The instant of [`Engine::next_wake`] has come.
     Wake,
 }
 
@@ -173,7 +173,7 @@ pub enum Output {
     Report(Report),
 }
 
-/// What becomes due.
+/// What the wheel holds: packets and timers.
 enum Due {
     /// A packet has waited its time.
     ToNode(Identity, Frame),
@@ -189,7 +189,7 @@ enum Due {
     LoopLate(PacketId),
     /// A client has not said who it is.
     Hello(SessionId),
-    /// A client's next instant.
+    /// A client's next instant down.
     Instant(SessionId),
     /// A service's limit lets the next one pass.
     Release(SessionId),

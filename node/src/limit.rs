@@ -34,7 +34,7 @@ impl Limit {
         self.due <= now
     }
 
-    /// When one may pass.
+    /// The instant at which the next one may pass.
     pub(crate) fn next(&self) -> Time {
         self.due - self.tolerance
     }

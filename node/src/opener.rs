@@ -21,20 +21,20 @@ pub struct Arrived {
     pub received: Time,
     /// Low byte of the epoch whose key opened it; goes on with it.
     pub epoch: u8,
-    /// What was inside.
+    /// What was found in it.
     pub peeled: Peeled,
 }
 
 /// When a frame came, and which neighbour brought it.
 #[derive(Clone, Copy)]
 pub struct Came {
-    /// On the node's clock.
+    /// The instant on the node's clock.
     pub at: Time,
-    /// By whose link.
+    /// The neighbour whose link brought it.
     pub from: Identity,
 }
 
-/// From the only neighbour there is.
+/// A frame of the only neighbour that there is.
 impl From<Time> for Came {
     fn from(at: Time) -> Self {
         Self { at, from: Identity([0; 32]) }

@@ -218,7 +218,7 @@ fn evidence(path: &Path) -> Result<Reputation, SecretError> {
 /// Milliseconds of Unix time, as this authority takes it to be.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Where the engine sits.
+/// What an authority's task owns: the engine, and all that goes in and out of it.
 struct AuthorityDaemon {
     /// What it measures.
     gauges: Gauges,

@@ -40,7 +40,7 @@ impl RoleName {
         }
     }
 
-    /// As the configuration says it.
+    /// The name by which the configuration calls it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mix => "mix",
@@ -88,7 +88,7 @@ pub struct TokenConfig {
     pub service: bool,
 }
 
-/// Without the secret.
+/// Without the secret, which must not come into a log.
 impl std::fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TokenConfig(..)")
@@ -182,10 +182,10 @@ pub struct Config {
     pub listen: HostPort,
     /// Where others reach it; empty: at `listen`. See [`Config::advertised`].
     pub advertise: Vec<HostPort>,
-    /// Who runs it.
+    /// The operator who runs it.
     #[serde(deserialize_with = "unit")]
     pub operator: String,
-    /// Whose law it is under.
+    /// The jurisdiction that it is under.
     #[serde(deserialize_with = "unit")]
     pub jurisdiction: String,
     /// The directory of files that outlive the machine's next start.
@@ -202,7 +202,7 @@ pub struct Config {
     /// Threads that peel; 0: one a core.
     #[serde(deserialize_with = "workers")]
     pub workers: usize,
-    /// The declared rate.
+    /// The declared rate, in packets per second.
     #[serde(deserialize_with = "positive")]
     pub max_packets_per_s: usize,
     /// Most memory of all replay tables, MiB.

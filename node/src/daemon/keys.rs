@@ -96,11 +96,11 @@ pub struct Keyring {
     epoch: Duration,
     /// How long a key is kept after its epoch.
     grace: Duration,
-    /// By which descriptors are signed.
+    /// The key by which descriptors are signed.
     identity: SecretIdentity,
     /// Where the node says that it is reached.
     addresses: Vec<std::net::SocketAddr>,
-    /// The public halves.
+    /// The public halves, by epoch.
     keys: BTreeMap<Epoch, [u8; 32]>,
     /// The present epoch.
     present: Epoch,

@@ -16,7 +16,7 @@ pub(super) struct About {
     operator: String,
     jurisdiction: String,
     addresses: Vec<SocketAddr>,
-    /// Seconds of Unix time.
+    /// When it was started, in seconds of Unix time.
     started: u64,
 }
 
@@ -62,7 +62,7 @@ impl About {
 pub(super) struct InUse {
     pub(super) epoch: u64,
     pub(super) amendment: u16,
-    /// Seconds of Unix time.
+    /// When its epoch begins, in seconds of Unix time.
     pub(super) begins: u64,
     /// Until when this or a later one that is held can be used.
     pub(super) until: u64,

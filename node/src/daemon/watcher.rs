@@ -42,11 +42,11 @@ pub(super) struct Watcher<'a> {
     pub(super) data_dir: PathBuf,
     /// The network, with its authorities.
     pub(super) network: Network,
-    /// From authorities, not yet verified.
+    /// Documents from authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
     pub(super) authority_links: AuthorityLinks,
-    /// By which reports are signed.
+    /// The key by which reports are signed.
     pub(super) secret: SecretIdentity,
     /// From the engine: what its loops show.
     pub(super) reports: mpsc::Receiver<Report>,

@@ -49,14 +49,14 @@ struct Announcement {
     next: usize,
     /// When the first one may.
     at: Time,
-    /// Between two parts.
+    /// The time between two parts.
     gap: Duration,
 }
 
 /// A document that clients have got.
 struct Announced {
     document: Arc<Document>,
-    /// By which clients say that they have it.
+    /// The tag by which clients say that they have it.
     tag: [u8; 8],
     parts: Arc<[Frame]>,
 }

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LINKS: usize = 16_384;
 /// Loops that came back whose time beyond their delays is remembered: the latest.
 const REMEMBERED: usize = 64;
-/// With fewer nothing is late before it is given up.
+/// With fewer remembered, no loop is late before it is given up.
 const ENOUGH: usize = 8;
 
 /// A link, by its two ends.

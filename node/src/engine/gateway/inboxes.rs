@@ -24,7 +24,7 @@ pub(super) enum Holder {
     Before,
     /// Whoever has this token, by its place in the list.
     Token(usize),
-    /// Whoever connects from there.
+    /// Whoever connects from this network.
     Network(Origin),
 }
 
@@ -48,7 +48,7 @@ struct Kept {
     hellos: Limit,
 }
 
-/// What one holder has.
+/// The books of one holder.
 #[derive(Default)]
 struct Share {
     /// All inboxes, by the packets in them.

@@ -26,7 +26,7 @@ pub(super) enum Pace {
         start: Time,
         /// In picoseconds, so that it does not drift.
         period: u128,
-        /// Instants that were planned.
+        /// How many instants were planned so far.
         planned: u64,
         /// Frames that the queue holds.
         queue: usize,
@@ -71,7 +71,7 @@ pub(super) fn up_limit(class: Option<&Class>, service_per_s: f64) -> Limit {
 pub(super) struct Active {
     /// The inbox that the client has proven to be its own.
     pub(super) inbox: Identity,
-    /// By which that inbox is known outside of the engine.
+    /// The name of that inbox outside of the engine.
     pub(super) id: InboxId,
     /// Place of its token in the list.
     pub(super) token: Option<usize>,
@@ -221,7 +221,7 @@ impl Active {
         self.flush(core, session, now);
     }
 
-    /// Packets from the inbox.
+    /// Packets from the inbox are here.
     pub(super) fn fetched(
         &mut self,
         core: &mut Core,
