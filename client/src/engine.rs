@@ -131,7 +131,7 @@ pub struct Client {
     codec: Arc<dyn Codec>,
     /// What quinn's clock shows at [`Time::ZERO`].
     base: Instant,
-    /// From which each group draws for itself.
+    /// The seed of which each group has a part.
     seed: Seed,
     /// The rates of the link, as the document in use has them.
     class: Class,

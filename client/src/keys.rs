@@ -72,7 +72,7 @@ impl Keys {
         keys
     }
 
-    /// No key any more.
+    /// Forgets all keys.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -23,7 +23,7 @@ pub struct ToService {
     pub budget: u16,
     /// Low byte of the epoch whose keys the SURBs use.
     pub epoch: u8,
-    /// SURBs to keep.
+    /// SURBs for the service to keep.
     pub surbs: Vec<Surb>,
     /// A QUIC datagram; empty if the message only brings SURBs.
     pub datagram: Vec<u8>,

@@ -47,7 +47,7 @@ struct Range {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// A rule denies it.
+    /// A rule of the policy denies it.
     #[error("a rule of the exit policy denies it")]
     Denied,
     /// It lies in a private or special range that no rule opens.
@@ -56,7 +56,7 @@ pub enum Refused {
     /// It is the exit's own host or a neighbour of it, which no rule names.
     #[error("it is the exit's own host or on its link, and the exit policy does not name it")]
     Own,
-    /// No rule allows it.
+    /// No rule of the policy allows it.
     #[error("no rule of the exit policy allows it")]
     NotAllowed,
 }
@@ -89,10 +89,10 @@ pub enum RuleProblem {
     /// The ports are none, or in the wrong order.
     #[error("\"{0}\" is no port (1 to 65535), no FROM-TO and no *")]
     Ports(String),
-    /// The address is none.
+    /// What is written for an address is none.
     #[error("\"{0}\" is no address (IPv6 stands in brackets)")]
     Address(String),
-    /// The prefix is none.
+    /// What is written for the length of a prefix is none.
     #[error("/{prefix} is no prefix: allowed is 0 to {longest}")]
     Prefix {
         /// The length of the prefix as it was written.

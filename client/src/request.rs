@@ -39,7 +39,7 @@ pub enum Request {
     Connect {
         /// The address or name that the exit connects to.
         host: Host,
-        /// Its port, not 0.
+        /// The port to connect to, not 0.
         port: u16,
     },
     /// Of an exit: a relay of datagrams, which lives as long as the stream.
@@ -103,7 +103,7 @@ pub struct UdpPacket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// It speaks another version.
+    /// The peer speaks another version.
     #[error("the other end speaks version {0} of the request protocol, this one {VERSION}")]
     Version(u8),
     /// A kind of message that the version does not have.

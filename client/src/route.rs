@@ -96,7 +96,7 @@ impl Router {
         self.delay = class.delay;
     }
 
-    /// Unix time, seconds.
+    /// The second of Unix time at `now`.
     pub fn unix_s(&self, now: Time) -> u64 {
         self.unix_at_zero.unwrap_or_default() + now.as_nanos() / 1_000_000_000
     }

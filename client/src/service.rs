@@ -45,7 +45,7 @@ pub enum Trouble {
     /// For good, see [`Service::halt`].
     #[error("{0}")]
     Halted(String),
-    /// No document yet.
+    /// There is no document yet.
     #[error("no topology document yet")]
     NoDocument,
     /// The document says no: it is stale, or this machine's clock is wrong.
@@ -56,7 +56,7 @@ pub enum Trouble {
 /// What happened so far, for `status` and metrics. Totals only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Packets that brought something.
+    /// Packets that brought a message of a tunnel.
     pub received: u64,
     /// Replies that left.
     pub sent: u64,

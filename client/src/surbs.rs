@@ -19,7 +19,7 @@ pub struct Outstanding<U> {
 }
 
 impl<U> Outstanding<U> {
-    /// Room for `max`.
+    /// A store with room for `max` of them.
     pub fn new(max: usize) -> Self {
         Self { max, taken: VecDeque::new(), by_id: HashMap::new(), order: VecDeque::new() }
     }
@@ -61,7 +61,7 @@ impl<U> Outstanding<U> {
         self.by_id.retain(|_, (purpose, epoch, _)| keep(purpose, *epoch));
     }
 
-    /// How many are out.
+    /// How many SURBs are out.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -223,7 +223,7 @@ impl Stock {
         target.min(self.most)
     }
 
-    /// `count` SURBs leave.
+    /// `count` SURBs leave with the next packet.
     pub fn sent(&mut self, now: Time, of: Of, count: usize) {
         if count == 0 {
             return;

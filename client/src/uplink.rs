@@ -36,7 +36,7 @@ const MAX_LAG: Duration = Duration::from_secs(2);
 const DATA: usize = 2;
 /// Frames of SURBs that stand ready.
 const REFILL: usize = 1;
-/// Letters that stand ready.
+/// Letters that stand ready at a time.
 const LETTERS: usize = 1;
 /// Frames of media that stand ready.
 const MEDIA: usize = 2;
@@ -72,7 +72,7 @@ pub struct Wants {
     /// Payload slots that are free for letters: of drop cover, and the same as some of the user's. None while enough letters
     /// stand ready.
     pub letters: Vec<Slot>,
-    /// Slots of a call.
+    /// Slots of a call that lack media.
     pub media: Vec<Slot>,
     /// Slots that lack a loop.
     pub loops: Vec<Slot>,
@@ -80,10 +80,10 @@ pub struct Wants {
     pub drops: Vec<Slot>,
 }
 
-/// What filled the slots.
+/// How many slots each kind of frame filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Filled {
-    /// Parts of tunnels.
+    /// Parts of tunnels, with or without SURBs beside them.
     pub data: u64,
     /// Messages with SURBs alone, for services that ran low.
     pub refill: u64,
@@ -102,7 +102,7 @@ pub struct Filled {
 }
 
 impl Filled {
-    /// Slots that passed.
+    /// How many slots have passed.
     pub fn total(&self) -> u64 {
         self.data + self.refill + self.letters + self.media + self.loops + self.drops + self.filler
     }

@@ -79,7 +79,7 @@ pub struct DialConfig {
     pub resolver: Resolver,
     /// Names that are answered from here and never asked of the resolver. The policy applies all the same.
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
-    /// What may be reached.
+    /// What the exit may connect to.
     pub policy: ExitPolicy,
     /// How long each thing may take.
     pub timeouts: Timeouts,

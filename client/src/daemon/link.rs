@@ -50,7 +50,7 @@ const DOCUMENTS: usize = 4;
 pub(super) enum Event {
     /// The gateway let us in, with this inbox.
     Up(Identity, Identity),
-    /// The link is gone.
+    /// The link to this gateway is gone, for this reason.
     Down(Identity, Down),
     /// A frame with a packet in it came from this gateway.
     Frame(Identity, Frame),
@@ -113,7 +113,7 @@ impl Inbox {
 pub(super) enum Out {
     /// A person's: whatever is ready, at the slots.
     Slots(Arc<Slots>),
-    /// A service's: at once.
+    /// The queue of a service, from which frames leave at once.
     AtOnce(mpsc::Receiver<Frame>),
 }
 
@@ -139,18 +139,18 @@ impl Slots {
 /// Which gateway the engine wants: told by its thread, followed by the link's.
 #[derive(Default)]
 pub(super) struct Goal {
-    /// Place in the list.
+    /// Index of the gateway in the list.
     at: AtomicUsize,
     told: Notify,
 }
 
 impl Goal {
-    /// To begin with this one.
+    /// A goal that begins with the gateway of this index.
     pub(super) fn new(at: usize) -> Self {
         Self { at: at.into(), told: Notify::new() }
     }
 
-    /// Go to this one.
+    /// From now on the link shall lead to the gateway of this index.
     pub(super) fn go(&self, at: usize) {
         self.at.store(at, Ordering::Relaxed);
         self.told.notify_one();
@@ -168,9 +168,9 @@ impl Goal {
     }
 }
 
-/// Which gateway is next.
+/// Chooses the gateway that is tried next.
 struct Choice {
-    /// Place in the list.
+    /// Index of the gateway in the list.
     at: usize,
     of: usize,
     /// Attempts that failed in a row.

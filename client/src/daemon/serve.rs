@@ -211,7 +211,7 @@ pub(super) fn start(
     .map_err(system("starting a thread"))
 }
 
-/// How often an exit looks whether its descriptor is another.
+/// Interval at which an exit looks whether its descriptor has changed; then it is sent to the authorities.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// Keeps the authorities told of an exit: they list it with the key of the present period. Where an exit is they may

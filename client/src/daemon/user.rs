@@ -38,7 +38,7 @@ pub(super) use report::{CRITICAL, TRIAL};
 
 /// Frames that wait for the engine; more are dropped, as a full network queue would.
 const EVENTS: usize = 4_096;
-/// How often the report is made anew.
+/// Interval at which a new report is made.
 const REPORT: Duration = Duration::from_millis(500);
 /// Messages that are remembered for each key.
 const MESSAGES: usize = 1 << 20;
@@ -297,7 +297,7 @@ struct Driver {
     goal: Arc<Goal>,
     /// Tells gateways which documents there are.
     has: Has,
-    /// Keys, by period.
+    /// The client's keys, by period.
     periods: ClientKeyring,
     /// The gateway that was left, and what for.
     left: Option<(usize, Evidence)>,

@@ -19,7 +19,7 @@ const LETTER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONTACTS: usize = 1_024;
 /// Services whose credits are counted; as with contacts.
 const MAX_SERVICES: usize = 256;
-/// Calls at a time.
+/// Calls that may last at one time.
 const MAX_CALLS: usize = 64;
 /// What one contact's credits replace of the loops in payload slots.
 const SHARE: f64 = 0.25;
@@ -46,7 +46,7 @@ impl Quota {
         Self { tokens: Self::most(class), counted: now }
     }
 
-    /// Nothing saved yet.
+    /// A quota with nothing saved.
     fn none(now: Time) -> Self {
         Self { tokens: 0.0, counted: now }
     }

@@ -37,11 +37,11 @@ pub enum Blame {
 /// What is found, in totals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Evidence {
-    /// Of what kind.
+    /// What the gateway is found to do.
     pub blame: Blame,
     /// So many loops, or packets that nobody asked for.
     pub bad: u64,
-    /// Of so many loops.
+    /// How many loops were looked at.
     pub of: u64,
 }
 

@@ -21,7 +21,7 @@ pub struct GroupId(pub(super) u64);
 pub struct Isolation([u8; 32]);
 
 impl Isolation {
-    /// Of a user name and a password.
+    /// The isolation of a user name and a password.
     pub fn new(credentials: Option<(&[u8], &[u8])>) -> Self {
         let mut hasher =
             blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");
@@ -51,7 +51,7 @@ pub enum Stage {
     Looking,
     /// The handshake is under way.
     Connecting,
-    /// Streams can be opened.
+    /// The tunnel is connected: streams can be opened.
     Connected,
 }
 
@@ -65,7 +65,7 @@ pub enum Failure {
     /// The gateway knows no such service.
     #[error("the gateway knows no service of this identity")]
     UnknownService,
-    /// Nothing came back.
+    /// Nothing came back in the time that it may take.
     #[error("the service does not answer")]
     NoAnswer,
     /// There is no exit, or none that a path leads to.
@@ -77,7 +77,7 @@ pub enum Failure {
     /// The tunnel closed.
     #[error("the tunnel closed")]
     Closed,
-    /// Nobody used it.
+    /// Nobody used the tunnel.
     #[error("the tunnel was not used")]
     Idle,
     /// The service sent replies that the tunnel did not authenticate, or let others do so.

@@ -49,7 +49,7 @@ impl Letters {
         Self { waiting: Vec::new(), holds }
     }
 
-    /// How many wait.
+    /// How many letters wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

@@ -42,11 +42,11 @@ const MAX_OPEN: usize = 4_096;
 /// How the last loops fared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoopCounts {
-    /// Sent, in all.
+    /// Loops that were sent, in all.
     pub sent: u64,
-    /// Came back, in all.
+    /// Loops that came back, in all.
     pub returned: u64,
-    /// Given up, in all.
+    /// Loops that were given up, in all.
     pub lost: u64,
     /// Of the last ones whose fate is known: how many, and how many of these came back.
     pub recent: (usize, usize),
@@ -92,7 +92,7 @@ pub(super) struct Loops {
 struct Open {
     sent: Option<Time>,
     mixes: Vec<Identity>,
-    /// In the mixes, as drawn.
+    /// The delays in mixes together, as drawn.
     delay: Duration,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct LossTest {
     packets: f64,
     gaps: VecDeque<(Time, Time, Excuse)>,
     longest: Duration,
-    /// Frames down, 1/s.
+    /// Frames that go down in a second.
     down_per_s: f64,
     /// Since when the loops have been late.
     late_since: Option<Time>,

@@ -9,7 +9,7 @@ use crate::message::ToService;
 use crate::tunnel::Tunnel;
 
 impl Client {
-    /// Moves a group on.
+    /// Looks what a group lacks, and does the next thing for it.
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
         let present = self.router.epoch(now);
         if let Some(group) = self.groups.get_mut(&id) {

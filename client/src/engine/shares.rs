@@ -247,7 +247,7 @@ impl Shares {
         self.group(now, id).up -= 1.0;
     }
 
-    /// It took one.
+    /// A group took a slot up for what the user has.
     pub(super) fn sent(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
         self.group(now, id).up -= 1.0;
         self.carried(now, id, whole_per_s);

@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Why nobody asked for a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unasked {
-    /// It has come before.
+    /// The very packet has come before.
     Again,
     /// It does not open, bears an identifier that this client never made, or is a letter that no session authenticates.
     Strange,
@@ -65,7 +65,7 @@ impl Suspicion {
         Self { reachable, ..Self::default() }
     }
 
-    /// A link begins.
+    /// Another link begins: what came over the last one counts no more.
     pub(super) fn link(&mut self, now: Time) {
         // What one gateway did says nothing of the next.
         *self = Self { since: now, ..Self::new(self.reachable) };

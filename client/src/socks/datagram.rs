@@ -14,9 +14,9 @@ pub(super) const IPV6: u8 = 4;
 pub struct Datagram<'a> {
     /// Where it goes; on the way back, where it came from.
     pub host: Host,
-    /// The port there.
+    /// The port of the target.
     pub port: u16,
-    /// What it carries.
+    /// The bytes that it carries.
     pub data: &'a [u8],
 }
 
@@ -36,10 +36,10 @@ pub enum DatagramError {
     /// An address type that RFC 1928 does not know.
     #[error("an unknown address type")]
     AddressType,
-    /// The name is none.
+    /// The name of the target is no host name.
     #[error("the host in the datagram is no host name")]
     Name,
-    /// Port 0 is nowhere.
+    /// The port is 0, which nothing can be sent to.
     #[error("port 0")]
     Port,
 }

@@ -40,7 +40,7 @@ pub struct Way {
     pub first: u16,
     /// The epoch whose keys the packet uses.
     pub epoch: Epoch,
-    /// Which document that is.
+    /// The document by whose list `first` counts.
     pub(crate) edition: (Epoch, u16),
 }
 

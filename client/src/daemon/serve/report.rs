@@ -16,7 +16,7 @@ use crate::service::Trouble;
 
 impl Driver {
     // Long: one entry for each value of the status, all from one look at the engine.
-    /// Makes the report anew.
+    /// Makes a new report for `status` and the metrics.
     pub(super) fn report(&self) {
         let mut server = self.hub.engine.borrow_mut();
         let counts = server.service.counts();

@@ -62,7 +62,7 @@ fn summary(
 
 impl Driver {
     // Long: one entry for each value of the status, all from one look at the engine.
-    /// Makes the report anew.
+    /// Makes a new report for `status` and the metrics.
     pub(super) fn report(&self) {
         let mut person = self.context.hub.engine.borrow_mut();
         let now = person.clock.now();
