@@ -23,7 +23,7 @@ pub fn authority() -> SecretIdentity {
     SecretIdentity::from_bytes(&[200; 32])
 }
 
-/// Whose documents are read.
+/// The network whose documents are read.
 pub fn network() -> Network {
     Network {
         name: "fuzz".into(),
@@ -33,7 +33,7 @@ pub fn network() -> Network {
     }
 }
 
-/// A sound document.
+/// A document that passes all checks.
 pub fn document() -> Document {
     let mut nodes: Vec<ListedNode> = (0..8u8)
         .map(|n| {
