@@ -39,6 +39,7 @@ pub(crate) fn all_hold(context: Context, signed: &[(Identity, Vec<u8>, Signature
             VerifyingKey::from_bytes(&identity.0).ok().filter(|key| !key.is_weak())
         })
         .collect();
+    // A batch with a weak key could hold together although a signature in it does not hold alone.
     let Some(keys) = keys else { return false };
     let messages: Vec<Vec<u8>> =
         signed.iter().map(|(_, message, _)| context.separate(message)).collect();
@@ -101,6 +102,8 @@ impl Context {
             Self::Report => b"shoal 1 report\0",
             Self::Vote => b"shoal 1 vote\0",
         };
+        // No name is the beginning of another, as each ends with a zero: so no message of one purpose can be one of
+        // another.
         [name, message].concat()
     }
 }

@@ -101,6 +101,7 @@ impl FromStr for ServiceAddress {
         let labels = text.strip_suffix(SUFFIX).ok_or(AddressError::NotShoal)?;
         let labels = match labels.strip_suffix('.') {
             Some(labels) => labels,
+            // `shoal` alone is in our domain, and `notshoal` is not.
             None if labels.is_empty() => return Err(AddressError::Labels { found: 0 }),
             None => return Err(AddressError::NotShoal),
         };

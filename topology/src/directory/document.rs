@@ -208,6 +208,7 @@ impl Document {
     /// [`Error::Stale`] or [`Error::NotYetValid`].
     pub fn check_time(&self, unix_s: u64) -> Result<(), Error> {
         let error = u64::from(self.parameters.clock_error_s);
+        // Early by the error that clocks may have is not early.
         if unix_s.saturating_add(error) < self.begins {
             return Err(Error::NotYetValid { seconds: self.begins - unix_s });
         }
@@ -242,6 +243,7 @@ impl Document {
 
     /// The place of a node in the list.
     pub fn index_of(&self, identity: &Identity) -> Option<usize> {
+        // `check` has seen that the list is in order.
         self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
     }
 
@@ -269,6 +271,7 @@ impl Document {
 
     /// The layer of a node of the list in an epoch: of the nearest that the document has.
     pub fn layer_at(&self, node: &ListedNode, epoch: Epoch) -> u8 {
+        // An epoch before the document's own counts as its own: loops and frames of it are still under way.
         let further = epoch.0.saturating_sub(self.epoch.0).min(FURTHER_EPOCHS);
         node.layers.iter().copied().nth(further as usize).unwrap_or_default()
     }
@@ -380,16 +383,22 @@ impl SignedDocument {
     /// Reads a document of a network that enough authorities signed, whatever it says.
     pub(crate) fn verify_signatures(bytes: &[u8], network: &Network) -> Result<Document, Error> {
         let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
+        // The head alone, for that is what was signed beside the hash. The rest is read only when enough authorities
+        // answer for it.
         let (epoch, amendment) = head(&signed.body).ok_or(Error::Malformed { what: WHAT })?;
         let hash = *blake3::hash(&signed.body).as_bytes();
-        let mut reputation: HashMap<Identity, bool> = HashMap::new();
+        let mut answered: HashMap<Identity, bool> = HashMap::new();
+        // Bounded, since whoever sends a document can add signatures to it without end, and each costs a
+        // verification.
         for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {
             if network.authorities.contains(authority) {
                 let valid = Self::holds(authority, (epoch, amendment, &hash), signature);
-                *reputation.entry(*authority).or_default() |= valid;
+                // A wrong signature beside a right one takes nothing from it: else anybody could spoil a document by
+                // adding one.
+                *answered.entry(*authority).or_default() |= valid;
             }
         }
-        let valid = reputation.values().filter(|valid| **valid).count();
+        let valid = answered.values().filter(|valid| **valid).count();
         if valid < network.threshold() {
             return Err(Error::TooFewSignatures {
                 valid,
@@ -404,6 +413,7 @@ impl SignedDocument {
                 found: document.network,
             });
         }
+        // Last, when it is known to be the network's: the sentence tells the user which of both to doubt.
         if document.is_trial() != network.trial {
             return Err(Error::OtherPurpose { document: document.is_trial() });
         }

@@ -47,6 +47,8 @@ impl DocumentStore {
         let at = self.held.partition_point(|held| held.document.epoch < epoch);
         match self.held.get_mut(at).filter(|held| held.document.epoch == epoch) {
             Some(held) => {
+                // Compared before amendments are: an older amendment that contradicts is as much of a lie as a newer
+                // one.
                 if !agree(&held.document, &new.document) {
                     let (first, second) = (held.signed.clone(), new.signed);
                     return Err(EquivocationProof { epoch, first, second });
@@ -59,6 +61,7 @@ impl DocumentStore {
             None => self.held.insert(at, new),
         }
         let newest = self.held.last().map_or(0, |held| held.document.epoch.0);
+        // One more than can be in use: packets of the epoch before are still under way by it.
         self.held.retain(|held| held.document.epoch.0 + FURTHER_EPOCHS + 1 >= newest);
         Ok(true)
     }
@@ -66,6 +69,7 @@ impl DocumentStore {
     /// The document in use in an epoch: the latest that does not begin after it, if it has keys for it.
     pub fn at(&self, epoch: Epoch) -> Option<&VerifiedDocument> {
         let held = self.held.iter().rev().find(|held| held.document.epoch <= epoch)?;
+        // Beyond that its nodes have no keys that the document lists.
         (epoch.0 - held.document.epoch.0 <= FURTHER_EPOCHS).then_some(held)
     }
 
@@ -90,6 +94,7 @@ impl DocumentStore {
 fn agree(one: &Document, other: &Document) -> bool {
     let (earlier, later) =
         if one.amendment <= other.amendment { (one, other) } else { (other, one) };
+    // By what an amendment may do, applied to the earlier one: whatever else differs is a contradiction.
     let mut expected = earlier.clone();
     if earlier.amendment < later.amendment {
         expected.amendment = later.amendment;

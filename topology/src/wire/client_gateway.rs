@@ -207,9 +207,11 @@ impl Assembly {
     /// Takes a part; gives the document's bytes when it was the last one missing.
     pub fn add(&mut self, part: DocumentPart) -> Option<Vec<u8>> {
         let parts = usize::from(part.parts);
+        // Before room is made: the number of parts is whatever the peer says.
         if parts * PART_LEN > self.most + PART_LEN || part.bytes.len() > PART_LEN {
             return None;
         }
+        // Another document: what there was of the last one is given up, so that one assembly never holds two.
         if self.tag != part.tag || self.parts.len() != parts {
             self.tag = part.tag;
             self.parts = vec![None; parts];
@@ -220,6 +222,7 @@ impl Assembly {
         }
         let whole: Vec<u8> =
             std::mem::take(&mut self.parts).into_iter().flatten().flatten().collect();
+        // A gateway could mix parts; signatures would show it, but at the cost of verifying them.
         (blake3::hash(&whole).as_bytes().get(..8) == Some(&self.tag)).then_some(whole)
     }
 }
