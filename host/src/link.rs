@@ -187,11 +187,13 @@ impl Endpoint {
             established: HashMap::new(),
         };
         let config = libp2p::swarm::Config::with_tokio_executor()
+            // A connection ends with its stream: the handler keeps it alive until there is one.
             .with_idle_connection_timeout(Duration::ZERO)
             .with_max_negotiating_inbound_streams(STREAMS);
         let mut swarm = Swarm::new(transport, behaviour, peer_id(&identity.public())?, config);
 
         let mut listen = None;
+        // Port 0 is found by the probe, so that the port is known before the swarm runs.
         if let Some(wanted) = settings.listen {
             let address = probe(wanted)?;
             swarm.listen_on(multiaddr(address)).map_err(|error| {
@@ -285,11 +287,13 @@ async fn run(mut swarm: Swarm<Behaviour>, mut dials: mpsc::Receiver<Dial>) {
 
 fn start_dial(swarm: &mut Swarm<Behaviour>, dial: Dial) {
     let options = DialOpts::peer_id(dial.peer)
+        // Also while another connection to that peer is there: it may be the one that is being replaced.
         .condition(PeerCondition::Always)
         .addresses(vec![multiaddr(dial.address)])
         .allocate_new_port()
         .build();
     let id = options.connection_id();
+    // Before the dial, which may fail at once and then looks for whom to tell.
     swarm.behaviour_mut().dials.insert(id, dial.reply);
     if let Err(error) = swarm.dial(options)
         && let Some(reply) = swarm.behaviour_mut().dials.remove(&id)
@@ -398,6 +402,7 @@ impl NetworkBehaviour for Behaviour {
         if self.is_full(self.room.whence(from.ip())) {
             return Err(self.refuse("full"));
         }
+        // First in, then room is made: so the newcomer itself may be the one that goes.
         self.pending.insert(id, from);
         if let Some(leaves) = self.room.add(id, from) {
             self.pending.remove(&leaves);
@@ -413,6 +418,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
         let Some(from) = self.pending.remove(&id) else {
+            // It was displaced while its handshake lasted, and has been counted.
             return Err(ConnectionDenied::new(io::Error::other("made room")));
         };
         let whence = self.room.whence(from.ip());
@@ -560,6 +566,7 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 let taker = match &mut self.role {
+                    // Taken out, so that a second stream finds nobody and is refused.
                     Role::Listener(taker) => taker.take(),
                     Role::Dialler(..) => None,
                 };
