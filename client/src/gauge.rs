@@ -82,6 +82,7 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
     let Some(layers) = layers else { return 0.0 };
     // Packets a second that cross each layer; what flows through one flows through all.
     let delaying = layers.iter().filter(|layer| layer.delay_s > 0.0);
+    // A layer in which little is met tells how much really flows: the least of them counts for all.
     let rates = delaying.clone().map(|layer| layer.width * layer.met / layer.delay_s);
     let rate = rates.fold(f64::INFINITY, f64::min);
     let one_mix = delaying.map(|layer| {
@@ -90,6 +91,7 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
     });
     let few = one_mix.clone().sum::<f64>();
     let many = rate.log2() + delay_bits(class.delay, number);
+    // Two bounds, one tight for few packets and one for many, joined so that the sum is below both.
     let joined = -((-few).exp2() + (-many).exp2()).log2() - MARGIN_BITS;
     let bits = joined.max(one_mix.fold(0.0, f64::max));
     if bits.is_finite() { bits.max(0.0) } else { 0.0 }
@@ -136,6 +138,7 @@ fn layer(
     let layers = document.parameters.layers;
     let delay = |class: &Class| class.delay.mean(number, layers).as_secs_f64();
     let delay_s = delay(class);
+    // The client hides from others, not behind itself: its own packets are taken out of the pool.
     let own_packets = packets_per_s(class) * delay_s / width;
     let others = (quartile - own_packets).max(0.0) * own.share();
     let met = others * share_met(&document.parameters.classes, delay_s, delay);

@@ -87,6 +87,7 @@ impl Router {
             let held = documents.at(table.epoch);
             held.is_some_and(|held| Arc::ptr_eq(&held.document, &table.document))
         };
+        // Tables of documents that were replaced go; those of others keep what was read from them.
         self.tables.retain(same);
         Ok(new)
     }
@@ -104,6 +105,7 @@ impl Router {
     /// The document in use: the latest that has begun; before the first has, that one. It may be stale.
     pub fn document(&self, now: Time) -> Option<&Arc<Document>> {
         let unix_s = self.unix_s(now);
+        // The latest that has begun, whether stale or not: that it is stale is for the caller to see.
         let begun = self.documents.iter().filter(|held| held.document.begins <= unix_s).last();
         begun.or(self.documents.iter().next()).map(|held| &held.document)
     }
@@ -215,8 +217,10 @@ impl Router {
             (table.document.parameters.layers, table.document.parameters.max_delay());
         for (layer, mix) in (1..).zip(mixes) {
             let delay = self.delay.draw(&mut self.delays_rng, layer, layers);
+            // Cut, since a mix drops what asks for more.
             hops.push(table.hop(*mix, delay.min(max_delay))?);
         }
+        // No delay there: what goes down to a client waits for its instants anyway.
         hops.push(table.hop(exit, Duration::ZERO)?);
         if let Some(end) = end {
             hops.push(Hop { address: end.address, key: end.key, delay: Duration::ZERO });
@@ -247,6 +251,7 @@ impl Router {
         let mut turns: Vec<Turn> = self.turn(present, Time::ZERO).into_iter().collect();
         let next = Epoch(present.0.saturating_add(1));
         let from = self.document(now).map_or(now, |document| self.begins(document, next));
+        // Where the next epoch has begun already, the present one is the last that the document has.
         if from > now {
             turns.extend(self.turn(next, from));
         }
@@ -276,6 +281,7 @@ impl Router {
         let first_hops = document.in_layer_at(epoch, 1);
         let first_hops = first_hops.filter_map(|index| u16::try_from(index).ok()).collect();
         self.tables.push(Table { epoch, document, paths, first_hops, keys });
+        // Two epochs are drawn from at a time: the present one, and the next one for SURBs.
         self.tables.sort_by_key(|table| table.epoch);
         if self.tables.len() > 2 {
             self.tables.remove(0);
