@@ -493,8 +493,8 @@ impl Engine {
             self.core.delay(until, Due::ToNode(next, frame));
             // A full pool has counted it as dropped already.
             self.core.counters.forwarded += u64::from(self.core.pooled > before);
-        // The recipient's gateway is a hop like a mix: it holds each packet for the drawn time, whether the client is
-        // there or not.
+        // The recipient's gateway is a hop like a mix, and holds a packet for as long as its sender says, which is
+        // not at all as a rule: what goes down waits for the client's instants anyway.
         } else if self.gateway.as_ref().is_some_and(|gateway| gateway.knows(&next)) {
             self.core.delay(until, Due::ToClient(next, frame));
         } else if self.gateway.is_some() && !self.lists(&next) {
