@@ -426,6 +426,8 @@ impl AuthorityDaemon {
             }
             Some(why) => {
                 self.gauges.failures.inc();
+                // The engine gets no answer and holds the signature back: one that the disk does not know might be
+                // given again, to another document.
                 tracing::error!("cannot store the state, so nothing is signed: {why}");
             }
         }
@@ -440,6 +442,7 @@ impl AuthorityDaemon {
             .iter()
             .map(|held: &VerifiedDocument| held.signed.clone())
             .collect();
+        // For the next start, which reads this file.
         if let Some(newest) = documents.last()
             && let Err(error) = secret::replace(&self.reload.config.topology, newest)
         {
@@ -454,6 +457,7 @@ impl AuthorityDaemon {
     }
 
     fn liar(&self, authority: &Identity, proof: &Proof) {
+        // One file for each kind of proof: a liar that goes on lying fills no disk.
         let name = format!("liar-{authority}-{}.proof", proof.kind());
         tracing::error!(
             "the authority {authority} lies: the proof is {name} in the data directory"
@@ -540,6 +544,7 @@ async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u
         tokio::select! {
             message = received.next() => {
                 let Ok(bytes) = message else { return };
+                // Taken before the message waits for room: a share that is full makes no vote late.
                 let at = (desk.clock)();
                 let Ok(message) = ToAuthority::decode(&bytes) else { return };
                 if !desk.waiting.put(at, peer, bytes.len(), message).await {
@@ -551,6 +556,7 @@ async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u
                     return;
                 }
                 let now = documents.borrow_and_update().clone();
+                // Peers keep what they have: each document goes to each of them once a link.
                 for document in now.iter().filter(|document| !given.contains(document)) {
                     let message = FromAuthority::Document(document.to_vec());
                     if send(&mut sender, &message.encode()).await.is_err() {

@@ -161,6 +161,8 @@ impl Keyring {
         keyring.take_up(unix_ms)?;
         keyring.renew(unix_ms)?;
         keyring.sign(unix_ms)?;
+        // The authorities would refuse one that breaks the rules and the operator would not know why: here it ends
+        // the start.
         keyring.descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;
         Ok(keyring)
     }
@@ -181,6 +183,7 @@ impl Keyring {
     /// No address can be advertised; nothing changes.
     pub(super) fn configure(&mut self, config: &Config) -> Result<(), Error> {
         self.addresses = config.advertised().map_err(Error::Config)?;
+        // Signed at the next call of `advance`, which also writes it, or says why it cannot.
         (self.config, self.signed) = (config.clone(), false);
         Ok(())
     }
@@ -196,6 +199,7 @@ impl Keyring {
             return false;
         }
         self.present = epoch;
+        // A key that could not be made keeps no other from being announced, so signing is tried all the same.
         let renewed = self.renew(unix_ms).err();
         let (changed, failed) = match self.sign(unix_ms) {
             Ok(changed) => (changed, None),
@@ -205,6 +209,7 @@ impl Keyring {
             SecretError::Io { path, source } => format!("{}: {source}", path.display()),
             error => error.to_string(),
         });
+        // Said once: this is called several times a second.
         if complaint != self.complaint {
             if let Some(why) = &complaint {
                 tracing::error!("cannot renew the mix keys: {why}");
@@ -293,6 +298,7 @@ impl Keyring {
             if !self.is_over(*epoch, unix_ms) {
                 match self.load(*epoch) {
                     Ok(()) => continue,
+                    // Without a sound log a packet of before the restart would be opened a second time.
                     Err(error) if error.is_absent() || error.is_unsound() => tracing::warn!(
                         "a mix key without a sound log of what it has opened is thrown away; a new one replaces it"
                     ),
@@ -304,6 +310,7 @@ impl Keyring {
         }
         for name in rest {
             let path = self.directory.join(name);
+            // After the keys were taken up, since only then it is known which logs are theirs.
             if !self.keys.keys().any(|epoch| self.tags(*epoch) == path) {
                 secret::erase(&path)?;
             }
@@ -327,6 +334,7 @@ impl Keyring {
         secret::fill(&mut bytes).map_err(|source| SecretError::Io { path: key.clone(), source })?;
         let secret = SecretKey::copied(&bytes);
         let log = TagLog::create(&tags, secret.public().as_bytes())?;
+        // After its log: a key is in its place only when what it opens can be written down.
         secret::store(&key, &bytes)?;
         self.use_key(epoch, secret, log).map_err(|source| SecretError::Io { path: tags, source })
     }
@@ -336,6 +344,7 @@ impl Keyring {
         if let Some(opener) = &self.opener {
             let granted = self.room().capacity().1;
             let (replay, budget) = (Replay::new(*log.key(), granted), self.budget(granted));
+            // Before the opener has the key: no packet is compared with a table that is not filled yet.
             log.each(|fingerprint| replay.remember(fingerprint))?;
             let unwritten = self.unwritten.clone();
             let log = Box::new(Logged { log, failing: AtomicBool::new(false), unwritten });
@@ -347,6 +356,7 @@ impl Keyring {
 
     /// Makes what is missing and erases what is over.
     fn renew(&mut self, unix_ms: u64) -> Result<(), SecretError> {
+        // First, so that a key that cannot be made keeps none alive that is over.
         let over: Vec<Epoch> =
             self.keys.keys().copied().filter(|key| self.is_over(*key, unix_ms)).collect();
         for epoch in over {
@@ -381,6 +391,7 @@ impl Keyring {
     fn sign(&mut self, unix_ms: u64) -> Result<bool, SecretError> {
         self.signed = false;
         let before = self.descriptor.body();
+        // Keys of epochs before open what is still under way, but nobody shall seal to them any more.
         let keys = self.keys.range(self.present..);
         let body = NodeDescriptor {
             addresses: self.addresses.clone(),
@@ -394,9 +405,13 @@ impl Keyring {
             self.signed = true;
             return Ok(false);
         }
+        // Of two descriptors the later one counts, so that one that is made after a clock was set back must still be
+        // later.
         let signed_at = (unix_ms / 1_000).max(before.signed_at.saturating_add(1));
         let body = NodeDescriptor { signed_at, ..body };
         let descriptor = Signed::<NodeDescriptor>::new(body, &self.identity);
+        // In the file before it is announced: after a restart none is signed with an earlier time than one that is
+        // out.
         secret::replace(&self.config.descriptor_file(), &descriptor.encode())?;
         (self.descriptor, self.signed) = (descriptor, true);
         Ok(true)

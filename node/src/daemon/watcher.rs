@@ -86,6 +86,7 @@ impl Watcher<'_> {
     /// Takes what came, and says how the node stands.
     pub(super) async fn look(&mut self) -> Readiness {
         let now = unix_ms();
+        // First of all: what is announced and what is compared with the document below is of the present epoch then.
         let _ = self.keys.advance(now);
         self.shared.stands(Kept::Keys, self.keys.complaint());
         self.shared.keys_until.store(self.keys.until(), Ordering::Relaxed);
@@ -112,6 +113,7 @@ impl Watcher<'_> {
             Ok(None) => {}
             Err(why) => self.refused(why),
         }
+        // Nothing below is done any more: two documents that enough authorities signed leave none to go by.
         if let Some(why) = &self.contradiction {
             return Readiness::NotReady(why.clone());
         }
@@ -122,6 +124,7 @@ impl Watcher<'_> {
         if self.present != Some(epoch) {
             self.present = Some(epoch);
             self.epoch(epoch);
+            // After the opener, so that no packet of the new epoch is refused when the engine already goes by it.
             self.events.post(Event::Input(Input::Epoch(epoch))).await;
         }
         let Some(held) = self.documents.at(epoch) else {
@@ -199,6 +202,7 @@ impl Watcher<'_> {
         }
         while let Ok(report) = self.reports.try_recv() {
             let signed = SignedReport::new(report, &self.secret);
+            // To all of them: an authority that alone had a report could keep it to itself.
             self.authority_links.tell_all(&ToAuthority::Report(signed.encode()));
         }
     }
@@ -249,6 +253,8 @@ impl Watcher<'_> {
         let Some(epoch) = self.documents.epoch_at(now / 1_000) else { return false };
         let first = self.present.is_none();
         self.present = Some(epoch);
+        // The opener has the document before links follow it and before the engine does, so that what comes can be
+        // opened.
         self.epoch(epoch);
         let document = held.document.clone();
         self.keys.follow(&document.parameters);
@@ -257,12 +263,14 @@ impl Watcher<'_> {
         let place = Place::around(&self.documents, &own.identity);
         self.opener.share_among(place.iter().flat_map(Place::previous).count());
         if own.role == Role::Mix {
+            // A gateway is open to clients, whom no list names; a mix has business with its neighbours alone.
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
             self.allow.replace(previous);
         }
         let nodes = self.documents.iter().flat_map(|held| &held.document.nodes);
         let addresses = nodes.flat_map(|node| &node.descriptor.body().addresses);
         self.listed.replace(addresses.map(|address| address.ip().to_canonical()).collect());
+        // The queues are there before the engine has the document, which sends by it at once.
         let queues = self.outgoing.follow(&self.documents, place.as_ref());
         self.events.post(Event::Neighbours(queues)).await;
         let parts = held.signed.len() / 2_000 + 1;
