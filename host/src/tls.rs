@@ -121,6 +121,7 @@ impl Allow {
     /// True if the owner of `key` may connect.
     pub fn permits(&self, key: &[u8; 32]) -> bool {
         let list = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        // No list lets everyone in; an empty one lets in nobody.
         list.as_ref().is_none_or(|keys| keys.contains(key))
     }
 }
@@ -144,6 +145,7 @@ pub(crate) fn client(
     peer: [u8; 32],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    // Dangerous by its name alone: no authority vouches for keys here, and the one that is wanted is known before.
     let verifier = ThisPeer { peer, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
@@ -339,6 +341,8 @@ impl ClientCertVerifier for ListedPeers {
         match public_key(key) {
             Some(key) if self.allow.permits(&key) => Ok(ClientCertVerified::assertion()),
             key => {
+                // For the operator, who may have forgotten a node on the list. It proves nothing: anybody can show a
+                // key.
                 key.into_iter().for_each(|key| self.allow.remember(key));
                 Counters::add(&self.counters.refused_peers);
                 Err(CertificateError::ApplicationVerificationFailure.into())
