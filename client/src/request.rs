@@ -183,9 +183,11 @@ impl Response {
         match self {
             Self::Connected => bytes.push(1),
             Self::Resolved { addresses, ttl } => {
+                // Left out rather than refused: whoever asked can connect to the first ones.
                 let addresses = addresses.iter().take(MAX_ADDRESSES);
                 bytes.push(2);
                 bytes.extend_from_slice(&ttl.to_be_bytes());
+                // At most `MAX_ADDRESSES`, so that the number fits.
                 bytes.push(addresses.len() as u8);
                 addresses.for_each(|ip| push_ip(&mut bytes, *ip));
             }
@@ -210,6 +212,7 @@ impl Response {
                 2 => {
                     let ttl = u32::from_be_bytes(r.array()?);
                     let count = r.byte()?;
+                    // Before any is read: the count bounds what a client keeps of a service that lies.
                     if !(1..=MAX_ADDRESSES).contains(&usize::from(count)) {
                         return Err(DecodeError::Count(count));
                     }
@@ -243,6 +246,7 @@ impl UdpPacket {
 
     /// Reads a QUIC datagram.
     pub fn decode_datagram(bytes: &[u8]) -> Result<Self, DecodeError> {
+        // Not by `read_on`: nothing follows a datagram, so one that is too short will never be complete.
         let mut r = Reader { bytes };
         Ok(Self {
             association: u64::from_be_bytes(r.array()?),
@@ -317,6 +321,7 @@ fn read_on<T>(
     let mut reader = Reader { bytes };
     match decode(&mut reader) {
         Ok(message) => Ok(Some((message, bytes.len() - reader.bytes.len()))),
+        // Elsewhere an error: here the rest may still be on its way.
         Err(DecodeError::Short) => Ok(None),
         Err(error) => Err(error),
     }

@@ -133,6 +133,7 @@ fn take(bytes: &[u8]) -> Result<(u8, &[u8], u16, usize), TargetError> {
         _ => return Err(TargetError::AddressType),
     };
     let end = start + length;
+    // The length is the application's own word, so both are looked up and not cut.
     let (Some(address), Some(port)) = (bytes.get(start..end), bytes.get(end..end + 2)) else {
         return Err(TargetError::Short);
     };
@@ -151,6 +152,7 @@ fn host(kind: u8, address: &[u8]) -> Result<Host, TargetError> {
     {
         return Ok(Ipv6Addr::from(octets).into());
     }
+    // Some programs send an address as a name; it is read as the address that it is, so that policies see it as one.
     Host::parse(address).map_err(|_| TargetError::Name)
 }
 

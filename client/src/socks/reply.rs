@@ -102,6 +102,7 @@ pub(super) fn a_person_asks(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mut fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     fields.all(|(name, value)| match (name.trim(), value.trim()) {
+        // Pages that send a form or fetch something have one; who types an address has none.
         ("origin", _) => false,
         ("sec-fetch-mode", mode) => mode == "navigate",
         ("sec-fetch-dest", whither) => whither == "document",
