@@ -151,6 +151,7 @@ impl Capacity {
             let share = f64::from(*users) / all_users;
             let progress = |part: f64| (context.progress)(done + share * part);
             let tracked = track(&network, &plan, &seed.part(&format!("{users} users")), &progress)?;
+            // By users, since the time that a run takes is about in proportion to them.
             done += share;
             let bits = tracked.mean(|target| target.row.entropy_bits);
             let over = |by: f64| Estimate {

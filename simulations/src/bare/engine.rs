@@ -149,6 +149,7 @@ impl Engine {
         if let Some(mass) = column.and_then(|column| self.masses.get_mut(column)) {
             *mass = 1.0;
         }
+        // A link before the first layer too: of L layers there are L + 1 links.
         self.travel(packet.sent, packet, 0, 0);
     }
 
@@ -179,6 +180,8 @@ impl Engine {
             }
             match self.layers.get(next.layer as usize) {
                 Some(layer) => {
+                    // Drawn on arrival and not when the packet is sent: routes are uniform and independent, so that
+                    // it is the same law.
                     let mix = layer.first + uniform(&mut self.routes, layer.width);
                     self.arrive(&next, mix);
                 }
@@ -206,11 +209,14 @@ impl Engine {
         let mut held = NOT_HELD;
         let mut packet = next.packet;
         if self.corrupt.get(mix as usize).copied().unwrap_or(false) {
+            // A corrupt mix tells which arrival became which departure: the masses stay with the packet and do not
+            // mix.
             held = self.hold();
             packet.corrupt = packet.corrupt.saturating_add(1);
         } else {
             self.pools.arrive(mix as usize, &self.masses);
         }
+        // ln(1 − u) and not ln(u): u may be 0 and is never 1.
         let delay = (-self.hop_mean_ns * (-self.delays.random::<f64>()).ln_1p()) as u64;
         let at = Time::from_nanos(next.arrives.as_nanos().saturating_add(delay));
         self.wheel.insert(at, Waiting { packet, layer: next.layer, mix, held });

@@ -100,6 +100,7 @@ impl Pool {
                 run.apart.push(wheel.len() as f64);
                 next_sample += mean.mul_f64(APART_MEANS);
             }
+            // Before the arrival is counted: it finds those that have not left yet, and not itself.
             run.leave(&mut wheel, &mut mix, at, begin);
             if at >= begin {
                 run.found.push(wheel.len() as f64);
