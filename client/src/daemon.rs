@@ -93,7 +93,7 @@ pub enum Error {
     System {
         /// What was tried.
         what: &'static str,
-        /// Why not.
+        /// What the system said when it refused.
         source: std::io::Error,
     },
 }

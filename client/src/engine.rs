@@ -10,6 +10,7 @@ mod call;
 mod credits;
 mod gateways;
 mod group;
+mod groups;
 mod ids;
 mod letters;
 mod loops;
@@ -119,16 +120,28 @@ struct Cached {
     refresh: Time,
 }
 
-/// A person's client.
+/// The engine of a person's client.
+///
+/// One thread owns it; see the module for how it is driven. Time is the caller's and never goes back.
+/// [`Client::next_timeout`] goes stale with each call that takes `&mut self`. What [`Client::produce`] gives is
+/// sealed for slots of the schedule as it stands and goes to [`Uplink::put`] at once: what is kept over
+/// [`Output::EpochChanged`] or a change of link finds no slot. [`Output`]s are told once, in order.
 pub struct Client {
+    /// Seals and opens packets.
     codec: Arc<dyn Codec>,
+    /// What quinn's clock shows at [`Time::ZERO`].
     base: Instant,
+    /// The seed of which each group has a part.
     seed: Seed,
+    /// The rates of the link, as the document in use has them.
     class: Class,
+    /// What the user's configuration says.
     settings: Settings,
+    /// The keys that open packets, each with its memory of what came.
     keys: Keys,
     /// Where packets for this client end.
     end: End,
+    /// The documents in use, and paths by them.
     router: Router,
     /// The epoch and the document that groups and loops follow.
     follows: Option<(Epoch, Arc<Document>)>,
@@ -136,42 +149,69 @@ pub struct Client {
     halted: Option<String>,
     /// What is wrong with the last document that came, unless it was taken.
     refused: Option<String>,
+    /// The gateway that the client is linked to.
     link: Option<Identity>,
+    /// The isolation groups, at most [`MAX_GROUPS`].
     groups: BTreeMap<GroupId, Group>,
+    /// The number of the last group that was made.
     next_group: u64,
+    /// The group that filled a slot last: the next in order comes next.
     last_turn: GroupId,
+    /// How much of the link each group may use.
     shares: Shares,
+    /// How many SURBs may go out while replies are kept within the resting rate.
     ration: Ration,
+    /// Descriptors that are asked for.
     queries: HashMap<ServiceAddress, Query>,
     /// Ordered, since instants are drawn for them.
     descriptors: BTreeMap<ServiceAddress, Cached>,
+    /// Where services did not answer, and until when they are not looked for there.
     avoid: HashMap<Place, Time>,
+    /// SURBs that are out, at most [`MAX_OUTSTANDING`].
     outstanding: Outstanding<Purpose>,
+    /// SURBs that were made and have not gone out.
     ahead: Ahead,
+    /// Last datagrams of tunnels that were given up, at most [`MAX_FAREWELLS`].
     farewells: Vec<Farewell>,
     /// Messages to people that wait for a slot.
     letters: Letters,
+    /// The call that lasts, or ended a moment ago.
     call: Option<Call>,
+    /// The own loops, and what they say of mixes and the gateway.
     loops: Loops,
+    /// Makes the identifiers of loops and SURBs.
     ids: Ids,
+    /// Which arrivals take the place of loops.
     credits: Credits,
+    /// What came that nobody asked for.
     suspicion: Suspicion,
+    /// When a gateway is left, and when it is come back to.
     gateways: Gateways,
     /// Services that sent what their tunnels did not authenticate, and until when they are avoided.
     liars: BTreeMap<[u8; 32], Time>,
+    /// Says whether user traffic waits because the loops stand still.
     pause: Pause,
-    /// Whether there was a link before: when another begins, traffic waits.
+    /// True if there was a link before: when another begins, traffic waits.
     had_link: bool,
+    /// How often it has waited.
     pauses: u64,
+    /// Draws when it resumes.
     pause_rng: Stream,
     /// When the gateway was found at fault, and for what.
     blamed: Option<(Time, Evidence)>,
+    /// Draws what sealing needs.
     packets_rng: Stream,
+    /// Draws among places, and how long farewells wait.
     choices_rng: Stream,
+    /// Draws when descriptors are asked for anew.
     refresh_rng: Stream,
+    /// When groups are looked at next.
     next_tick: Time,
+    /// When the next epoch begins by the documents that are held.
     next_epoch: Time,
+    /// What happened so far.
     counts: Counts,
+    /// What was not taken yet.
     outputs: VecDeque<Output>,
 }
 
@@ -250,7 +290,7 @@ impl Client {
     }
 
     /// A verified document; `unix_s` is the second of Unix time at `now`. One of the next epoch is kept until that
-    /// begins. Whether it brings something new.
+    /// begins. True if it brings something new.
     ///
     /// # Errors
     /// It contradicts another one: nothing of the user's leaves any more. Whoever calls keeps the proof.
@@ -262,6 +302,7 @@ impl Client {
     ) -> Result<bool, EquivocationProof> {
         match self.router.insert(now, unix_s, held) {
             Ok(new) => {
+                // A good document makes up for a bad one before it.
                 self.refused = None;
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
@@ -291,10 +332,11 @@ impl Client {
 
     /// Nothing of the user's leaves any more, for this reason; cover goes on.
     pub fn halt(&mut self, why: String) {
+        // The first reason stays: it is what the user has to look into.
         self.halted.get_or_insert(why);
     }
 
-    /// Turns to the epoch and the document that are in use now.
+    /// Goes over to the epoch and the document that are in use now.
     fn follow(&mut self, now: Time) {
         let (Some(epoch), Some(document)) =
             (self.router.epoch(now), self.router.document(now).cloned())
@@ -305,6 +347,7 @@ impl Client {
         if before.as_ref().is_some_and(|(e, d)| *e == epoch && Arc::ptr_eq(d, &document)) {
             return;
         }
+        // A class that the document no longer has stays as it was: the client goes on by what it last agreed to.
         if let Some(class) = document.parameters.class(&self.class.name) {
             self.class = class.clone();
             self.router.set_class(class);
@@ -321,7 +364,9 @@ impl Client {
         self.loops.keep(layer);
         let grace = document.turn_grace() + LAST_REPLIES;
         let expired = |epoch: Epoch| self.router.has_ended(now, epoch, grace);
+        // Only when even replies that waited at the gateway are over: one that still comes must be known as ours.
         self.outstanding.retain(|_, epoch| !expired(epoch));
+        // At the first document no group has a place yet.
         if before.is_some() {
             self.leave_gone_gateways(now);
         }
@@ -358,6 +403,7 @@ impl Client {
     pub fn set_link(&mut self, now: Time, gateway: Option<Identity>) {
         if gateway.is_some() && gateway != self.link {
             // SURBs that lead to the inbox at the old gateway lead nowhere now.
+            // Also what they were made for is forgotten: a reply that comes by one all the same counts as late.
             self.outstanding.retain(|_, _| false);
             for group in self.groups.values_mut() {
                 group.stock.forget();
@@ -368,6 +414,7 @@ impl Client {
             group.asked = None;
         }
         self.link = gateway;
+        // What the old link swallowed says nothing of mixes, nor of the next gateway.
         self.loops.forget_link(now, &self.class);
         self.suspicion.link(now);
         self.blamed = None;
@@ -400,6 +447,7 @@ impl Client {
         make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
     ) {
         self.keys.set(secrets, make);
+        // SURBs that were made ahead end at the key of the period before, which may be gone before they come back.
         if let Some(key) = self.keys.present()
             && key != self.end.key
         {
@@ -443,131 +491,6 @@ impl Client {
         let (epoch, document) = self.follows.as_ref()?;
         let index = document.all_in_layer_at(*epoch, layer).nth(place.checked_sub(1)?)?;
         Some(&document.node(index)?.descriptor.body().operator)
-    }
-
-    /// The group of an isolation and a target that takes new streams: made when there is none, when the first stream of
-    /// the last one is ten minutes ago, or when the service of the last one has fallen silent and there is another. At the
-    /// bound the one that has been idle longest makes room; none if all are in use. [`Output::Connected`] or
-    /// [`Output::Failed`] follows, unless it is connected already.
-    pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
-        let same = |(id, group): &(&GroupId, &Group)| {
-            (group.isolation, group.target) == (isolation, target)
-                && !group.is_retired(now)
-                && !group.is_full()
-                && !self.may_go_elsewhere(now, **id)
-        };
-        if let Some((id, _)) = self.groups.iter().find(same) {
-            return Some(*id);
-        }
-        if self.groups.len() >= MAX_GROUPS {
-            let idle = self.groups.iter().filter(|(_, group)| group.is_idle(now));
-            let longest = idle.min_by_key(|(_, group)| (!group.is_retired(now), group.last_used));
-            let Some((id, _)) = longest else {
-                self.counts.no_group += 1;
-                return None;
-            };
-            self.fail(now, *id, Failure::Idle);
-        }
-        Some(self.begin(now, isolation, target))
-    }
-
-    fn begin(&mut self, now: Time, isolation: Isolation, target: Target) -> GroupId {
-        self.next_group += 1;
-        let id = GroupId(self.next_group);
-        let name = self.next_group.to_string();
-        self.groups.insert(id, Group::new(now, &self.seed.part(&name), isolation, target));
-        self.next_tick = now;
-        id
-    }
-
-    /// Where a group stands; `None` if it ended.
-    pub fn stage(&self, id: GroupId) -> Option<Stage> {
-        self.groups.get(&id).map(Group::stage)
-    }
-
-    /// The pseudonym of a group, for tests that two groups never share one.
-    pub fn pseudonym(&self, id: GroupId) -> Option<tunnel::Pseudonym> {
-        self.groups.get(&id).map(|group| group.pseudonym)
-    }
-
-    /// Opens a stream. `None` if the tunnel does not stand or has as many as it may.
-    pub fn open(&mut self, now: Time, id: GroupId) -> Option<StreamId> {
-        let old = self.groups.get(&id).and_then(|group| self.predecessor(now, group));
-        let group = self.groups.get_mut(&id)?;
-        let stream = group.tunnel.as_mut()?.open(now)?;
-        group.streams += 1;
-        group.opened.get_or_insert(now);
-        group.last_opened = now;
-        group.stock.in_use(now);
-        if let Some(old) = old {
-            self.shares.succeed(now, old, id);
-        }
-        self.shares.uses(now, id);
-        Some(stream)
-    }
-
-    /// Whose part a group takes over that gets its first stream.
-    fn predecessor(&self, now: Time, group: &Group) -> Option<GroupId> {
-        let replaced = |old: &Group| {
-            (old.isolation, old.target) == (group.isolation, group.target)
-                && old.is_retired(now)
-                && old.streams == 0
-        };
-        let old = self.groups.iter().find(|(_, old)| replaced(old))?;
-        group.opened.is_none().then_some(*old.0)
-    }
-
-    /// The caller is done with a stream that it opened.
-    pub fn closed(&mut self, now: Time, id: GroupId) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.streams = group.streams.saturating_sub(1);
-            group.last_used = now;
-        }
-    }
-
-    /// The tunnel of a group, to write and read streams.
-    pub fn tunnel(&mut self, id: GroupId) -> Option<&mut Tunnel> {
-        self.groups.get_mut(&id)?.tunnel.as_mut()
-    }
-
-    /// The user gave something to a stream, or takes something from it.
-    pub fn touch(&mut self, now: Time, id: GroupId) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.stock.in_use(now);
-            group.last_used = now;
-            self.shares.uses(now, id);
-        }
-    }
-
-    /// Whether the service of a group has left a question unanswered for some seconds, and another service could answer in
-    /// its place: a request that has no answer yet is better asked anew, in [`Self::group`].
-    pub fn may_go_elsewhere(&self, now: Time, id: GroupId) -> bool {
-        let Some(group) = self.groups.get(&id) else { return false };
-        let Some((document, place)) = self.router.document(now).zip(group.place) else {
-            return false;
-        };
-        let others = document.exits.iter().any(|exit| exit.body().identity.0 != place.identity);
-        group.target == Target::Exit && others && group.silence(now) > self.patience() * SILENCE
-    }
-
-    /// The service of a group is avoided for a while, at whichever gateway.
-    pub fn avoid(&mut self, now: Time, id: GroupId) {
-        let group = self.groups.get(&id);
-        let Some((target, place)) = group.and_then(|group| Some((group.target, group.place?)))
-        else {
-            return;
-        };
-        let places = self.places(now, &target);
-        for place in places.into_iter().filter(|other| other.identity == place.identity) {
-            self.avoid.insert(place, now + AVOID);
-        }
-    }
-
-    /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.
-    pub fn complain(&mut self, now: Time, id: GroupId) {
-        if self.groups.get(&id).is_some_and(|group| group.silence(now) > 2 * SILENCE) {
-            self.fail(now, id, Failure::Silent);
-        }
     }
 
     /// What happened so far.
@@ -623,7 +546,7 @@ impl Client {
         timeouts.min(self.next_tick).min(self.next_epoch)
     }
 
-    /// Time passed.
+    /// Does what is due at `now`; at other times it does no harm.
     pub fn handle_timeout(&mut self, now: Time) {
         for (id, group) in &mut self.groups {
             if let Some(tunnel) = &mut group.tunnel
@@ -633,6 +556,7 @@ impl Client {
                 take_events(*id, tunnel, &mut self.outputs);
             }
         }
+        // After the timers of all tunnels: one that has run into its limit is closed only now.
         self.end_closed(now);
         self.shares.turn(now);
         if self.next_epoch <= now {
@@ -642,6 +566,7 @@ impl Client {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.loops.expire(now);
+            // Before groups are moved on: where the loops stand still no service can be blamed for its silence.
             self.judge(now);
             self.refresh_descriptors(now);
             self.avoid.retain(|_, until| *until > now);

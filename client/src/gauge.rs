@@ -48,7 +48,7 @@ const SLOWEST: f64 = 0.5;
 /// The latest loops of a client's own whose fate is known.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct OwnLoops {
-    /// Loops.
+    /// How many loops those are.
     pub sent: u32,
     /// Of these, how many came back in time.
     pub back: u32,
@@ -65,11 +65,11 @@ impl OwnLoops {
 /// What a client does about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reading {
-    /// Sends.
+    /// User traffic leaves.
     Fine,
-    /// Sends, and warns.
+    /// User traffic leaves, and the user is warned.
     Warn,
-    /// Sends nothing of the user's.
+    /// Nothing of the user's leaves.
     Refuse,
 }
 
@@ -82,6 +82,7 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
     let Some(layers) = layers else { return 0.0 };
     // Packets a second that cross each layer; what flows through one flows through all.
     let delaying = layers.iter().filter(|layer| layer.delay_s > 0.0);
+    // A layer in which little is met tells how much really flows: the least of them counts for all.
     let rates = delaying.clone().map(|layer| layer.width * layer.met / layer.delay_s);
     let rate = rates.fold(f64::INFINITY, f64::min);
     let one_mix = delaying.map(|layer| {
@@ -90,12 +91,13 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
     });
     let few = one_mix.clone().sum::<f64>();
     let many = rate.log2() + delay_bits(class.delay, number);
+    // Two bounds, one tight for few packets and one for many, joined so that the sum is below both.
     let joined = -((-few).exp2() + (-many).exp2()).log2() - MARGIN_BITS;
     let bits = joined.max(one_mix.fold(0.0, f64::max));
     if bits.is_finite() { bits.max(0.0) } else { 0.0 }
 }
 
-/// Whether so many bits are enough. What is no number is not.
+/// Says whether so many bits are enough. What is no number is not.
 pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
     if bits >= warn.max(refuse) {
         Reading::Fine
@@ -115,7 +117,7 @@ struct Layer {
     delay_s: f64,
     /// Packets of others that come to one mix while the packet stays there, on average.
     met: f64,
-    /// Whether the mix delays uniformly.
+    /// True if the mix delays uniformly.
     uniform: bool,
 }
 
@@ -136,6 +138,7 @@ fn layer(
     let layers = document.parameters.layers;
     let delay = |class: &Class| class.delay.mean(number, layers).as_secs_f64();
     let delay_s = delay(class);
+    // The client hides from others, not behind itself: its own packets are taken out of the pool.
     let own_packets = packets_per_s(class) * delay_s / width;
     let others = (quartile - own_packets).max(0.0) * own.share();
     let met = others * share_met(&document.parameters.classes, delay_s, delay);

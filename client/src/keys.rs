@@ -28,6 +28,7 @@ impl InMemory {
 
 impl Seen for InMemory {
     fn insert(&mut self, tag: &ReplayTag) -> bool {
+        // Half of a tag is enough to tell packets apart, and takes half of the room.
         let short = tag.as_bytes().first_chunk().copied().unwrap_or_default();
         self.tags.len() < self.room && self.tags.insert(short)
     }
@@ -72,7 +73,7 @@ impl Keys {
         keys
     }
 
-    /// No key any more.
+    /// Forgets all keys.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
@@ -88,6 +89,7 @@ impl Keys {
         for secret in secrets {
             let public = secret.public();
             let key = match before.iter().position(|key| key.public == public) {
+                // With its memory: a key that stays must not take again what came before.
                 Some(at) => before.swap_remove(at),
                 None => Key { seen: make(&secret), marks: marks(&secret), public, secret },
             };
@@ -107,6 +109,7 @@ impl Keys {
 
     /// Opens a packet. Nothing in it says for which key it is; a wrong one fails at the MAC.
     pub(crate) fn open(&self, codec: &dyn Codec, packet: &Packet) -> Option<(Peeled, Tag)> {
+        // One after the other until one opens: there are hardly ever more than two keys.
         let opened = self.0.iter().map(|key| codec.open(&key.secret, packet.clone()));
         let (with, opened) = opened.enumerate().find_map(|(with, o)| Some((with, o.ok()?)))?;
         let tag = Tag { tag: *opened.tag(), with };
@@ -115,6 +118,7 @@ impl Keys {
 
     /// An identifier for a packet that ends at the key of the period. `None` without a key.
     pub(crate) fn identifier(&self, what: Made, free: [u8; 8]) -> Option<PacketId> {
+        // By the key at which the packet will end, since that is what is known when it comes back.
         let mark = mark(&self.0.first()?.marks, what, free);
         let mut id = [0; 16];
         let (first, second) = id.split_at_mut(8);
@@ -130,7 +134,7 @@ impl Keys {
         [Made::Loop, Made::Surb].into_iter().find(|what| id.ends_with(&mark(marks, *what, free)))
     }
 
-    /// Whether a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
+    /// True if a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
     pub(crate) fn is_first(&mut self, tag: &Tag) -> bool {
         self.0.get_mut(tag.with).is_some_and(|key| key.seen.insert(&tag.tag))
     }

@@ -29,7 +29,7 @@ enum Verb {
     ///
     /// Example: shoal-client init ~/.config/shoal
     Init {
-        /// The directory.
+        /// The directory to make.
         dir: PathBuf,
     },
     /// Run the SOCKS5 proxy. SIGHUP has it read the configuration again.
@@ -58,7 +58,7 @@ enum Verb {
     Status {
         #[command(flatten)]
         options: Options,
-        /// Print JSON.
+        /// Print the state as JSON, once.
         #[arg(long)]
         json: bool,
         /// Go on asking, and print the first sentence each time that it changes.

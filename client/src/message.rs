@@ -17,13 +17,13 @@ const HEAD: usize = 23;
 
 /// What a service gets.
 pub struct ToService {
-    /// Which tunnel.
+    /// The tunnel that the message belongs to.
     pub pseudonym: Pseudonym,
     /// What the service may send in this tunnel; [`BUDGET_UNITS`] are a packet per second.
     pub budget: u16,
     /// Low byte of the epoch whose keys the SURBs use.
     pub epoch: u8,
-    /// SURBs to keep.
+    /// SURBs for the service to keep.
     pub surbs: Vec<Surb>,
     /// A QUIC datagram; empty if the message only brings SURBs.
     pub datagram: Vec<u8>,
@@ -79,7 +79,7 @@ pub struct FromService {
 }
 
 impl FromService {
-    /// Its bytes.
+    /// The message as it is sent: SPECIFICATION.md, section 6.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.datagram.len());
         bytes.extend([kind::TUNNEL, self.epoch]);

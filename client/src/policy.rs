@@ -25,7 +25,7 @@ pub struct ExitPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     verdict: Verdict,
-    /// `None` is `*`.
+    /// The addresses that the rule is about; `None` is `*`, all of them.
     range: Option<Range>,
     ports: RangeInclusive<u16>,
 }
@@ -47,7 +47,7 @@ struct Range {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// A rule denies it.
+    /// A rule of the policy denies it.
     #[error("a rule of the exit policy denies it")]
     Denied,
     /// It lies in a private or special range that no rule opens.
@@ -56,7 +56,7 @@ pub enum Refused {
     /// It is the exit's own host or a neighbour of it, which no rule names.
     #[error("it is the exit's own host or on its link, and the exit policy does not name it")]
     Own,
-    /// No rule allows it.
+    /// No rule of the policy allows it.
     #[error("no rule of the exit policy allows it")]
     NotAllowed,
 }
@@ -70,7 +70,7 @@ pub enum Refused {
 pub struct PolicyError {
     /// Its place in the list, counted from 1.
     pub number: usize,
-    /// Its text.
+    /// The rule as it was written.
     pub rule: String,
     /// What is wrong with it.
     pub problem: RuleProblem,
@@ -89,13 +89,13 @@ pub enum RuleProblem {
     /// The ports are none, or in the wrong order.
     #[error("\"{0}\" is no port (1 to 65535), no FROM-TO and no *")]
     Ports(String),
-    /// The address is none.
+    /// What is written for an address is none.
     #[error("\"{0}\" is no address (IPv6 stands in brackets)")]
     Address(String),
-    /// The prefix is none.
+    /// What is written for the length of a prefix is none.
     #[error("/{prefix} is no prefix: allowed is 0 to {longest}")]
     Prefix {
-        /// As given.
+        /// The length of the prefix as it was written.
         prefix: String,
         /// The longest that the address has.
         longest: u8,
@@ -126,7 +126,7 @@ impl ExitPolicy {
         rules.collect::<Result<_, _>>().map(|rules| Self { rules })
     }
 
-    /// Whether an exit on the host `own` may connect to this target.
+    /// Says whether an exit on the host `own` may connect to this target.
     pub fn check(&self, own: &OwnHost, target: SocketAddr) -> Result<(), Refused> {
         match target.ip() {
             IpAddr::V6(ip) => match embedded(ip) {
@@ -143,7 +143,7 @@ impl ExitPolicy {
         }
     }
 
-    /// Whether any port of this address is allowed, so that an answer may name it.
+    /// Says whether any port of this address is allowed, so that an answer may name it.
     pub fn check_any_port(&self, own: &OwnHost, ip: IpAddr) -> Result<(), Refused> {
         // The verdict changes only where the ports of a rule begin or have just ended.
         let edges =

@@ -37,21 +37,21 @@ const MAX_HOST: usize = 2 + 253;
 pub enum Request {
     /// Of an exit: a TCP connection.
     Connect {
-        /// To whom.
+        /// The address or name that the exit connects to.
         host: Host,
-        /// Its port, not 0.
+        /// The port to connect to, not 0.
         port: u16,
     },
     /// Of an exit: a relay of datagrams, which lives as long as the stream.
     Udp,
     /// Of an exit: the addresses of a name.
     Resolve {
-        /// The name.
+        /// The name that the exit resolves.
         name: HostName,
     },
     /// Of an exit: the name of an address.
     ResolvePtr {
-        /// The address.
+        /// The address whose name is wanted.
         ip: IpAddr,
     },
     /// Of an internal service: a connection to what it serves on this port.
@@ -75,7 +75,7 @@ pub enum Response {
     },
     /// The name of the address.
     ResolvedPtr {
-        /// The name.
+        /// The name that the resolver gave.
         name: HostName,
         /// How long it holds, in seconds.
         ttl: u32,
@@ -103,7 +103,7 @@ pub struct UdpPacket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// It speaks another version.
+    /// The peer speaks another version.
     #[error("the other end speaks version {0} of the request protocol, this one {VERSION}")]
     Version(u8),
     /// A kind of message that the version does not have.
@@ -118,7 +118,7 @@ pub enum DecodeError {
     /// The name is no host name.
     #[error("malformed host name")]
     Name,
-    /// Port 0.
+    /// The port is 0, which nobody can connect to.
     #[error("port 0")]
     Port,
     /// No address, or too many.
@@ -183,9 +183,11 @@ impl Response {
         match self {
             Self::Connected => bytes.push(1),
             Self::Resolved { addresses, ttl } => {
+                // Left out rather than refused: whoever asked can connect to the first ones.
                 let addresses = addresses.iter().take(MAX_ADDRESSES);
                 bytes.push(2);
                 bytes.extend_from_slice(&ttl.to_be_bytes());
+                // At most `MAX_ADDRESSES`, so that the number fits.
                 bytes.push(addresses.len() as u8);
                 addresses.for_each(|ip| push_ip(&mut bytes, *ip));
             }
@@ -210,6 +212,7 @@ impl Response {
                 2 => {
                     let ttl = u32::from_be_bytes(r.array()?);
                     let count = r.byte()?;
+                    // Before any is read: the count bounds what a client keeps of a service that lies.
                     if !(1..=MAX_ADDRESSES).contains(&usize::from(count)) {
                         return Err(DecodeError::Count(count));
                     }
@@ -243,6 +246,7 @@ impl UdpPacket {
 
     /// Reads a QUIC datagram.
     pub fn decode_datagram(bytes: &[u8]) -> Result<Self, DecodeError> {
+        // Not by `read_on`: nothing follows a datagram, so one that is too short will never be complete.
         let mut r = Reader { bytes };
         Ok(Self {
             association: u64::from_be_bytes(r.array()?),
@@ -317,6 +321,7 @@ fn read_on<T>(
     let mut reader = Reader { bytes };
     match decode(&mut reader) {
         Ok(message) => Ok(Some((message, bytes.len() - reader.bytes.len()))),
+        // Elsewhere an error: here the rest may still be on its way.
         Err(DecodeError::Short) => Ok(None),
         Err(error) => Err(error),
     }

@@ -16,7 +16,7 @@ use crate::uplink::{Slot, Turn};
 pub struct End {
     /// Where packets for it wait: its inbox, named by hop 4's routing.
     pub address: Address,
-    /// Its key.
+    /// The key for which the last layer of a packet is made.
     pub key: PublicKey,
 }
 
@@ -48,7 +48,7 @@ struct Table {
 
 /// A path that has been drawn.
 pub struct Route {
-    /// The hops.
+    /// The hops from the first mix to the recipient, each with its delay.
     pub hops: Vec<Hop>,
     /// The mixes, layer 1 first.
     pub mixes: Vec<Identity>,
@@ -67,7 +67,7 @@ impl Router {
         }
     }
 
-    /// Takes a verified document. `unix_s` is the second of Unix time at `now`. Whether it brings something new.
+    /// Takes a verified document. `unix_s` is the second of Unix time at `now`. True if it brings something new.
     ///
     /// # Errors
     /// It contradicts one that is held; nothing changes.
@@ -87,6 +87,7 @@ impl Router {
             let held = documents.at(table.epoch);
             held.is_some_and(|held| Arc::ptr_eq(&held.document, &table.document))
         };
+        // Tables of documents that were replaced go; those of others keep what was read from them.
         self.tables.retain(same);
         Ok(new)
     }
@@ -96,7 +97,7 @@ impl Router {
         self.delay = class.delay;
     }
 
-    /// Unix time, seconds.
+    /// The second of Unix time at `now`.
     pub fn unix_s(&self, now: Time) -> u64 {
         self.unix_at_zero.unwrap_or_default() + now.as_nanos() / 1_000_000_000
     }
@@ -104,6 +105,7 @@ impl Router {
     /// The document in use: the latest that has begun; before the first has, that one. It may be stale.
     pub fn document(&self, now: Time) -> Option<&Arc<Document>> {
         let unix_s = self.unix_s(now);
+        // The latest that has begun, whether stale or not: that it is stale is for the caller to see.
         let begun = self.documents.iter().filter(|held| held.document.begins <= unix_s).last();
         begun.or(self.documents.iter().next()).map(|held| &held.document)
     }
@@ -120,7 +122,7 @@ impl Router {
         self.documents.at(epoch).map(|held| &held.document)
     }
 
-    /// Whether SURBs for the epoch after the present one are given out at `at`, beside those for the present one: from
+    /// True if SURBs for the epoch after the present one are given out at `at`, beside those for the present one: from
     /// [`Document::surb_lead`] before it begins, or up to half of that later for who is `late` (0 to 1), so that a client's
     /// tunnels do not do it together.
     pub fn prepares_next(&self, at: Time, late: f64) -> bool {
@@ -147,7 +149,7 @@ impl Router {
         Time::from_secs(unix_s.saturating_sub(self.unix_at_zero.unwrap_or_default()))
     }
 
-    /// Whether an epoch ended, and since then so much more passed.
+    /// True if an epoch ended, and since then so much more passed.
     pub fn has_ended(&self, now: Time, epoch: Epoch, more: Duration) -> bool {
         let (Some(document), Some(present)) = (self.document(now), self.epoch(now)) else {
             return false;
@@ -169,7 +171,7 @@ impl Router {
         near.find(|epoch| epoch.low_byte() == low_byte)
     }
 
-    /// Whether two gateways differ in operator.
+    /// True if two gateways differ in operator.
     pub fn compatible(&mut self, now: Time, entry: &Identity, exit: &Identity) -> bool {
         let Some(table) = self.epoch(now).and_then(|epoch| self.table(epoch)) else { return false };
         match (gateway(&table.document, entry), gateway(&table.document, exit)) {
@@ -178,8 +180,8 @@ impl Router {
         }
     }
 
-    /// Whether a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes before
-    /// the instant from which slots follow that document.
+    /// True if a slot leads where the document says that paths of its epoch are drawn by: not so for one that comes
+    /// before the instant from which slots follow that document.
     pub fn leads(&mut self, slot: &Slot) -> bool {
         self.table(slot.way.epoch).is_some_and(|table| table.edition() == slot.way.edition)
     }
@@ -215,8 +217,10 @@ impl Router {
             (table.document.parameters.layers, table.document.parameters.max_delay());
         for (layer, mix) in (1..).zip(mixes) {
             let delay = self.delay.draw(&mut self.delays_rng, layer, layers);
+            // Cut, since a mix drops what asks for more.
             hops.push(table.hop(*mix, delay.min(max_delay))?);
         }
+        // No delay there: what goes down to a client waits for its instants anyway.
         hops.push(table.hop(exit, Duration::ZERO)?);
         if let Some(end) = end {
             hops.push(Hop { address: end.address, key: end.key, delay: Duration::ZERO });
@@ -235,7 +239,7 @@ impl Router {
         table.document.node(exit).map(ListedNode::identity)
     }
 
-    /// Whether the document in use lists this gateway, and how it stands.
+    /// Says whether the document in use lists this gateway, and how it stands.
     pub fn gateway(&self, now: Time, identity: &Identity) -> Option<Standing> {
         let document = self.document(now)?;
         document.node(gateway(document, identity)?).map(|node| node.standing)
@@ -247,6 +251,7 @@ impl Router {
         let mut turns: Vec<Turn> = self.turn(present, Time::ZERO).into_iter().collect();
         let next = Epoch(present.0.saturating_add(1));
         let from = self.document(now).map_or(now, |document| self.begins(document, next));
+        // Where the next epoch has begun already, the present one is the last that the document has.
         if from > now {
             turns.extend(self.turn(next, from));
         }
@@ -276,6 +281,7 @@ impl Router {
         let first_hops = document.in_layer_at(epoch, 1);
         let first_hops = first_hops.filter_map(|index| u16::try_from(index).ok()).collect();
         self.tables.push(Table { epoch, document, paths, first_hops, keys });
+        // Two epochs are drawn from at a time: the present one, and the next one for SURBs.
         self.tables.sort_by_key(|table| table.epoch);
         if self.tables.len() > 2 {
             self.tables.remove(0);

@@ -45,7 +45,7 @@ pub enum Trouble {
     /// For good, see [`Service::halt`].
     #[error("{0}")]
     Halted(String),
-    /// No document yet.
+    /// There is no document yet.
     #[error("no topology document yet")]
     NoDocument,
     /// The document says no: it is stale, or this machine's clock is wrong.
@@ -56,9 +56,9 @@ pub enum Trouble {
 /// What happened so far, for `status` and metrics. Totals only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Packets that brought something.
+    /// Packets that brought a message of a tunnel.
     pub received: u64,
-    /// Replies.
+    /// Replies that left.
     pub sent: u64,
     /// Packets that could not be opened or read.
     pub unknown: u64,
@@ -78,9 +78,9 @@ pub struct Counts {
 
 /// A frame for a gateway.
 pub struct Send {
-    /// Which gateway.
+    /// The gateway to send it to.
     pub gateway: Identity,
-    /// What.
+    /// The frame to send.
     pub frame: Frame,
 }
 
@@ -109,19 +109,34 @@ impl Peer {
     }
 }
 
-/// A service.
+/// The engine of a service.
+///
+/// One thread owns it. It hands in what arrives ([`Service::handle_frame`]) and calls [`Service::handle_timeout`]
+/// when [`Service::next_timeout`] is reached; after each of these, and after anything it does with
+/// [`Service::tunnels`] followed by [`Service::work`], it takes all frames ([`Service::poll_output`]) and all events
+/// ([`Service::poll_event`]). [`Service::next_timeout`] goes stale with each of these calls.
 pub struct Service {
+    /// Opens packets and puts replies into SURBs.
     codec: Arc<dyn Codec>,
+    /// The keys that open packets, each with its memory of what came.
     keys: Keys,
+    /// The connections of all clients.
     tunnels: Tunnels,
+    /// The documents in use, and what follows from them.
     router: Router,
     /// Why nothing is answered any more, until the program starts anew.
     halted: Option<String>,
+    /// What is known of each client.
     peers: BTreeMap<Pseudonym, Peer>,
+    /// The most clients that are remembered, strangers among them.
     max_peers: usize,
+    /// What happened so far.
     counts: Counts,
+    /// Frames that were not taken yet.
     outputs: VecDeque<Send>,
+    /// Events of tunnels that were not taken yet.
     events: VecDeque<(Pseudonym, TunnelEvent)>,
+    /// When the next client has a token again for which something waits.
     next_tick: Time,
     /// When the next epoch begins, if somebody waits for the SURBs that are kept for it.
     next_epoch: Time,
@@ -189,7 +204,7 @@ impl Service {
         })
     }
 
-    /// A verified document; `unix_s` is the second of Unix time at `now`. Whether it brings something new.
+    /// A verified document; `unix_s` is the second of Unix time at `now`. True if it brings something new.
     ///
     /// # Errors
     /// It contradicts another one: nothing is answered any more. Whoever calls keeps the proof.
@@ -254,6 +269,8 @@ impl Service {
         let opened = self.keys.open(&*self.codec, &frame.packet);
         let message = match &opened {
             Some((Peeled::Final { payload, .. }, tag)) => {
+                // Before the message is read: a replay must not change what is known of a client, least of all bring
+                // SURBs twice.
                 if !self.keys.is_first(tag) {
                     self.counts.replayed += 1;
                     return;
@@ -269,6 +286,7 @@ impl Service {
         self.counts.received += 1;
         let pseudonym = message.pseudonym;
         if !self.peers.contains_key(&pseudonym) {
+            // Only for a pseudonym that is new: those that are known never displace each other.
             self.make_room();
             self.next_parting = self.next_parting.min(now + STRANGER_LIMIT);
         }
@@ -282,6 +300,7 @@ impl Service {
             connected: false,
             starved: false,
         });
+        // Replies leave by the gateway that the client's last packet came through: its SURBs were drawn for that one.
         peer.gateway = gateway;
         peer.heard = now;
         peer.starved = false;
@@ -300,12 +319,14 @@ impl Service {
             let mut at = peer.surbs.partition_point(|(of, _)| *of <= epoch);
             if at - first >= room {
                 self.counts.surbs_full += 1;
+                // The oldest of its epoch goes: it may lead to where the client no longer is.
                 peer.surbs.remove(first);
                 at -= 1;
             }
             peer.surbs.insert(at, (epoch, surb));
         }
         let budget = f64::from(message.budget.max(1)) / BUDGET_UNITS;
+        // The connection is told only when it changes: each telling wakes it.
         if budget != peer.budget {
             peer.budget = budget;
             self.tunnels.set_budget(pseudonym, budget);
@@ -333,7 +354,7 @@ impl Service {
         }
     }
 
-    /// Time passed.
+    /// Does what is due at `now`; at other times it does no harm.
     pub fn handle_timeout(&mut self, now: Time) {
         self.tunnels.handle_timeout(now);
         if self.next_epoch <= now {
@@ -364,6 +385,7 @@ impl Service {
         while let Some((pseudonym, event)) = self.tunnels.poll_event() {
             if let Some(peer) = self.peers.get_mut(&pseudonym) {
                 match &event {
+                    // From now on the pseudonym is no stranger: it keeps its place, and its stock may be large.
                     TunnelEvent::Connected => peer.connected = true,
                     TunnelEvent::Closed(_) => {
                         peer.connected = false;
@@ -376,6 +398,7 @@ impl Service {
             self.events.push_back((pseudonym, event));
         }
         self.next_tick = Time::NEVER;
+        // Collected first, since sending changes who is ready.
         for pseudonym in self.tunnels.ready().collect::<Vec<_>>() {
             self.send(now, pseudonym);
         }
@@ -387,6 +410,7 @@ impl Service {
         }
         let Some(present) = self.router.epoch(now) else { return };
         let Some(peer) = self.peers.get_mut(&pseudonym) else { return };
+        // Never zero: a division by it would put the next look off for ever.
         let budget = peer.budget.max(1.0 / BUDGET_UNITS);
         let most = BURST.max(BURST_S * budget);
         // A new pseudonym has more, once.
@@ -399,6 +423,7 @@ impl Service {
         loop {
             let stock = peer.surbs.partition_point(|(of, _)| *of <= present);
             let Some(last) = stock.checked_sub(1) else {
+                // Once for each time that the stock runs out, not for each look at it.
                 self.counts.starved += u64::from(!peer.starved);
                 peer.starved = true;
                 if !peer.surbs.is_empty() {
@@ -411,6 +436,7 @@ impl Service {
                 self.next_tick = self.next_tick.min(now + wait.max(TICK));
                 return;
             }
+            // Asked for only with a SURB and a token at hand: QUIC counts what it gives out as sent.
             let mut datagram = Vec::new();
             if !self.tunnels.poll_transmit(pseudonym, now, &mut datagram) {
                 return;
@@ -424,6 +450,8 @@ impl Service {
                 let document = self.router.document_at(epoch)?;
                 let index = document.index_of(&Identity(first))?;
                 let layer = document.layer_at(document.node(index)?, epoch);
+                // A SURB whose first hop is no first mix was made wrong, or for another document: nothing good comes
+                // of sending it.
                 (layer == 1).then_some((packet, index))
             });
             let Some((packet, index)) = first else {

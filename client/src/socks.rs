@@ -76,7 +76,7 @@ pub enum Command {
 pub struct Request {
     /// What is asked for.
     pub command: Command,
-    /// Whom it concerns.
+    /// The host that the request is about.
     pub host: Host,
     /// The port there; 0 only where the command has no use for it.
     pub port: u16,
@@ -114,7 +114,7 @@ pub enum Step {
     Refuse {
         /// What to send before closing.
         reply: Vec<u8>,
-        /// Why, for a counter.
+        /// The reason, for a counter.
         reason: Refusal,
     },
 }
@@ -132,7 +132,7 @@ pub enum Refusal {
     /// SOCKS4 or 4a.
     #[error("the application speaks SOCKS4; only SOCKS5 is served")]
     Socks4,
-    /// Neither of these.
+    /// The first bytes are of neither protocol.
     #[error("the application speaks neither SOCKS5 nor anything known")]
     NotSocks,
     /// It offers neither "no authentication" nor "user name and password".
@@ -153,7 +153,7 @@ pub enum Refusal {
     /// The name is no host name.
     #[error("the target is no host name")]
     BadHost,
-    /// Port 0.
+    /// The port is 0, which nobody can connect to.
     #[error("the target has port 0")]
     PortZero,
     /// More was sent ahead than the limits allow.

@@ -19,7 +19,7 @@ pub struct Outstanding<U> {
 }
 
 impl<U> Outstanding<U> {
-    /// Room for `max`.
+    /// A store with room for `max` of them.
     pub fn new(max: usize) -> Self {
         Self { max, taken: VecDeque::new(), by_id: HashMap::new(), order: VecDeque::new() }
     }
@@ -42,6 +42,8 @@ impl<U> Outstanding<U> {
     /// The SURB came back: it opens once. What it was for, its epoch, and its keys.
     pub fn take(&mut self, id: &PacketId) -> Option<(U, Epoch, SurbKeys)> {
         let taken = self.by_id.remove(id)?;
+        // A reply that comes twice is told from one that nobody asked for: the first is a replay, and speaks against
+        // whoever brought it; the second may be late.
         self.taken.push_back(*id);
         if self.taken.len() > TAKEN {
             self.taken.pop_front();
@@ -49,7 +51,7 @@ impl<U> Outstanding<U> {
         Some(taken)
     }
 
-    /// Whether it came back lately.
+    /// True if it came back lately.
     pub fn was_taken(&self, id: &PacketId) -> bool {
         self.taken.contains(id)
     }
@@ -59,7 +61,7 @@ impl<U> Outstanding<U> {
         self.by_id.retain(|_, (purpose, epoch, _)| keep(purpose, *epoch));
     }
 
-    /// How many are out.
+    /// How many SURBs are out.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -79,6 +81,8 @@ pub struct Ahead {
 impl Ahead {
     /// Those that end at the gateway `own` and travel in `epoch`. What ends elsewhere is forgotten.
     pub fn of(&mut self, own: Identity, epoch: Epoch) -> &mut VecDeque<(Surb, SurbKeys)> {
+        // A SURB leads to one inbox at one gateway. After a move those that were made ahead would bring replies to a
+        // gateway to which the client is not linked any more.
         if self.to != Some(own) {
             self.to = Some(own);
             self.stocks.clear();
@@ -130,15 +134,19 @@ pub enum Of {
 pub struct Stock {
     /// SURBs of the present epoch, and of the next one.
     reported: [f64; 2],
+    /// When the service last reported.
     heard: Time,
+    /// What left lately and may not be in the report yet: when, for which epoch, how many.
     sent: VecDeque<(Time, Of, u8)>,
     /// Replies per second, a running mean over a second.
     demand: f64,
+    /// Until when the user counts as sending or receiving.
     in_use_until: Time,
     /// Most that the service shall have.
     most: f64,
     /// SURBs that are out, less what is written off: of the present epoch, and of the next one.
     out: [f64; 2],
+    /// Until when the share that is lost with time was taken off `out`.
     written_off: Time,
     /// The share of those that are sent which is written off.
     lost: f64,
@@ -170,7 +178,7 @@ impl Stock {
         now.since(self.heard)
     }
 
-    /// Whether the user did so lately.
+    /// True if the user did so lately.
     pub fn is_in_use(&self, now: Time) -> bool {
         self.in_use_until > now
     }
@@ -215,12 +223,13 @@ impl Stock {
         target.min(self.most)
     }
 
-    /// `count` SURBs leave.
+    /// `count` SURBs leave with the next packet.
     pub fn sent(&mut self, now: Time, of: Of, count: usize) {
         if count == 0 {
             return;
         }
         let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
+        // What is written off with time comes off what was out in that time, before what leaves now is added to it.
         self.out = self.out.map(|out| (out - aged).max(0.0));
         self.written_off = now;
         *self.out_mut(of) += (1.0 - self.lost) * count as f64;
@@ -237,6 +246,7 @@ impl Stock {
         let gap = now.since(self.heard).as_secs_f64().min(1.0);
         // Exponential smoothing over one second, a reply at a time.
         self.demand = self.demand * (1.0 - gap) + 1.0;
+        // Replies that come together in one instant would add up without limit.
         self.demand = self.demand.min(2_000.0);
         self.reported = stock.map(f64::from);
         self.heard = now;
@@ -251,6 +261,8 @@ impl Stock {
         let in_use = self.is_in_use(now);
         let [present, next] = self.reported;
         let known = if of == Of::Present { present } else { next };
+        // In use a service answers within a round trip; one that does not has either nothing left or lost what it was
+        // sent. Idle it has no reason to speak, and its last word holds.
         let base = if silence > PATIENCE && in_use { 0.0 } else { known };
         let under_way: f64 = self
             .sent
@@ -260,10 +272,11 @@ impl Stock {
             .map(|(.., count)| f64::from(*count))
             .sum();
         let lacks = (self.target(now) - base - under_way).max(0.0) as usize;
+        // The room bounds what a service that lies about its stock can bring a client to send.
         lacks.min(self.room(now, of))
     }
 
-    /// Whether so few are left that replies may soon stop: then slots carry SURBs before data.
+    /// True if so few are left that replies may soon stop: then slots carry SURBs before data.
     pub fn is_starving(&self, now: Time) -> bool {
         self.is_in_use(now) && self.missing(now, Of::Present) as f64 > 0.75 * self.target(now)
     }
@@ -274,6 +287,8 @@ impl Stock {
         self.reported = [next, 0.0];
         let [_, next] = self.out;
         self.out = [next, 0.0];
+        // What was sent for the epoch that is over is of no use to the service any more, so it must not count as on
+        // its way.
         self.sent.retain_mut(|(_, of, _)| std::mem::replace(of, Of::Present) == Of::Next);
     }
 

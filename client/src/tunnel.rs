@@ -186,7 +186,7 @@ pub struct Settings {
     /// With something in flight and no acknowledgement for so long (or four of the shortest round trips seen, if that is
     /// more), ask.
     pub watchdog: Duration,
-    /// What a client holds.
+    /// What a client's end of a tunnel holds.
     pub client: Windows,
     /// What a service holds for each connection. Uploads are slower than downloads, and there are many of them.
     pub service: Windows,

@@ -36,7 +36,7 @@ const MAX_LAG: Duration = Duration::from_secs(2);
 const DATA: usize = 2;
 /// Frames of SURBs that stand ready.
 const REFILL: usize = 1;
-/// Letters that stand ready.
+/// Letters that stand ready at a time.
 const LETTERS: usize = 1;
 /// Frames of media that stand ready.
 const MEDIA: usize = 2;
@@ -72,7 +72,7 @@ pub struct Wants {
     /// Payload slots that are free for letters: of drop cover, and the same as some of the user's. None while enough letters
     /// stand ready.
     pub letters: Vec<Slot>,
-    /// Slots of a call.
+    /// Slots of a call that lack media.
     pub media: Vec<Slot>,
     /// Slots that lack a loop.
     pub loops: Vec<Slot>,
@@ -80,20 +80,20 @@ pub struct Wants {
     pub drops: Vec<Slot>,
 }
 
-/// What filled the slots.
+/// How many slots each kind of frame filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Filled {
-    /// Parts of tunnels.
+    /// Parts of tunnels, with or without SURBs beside them.
     pub data: u64,
-    /// SURBs.
+    /// Messages with SURBs alone, for services that ran low.
     pub refill: u64,
     /// Messages to people.
     pub letters: u64,
     /// Media of calls.
     pub media: u64,
-    /// Loops.
+    /// Loops to the client itself.
     pub loops: u64,
-    /// Drop cover.
+    /// Packets that a random gateway drops.
     pub drops: u64,
     /// Random bytes, because nothing was ready in time: they die at the first mix.
     pub filler: u64,
@@ -102,26 +102,43 @@ pub struct Filled {
 }
 
 impl Filled {
-    /// Slots that passed.
+    /// How many slots have passed.
     pub fn total(&self) -> u64 {
         self.data + self.refill + self.letters + self.media + self.loops + self.drops + self.filler
     }
 }
 
 /// The schedule of a client's link, and the frames that wait for their slots.
+///
+/// The thread that owns the link calls [`Uplink::take`] once at each [`Uplink::next_slot`]; whoever seals packets
+/// asks [`Uplink::wants`] now and then, at least a few times within the 0.3 s that the horizon spans, and gives each
+/// frame to [`Uplink::put`]. What [`Uplink::next_slot`] and [`Uplink::wants`] say goes stale with every call that
+/// changes the schedule: [`Uplink::take`], [`Uplink::put`], [`Uplink::restart`], [`Uplink::clear`],
+/// [`Uplink::follow`], [`Uplink::begin_call`] and [`Uplink::end_call`].
 pub struct Uplink {
+    /// The rates of the link.
     class: Class,
+    /// The slots that carry what the user has, or cover.
     payload: Grid,
+    /// The slots that carry a loop, always.
     loops: Grid,
+    /// How many loops payload slots owe, or may leave out.
     account: Account,
+    /// Random bytes for slots for which nothing is ready.
     filler: Stream,
+    /// Where slots lead, by the documents in use; empty while nothing may be sent.
     turns: Vec<Turn>,
+    /// The slots of the horizon, the earliest first.
     plan: VecDeque<Planned>,
+    /// Cover that lost its slot and waits for another one, at most [`SPARE`].
     spare: VecDeque<Cover>,
     /// The payload slots that belong to a call: from, until.
     call: (Time, Time),
+    /// The number of the next slot that is planned.
     next_number: u64,
+    /// Loops that left and that the engine has not been told of yet.
     sent_loops: Vec<(PacketId, Time)>,
+    /// What filled the slots so far.
     filled: Filled,
 }
 
@@ -221,6 +238,8 @@ impl Uplink {
 
     /// The frame of the slot that is due; call it once for each slot, at [`Uplink::next_slot`].
     pub fn take(&mut self, now: Time) -> Frame {
+        // A machine that slept would otherwise send all slots that it missed in one burst, and a burst of a length
+        // that follows from how long it slept.
         if now.since(self.next_slot()) > MAX_LAG {
             self.restart(now);
         }
@@ -239,10 +258,14 @@ impl Uplink {
         }
         let cover = slot.cover.take().or_else(|| {
             let way = slot.way?;
+            // The way must be the slot's own, since the gateway sees first hop and epoch; what is inside it cannot
+            // see. So cover of the other kind is better than filler, which the first mix would tell from packets.
             self.take_spare(way, Some(slot.fill)).or_else(|| self.take_spare(way, None))
         });
         match (slot.fill, cover.as_ref().map(Cover::fill)) {
             (Fill::Loop, Some(Fill::Loop)) => {}
+            // A payload slot that was to carry a loop and had none: the loop is owed, so that as many arrive as at
+            // rest.
             (Fill::Loop, _) => self.displaced(&slot),
             // Better a loop ahead of its time than filler.
             (_, Some(Fill::Loop)) => _ = self.account.book(&self.class, -1.0),
@@ -266,6 +289,8 @@ impl Uplink {
     /// In a call it takes the place of none: there are no loops in payload slots, and none must be missing behind it.
     pub fn credit(&mut self) {
         let next = self.next_slot();
+        // By the next slot and not by the present instant: a call begins and ends between slots, and the account is
+        // of those that are still to come.
         if !(self.call.0 <= next && next < self.call.1) {
             self.account.book(&self.class, -1.0);
         }
@@ -278,6 +303,8 @@ impl Uplink {
         if self.turns.is_empty() {
             return wants;
         }
+        // What already stands ready counts: else each look would ask for as much again, and frames would age in the
+        // plan.
         let ready = |kind: Ready| {
             let is = |slot: &&Planned| slot.user.as_ref().is_some_and(|(of, _)| *of == kind);
             self.plan.iter().filter(is).count()
@@ -296,6 +323,8 @@ impl Uplink {
                 }
                 continue;
             }
+            // Loop slots (those without a chance) never carry what the user has: how many loops come back is what
+            // shows that a gateway loses packets.
             if slot.chance.is_some() && wants.user.len() < wants.data + wants.refill {
                 wants.user.push(place);
             }
@@ -488,7 +517,7 @@ impl Uplink {
     }
 }
 
-/// Whether a slot is one that letters may take: of drop cover, so that the loops of whoever writes stay what they are.
+/// True if a slot is one that letters may take: of drop cover, so that the loops of whoever writes stay what they are.
 /// A class all of whose slots carry loops has no others.
 fn takes_letters(class: &Class, slot: &Planned) -> bool {
     slot.chance.is_some() && (slot.fill == Fill::Drop || class.loop_share >= 1.0)

@@ -10,12 +10,12 @@ use shoal_topology::{
     Seed, Signed,
 };
 
-use crate::seeds;
+use crate::fixtures;
 
 pub(crate) const AUTHORITIES: u8 = 4;
 pub(crate) const EPOCH_S: u32 = 10;
 /// The beginning of an epoch, milliseconds of Unix time.
-pub(crate) const BEGINS: u64 = 1_000 * seeds::NOW;
+pub(crate) const BEGINS: u64 = 1_000 * fixtures::NOW;
 /// Most bytes that an authority may keep on its disk here: what it is told is bounded, whatever it is.
 const STATE: usize = 1 << 20;
 
@@ -118,7 +118,7 @@ impl Watched {
 }
 
 /// The votes of all authorities for the document of the next epoch, and when they are sent.
-fn votes() -> (u64, Vec<Vec<u8>>) {
+pub(crate) fn votes() -> (u64, Vec<Vec<u8>>) {
     let mut main = 0;
     let votes = (0..AUTHORITIES).map(|n| {
         let mut authority = authority(n, BEGINS);
@@ -177,7 +177,7 @@ pub fn report(data: &[u8]) {
     if let Ok(report) = SignedReport::decode(data) {
         assert!(report.encode() == data, "a report has one form");
     }
-    let document = seeds::document();
+    let document = fixtures::document();
     let mut reputation = Reputation::new();
     // Each part is a report, of any node.
     let mut rest = data;
@@ -233,7 +233,7 @@ pub fn inputs(data: &[u8]) {
     assert!(documents < 64, "documents are bounded: {documents}");
 }
 
-/// Valid inputs.
+/// Inputs that a target of this module accepts: the seeds of its corpus.
 pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     let (main, votes) = votes();
     let reports = (0..8).map(|n| {
@@ -243,7 +243,6 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     });
     match target {
         "votes" => votes,
-        "authority_liveness" => crate::liveness::seeds(&votes),
         "reports" => {
             let bodies: Vec<Vec<u8>> =
                 reports.clone().filter_map(|report| postcard::to_stdvec(&report).ok()).collect();

@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used)]
 
 pub mod authorities;
+pub mod fixtures;
 pub mod liveness;
 mod packets;
 pub mod seeds;
@@ -24,7 +25,7 @@ use shoal_topology::{
     SignedDocument, VerifiedDocument,
 };
 
-/// A target.
+/// A fuzz target: it panics if an input breaks what it checks.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `fuzz_targets`.
@@ -61,7 +62,7 @@ pub fn sphinx_frame(data: &[u8]) {
     let codecs: [&dyn Codec; 2] = [&Sphinx::SCALAR, &NullCodec];
     for codec in codecs {
         let mut packet = frame.packet.clone();
-        for secret in seeds::hops() {
+        for secret in fixtures::hops() {
             let Ok(opened) = codec.open(&secret, packet) else { break };
             match codec.peel(opened) {
                 Ok(Peeled::Forward { packet: next, .. }) => packet = next,
@@ -96,16 +97,16 @@ pub fn backends(data: &[u8]) {
 
 /// A document as a gateway sends it.
 pub fn topology_document(data: &[u8]) {
-    let network = seeds::network();
-    if let Ok(document) = SignedDocument::verify(data, &network, seeds::NOW) {
-        let document = SignedDocument::new(&document, [&seeds::authority()]).encode();
-        assert!(SignedDocument::verify(&document, &network, seeds::NOW).is_ok());
+    let network = fixtures::network();
+    if let Ok(document) = SignedDocument::verify(data, &network, fixtures::NOW) {
+        let document = SignedDocument::new(&document, [&fixtures::authority()]).encode();
+        assert!(SignedDocument::verify(&document, &network, fixtures::NOW).is_ok());
     }
     // Beside one that is held: of the same epoch it is the same, an amendment, or half of a proof.
-    let sound = SignedDocument::new(&seeds::document(), [&seeds::authority()]).encode();
+    let sound = SignedDocument::new(&fixtures::document(), [&fixtures::authority()]).encode();
     let mut documents = DocumentStore::default();
     for bytes in [sound.as_slice(), data] {
-        if let Ok(document) = SignedDocument::verify(bytes, &network, seeds::NOW) {
+        if let Ok(document) = SignedDocument::verify(bytes, &network, fixtures::NOW) {
             let _ = documents
                 .insert(VerifiedDocument { document: document.into(), signed: bytes.into() });
         }
@@ -115,7 +116,7 @@ pub fn topology_document(data: &[u8]) {
 
 /// What stands inside a document, behind good signatures: authorities err too.
 pub fn topology_body(data: &[u8]) {
-    let authority = seeds::authority();
+    let authority = fixtures::authority();
     let network = Network {
         name: "fuzz".into(),
         authorities: vec![authority.identity()],
@@ -123,7 +124,7 @@ pub fn topology_body(data: &[u8]) {
         trial: false,
     };
     let bytes = SignedDocument::of_body(data.to_vec(), [&authority]).encode();
-    let Ok(document) = SignedDocument::verify(&bytes, &network, seeds::NOW) else { return };
+    let Ok(document) = SignedDocument::verify(&bytes, &network, fixtures::NOW) else { return };
     let again = SignedDocument::new(&document, [&authority]).encode();
     assert!(again == bytes, "a document has one form");
     let paths = Paths::new(&document);

@@ -15,7 +15,7 @@ use shoal_sphinx::{
 use shoal_topology::Seed;
 use sphinx_packet::constants::{EXPANDED_SHARED_SECRET_HKDF_INFO, EXPANDED_SHARED_SECRET_LENGTH};
 
-use crate::seeds::{ID, hops, path};
+use crate::fixtures::{ID, hops, path};
 
 /// Every backend makes of a batch what the reference makes of its packets, and so on for what comes out of them.
 pub(crate) fn compare(data: &[u8]) {

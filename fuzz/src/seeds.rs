@@ -1,103 +1,16 @@
-//! Valid inputs, from which mutations start, and the keys that open them.
-
-use std::net::SocketAddr;
-use std::time::Duration;
+//! Valid inputs, from which mutations start.
 
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::Request;
 use shoal_client::socks::Host;
-use shoal_sphinx::{Codec, Frame, Hop, MAX_HOPS, NullCodec, PacketId, SecretKey, Sphinx};
+use shoal_sphinx::{Codec, Frame, NullCodec, Sphinx};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::wire::client_gateway::{
     Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
 };
-use shoal_topology::{
-    ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
-    Role, SecretIdentity, Seed, Signed, SignedDocument,
-};
+use shoal_topology::{SecretIdentity, Seed, SignedDocument};
 
-/// Second at which the documents are read.
-pub const NOW: u64 = 1_800_000_000;
-pub(crate) const ID: PacketId = [3; 16];
-
-/// Keys of the five hops of every packet here.
-pub fn hops() -> Vec<SecretKey> {
-    (1..=MAX_HOPS as u8).map(|n| SecretKey::from_bytes([n; 32])).collect()
-}
-
-/// The one authority of [`network`].
-pub fn authority() -> SecretIdentity {
-    SecretIdentity::from_bytes(&[200; 32])
-}
-
-/// Whose documents are read.
-pub fn network() -> Network {
-    Network {
-        name: "fuzz".into(),
-        authorities: vec![authority().identity()],
-        epoch_s: Network::EPOCH_S,
-        trial: false,
-    }
-}
-
-/// A sound document.
-pub fn document() -> Document {
-    let mut nodes: Vec<ListedNode> = (0..8u8)
-        .map(|n| {
-            let secret = SecretIdentity::from_bytes(&[100 + n; 32]);
-            let layer = n / 2;
-            let body = NodeDescriptor {
-                identity: secret.identity(),
-                role: if layer == 0 { Role::Gateway } else { Role::Mix },
-                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(n)))],
-                operator: format!("o{n}"),
-                jurisdiction: format!("j{n}"),
-                packets_per_s: 2_000,
-                keys: vec![EpochKey { first: Epoch(0), last: Epoch(9), key: public(n) }],
-                signed_at: 0,
-            };
-            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), layer)
-        })
-        .collect();
-    nodes.sort_by_key(ListedNode::identity);
-    Document {
-        network: "fuzz".into(),
-        epoch: Epoch(1),
-        begins: NOW,
-        epoch_s: 3_600,
-        amendment: 0,
-        parameters: Parameters::default(),
-        nodes,
-        draw: Default::default(),
-        exits: vec![client_descriptor()],
-    }
-}
-
-fn public(n: u8) -> [u8; 32] {
-    *SecretKey::from_bytes([n + 1; 32]).public().as_bytes()
-}
-
-fn client_descriptor() -> Signed<ClientDescriptor> {
-    let secret = SecretIdentity::from_bytes(&[150; 32]);
-    let body = ClientDescriptor {
-        identity: secret.identity(),
-        key: public(150),
-        inbox: SecretIdentity::from_bytes(&[151; 32]).identity(),
-        gateways: vec![SecretIdentity::from_bytes(&[100; 32]).identity()],
-        not_before: NOW,
-        not_after: NOW + 86_400,
-    };
-    Signed::<ClientDescriptor>::new(body, &secret)
-}
-
-pub(crate) fn path() -> Vec<Hop> {
-    let hop = |(n, secret): (usize, SecretKey)| Hop {
-        address: [n as u8; 32],
-        key: secret.public(),
-        delay: Duration::from_millis(10),
-    };
-    hops().into_iter().enumerate().map(hop).collect()
-}
+use crate::fixtures::{ID, authority, client_descriptor, document, path};
 
 /// Valid inputs of a target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
@@ -139,9 +52,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             let nodes = nodes.iter().take(2).map(|node| node.descriptor.encode());
             nodes.chain([client_descriptor().encode()]).collect()
         }
-        "votes" | "reports" | "authority_inputs" | "authority_liveness" => {
-            crate::authorities::of(target)
-        }
+        "votes" | "reports" | "authority_inputs" => crate::authorities::of(target),
+        "authority_liveness" => crate::liveness::seeds(&crate::authorities::votes().1),
         "control_words" => words(),
         "addresses" => {
             let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };

@@ -10,7 +10,7 @@ use rand::{Rng, RngExt};
 use shoal_fuzz::{TARGETS, Target, seeds};
 use shoal_topology::Seed;
 
-/// Longest input.
+/// The longest input that is made, in bytes.
 const LONGEST: usize = 8_192;
 
 fn run(name: &str, target: Target, what: &str, input: &[u8]) {

@@ -32,10 +32,10 @@ const CONNECTIONS: usize = 64;
 /// What a connection may last.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// Whether a daemon does its work.
+/// Says whether a daemon does its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// It does.
+    /// The daemon does its work.
     Ready,
     /// It does not yet, or no longer; why, in one line for the operator.
     NotReady(String),
@@ -48,7 +48,7 @@ pub enum AdminError {
     /// The address can be reached from other machines.
     #[error("the admin address {0} is not on this machine alone: choose 127.0.0.1 or [::1]")]
     NotLoopback(SocketAddr),
-    /// The port is taken.
+    /// Another program listens at the port.
     #[error(
         "the admin address {0} is in use by another program: stop it, or choose another address"
     )]
@@ -105,7 +105,7 @@ impl Admin {
         Ok(Self { address: bound, task: task.abort_handle() })
     }
 
-    /// Where it listens.
+    /// The address at which the page is served.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -166,7 +166,7 @@ fn objection(own: IpAddr, request: &Request) -> Option<(StatusCode, &'static str
     None
 }
 
-/// Whether a host, with or without a port, is this machine by a name that no resolver is asked for.
+/// True if a host, with or without a port, is this machine by a name that no resolver is asked for.
 fn is_own(host: &str, own: IpAddr) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if host.contains('@') {

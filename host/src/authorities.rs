@@ -44,6 +44,7 @@ pub async fn send(sender: &mut FrameSender, message: &[u8]) -> Result<(), Broken
         .into_iter()
         .map(|part| Ok(Frame { epoch: 0, field: 0, packet: packet(part)? }.encode()))
         .collect::<Result<Vec<_>, _>>()?;
+    // A peer that takes a message too slowly would keep all later ones waiting.
     match timeout(STALLED, sender.send_all(&frames)).await {
         Ok(Ok(())) => Ok(()),
         _ => Err(Broken),
@@ -57,7 +58,7 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Of a link.
+    /// Messages that come over a link.
     pub fn new(receiver: FrameReceiver) -> Self {
         Self { receiver, assembly: Assembly::default() }
     }
@@ -86,9 +87,9 @@ impl Messages {
 /// An authority and where it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AuthorityAddress {
-    /// Who it is.
+    /// The identity of the authority.
     pub identity: Identity,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
 }
 
@@ -129,10 +130,11 @@ impl AuthorityLinks {
         (Self { standing, queues, up, _tasks: tasks }, received)
     }
 
-    /// From now on every authority is told this when its link stands, and those whose link stands at once.
+    /// Sets the message that each authority gets on every (re)connect; connected ones get it now.
     pub fn announce(&self, message: &ToAuthority) {
         let bytes: Arc<[u8]> = message.encode().into();
         self.standing.send_if_modified(|standing| {
+            // Called several times a second with the same bytes, which are sent once.
             let new = standing.as_ref() != Some(&bytes);
             if new {
                 *standing = Some(bytes);
@@ -145,6 +147,7 @@ impl AuthorityLinks {
     pub fn tell_all(&self, message: &ToAuthority) {
         let bytes: Arc<[u8]> = message.encode().into();
         for (_, queue) in &self.queues {
+            // An authority that cannot be reached holds up no other; what it missed has no use later.
             let _ = queue.try_send(bytes.clone());
         }
     }
@@ -158,7 +161,7 @@ impl AuthorityLinks {
         }
     }
 
-    /// Links that stand.
+    /// How many links are established.
     pub fn links(&self) -> usize {
         *self.up.borrow()
     }
@@ -201,12 +204,14 @@ impl Keeper {
     async fn carry(&mut self, link: Link) -> Result<(), Broken> {
         let Link { mut sender, receiver, .. } = link;
         let mut received = Messages::new(receiver);
+        // A new link means that the other end may have started anew and knows nothing of this node.
         self.standing.mark_changed();
         loop {
             tokio::select! {
                 message = received.next() => {
                     let FromAuthority::Document(document) =
                         FromAuthority::decode(&message?).map_err(|_| Broken)?;
+                    // Waits while documents are not taken, so that an authority cannot fill the memory with them.
                     self.documents.send(document).await.map_err(|_| Broken)?;
                 }
                 changed = self.standing.changed() => {

@@ -51,7 +51,7 @@ impl Grain {
     }
 }
 
-/// What a number is.
+/// What kind of number is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Number {
     /// Counted since the start.

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 /// A configuration, and what is odd about it.
 #[derive(Debug)]
 pub struct Loaded<T> {
-    /// The configuration.
+    /// The values of the file.
     pub config: T,
     /// One readable line for each unknown key.
     pub warnings: Vec<String>,
@@ -28,9 +28,9 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}", .path.display())]
     Read {
-        /// The file.
+        /// The file that was asked for.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: std::io::Error,
     },
     /// Something in it is wrong.
@@ -46,7 +46,7 @@ pub enum ConfigError {
     /// A `-o` that is not `key=value`.
     #[error("-o {text}: {message}")]
     Override {
-        /// What was given.
+        /// The value that was given.
         text: String,
         /// What is wrong with it.
         message: String,

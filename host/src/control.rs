@@ -52,10 +52,10 @@ pub enum ControlError {
     /// The socket cannot be made.
     #[error("cannot make the control socket {}", .0.display())]
     Bind(PathBuf, #[source] io::Error),
-    /// Nobody answers.
+    /// Nobody answers at the socket.
     #[error("no daemon runs with the control socket {}: start it, or name the right configuration", .0.display())]
     NotRunning(PathBuf),
-    /// No answer in time.
+    /// The daemon does not answer in time.
     #[error("the daemon at {} does not answer", .0.display())]
     Silent(PathBuf),
     /// No answer for another reason.
@@ -63,7 +63,7 @@ pub enum ControlError {
     Query(PathBuf, #[source] io::Error),
 }
 
-/// Whether there can be a control socket of this path, for whoever checks a configuration.
+/// Says whether there can be a control socket of this path, for whoever checks a configuration.
 ///
 /// # Errors
 /// Its path is too long.

@@ -9,12 +9,12 @@ use std::str::FromStr;
 use rustls::pki_types::DnsName;
 use serde::{Deserialize, Deserializer};
 
-/// Where something listens.
+/// The address at which something listens.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HostPort {
     /// `192.0.2.1:9001` or `[2001:db8::1]:9001`.
     Address(SocketAddr),
-    /// `gateway.example:9001`.
+    /// A name and a port, such as `gateway.example:9001`.
     Name(DnsName<'static>, u16),
 }
 

@@ -23,8 +23,6 @@ use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::transport::{PortUse, TransportError};
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::core::{Endpoint as Side, Transport as _};
-use libp2p::identity::{PublicKey, ed25519};
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, DialFailure, FromSwarm, ListenFailure};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
@@ -39,18 +37,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
+mod counters;
 mod frames;
+mod names;
 mod room;
 mod secure;
 mod settings;
 mod shares;
 
 pub use crate::tls::{Allow, Identity};
+pub use counters::Counters;
 pub use frames::{FRAME, FrameReceiver, FrameSender};
 pub use room::{Listed, Standing};
-pub use settings::{Counters, Error, Settings};
+pub use settings::{Error, Settings};
 pub use shares::Origin;
 
+use names::{key_of, multiaddr, peer_id, socket_address};
 use room::{Room, Whence};
 use secure::{Security, secure};
 
@@ -75,9 +77,9 @@ const DIALS: usize = 64;
 pub struct Link {
     /// Who is at the other end: its Ed25519 public key, proven in the handshake.
     pub peer: [u8; 32],
-    /// The way out.
+    /// The half that sends frames.
     pub sender: FrameSender,
-    /// The way in.
+    /// The half that receives frames.
     pub receiver: FrameReceiver,
     /// Where it comes from, if it was accepted.
     pub origin: Origin,
@@ -185,11 +187,13 @@ impl Endpoint {
             established: HashMap::new(),
         };
         let config = libp2p::swarm::Config::with_tokio_executor()
+            // A connection ends with its stream: the handler keeps it alive until there is one.
             .with_idle_connection_timeout(Duration::ZERO)
             .with_max_negotiating_inbound_streams(STREAMS);
         let mut swarm = Swarm::new(transport, behaviour, peer_id(&identity.public())?, config);
 
         let mut listen = None;
+        // Port 0 is found by the probe, so that the port is known before the swarm runs.
         if let Some(wanted) = settings.listen {
             let address = probe(wanted)?;
             swarm.listen_on(multiaddr(address)).map_err(|error| {
@@ -283,11 +287,13 @@ async fn run(mut swarm: Swarm<Behaviour>, mut dials: mpsc::Receiver<Dial>) {
 
 fn start_dial(swarm: &mut Swarm<Behaviour>, dial: Dial) {
     let options = DialOpts::peer_id(dial.peer)
+        // Also while another connection to that peer is there: it may be the one that is being replaced.
         .condition(PeerCondition::Always)
         .addresses(vec![multiaddr(dial.address)])
         .allocate_new_port()
         .build();
     let id = options.connection_id();
+    // Before the dial, which may fail at once and then looks for whom to tell.
     swarm.behaviour_mut().dials.insert(id, dial.reply);
     if let Err(error) = swarm.dial(options)
         && let Some(reply) = swarm.behaviour_mut().dials.remove(&id)
@@ -347,34 +353,6 @@ fn root(mut error: &io::Error) -> &io::Error {
     error
 }
 
-fn multiaddr(address: SocketAddr) -> Multiaddr {
-    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
-}
-
-fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
-    let (mut ip, mut port) = (None, None);
-    for part in address {
-        match part {
-            Protocol::Ip4(v4) => ip = Some(v4.into()),
-            Protocol::Ip6(v6) => ip = Some(v6.into()),
-            Protocol::Tcp(number) => port = Some(number),
-            _ => {}
-        }
-    }
-    Some(SocketAddr::new(ip?, port?))
-}
-
-fn peer_id(key: &[u8; 32]) -> Result<PeerId, Error> {
-    let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| Error::BadKey)?;
-    Ok(PeerId::from_public_key(&PublicKey::from(key)))
-}
-
-/// The key in the name of a peer: libp2p writes short keys out in full.
-fn key_of(peer: &PeerId) -> Option<[u8; 32]> {
-    let key = PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
-    Some(key.try_into_ed25519().ok()?.to_bytes())
-}
-
 /// Limits, and who waits for which connection.
 struct Behaviour {
     max_connections: usize,
@@ -403,7 +381,7 @@ impl Behaviour {
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
 
-    /// Whether no more connections from there may stand. Nobody from elsewhere shuts nodes out.
+    /// True if no more connections from there may stand. Nobody from elsewhere shuts nodes out.
     fn is_full(&self, whence: Whence) -> bool {
         let elsewhere = || self.established.values().filter(|(_, of)| *of == Whence::Elsewhere);
         whence == Whence::Elsewhere && elsewhere().count() >= self.max_connections
@@ -424,6 +402,7 @@ impl NetworkBehaviour for Behaviour {
         if self.is_full(self.room.whence(from.ip())) {
             return Err(self.refuse("full"));
         }
+        // First in, then room is made: so the newcomer itself may be the one that goes.
         self.pending.insert(id, from);
         if let Some(leaves) = self.room.add(id, from) {
             self.pending.remove(&leaves);
@@ -439,6 +418,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
         let Some(from) = self.pending.remove(&id) else {
+            // It was displaced while its handshake lasted, and has been counted.
             return Err(ConnectionDenied::new(io::Error::other("made room")));
         };
         let whence = self.room.whence(from.ip());
@@ -586,6 +566,7 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 let taker = match &mut self.role {
+                    // Taken out, so that a second stream finds nobody and is refused.
                     Role::Listener(taker) => taker.take(),
                     Role::Dialler(..) => None,
                 };

@@ -61,7 +61,7 @@ fn lock_all() -> Vec<String> {
     ]
 }
 
-/// Whether this process has CAP_IPC_LOCK: then the limit does not hold for it.
+/// True if this process has CAP_IPC_LOCK: then the limit does not hold for it.
 fn may_lock_beyond_limits() -> bool {
     const IPC_LOCK: u64 = 1 << 14;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -49,6 +49,7 @@ impl Process {
 
     /// To be called often: when an epoch has ended, it looks at the process.
     pub fn observe(&self, unix_s: u64) {
+        // Looked up only when an epoch has ended: `observe` is called far more often than it takes anything over.
         let cpu = std::iter::once_with(cpu_ms)
             .map(|ms| (CPU, Number::Total(ms.unwrap_or_default()), Grain::Packets));
         let memory = std::iter::once_with(memory_kib)
@@ -77,6 +78,7 @@ impl Process {
         let coarse = |what: &str| format!("{what} As of the last epoch, rounded, with noise.");
         let (cpu, memory, files) =
             (self.coarse.shown(CPU), self.coarse.shown(MEMORY), self.coarse.shown(FILES));
+        // A process has memory, so zero says that no epoch has ended yet; the others are not shown before either.
         if memory > 0 {
             let help = coarse("Time on the processor, in seconds.");
             let counter = Counter::new("process_cpu_seconds_total", help)?;

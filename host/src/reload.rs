@@ -33,7 +33,7 @@ impl Changes {
         Self::default()
     }
 
-    /// Notes a value that takes effect at once. Whether it is different; the caller applies it then.
+    /// Notes a value that takes effect at once. True if it is different; the caller applies it then.
     pub fn at_once<T: PartialEq + ?Sized>(&mut self, key: &str, before: &T, read: &T) -> bool {
         let changed = before != read;
         if changed {
@@ -42,7 +42,7 @@ impl Changes {
         changed
     }
 
-    /// Notes a value that takes effect when the program starts again. Whether it is different.
+    /// Notes a value that takes effect when the program starts again. True if it is different.
     pub fn at_next_start<T: PartialEq + ?Sized>(
         &mut self,
         key: &str,

@@ -40,9 +40,9 @@ pub enum SecretError {
     /// A file where a directory should be, or the other way round.
     #[error("{} is no {wanted}: move it away, or name another", .path.display())]
     Kind {
-        /// What is there.
+        /// The file or directory that is there.
         path: PathBuf,
-        /// What should be.
+        /// What it should be instead.
         wanted: &'static str,
     },
     /// It belongs to somebody else.
@@ -71,7 +71,7 @@ pub enum SecretError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -89,7 +89,7 @@ impl SecretError {
         }
     }
 
-    /// Whether the file is there and was read, and is not what it should be: cut short, overwritten, or of another key.
+    /// True if the file is there and was read, and is not what it should be: cut short, overwritten, or of another key.
     pub fn is_unsound(&self) -> bool {
         match self {
             Self::Malformed(_) => true,
@@ -98,7 +98,7 @@ impl SecretError {
         }
     }
 
-    /// Whether the file is simply not there.
+    /// True if the file is simply not there.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -143,7 +143,9 @@ pub fn read_into(path: &Path, secret: &mut [u8; 32]) -> Result<(), SecretError> 
     // Of the open file, so that nobody swaps it in between.
     check(path, &file.metadata().map_err(io())?, 0o600)?;
     let mut text = Zeroizing::new(Vec::with_capacity(LINE + 1));
+    // One byte more than a key file has, so that a longer file is found to be none and is not cut to size.
     file.take(LINE as u64 + 1).read_to_end(&mut text).map_err(io())?;
+    // Editors and shells may leave the end of the line out, and no digit is lost with it.
     let line = text.strip_suffix(b"\n").unwrap_or(&text);
     let decoded = line.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(line, secret) == Ok(32);
     if decoded { Ok(()) } else { Err(SecretError::Malformed(path.to_owned())) }
@@ -179,6 +181,7 @@ pub fn create(path: &Path) -> Result<Secret, SecretError> {
 /// When it exists or cannot be written.
 pub fn store(path: &Path, secret: &[u8; 32]) -> Result<(), SecretError> {
     let mut text = Zeroizing::new([b'\n'; LINE]);
+    // Written in place: a string that grows would leave copies of the key in memory that was given back.
     if let Some(digits) = text.first_chunk_mut::<64>() {
         HEXLOWER.encode_mut(secret, digits);
     }
@@ -211,6 +214,7 @@ pub const GOING: Duration = Duration::from_secs(3);
 /// When the file cannot be made or locked.
 pub fn lock(directory: &Path, patience: Duration) -> Result<Option<Lock>, SecretError> {
     let path = directory.join("lock");
+    // The file stays when the lock goes: removing it would let two programs hold two files of one name.
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(SecretError::io(&path))?;
     let began = Instant::now();
@@ -234,6 +238,7 @@ pub fn lock(directory: &Path, patience: Duration) -> Result<Option<Lock>, Secret
 /// # Errors
 /// When it cannot be removed.
 pub fn erase(path: &Path) -> Result<(), SecretError> {
+    // What could not be wiped is removed all the same, and said after that.
     let wiped = OpenOptions::new().write(true).open(path).and_then(|mut file| {
         let length = usize::try_from(file.metadata()?.len()).unwrap_or(LINE);
         file.write_all(&vec![0; length.min(1 << 16)])
@@ -277,6 +282,7 @@ pub fn read_or_create(path: &Path) -> Result<Secret, SecretError> {
 /// When it cannot be written.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), SecretError> {
     let (temporary, _) = write_beside(path, contents)?;
+    // The directory too: until it is on the disk the name may lead to the old contents after a crash.
     fs::rename(&temporary, path).and_then(|()| sync(parent(path))).map_err(|error| {
         let _ = fs::remove_file(&temporary);
         SecretError::io(path)(error)
@@ -292,7 +298,7 @@ pub fn private_directory(path: &Path) -> Result<(), SecretError> {
     check_directory(path)
 }
 
-/// Whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
+/// Says whether `path` is a directory that is ours alone; a directory that is not there yet is none. Nothing is made.
 ///
 /// # Errors
 /// When it is open to others, belongs to somebody else, or cannot be written to.
@@ -307,12 +313,14 @@ pub fn is_private_directory(path: &Path) -> Result<bool, SecretError> {
     }
 }
 
-/// Whether `path`, or the directory in which it would be made, lies in memory, so that what is written there ends with the machine's next start.
+/// True if `path`, or the directory in which it would be made, lies in memory, so that what is written there ends with
+/// the machine's next start.
 pub fn memory_backed(path: &Path) -> bool {
     #[cfg(target_os = "linux")]
     {
         const TMPFS: i128 = 0x0102_1994;
         const RAMFS: i128 = 0x8584_58f6;
+        // What is not made yet will lie on the file system of the first directory above it that is there.
         let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
         rustix::fs::statfs(there).is_ok_and(|fs| {
             // The type's width and sign differ between machines.
@@ -337,11 +345,12 @@ pub fn room(path: &Path) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
-/// Whether memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
+/// True if memory may be swapped out to a disk without encryption, as far as can be seen: swap on zram and on
 /// dm-crypt does not count.
 pub fn swap_on_plain_disk() -> bool {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).any(|device| {
+        // Names such as /dev/mapper/swap are links; /sys knows the device itself.
         let device = fs::canonicalize(device).unwrap_or_else(|_| device.into());
         let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let uuid = fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
@@ -368,6 +377,7 @@ fn check_directory(path: &Path) -> Result<(), SecretError> {
 fn check_above(path: &Path) -> Result<(), SecretError> {
     let (wanted, group) =
         (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    // With links resolved: whoever can change a directory that a link leads through can change where it ends.
     let real = fs::canonicalize(parent_or_self(path)).map_err(SecretError::io(path))?;
     for above in real.ancestors() {
         let found = fs::metadata(above).map_err(SecretError::io(above))?;
@@ -408,6 +418,7 @@ pub(crate) fn check(path: &Path, found: &fs::Metadata, mode: u32) -> Result<(), 
     if found.uid() != wanted && found.uid() != 0 {
         return Err(SecretError::Foreign { path, wanted });
     }
+    // Not even reading by the group: a key that somebody else has read once is nobody's own any more.
     if found.mode() & 0o077 != 0 {
         return Err(SecretError::Exposed { path, mode });
     }

@@ -24,7 +24,7 @@ struct Token {
 /// Says each time that the configuration is to be read again.
 pub struct Reloads {
     asked: watch::Receiver<u64>,
-    /// Keeps the sender.
+    /// Keeps the sending half alive.
     _token: Shutdown,
 }
 
@@ -48,7 +48,7 @@ impl Shutdown {
         self.0.stop.send_replace(true);
     }
 
-    /// Whether the run is to end.
+    /// True if the run is to end.
     pub fn is_triggered(&self) -> bool {
         *self.0.stop.borrow()
     }
@@ -68,6 +68,7 @@ impl Shutdown {
     /// Says from now on when the configuration is to be read again; at once if that was asked for before.
     pub fn reloads(&self) -> Reloads {
         let mut asked = self.0.reload.subscribe();
+        // A signal that came while the program started must not be lost.
         if *asked.borrow() > 0 {
             asked.mark_changed();
         }
@@ -98,6 +99,7 @@ impl Shutdown {
                     }
                 }
                 if token.is_triggered() {
+                    // Who asks twice does not want to wait for links and files.
                     std::process::exit(Exit::Failed as i32);
                 }
                 token.trigger();

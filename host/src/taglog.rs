@@ -52,6 +52,7 @@ impl TagLog {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(path).map_err(io())?;
+        // Nothing is left: what is no log would be in the way of the next attempt, which wants a new file.
         if let Err(error) = file.write_all_at(&header, 0) {
             let _ = fs::remove_file(path);
             return Err(io()(error));
@@ -81,6 +82,7 @@ impl TagLog {
             || io()(io::Error::new(ErrorKind::InvalidData, "it is no tag log of this key"));
         let (magic, rest) = header.split_first_chunk::<8>().ok_or_else(foreign)?;
         let (owner, rest) = rest.split_first_chunk::<32>().ok_or_else(foreign)?;
+        // The log of another key knows nothing of what this one has opened: every packet would be new to it.
         if found.len() < HEADER_LEN as u64 || magic != MAGIC || owner != public {
             return Err(foreign());
         }
@@ -109,7 +111,7 @@ impl TagLog {
         (state.end - HEADER_LEN as u64) / RECORD_LEN as u64
     }
 
-    /// Whether none is in it.
+    /// True if none is in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -120,6 +122,7 @@ impl TagLog {
     /// When the file cannot be read.
     pub fn each(&self, mut take: impl FnMut(u64)) -> io::Result<()> {
         let end = self.state.lock().unwrap_or_else(PoisonError::into_inner).end;
+        // A piece at a time, since the log of a busy epoch is larger than what a start should take of memory.
         let mut chunk = vec![0; 1 << 16];
         let mut at = HEADER_LEN as u64;
         while at < end {
@@ -157,6 +160,7 @@ impl TagLog {
         let State { end, bytes } = &mut *state;
         bytes.clear();
         bytes.extend(fingerprints.iter().flat_map(|fingerprint| fingerprint.to_le_bytes()));
+        // At a fixed place and not at the end of the file: a write that failed half-way has moved that end.
         self.file.write_all_at(bytes, *end)?;
         *end += bytes.len() as u64;
         Ok(())

@@ -104,6 +104,7 @@ impl Allow {
     fn remember(&self, key: [u8; 32]) {
         let Some(refused) = &self.refused else { return };
         let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each once: a peer that tries again and again must not push out the others.
         if !refused.contains(&key) {
             if refused.len() >= REMEMBERED {
                 refused.pop_front();
@@ -117,9 +118,10 @@ impl Allow {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
-    /// Whether the owner of `key` may connect.
+    /// True if the owner of `key` may connect.
     pub fn permits(&self, key: &[u8; 32]) -> bool {
         let list = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        // No list lets everyone in; an empty one lets in nobody.
         list.as_ref().is_none_or(|keys| keys.contains(key))
     }
 }
@@ -131,6 +133,7 @@ pub(crate) fn provider() -> CryptoProvider {
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
             aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
+        // The hybrid group alone: with another beside it, whoever sits between could talk the ends down to it.
         kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768],
         ..aws_lc_rs::default_provider()
     }
@@ -142,6 +145,7 @@ pub(crate) fn client(
     peer: [u8; 32],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    // Dangerous by its name alone: no authority vouches for keys here, and the one that is wanted is known before.
     let verifier = ThisPeer { peer, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
@@ -151,7 +155,9 @@ pub(crate) fn client(
             identity.certified(),
         )));
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    // A ticket would join two connections of one client at whoever sees both.
     config.resumption = Resumption::disabled();
+    // A name would tell whoever watches the link; keys say who is meant.
     config.enable_sni = false;
     Ok(Arc::new(config))
 }
@@ -169,6 +175,7 @@ pub(crate) fn server(
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.certified())));
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    // The same from the listener's side.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
@@ -177,11 +184,13 @@ pub(crate) fn server(
 /// Whom a finished handshake is with. Checks once more what the configuration asked for: the group, and the
 /// protocol, which rustls lets the other end leave out.
 pub(crate) fn finished(tls: &CommonState) -> Result<[u8; 32], rustls::Error> {
+    // The configuration offers nothing else. This is a second look at what matters most, and costs nothing.
     if tls.negotiated_key_exchange_group().map(|group| group.name())
         != Some(NamedGroup::X25519MLKEM768)
     {
         return Err(PeerIncompatible::NoKxGroupsInCommon.into());
     }
+    // A peer that leaves ALPN out is let through by rustls, and might speak something else.
     if tls.alpn_protocol() != Some(PROTOCOL) {
         return Err(rustls::Error::NoApplicationProtocol);
     }
@@ -227,6 +236,7 @@ impl fmt::Debug for Key {
 
 impl SigningKey for Key {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        // The key has one scheme. A peer that does not offer it cannot be answered.
         offered.contains(&SignatureScheme::ED25519).then(|| Box::new(Self(self.0.clone())) as _)
     }
 
@@ -271,6 +281,7 @@ impl ServerCertVerifier for ThisPeer {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match public_key(key) {
+            // The name in the handshake is not looked at: the key that was dialled is the name.
             Some(key) if key == self.peer => Ok(ServerCertVerified::assertion()),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
@@ -330,6 +341,8 @@ impl ClientCertVerifier for ListedPeers {
         match public_key(key) {
             Some(key) if self.allow.permits(&key) => Ok(ClientCertVerified::assertion()),
             key => {
+                // For the operator, who may have forgotten a node on the list. It proves nothing: anybody can show a
+                // key.
                 key.into_iter().for_each(|key| self.allow.remember(key));
                 Counters::add(&self.counters.refused_peers);
                 Err(CertificateError::ApplicationVerificationFailure.into())

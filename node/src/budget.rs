@@ -25,7 +25,7 @@ pub struct Budget {
 #[derive(Clone, Debug)]
 struct Pots {
     common: f64,
-    /// Of neighbours that brought something.
+    /// What each neighbour that brought something has left of its own.
     own: BTreeMap<Identity, f64>,
     most: f64,
 }
@@ -120,12 +120,12 @@ impl Budget {
     }
 }
 
-/// Whether a key's epoch has begun, with the error that clocks may have.
+/// Says whether a key's epoch has begun, with the error that clocks may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
-    /// Not yet.
+    /// The epoch has not begun by any clock that is within the error.
     Early,
-    /// Since then.
+    /// The epoch has begun at this instant.
     Open(Time),
 }
 

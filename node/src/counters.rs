@@ -66,7 +66,7 @@ drop_reasons! {
     LinkLost = "link_lost",
 }
 
-/// Since the start.
+/// What happened since the start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Packets that came from other nodes.
@@ -93,6 +93,7 @@ pub struct Counters {
     pub clients_admitted: u64,
     /// Clients that were turned away.
     pub clients_refused: u64,
+    /// Drops by their reasons, in the order of [`DropReason::ALL`].
     dropped: [u64; DropReason::ALL.len()],
 }
 

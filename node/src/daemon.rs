@@ -9,12 +9,14 @@ pub mod document;
 mod engine_thread;
 mod faults;
 pub mod founding;
+mod frames;
 mod inbox;
 mod keys;
 mod links;
 mod metrics;
 mod reload;
 pub mod status;
+mod summary;
 mod topology;
 mod watcher;
 
@@ -56,7 +58,7 @@ use engine_thread::{Clock, Event, Events};
 use links::{Context, Neighbourhood, Outgoing};
 use metrics::{Kept, Metrics, Shared};
 use reload::Reload;
-use status::About;
+use summary::About;
 use topology::{File, unix_ms, unix_s};
 use watcher::Watcher;
 
@@ -85,7 +87,7 @@ pub enum Error {
     /// A key file or a directory.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The listener.
+    /// The listener for links cannot be opened.
     #[error(transparent)]
     Link(#[from] shoal_host::link::Error),
     /// The admin page.
@@ -94,10 +96,10 @@ pub enum Error {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The metrics.
+    /// The metrics cannot be registered.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The system.
+    /// The system gives no thread or no randomness.
     #[error("cannot start: the system gives no thread or no randomness")]
     System(#[from] std::io::Error),
     /// Another program has the mix keys.
@@ -304,11 +306,13 @@ pub fn run_reloading(config: Config, source: Source, shutdown: Shutdown) -> Runn
 /// [`run`], with faults injected, as by an operator who is corrupt. Of an authority it is only the clock.
 ///
 /// # Errors
-/// As there.
+/// As [`run`].
 pub fn run_with_faults(config: Config, faults: Faults, shutdown: Shutdown) -> Running {
     Box::pin(start(config, None, Some(faults), shutdown))
 }
 
+// Long: it makes each part of a node once, in the order in which they need each other, and most of them live until
+// its end.
 async fn start(
     config: Config,
     source: Option<Source>,

@@ -28,7 +28,8 @@ use gateway::{Gateway, GatewaySettings, InboxId};
 use loops::Loops;
 use pool::PoolMean;
 
-/// The most by which a node is late with what its own schedules ask for; beyond it leaves out.
+/// Maximum catch-up after a stall: what was due longer ago counts as due this long ago, so that the missed instants
+/// of a schedule are left out.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// A connection of a client, named by whoever holds it. A name is never used twice.
@@ -41,9 +42,9 @@ pub struct Origin(pub u64);
 
 /// What an engine is told when it starts.
 pub struct Settings {
-    /// Who it is.
+    /// The identity of the node.
     pub identity: Identity,
-    /// What it does.
+    /// The role: a mix or a gateway.
     pub role: Role,
     /// Packets that the delay pool holds. The newest is dropped when it is full.
     pub pool_packets: usize,
@@ -57,7 +58,7 @@ pub struct Settings {
 pub enum Input {
     /// A document was verified: of this epoch, or already of the next.
     Document {
-        /// What it says.
+        /// The document, decoded.
         document: Arc<Document>,
         /// Its signed bytes, for clients.
         signed: Arc<[u8]>,
@@ -74,16 +75,16 @@ pub enum Input {
     Arrived(Result<Arrived, DropReason>),
     /// A client has connected.
     Joined {
-        /// Its connection.
+        /// The connection of the client.
         session: SessionId,
         /// The throwaway identity that its link has proven.
         peer: Identity,
-        /// Where it comes from.
+        /// The network that the connection comes from.
         origin: Origin,
     },
     /// A frame came from a client.
     Client {
-        /// Its connection.
+        /// The connection that the frame came by.
         session: SessionId,
         /// The frame, or that it was none.
         frame: Result<Frame, DropReason>,
@@ -96,23 +97,23 @@ pub enum Input {
     Known(Vec<(InboxId, u32)>),
     /// The answer to [`Output::Fetch`]: these frames are no longer in the inbox.
     Fetched {
-        /// Whose.
+        /// The inbox that was asked for them.
         inbox: InboxId,
-        /// Oldest first.
+        /// What was in it, the oldest first.
         frames: Vec<Frame>,
     },
     /// Packets left the inbox because their time was over.
     Expired {
-        /// Whose.
+        /// The inbox that they were in.
         inbox: InboxId,
-        /// How many.
+        /// How many there were.
         packets: u32,
     },
     /// Packets could not be stored.
     NotStored {
-        /// Whose.
+        /// The inbox that they were for.
         inbox: InboxId,
-        /// How many.
+        /// How many there were.
         packets: u32,
     },
     /// Packets were dropped outside of the engine, which counts them.
@@ -123,7 +124,7 @@ pub enum Input {
         /// Which report of the epoch, from 0.
         part: u16,
     },
-    /// It is [`Engine::next_wake`].
+    /// The instant of [`Engine::next_wake`] has come.
     Wake,
 }
 
@@ -131,16 +132,16 @@ pub enum Input {
 pub enum Output {
     /// Send this to a node.
     Send {
-        /// To whom.
+        /// The node to send it to.
         to: Identity,
-        /// What.
+        /// The frame to send.
         frame: Frame,
     },
     /// Send this to a client.
     ToClient {
-        /// By which connection.
+        /// The connection of the client.
         session: SessionId,
-        /// What.
+        /// The frame to send.
         frame: Frame,
     },
     /// End a client's connection, after what was sent to it.
@@ -149,30 +150,30 @@ pub enum Output {
     LetIn(SessionId),
     /// Throw the oldest packets of an inbox away. They are not answered for any more.
     Discard {
-        /// Whose.
+        /// The inbox to take them from.
         inbox: InboxId,
         /// How many at most.
         packets: u32,
     },
     /// Put a packet into the inbox.
     Store {
-        /// Whose.
+        /// The inbox to put it into.
         inbox: InboxId,
-        /// What.
+        /// The packet to keep.
         frame: Frame,
     },
     /// Take at most `max` packets out of the inbox, the oldest first, and answer with [`Input::Fetched`].
     Fetch {
-        /// Whose.
+        /// The inbox to take them from.
         inbox: InboxId,
-        /// How many.
+        /// How many to take at most.
         max: usize,
     },
     /// Sign this and send it to every authority.
     Report(Report),
 }
 
-/// What becomes due.
+/// What the wheel holds: packets and timers.
 enum Due {
     /// A packet has waited its time.
     ToNode(Identity, Frame),
@@ -188,7 +189,7 @@ enum Due {
     LoopLate(PacketId),
     /// A client has not said who it is.
     Hello(SessionId),
-    /// A client's next instant.
+    /// A client's next instant down.
     Instant(SessionId),
     /// A service's limit lets the next one pass.
     Release(SessionId),
@@ -208,7 +209,7 @@ struct Topology {
 }
 
 impl Topology {
-    /// Whether what travels in an epoch of this low byte comes too late for a client: of an epoch that is over, and no
+    /// True if what travels in an epoch of this low byte comes too late for a client: of an epoch that is over, and no
     /// longer under way from before its end.
     fn is_over(&self, now: Time, low_byte: u8) -> bool {
         let past = (1..=FURTHER_EPOCHS).filter_map(|back| self.epoch.0.checked_sub(back));
@@ -225,10 +226,15 @@ enum Freshness {
 
 /// What both roles use.
 struct Core {
+    /// The node's own identity.
     identity: Identity,
+    /// Seals loops and answers.
     codec: Arc<dyn Codec>,
+    /// Packets and timers, each with its instant.
     wheel: Wheel<Due>,
+    /// What was not taken yet.
     outputs: VecDeque<Output>,
+    /// What happened since the start.
     counters: Counters,
     /// All that may be in use, or soon.
     documents: DocumentStore,
@@ -236,6 +242,7 @@ struct Core {
     topology: Option<Topology>,
     /// Packets in the wheel, which holds timers too.
     pooled: usize,
+    /// The most packets that may be in the wheel.
     pool_packets: usize,
 }
 
@@ -254,7 +261,7 @@ impl Core {
         self.outputs.push_back(Output::Send { to, frame });
     }
 
-    /// Whether this is a mix of the first layer: what comes to it comes from clients.
+    /// True if this is a mix of the first layer: what comes to it comes from clients.
     fn is_first(&self) -> bool {
         let own = |topology: &Topology| {
             let node = topology.document.node(topology.place.as_ref()?.index)?;
@@ -269,7 +276,12 @@ impl Core {
     }
 }
 
-/// A node.
+/// The engine of a mix or a gateway.
+///
+/// One thread owns it. It calls [`Engine::handle`] for all that happens, with instants that never go back, and after
+/// each call takes all outputs by [`Engine::poll_output`], in their order. [`Engine::next_wake`] goes stale with each
+/// call of `handle`; the other getters do so too, and say what is known after the last one. An output stays true
+/// until it is taken: nothing takes it back.
 pub struct Engine {
     core: Core,
     loops: Loops,
@@ -315,7 +327,10 @@ impl Engine {
 
     /// Takes note of something at `now`, which never goes back. First does what was due before.
     pub fn handle(&mut self, now: Time, input: Input) {
+        // What was due before `now` happens before the input: so that a trace does not depend on how often the thread
+        // wakes.
         self.advance(now);
+        // The time until now belongs to the pool as it was; what the input adds counts from here.
         self.pool.pass(now, self.core.pooled);
         match input {
             Input::Wake => {}
@@ -333,6 +348,8 @@ impl Engine {
                 self.core.counters.received += 1;
                 match arrived {
                     Ok(arrived) => self.arrived(now, arrived),
+                    // Filler of clients is random bytes, so a wrong MAC says nothing against whoever brought it.
+                    // Behind the first layer nobody sends filler.
                     Err(DropReason::Mac) if self.core.is_first() => {
                         self.core.counters.drop(DropReason::Filler);
                     }
@@ -387,6 +404,8 @@ impl Engine {
             let at = at.max(now - STANDSTILL);
             self.pool.pass(at, self.core.pooled);
             match due {
+                // Packets and timers share the wheel, whose order is that of time and insertion; only packets count
+                // for the pool.
                 Due::ToNode(to, frame) => {
                     self.core.pooled -= 1;
                     self.core.send(to, frame);
@@ -412,6 +431,7 @@ impl Engine {
     fn document(&mut self, now: Time, held: VerifiedDocument, epoch: Epoch, announce: Time) {
         // Whoever verified it has told those who run the node of one that contradicts another.
         let news = self.core.documents.insert(held.clone());
+        // A document that is here already must change nothing: the same one comes from every authority.
         if matches!(news, Ok(true)) {
             self.use_documents(now, epoch);
             if let Some(gateway) = &mut self.gateway {
@@ -425,8 +445,12 @@ impl Engine {
     fn use_documents(&mut self, now: Time, epoch: Epoch) {
         let core = &mut self.core;
         let same = core.topology.as_ref().filter(|topology| topology.epoch == epoch);
+        // A second document of the epoch, an amendment, does not begin the epoch again: the time of grace for packets
+        // of the one before runs from its first.
         let since = same.map_or(now, |topology| topology.since);
         let Some(held) = core.documents.at(epoch) else {
+            // Without a document for this epoch the neighbours stay: what is under way still has to go on. But
+            // nothing new begins.
             if let Some(topology) = &mut core.topology {
                 (topology.epoch, topology.fresh) = (epoch, Freshness::Stale);
                 topology.since = since;
@@ -447,10 +471,14 @@ impl Engine {
             Peeled::Forward { next, delay, packet } => {
                 // From the packet's arrival, not from the end of its peeling; never in the past.
                 let until = (received + delay).max(now);
+                // The epoch byte goes on as it came: the next hop opens it with its key of the same epoch, whatever
+                // epoch it is by then.
                 let frame = Frame { epoch, field: 0, packet };
                 self.forward(until, Identity(next), frame);
             }
             Peeled::Final { destination, id, payload } => {
+                // Sealed with our key and another node's address: only a sender that errs or tries something makes
+                // that.
                 if Identity(destination) != self.core.identity {
                     self.core.counters.drop(DropReason::Malformed);
                 } else if self.loops.returned(&id, now) {
@@ -474,11 +502,16 @@ impl Engine {
     }
 
     fn forward(&mut self, until: Time, next: Identity, frame: Frame) {
+        // By all documents that are held, not by the one in use: packets of the epoch before are still under way to
+        // nodes that the new document misses.
         let place = self.core.topology.as_ref().and_then(|topology| topology.around.as_ref());
         if place.is_some_and(|place| place.sends_to(&next)) {
             let before = self.core.pooled;
             self.core.delay(until, Due::ToNode(next, frame));
+            // A full pool has counted it as dropped already.
             self.core.counters.forwarded += u64::from(self.core.pooled > before);
+        // The recipient's gateway is a hop like a mix, and holds a packet for as long as its sender says, which is
+        // not at all as a rule: what goes down waits for the client's instants anyway.
         } else if self.gateway.as_ref().is_some_and(|gateway| gateway.knows(&next)) {
             self.core.delay(until, Due::ToClient(next, frame));
         } else if self.gateway.is_some() && !self.lists(&next) {

@@ -35,7 +35,7 @@ pub(crate) enum NetworkVerb {
     /// Check a network file and show it, with the fingerprint that people compare
     #[command(after_help = "Example: shoal-node network show /etc/shoal/network.toml")]
     Show {
-        /// The file
+        /// The network file to show
         #[arg(default_value = "network.toml")]
         file: PathBuf,
         /// One line of JSON

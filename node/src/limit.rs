@@ -20,7 +20,7 @@ impl Limit {
         Self { interval, tolerance: interval.mul_f64(burst.clamp(0.0, 1e6)), due: Time::ZERO }
     }
 
-    /// Whether one may pass now; if so, it counts.
+    /// True if one may pass now; if so, it counts.
     pub(crate) fn pass(&mut self, now: Time) -> bool {
         if self.next() > now {
             return false;
@@ -29,12 +29,12 @@ impl Limit {
         true
     }
 
-    /// Whether all that passed is forgotten.
+    /// True if all that passed is forgotten.
     pub(crate) fn is_idle(&self, now: Time) -> bool {
         self.due <= now
     }
 
-    /// When one may pass.
+    /// The instant at which the next one may pass.
     pub(crate) fn next(&self) -> Time {
         self.due - self.tolerance
     }

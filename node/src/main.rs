@@ -104,7 +104,7 @@ enum Look {
     /// Print a document in readable form, without checking who signed it
     #[command(after_help = "Example: shoal-node topology show /etc/shoal/topology")]
     Show {
-        /// The document
+        /// The document to print
         file: PathBuf,
         /// One line of JSON
         #[arg(long)]
@@ -115,7 +115,7 @@ enum Look {
         after_help = "Example: shoal-node topology verify /etc/shoal/topology --network /etc/shoal/network.toml"
     )]
     Verify {
-        /// The document
+        /// The document to check
         file: PathBuf,
         /// The network file, with the keys of the authorities
         #[arg(long, value_name = "FILE", default_value = "network.toml")]
@@ -130,7 +130,7 @@ fn backend(name: &str) -> Result<Backend, String> {
 
 #[derive(clap::Args)]
 pub(crate) struct Given {
-    /// The configuration
+    /// The configuration of the node
     #[arg(short, long, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
     /// A value that goes before the file's; may be given several times
@@ -176,7 +176,7 @@ fn say(line: &str) {
     }
 }
 
-/// Whether all that was asked for could be written. When nobody reads it any more, nothing is wrong.
+/// Says whether all that was asked for could be written. When nobody reads it any more, nothing is wrong.
 fn said() -> Done {
     match UNSAID.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(error) if !stdout::is_unread(&error) => Err(failed(error)),

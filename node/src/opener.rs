@@ -21,20 +21,20 @@ pub struct Arrived {
     pub received: Time,
     /// Low byte of the epoch whose key opened it; goes on with it.
     pub epoch: u8,
-    /// What was inside.
+    /// What was found in it.
     pub peeled: Peeled,
 }
 
 /// When a frame came, and which neighbour brought it.
 #[derive(Clone, Copy)]
 pub struct Came {
-    /// On the node's clock.
+    /// The instant on the node's clock.
     pub at: Time,
-    /// By whose link.
+    /// The neighbour whose link brought it.
     pub from: Identity,
 }
 
-/// From the only neighbour there is.
+/// A frame of the only neighbour that there is.
 impl From<Time> for Came {
     fn from(at: Time) -> Self {
         Self { at, from: Identity([0; 32]) }
@@ -66,7 +66,7 @@ struct Key {
 }
 
 impl Key {
-    /// Whether frames of this byte are for it. A key of one epoch opens from when it is made until it is erased; its
+    /// True if frames of this byte are for it. A key of one epoch opens from when it is made until it is erased; its
     /// owner keeps fewer than 128 epochs of them, so that a byte names one.
     fn opens(&self, low_byte: u8, now: u64) -> bool {
         if self.first == self.last {
@@ -96,6 +96,8 @@ impl Key {
         fingerprint: u64,
     ) -> Result<(), DropReason> {
         let mut token = None;
+        // Taken before the table is asked, and given back if the packet is not new: at no instant does the table know
+        // more than the budget allows.
         let mut budget = budget;
         if let Some(budget) = &mut budget {
             let taken = budget.take(life, from, neighbours);
@@ -128,6 +130,7 @@ impl Begun {
     /// How the key of an epoch stands at `now`.
     fn life(&self, now: Time, key: Epoch) -> Life {
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        // Signed and wide: an epoch may have begun before the node's own clock did.
         let ahead = i128::from(key.0) - i128::from(self.epoch.0);
         let origin = nanos(self.at.since(Time::ZERO)) - nanos(self.lasted);
         let opens = origin + ahead.saturating_mul(nanos(self.length)) - nanos(self.error);
@@ -248,6 +251,7 @@ impl Opener {
     ) {
         let first = results.len();
         let Room { came, packets, opened, sound, fingerprints, peeled, places } = room;
+        // One result for each frame, at its place, before anything is opened: frames without a key keep this one.
         results.extend(frames.iter().map(|_| Err(DropReason::UnknownEpoch)));
         let mut settle = |place: usize, result| {
             if let Some(slot) = results.get_mut(first + place) {
@@ -272,7 +276,9 @@ impl Opener {
             let life = self.life(now, key.first);
             let neighbours = self.neighbours.load(Ordering::Relaxed);
 
+            // The MAC first. What fails it must neither take room in the table nor any of the budget.
             self.codec.open_batch(&key.secret, packets, opened);
+            // Locked once for a batch, since each packet of it asks.
             let mut budget = key.budget(now, life, neighbours);
             for (place, opened) in opened.drain(..).enumerate() {
                 let new = opened.map_err(reason).and_then(|opened| {
@@ -302,6 +308,7 @@ impl Opener {
                 }
             }
             fingerprints.clear();
+            // The expensive rest, for what is sound and new alone.
             self.codec.peel_batch(sound, peeled);
             for (place, peeled) in places.drain(..).zip(peeled.drain(..)) {
                 let received = came.get(place).map_or(Time::ZERO, |came| came.at);
@@ -332,6 +339,7 @@ impl Opener {
     ) -> Result<Arrived, DropReason> {
         let peeled = peeled.map_err(reason)?;
         if let Peeled::Forward { delay, .. } = &peeled
+            // The sender wrote the delay. Longer ones would fill the pool for as long as he likes.
             && *delay > Duration::from_nanos(self.max_delay.load(Ordering::Relaxed))
         {
             return Err(DropReason::DelayTooLong);
@@ -354,6 +362,7 @@ impl Opener {
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         // The key that was added last replaces an earlier one's.
+        // Cloned, so that erasing a key waits for no worker; its bytes are wiped when the last one lets go of it.
         keys.iter().rev().find(|key| key.opens(low_byte, now)).cloned()
     }
 }

@@ -74,12 +74,12 @@ impl Place {
         }
     }
 
-    /// Whether it sends packets to this node.
+    /// True if it sends packets to this node.
     pub fn sends_to(&self, node: &Identity) -> bool {
         self.next.contains(node)
     }
 
-    /// Whether it takes packets from this node.
+    /// True if it takes packets from this node.
     pub fn takes_from(&self, node: &Identity) -> bool {
         self.previous.contains(node)
     }

@@ -18,6 +18,7 @@ const LEVELS: usize = 8;
 /// A slot that once held more than this gives its memory back when it is emptied.
 const KEPT_CAPACITY: usize = 1_024;
 
+/// Something that waits, with the number that orders those of one instant.
 struct Entry<T> {
     at: Time,
     sequence: u64,
@@ -97,7 +98,7 @@ impl<T> Wheel<T> {
         self.len
     }
 
-    /// Whether none waits.
+    /// True if none waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -142,21 +143,27 @@ impl<T> Wheel<T> {
 
     fn place(&mut self, entry: Entry<T>) {
         let tick = tick(entry.at);
+        // The slots of this tick have been emptied already, so nobody would look there again. The heap has the order.
         if tick <= self.cursor {
             self.ready.push(entry);
             return;
         }
+        // The highest group that differs. All groups above it are the cursor's, so within the level a slot's index
+        // alone says which comes first.
         let level = (tick ^ self.cursor).ilog2() / GROUP_BITS;
         let index = (tick >> (level * GROUP_BITS)) as usize % SLOTS;
         let Some(level) = self.levels.get_mut(level as usize) else { return };
         let Some(slot) = level.slots.get_mut(index) else { return };
         level.occupied |= 1 << index;
+        // Kept beside the entries: the next deadline is asked for after each call, and a slot may hold thousands.
         slot.earliest = slot.earliest.min(entry.at);
         slot.entries.push(entry);
     }
 
     /// Level and index of the slot that comes first in time.
     fn first_slot(&self) -> Option<(usize, usize)> {
+        // A lower level comes before a higher one as a whole (see the module), so the first that holds anything has
+        // it.
         let (number, level) =
             self.levels.iter().enumerate().find(|(_, level)| level.occupied != 0)?;
         Some((number, level.occupied.trailing_zeros() as usize))
@@ -169,8 +176,11 @@ impl<T> Wheel<T> {
         let Some(slot) = level.slots.get_mut(index) else { return };
         level.occupied &= !(1 << index);
         slot.earliest = Time::NEVER;
+        // Taken out, since placing them again borrows the levels; none of them comes back into this slot.
         let mut entries = std::mem::take(&mut slot.entries);
 
+        // The cursor goes to the slot's first tick: groups above stay, its own becomes the index, those below become
+        // zero. So each entry finds a lower level, or `ready`.
         let shift = number as u32 * GROUP_BITS;
         let above = shift + GROUP_BITS;
         self.cursor = (self.cursor >> above << above) | (index as u64) << shift;

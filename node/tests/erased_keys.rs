@@ -23,7 +23,7 @@ const EPOCH_S: u64 = 4;
 #[derive(Default)]
 struct Needles {
     words: std::collections::HashSet<u64>,
-    /// Whether there may be one with this low half, so that most of a memory is passed over quickly.
+    /// Says whether there may be one with this low half, so that most of a memory is passed over quickly.
     halves: std::collections::HashSet<u16>,
 }
 
@@ -120,8 +120,8 @@ fn in_memory(pid: u32, needles: &Needles) -> std::io::Result<usize> {
     Ok(found)
 }
 
-/// Whether this test may read the memory of a node, which forbids it to its own user. If not, that part of the test is not
-/// made, and this says so past the runner, which shows nothing of tests that pass; `.ci/run` repeats it at its end.
+/// True if this test may read the memory of a node, which forbids it to its own user. If not, that part of the test is
+/// not made, and this says so past the runner, which shows nothing of tests that pass; `.ci/run` repeats it at its end.
 fn may_see_memory(pid: u32) -> bool {
     let opened = std::fs::File::open(format!("/proc/{pid}/mem"));
     let denied = opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);

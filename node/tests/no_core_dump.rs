@@ -21,7 +21,7 @@ fn with_cores(program: &str, arguments: &[&str], directory: &Path) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Whether the kernel wrote a core, and what lies in the directory then.
+/// Says whether the kernel wrote a core, and what lies in the directory then.
 fn abort(mut child: Child, directory: &Path) -> (bool, Vec<String>) {
     Command::new("kill").args(["-ABRT", &child.id().to_string()]).status().unwrap();
     let status = child.wait().unwrap();

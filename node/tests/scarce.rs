@@ -131,7 +131,7 @@ fn no_verb_panics_when_nobody_reads_it_and_none_says_that_it_is_done_on_a_full_d
     }
 }
 
-/// Whether this process may mount something for a program alone.
+/// True if this process may mount something for a program alone.
 fn may_mount() -> bool {
     let mount = "mount -t tmpfs none /mnt";
     let tried = Command::new("unshare").args(["-m", "sh", "-c", mount]).output();

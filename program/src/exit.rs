@@ -8,7 +8,7 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// 0: done.
+    /// 0: it did what was asked.
     Done = 0,
     /// 1: failed while running.
     Failed = 1,

@@ -40,7 +40,7 @@ pub fn line(text: impl fmt::Display) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether a program fails with `error` only because nobody reads its standard output any longer, as in
+/// True if a program fails with `error` only because nobody reads its standard output any longer, as in
 /// `shoal-sim run --explain shoal | head -3`. There is nobody to tell, and nothing is wrong: the program ends quietly,
 /// with exit code 0. A broken pipe of any other file or link is none of this.
 pub fn is_unread(error: &(dyn Error + 'static)) -> bool {

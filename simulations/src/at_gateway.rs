@@ -15,7 +15,7 @@ pub mod steady;
 /// A frame up, as it came to the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Up {
-    /// When, nanoseconds.
+    /// When it came, in nanoseconds.
     pub at: u64,
     /// When it was sent, nanoseconds: whoever watches the link knows that, too.
     pub sent: u64,
@@ -28,7 +28,7 @@ pub struct Up {
 /// A packet that came from the mixes for a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Came {
-    /// When, nanoseconds.
+    /// When it came, in nanoseconds.
     pub at: u64,
     /// From which node.
     pub from: u32,
@@ -39,7 +39,7 @@ pub struct Came {
 /// What a gateway sees of one person, in order of time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
-    /// Frames up.
+    /// The frames that the person sent.
     pub up: Vec<Up>,
     /// Packets for the person. All have one size.
     pub came: Vec<Came>,

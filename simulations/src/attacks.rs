@@ -40,7 +40,7 @@ use crate::trace::View;
 pub struct Scored {
     /// Who called or wrote.
     pub caller: u32,
-    /// Whom.
+    /// Who was called or written to.
     pub callee: u32,
     /// The more, the surer; finite.
     pub score: f64,
@@ -51,7 +51,7 @@ pub struct Scored {
 pub struct Row {
     /// Who called or wrote.
     pub caller: u32,
-    /// Whom.
+    /// Who was called or written to.
     pub callee: u32,
     /// When, seconds since time zero.
     pub start_s: f64,
@@ -64,7 +64,7 @@ pub struct Row {
 /// How much speaks for it that somebody is not at rest at some time; scores compare within one answer only.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sign {
-    /// Who.
+    /// The person who is not at rest.
     pub person: u32,
     /// From when on, seconds since time zero.
     pub begin_s: f64,
@@ -86,13 +86,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether the attack found nothing to go by.
+    /// True if the attack found nothing to go by.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty() && self.rows.is_empty() && self.signs.is_empty()
     }
 }
 
-/// An attack.
+/// An attack: it reads a view and answers who was in touch with whom.
 pub trait Attack {
     /// Its name in tables and in JSON.
     fn name(&self) -> &'static str;

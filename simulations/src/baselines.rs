@@ -53,7 +53,7 @@ pub struct Settings {
     pub traffic: Traffic,
     /// The relay without mixing.
     pub vpn: Vpn,
-    /// Onion routing.
+    /// Onion routing, as Tor has it.
     pub onion: Onion,
     /// Loopix without paced downlink.
     pub nym: Nym,
@@ -109,7 +109,7 @@ impl Default for Vpn {
     }
 }
 
-/// Onion routing.
+/// Settings of onion routing.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Onion {

@@ -57,7 +57,7 @@ fn formula(others: f64, loops: f64, hop_mean_s: f64, one_in: f64) -> f64 {
     (one_in / hop_mean_s / (one_in * loops + others)).min(1.0)
 }
 
-/// (1 − e^−a)/a.
+/// The exact probability, (1 − e^−a)/a with a the mean number of other packets in the pool.
 fn exact(others: f64, loops: f64, hop_mean_s: f64, one_in: f64) -> f64 {
     let a = (loops + others / one_in) * hop_mean_s;
     if a == 0.0 { 1.0 } else { -(-a).exp_m1() / a }

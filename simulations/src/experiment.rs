@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 /// A value with its 95 % confidence interval.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The estimate.
+    /// What is taken for the value.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
@@ -27,7 +27,7 @@ pub struct Measured {
     pub name: String,
     /// Its unit ("bits", "s", "1"), for people.
     pub unit: String,
-    /// The estimate.
+    /// The value with its interval.
     #[serde(flatten)]
     pub estimate: Estimate,
     /// What theory says of it, where it does.
@@ -112,7 +112,7 @@ pub trait Experiment: Send + Sync {
 /// What comes out of an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Its figures.
+    /// The figures of the run.
     pub measured: Vec<Measured>,
     /// The hash of the trace, where there is one: the same for the same seed, whatever the number of threads.
     pub trace_hash: Option<String>,

@@ -37,7 +37,7 @@ const COLOURS: [RGBColor; 7] = [
 /// How an axis runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
-    /// Equal steps.
+    /// Equal steps are equally long.
     Linear,
     /// Equal factors; all values are above zero.
     Logarithmic,
@@ -65,7 +65,7 @@ pub enum Figure {
         scale: Scale,
         /// What is estimated, with its unit.
         y: String,
-        /// The curves.
+        /// The curves, one for each value of the other parameters.
         curves: Vec<Curve>,
     },
     /// The share of values up to each value, beside what theory says: latency beside Erlang, for one.
@@ -110,7 +110,7 @@ pub enum Figure {
 /// What an attack reaches on a system.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Bar {
-    /// Its score.
+    /// The score of the attack.
     pub score: Estimate,
     /// The score of a guess by the prior alone.
     pub prior: f64,

@@ -14,14 +14,14 @@ use crate::row::{self, Effort, Job, Judge, Row, Verdict};
 pub struct Reproduced {
     /// What everything was drawn from.
     pub seed: u64,
-    /// The rows.
+    /// The rows, by their sections.
     pub rows: Vec<Row>,
     /// How many of them hold.
     pub hold: usize,
 }
 
 impl Reproduced {
-    /// Whether every row holds.
+    /// True if every row holds.
     pub fn all_hold(&self) -> bool {
         self.hold == self.rows.len()
     }
@@ -90,7 +90,7 @@ pub fn run(jobs: &[Job], seed: u64, done: &(dyn Fn(f64) + Sync)) -> anyhow::Resu
     Ok(Reproduced { seed, rows, hold })
 }
 
-/// All jobs.
+/// The jobs of all sections.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     let mut jobs = crate::bare::reproduce::jobs(effort);
     jobs.extend(crate::disclosure::jobs(effort));

@@ -52,7 +52,7 @@ pub struct Row {
     /// Where a statistical test decides: the probability of a difference at least as large when the expected
     /// number is right. [`decide`] corrects it for the size of the family.
     pub p: Option<f64>,
-    /// Whether it agrees.
+    /// Says whether it agrees.
     pub holds: Verdict,
 }
 
@@ -143,7 +143,7 @@ pub fn decide(rows: &mut [Row]) {
 pub enum Effort {
     /// Fewer samples and wider intervals, for continuous integration.
     Quick,
-    /// Everything.
+    /// All samples, as release-check does.
     Full,
 }
 

@@ -29,7 +29,7 @@ const MOST_RUNS: u64 = 100_000;
 pub struct Scenario {
     /// One line for people; the experiment's description where the file gives none.
     pub title: String,
-    /// Which experiment.
+    /// The experiment that it asks for.
     pub kind: &'static Kind,
     /// Seed of the first run; the next ones have the numbers after it.
     pub seed: u64,
@@ -54,7 +54,7 @@ impl fmt::Debug for Scenario {
 /// A scenario that cannot be run: where it says something wrong, and what is allowed there. Exit code 78.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct BadScenario {
-    /// The file.
+    /// The file that was read.
     pub file: PathBuf,
     /// Line and column, both from one, where a place in the file is to blame.
     pub place: Option<(usize, usize)>,

@@ -53,7 +53,7 @@ pub struct Line {
     pub system: String,
     /// The workload: "text" or "call".
     pub workload: String,
-    /// The attack.
+    /// The name of the attack.
     pub attack: String,
     /// The score, as in [`scores::Score::name`].
     pub score: String,
@@ -63,7 +63,7 @@ pub struct Line {
     pub prior: f64,
     /// One-sided p-value of "no better than the prior".
     pub p: f64,
-    /// Whether p is significant after Holm's correction over all lines of the system, and over all of Shoal whichever
+    /// True if p is significant after Holm's correction over all lines of the system, and over all of Shoal whichever
     /// nodes are corrupt; set by [`correct`].
     pub beats_prior: bool,
 }
@@ -152,7 +152,7 @@ pub struct Check {
     pub obtained: f64,
     /// What is needed.
     pub needed: f64,
-    /// Whether it holds.
+    /// True if it holds.
     pub holds: bool,
 }
 

@@ -74,6 +74,7 @@ pub struct Score {
 pub fn scores(answer: &Answer, truth: &Truth, people: u32, kind: Kind, seed: &Seed) -> Vec<Score> {
     let real = Truth { records: real(&truth.records, people) };
     let permutations = Permutations { people, seed: seed.part("prior") };
+    // Of the seed and not of the order in which an attack names pairs, which may follow the truth by accident.
     let ties = seed.stream("ties").random();
     let mut all = Vec::new();
     if !answer.pairs.is_empty() || answer.signs.is_empty() {
@@ -147,6 +148,7 @@ impl Permutations {
             }
             for (k, value) in under(&labels).into_iter().enumerate() {
                 let at = |all: &[f64; N]| all.get(k).copied().unwrap_or(0.0);
+                // With a little room: equal scores that were summed in another order must count as reached.
                 if value >= at(&observed) - 1e-12
                     && let Some(reached) = reached.get_mut(k)
                 {
@@ -156,6 +158,7 @@ impl Permutations {
                     *sum += value;
                 }
             }
+            // Only all of them together: a score that is still rarely reached needs the smallest p that there can be.
             if drawn >= ENOUGH.0 && reached.iter().all(|reached| *reached > ENOUGH.1) {
                 break;
             }

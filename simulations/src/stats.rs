@@ -131,6 +131,7 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut adjusted = vec![0.0; p.len()];
     let mut largest = 0.0f64;
     for (rank, (place, value)) in order.into_iter().enumerate() {
+        // Never below a smaller p: otherwise a weaker result could be rejected where a stronger one is not.
         largest = largest.max((value * (p.len() - rank) as f64).min(1.0));
         if let Some(slot) = adjusted.get_mut(place) {
             *slot = largest;

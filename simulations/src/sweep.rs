@@ -48,7 +48,7 @@ pub struct SweepArgs {
     /// Where results are kept; results that are there already are not computed again.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Print JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -21,9 +21,9 @@ pub enum Party {
 /// One direction between two parties.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Link {
-    /// Who sends.
+    /// The party that sends.
     pub from: Party,
-    /// Who receives.
+    /// The party that receives.
     pub to: Party,
 }
 
@@ -32,9 +32,9 @@ pub struct Link {
 pub enum Flow {
     /// Each packet: when, in nanoseconds, and how long, in bytes.
     Packets {
-        /// Instants.
+        /// When each packet was seen, in nanoseconds.
         times: Vec<u64>,
-        /// Lengths.
+        /// The length of each packet, in bytes.
         sizes: Sizes,
     },
     /// Packets in bins of equal length, for flows of 10^9 packets and more.
@@ -118,7 +118,7 @@ impl Flow {
         }
     }
 
-    /// Whether nothing was seen.
+    /// True if nothing was seen.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -127,22 +127,22 @@ impl Flow {
 /// What was seen on all observed links. A link that is not in it was not observed.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Trace {
-    /// By link.
+    /// The flow of each observed link.
     pub links: BTreeMap<Link, Flow>,
 }
 
 /// What a corrupted node knows of a packet that it passed on: which arrival became which departure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pass {
-    /// The node.
+    /// The node that tells.
     pub node: u32,
     /// When the packet came.
     pub arrived: Time,
-    /// From whom.
+    /// The party from which it came.
     pub from: Party,
     /// When it left.
     pub left: Time,
-    /// To whom.
+    /// The party to which it went.
     pub to: Party,
     /// A hash of it as it came: corrupted nodes at both ends of a link see the same bytes. Each mix changes them.
     pub came: u64,
@@ -159,7 +159,7 @@ pub struct Public {
     pub people: u32,
     /// The observation, nanoseconds.
     pub begin: Time,
-    /// Its end.
+    /// When the observation ends.
     pub end: Time,
     /// Hops that delay, L.
     pub hops: u32,
@@ -193,9 +193,9 @@ pub struct View {
 pub struct Record {
     /// Who called or wrote.
     pub caller: u32,
-    /// Whom.
+    /// Who was called or written to.
     pub callee: u32,
-    /// When.
+    /// When the call or message began.
     pub start: Time,
     /// Seconds; zero for a message.
     pub duration_s: f64,
@@ -204,6 +204,6 @@ pub struct Record {
 /// What really happened, in order of `start`. Only scores read it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Truth {
-    /// The rows.
+    /// The rows of the call record.
     pub records: Vec<Record>,
 }

@@ -24,31 +24,31 @@ use crate::trace::{Record, Truth};
 pub enum Activity {
     /// A text message, of one packet.
     Message {
-        /// Who writes.
+        /// The person who writes.
         from: u32,
-        /// To whom.
+        /// The person who is written to.
         to: u32,
-        /// When.
+        /// When it is written.
         at: Time,
     },
     /// A call: packets at a constant rate in both directions.
     Call {
-        /// Who calls.
+        /// The person who calls.
         from: u32,
-        /// Whom.
+        /// The person who is called.
         to: u32,
-        /// When.
+        /// When the call begins.
         at: Time,
-        /// How long.
+        /// How long it lasts, in seconds.
         seconds: f64,
     },
     /// A download from a service.
     Download {
-        /// Who.
+        /// The person who downloads.
         person: u32,
-        /// When.
+        /// When the request is made.
         at: Time,
-        /// How much.
+        /// How many bytes the service answers with.
         bytes: u64,
     },
 }

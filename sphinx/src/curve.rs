@@ -38,7 +38,7 @@ pub(crate) fn multiply_base(scalar: &[u8; 32]) -> [u8; 32] {
     MontgomeryPoint::mul_base_clamped(*scalar).to_bytes()
 }
 
-/// Whether the CPU has every feature without which graviola panics.
+/// True if the CPU has every feature without which graviola panics.
 #[cfg(target_arch = "x86_64")]
 fn has_graviola() -> bool {
     use std::arch::is_x86_feature_detected as has;
@@ -51,14 +51,14 @@ fn has_graviola() -> bool {
         && has!("avx2")
 }
 
-/// Whether the CPU has every feature without which graviola panics.
+/// True if the CPU has every feature without which graviola panics.
 #[cfg(target_arch = "aarch64")]
 fn has_graviola() -> bool {
     use std::arch::is_aarch64_feature_detected as has;
     has!("neon") && has!("aes") && has!("pmull") && has!("sha2")
 }
 
-/// Whether `u` is the coordinate of a point on the curve, and not on its twist.
+/// True if `u` is the coordinate of a point on the curve, and not on its twist.
 pub(crate) fn is_on_curve(u: &[u8; 32]) -> bool {
     MontgomeryPoint(*u).to_edwards(0).is_some()
 }

@@ -36,7 +36,7 @@ impl Downward {
     }
 }
 
-/// One frame.
+/// All that a link carries at once: four bytes and a packet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Low byte of the epoch whose key opens the packet.
@@ -48,7 +48,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// As it goes over the link.
+    /// The 2,400 bytes that go over the link.
     pub fn encode(&self) -> Box<[u8; FRAME_LEN]> {
         let mut bytes = Box::new([0; FRAME_LEN]);
         let (head, body) = bytes.split_at_mut(4);
@@ -58,7 +58,7 @@ impl Frame {
         bytes
     }
 
-    /// Of what a link brought.
+    /// Reads the 2,400 bytes that a link brought.
     ///
     /// # Errors
     /// [`Error::Version`]: the peer speaks another version.

@@ -1,108 +1,17 @@
-//! Headers: what a sender writes into one, and the keys that each hop derives from it.
+//! Headers: what a sender writes into one.
 
-use aes::Aes128;
-use ctr::cipher::{KeyIvInit, StreamCipher};
-use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use rand::CryptoRng;
-use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::backend::Kernel;
 use crate::curve::Sender;
+use crate::hop_keys::{HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
 use crate::{Error, HEADER_LEN, Hop, MAX_HOPS, PacketId};
 
-/// A hop's part of the routing block: flag 1, version 3, address 32, delay 8, MAC 16.
-pub(crate) const HOP_LEN: usize = 60;
-pub(crate) const ROUTING_LEN: usize = HOP_LEN * MAX_HOPS;
 /// The last hop's part: flag 1, version 3, destination 32, identifier 16.
 const FINAL_LEN: usize = 52;
-pub(crate) const VERSION: [u8; 3] = [0, 1, 4]; // 260
 pub(crate) const FORWARD: u8 = 1;
 pub(crate) const FINAL: u8 = 2;
-
-pub(crate) const HKDF_INFO: &[u8] =
-    b"Dwste mou enan moxlo arketa makru kai ena upomoxlio gia na ton topothetisw kai tha kinisw thn gh.";
-
-pub(crate) const PAYLOAD_SALT: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-SALT";
-pub(crate) const PAYLOAD_INFO: &[u8] = b"sphinx-payload-key-V01-CS01-HKDF:SHA256-INFO";
-
-/// What a hop derives from the shared secret (HKDF-SHA256, 288 bytes, of which version 260 uses these).
-pub(crate) struct HopKeys {
-    pub(crate) stream: [u8; 16],
-    pub(crate) mac: [u8; 16],
-    pub(crate) payload_seed: [u8; 16],
-    pub(crate) blinding: [u8; 32],
-    pub(crate) tag: [u8; 32],
-}
-
-impl HopKeys {
-    pub(crate) const ZERO: Self = Self {
-        stream: [0; 16],
-        mac: [0; 16],
-        payload_seed: [0; 16],
-        blinding: [0; 32],
-        tag: [0; 32],
-    };
-
-    pub(crate) fn derive(shared_secret: &[u8; 32]) -> Self {
-        let mut okm = Zeroizing::new([0; 288]);
-        expand(&[], shared_secret, HKDF_INFO, okm.as_mut());
-        // The payload key's place has 192 bytes, of which the first 16 are a seed.
-        Self {
-            stream: part(okm.as_slice(), 0),
-            mac: part(okm.as_slice(), 16),
-            payload_seed: part(okm.as_slice(), 32),
-            blinding: part(okm.as_slice(), 224),
-            tag: part(okm.as_slice(), 256),
-        }
-    }
-
-    /// Adds the key stream of the routing block to it, from its start.
-    pub(crate) fn apply_stream(&self, block: &mut [u8]) {
-        ctr::Ctr64BE::<Aes128>::new((&self.stream).into(), (&[0; 16]).into())
-            .apply_keystream(block);
-    }
-}
-
-impl Drop for HopKeys {
-    fn drop(&mut self) {
-        // As slices they are wiped at once, as arrays byte by byte.
-        let Self { stream, mac, payload_seed, blinding, tag } = self;
-        [stream, mac, payload_seed].into_iter().for_each(|key| key.as_mut_slice().zeroize());
-        [blinding, tag].into_iter().for_each(|key| key.as_mut_slice().zeroize());
-    }
-}
-
-impl ZeroizeOnDrop for HopKeys {}
-
-/// The MAC of a routing block.
-pub(crate) fn authenticate(key: &[u8; 16], routing: &[u8; ROUTING_LEN]) -> [u8; 16] {
-    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of 16 bytes");
-    mac.update(routing);
-    part(mac.finalize().into_bytes().as_slice(), 0)
-}
-
-/// The key of a layer of the payload.
-pub(crate) fn expand_payload_key(seed: &[u8; 16], key: &mut [u8; 192]) {
-    expand(PAYLOAD_SALT, seed, PAYLOAD_INFO, key);
-}
-
-/// HKDF-SHA256, for outputs of a few hundred bytes.
-fn expand(salt: &[u8], secret: &[u8], info: &[u8], okm: &mut [u8]) {
-    #[expect(clippy::expect_used, reason = "RFC 5869: fails beyond 255 * 32 bytes, asked are 288")]
-    Hkdf::<Sha256>::new(Some(salt), secret).expand(info, okm).expect("a few hundred bytes");
-}
-
-/// `N` bytes from `offset` on, of a block whose length the caller fixed.
-pub(crate) fn part<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
-    let mut out = [0; N];
-    if let Some(from) = bytes.get(offset..offset + N) {
-        out.copy_from_slice(from);
-    }
-    out
-}
 
 /// Bytes between the last hop's part and the filler of a path of `hops`.
 pub(crate) fn padding_len(hops: usize) -> usize {
@@ -177,11 +86,15 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
         for (place, (sender, draft)) in senders.iter().zip(drafts).enumerate() {
             let Some(hop) = draft.path.get(hop) else { continue };
             match sender.scalar(&hop.key) {
+                // The product of the blindings so far times the secret is one scalar, so that one multiplication
+                // gives the hop's secret.
                 Some(scalar) => {
                     scalars.push(*scalar);
                     points.push(*hop.key.as_bytes());
                     places.push(place);
                 }
+                // A key on the twist has another order, for which that scalar is wrong: it is multiplied step by
+                // step.
                 None => others.push((place, sender.share_by_the_long_way(&hop.key))),
             }
         }
@@ -195,6 +108,7 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
         kernel.hop_keys(&shared, |i, keys| {
             let place = places.get(i).copied().unwrap_or_default();
             if let (Some(sender), Some(keyed)) = (senders.get_mut(place), keyed.get_mut(place)) {
+                // After this hop's keys: the blinding of a hop counts for the hops behind it.
                 sender.blind(&keys.blinding);
                 let mut stream = Zeroizing::new([0; ROUTING_LEN + HOP_LEN]);
                 keys.apply_stream(stream.as_mut());
@@ -221,6 +135,8 @@ pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
             let (Some(routing), Some(mac)) = (routing.get_mut(place), macs.get(place)) else {
                 continue;
             };
+            // From the end: what is skipped was wrapped already. The hop before the last names the last one, and so
+            // on.
             let mut ahead = draft.path.iter().rev().skip(from_end.saturating_sub(1));
             *routing = match (from_end, ahead.next(), ahead.next()) {
                 (1.., Some(next), Some(here)) => {
@@ -277,6 +193,7 @@ fn forward_block(
     block.extend(next.address);
     block.extend(delay.to_be_bytes());
     block.extend(mac);
+    // All of it: what the cut below takes off at the end is what the filler brings back at this hop.
     block.extend(routing);
     add(&mut block, stream);
     part(&block, 0)
@@ -288,6 +205,7 @@ fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
     let mut filler = Vec::with_capacity(ROUTING_LEN);
     for (_, stream) in hops.iter().take(hops.len() - 1) {
         filler.resize(filler.len() + HOP_LEN, 0);
+        // A hop's stream reaches one part beyond the block; its end is what meets the filler there.
         let (_, tail) = stream.split_at(stream.len() - filler.len());
         add(&mut filler, tail);
     }
@@ -300,6 +218,7 @@ fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
     if let Some((_, stream)) = hops.last() {
         add(&mut block, stream.as_slice());
     }
+    // Not under the last hop's stream: it is already what arrives at that hop.
     block.extend(filler);
     part(&block, 0)
 }

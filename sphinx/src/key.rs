@@ -24,7 +24,7 @@ impl PublicKey {
         Ok(Self { bytes, is_on_curve: curve::is_on_curve(&bytes) })
     }
 
-    /// Whether [`Self::from_bytes`] takes these bytes, without the square root that it computes.
+    /// Says whether [`Self::from_bytes`] takes these bytes, without the square root that it computes.
     ///
     /// # Errors
     /// As [`Self::from_bytes`].
@@ -32,7 +32,7 @@ impl PublicKey {
         if has_small_order(bytes) { Err(Error::LowOrder) } else { Ok(()) }
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the u coordinate.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.bytes
     }
@@ -117,7 +117,7 @@ const fn ends(first: u8, between: u8, last: u8) -> [u8; 32] {
     bytes
 }
 
-/// Whether every scalar multiple that X25519 computes of this point is zero.
+/// True if every scalar multiple that X25519 computes of this point is zero.
 pub(crate) fn has_small_order(u: &[u8; 32]) -> bool {
     let mut masked = *u;
     masked[31] &= 0x7f;

@@ -27,6 +27,7 @@ mod curve;
 mod error;
 mod frame;
 mod header;
+mod hop_keys;
 mod key;
 mod null;
 mod packet;
@@ -66,7 +67,7 @@ pub type PacketId = [u8; 16];
 /// One hop of a path.
 #[derive(Clone, Copy)]
 pub struct Hop {
-    /// Who it is.
+    /// The identity of the node, or the inbox of the recipient.
     pub address: Address,
     /// Its key for the epoch in which the packet travels.
     pub key: PublicKey,
@@ -78,11 +79,11 @@ pub struct Hop {
 pub enum Peeled {
     /// A packet to pass on.
     Forward {
-        /// To whom.
+        /// The node or inbox that it goes on to.
         next: Address,
-        /// After how long.
+        /// The delay that the sender drew for this hop.
         delay: Duration,
-        /// What.
+        /// The packet without this hop's layer.
         packet: Packet,
     },
     /// A packet that ends here.
@@ -105,8 +106,8 @@ pub struct Opened {
 
 /// What opening leaves for peeling.
 enum HopState {
-    Keys(header::HopKeys),
-    Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, header::HopKeys)>),
+    Keys(hop_keys::HopKeys),
+    Reference(Box<(sphinx_packet::header::shared_secret::ExpandedSharedSecret, hop_keys::HopKeys)>),
     NullCodec,
 }
 
@@ -120,7 +121,7 @@ impl Opened {
 /// A packet to be sealed: see [`Codec::seal`].
 #[derive(Clone, Copy)]
 pub struct Seal<'a> {
-    /// Through whom.
+    /// The hops that open it, the first one first.
     pub path: &'a [Hop],
     /// The identifier that the last hop finds.
     pub id: PacketId,

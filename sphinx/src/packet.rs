@@ -2,7 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::header::ROUTING_LEN;
+use crate::hop_keys::ROUTING_LEN;
 use crate::{Error, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, PacketId, SURB_LEN};
 
 /// A packet of [`PACKET_LEN`] bytes.
@@ -24,7 +24,7 @@ impl Packet {
         bytes.try_into().map(Self).map_err(|_| Error::Length)
     }
 
-    /// Its bytes.
+    /// The packet as it is sent.
     pub fn as_bytes(&self) -> &[u8; PACKET_LEN] {
         &self.0
     }
@@ -128,7 +128,7 @@ impl Surb {
         bytes.try_into().map(Self).map_err(|_| Error::Length)
     }
 
-    /// Its bytes.
+    /// The SURB as it is given away.
     pub fn as_bytes(&self) -> &[u8; SURB_LEN] {
         &self.0
     }

@@ -110,7 +110,7 @@ impl Replay {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether it knows none.
+    /// True if it knows none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -12,9 +12,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::backend::{Kernel, Layer, wipe_stack};
-use crate::header::{
-    self, Built, Draft, FINAL, FORWARD, HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part,
-};
+use crate::header::{self, Built, Draft, FINAL, FORWARD};
+use crate::hop_keys::{HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
 use crate::packet::{pad, unpad};
 use crate::{
     Address, Codec, Error, HEADER_LEN, Hop, HopState, MESSAGE_LEN, Opened, Packet, PacketId,
@@ -52,6 +51,8 @@ impl Sphinx {
         let points: ArrayVec<[u8; 32], BATCH> =
             packets.iter().map(|packet| part(packet.as_bytes(), 0)).collect();
         let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+        // Arrays of a fixed length on the stack: a batch allocates nothing, and what held keys is wiped where it
+        // stood.
         let (scalars, _) = scalars.split_at(packets.len());
         let (shared, _) = shared.split_at_mut(packets.len());
         self.kernel.multiply(scalars, &points, shared);
@@ -67,6 +68,7 @@ impl Sphinx {
         drop(blocks);
 
         for (((packet, keys), shared), mac) in packets.into_iter().zip(keys).zip(shared).zip(macs) {
+            // Both in constant time and both always: how long it takes must not tell which bytes of a MAC were right.
             let is_low_order = bool::from(shared.ct_eq(&[0; 32]));
             let is_authentic = bool::from(mac.ct_eq(&part::<16>(packet.as_bytes(), 32)));
             result(match (is_low_order, is_authentic) {
@@ -96,12 +98,14 @@ impl Sphinx {
                 Some(Layer { seed: &keys.payload_seed, payload: packet.split_mut().1 })
             })
             .collect();
+        // A layer comes off at every hop. At the last one it is the last, and the payload can be read.
         self.kernel.decrypt(&mut layers);
         drop(layers);
 
         let mut scalars = Zeroizing::new(ArrayVec::<[u8; 32], BATCH>::new());
         let mut points = ArrayVec::<[u8; 32], BATCH>::new();
         for (packet, found) in &packets {
+            // The last hop has no next one, so its point is blinded for nobody. What fails has nothing to be blinded.
             if let Ok((keys, Found::Next { .. })) = found {
                 scalars.push(keys.blinding);
                 points.push(part(packet.as_bytes(), 0));
@@ -119,6 +123,7 @@ impl Sphinx {
                 }
                 Found::Next { next, delay } => {
                     let (point, _) = packet.split_mut().0.split_at_mut(32);
+                    // In the order in which they were pushed above: one for each packet that goes on.
                     point.copy_from_slice(&blinded.next().unwrap_or_default());
                     Peeled::Forward { next, delay, packet }
                 }
@@ -152,6 +157,8 @@ impl Sphinx {
             })
             .collect();
         let most = parts.iter().map(|(_, seeds, _)| seeds.len()).max().unwrap_or_default();
+        // The layer of the last hop goes on first. Paths of a batch may differ in length; the shorter ones drop out
+        // in the end.
         for from_end in 0..most {
             let mut layers: Vec<Layer<'_>> = packets
                 .iter_mut()
@@ -185,11 +192,13 @@ fn look(opened: Opened) -> Looked {
         return (opened.packet, Err(Error::Mac));
     };
     // What comes in at the end is the key stream over zeros.
+    // Longer than the block by one hop: what leaves at the front is made up for at the end, so that the length stays.
     let mut routing = [0; ROUTING_LEN + HOP_LEN];
     let (known, _) = routing.split_at_mut(ROUTING_LEN);
     known.copy_from_slice(packet.routing());
     keys.apply_stream(&mut routing);
 
+    // Before anything else is read: another version would have another meaning for the bytes behind it.
     if part::<3>(&routing, 1) != VERSION {
         return (packet, Err(Error::Version));
     }
@@ -216,6 +225,8 @@ fn build<'a>(
 ) -> Vec<Result<Built, Error>> {
     let (mut drafts, mut failures) = (Vec::new(), Vec::new());
     for job in jobs {
+        // Drawn in the order of the jobs and before any of them is built: the batch has the bytes that one at a time
+        // would have.
         let draft = job.and_then(|(path, id)| Draft::new(rng, path, id));
         failures.push(draft.map(|draft| drafts.push(draft)));
     }
@@ -249,6 +260,7 @@ impl Codec for Sphinx {
 
     fn reply(&self, surb: Surb, message: &[u8]) -> Result<(Packet, Address), Error> {
         let (header, rest) = surb.as_bytes().split_at(HEADER_LEN);
+        // The one layer that the replier puts on, under the key of the last seed.
         let seed = Zeroizing::new([part::<16>(rest, 32)]);
         let packet = self.assemble(&[(header, seed.as_slice(), message)]).into_iter().next();
         Ok((packet.unwrap_or(Err(Error::Path))?, part(rest, 0)))
@@ -296,6 +308,7 @@ impl Codec for Sphinx {
         rng: &mut dyn CryptoRng,
         batch: &[(&[Hop], PacketId)],
     ) -> Vec<Result<(Surb, SurbKeys), Error>> {
+        // All zeros is what packets without an identifier bear: the maker could not tell its reply from them.
         let has_id = |id| if id == [0; 16] { Err(Error::Path) } else { Ok(id) };
         let jobs = batch.iter().map(|(path, id)| Ok((*path, has_id(*id)?)));
         let surb = |built: Result<Built, Error>, (path, id): &(&[Hop], PacketId)| {
@@ -303,6 +316,8 @@ impl Codec for Sphinx {
             let mut bytes = Zeroizing::new(Vec::with_capacity(SURB_LEN));
             bytes.extend(header);
             bytes.extend(path.first().ok_or(Error::Path)?.address);
+            // Only the seed of the last hop goes out. The others are those that hops add, and only the maker can take
+            // them off.
             bytes.extend(seeds.last().ok_or(Error::Path)?);
             Ok((Surb::from_slice(&bytes)?, SurbKeys { id: *id, seeds }))
         };

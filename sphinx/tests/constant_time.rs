@@ -103,7 +103,7 @@ impl<I: Clone> Experiment<'_, I> {
         largest
     }
 
-    /// Whether the classes differ in each of a few attempts.
+    /// True if the classes differ in each of a few attempts.
     fn leaks(&mut self) -> bool {
         (0..ATTEMPTS).all(|seed| self.attempt(seed) > T)
     }

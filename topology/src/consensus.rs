@@ -30,8 +30,7 @@ use rand::Rng as _;
 use serde::Serialize;
 
 pub use conduct::{Fault, Proof};
-pub use derive::NoDocument;
-pub use event::Event;
+pub use event::{Event, NoDocument};
 pub use schedule::{Schedule, SessionId};
 pub use state::State;
 pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
@@ -51,7 +50,7 @@ const MAX_PARTS: u16 = 1_024;
 pub struct Settings {
     /// The network, with all authorities.
     pub network: Network,
-    /// This one's key.
+    /// The secret key of this authority.
     pub secret: SecretIdentity,
     /// Length of an epoch, seconds.
     pub epoch_s: u32,
@@ -68,13 +67,13 @@ pub struct Settings {
 
 /// What happens to an authority.
 pub enum Input {
-    /// It is [`Authority::next_wake`].
+    /// The instant of [`Authority::next_wake`] has come.
     Wake,
     /// Another authority sent this; the link has proven who it is.
     Message {
-        /// Who.
+        /// The authority that sent it.
         from: Identity,
-        /// A [`PeerMessage`].
+        /// A [`PeerMessage`], encoded.
         bytes: Vec<u8>,
     },
     /// A node sent its signed descriptor.
@@ -96,28 +95,28 @@ pub enum Output {
     Evidence(Vec<u8>),
     /// Send this to another authority.
     Send {
-        /// To whom.
+        /// The authority to send it to.
         to: Identity,
-        /// What.
+        /// A [`PeerMessage`], encoded.
         bytes: Vec<u8>,
     },
     /// Put this on the disk, in place of what was there, and answer with [`Input::Stored`].
     Store {
-        /// Named in the answer.
+        /// The name by which the answer says what was stored.
         ticket: u64,
-        /// [`State`] in its encoding.
+        /// The [`State`], encoded.
         state: Vec<u8>,
     },
     /// A document has enough signatures.
     Document(VerifiedDocument),
     /// An authority is proven to lie: once for each kind of lie.
     Liar {
-        /// Who.
+        /// The authority that lied.
         authority: Identity,
-        /// What it signed.
+        /// What it signed, for others to verify.
         proof: Box<Proof>,
     },
-    /// For the log.
+    /// Something that the operator should read in the log.
     Event(Event),
 }
 
@@ -127,7 +126,7 @@ pub trait Judge {
     fn report(&mut self, document: &Document, report: &Report);
     /// What all reports say by now.
     fn judge(&mut self, document: &Document) -> Judgement;
-    /// What it must be given when it starts again, if it would know what it knows.
+    /// State for [`Reputation::decode`] after a restart; `None`: the judge keeps none.
     fn evidence(&self) -> Option<Vec<u8>> {
         None
     }
@@ -147,7 +146,7 @@ impl Judge for Reputation {
     }
 }
 
-/// For `status`.
+/// What the control socket and the metrics show of an authority.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Status {
     /// Nodes that described themselves, and services.
@@ -170,7 +169,7 @@ pub struct Status {
     pub missing: Vec<(String, String)>,
     /// Operators without whose nodes the next document would be short, or none.
     pub critical: Vec<String>,
-    /// Whether the last document has fewer mixes in a layer than this authority's parameters ask for.
+    /// True if the last document has fewer mixes in a layer than this authority's parameters ask for.
     pub is_short: bool,
 }
 
@@ -184,13 +183,19 @@ struct Ballot {
 
 /// A document that was made here.
 struct Made {
+    /// The document itself.
     document: Document,
+    /// Its canonical bytes: what is signed is their hash.
     body: Vec<u8>,
+    /// BLAKE3 of `body`.
     hash: [u8; 32],
+    /// From how many votes it was made.
     votes: usize,
     /// It may be signed when this was stored.
     ticket: u64,
+    /// It was signed here.
     signed: bool,
+    /// Enough authorities signed it.
     certified: bool,
     /// Who did not sign it was counted.
     counted: bool,
@@ -199,36 +204,65 @@ struct Made {
 /// Who signed which body of an epoch and amendment, by its hash: one each. All hold.
 type Signatures = BTreeMap<(Epoch, u16), BTreeMap<Identity, ([u8; 32], Signature)>>;
 
-/// An authority.
+/// The engine of an authority.
+///
+/// One thread owns it. It calls [`Authority::handle`] for all that happens and, with [`Input::Wake`], at
+/// [`Authority::next_wake`] at the latest, and after each call takes all outputs by [`Authority::poll_output`], in
+/// their order. Time is milliseconds of Unix time by this machine's clock.
+/// [`Authority::next_wake`] and [`Authority::status`] go stale with each call. An [`Output::Store`] must be on the
+/// disk before its ticket comes back as [`Input::Stored`]: the signature that then leaves is bound to it.
 pub struct Authority {
+    /// What it was told when it started; lists and parameters change by [`Authority::configure`].
     settings: Settings,
+    /// The identity of `settings.secret`.
     own: Identity,
+    /// When sessions and rounds begin.
     schedule: Schedule,
+    /// Who judges nodes by their reports.
     judge: Box<dyn Judge + Send>,
+    /// Where secrets for draws come from.
     rng: Stream,
+    /// What a restart needs, as it was stored last or will be next.
     state: State,
+    /// The documents that are in use, or soon.
     documents: DocumentStore,
+    /// The latest descriptor of each node on the list.
     nodes: BTreeMap<Identity, Signed<NodeDescriptor>>,
+    /// The latest descriptor of each service on the list of exits.
     exits: BTreeMap<Identity, Signed<ClientDescriptor>>,
+    /// The last report of each node, by epoch and part: one that comes again is not counted again.
     reported: BTreeMap<Identity, (Epoch, u16)>,
+    /// The votes of sessions that are not over.
     ballots: BTreeMap<SessionId, Ballot>,
+    /// What votes made here, until the epoch is over.
     made: BTreeMap<(Epoch, u16), Made>,
+    /// Signatures of the other authorities, and the own ones.
     signatures: Signatures,
     /// Hashes of the bodies of documents that are held, or were amended since.
     bodies: BTreeMap<(Epoch, u16), [u8; 32]>,
+    /// What the other authorities did that honest ones do not.
     conduct: Conduct,
-    /// Whether the others were asked for documents in this session or the one before.
+    /// True if the others were asked for documents in this session or the one before.
     asked: bool,
+    /// The session that runs; none before the first call.
     session: Option<SessionId>,
     /// How far the last vote of each other authority came outside of its round, milliseconds.
     strays: BTreeMap<Identity, i64>,
+    /// The ticket of the last [`Output::Store`] of a document.
     ticket: u64,
+    /// The last trouble, until a document stands.
     trouble: Option<String>,
+    /// Authorities whose vote for the last document did not count.
     uncounted: Vec<Identity>,
+    /// Nodes that have no place in the last document, and why.
     left_out: Vec<(Identity, NoPlace)>,
+    /// Nodes that the last document misses, with their operators.
     missing: Vec<(Identity, String)>,
+    /// Operators without whose nodes the next document would be short, or none.
     critical: Vec<String>,
+    /// True if the last document has fewer mixes in a layer than `settings` asks for.
     is_short: bool,
+    /// What was not taken yet.
     outputs: VecDeque<Output>,
 }
 
@@ -300,6 +334,7 @@ impl Authority {
 
     /// Takes note of something at `now`, milliseconds of Unix time.
     pub fn handle(&mut self, now: u64, input: Input) {
+        // Sessions that are over by now are closed first: the input belongs to the one that runs.
         self.advance(now);
         match input {
             Input::Wake => {}
@@ -324,6 +359,7 @@ impl Authority {
         allowed_exits: Vec<Identity>,
         parameters: Vec<(Epoch, Parameters)>,
     ) {
+        // Else a node that was taken off the list would be voted for until its keys are over.
         self.nodes.retain(|node, _| allowed.contains(node));
         self.exits.retain(|exit, _| allowed_exits.contains(exit));
         (self.settings.allowed, self.settings.allowed_exits) = (allowed, allowed_exits);
@@ -340,6 +376,7 @@ impl Authority {
         let session = self.session?;
         let decided = self.ballots.get(&session).is_none_or(|ballot| ballot.decided);
         let next = self.schedule.next_start(session);
+        // A session without votes has nothing to decide.
         Some(if decided { next } else { self.schedule.decides(session).min(next) })
     }
 
@@ -348,12 +385,12 @@ impl Authority {
         &self.documents
     }
 
-    /// When things happen.
+    /// The timetable of sessions and rounds.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
-    /// For `status`.
+    /// What the control socket and the metrics show, as of the last call.
     pub fn status(&self) -> Status {
         let newest = self.documents.newest();
         Status {
@@ -419,6 +456,8 @@ impl Authority {
         if !self.state.liars.contains(&authority) {
             self.state.liars.push(authority);
         }
+        // The list of liars is stored and outlives a restart; that a proof was shown is not, so it is shown once a
+        // run.
         if self.conduct.shows(authority, &proof) {
             self.event(Event::Lied(authority, proof.kind()));
             self.outputs.push_back(Output::Liar { authority, proof: Box::new(proof) });
@@ -445,6 +484,7 @@ impl Authority {
 
     fn tell_others(&mut self, word: &PeerMessage) {
         let bytes = word.encode();
+        // To each of them directly: what only some got a liar could withhold from the others.
         for to in self.others() {
             self.outputs.push_back(Output::Send { to, bytes: bytes.clone() });
         }
@@ -472,12 +512,16 @@ impl Authority {
             .filter(|(id, ballot)| !ballot.decided && self.schedule.decides(**id) <= now)
             .map(|(id, _)| *id)
             .collect();
+        // Collected first, for deciding changes the ballots. Late rather than never: a thread that slept decides what
+        // it has.
         due.into_iter().for_each(|id| self.decide(id));
         if self.session != Some(session) {
             if let Some(before) = self.session {
                 self.close(before);
             }
             let begun = self.session.is_some();
+            // What was asked for in the session before is no longer expected; what a start asks for in this very call
+            // is.
             self.asked &= !begun;
             self.session = Some(session);
             self.conduct.begin_session();
@@ -491,6 +535,7 @@ impl Authority {
 
     /// What belongs to sessions and epochs that are over goes.
     fn forget(&mut self, present: SessionId) {
+        // Signatures of the epoch before may still come for amendments of its document.
         let oldest = Epoch(present.epoch.0.saturating_sub(1));
         self.ballots.retain(|id, _| *id >= present);
         self.made.retain(|(epoch, _), _| *epoch >= oldest);
@@ -501,6 +546,7 @@ impl Authority {
     /// At the end of a session: what did not come to a good end.
     fn close(&mut self, session: SessionId) {
         let epoch = self.target(session);
+        // Here and not when signatures are due: until the session is over they may still come.
         let unfinished = self.made.iter().find(|((of, _), made)| *of == epoch && !made.certified);
         if let Some((key, made)) = unfinished {
             let by = self.signatures.get(key);
@@ -521,6 +567,7 @@ impl Authority {
             self.event(Event::Clock(median));
         }
         self.strays.clear();
+        // Once an epoch is enough: what is lost by a crash is one epoch's loops.
         if session.index == self.schedule.main()
             && let Some(evidence) = self.judge.evidence()
         {

@@ -35,7 +35,8 @@ pub const FALSE_PARDONS: f64 = 1e-3;
 /// Evidence is weighed in windows that forget half of what they know in so many sessions: the session alone for what
 /// begins suddenly, longer ones for what is slow. A false alarm of any counts, so each is allowed its share.
 pub const HALF_LIVES: [f32; 4] = [0.0, 4.0, 16.0, 64.0];
-/// Of these, the one that must show of a demoted node that it has behaved for long, and the one that it does of late.
+/// Indices into [`HALF_LIVES`]: a demoted node is restored only if the window of 16 sessions (`LONG`) and that of 4
+/// (`OF_LATE`) both clear it.
 const LONG: usize = 2;
 const OF_LATE: usize = 1;
 /// Sessions for which a node stays demoted at least; doubled with each further demotion.
@@ -57,7 +58,7 @@ const MAX_LEN: usize = 1 << 28;
 /// What an authority believes at the end of a session. Lists are ordered by identity.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Judgement {
-    /// In good standing, and convicted.
+    /// Nodes in good standing that are convicted.
     pub demote: Vec<Identity>,
     /// Demoted, and cleared: for the next document, since amendments restore nobody.
     pub restore: Vec<Identity>,
@@ -84,7 +85,7 @@ struct Record {
     /// What the loops of each operator showed, in each window.
     cells: BTreeMap<OperatorId, [Cell; HALF_LIVES.len()]>,
     standing: Standing,
-    /// For so many sessions.
+    /// For how many sessions it has had this standing.
     sessions: u32,
     demotions: u8,
     /// The latest epoch that it has reported in.
@@ -100,13 +101,15 @@ impl Record {
         Self { standing, demotions, ..Self::default() }
     }
 
-    /// Whether this report is new; then it is not any more.
+    /// True if this report is new; then it is not any more.
     fn first(&mut self, epoch: Epoch, part: u16) -> bool {
+        // Only the latest epoch has its parts kept, so an earlier one cannot be told from a repetition.
         if part >= PARTS || self.reported.is_some_and(|latest| epoch < latest) {
             return false;
         }
         if self.reported != Some(epoch) {
             self.reported = Some(epoch);
+            // Parts are numbered anew in each epoch.
             self.parts = Default::default();
         }
         let Some(word) = self.parts.get_mut(usize::from(part / 64)) else { return false };
@@ -120,7 +123,7 @@ impl Record {
         self.cells.values().filter_map(|cells| cells.get(window)).copied().collect()
     }
 
-    /// How long it stays demoted.
+    /// For how many sessions it stays demoted.
     fn pause(&self) -> u32 {
         LEAST_SESSIONS << self.demotions.clamp(1, MOST_DEMOTIONS).saturating_sub(1)
     }
@@ -128,19 +131,20 @@ impl Record {
     /// −ln of the false alarms that one window may raise.
     fn enough(question: Question) -> f64 {
         match question {
+            // The windows share the false alarms that one test may raise.
             Question::Worse => (HALF_LIVES.len() as f64 / FALSE_ALARMS).ln(),
             Question::NoWorse => (1.0 / FALSE_PARDONS).ln(),
         }
     }
 
-    /// Whether the evidence against it is enough in one of the windows.
+    /// True if the evidence against it is enough in one of the windows.
     fn is_convicted(&self) -> bool {
         let enough = Self::enough(Question::Worse);
         let mut windows = 0..HALF_LIVES.len();
         windows.any(|n| likelihood::weigh(Question::Worse, &self.window(n), enough) >= enough)
     }
 
-    /// Whether it does what it should: for long, and of late too.
+    /// True if it does what it should: for long, and of late too.
     fn is_cleared(&self) -> bool {
         let enough = Self::enough(Question::NoWorse);
         let weigh = |n, enough| likelihood::weigh(Question::NoWorse, &self.window(n), enough);
@@ -158,14 +162,18 @@ impl Record {
     }
 }
 
-/// What an authority has been told, condensed.
+/// What an authority has been told of nodes' loops, condensed.
+///
+/// Its owner gives it each verified report with [`Reputation::report`], and calls [`Reputation::judge`] once at the
+/// end of each session: that is also what lets old evidence fade, so calling it more often forgets faster. A
+/// judgement goes stale with the next report. [`Reputation::encode`] gives what a restart needs.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct Reputation {
     records: BTreeMap<Identity, Record>,
 }
 
 impl Reputation {
-    /// Nothing is known.
+    /// A record in which nothing is known yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -189,13 +197,16 @@ impl Reputation {
         let mut cells: usize = self.records.values().map(|record| record.cells.len()).sum();
         for (node, own) in document.nodes.iter().zip(&seen.nodes) {
             let layer = document.layer_at(node, document.epoch);
+            // Of its own layer it says nothing: all nodes of its operator are there.
             if document.layer_at(reporter, document.epoch) == layer {
                 continue;
             }
             let mut rest = seen.layers.get(usize::from(layer)).copied().unwrap_or_default();
+            // The others of the layer, without the node itself: else it would be held against its own losses too.
             if node.standing == Standing::Good {
                 rest = (rest.0 - own.0, rest.1 - own.1);
             }
+            // No loop of this reporter came near the layer: an empty cell would only take memory.
             if own.0 + rest.0 == 0 {
                 continue;
             }
@@ -206,6 +217,7 @@ impl Reputation {
                 }
                 cells += 1;
             }
+            // Into every window: they differ in how fast they forget, not in what they see.
             for cell in record.cells.entry(voice).or_default() {
                 cell.add(own.0 as f32, own.1 as f32, rest.0 as f32, rest.1 as f32);
             }
@@ -237,15 +249,14 @@ impl Reputation {
         Judgement { demote, restore, pools }
     }
 
-    /// For disk.
+    /// The canonical bytes, for the disk.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    /// From disk.
+    /// Reads what [`Self::encode`] wrote.
     ///
-    /// # Errors
-    /// Bytes of another form, or counts that no counting yields.
+    /// # Errors Bytes of another form, or counts that no counting yields.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         const WHAT: &str = "record of loops";
         let reputation: Self = decode(WHAT, bytes, MAX_LEN)?;
@@ -272,6 +283,8 @@ impl Reputation {
             if record.standing != node.standing {
                 record.standing = node.standing;
                 record.sessions = 0;
+                // Evidence that led to the last decision must not decide again: what counts is what the node did
+                // since.
                 record.cells.clear();
                 if node.standing == Standing::Demoted {
                     record.demotions = record.demotions.saturating_add(1).min(MOST_DEMOTIONS);

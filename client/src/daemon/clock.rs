@@ -13,7 +13,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// What stands for [`Time::ZERO`].
+    /// The instant that [`Time::ZERO`] stands for.
     pub(super) fn base(self) -> Instant {
         self.0
     }
@@ -31,7 +31,7 @@ impl Clock {
     }
 }
 
-/// Seconds of Unix time.
+/// The present second of Unix time.
 pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

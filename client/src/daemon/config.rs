@@ -17,15 +17,15 @@ use crate::socks::HostName;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The network file.
+    /// The network file, with the keys of the authorities.
     pub network: PathBuf,
     /// One or two gateways, the preferred one first.
     pub gateways: Vec<Gateway>,
     /// Class of traffic of `run`.
     pub class: String,
-    /// Long-lived keys.
+    /// The directory of the client's long-lived keys.
     pub data_dir: PathBuf,
-    /// The control socket.
+    /// The directory of the control socket.
     pub runtime_dir: PathBuf,
     /// Seconds for which a key opens this client's packets; then the next one does.
     pub key_period_s: u64,
@@ -33,15 +33,15 @@ pub struct Config {
     pub token: Option<PathBuf>,
     /// Least severe level that is logged.
     pub log: String,
-    /// The SOCKS5 proxy.
+    /// The settings of the SOCKS5 proxy.
     pub socks: Socks,
-    /// When to fail closed.
+    /// The settings by which nothing is sent rather than too little hidden.
     pub protect: Protect,
-    /// HTTP for the operator.
+    /// The settings of the admin page.
     pub admin: Admin,
-    /// What `serve` offers.
+    /// What `serve` offers, and to whom.
     pub serve: Serve,
-    /// Where it was read.
+    /// The file that it was read from, if it was.
     #[serde(skip)]
     pub source: Option<Source>,
 }
@@ -50,10 +50,10 @@ pub struct Config {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
-    /// Its identity, base32.
+    /// The identity of the gateway, in base32.
     #[serde(deserialize_with = "identity")]
     pub identity: Identity,
-    /// Where it listens.
+    /// The address at which the gateway listens.
     pub address: HostPort,
 }
 
@@ -109,7 +109,7 @@ pub struct Serve {
     pub resolver: String,
     /// Names with fixed addresses, asked before the resolver.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
-    /// Tunnels at a time.
+    /// The most tunnels at a time; how they make room is written at [`crate::tunnel::Tunnels`].
     pub max_tunnels: usize,
 }
 

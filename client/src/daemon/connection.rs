@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::net::TcpStream;
 
-/// A connection that stood.
+/// A connection that was established.
 #[derive(Debug)]
 pub struct Connection {
     /// The socket, connected or reset since.

@@ -56,7 +56,7 @@ pub enum Resolver {
 pub struct Timeouts {
     /// A connection, from the request to success, resolution included.
     pub connect: Duration,
-    /// A resolution.
+    /// The longest that a name may take to be resolved.
     pub lookup: Duration,
     /// How long the first address of a name is tried alone before the next is tried beside it (RFC 8305).
     pub stagger: Duration,
@@ -68,7 +68,7 @@ pub struct Timeouts {
 pub struct Limits {
     /// Connections being made and names being resolved. Connections that stand do not count.
     pub dials: usize,
-    /// UDP associations.
+    /// UDP associations that are open, of all tunnels together.
     pub associations: usize,
 }
 
@@ -79,7 +79,7 @@ pub struct DialConfig {
     pub resolver: Resolver,
     /// Names that are answered from here and never asked of the resolver. The policy applies all the same.
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
-    /// What may be reached.
+    /// What the exit may connect to.
     pub policy: ExitPolicy,
     /// How long each thing may take.
     pub timeouts: Timeouts,
@@ -103,15 +103,23 @@ pub enum DialerError {
 
 /// Makes connections for an exit.
 pub struct Dialer {
+    /// The resolver that is asked for names.
     names: Names,
+    /// Addresses of names that are known without a resolver.
     hosts: HashMap<HostName, Vec<IpAddr>>,
+    /// What the exit connects to.
     policy: ExitPolicy,
+    /// The addresses of this machine: what it may connect to of its own host is for the policy to say.
     interfaces: Interfaces,
+    /// How long each thing may take.
     timeouts: Timeouts,
+    /// Connections that are being made, and names that are being resolved for them.
     dials: Semaphore,
     /// Names that datagrams wait for.
     lookups: Semaphore,
+    /// UDP associations that are open.
     associations: Arc<Semaphore>,
+    /// Requests that were refused because so much was going on.
     refused_busy: AtomicU64,
 }
 

@@ -22,7 +22,7 @@ const INBOX: &str = "inbox.key";
 pub(super) struct Keys {
     /// Seed of its long-lived identity.
     pub(super) identity: secret::Secret,
-    /// Owns its inbox.
+    /// The key that owns the client's inbox.
     pub(super) inbox: SecretIdentity,
     /// Open its packets, one in each period.
     pub(super) periods: ClientKeyring,

@@ -21,7 +21,7 @@ const DATAGRAMS: usize = 64;
 
 /// An engine with tunnels. `P` names a tunnel of it.
 pub(super) trait TunnelIo {
-    /// A tunnel.
+    /// What the engine knows a tunnel by.
     type Tunnel: Copy + Eq + Hash;
     fn read(&mut self, stream: Key<Self>, buf: &mut [u8]) -> Read;
     fn write(&mut self, stream: Key<Self>, data: &[u8]) -> Write;
@@ -29,7 +29,7 @@ pub(super) trait TunnelIo {
     fn reset(&mut self, stream: Key<Self>, code: u64);
     /// False when that half has ended already, so that the peer is not told.
     fn stop(&mut self, stream: Key<Self>, code: u64) -> bool;
-    /// Whether all that was given to a tunnel's streams has been sent and acknowledged.
+    /// True if all that was given to a tunnel's streams has been sent and acknowledged.
     fn is_quiet(&mut self, tunnel: Self::Tunnel) -> bool;
     /// Sends a datagram; says whether it fitted.
     fn datagram(&mut self, tunnel: Self::Tunnel, data: Vec<u8>) -> bool;
@@ -236,7 +236,7 @@ impl<E: TunnelIo> Stream<E> {
         }
     }
 
-    /// Whether all that was given to the tunnel's streams has been sent and acknowledged.
+    /// True if all that was given to the tunnel's streams has been sent and acknowledged.
     pub(super) fn is_quiet(&self) -> bool {
         self.hub.engine.borrow_mut().is_quiet(self.key.0)
     }

@@ -51,7 +51,7 @@ pub(super) struct ClientKeyring {
     lock: Option<secret::Lock>,
     /// Why there are no keys for the next period, if there are none.
     trouble: Option<String>,
-    /// Whether tags could not be written of late.
+    /// True if tags could not be written of late.
     unwritten: Arc<AtomicBool>,
 }
 
@@ -154,8 +154,8 @@ impl ClientKeyring {
         is_over.then(|| self.trouble.clone().unwrap_or_else(|| OVER.into()))
     }
 
-    /// Time passed: from the middle of a period the next one's key is there; one whose grace is over is erased, unless
-    /// others are still told of it. Whether the keys are others now.
+    /// Makes the next key from the middle of a period on, and erases a key when its grace is over, unless `is_published`
+    /// says that others are still told of it. True if the set of keys changed.
     ///
     /// # Errors
     /// Keys that cannot be made or erased.
@@ -242,7 +242,7 @@ impl ClientKeyring {
         GRACE_S.min(self.length_s / 4)
     }
 
-    /// Makes the key for this second, if there is none for its period. Whether it did.
+    /// Makes the key for this second, if there is none for its period. True if it did.
     fn make(&mut self, for_s: u64, unix_s: u64) -> Result<bool, SecretError> {
         let begins = for_s / self.length_s * self.length_s;
         // One that was made early serves until its period ends.

@@ -50,9 +50,9 @@ const DOCUMENTS: usize = 4;
 pub(super) enum Event {
     /// The gateway let us in, with this inbox.
     Up(Identity, Identity),
-    /// The link is gone.
+    /// The link to this gateway is gone, for this reason.
     Down(Identity, Down),
-    /// A packet.
+    /// A frame with a packet in it came from this gateway.
     Frame(Identity, Frame),
     /// A document, not yet verified, and when it was whole.
     Document(Vec<u8>, Time),
@@ -113,7 +113,7 @@ impl Inbox {
 pub(super) enum Out {
     /// A person's: whatever is ready, at the slots.
     Slots(Arc<Slots>),
-    /// A service's: at once.
+    /// The queue of a service, from which frames leave at once.
     AtOnce(mpsc::Receiver<Frame>),
 }
 
@@ -135,18 +135,18 @@ impl Slots {
 /// Which gateway the engine wants: told by its thread, followed by the link's.
 #[derive(Default)]
 pub(super) struct Goal {
-    /// Place in the list.
+    /// Index of the gateway in the list.
     at: AtomicUsize,
     told: Notify,
 }
 
 impl Goal {
-    /// To begin with this one.
+    /// A goal that begins with the gateway of this index.
     pub(super) fn new(at: usize) -> Self {
         Self { at: at.into(), told: Notify::new() }
     }
 
-    /// Go to this one.
+    /// From now on the link shall lead to the gateway of this index.
     pub(super) fn go(&self, at: usize) {
         self.at.store(at, Ordering::Relaxed);
         self.told.notify_one();
@@ -164,9 +164,9 @@ impl Goal {
     }
 }
 
-/// Which gateway is next.
+/// Chooses the gateway that is tried next.
 struct Choice {
-    /// Place in the list.
+    /// Index of the gateway in the list.
     at: usize,
     of: usize,
     /// Attempts that failed in a row.
@@ -231,17 +231,21 @@ impl Choice {
 
 /// What does not change from one attempt to the next.
 pub(super) struct Link {
+    /// The clock of the engine.
     pub(super) clock: Clock,
+    /// By which inbox the gateway knows the client.
     pub(super) inbox: Inbox,
     /// For the gateway; another one counts from the next link on.
     pub(super) token: Arc<Mutex<Vec<u8>>>,
+    /// A class, or a service.
     pub(super) mode: Mode,
     /// Makes the descriptor of a service, valid from now on.
     pub(super) descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
+    /// Where the engine is told what happens.
     pub(super) events: mpsc::Sender<Event>,
     /// Packets that came while the engine's queue was full.
     pub(super) overrun: Arc<AtomicU64>,
-    /// Dummies.
+    /// Counts the dummies that came.
     pub(super) dummies: Arc<AtomicU64>,
     /// Where the engine wants it to lead.
     pub(super) goal: Arc<Goal>,

@@ -81,7 +81,7 @@ fn on_link(line: &str) -> Option<(Ipv6Addr, u8)> {
     Some((Ipv6Addr::from(base), prefix))
 }
 
-/// Whether this is an address of this machine, for tests of what is read.
+/// True if this is an address of this machine, for tests of what is read.
 #[cfg(test)]
 fn is_own(ip: std::net::IpAddr) -> bool {
     if_addrs::get_if_addrs().is_ok_and(|all| all.iter().any(|interface| interface.ip() == ip))

@@ -27,8 +27,8 @@ impl Owner {
         Some(Self { ip: far.ip().to_canonical(), port, uid })
     }
 
-    /// Whether a datagram from this address may be his: it comes from his address, and, where the system says whose sockets
-    /// are, from a socket of the same user; elsewhere from the port that he announced.
+    /// True if a datagram from this address may be his: it comes from his address, and, where the system says whose
+    /// sockets are, from a socket of the same user; elsewhere from the port that he announced.
     pub(super) fn may_send_from(&self, from: SocketAddr) -> bool {
         if from.ip().to_canonical() != self.ip {
             return false;

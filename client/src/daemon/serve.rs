@@ -104,6 +104,8 @@ pub(super) enum Offer {
     Program(mpsc::Sender<Incoming>),
 }
 
+// Long: it makes each part once, in the order in which they need each other, and hands them to the thread that owns
+// them.
 /// Starts the thread of the service, which offers this.
 pub(super) fn start(
     config: Config,
@@ -212,7 +214,7 @@ pub(super) fn start(
     .map_err(system("starting a thread"))
 }
 
-/// How often an exit looks whether its descriptor is another.
+/// Interval at which an exit looks whether its descriptor has changed; then it is sent to the authorities.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// Keeps the authorities told of an exit: they list it with the key of the present period. Where an exit is they may
@@ -289,29 +291,43 @@ struct To {
 }
 
 struct Driver {
+    /// The engine, with the streams of its tunnels.
     hub: Rc<StreamDriver<Server>>,
+    /// What streams are joined to.
     offer: Rc<Offer>,
+    /// How much one pseudonym may use at a time.
     quotas: Rc<Quotas>,
+    /// What leads to each gateway.
     links: HashMap<Identity, To>,
+    /// The network, with its authorities.
     network: Network,
+    /// An exit, or a service with an address.
     kind: Kind,
     /// Whose it is, and where it is reached.
     addresses: (Identity, Vec<String>),
+    /// The admission token for gateways; another one counts from the next link on.
     token: Arc<Mutex<Vec<u8>>>,
+    /// The configuration by which it goes.
     reload: Reload,
+    /// Why the last document that came could not be used.
     trouble: Option<String>,
     /// Whom the network can lose, by the document in use.
     spares: RefCell<Spares>,
     /// Something changed that `status` must say at once.
     news: bool,
+    /// The directory of long-lived files.
     data_dir: std::path::PathBuf,
+    /// The keys of the service, by period.
     keys: Arc<Mutex<Keys>>,
     /// Tell the links that there is another descriptor.
     renew: Vec<Arc<Notify>>,
     /// Tells gateways which documents there are.
     has: Has,
+    /// Where its reports go.
     publisher: Publisher,
+    /// Packets that came while the engine's queue was full.
     overrun: Arc<AtomicU64>,
+    /// Frames that found the queue of a link full.
     full: u64,
     /// What depends on clients, for the metrics.
     coarse: Coarse,

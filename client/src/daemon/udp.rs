@@ -106,7 +106,7 @@ fn idle_limit((taken, most): (usize, usize)) -> Duration {
     IDLE.0 + (IDLE.1 - IDLE.0).mul_f64(free)
 }
 
-/// The exit's end.
+/// Relays datagrams at the exit's end of a tunnel.
 pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
     stream: &Stream<E>,
     mut rest: Vec<u8>,

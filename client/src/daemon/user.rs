@@ -120,6 +120,8 @@ impl TunnelIo for User {
     }
 }
 
+// Long: it makes each part once, in the order in which they need each other, and hands them to the threads that own
+// them.
 /// Starts the two threads: of the engine, which is returned, and of the link, which ends before it does. The engine's
 /// thread does what `commands` ask for.
 pub(super) fn start(
@@ -265,16 +267,23 @@ pub(super) fn thread(
 }
 
 struct Driver {
+    /// What the proxy's connections share, the engine among it.
     context: Rc<ProxyContext>,
+    /// The uplink, which the link's thread shares.
     slots: Arc<Slots>,
+    /// The network, with its authorities.
     network: Network,
     /// The configuration by which it goes.
     reload: Reload,
+    /// The admission token for gateways; another one counts from the next link on.
     token: Arc<Mutex<Vec<u8>>>,
     /// Its long-lived identity, for its owner.
     own: Identity,
+    /// Where its reports go.
     publisher: Publisher,
+    /// Packets that came while the engine's queue was full.
     overrun: Arc<AtomicU64>,
+    /// Dummies that came.
     dummies: Arc<AtomicU64>,
     /// Of these, how many the engine knows of.
     dummies_told: u64,
@@ -282,7 +291,7 @@ struct Driver {
     goal: Arc<Goal>,
     /// Tells gateways which documents there are.
     has: Has,
-    /// Keys, by period.
+    /// The client's keys, by period.
     periods: ClientKeyring,
     /// The gateway that was left, and what for.
     left: Option<(usize, Evidence)>,
@@ -296,7 +305,9 @@ struct Driver {
     followed_from: Time,
     /// Something changed that `status` must say at once.
     news: bool,
+    /// Why there is no link, if there is none.
     down: Option<Down>,
+    /// The gateway that it is linked to, by its index among those of the configuration.
     linked: Option<usize>,
     /// Whom the network can lose, by the document in use.
     spares: RefCell<Spares>,

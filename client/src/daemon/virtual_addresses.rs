@@ -26,7 +26,7 @@ pub(super) struct VirtualAddresses {
 }
 
 impl VirtualAddresses {
-    /// Whether such an address stands for a service, if for anything.
+    /// True if such an address stands for a service, if for anything.
     pub(super) fn has(ip: Ipv4Addr) -> bool {
         matches!(ip.octets(), [198, 18 | 19, ..])
     }

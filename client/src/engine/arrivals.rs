@@ -40,6 +40,7 @@ impl Client {
             self.ids.came(&id);
             return Arrival::Loop;
         }
+        // No identifier: no reply and no loop, so a message of somebody who knows the inbox and the key.
         if id == [0; 16] {
             return self.handle_letter(now, &tag, &payload);
         }
@@ -51,6 +52,7 @@ impl Client {
         match purpose {
             Purpose::Tunnel(id) => {
                 if let Some(group) = self.groups.get_mut(&id) {
+                    // First the epoch, as the stock counts SURBs by whether their epoch is the present one.
                     group.turn(self.router.epoch(now));
                     group.came_back(of);
                 }
@@ -185,6 +187,8 @@ impl Client {
                 group.junk = (group.junk - JUNK_FORGIVEN).max(0.0);
                 self.counts.packets += 1;
                 // A service that nobody uses is a contact like others, however many tunnels lead to it.
+                // Authentic is not enough: a service that is the gateway's friend could send what nobody reads, and
+                // take the loops away.
                 let credit = group.stock.is_in_use(now)
                     || group.place.is_some_and(|Place { identity, .. }| {
                         self.credits.of_unused_service(now, identity, &self.class)
@@ -203,6 +207,7 @@ impl Client {
                 Arrival::NoCredit
             }
         };
+        // The service, not the gateway: whoever has the SURB has it from the service.
         if group.junk >= MAX_JUNK {
             self.leave_liar(now, id);
         }
@@ -246,12 +251,14 @@ impl Client {
             descriptor.identity.0 == address.identity
                 && (descriptor.not_before..=descriptor.not_after).contains(&unix_s)
         });
+        // Whatever the answer is, the question is over; a group that still waits asks anew.
         self.queries.remove(&address);
         self.counts.packets += 1;
         match descriptor {
             Some(descriptor) => {
                 let refresh = self.refresh_at(now, &descriptor);
                 self.learn(&descriptor);
+                // All at once, which is seldom: those in use are asked for again.
                 if self.descriptors.len() >= 4 * MAX_GROUPS {
                     self.descriptors.clear();
                 }

@@ -22,7 +22,7 @@ const UNDER_WAY: Duration = Duration::from_secs(5);
 /// What a stall of the contact's link, or of this one, may hold up and bring at once: as much as waits at a gateway.
 const HELD_UP: Duration = Duration::from_secs(2);
 
-/// A call.
+/// A call with a contact, and the media that wait for its slots.
 pub(super) struct Call {
     pub(super) contact: Contact,
     from: Time,
@@ -34,7 +34,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Whether a slot at this instant is the call's.
+    /// True if a slot at this instant is the call's.
     pub(super) fn lasts(&self, at: Time) -> bool {
         self.from <= at && at < self.until
     }
@@ -44,6 +44,7 @@ impl Call {
         let slots = class.payload_per_s * now.since(self.counted).as_secs_f64();
         (self.due, self.counted) = ((self.due + slots).min(most_at_once(class)), now);
         let brings = self.due >= 1.0;
+        // What cannot be the contact's takes no token: a flood must not make honest media look like one.
         self.due -= f64::from(u8::from(brings));
         brings
     }
@@ -83,6 +84,7 @@ impl Client {
             return Err(NotPosted::TooLong);
         }
         let call = self.call.as_mut().filter(|call| now < call.until).ok_or(NotPosted::NoCall)?;
+        // The oldest goes, not the newest: in speech what is late is worth less than what comes.
         if call.waiting.len() >= WAITING {
             call.waiting.pop_front();
             self.counts.media_late += 1;
@@ -91,7 +93,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether media that arrive now belong to a call.
+    /// True if media that arrive now belong to a call.
     pub(super) fn in_call(&self, now: Time) -> bool {
         self.call.as_ref().is_some_and(|call| now < call.until || now.since(call.until) < UNDER_WAY)
     }

@@ -19,7 +19,7 @@ const LETTER_LIMIT: Duration = Duration::from_secs(10);
 const MAX_CONTACTS: usize = 1_024;
 /// Services whose credits are counted; as with contacts.
 const MAX_SERVICES: usize = 256;
-/// Calls at a time.
+/// Calls that may last at one time.
 const MAX_CALLS: usize = 64;
 /// What one contact's credits replace of the loops in payload slots.
 const SHARE: f64 = 0.25;
@@ -46,7 +46,7 @@ impl Quota {
         Self { tokens: Self::most(class), counted: now }
     }
 
-    /// Nothing saved yet.
+    /// A quota with nothing saved.
     fn none(now: Time) -> Self {
         Self { tokens: 0.0, counted: now }
     }
@@ -137,7 +137,9 @@ impl Credits {
         let Some(at) = self.waiting.iter().position(|(waits, _)| *waits == handle) else {
             return (false, false);
         };
+        // Once: whoever answers twice for one letter gets nothing the second time.
         self.waiting.remove(at);
+        // The user has accepted what this contact sends, for as long as the call lasts.
         if self.calls.contains(&contact) {
             return (true, true);
         }
@@ -152,7 +154,7 @@ impl Credits {
         (true, quota.take(now, class))
     }
 
-    /// A call with this contact begins: all that it sends gives credit. Whether there was room.
+    /// A call with this contact begins: all that it sends gives credit. True if there was room.
     pub(super) fn call_accepted(&mut self, contact: ContactId) -> bool {
         let room = self.calls.len() < MAX_CALLS;
         let known = self.calls.contains(&contact);

@@ -37,11 +37,11 @@ pub enum Blame {
 /// What is found, in totals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Evidence {
-    /// Of what kind.
+    /// What the gateway is found to do.
     pub blame: Blame,
     /// So many loops, or packets that nobody asked for.
     pub bad: u64,
-    /// Of so many loops.
+    /// How many loops were looked at.
     pub of: u64,
 }
 
@@ -152,7 +152,7 @@ impl Gateways {
         }
     }
 
-    /// Whether it is time to come back to the first gateway. If that fails, there is another day.
+    /// True if it is time to come back to the first gateway. If that fails, there is another day.
     pub(super) fn comes_back(&mut self, unix_s: u64, from: &Identity) -> bool {
         let away = self.records.iter().skip(1).any(|of| of.identity == *from);
         let back = away && self.back_s > 0 && self.back_s <= unix_s;
@@ -169,7 +169,7 @@ impl Gateways {
         }
     }
 
-    /// Whether the other gateway was late, too, when it was used last.
+    /// True if the other gateway was late, too, when it was used last.
     pub(super) fn other_is_late(&self, unix_s: u64, than: &Identity) -> bool {
         let late = |of: &GatewayRecord| of.late_s > 0 && unix_s < of.late_s + LATE_COUNTS_S;
         self.records.iter().any(|of| of.identity != *than && late(of))
@@ -188,12 +188,14 @@ impl Gateways {
         let Some((at, record)) = at.and_then(|at| Some((at, self.records.get_mut(at)?))) else {
             return true;
         };
+        // A gateway that behaved for four times as long as it was left for begins anew.
         let again = record.left_s > 0 && unix_s < record.left_s + 4 * Self::away_s(record);
         // While the link has not moved, more that is found is of the same departure.
         if self.leaving.replace(record.identity) != Some(record.identity) {
             record.strikes = if again { record.strikes + 1 } else { 1 };
         }
         record.left_s = unix_s;
+        // Only the first is come back to; which one that is the user said.
         if at == 0 {
             self.back_s = self.come_back_s(unix_s);
         }
@@ -206,6 +208,7 @@ impl Gateways {
         }
         let left = |of: &&GatewayRecord| of.identity != *from && of.left_s > 0;
         let mut others = self.records.iter().filter(left);
+        // For lost and made-up packets some minutes are enough: they are the gateway's own doing.
         if why != Blame::Late {
             return !others.any(|of| unix_s < of.left_s + HOLD_OFF.as_secs());
         }

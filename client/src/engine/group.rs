@@ -21,17 +21,19 @@ pub struct GroupId(pub(super) u64);
 pub struct Isolation([u8; 32]);
 
 impl Isolation {
-    /// Of a name of the caller's choice: what has the same name may share a tunnel and a pseudonym, as a browser's tabs do.
+    /// The isolation of a name of the caller's choice: what has the same name may share a tunnel and a pseudonym, as a browser's tabs do.
     /// A SOCKS program gets the same by this user name and no password.
     pub fn of(name: &str) -> Self {
         Self::new(Some((name.as_bytes(), b"")))
     }
 
-    /// Of a user name and a password, or of none.
+    /// The isolation of a user name and a password, or of none.
     pub fn new(credentials: Option<(&[u8], &[u8])>) -> Self {
         let mut hasher =
             blake3::Hasher::new_derive_key("shoal 2026 isolation of socks credentials");
         if let Some((user, password)) = credentials {
+            // With their lengths: a name and a password must not be another pair that reads the same behind each
+            // other.
             hasher.update(&(user.len() as u64).to_le_bytes()).update(user);
             hasher.update(&(password.len() as u64).to_le_bytes()).update(password);
         }
@@ -55,7 +57,7 @@ pub enum Stage {
     Looking,
     /// The handshake is under way.
     Connecting,
-    /// Streams can be opened.
+    /// The tunnel is connected: streams can be opened.
     Connected,
 }
 
@@ -69,7 +71,7 @@ pub enum Failure {
     /// The gateway knows no such service.
     #[error("the gateway knows no service of this identity")]
     UnknownService,
-    /// Nothing came back.
+    /// Nothing came back in the time that it may take.
     #[error("the service does not answer")]
     NoAnswer,
     /// There is no exit, or none that a path leads to.
@@ -81,7 +83,7 @@ pub enum Failure {
     /// The tunnel closed.
     #[error("the tunnel closed")]
     Closed,
-    /// Nobody used it.
+    /// Nobody used the tunnel.
     #[error("the tunnel was not used")]
     Idle,
     /// The service sent replies that the tunnel did not authenticate, or let others do so.
@@ -128,15 +130,23 @@ impl Ages {
     }
 }
 
+/// An isolation group: a tunnel, its pseudonym and its stock of SURBs.
 pub(super) struct Group {
+    /// What must not be linked to the requests in it.
     pub(super) isolation: Isolation,
+    /// Whom it talks to.
     pub(super) target: Target,
+    /// From which it draws; each attempt at a tunnel has a part of its own.
     seed: Seed,
     /// How often it has begun a tunnel.
     pub(super) attempts: u64,
+    /// By which the service knows the tunnel; another one for each attempt.
     pub(super) pseudonym: Pseudonym,
+    /// Where the service is reached, once that is known.
     pub(super) place: Option<Place>,
+    /// The tunnel, once a place was found.
     pub(super) tunnel: Option<Tunnel>,
+    /// The handshake of the tunnel was done.
     pub(super) connected: bool,
     /// When it began to look for a place, all had been silent lately.
     pub(super) hopeless: bool,
@@ -150,16 +160,23 @@ pub(super) struct Group {
     pub(super) late: f64,
     /// The last packet brought SURBs only.
     pub(super) refilled: bool,
+    /// Streams that the caller opened and has not closed.
     pub(super) streams: usize,
+    /// When the group was made.
     pub(super) born: Time,
     /// When its first stream was opened, and its last one.
     pub(super) opened: Option<Time>,
+    /// When its last stream was opened; at first, when it was made.
     pub(super) last_opened: Time,
+    /// How long it takes streams, when its successor connects, and how long it stays.
     pub(super) ages: Ages,
     /// When the first datagram left to which nothing has come back yet.
     pub(super) asked: Option<Time>,
+    /// When the present attempt at a tunnel began.
     pub(super) since: Time,
+    /// When it last went to another gateway of its service.
     pub(super) moved: Time,
+    /// When the user last did anything with it.
     pub(super) last_used: Time,
 }
 
@@ -192,19 +209,20 @@ impl Group {
         }
     }
 
-    /// Whether it takes no more streams: its first is too long ago. Those that it has go on.
+    /// True if it takes no more streams: its first is too long ago. Those that it has go on.
     pub(super) fn is_retired(&self, now: Time) -> bool {
         self.opened.is_some_and(|at| now.since(at) >= self.ages.lifetime)
     }
 
-    /// Whether its successor may connect: it will be retired soon, and was in demand lately.
+    /// True if its successor may connect: it will be retired soon, and was in demand lately.
     pub(super) fn wants_successor(&self, now: Time) -> bool {
         let near = |at: Time| now.since(at) + self.ages.lead >= self.ages.lifetime;
         self.opened.is_some_and(near) && now.since(self.last_opened) < RECENT
     }
 
-    /// Whether it has been without streams for so long that it goes: sooner where most of the places for groups are taken, by
-    /// `groups`. In steps, and not below half of the places: services must not count the groups of a client by it.
+    /// True if it has been without streams for so long that it goes: sooner where most of the places for groups are
+    /// taken, by `groups`. In steps, and not below half of the places: services must not count the groups of a client
+    /// by it.
     pub(super) fn is_over(&self, now: Time, groups: usize) -> bool {
         let limit = match 4 * groups / MAX_GROUPS {
             0 | 1 => IDLE,
@@ -215,7 +233,7 @@ impl Group {
         self.is_idle(now) && now.since(self.last_used) > limit
     }
 
-    /// Whether nobody uses it, nor has just asked for it.
+    /// True if nobody uses it, nor has just asked for it.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         self.streams == 0 && self.connected && now.since(self.last_used) > JUST_NOW
     }
@@ -238,6 +256,7 @@ impl Group {
         let Some(present) = present.filter(|present| self.epoch != Some(*present)) else { return };
         match self.epoch.replace(present) {
             Some(before) if before.0 + 1 == present.0 => self.stock.turn(),
+            // An epoch was skipped, or went back: SURBs for neither are of use.
             _ => self.stock.forget(),
         }
     }
@@ -251,7 +270,7 @@ impl Group {
         }
     }
 
-    /// Whether its tunnel takes no more streams for now.
+    /// True if its tunnel takes no more streams for now.
     pub(super) fn is_full(&self) -> bool {
         self.streams >= MAX_STREAMS as usize
     }
@@ -271,6 +290,7 @@ impl Group {
         self.connected = false;
         self.asked = None;
         self.junk = 0.0;
+        // The service of another attempt knows another pseudonym: it has no SURBs of this one.
         self.stock = Stock::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);

@@ -35,6 +35,7 @@ impl Ids {
     }
 
     pub(super) fn new_loop(&mut self, keys: &Keys) -> Option<PacketId> {
+        // A new run, rather than numbers that come again: an old loop must not pass for a new one.
         if self.next == u32::MAX {
             self.rng.fill_bytes(&mut self.run);
             self.next = 0;
@@ -46,6 +47,8 @@ impl Ids {
         self.set(n, false);
         let [a, b, c, d] = self.run;
         let [e, f, g, h] = n.to_be_bytes();
+        // The rest is a mark by the key at which the packet ends, so that a stranger's identifier is told from an own
+        // one without a list.
         keys.identifier(Made::Loop, [a, b, c, d, e, f, g, h])
     }
 
@@ -59,9 +62,11 @@ impl Ids {
     pub(super) fn came(&mut self, id: &PacketId) -> Again {
         let [a, b, c, d, e, f, g, h, ..] = *id;
         let n = u32::from_be_bytes([e, f, g, h]);
+        // Of an earlier run nothing is known, so nothing is said: it may have waited at the gateway.
         if [a, b, c, d] != self.run || n >= self.next {
             return Again::Late;
         }
+        // So late that its bit is another's by now.
         if self.next - n > WINDOW || self.is_set(n) {
             return Again::Replayed;
         }

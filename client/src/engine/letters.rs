@@ -12,12 +12,11 @@ use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Class, Stream, Time, exponential};
 
 use super::packets::Draft;
+use super::types::MAX_LETTERS;
 use super::{Client, Contact, NotPosted};
 use crate::route::End;
 use crate::uplink::{Ready, Slot};
 
-/// Letters that wait for their slots.
-pub(super) const MAX_LETTERS: usize = 64;
 /// The mean hold is the time that so many loops in payload slots take: at its reader a letter is one packet more.
 const LOOPS: f64 = 75.0;
 /// And it lies within these bounds, seconds: a class of few slots would hold letters for minutes, and hides less instead.
@@ -50,7 +49,7 @@ impl Letters {
         Self { waiting: Vec::new(), holds }
     }
 
-    /// How many wait.
+    /// How many letters wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -81,6 +80,7 @@ impl Client {
         let mut letter = Vec::with_capacity(1 + message.len());
         letter.push(kind::MESSAGE);
         letter.extend_from_slice(message);
+        // Drawn also where letters leave at once, so that the setting moves no other draw.
         let hold = exponential(&mut self.letters.holds, hold(&self.class));
         let due = if self.settings.letters_at_once { now } else { now + hold };
         self.letters.waiting.push(Letter { due, contact: *contact, message: letter });

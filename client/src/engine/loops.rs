@@ -42,11 +42,11 @@ const MAX_OPEN: usize = 4_096;
 /// How the last loops fared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoopCounts {
-    /// Sent, in all.
+    /// Loops that were sent, in all.
     pub sent: u64,
-    /// Came back, in all.
+    /// Loops that came back, in all.
     pub returned: u64,
-    /// Given up, in all.
+    /// Loops that were given up, in all.
     pub lost: u64,
     /// Of the last ones whose fate is known: how many, and how many of these came back.
     pub recent: (usize, usize),
@@ -54,12 +54,16 @@ pub struct LoopCounts {
     pub median_ms: u64,
 }
 
+/// The loops that are under way, and what the last ones showed.
 #[derive(Default)]
 pub(super) struct Loops {
+    /// Loops that were made and are neither back nor lost.
     open: HashMap<PacketId, Open>,
+    /// Those that were sent, in order; some of them may be back.
     sent: VecDeque<(PacketId, Time)>,
     /// Those of `sent` that are not late yet.
     young: VecDeque<(PacketId, Time)>,
+    /// What became of the last [`REMEMBERED`]: how long each took, or that it was lost.
     recent: VecDeque<Option<Duration>>,
     /// The durations in `recent`, the shortest first.
     took: Vec<Duration>,
@@ -67,23 +71,28 @@ pub(super) struct Loops {
     back: Vec<VecDeque<(Time, Identity)>>,
     /// When the loops left that are late and that none followed back, for each layer and mix.
     late: BTreeMap<(usize, Identity), VecDeque<Time>>,
+    /// Says whether the gateway loses or holds up loops.
     loss_test: LossTest,
+    /// Which share of the loops by each mix comes back.
     returns: Returns,
     /// What the network took beside the drawn delays, for the last loops of this link: in order, and the shortest first.
     excess: VecDeque<Duration>,
+    /// The durations in `excess`, the shortest first.
     excess_sorted: Vec<Duration>,
     /// Two instants of the downlink.
     paced: Duration,
     /// When the last loop of this link came back, and when those left that none followed back.
     last_back: Option<Time>,
+    /// When those loops left that none followed back.
     waiting: VecDeque<Time>,
+    /// Totals since the start.
     counts: LoopCounts,
 }
 
 struct Open {
     sent: Option<Time>,
     mixes: Vec<Identity>,
-    /// In the mixes, as drawn.
+    /// The delays in mixes together, as drawn.
     delay: Duration,
 }
 
@@ -110,18 +119,21 @@ impl Loops {
         }
     }
 
-    /// Whether this is a loop of ours; it counts once.
+    /// True if this is a loop of ours; it counts once.
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(open) = self.open.remove(id) else { return false };
         self.counts.returned += 1;
         self.loss_test.packet();
         let sent = open.sent.unwrap_or(now);
         self.last_back = Some(now);
+        // Those that left before it may be under way still, but one that followed them is back: the link does not
+        // stand still.
         self.waiting.retain(|at| *at > sent);
         let end = self.lateness(now, sent, open.delay);
         if self.loss_test.add(open.mixes.clone(), (sent, now), end) {
             self.returns.add(&open.mixes, false);
         }
+        // As many layers as paths have: the document says, and another one may have more.
         self.back.resize_with(self.back.len().max(open.mixes.len()), VecDeque::new);
         for (layer, (back, mix)) in self.back.iter_mut().zip(open.mixes).enumerate() {
             if let Some(late) = self.late.get_mut(&(layer, mix)) {
@@ -167,6 +179,7 @@ impl Loops {
     fn blame(&mut self, id: &PacketId, sent: Time) {
         let Some(open) = self.open.get(id) else { return };
         let silent = self.silent();
+        // A loop by a mix that is known to be silent says nothing of the others on its path.
         let explained = open.mixes.iter().any(|mix| silent.contains(mix));
         for (layer, mix) in open.mixes.iter().copied().enumerate() {
             let back = self.back.get(layer).into_iter().flatten();
@@ -181,7 +194,7 @@ impl Loops {
         }
     }
 
-    /// Whether a loop that is back was late, for what its link took.
+    /// Says whether a loop that is back was late, for what its link took.
     fn lateness(&mut self, now: Time, sent: Time, delay: Duration) -> Ended {
         let queued = self.loss_test.queued(now);
         let excess = now.since(sent).saturating_sub(delay).saturating_sub(queued);
@@ -191,6 +204,7 @@ impl Loops {
         {
             self.excess_sorted.remove(at);
         }
+        // Late ones too: else a line that has become slower would be late for ever.
         self.excess.push_back(excess);
         let at = self.excess_sorted.partition_point(|other| *other < excess);
         self.excess_sorted.insert(at, excess);
@@ -201,12 +215,13 @@ impl Loops {
         if known && excess > limit { Ended::Late } else { Ended::InTime }
     }
 
-    /// Whether the loops stand still: the link, or the gateway, holds everything. Not so where packets leave no room.
+    /// True if the loops stand still: the link, or the gateway, holds everything. Not so where packets leave no room.
     pub(super) fn stand_still(&self, now: Time) -> bool {
         let (Some(back), Some(usual)) = (self.last_back, self.took.get(self.took.len() / 4)) else {
             return false;
         };
         let limit = (STILL_FACTOR * *usual).max(STILL_LEAST);
+        // A full downlink brings packets instead of loops: it does not stand still.
         if now.since(back) <= limit || self.loss_test.is_full(now) {
             return false;
         }
@@ -226,13 +241,13 @@ impl Loops {
         self.loss_test.packet();
     }
 
-    /// Whether the gateway takes our packets, or holds them up.
+    /// Says whether the gateway takes our packets, or holds them up.
     pub(super) fn blame_gateway(&mut self, now: Time) -> Option<Evidence> {
         let silent = self.silent();
         self.loss_test.blame_gateway(now, &silent)
     }
 
-    /// Whether the loops of this link are late; `None` while too few are known.
+    /// Says whether the loops of this link are late; `None` while too few are known.
     pub(super) fn are_late(&self, now: Time) -> Option<bool> {
         self.loss_test.is_late(now)
     }

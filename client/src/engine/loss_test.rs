@@ -40,7 +40,7 @@ pub(super) struct LossTest {
     packets: f64,
     gaps: VecDeque<(Time, Time, Excuse)>,
     longest: Duration,
-    /// Frames down, 1/s.
+    /// Frames that go down in a second.
     down_per_s: f64,
     /// Since when the loops have been late.
     late_since: Option<Time>,
@@ -72,6 +72,8 @@ pub(super) enum Ended {
 impl LossTest {
     /// A link begins, of a client of this class.
     pub(super) fn link(&mut self, now: Time, class: &Class) {
+        // The gateway's queue for a client holds two seconds of its downlink, or 16 packets: see
+        // `node/src/engine/gateway/session.rs`.
         let queue_s = (2.0 * class.down_per_s).max(16.0) / class.down_per_s;
         let longest = Duration::from_secs_f64(queue_s / 2.0);
         let down_per_s = class.down_per_s;
@@ -85,6 +87,7 @@ impl LossTest {
                 self.gaps.pop_front();
             }
         }
+        // A dummy is sent only where nothing waits: the queue was empty when it left.
         (self.dummy, self.packets) = (now, 0.0);
     }
 
@@ -93,7 +96,7 @@ impl LossTest {
         self.packets += 1.0;
     }
 
-    /// Whether packets have left no room for a dummy for long.
+    /// True if packets have left no room for a dummy for long.
     pub(super) fn is_full(&self, now: Time) -> bool {
         let since = now.since(self.dummy);
         since > self.longest && self.packets > 0.5 * self.down_per_s * since.as_secs_f64()
@@ -118,7 +121,7 @@ impl LossTest {
         now.since(self.dummy).min(sent)
     }
 
-    /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest. Whether that counts.
+    /// A loop came back, or is lost: it was under way from `sent` to `until` at the latest. True if that counts.
     pub(super) fn add(
         &mut self,
         mixes: Vec<Identity>,
@@ -133,6 +136,7 @@ impl LossTest {
         let in_gap =
             |(from, to, why): &(Time, Time, Excuse)| *from < until && *to > sent && excused(*why);
         let in_last_gap = until.since(self.dummy) > self.longest && excused(self.excuse(until));
+        // A loop of the link before was the old gateway's to bring.
         if sent < self.since || in_last_gap || self.gaps.iter().any(in_gap) {
             return false;
         }
@@ -143,12 +147,14 @@ impl LossTest {
         true
     }
 
-    /// Whether the gateway loses packets or holds them up: for every mix, those loops that avoid it are lost, or late,
-    /// beyond chance, too. Loops by mixes that are known to return nothing say nothing of the gateway.
+    /// Says whether the gateway loses packets or holds them up: for every mix, those loops that avoid it are lost, or
+    /// late, beyond chance, too. Loops by mixes that are known to return nothing say nothing of the gateway.
     pub(super) fn blame_gateway(&mut self, now: Time, silent: &[Identity]) -> Option<Evidence> {
+        // Loss before lateness: it is the gateway's own doing, while late ones may be the line's.
         if let Some((bad, of)) = self.beyond(CHANCE, silent, Ended::Lost) {
             return Some(Evidence { blame: Blame::Lost, bad, of });
         }
+        // Two limits, so that a gateway near one of them is not found late and not late in turns.
         let chance = if self.late_since.is_some() { STILL_LATE } else { CHANCE };
         let Some((bad, of)) = self.beyond(chance, silent, Ended::Late) else {
             self.late_since = None;
@@ -159,7 +165,7 @@ impl LossTest {
         stays.then_some(Evidence { blame: Blame::Late, bad, of })
     }
 
-    /// Whether loops are late; `None` while too few are known.
+    /// Says whether loops are late; `None` while too few are known.
     pub(super) fn is_late(&self, now: Time) -> Option<bool> {
         match self.late_since {
             Some(since) => (now.since(since) >= STAYS_LATE).then_some(true),
@@ -182,6 +188,7 @@ impl LossTest {
                 *of = (of.0 + 1, of.1 + usize::from(fate.end == end));
             }
         }
+        // If the loops that avoid one mix fare well, that mix is the reason and not the gateway.
         let all = by_mix.values().all(|(by, bad_by)| beyond_chance(n - by, bad - bad_by));
         all.then_some((bad as u64, n as u64))
     }

@@ -17,7 +17,7 @@ use crate::surbs::{AHEAD, Of};
 use crate::tunnel::Tunnel;
 use crate::uplink::{Ready, Slot, Uplink, Wants};
 
-/// A packet that is to be sealed.
+/// A packet that is to be sealed, and the slot that it is for.
 pub(super) struct Draft {
     ready: Ready,
     slot: Slot,
@@ -37,9 +37,12 @@ impl Client {
     /// Frames for those of the wanted slots for which there is something. Cover waits for the next call while there is
     /// anything else: that must not wait until cover is sealed. For media there is always something.
     pub fn produce(&mut self, now: Time, mut wants: Wants) -> Vec<(Ready, Slot, Frame)> {
+        // Here too, and not at ticks alone: slots come faster than ticks, and each frame that leaves behind a stall
+        // carries its mark.
         self.judge_pause(now);
         let Wants { user, letters, media, loops, drops, .. } = &mut wants;
         for slots in [user, letters, media, loops, drops] {
+            // A path can only be drawn by the document that its slot follows; other slots wait for the next call.
             slots.retain(|slot| self.router.leads(slot));
         }
         if self.protection(now).is_err() || self.is_paused() {
@@ -51,6 +54,7 @@ impl Client {
         let mut user = wants.user.into_iter().peekable();
         for _ in 0..wants.data {
             let draft = user.peek().and_then(|slot| self.make_data(now, *slot));
+            // The slot stays for SURBs.
             let Some(draft) = draft else { break };
             drafts.push(draft);
             user.next();
@@ -60,6 +64,8 @@ impl Client {
         let taken: Vec<u64> = drafts.iter().map(|draft| draft.slot.number).collect();
         let mut free = wants.letters.into_iter().filter(|slot| !taken.contains(&slot.number));
         drafts.extend(free.find_map(|slot| self.make_letter(slot)));
+        // Cover alone is sealed in batches; beside a packet of the user's it would delay that one by as long as the
+        // batch takes.
         if drafts.is_empty() {
             drafts.extend(wants.loops.into_iter().map_while(|slot| self.make_loop(now, slot)));
             drafts.extend(wants.drops.into_iter().map_while(|slot| self.make_drop(now, slot)));
@@ -134,6 +140,7 @@ impl Client {
                 group.refilled = false;
                 self.shares.sent(now, id, self.whole_per_s());
                 self.last_turn = id;
+                // From here on QUIC counts it as sent: if no path is found now, it is lost like any other.
                 return self.send(now, slot, id, datagram);
             }
         }
@@ -148,6 +155,7 @@ impl Client {
         // Whoever is in use comes first: when an epoch begins, all lack some.
         let short = |(id, group): (&GroupId, &Group)| {
             let (_, missing) = self.surbs_due(now, &slot, group);
+            // Before the tunnel stands its packets bring SURBs beside the handshake.
             let missing = if group.connected { missing } else { 0 };
             (missing >= 5).then_some((group.stock.is_in_use(now), missing, *id))
         };
@@ -184,6 +192,7 @@ impl Client {
 
     fn make_loop(&mut self, now: Time, slot: Slot) -> Option<Draft> {
         let own = self.own_gateway(now)?;
+        // A number for each that is made, also for those that no slot takes: only this client ever sees them.
         let id = self.ids.new_loop(&self.keys)?;
         let route = self.router.draw_up(&slot, &own, Some(self.end))?;
         let delay = route.hops.iter().map(|hop| hop.delay).sum();
@@ -225,6 +234,7 @@ impl Client {
         let mut message = vec![kind::QUERY];
         message.extend(address.identity);
         message.extend_from_slice(surb.as_bytes());
+        // Before it leaves: an answer must never find that nobody asked.
         self.outstanding.put(Purpose::Query(address), epoch, keys);
         if let Some(query) = self.queries.get_mut(&address) {
             query.asked = Some(now);
@@ -245,6 +255,7 @@ impl Client {
         } else {
             Vec::new()
         };
+        // Made for more than are wanted: lanes that stay empty cost as much as full ones.
         let stock = self.ahead.of(*own, epoch);
         stock.extend(made);
         let count = count.min(stock.len());

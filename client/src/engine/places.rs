@@ -9,13 +9,14 @@ use crate::message::ToService;
 use crate::tunnel::Tunnel;
 
 impl Client {
-    /// Moves a group on.
+    /// Looks what a group lacks, and does the next thing for it.
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
         let present = self.router.epoch(now);
         if let Some(group) = self.groups.get_mut(&id) {
             group.turn(present);
         }
         let Some(group) = self.groups.get(&id) else { return };
+        // Before anything else, so that a group that nobody uses makes no new tunnel.
         if group.is_over(now, self.groups.len()) {
             return self.fail(now, id, Failure::Idle);
         }
@@ -24,6 +25,7 @@ impl Client {
             self.succeed(now, id, isolation, target);
         }
         let Some(group) = self.groups.get(&id) else { return };
+        // While nothing may leave nothing can be answered: time that passes now speaks against nobody.
         if self.own_gateway(now).is_none() || self.protection(now).is_err() {
             return;
         }
@@ -33,6 +35,8 @@ impl Client {
         }
         match group.stage() {
             Stage::Looking => self.look(now, id),
+            // A new tunnel and a new pseudonym: the service that did not answer may still do so, and must not meet a
+            // second attempt under the same name.
             Stage::Connecting if now.since(group.since) > self.patience() * CONNECT_LIMIT => {
                 self.avoid_place(now, id);
                 self.part(now, id);
@@ -55,6 +59,7 @@ impl Client {
             let fresh = Query { since: now, asked: None };
             let since = self.queries.entry(address).or_insert(fresh).since;
             let known = self.router.gateway(now, &Identity(address.gateway));
+            // The address names its gateway, so where that is not listed no answer can come.
             if known.is_none() {
                 self.queries.remove(&address);
                 self.fail(now, id, Failure::UnknownGateway);
@@ -139,6 +144,7 @@ impl Client {
                 }
             }
         }
+        // Then sorted by a stable sort: among places that are equally good the random order stays.
         places.shuffle(&mut self.choices_rng);
         let taken = |same: &dyn Fn(&Place) -> bool| {
             self.groups.values().filter(|group| group.place.as_ref().is_some_and(same)).count()
@@ -205,11 +211,13 @@ impl Client {
         let (Some(place), target) = (group.place, group.target) else { return };
         let (silence, moved) = (group.silence(now), group.moved);
         let compatible = self.router.compatible(now, &own, &place.gateway);
+        // Moving has not helped either: the user's programs are told, rather than kept waiting.
         if silence > self.patience() * GIVE_UP {
             return self.fail(now, id, Failure::Silent);
         }
         let limit = self.patience() * SILENCE;
         let silent = silence > limit && now.since(moved) > limit;
+        // After a change of link one gateway would see both ends: that is worth a move although the service answers.
         let stranded = !compatible && now.since(moved) > SILENCE;
         if !silent && !stranded {
             return;
@@ -260,6 +268,7 @@ impl Client {
         let (Some(mut tunnel), Some(place)) = (group.tunnel.take(), group.place.take()) else {
             return;
         };
+        // Closed first, so that what it then gives out is the last datagram, which says so.
         tunnel.close(now, 0);
         let mut datagram = Vec::new();
         if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {

@@ -6,7 +6,7 @@ use super::{Client, Unprotected};
 use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
 
 impl Client {
-    /// Whether user traffic may leave now.
+    /// Says whether user traffic may leave now.
     ///
     /// # Errors
     /// Why not, in words for the user.
@@ -20,6 +20,7 @@ impl Client {
         else {
             return Err(or_refused(Unprotected::NoDocument));
         };
+        // Before anything is read out of it: a document that is stale says nothing of who is there now.
         let in_time = document.check_time(self.router.unix_s(now));
         in_time.map_err(|why| or_refused(Unprotected::Document(why)))?;
         let least = self.settings.min_mixes_per_layer;
@@ -29,6 +30,7 @@ impl Client {
                 return Err(Unprotected::TooFewMixes { layer, found, least });
             }
         }
+        // The link may be to a gateway that the document no longer lists; paths through it would be refused.
         self.own_gateway(now).ok_or(Unprotected::NoGateway)?;
         let (_, floor) = self.floors(document);
         if self.settings.allow_small_crowd || document.is_trial() || floor <= 0.0 {
@@ -37,11 +39,12 @@ impl Client {
         match self.crowd() {
             Some((bits, Reading::Refuse)) => Err(Unprotected::SmallCrowd { bits, floor }),
             Some((_, Reading::Warn | Reading::Fine)) => Ok(()),
+            // Unknown is not enough: a client that sends before it knows may be the only one.
             None => Err(Unprotected::UnknownCrowd),
         }
     }
 
-    /// Whether the document has exits, and each is reached by the user's own gateway alone, so that none is used.
+    /// True if the document has exits, and each is reached by the user's own gateway alone, so that none is used.
     pub fn exits_are_all_behind(&mut self, now: Time) -> bool {
         let own = self.own_gateway(now);
         let Some((own, document)) = own.zip(self.router.document(now).cloned()) else {
@@ -75,6 +78,8 @@ impl Client {
     /// is.
     pub fn anonymity_bits(&self) -> Option<f64> {
         let (epoch, document) = self.follows.as_ref()?;
+        // A pool of zero is one that was not reported; the bits of a network of which all is unknown would be a
+        // guess.
         if document.nodes.iter().all(|node| node.pool == 0) {
             return None;
         }

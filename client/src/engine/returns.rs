@@ -62,6 +62,7 @@ impl Returns {
     /// Mixes that lose more of the loops than is lost of those by other mixes, beyond chance; the share that comes back.
     pub(super) fn lossy(&self) -> Vec<(Identity, f64)> {
         let lossy = |(mix, known): (&Identity, &Known)| {
+            // Loops by this mix are left out of what it is compared with: its own losses would excuse it.
             let others = self.all.of.saturating_sub(known.of);
             let lost = f64::from(self.all.lost.saturating_sub(known.lost));
             // What others lose is itself known by chance only: two deviations more.

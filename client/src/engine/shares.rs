@@ -84,25 +84,32 @@ pub(super) fn strict_stock(packets_per_s: f64) -> usize {
     6 + packets_per_s as usize
 }
 
-/// What one group has.
-struct AuthorityAddress {
+/// What one group has of the link.
+struct GroupShare {
+    /// Its part of the whole, 0 to 1; changes at instants of the coarse clock, but for its own first use.
     share: f64,
+    /// When it was last used.
     used: Time,
+    /// It has not been used for [`LINGER`], and has [`RESTING`] alone.
     rests: bool,
     /// What it carried lately, less half of the small share's rate.
     load: f64,
+    /// When `load` was counted.
     loaded: Time,
     /// Until when it counts among those that carry much.
     counts_until: Time,
+    /// For how long it counts after it carried much, as drawn.
     hold: Duration,
+    /// Where `hold` is drawn from.
     holds: Stream,
     /// Tokens for slots up.
     up: f64,
+    /// When `up` was counted.
     counted: Time,
 }
 
-impl AuthorityAddress {
-    /// Slots/s.
+impl GroupShare {
+    /// How many slots up it gains a second, of so many that there are.
     fn up_per_s(&self, slots_per_s: f64) -> f64 {
         (self.share.max(LITTLE) * slots_per_s).max(UP_LEAST.min(slots_per_s))
     }
@@ -118,7 +125,7 @@ pub(super) struct Shares {
     free: bool,
     /// Groups that have had the small share since the last instant.
     little: usize,
-    authority_addresses: BTreeMap<GroupId, AuthorityAddress>,
+    groups: BTreeMap<GroupId, GroupShare>,
 }
 
 impl Shares {
@@ -126,8 +133,8 @@ impl Shares {
         let mut instants = seed.stream("instants");
         let period = Duration::from_secs_f64(instants.random_range(PERIOD_S));
         let next = now + period.mul_f64(instants.random_range(0.0..1.0));
-        let authority_addresses = BTreeMap::new();
-        Self { seed, instants, period, next, free: true, little: 0, authority_addresses }
+        let groups = BTreeMap::new();
+        Self { seed, instants, period, next, free: true, little: 0, groups }
     }
 
     /// The next instant of the coarse clock: [`Shares::turn`] wants to be called then.
@@ -137,11 +144,13 @@ impl Shares {
 
     /// A group is used, or begins.
     pub(super) fn uses(&mut self, now: Time, id: GroupId) {
+        // Counted since the last instant, and not given back when a group ends: else the end of one would show in
+        // another's share.
         let share = if self.little < MAX_LITTLE { LITTLE } else { LEAST };
-        let authority_address = self.authority_address(now, id);
-        authority_address.used = now;
-        if std::mem::take(&mut authority_address.rests) {
-            authority_address.share = share;
+        let group = self.group(now, id);
+        group.used = now;
+        if std::mem::take(&mut group.rests) {
+            group.share = share;
             self.little += 1;
         }
     }
@@ -149,21 +158,22 @@ impl Shares {
     /// A group carried a packet, up or down, of `whole_per_s` that all may have.
     pub(super) fn carried(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
         let is_free = self.free;
-        let authority_address = self.authority_address(now, id);
-        let little = now.since(authority_address.loaded).as_secs_f64() * whole_per_s * LITTLE / 2.0;
-        (authority_address.load, authority_address.loaded) =
-            ((authority_address.load - little).max(0.0) + 1.0, now);
-        if authority_address.load < MUCH {
+        let group = self.group(now, id);
+        let little = now.since(group.loaded).as_secs_f64() * whole_per_s * LITTLE / 2.0;
+        (group.load, group.loaded) = ((group.load - little).max(0.0) + 1.0, now);
+        if group.load < MUCH {
             return;
         }
-        authority_address.load = MUCH;
-        if authority_address.counts_until <= now {
-            authority_address.hold =
-                Duration::from_secs_f64(authority_address.holds.random_range(HOLD_S));
+        group.load = MUCH;
+        // Drawn when it begins to count and kept while it goes on: a hold that was drawn at each packet would tend to
+        // the longest.
+        if group.counts_until <= now {
+            group.hold = Duration::from_secs_f64(group.holds.random_range(HOLD_S));
         }
-        authority_address.counts_until = now + authority_address.hold;
+        group.counts_until = now + group.hold;
+        // Nobody is there whose share could show it. All others wait for the instant.
         if is_free {
-            (authority_address.share, authority_address.rests) = (POOL, false);
+            (group.share, group.rests) = (POOL, false);
             self.free = false;
         }
     }
@@ -171,24 +181,20 @@ impl Shares {
     /// A group takes the place of one that takes no more streams and has none: it goes on with that one's part, so that nobody
     /// else's moves.
     pub(super) fn succeed(&mut self, now: Time, old: GroupId, id: GroupId) {
-        let Some(from) = self
-            .authority_addresses
-            .get_mut(&old)
-            .filter(|authority_address| authority_address.counts_until > now)
-        else {
+        let Some(from) = self.groups.get_mut(&old).filter(|group| group.counts_until > now) else {
             return;
         };
+        // The old one stops counting, so that the pool is not divided by one more.
         let (share, until) = (from.share, std::mem::replace(&mut from.counts_until, now));
-        let authority_address = self.authority_address(now, id);
-        (authority_address.share, authority_address.rests) = (share, false);
-        (authority_address.used, authority_address.counts_until) = (now, until);
-        authority_address.hold =
-            Duration::from_secs_f64(authority_address.holds.random_range(HOLD_S));
+        let group = self.group(now, id);
+        (group.share, group.rests) = (share, false);
+        (group.used, group.counts_until) = (now, until);
+        group.hold = Duration::from_secs_f64(group.holds.random_range(HOLD_S));
     }
 
     /// A group ended. Nobody gets its share before the next instant.
     pub(super) fn remove(&mut self, id: GroupId) {
-        self.authority_addresses.remove(&id);
+        self.groups.remove(&id);
     }
 
     /// An instant of the coarse clock, if it is due: the pool is divided anew.
@@ -196,21 +202,17 @@ impl Shares {
         if now < self.next {
             return;
         }
-        let much = |authority_address: &AuthorityAddress| authority_address.counts_until > now;
-        let count = self
-            .authority_addresses
-            .values()
-            .filter(|authority_address| much(authority_address))
-            .count();
+        let much = |group: &GroupShare| group.counts_until > now;
+        let count = self.groups.values().filter(|group| much(group)).count();
+        // A power of two, so that most changes of the number show in nobody's share.
         let share = POOL / count.next_power_of_two() as f64;
         self.free = count == 0;
         self.little = 0;
-        for authority_address in self.authority_addresses.values_mut() {
-            authority_address.rests =
-                !much(authority_address) && now.since(authority_address.used) > LINGER;
-            authority_address.share = if much(authority_address) {
+        for group in self.groups.values_mut() {
+            group.rests = !much(group) && now.since(group.used) > LINGER;
+            group.share = if much(group) {
                 share
-            } else if authority_address.rests {
+            } else if group.rests {
                 RESTING
             } else {
                 self.little += 1;
@@ -224,9 +226,7 @@ impl Shares {
 
     /// The part of the whole that a group has.
     pub(super) fn share(&self, id: GroupId) -> f64 {
-        self.authority_addresses
-            .get(&id)
-            .map_or(RESTING, |authority_address| authority_address.share)
+        self.groups.get(&id).map_or(RESTING, |group| group.share)
     }
 
     /// What the service of a group is told, in units of which [`BUDGET_UNITS`] are a packet per second.
@@ -234,30 +234,28 @@ impl Shares {
         (self.share(id) * whole_per_s * BUDGET_UNITS).clamp(1.0, 65_535.0) as u16
     }
 
-    /// Whether a group may take a slot up.
+    /// True if a group may take a slot up.
     pub(super) fn may_send(&mut self, now: Time, id: GroupId, slots_per_s: f64) -> bool {
-        let authority_address = self.authority_address(now, id);
-        let gained = now.since(authority_address.counted).as_secs_f64()
-            * authority_address.up_per_s(slots_per_s);
-        (authority_address.up, authority_address.counted) =
-            ((authority_address.up + gained).min(UP_BURST), now);
-        authority_address.up >= 1.0
+        let group = self.group(now, id);
+        let gained = now.since(group.counted).as_secs_f64() * group.up_per_s(slots_per_s);
+        (group.up, group.counted) = ((group.up + gained).min(UP_BURST), now);
+        group.up >= 1.0
     }
 
     /// It took one for SURBs alone. That is not the user's doing, so it does not count as carried.
     pub(super) fn refilled(&mut self, now: Time, id: GroupId) {
-        self.authority_address(now, id).up -= 1.0;
+        self.group(now, id).up -= 1.0;
     }
 
-    /// It took one.
+    /// A group took a slot up for what the user has.
     pub(super) fn sent(&mut self, now: Time, id: GroupId, whole_per_s: f64) {
-        self.authority_address(now, id).up -= 1.0;
+        self.group(now, id).up -= 1.0;
         self.carried(now, id, whole_per_s);
     }
 
-    fn authority_address(&mut self, now: Time, id: GroupId) -> &mut AuthorityAddress {
+    fn group(&mut self, now: Time, id: GroupId) -> &mut GroupShare {
         let seed = &self.seed;
-        self.authority_addresses.entry(id).or_insert_with(|| AuthorityAddress {
+        self.groups.entry(id).or_insert_with(|| GroupShare {
             share: RESTING,
             used: now,
             rests: true,
@@ -414,9 +412,9 @@ mod tests {
                 if let Some(does) = does {
                     act(&mut shares, now, does);
                 }
-                let all: BTreeMap<_, _> = shares.authority_addresses.iter().map(|(id, authority_address)| (*id, authority_address.share)).collect();
-                let pool: f64 = shares.authority_addresses.values().filter(|authority_address| authority_address.counts_until > now && authority_address.share != LITTLE)
-                    .map(|authority_address| authority_address.share).sum();
+                let all: BTreeMap<_, _> = shares.groups.iter().map(|(id, group)| (*id, group.share)).collect();
+                let pool: f64 = shares.groups.values().filter(|group| group.counts_until > now && group.share != LITTLE)
+                    .map(|group| group.share).sum();
                 prop_assert!(pool <= POOL + 1e-9, "{pool} at step {step}");
                 prop_assert!(all.values().filter(|share| **share == LITTLE).count() <= MAX_LITTLE);
                 for (id, share) in &before {

@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Why nobody asked for a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unasked {
-    /// It has come before.
+    /// The very packet has come before.
     Again,
     /// It does not open, bears an identifier that this client never made, or is a letter that no session authenticates.
     Strange,
@@ -43,6 +43,7 @@ struct Level {
 impl Level {
     fn add(&mut self, now: Time, class: &Class) {
         let forgiven = FORGIVEN * class.down_per_s * now.since(self.at).as_secs_f64();
+        // Forgiven first, then counted: what came long ago weighs nothing when the next one comes.
         *self = Self { of: (self.of - forgiven).max(0.0) + 1.0, at: now };
     }
 }
@@ -52,7 +53,7 @@ impl Level {
 pub(super) struct Suspicion {
     /// When the link began.
     since: Time,
-    /// Whether others can send to this client: it has published its descriptor.
+    /// True if others can send to this client: it has published its descriptor.
     reachable: bool,
     gateway: Level,
     strangers: Level,
@@ -64,8 +65,9 @@ impl Suspicion {
         Self { reachable, ..Self::default() }
     }
 
-    /// A link begins.
+    /// Another link begins: what came over the last one counts no more.
     pub(super) fn link(&mut self, now: Time) {
+        // What one gateway did says nothing of the next.
         *self = Self { since: now, ..Self::new(self.reachable) };
     }
 
@@ -73,6 +75,7 @@ impl Suspicion {
         if now.since(self.since) < GRACE {
             return;
         }
+        // Anybody may have sent it, so it must not be able to move the client.
         if what == Unasked::Strange && self.reachable {
             self.strangers.add(now, class);
         } else {
@@ -88,13 +91,13 @@ impl Suspicion {
         self.seen = self.seen.saturating_sub(u64::from(!self.reachable));
     }
 
-    /// Whether the gateway makes packets up.
+    /// Says whether the gateway makes packets up.
     pub(super) fn evidence(&self) -> Option<Evidence> {
         let (bad, of) = (self.seen, self.seen);
         (self.gateway.of > LIMIT).then_some(Evidence { blame: Blame::Garbage, bad, of })
     }
 
-    /// Whether so many come that the user should know, from whomever.
+    /// True if so many come that the user should know, from whomever.
     pub(super) fn is_pestered(&self) -> bool {
         self.strangers.of > LIMIT
     }

@@ -175,7 +175,7 @@ fn a_message_to_someone_at_the_own_gateway_leaves() {
     assert_eq!(client.counts().no_path, 0);
 }
 
-/// Whether counts that should be alike are, at α = .001: χ² of so many cells, less one, by Wilson and Hilferty.
+/// True if counts that should be alike are, at α = .001: χ² of so many cells, less one, by Wilson and Hilferty.
 fn are_uniform(counts: &HashMap<u16, u64>, cells: usize) -> bool {
     let all: u64 = counts.values().sum();
     let expected = all as f64 / cells as f64;

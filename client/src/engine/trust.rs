@@ -11,8 +11,8 @@ const BLAME_AGAIN: Duration = Duration::from_secs(60);
 /// How long after the loops run again the user's traffic resumes, in seconds.
 const RESUMES_S: std::ops::Range<f64> = 1.0..4.0;
 
-/// Whether the user's traffic leaves. While the link stands still, or the gateway holds everything, what leaves comes out
-/// behind it at the instant that the holder chose; so it waits, and goes on at another instant.
+/// Says whether the user's traffic leaves. While the link stands still, or the gateway holds everything, what leaves
+/// comes out behind it at the instant that the holder chose; so it waits, and goes on at another instant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
     No,
@@ -39,18 +39,18 @@ impl Client {
         self.blamed.map(|(_, evidence)| evidence)
     }
 
-    /// Whether loops by the other gateway came late, too, when it was used last: then it is the line, or its provider.
+    /// True if loops by the other gateway came late, too, when it was used last: then it is the line, or its provider.
     pub fn other_gateway_is_late(&self, now: Time) -> bool {
         let unix_s = self.router.unix_s(now);
         self.link.is_some_and(|own| self.gateways.other_is_late(unix_s, &own))
     }
 
-    /// Whether packets come in numbers that nobody asked for and that anybody may have sent: the client can be reached.
+    /// True if packets come in numbers that nobody asked for and that anybody may have sent: the client can be reached.
     pub fn is_pestered(&self) -> bool {
         self.suspicion.is_pestered()
     }
 
-    /// Whether the user's traffic waits, since loops stand still or have just begun to run again.
+    /// True if the user's traffic waits, since loops stand still or have just begun to run again.
     pub fn is_paused(&self) -> bool {
         self.pause != Pause::No
     }
@@ -78,15 +78,18 @@ impl Client {
             return;
         };
         let unix_s = self.router.unix_s(now);
+        // Before `linked`, which draws the next instant once this one is over.
         if self.gateways.comes_back(unix_s, &own) {
             self.outputs.push_back(Output::ComeBack);
         }
         self.gateways.linked(unix_s, &own);
+        // What was made up is certain and lost loops are a matter of chance, so the former comes first.
         let evidence = self.suspicion.evidence().or_else(|| self.loops.blame_gateway(now));
         if let Some(late) = self.loops.are_late(now) {
             self.gateways.measured(unix_s, &own, late);
         }
         let lately = self.blamed.filter(|(at, _)| now.since(*at) < BLAME_AGAIN);
+        // Said once a minute for one reason; another reason is said at once.
         if lately.is_some_and(|(_, of)| evidence.is_none_or(|found| found.blame == of.blame)) {
             return;
         }
@@ -101,6 +104,8 @@ impl Client {
     /// A link begins or has ended. Whoever cut the one before must not choose the instant at which traffic resumes.
     pub(super) fn pause_for_link(&mut self, now: Time, is_up: bool) {
         self.pause = match is_up && self.had_link {
+            // At an instant that is drawn: whoever cut the link would otherwise see traffic begin at the instant that
+            // he chose.
             true => Pause::Until(now + self.resumes_after()),
             false => Pause::No,
         };
@@ -113,6 +118,7 @@ impl Client {
 
     pub(super) fn judge_pause(&mut self, now: Time) {
         let still = self.link.is_some() && self.loops.stand_still(now);
+        // The state before, to see whether it changed: what follows is done once for each change.
         let before = self.pause;
         self.pause = match before {
             _ if still => Pause::Still,

@@ -7,11 +7,13 @@ use shoal_topology::Identity;
 use super::Client;
 use super::credits::Handle;
 use super::group::{Failure, GroupId};
-use super::letters::MAX_LETTERS;
 use super::shares::Replies;
 use crate::tunnel::{self, TunnelEvent};
 #[cfg(doc)]
 use crate::uplink::Uplink;
+
+/// Letters that wait for their slots.
+pub(super) const MAX_LETTERS: usize = 64;
 
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +35,7 @@ pub struct Settings {
     /// Messages to people leave in the next slot that takes them, and do not wait a drawn time: a burst of them then shows at
     /// its reader's gateway. For experiments.
     pub letters_at_once: bool,
-    /// For the tunnels.
+    /// The settings of each tunnel.
     pub tunnel: tunnel::Settings,
 }
 
@@ -88,7 +90,7 @@ pub enum NotPosted {
     NoPath,
 }
 
-/// Whether an arrival counts against the loops that the uplink owes.
+/// Says whether an arrival counts against the loops that the uplink owes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
     /// Nothing for the client: a dummy, or garbage.
@@ -109,7 +111,7 @@ pub enum Unprotected {
     /// There is no link to a gateway.
     #[error("not connected to a gateway")]
     NoGateway,
-    /// No document yet.
+    /// There is no document yet.
     #[error("no topology document yet")]
     NoDocument,
     /// The document says no: it is stale, or this machine's clock is wrong.
@@ -127,9 +129,9 @@ pub enum Unprotected {
          the authorities restore some, or set it lower"
     )]
     TooFewMixes {
-        /// 1 to L.
+        /// The layer, from 1 to L.
         layer: u8,
-        /// In good standing.
+        /// Mixes of it in good standing.
         found: usize,
         /// How many the user's configuration asks for.
         least: usize,
@@ -158,7 +160,7 @@ pub enum Unprotected {
 /// What happened so far, for `status` and metrics. Totals only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Packets from others.
+    /// Packets that others sent, and that were authentic.
     pub packets: u64,
     /// Frames of the gateway with nothing in them.
     pub dummies: u64,
@@ -170,7 +172,7 @@ pub struct Counts {
     pub late: u64,
     /// Of these, replies that no tunnel authenticated.
     pub junk: u64,
-    /// SURBs made.
+    /// SURBs that went out to services.
     pub surbs: u64,
     /// Packets that found no path.
     pub no_path: u64,

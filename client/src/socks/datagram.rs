@@ -14,9 +14,9 @@ pub(super) const IPV6: u8 = 4;
 pub struct Datagram<'a> {
     /// Where it goes; on the way back, where it came from.
     pub host: Host,
-    /// The port there.
+    /// The port of the target.
     pub port: u16,
-    /// What it carries.
+    /// The bytes that it carries.
     pub data: &'a [u8],
 }
 
@@ -36,10 +36,10 @@ pub enum DatagramError {
     /// An address type that RFC 1928 does not know.
     #[error("an unknown address type")]
     AddressType,
-    /// The name is none.
+    /// The name of the target is no host name.
     #[error("the host in the datagram is no host name")]
     Name,
-    /// Port 0 is nowhere.
+    /// The port is 0, which nothing can be sent to.
     #[error("port 0")]
     Port,
 }
@@ -133,6 +133,7 @@ fn take(bytes: &[u8]) -> Result<(u8, &[u8], u16, usize), TargetError> {
         _ => return Err(TargetError::AddressType),
     };
     let end = start + length;
+    // The length is the application's own word, so both are looked up and not cut.
     let (Some(address), Some(port)) = (bytes.get(start..end), bytes.get(end..end + 2)) else {
         return Err(TargetError::Short);
     };
@@ -151,6 +152,7 @@ fn host(kind: u8, address: &[u8]) -> Result<Host, TargetError> {
     {
         return Ok(Ipv6Addr::from(octets).into());
     }
+    // Some programs send an address as a name; it is read as the address that it is, so that policies see it as one.
     Host::parse(address).map_err(|_| TargetError::Name)
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum Host {
     /// A name, for the exit to resolve.
     Name(HostName),
-    /// An address.
+    /// An address, which needs no resolution.
     Ip(IpAddr),
 }
 
@@ -57,7 +57,7 @@ impl HostName {
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    /// The name.
+    /// The name in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -115,13 +115,14 @@ pub fn reply_name(name: &HostName) -> Vec<u8> {
 /// SOCKS4's "rejected or failed".
 pub(super) const SOCKS4_REJECTED: [u8; 8] = [0, 0x5b, 0, 0, 0, 0, 0, 0];
 
-/// Whether the head of a request may come from somebody who opens this address or uses it as a proxy, and not from a page
-/// that wants to find out whether Shoal runs here. Browsers say where a request comes from (Fetch Metadata, and Origin),
-/// and no page can change it; programs that are no browsers say nothing.
+/// True if the head of a request may come from somebody who opens this address or uses it as a proxy, and not from a
+/// page that wants to find out whether Shoal runs here. Browsers say where a request comes from (Fetch Metadata, and
+/// Origin), and no page can change it; programs that are no browsers say nothing.
 pub(super) fn a_person_asks(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mut fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     fields.all(|(name, value)| match (name.trim(), value.trim()) {
+        // Pages that send a form or fetch something have one; who types an address has none.
         ("origin", _) => false,
         ("sec-fetch-mode", mode) => mode == "navigate",
         ("sec-fetch-dest", whither) => whither == "document",

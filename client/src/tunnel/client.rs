@@ -49,6 +49,8 @@ impl Tunnel {
     ) -> Result<Self, Error> {
         transport::check(settings)?;
         let clock = Clock(base);
+        // A client's slots are the only limit up: a congestion window would leave slots to cover that data could
+        // take.
         let window = Window::open();
         let mut config = ClientConfig::new(Arc::new(tls::client(&service)?));
         config.initial_dst_cid_provider(transport::first_ids(seed)).transport_config(
@@ -59,6 +61,8 @@ impl Tunnel {
                 Arc::new(Fixed(window.clone())),
             ),
         );
+        // From the seed, so that two runs with one seed are equal. A client sends no resets, so nobody learns
+        // anything by it.
         let mut reset_secret = [0; 32];
         seed.stream("resets").fill_bytes(&mut reset_secret);
         let mut endpoint = Endpoint::new(
@@ -79,8 +83,11 @@ impl Tunnel {
             self.ignored += 1;
             return Heard::Nothing;
         }
+        // Asked before the datagram is read: the one that ends the handshake is still one of the handshake.
         let proven = self.end.is_proven();
         if self.feed(now, datagram) {
+            // What overtook the keys may be readable now. What is still not readable goes back, as long as the
+            // handshake lasts.
             for kept in self.end.take_kept() {
                 if !self.feed(now, &kept) {
                     self.ignored += u64::from(!self.end.keep(kept));
@@ -88,6 +95,7 @@ impl Tunnel {
             }
             return if proven || self.end.may_prove() { Heard::Authentic } else { Heard::Early };
         }
+        // It may be sealed under keys that the client does not have yet. So it is no evidence of garbage.
         if self.end.keep(datagram.to_vec()) {
             return Heard::Early;
         }
@@ -95,7 +103,7 @@ impl Tunnel {
         Heard::Nothing
     }
 
-    /// Whether quinn made anything of a datagram.
+    /// True if quinn made anything of a datagram.
     fn feed(&mut self, now: Time, datagram: &[u8]) -> bool {
         let at = self.end.instant(now);
         let data = BytesMut::from(datagram);
@@ -159,7 +167,7 @@ impl Tunnel {
         self.end.stop(id, code)
     }
 
-    /// Whether all that was given to streams has been sent and acknowledged.
+    /// True if all that was given to streams has been sent and acknowledged.
     pub fn is_quiet(&self) -> bool {
         self.end.is_quiet()
     }
@@ -185,17 +193,17 @@ impl Tunnel {
         self.end.poll_event()
     }
 
-    /// Whether the handshake is done and the end has not come.
+    /// True if the handshake is done and the end has not come.
     pub fn is_connected(&self) -> bool {
         self.end.is_connected()
     }
 
-    /// Whether the end has come. A last datagram may still wait to be sent, to tell the service.
+    /// True if the end has come. A last datagram may still wait to be sent, to tell the service.
     pub fn is_closed(&self) -> bool {
         self.end.is_closed()
     }
 
-    /// Whether the service owes an answer: what was sent asks for an acknowledgement, and there is none yet.
+    /// True if the service owes an answer: what was sent asks for an acknowledgement, and there is none yet.
     pub fn waits(&self) -> bool {
         self.end.waits()
     }

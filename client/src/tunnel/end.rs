@@ -29,7 +29,7 @@ const MAX_PROVING: u32 = 8;
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
-    /// It lives.
+    /// The connection lives.
     No,
     /// It is over, and the peer is still to be told; then [`TunnelEvent::Closed`] is due.
     Telling(CloseReason),
@@ -37,25 +37,38 @@ enum Ending {
     Told,
 }
 
+/// One connection with what goes beside it.
 pub(super) struct End {
+    /// The state of QUIC.
     conn: Connection,
+    /// What quinn's endpoint knows the connection by.
     handle: ConnectionHandle,
+    /// From our time to quinn's and back.
     clock: Clock,
+    /// The congestion window, which the controller inside of `conn` reads.
     window: Arc<Window>,
+    /// What `window` counted as acknowledged when it was last looked at.
     acknowledged: u64,
+    /// Asks for a sign of life when acknowledgements stay away.
     watchdog: Watchdog,
     /// The last datagram that asks for more than an acknowledgement: when the watchdog asks, it goes once more.
     /// QUIC itself would send its content again after a probe timeout, which each question of the watchdog puts off.
     tail: Vec<u8>,
+    /// The watchdog asked: the tail goes again with the next datagram that QUIC does not fill.
     send_tail: bool,
     /// How many times more it may go.
     tails_left: u32,
+    /// Events that were not taken yet.
     events: Events,
     /// Something may wait to be sent.
     has_unsent: bool,
+    /// There may be QUIC datagrams to take.
     datagrams: bool,
+    /// The handshake is done. It stays so when the connection ends.
     connected: bool,
+    /// How far the end has come.
     ending: Ending,
+    /// When something authentic came last; at first, when the connection began.
     heard: Time,
     /// See [`Self::keep`]. When it is full the newest goes.
     early: Vec<Vec<u8>>,
@@ -101,6 +114,8 @@ impl End {
         event: ConnectionEvent,
     ) -> bool {
         self.has_unsent = true;
+        // quinn does not say whether a datagram could be opened. Only one that could raises the counts of frames, and
+        // one that came before raises none.
         let before = frames(&self.conn.stats().frame_rx);
         self.conn.handle_event(event);
         let useful = frames(&self.conn.stats().frame_rx) != before;
@@ -123,7 +138,7 @@ impl End {
         keep
     }
 
-    /// Whether the service has proven its key: what opens from then on is its.
+    /// True if the service has proven its key: what opens from then on is its.
     pub(super) fn is_proven(&self) -> bool {
         self.connected
     }
@@ -142,8 +157,10 @@ impl End {
     }
 
     pub(super) fn on_timeout(&mut self, endpoint: &mut Endpoint, now: Time) {
+        // In the handshake QUIC's own probes repeat what the peer lacks (RFC 9002, section 6.2.4).
         if self.watchdog.bark(now, self.conn.min_rtt()) && !self.conn.is_handshaking() {
             self.conn.ping();
+            // A ping in a full window would wait behind the data that it asks about.
             self.window.lift();
             self.send_tail = self.tails_left > 0;
         }
@@ -161,7 +178,7 @@ impl End {
         }
     }
 
-    /// Whether anything that asks for an acknowledgement has none.
+    /// True if anything that asks for an acknowledgement has none.
     pub(super) fn waits(&self) -> bool {
         self.watchdog.due().is_some()
     }
@@ -185,10 +202,13 @@ impl End {
         if sent {
             self.has_unsent = true;
             let after = self.conn.stats().frame_tx;
+            // Only what must be acknowledged starts the watchdog: an acknowledgement of an acknowledgement never
+            // comes.
             if demanding(&after) != demanding(&before) {
                 self.window.lower();
                 self.watchdog.on_sent(now, self.conn.min_rtt());
             }
+            // A datagram with a ping alone carries nothing that could be lost, so it is no tail.
             if demanding(&after) - after.ping != demanding(&before) - before.ping {
                 self.tail.clone_from(out);
                 self.tails_left = MAX_TAILS;
@@ -198,6 +218,8 @@ impl End {
             }
         }
         self.settle(endpoint, now);
+        // The same bytes again: QUIC at the other end takes what came before for a duplicate, so that this does no
+        // harm where the first one arrived.
         if !sent && self.ending == Ending::No && std::mem::take(&mut self.send_tail) {
             self.tails_left -= 1;
             out.extend_from_slice(&self.tail);
@@ -224,6 +246,8 @@ impl End {
         let acknowledged = self.window.acknowledged();
         if acknowledged != self.acknowledged {
             self.acknowledged = acknowledged;
+            // With nothing in flight nothing can be lost, and each further question would cost the peer a SURB or a
+            // slot.
             if self.window.in_flight() {
                 self.watchdog.on_progress(now, self.conn.min_rtt());
             } else {
@@ -317,7 +341,7 @@ impl End {
         self.conn.streams().open(Dir::Bi).map(|id| StreamId(id.index()))
     }
 
-    /// Whether the peer has opened streams that have not ended in both directions.
+    /// True if the peer has opened streams that have not ended in both directions.
     pub(super) fn has_streams(&mut self) -> bool {
         self.conn.streams().remote_open_streams(Dir::Bi) > 0
     }
@@ -352,7 +376,7 @@ impl End {
         self.conn.recv_stream(quic(id)).stop(varint(code)).is_ok()
     }
 
-    /// Whether all that was given to streams has been sent and acknowledged.
+    /// True if all that was given to streams has been sent and acknowledged.
     pub(super) fn is_quiet(&self) -> bool {
         !self.has_unsent && !self.waits()
     }
@@ -360,6 +384,7 @@ impl End {
     pub(super) fn read(&mut self, id: StreamId, buf: &mut [u8]) -> Read {
         let closed = self.conn.is_closed();
         let mut stream = self.conn.recv_stream(quic(id));
+        // quinn forgets a stream that has been read to its end, or that was stopped: of either nothing more comes.
         let Ok(mut chunks) = stream.read(true) else { return Read::Finished };
         let mut filled = 0;
         let mut end = None;
@@ -438,12 +463,12 @@ impl End {
         self.clock.instant(now)
     }
 
-    /// Whether the endpoint has forgotten it.
+    /// True if the endpoint has forgotten it.
     pub(super) fn is_drained(&self) -> bool {
         self.conn.is_drained()
     }
 
-    /// Whether nothing of it is of use any more.
+    /// True if nothing of it is of use any more.
     pub(super) fn is_over(&self) -> bool {
         self.conn.is_drained() && !self.has_events()
     }
@@ -452,7 +477,7 @@ impl End {
         self.connected
     }
 
-    /// Whether `Closed` has been queued or taken.
+    /// True if `Closed` has been queued or taken.
     pub(super) fn is_told(&self) -> bool {
         self.ending == Ending::Told
     }

@@ -16,6 +16,7 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn push(&mut self, event: TunnelEvent) {
+        // A second `Readable` says nothing that the first does not: whoever takes it reads until the stream blocks.
         let fresh = match &event {
             TunnelEvent::Readable(id) => self.readable.insert(*id),
             TunnelEvent::Writable(id) => self.writable.insert(*id),
@@ -42,7 +43,7 @@ impl Events {
         Some(event)
     }
 
-    /// Whether nothing waits but perhaps the end.
+    /// True if nothing waits but perhaps the end.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(self.queue.front(), None | Some(TunnelEvent::Closed(_)))
     }

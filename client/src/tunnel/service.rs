@@ -44,21 +44,32 @@ const SLOW_HANDSHAKE: Duration = Duration::from_secs(20);
 ///
 /// [`TunnelEvent::Closed`] is the last event of a connection: its SURBs may go.
 pub struct Tunnels {
+    /// What all connections share in quinn.
     endpoint: Endpoint,
+    /// From our time to quinn's and back.
     clock: Clock,
+    /// What the tunnels were told.
     settings: Settings,
+    /// The configuration from which that of each connection is made.
     server: ServerConfig,
+    /// The connections, by pseudonym.
     peers: BTreeMap<Pseudonym, Peer>,
+    /// The pseudonym of each of quinn's handles.
     handles: BTreeMap<usize, Pseudonym>,
+    /// When each connection wants to be called, the earliest first.
     timers: BTreeSet<(Time, Pseudonym)>,
     /// Pseudonyms with events, in the order in which they get their turns.
     turns: VecDeque<Pseudonym>,
     /// The ends of connections that were displaced. Never more than connections are allowed: beyond, newcomers
     /// are refused until these have been taken.
     displaced: VecDeque<Pseudonym>,
+    /// Pseudonyms that may have something to send.
     ready: BTreeSet<Pseudonym>,
+    /// Answers to strangers, at most [`MAX_REPLIES`].
     replies: VecDeque<(Pseudonym, Vec<u8>)>,
+    /// Datagrams that were garbage, or that came too late to matter.
     ignored: u64,
+    /// Connections that were refused for want of room.
     refused: u64,
 }
 
@@ -122,7 +133,7 @@ impl Tunnels {
         self.ignored += u64::from(!kept);
     }
 
-    /// Whether quinn made anything of a datagram.
+    /// True if quinn made anything of a datagram.
     fn feed(&mut self, pseudonym: Pseudonym, now: Time, datagram: &[u8]) -> bool {
         let mut answer = Vec::new();
         let at = self.clock.instant(now);
@@ -151,6 +162,8 @@ impl Tunnels {
 
     /// Accepts a connection if it can; false when the datagram that began it was of no use.
     fn welcome(&mut self, pseudonym: Pseudonym, now: Time, incoming: Incoming) -> bool {
+        // A pseudonym is all that tells connections apart, and old datagrams arrive late: a second beginning must not
+        // end a connection that lives.
         match self.peers.get(&pseudonym) {
             Some(peer) if !peer.end.is_closed() => {
                 self.endpoint.ignore(incoming);
@@ -192,11 +205,13 @@ impl Tunnels {
         }
     }
 
-    /// Whether there is room for one more, after what the rule at [`Tunnels`] allows.
+    /// True if there is room for one more, after what the rule at [`Tunnels`] allows.
     fn make_room(&mut self, now: Time) -> bool {
         if self.peers.len() < self.settings.max_connections {
             return true;
         }
+        // What has ended goes before what is silent, and what is silent longer before what is silent for a short
+        // time: so is the order of tuples.
         let victim = self
             .peers
             .iter()
@@ -223,9 +238,13 @@ impl Tunnels {
     /// A connection that makes room although its client is there. What has no streams goes first: a session that is open and
     /// quiet is in use.
     fn idle(&mut self, now: Time) -> Option<(bool, Duration, Pseudonym)> {
+        // When more than half are in the handshake, handshakes make room for each other: whoever begins many and ends
+        // none must not displace connections that stand.
         let young = self.peers.values().filter(|peer| !peer.end.was_connected()).count();
         let crowded = 2 * young > self.peers.len();
         let of_kind = self.peers.iter_mut().filter(|(_, peer)| peer.end.was_connected() != crowded);
+        // `used` moves by what streams bring, not by acknowledgements: a client that only keeps its connection alive
+        // is idle.
         let idle = of_kind
             .map(|(pseudonym, peer)| (!peer.end.has_streams(), now.since(peer.used), *pseudonym));
         idle.max().filter(|(is_empty, idle, _)| {
@@ -298,12 +317,16 @@ impl Tunnels {
             if let Some(new) = timer {
                 self.timers.insert((new, pseudonym));
             }
+            // The set of timers has one entry for each connection; two would wake the caller for an instant that is
+            // past.
             peer.timer = timer;
         }
         if peer.end.has_events() && !peer.queued {
             peer.queued = true;
             self.turns.push_back(pseudonym);
         }
+        // Whether there is something to send only quinn knows, and asking it costs a datagram: so it is assumed, and
+        // `poll_transmit` finds out.
         self.ready.insert(pseudonym);
         if peer.end.is_over() {
             self.remove(pseudonym);
@@ -348,6 +371,7 @@ impl Tunnels {
     /// was there; false when there is none, and then it is not among [`Self::ready`] until something happens. To
     /// be called only with a SURB and a token at hand.
     pub fn poll_transmit(&mut self, pseudonym: Pseudonym, now: Time, out: &mut Vec<u8>) -> bool {
+        // Answers to strangers first: they are few, and nothing follows them.
         if let Some(at) = self.replies.iter().position(|(p, _)| *p == pseudonym)
             && let Some((_, answer)) = self.replies.remove(at)
         {
@@ -384,7 +408,7 @@ impl Tunnels {
         self.with(pseudonym, |end, _| end.stop(id, code)).unwrap_or(false)
     }
 
-    /// Whether all that was given to a client's streams has been sent and acknowledged.
+    /// True if all that was given to a client's streams has been sent and acknowledged.
     pub fn is_quiet(&self, pseudonym: Pseudonym) -> bool {
         self.peers.get(&pseudonym).is_none_or(|peer| peer.end.is_quiet())
     }
@@ -407,6 +431,8 @@ impl Tunnels {
 
     /// What happened and to whom; to be called until it gives none. Pseudonyms take turns.
     pub fn poll_event(&mut self) -> Option<(Pseudonym, TunnelEvent)> {
+        // The ends first. A newcomer may have the same pseudonym already, and its events must come after `Closed` of
+        // the one before.
         if let Some(pseudonym) = self.displaced.pop_front() {
             return Some((pseudonym, TunnelEvent::Closed(CloseReason::Displaced)));
         }
@@ -441,7 +467,7 @@ impl Tunnels {
         });
     }
 
-    /// Whether this pseudonym's handshake is done and its end has not come.
+    /// True if this pseudonym's handshake is done and its end has not come.
     pub fn is_connected(&self, pseudonym: Pseudonym) -> bool {
         self.peers.get(&pseudonym).is_some_and(|peer| peer.end.is_connected())
     }
@@ -456,7 +482,7 @@ impl Tunnels {
         self.peers.len()
     }
 
-    /// Whether there is no connection.
+    /// True if there is no connection.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }

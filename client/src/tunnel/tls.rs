@@ -45,6 +45,7 @@ pub(super) fn client(service: &[u8; 32]) -> Result<QuicClientConfig, Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // A session that is resumed would show the service that two pseudonyms are of one client.
     config.resumption = Resumption::disabled();
     QuicClientConfig::with_initial(Arc::new(config), initial_suite()?).map_err(no_suite)
 }
@@ -68,6 +69,7 @@ pub(super) fn server(identity_secret: &[u8; 32]) -> Result<QuicServerConfig, Err
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified))));
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // The same from the other side: a client of another make must not be given a ticket either.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.max_early_data_size = 0;
@@ -129,6 +131,7 @@ impl ServerCertVerifier for PinnedKey {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        // Not in constant time: the key is public.
         if end_entity.as_ref() == self.spki && intermediates.is_empty() {
             Ok(ServerCertVerified::assertion())
         } else {

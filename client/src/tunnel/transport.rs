@@ -81,9 +81,10 @@ pub(super) enum Role {
     Service,
 }
 
-/// Whether a datagram is worth quinn's time. There is one version, so what bears another is garbage: nobody
+/// True if a datagram is worth quinn's time. There is one version, so what bears another is garbage: nobody
 /// negotiates.
 pub(super) fn plausible(datagram: &[u8], longest: u16) -> bool {
+    // A long header has its version in bytes 1 to 4 (RFC 8999, section 5.1).
     let long = datagram.first().is_some_and(|first| first & 0x80 != 0);
     datagram.len() <= usize::from(longest) && (!long || datagram.get(1..5) == Some(&[0, 0, 0, 1]))
 }
@@ -96,6 +97,7 @@ pub(super) fn transport(
     congestion: Arc<dyn ControllerFactory + Send + Sync>,
 ) -> Arc<TransportConfig> {
     let (windows, streams_of_peer) = match role {
+        // A service never opens streams, so a client that allows it none cannot be made to hold any.
         Role::Client => (settings.client, 0),
         Role::Service => (settings.service, MAX_STREAMS),
     };
@@ -202,6 +204,7 @@ impl ConnectionIdGenerator for SeededIds {
 pub(super) fn derive(key: &[u8; 32], data: &[u8]) -> [u8; 32] {
     let mut tag = [0; 32];
     if let Some(suite) = cipher_suite::TLS13_CHACHA20_POLY1305_SHA256.tls13() {
+        // rustls shows HMAC only as a part of HKDF. One library for both is one less to trust with keys.
         let made = suite.hkdf_provider.hmac_sign(&OkmBlock::new(key), data);
         for (to, from) in tag.iter_mut().zip(made.as_ref()) {
             *to = *from;

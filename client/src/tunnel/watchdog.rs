@@ -56,6 +56,8 @@ impl Watchdog {
 
     /// Something came from the peer, whatever it was.
     pub(super) fn on_heard(&mut self, now: Time, rtt: Duration) {
+        // Earlier, never later: a peer that sends data but acknowledges nothing must not put the question off for
+        // ever.
         if let (Some(due), Some(asked)) = (self.due, self.asked) {
             self.since = now;
             self.due = Some(due.min(now.max(asked + self.pause(rtt))));
@@ -68,10 +70,12 @@ impl Watchdog {
         self.asked = None;
     }
 
-    /// Whether it is time to ask.
+    /// True if it is time to ask.
     pub(super) fn bark(&mut self, now: Time, rtt: Duration) -> bool {
         let Some(due) = self.due.filter(|due| *due <= now) else { return false };
         let patient = now.since(self.since) < PATIENCE;
+        // Each question costs the peer a SURB or a slot, and a peer that is gone for long comes back no sooner for
+        // being asked.
         let pause = if patient { self.pause(rtt) } else { SELDOM.max(self.pause(rtt)) };
         self.asked = Some(now);
         self.due = Some(now.max(due) + pause);
@@ -85,6 +89,7 @@ impl Watchdog {
     }
 
     fn pause(&self, rtt: Duration) -> Duration {
+        // Four of the shortest round trips: delays are drawn, so an acknowledgement may well take several of them.
         self.period.max(rtt.saturating_mul(4)).min(LONGEST)
     }
 }

@@ -64,6 +64,8 @@ impl Window {
     /// A budget that is no number counts as the least.
     pub(super) fn set_budget(&self, packets_per_s: f64) {
         // Not `clamp`: it would hand on what is no number.
+        // The budget is what the client named: what is in flight beyond it would only wait in the queue at the
+        // client's gateway.
         let packets = MIN_PACKETS.max((packets_per_s * SECONDS).ceil());
         let packets = MAX_PACKETS.min(packets);
         self.bytes.store(packets as u64 * u64::from(SERVICE_MTU), Ordering::Relaxed);
@@ -84,7 +86,7 @@ impl Window {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Whether anything was in flight after the last acknowledgement.
+    /// True if anything was in flight after the last acknowledgement.
     pub(super) fn in_flight(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
     }

@@ -18,7 +18,7 @@
 use rand::RngExt;
 use shoal_topology::{Class, Seed, Stream};
 
-use super::plan::Fill;
+use super::plan::{Chance, Fill};
 
 /// How long a debt, or a credit, stays open on average, seconds. Whoever settled it at once would answer each message
 /// with a gap a round trip later.
@@ -27,15 +27,6 @@ const SETTLED_WITHIN_S: f64 = 1.0;
 const SETTLED_WITHIN_SLOTS: f64 = 8.0;
 /// Loops that may be owed, or may have been taken the place of, at least: a burst of messages in a class of few slots.
 const LEAST_BOUND: f64 = 16.0;
-
-/// What chance has for a payload slot.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Chance {
-    /// Whether it carries a loop at rest, or media in a call.
-    pub(super) chosen: bool,
-    /// Whether a debt or a credit is settled in it: uniform in [0, 1).
-    settle: f64,
-}
 
 /// The account of loops: those that payload slots owe, less those that packets from others have taken the place of.
 pub(super) struct Account {
@@ -54,6 +45,7 @@ impl Account {
 
     /// What chance has for the next payload slot. One coin is thrown for two slots: see the module.
     pub(super) fn chance(&mut self, class: &Class) -> Chance {
+        // The stream is read whatever the account says, so that its state does not depend on what arrived.
         let chosen = self.second.take().unwrap_or_else(|| {
             let chosen = self.coins.random::<f64>() < class.loop_share;
             self.second = Some(chosen);
@@ -64,6 +56,8 @@ impl Account {
 
     /// What a payload slot carries if nothing of the user's does, and what that did to the account.
     pub(super) fn fill(&mut self, class: &Class, chance: Chance) -> (Fill, f64) {
+        // Credits are settled in slots that chance chose for loops, debts in the others. How many there are of either
+        // follows from the class, and the chance makes up for it: both stay open equally long on average.
         let share = if chance.chosen { class.loop_share } else { 1.0 - class.loop_share };
         let within = (SETTLED_WITHIN_S * class.payload_per_s).max(SETTLED_WITHIN_SLOTS);
         let slots = within * share;
@@ -79,6 +73,7 @@ impl Account {
     /// Adds loops that are owed, or takes off those that are not. Bounded to a second of slots and [`LEAST_BOUND`], either way.
     /// Returns what was added.
     pub(super) fn book(&mut self, class: &Class, loops: f64) -> f64 {
+        // Without a bound a flood of packets would keep loops out of payload slots long after it has ended.
         let most = class.payload_per_s.max(LEAST_BOUND);
         self.owed = (self.owed + loops).clamp(-most, most);
         loops

@@ -40,7 +40,7 @@ pub struct Way {
     pub first: u16,
     /// The epoch whose keys the packet uses.
     pub epoch: Epoch,
-    /// Which document that is.
+    /// The document by whose list `first` counts.
     pub(crate) edition: (Epoch, u16),
 }
 
@@ -57,6 +57,7 @@ impl Grid {
 
     /// Starts anew within a gap from `now`.
     pub(super) fn restart(&mut self, now: Time, gap: Duration) {
+        // Each of the two grids draws a phase of its own: else their first slots would always come at one instant.
         let phase: f64 = self.numbers.random();
         self.next = now + gap.mul_f64(phase);
     }
@@ -68,9 +69,19 @@ impl Grid {
     /// The next slot's instant and number; the one after it follows a gap later.
     pub(super) fn advance(&mut self, gap: Duration) -> (Time, u64) {
         let at = self.next;
+        // From the instant that was due, not from now: late calls move nothing.
         self.next = at + gap;
         (at, self.numbers.next_u64())
     }
+}
+
+/// What chance has for a payload slot.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Chance {
+    /// True if it carries a loop at rest, or media in a call.
+    pub(super) chosen: bool,
+    /// Says whether a debt or a credit is settled in it: uniform in [0, 1).
+    pub(super) settle: f64,
 }
 
 /// What comes at a slot if nothing of the user's does.
@@ -100,16 +111,21 @@ impl Cover {
 
 /// A slot, and what stands ready for it.
 pub(super) struct Planned {
+    /// Its number in the schedule.
     pub(super) number: u64,
+    /// When it comes.
     pub(super) at: Time,
     /// Selects the first hop, of whatever document is in use then.
     pub(super) draw: u64,
     /// `None` for a loop slot, which always carries a loop. For a payload slot what chance has for it.
-    pub(super) chance: Option<super::cover::Chance>,
+    pub(super) chance: Option<Chance>,
+    /// Where it leads; `None` while no document says.
     pub(super) way: Option<Way>,
+    /// What it carries if nothing of the user's does.
     pub(super) fill: Fill,
     /// What the fill did to the account of loops.
     pub(super) booked: f64,
+    /// The cover that stands ready for it.
     pub(super) cover: Option<Cover>,
     /// Something of the user's, which goes before cover.
     pub(super) user: Option<(Ready, Frame)>,

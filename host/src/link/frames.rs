@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_is_one_write() {
-        /// Counts writes.
+        /// Counts how many writes there were, and the bytes of each.
         #[derive(Clone, Default)]
         struct Sink(std::sync::Arc<std::sync::Mutex<Vec<usize>>>);
         impl AsyncWrite for Sink {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use libp2p::swarm::ConnectionId;
 use tokio::sync::oneshot;
 
-use super::settings::Counters;
+use super::counters::Counters;
 use super::shares::{Origin, Strangers};
 
 /// Addresses of nodes, as the topology lists them. Copies share one list.
@@ -19,7 +19,7 @@ use super::shares::{Origin, Strangers};
 pub struct Listed(Arc<RwLock<HashSet<IpAddr>>>);
 
 impl Listed {
-    /// From now on these.
+    /// From now on these are the addresses of nodes.
     pub fn replace(&self, addresses: HashSet<IpAddr>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }

@@ -1,9 +1,8 @@
-//! What links are told, what they count, and what can go wrong with them.
+//! What links are told, and what can go wrong with them.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::room::Listed;
@@ -49,30 +48,6 @@ impl Default for Settings {
     }
 }
 
-/// What was refused, since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections from others that ended before the handshake did: noise, other protocols, timeouts, and the
-    /// refused peers below.
-    pub handshake_failures: AtomicU64,
-    /// Peers that are not on the list.
-    pub refused_peers: AtomicU64,
-    /// Connections beyond a limit: all, or of one peer.
-    pub refused_connections: AtomicU64,
-    /// Connections of strangers that made room for others.
-    pub displaced_connections: AtomicU64,
-    /// Streams beyond the one.
-    pub refused_streams: AtomicU64,
-    /// Connections that the system could not give us (too many open files, as a rule).
-    pub accept_errors: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// What can go wrong with a link. None of these texts names a peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -88,7 +63,7 @@ pub enum Error {
     /// The key is no Ed25519 public key.
     #[error("not an Ed25519 public key")]
     BadKey,
-    /// No TCP connection.
+    /// There is no TCP connection.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
     /// Nothing within the time for a handshake.

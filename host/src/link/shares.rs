@@ -50,7 +50,7 @@ enum Stage {
     Dismissed,
     /// It has not said a byte.
     Silent,
-    /// It has.
+    /// It has said something.
     Heard,
 }
 
@@ -117,7 +117,7 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
         }
     }
 
-    /// A stranger is none any more, or is gone. Whether it was there.
+    /// A stranger is none any more, or is gone. True if it was there.
     pub(super) fn remove(&mut self, key: &K) -> bool {
         let Some((origin, turn)) = self.by_key.remove(key) else { return false };
         if let Some(of_one) = self.by_origin.get_mut(&origin) {

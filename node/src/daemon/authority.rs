@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::reload::Reload;
-use super::status::About;
+use super::summary::About;
 use super::topology::unix_ms;
 use super::{AcceptErrors, AuthorityConfig, Config, Error};
 use check::parameters;
@@ -50,6 +50,8 @@ fn state_file(config: &Config) -> PathBuf {
     config.data_dir.join("authority.state")
 }
 
+// Long: it makes each part of an authority once, in the order in which they need each other, and most of them live
+// until its end.
 /// Runs an authority until `shutdown`, by a clock that is off by so much.
 pub(super) async fn run(
     reload: Reload,
@@ -77,11 +79,11 @@ pub(super) async fn run(
     let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let allow = Allow::list_and_remember(peers(&known.authorities, &config));
     let listed = Listed::default();
-    let seat_addresses: Vec<IpAddr> = authority_addresses
+    let of_authorities: Vec<IpAddr> = authority_addresses
         .iter()
         .map(|authority_address| authority_address.address.ip())
         .collect();
-    listed.replace(seat_addresses.iter().map(IpAddr::to_canonical).collect());
+    listed.replace(of_authorities.iter().map(IpAddr::to_canonical).collect());
     let endpoint = Endpoint::new(
         &shoal_host::link::Identity::from_seed(&seed),
         LinkSettings {
@@ -156,7 +158,7 @@ pub(super) async fn run(
         clock,
         time: 0,
         publish,
-        authority_addresses: seat_addresses,
+        authority_addresses: of_authorities,
         listed,
         status,
         say,
@@ -216,35 +218,51 @@ fn evidence(path: &Path) -> Result<Reputation, SecretError> {
 /// Milliseconds of Unix time, as this authority takes it to be.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Where the engine sits.
+/// What an authority's task owns: the engine, and all that goes in and out of it.
 struct AuthorityDaemon {
+    /// What it measures.
     gauges: Gauges,
+    /// The engine, which nobody else touches.
     engine: Authority,
+    /// The links to the other authorities.
     authority_links: AuthorityLinks,
+    /// The network, with all authorities.
     network: Network,
     /// The network, for `status`.
     of_network: Value,
+    /// What the log was told of peers that are on no list.
     asked: Asked,
+    /// The identities of all authorities, this one among them.
     authorities: Vec<Identity>,
+    /// The configuration by which it goes.
     reload: Reload,
     /// What it votes for.
     parameters: Vec<(Epoch, Parameters)>,
     /// Who may connect.
     allow: Allow,
+    /// The clock that the engine goes by.
     clock: Clock,
     /// When the engine was last told something, by its clock.
     time: u64,
+    /// The documents in use, for everyone who is linked.
     publish: watch::Sender<Vec<Arc<[u8]>>>,
     /// Addresses of authorities, and of all that links are taken from first.
     authority_addresses: Vec<IpAddr>,
+    /// Tells the endpoint the addresses of nodes.
     listed: Listed,
+    /// Where `status` finds the report.
     status: Arc<Mutex<Value>>,
+    /// Tells the admin page whether it does its work.
     say: watch::Sender<Readiness>,
+    /// What peers sent and the engine has not been told yet.
     waiting: Arc<Waiting>,
     /// What the others published.
     documents: mpsc::Receiver<Vec<u8>>,
+    /// What the program says of itself.
     about: About,
+    /// What the system says of the program, for the metrics.
     process: Process,
+    /// Looks whether connections can be accepted.
     accept_errors: AcceptErrors,
     /// Why the state could not be stored the last time.
     unstored: Option<String>,
@@ -285,7 +303,7 @@ impl AuthorityDaemon {
         }
     }
 
-    /// Handles what waits: the message that came first, and a document. Whether there was one.
+    /// Handles what waits: the message that came first, and a document. True if there was one.
     async fn turn(&mut self) -> bool {
         let message = self.waiting.take();
         let waited = message.is_some();
@@ -408,6 +426,8 @@ impl AuthorityDaemon {
             }
             Some(why) => {
                 self.gauges.failures.inc();
+                // The engine gets no answer and holds the signature back: one that the disk does not know might be
+                // given again, to another document.
                 tracing::error!("cannot store the state, so nothing is signed: {why}");
             }
         }
@@ -422,6 +442,7 @@ impl AuthorityDaemon {
             .iter()
             .map(|held: &VerifiedDocument| held.signed.clone())
             .collect();
+        // For the next start, which reads this file.
         if let Some(newest) = documents.last()
             && let Err(error) = secret::replace(&self.reload.config.topology, newest)
         {
@@ -436,6 +457,7 @@ impl AuthorityDaemon {
     }
 
     fn liar(&self, authority: &Identity, proof: &Proof) {
+        // One file for each kind of proof: a liar that goes on lying fills no disk.
         let name = format!("liar-{authority}-{}.proof", proof.kind());
         tracing::error!(
             "the authority {authority} lies: the proof is {name} in the data directory"
@@ -522,6 +544,7 @@ async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u
         tokio::select! {
             message = received.next() => {
                 let Ok(bytes) = message else { return };
+                // Taken before the message waits for room: a share that is full makes no vote late.
                 let at = (desk.clock)();
                 let Ok(message) = ToAuthority::decode(&bytes) else { return };
                 if !desk.waiting.put(at, peer, bytes.len(), message).await {
@@ -533,6 +556,7 @@ async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u
                     return;
                 }
                 let now = documents.borrow_and_update().clone();
+                // Peers keep what they have: each document goes to each of them once a link.
                 for document in now.iter().filter(|document| !given.contains(document)) {
                     let message = FromAuthority::Document(document.to_vec());
                     if send(&mut sender, &message.encode()).await.is_err() {

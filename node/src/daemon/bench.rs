@@ -36,7 +36,7 @@ pub struct Figures {
     pub batch: usize,
     /// What the processor calls itself.
     pub cpu: String,
-    /// The backend's.
+    /// What the backend takes.
     #[serde(flatten)]
     pub times: Times,
     /// Those of `sphinx-packet`, in turns with the backend.
@@ -51,7 +51,7 @@ pub struct Figures {
     pub peel_per_s_one_core: f64,
     /// Hops opened a second, on all cores at once.
     pub peel_per_s_all_cores: f64,
-    /// Those cores.
+    /// How many cores were busy for `peel_per_s_all_cores`.
     pub cores: usize,
 }
 

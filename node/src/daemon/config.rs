@@ -40,7 +40,7 @@ impl RoleName {
         }
     }
 
-    /// As the configuration says it.
+    /// The name by which the configuration calls it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mix => "mix",
@@ -66,7 +66,7 @@ impl std::str::FromStr for RoleName {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionName {
-    /// Everyone.
+    /// Everyone is let in.
     #[default]
     Open,
     /// Those with a token of the list.
@@ -83,12 +83,12 @@ pub struct TokenConfig {
     /// Connections at a time.
     #[serde(default = "one", deserialize_with = "positive")]
     pub connections: usize,
-    /// Whether its bearer may be a service (answers at once, without slots).
+    /// True if its bearer may be a service (answers at once, without slots).
     #[serde(default)]
     pub service: bool,
 }
 
-/// Without the secret.
+/// Without the secret, which must not come into a log.
 impl std::fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TokenConfig(..)")
@@ -120,14 +120,14 @@ pub struct GatewayConfig {
     /// Descriptor queries a second, in all.
     #[serde(deserialize_with = "rate")]
     pub queries_per_s: f64,
-    /// Whether packets for absent clients are kept.
+    /// True if packets for absent clients are kept.
     pub inbox: bool,
     /// Inboxes it knows at most.
     #[serde(deserialize_with = "positive")]
     pub max_inboxes: usize,
     /// Packets in all inboxes together, at most.
     pub inbox_packets: usize,
-    /// The tokens.
+    /// The admission tokens, each with what it allows.
     pub token: Vec<TokenConfig>,
 }
 
@@ -182,13 +182,13 @@ pub struct Config {
     pub listen: HostPort,
     /// Where others reach it; empty: at `listen`. See [`Config::advertised`].
     pub advertise: Vec<HostPort>,
-    /// Who runs it.
+    /// The operator who runs it.
     #[serde(deserialize_with = "unit")]
     pub operator: String,
-    /// Whose law it is under.
+    /// The jurisdiction that it is under.
     #[serde(deserialize_with = "unit")]
     pub jurisdiction: String,
-    /// Long-lived files.
+    /// The directory of files that outlive the machine's next start.
     pub data_dir: PathBuf,
     /// Files that end with the machine's next start; empty: see [`Config::runtime_dir`].
     pub runtime_dir: PathBuf,
@@ -202,7 +202,7 @@ pub struct Config {
     /// Threads that peel; 0: one a core.
     #[serde(deserialize_with = "workers")]
     pub workers: usize,
-    /// The declared rate.
+    /// The declared rate, in packets per second.
     #[serde(deserialize_with = "positive")]
     pub max_packets_per_s: usize,
     /// Most memory of all replay tables, MiB.

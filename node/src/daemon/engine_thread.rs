@@ -10,12 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_host::link::Standing;
-use shoal_sphinx::{Downward, FRAME_LEN, Frame};
+use shoal_sphinx::{Downward, Frame};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{Identity, Time};
 use tokio::sync::{mpsc, oneshot};
 
 use super::faults::FaultInjector;
+use super::frames::Frames;
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use crate::counters::DropReason;
@@ -31,9 +32,6 @@ const BATCHES: usize = 256;
 const TOGETHER: usize = 32;
 /// How often the numbers for the outside are renewed, and drops elsewhere are taken over.
 const SNAPSHOT: Duration = Duration::from_millis(250);
-
-/// Frames as a link's receiver hands them out, each in a box of its own.
-pub(super) type Frames = Vec<Box<[u8; FRAME_LEN]>>;
 
 /// The clock of a node: its origin is its start.
 #[derive(Clone, Copy)]
@@ -98,6 +96,8 @@ impl Events {
         loop {
             match self.0.try_send(event) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                // The queue is one of threads, which has no waker: a task that waits for it would hold a thread of
+                // the runtime.
                 Err(TrySendError::Full(back)) => event = back,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -157,9 +157,11 @@ impl EngineThread {
                 told = now;
                 self.tell(now);
             }
+            // Before the sleep is worked out, since what is held back may be due at this instant.
             self.release(now);
             let held = self.injector.as_ref().map_or(Time::NEVER, FaultInjector::next_wake);
             let wake = self.engine.next_wake().unwrap_or(Time::NEVER).min(held).since(now);
+            // Never longer than a snapshot, so that the numbers do not grow old in a node that has no traffic.
             match queue.recv_timeout(wake.min(SNAPSHOT)) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => self.event(event),
@@ -218,6 +220,8 @@ impl EngineThread {
             }
             _ => {}
         }
+        // One instant for the input and for all answers to it: they are one step of the engine, however long the
+        // outputs take.
         self.engine.handle(now, input);
         while let Some(output) = self.engine.poll_output() {
             if let Some(answer) = self.output(output) {
@@ -238,7 +242,10 @@ impl EngineThread {
             }
             Output::ToClient { session, frame } => {
                 let is_packet = frame.field == Downward::Packet as u16;
+                // The engine's thread waits for no client: one that does not read would hold up the packets of all
+                // others.
                 let sent = self.clients.get(&session)?.queue.try_send(frame);
+                // Drops are counted in packets; parts of a document and refusals are none.
                 (sent.is_err() && is_packet)
                     .then_some(Input::Dropped(DropReason::ClientQueueFull, 1))
             }
@@ -262,6 +269,7 @@ impl EngineThread {
                     Some(file) => file.order(Order::Store(inbox, frame)).is_err(),
                     None => true,
                 };
+                // The engine has counted the packet into the inbox when it gave the order.
                 refused.then_some(Input::NotStored { inbox, packets: 1 })
             }
             Output::Fetch { inbox, max } => {
@@ -269,6 +277,8 @@ impl EngineThread {
                     Some(file) => file.order(Order::Fetch(inbox, max)).is_err(),
                     None => true,
                 };
+                // The engine asks once and waits for the answer, so that an order that was refused must be answered
+                // too.
                 refused.then(|| Input::Fetched { inbox, frames: Vec::new() })
             }
             Output::Report(report) => {
@@ -306,6 +316,7 @@ impl EngineThread {
             (DropReason::LinkLost, &self.shared.link_lost),
         ];
         for (reason, count) in elsewhere {
+            // Taken and set to zero in one step, so that no drop is counted twice and none is missed in between.
             let packets = count.swap(0, Ordering::Relaxed);
             self.engine.handle(now, Input::Dropped(reason, packets));
         }
@@ -336,6 +347,8 @@ impl Places {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: usize = places.values().sum();
         let own = places.entry(from).or_default();
+        // Compared with what is free and not with a fixed share: a single neighbour may have half, ten have a part
+        // each.
         let may = *own < BATCHES.saturating_sub(taken);
         *own += usize::from(may);
         may
@@ -394,6 +407,7 @@ impl Work {
     /// Hands a batch over, or drops and counts it when too many of its neighbour's wait.
     pub(super) fn give(&self, batch: Batch) {
         let (frames, from) = (batch.frames.len(), batch.came.from);
+        // The sum is raised before the batch can be taken, else a fast worker would lower it below zero.
         self.shared.waiting_to_peel.fetch_add(frames, Ordering::Relaxed);
         let taken = self.places.take(from);
         if !taken || self.batches.try_send(batch).is_err() {
@@ -451,6 +465,7 @@ pub(super) fn start_workers(
                         }
                     }
                 }
+                // Outside the lock, so that workers open at the same time.
                 opener.open_batch(&mut frames, &mut room, &mut opened);
                 events.post_blocking(Event::Opened(opened));
             }

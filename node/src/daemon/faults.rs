@@ -9,7 +9,7 @@ use shoal_sphinx::{CLIENT_CONTROL, FRAME_LEN, Frame};
 use shoal_topology::wire::client_gateway::{ControlMessage as _, Hello, Mode};
 use shoal_topology::{Identity, Seed, Stream, Time};
 
-use super::engine_thread::Frames;
+use super::frames::Frames;
 use crate::counters::DropReason;
 use crate::engine::SessionId;
 use crate::opener::Arrived;

@@ -91,24 +91,33 @@ impl Inbox {
 }
 
 struct Store {
+    /// Where the database is.
     path: PathBuf,
     /// None before it was opened, and after an error.
     database: Option<Database>,
     /// When that was last tried, if it failed.
     tried: Option<Instant>,
-    /// Whether the engine knows what was there at the start.
+    /// True if the engine knows what was there at the start.
     told: bool,
+    /// Where it writes down what the metrics show.
     shared: Arc<Shared>,
+    /// By which a database of another key is told.
     check: [u8; 32],
+    /// Encrypts the packets.
     cipher: XChaCha20Poly1305,
+    /// The number of the next packet.
     next: u64,
+    /// Packets in it, of all inboxes.
     held: usize,
+    /// The most packets that it takes.
     most: usize,
+    /// How long a packet waits, in seconds.
     expiry_s: u32,
 }
 
 impl Store {
     fn new(path: &Path, key: &[u8; 32], most: usize) -> Self {
+        // Two keys of one: what lies in the file as a mark tells nothing of what the packets are encrypted with.
         let sealing = blake3::derive_key("shoal 2026 inbox packets", key);
         Self {
             path: path.to_owned(),
@@ -146,6 +155,7 @@ impl Store {
             let mut about = transaction.open_table(ABOUT)?;
             let ours = about.get("key")?.is_some_and(|found| found.value() == self.check);
             if !ours {
+                // Nobody can read them any more, and they would take room until they expire.
                 transaction.delete_table(PACKETS)?;
                 about.insert("key", self.check.as_slice())?;
             }
@@ -178,6 +188,7 @@ impl Store {
                 self.shared.stands(Kept::Inbox, None);
                 if !self.told {
                     self.told = true;
+                    // Once: the engine adds it to what it counts by itself, and would count the same packets twice.
                     answer(Input::Known(known));
                 }
             }
@@ -194,6 +205,7 @@ impl Store {
                 chain(error)
             );
         }
+        // Let go of, since redb locks its file: it could not be opened again otherwise.
         self.database = None;
         self.tried = Some(Instant::now());
         self.shared.stands(Kept::Inbox, Some(&chain(error)));
@@ -215,12 +227,15 @@ impl Store {
             match queue.recv_timeout(SWEEP) {
                 Ok(first) => {
                     let orders: Vec<_> =
+                        // One write to the disk for all that waits; the bound keeps an answer from waiting for a
+                        // queue that never empties.
                         std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
                     self.carry_out(orders, answer);
                 }
                 Err(RecvTimeoutError::Timeout) => self.stand(answer),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            // Also while orders come without a pause, when the timeout above never happens.
             if minute() != swept && self.database.is_some() {
                 swept = minute();
                 match self.sweep() {
@@ -267,6 +282,7 @@ impl Store {
 
     fn write(&mut self, orders: Vec<Order>) -> Result<Vec<Input>> {
         let mut answers = Vec::new();
+        // Copies, which count only if the transaction does: otherwise nothing of it happened.
         let (mut held, mut next) = (self.held, self.next);
         let transaction = self.database()?.begin_write()?;
         {
@@ -289,6 +305,8 @@ impl Store {
                             let (key, value) = entry?;
                             found.push((
                                 key.value().to_vec(),
+                                // One that cannot be opened is taken out with the others, or it would be found at
+                                // every fetch.
                                 self.open_value(inbox, value.value()),
                             ));
                         }
@@ -341,13 +359,16 @@ impl Store {
     }
 
     fn seal(&self, inbox: InboxId, frame: &Frame) -> Result<Vec<u8>> {
+        // Nonces of 24 bytes may be drawn at random under one key; a counter would have to survive a lost file.
         let random = shoal_host::secret::fresh()?;
         let nonce = random.first_chunk::<24>().copied().unwrap_or_default();
         let mut plain = vec![frame.epoch];
         plain.extend(frame.packet.as_bytes());
+        // Bound to its inbox: whoever can write to the file cannot move a packet to another one.
         let payload = Payload { msg: &plain, aad: &inbox.0 };
         let sealed =
             self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| "cannot encrypt")?;
+        // A minute and no finer: the file does not say more closely when somebody was sent something.
         Ok([minute().to_be_bytes().as_slice(), &nonce, &sealed].concat())
     }
 

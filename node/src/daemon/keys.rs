@@ -84,20 +84,29 @@ pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
 
 /// The mix keys of a node. One program at a time has them.
 pub struct Keyring {
+    /// Where the keys and the logs of tags are.
     directory: PathBuf,
     /// Held as long as the keyring is, also against others.
     _lock: Lock,
+    /// What opens packets with them; none in tools that only look.
     opener: Option<Arc<Opener>>,
+    /// The configuration of the node.
     config: Config,
+    /// The length of an epoch.
     epoch: Duration,
+    /// How long a key is kept after its epoch.
     grace: Duration,
+    /// The key by which descriptors are signed.
     identity: SecretIdentity,
+    /// Where the node says that it is reached.
     addresses: Vec<std::net::SocketAddr>,
-    /// The public halves.
+    /// The public halves, by epoch.
     keys: BTreeMap<Epoch, [u8; 32]>,
+    /// The present epoch.
     present: Epoch,
+    /// The descriptor as it was signed last.
     descriptor: Signed<NodeDescriptor>,
-    /// Whether the descriptor says what there is to say.
+    /// True if the descriptor says what there is to say.
     signed: bool,
     /// What was logged last.
     complaint: Option<String>,
@@ -152,6 +161,8 @@ impl Keyring {
         keyring.take_up(unix_ms)?;
         keyring.renew(unix_ms)?;
         keyring.sign(unix_ms)?;
+        // The authorities would refuse one that breaks the rules and the operator would not know why: here it ends
+        // the start.
         keyring.descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;
         Ok(keyring)
     }
@@ -172,12 +183,13 @@ impl Keyring {
     /// No address can be advertised; nothing changes.
     pub(super) fn configure(&mut self, config: &Config) -> Result<(), Error> {
         self.addresses = config.advertised().map_err(Error::Config)?;
+        // Signed at the next call of `advance`, which also writes it, or says why it cannot.
         (self.config, self.signed) = (config.clone(), false);
         Ok(())
     }
 
     /// Makes and erases what is due at this moment (Unix time, milliseconds); at other times it does nothing. Call it
-    /// several times a second. Whether there is a new descriptor, which is in its file then too. What cannot be written
+    /// several times a second. True if there is a new descriptor, which is in its file then too. What cannot be written
     /// is logged, and tried again at the next call.
     pub fn advance(&mut self, unix_ms: u64) -> bool {
         let epoch = self.epoch_at(unix_ms);
@@ -187,6 +199,7 @@ impl Keyring {
             return false;
         }
         self.present = epoch;
+        // A key that could not be made keeps no other from being announced, so signing is tried all the same.
         let renewed = self.renew(unix_ms).err();
         let (changed, failed) = match self.sign(unix_ms) {
             Ok(changed) => (changed, None),
@@ -196,6 +209,7 @@ impl Keyring {
             SecretError::Io { path, source } => format!("{}: {source}", path.display()),
             error => error.to_string(),
         });
+        // Said once: this is called several times a second.
         if complaint != self.complaint {
             if let Some(why) = &complaint {
                 tracing::error!("cannot renew the mix keys: {why}");
@@ -250,7 +264,7 @@ impl Keyring {
         Budget::new(per_s, share, share as usize)
     }
 
-    /// Whether a key opens nothing any more, or is for a time that a wrong clock showed.
+    /// True if a key opens nothing any more, or is for a time that a wrong clock showed.
     fn is_over(&self, key: Epoch, unix_ms: u64) -> bool {
         let now = self.epoch_at(unix_ms).0;
         let ends = u128::from(key.0 + 1) * self.epoch.as_millis() + self.grace.as_millis();
@@ -284,6 +298,7 @@ impl Keyring {
             if !self.is_over(*epoch, unix_ms) {
                 match self.load(*epoch) {
                     Ok(()) => continue,
+                    // Without a sound log a packet of before the restart would be opened a second time.
                     Err(error) if error.is_absent() || error.is_unsound() => tracing::warn!(
                         "a mix key without a sound log of what it has opened is thrown away; a new one replaces it"
                     ),
@@ -295,6 +310,7 @@ impl Keyring {
         }
         for name in rest {
             let path = self.directory.join(name);
+            // After the keys were taken up, since only then it is known which logs are theirs.
             if !self.keys.keys().any(|epoch| self.tags(*epoch) == path) {
                 secret::erase(&path)?;
             }
@@ -318,6 +334,7 @@ impl Keyring {
         secret::fill(&mut bytes).map_err(|source| SecretError::Io { path: key.clone(), source })?;
         let secret = SecretKey::copied(&bytes);
         let log = TagLog::create(&tags, secret.public().as_bytes())?;
+        // After its log: a key is in its place only when what it opens can be written down.
         secret::store(&key, &bytes)?;
         self.use_key(epoch, secret, log).map_err(|source| SecretError::Io { path: tags, source })
     }
@@ -327,6 +344,7 @@ impl Keyring {
         if let Some(opener) = &self.opener {
             let granted = self.room().capacity().1;
             let (replay, budget) = (Replay::new(*log.key(), granted), self.budget(granted));
+            // Before the opener has the key: no packet is compared with a table that is not filled yet.
             log.each(|fingerprint| replay.remember(fingerprint))?;
             let unwritten = self.unwritten.clone();
             let log = Box::new(Logged { log, failing: AtomicBool::new(false), unwritten });
@@ -338,6 +356,7 @@ impl Keyring {
 
     /// Makes what is missing and erases what is over.
     fn renew(&mut self, unix_ms: u64) -> Result<(), SecretError> {
+        // First, so that a key that cannot be made keeps none alive that is over.
         let over: Vec<Epoch> =
             self.keys.keys().copied().filter(|key| self.is_over(*key, unix_ms)).collect();
         for epoch in over {
@@ -372,6 +391,7 @@ impl Keyring {
     fn sign(&mut self, unix_ms: u64) -> Result<bool, SecretError> {
         self.signed = false;
         let before = self.descriptor.body();
+        // Keys of epochs before open what is still under way, but nobody shall seal to them any more.
         let keys = self.keys.range(self.present..);
         let body = NodeDescriptor {
             addresses: self.addresses.clone(),
@@ -385,9 +405,13 @@ impl Keyring {
             self.signed = true;
             return Ok(false);
         }
+        // Of two descriptors the later one counts, so that one that is made after a clock was set back must still be
+        // later.
         let signed_at = (unix_ms / 1_000).max(before.signed_at.saturating_add(1));
         let body = NodeDescriptor { signed_at, ..body };
         let descriptor = Signed::<NodeDescriptor>::new(body, &self.identity);
+        // In the file before it is announced: after a restart none is signed with an earlier time than one that is
+        // out.
         secret::replace(&self.config.descriptor_file(), &descriptor.encode())?;
         (self.descriptor, self.signed) = (descriptor, true);
         Ok(true)

@@ -75,6 +75,7 @@ impl Outgoing {
             });
             let Some(node) = listed.last() else { continue };
             let (identity, addresses) = (node.identity(), node.descriptor.body().addresses.clone());
+            // Links that stay keep their queue, so that a new document holds up no packet.
             let kept = before.remove(&identity).filter(|n| n.addresses == addresses);
             let neighbour = kept.unwrap_or_else(|| self.connect(identity, addresses));
             self.neighbours.insert(identity, neighbour);
@@ -139,6 +140,8 @@ async fn keep_link(
             if carry(&context.shared, link, &mut frames).await.is_ok() {
                 break;
             }
+            // A link that stood for a while was no failed attempt. One that ends at once is: the other end may take
+            // none of ours yet.
             if context.clock.now().since(since) > BACKOFF.1 {
                 wait = BACKOFF.0;
             }
@@ -147,6 +150,7 @@ async fn keep_link(
         let pause = wait.mul_f64(jitter.random_range(0.5..1.0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            // The end of the program does not wait for the next attempt.
             () = context.shutdown.wait() => {}
         }
         wait = (wait * 2).min(BACKOFF.1);
@@ -172,10 +176,13 @@ async fn carry(shared: &Shared, link: Link, frames: &mut mpsc::Receiver<Frame>) 
             // The other end sends nothing here, so this is the end, or a peer that breaks the rules.
             _ = receiver.next() => return Err(()),
         };
+        // None come only when every sender of the queue is gone: this node has no use for the link any more.
         if count == 0 {
             let _ = sender.close().await;
             return Ok(());
         }
+        // What was taken from the queue leaves the count here, also if it cannot be written: it is counted as lost
+        // then.
         shared.waiting_to_send.fetch_sub(count, Ordering::Relaxed);
         let encoded: Vec<_> = batch.iter().map(Frame::encode).collect();
         if sender.send_all(&encoded).await.is_err() {
@@ -215,6 +222,8 @@ pub(super) async fn accept(
             }
             break;
         };
+        // By the document in use and not by what the peer says of itself: whoever is no neighbour is a client, or
+        // nobody.
         let node = takes_from(&around, &link);
         if node {
             link.standing.admit();
@@ -248,9 +257,11 @@ async fn take(
             read = link.receiver.next_batch(&mut frames, BATCH) => read,
             () = context.shutdown.wait() => return,
         };
+        // Asked for every batch, since a document may have put others before this node in the meantime.
         if !matches!(read, Ok(1..)) || !takes_from(&around, &link) {
             return;
         }
+        // Delays count from here: what waits for a worker is not added to what the sender drew.
         let came = Came { at: context.clock.now(), from: Identity(link.peer) };
         work.give(Batch { came, frames });
     }
@@ -264,6 +275,7 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
     let (peer, origin) = (Identity(peer), Origin(origin.0));
     let joined =
         Joined { session, peer, origin, down: Down { queue: down, standing, _here: here } };
+    // Before the first frame is read, so that the engine knows the session when something of it comes.
     context.events.post(Event::Joined(joined)).await;
     let read = async {
         loop {

@@ -14,7 +14,7 @@ use shoal_host::link::Counters as LinkCounters;
 use shoal_topology::{Document, Spares};
 
 use super::Config;
-use super::status::{About, InUse};
+use super::summary::{About, InUse};
 use crate::counters::{Counters, DropReason};
 use crate::opener::Opener;
 
@@ -29,21 +29,31 @@ pub(super) struct Snapshot {
 /// What all tasks of a node write down.
 #[derive(Default)]
 pub(super) struct Shared {
+    /// What the engine's thread last said of itself.
     pub(super) snapshot: Mutex<Snapshot>,
     /// Drops outside of the engine, which the engine's thread takes over.
     pub(super) overload: AtomicU64,
+    /// Frames that were lost with their link.
     pub(super) link_lost: AtomicU64,
+    /// Links to next hops that stand.
     pub(super) links_up: AtomicUsize,
+    /// Links to next hops that there should be.
     pub(super) links_expected: AtomicUsize,
     /// Frames that wait for workers, and for links.
     pub(super) waiting_to_peel: AtomicUsize,
+    /// Frames that wait for links.
     pub(super) waiting_to_send: AtomicUsize,
+    /// The layer of the node; 0 for a gateway, and without a place.
     pub(super) layer: AtomicUsize,
     /// When the last mix key that there is ends, in seconds of Unix time.
     pub(super) keys_until: AtomicU64,
+    /// What the node says of itself.
     about: Mutex<About>,
+    /// Which document is in use.
     in_use: Mutex<Option<InUse>>,
+    /// Whom the network can lose.
     spares: Mutex<Spares>,
+    /// What does not work at present, and why.
     troubles: Mutex<BTreeMap<Kept, String>>,
     /// How often something of these began to fail.
     failures: AtomicU64,
@@ -86,7 +96,7 @@ impl Shared {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How something stands that can fail and come back: why it does not work, or that it does. Whether that is news; a new
+    /// How something stands that can fail and come back: why it does not work, or that it does. True if that is news; a new
     /// reason is counted.
     pub(super) fn stands(&self, what: Kept, why: Option<&str>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,6 +241,7 @@ impl Metrics {
         self.coarse.observe(unix_s, numbers.chain(drops));
     }
 
+    // Long: the list of all metrics, one entry each. Dividing it would only spread the list.
     fn families(&self) -> prometheus::Result<Vec<MetricFamily>> {
         let Snapshot { counters: c, .. } = self.shared.snapshot();
         let link = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -94,12 +94,12 @@ pub(super) fn objection(
     None
 }
 
-/// Seconds of Unix time.
+/// The present second of Unix time.
 pub(super) fn unix_s() -> u64 {
     unix_ms() / 1_000
 }
 
-/// Milliseconds of Unix time.
+/// The present millisecond of Unix time.
 pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

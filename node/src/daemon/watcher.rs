@@ -24,7 +24,7 @@ use super::engine_thread::{Clock, Event, Events};
 use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
 use super::metrics::{Kept, Shared};
-use super::status::InUse;
+use super::summary::InUse;
 use super::topology::{File, objection, unix_ms};
 use super::{Config, Error};
 use crate::engine::Input;
@@ -36,13 +36,17 @@ const ANNOUNCED_BEFORE: u64 = 10;
 
 /// Follows the documents.
 pub(super) struct Watcher<'a> {
+    /// The file of the topology document.
     pub(super) file: File,
+    /// The directory of long-lived files.
     pub(super) data_dir: PathBuf,
+    /// The network, with its authorities.
     pub(super) network: Network,
-    /// From authorities, not yet verified.
+    /// Documents from authorities, not yet verified.
     pub(super) received: mpsc::Receiver<Vec<u8>>,
     /// Links to the authorities.
     pub(super) authority_links: AuthorityLinks,
+    /// The key by which reports are signed.
     pub(super) secret: SecretIdentity,
     /// From the engine: what its loops show.
     pub(super) reports: mpsc::Receiver<Report>,
@@ -50,15 +54,25 @@ pub(super) struct Watcher<'a> {
     pub(super) schedule: Schedule,
     /// The session for which the last report was asked for.
     pub(super) reported: Option<SessionId>,
+    /// The mix keys.
     pub(super) keys: Keyring,
+    /// What opens packets, which is told the epoch.
     pub(super) opener: &'a Opener,
+    /// Where the engine is told of documents and epochs.
     pub(super) events: &'a Events,
+    /// What all tasks write down.
     pub(super) shared: &'a Shared,
+    /// The clock of the engine.
     pub(super) clock: Clock,
+    /// Who may connect, by the documents.
     pub(super) allow: &'a Allow,
+    /// The addresses of nodes, by the documents.
     pub(super) listed: &'a Listed,
+    /// Whom frames are taken from, for those who read links.
     pub(super) around: watch::Sender<Neighbourhood>,
+    /// The links to the next hops.
     pub(super) outgoing: Outgoing,
+    /// The documents that are in use, or soon.
     pub(super) documents: DocumentStore,
     /// The epoch that the node was last told of.
     pub(super) present: Option<Epoch>,
@@ -72,6 +86,7 @@ impl Watcher<'_> {
     /// Takes what came, and says how the node stands.
     pub(super) async fn look(&mut self) -> Readiness {
         let now = unix_ms();
+        // First of all: what is announced and what is compared with the document below is of the present epoch then.
         let _ = self.keys.advance(now);
         self.shared.stands(Kept::Keys, self.keys.complaint());
         self.shared.keys_until.store(self.keys.until(), Ordering::Relaxed);
@@ -98,6 +113,7 @@ impl Watcher<'_> {
             Ok(None) => {}
             Err(why) => self.refused(why),
         }
+        // Nothing below is done any more: two documents that enough authorities signed leave none to go by.
         if let Some(why) = &self.contradiction {
             return Readiness::NotReady(why.clone());
         }
@@ -108,6 +124,7 @@ impl Watcher<'_> {
         if self.present != Some(epoch) {
             self.present = Some(epoch);
             self.epoch(epoch);
+            // After the opener, so that no packet of the new epoch is refused when the engine already goes by it.
             self.events.post(Event::Input(Input::Epoch(epoch))).await;
         }
         let Some(held) = self.documents.at(epoch) else {
@@ -185,6 +202,7 @@ impl Watcher<'_> {
         }
         while let Ok(report) = self.reports.try_recv() {
             let signed = SignedReport::new(report, &self.secret);
+            // To all of them: an authority that alone had a report could keep it to itself.
             self.authority_links.tell_all(&ToAuthority::Report(signed.encode()));
         }
     }
@@ -235,6 +253,8 @@ impl Watcher<'_> {
         let Some(epoch) = self.documents.epoch_at(now / 1_000) else { return false };
         let first = self.present.is_none();
         self.present = Some(epoch);
+        // The opener has the document before links follow it and before the engine does, so that what comes can be
+        // opened.
         self.epoch(epoch);
         let document = held.document.clone();
         self.keys.follow(&document.parameters);
@@ -243,12 +263,14 @@ impl Watcher<'_> {
         let place = Place::around(&self.documents, &own.identity);
         self.opener.share_among(place.iter().flat_map(Place::previous).count());
         if own.role == Role::Mix {
+            // A gateway is open to clients, whom no list names; a mix has business with its neighbours alone.
             let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
             self.allow.replace(previous);
         }
         let nodes = self.documents.iter().flat_map(|held| &held.document.nodes);
         let addresses = nodes.flat_map(|node| &node.descriptor.body().addresses);
         self.listed.replace(addresses.map(|address| address.ip().to_canonical()).collect());
+        // The queues are there before the engine has the document, which sends by it at once.
         let queues = self.outgoing.follow(&self.documents, place.as_ref());
         self.events.post(Event::Neighbours(queues)).await;
         let parts = held.signed.len() / 2_000 + 1;

@@ -1,5 +1,6 @@
 //! The gateway's part: who is let in, what goes down to clients and when, the inbox, the descriptors.
 
+mod admission;
 mod changes;
 mod descriptors;
 mod inboxes;
@@ -12,9 +13,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_sphinx::{CLIENT_CONTROL, Downward, Frame, Packet};
-use shoal_topology::wire::client_gateway::{
-    Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
-};
+use shoal_topology::wire::client_gateway::{Away, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
     Document, Epoch, FURTHER_EPOCHS, Identity, Seed, Stream, Time, VerifiedDocument,
 };
@@ -22,7 +21,7 @@ use shoal_topology::{
 use super::{Core, Due, Input, Origin, Output, SessionId};
 use crate::counters::DropReason;
 use crate::limit::Limit;
-use descriptors::{Known, check_descriptor};
+use descriptors::Known;
 use inboxes::{Holder, Inboxes, Stored};
 use session::{Active, FETCH};
 
@@ -32,10 +31,6 @@ pub use settings::{Admission, GatewaySettings, InboxId, Keeping, Service, Token}
 const ANNOUNCEMENT: u32 = 20;
 /// Documents that wait to go out. One more, and the oldest but the one under way gives way.
 const MAX_ANNOUNCEMENTS: usize = 4;
-/// Newcomers from one network that are given documents in a second; at once as many as may be here.
-const GIVEN_PER_S: f64 = 4.0;
-/// Networks of which it is remembered; when there are more, those that asked long ago are forgotten.
-const MAX_NETWORKS: usize = 4_096;
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -54,14 +49,14 @@ struct Announcement {
     next: usize,
     /// When the first one may.
     at: Time,
-    /// Between two parts.
+    /// The time between two parts.
     gap: Duration,
 }
 
 /// A document that clients have got.
 struct Announced {
     document: Arc<Document>,
-    /// By which clients say that they have it.
+    /// The tag by which clients say that they have it.
     tag: [u8; 8],
     parts: Arc<[Frame]>,
 }
@@ -86,9 +81,11 @@ struct Session {
 
 /// The gateway's part of an engine.
 pub(super) struct Gateway {
+    /// What the operator has set.
     settings: GatewaySettings,
     /// Ordered, since a new document goes to all: the same seed gives the same trace.
     sessions: BTreeMap<SessionId, Session>,
+    /// The session of each client that was let in.
     by_inbox: HashMap<Identity, SessionId>,
     /// All that were ever asked for here.
     inboxes: Inboxes,
@@ -102,11 +99,15 @@ pub(super) struct Gateway {
     networks: HashMap<Origin, usize>,
     /// What newcomers from one network may still be given of documents.
     given: HashMap<Origin, Limit>,
+    /// Draws the nonces of challenges.
     nonces: Stream,
+    /// Draws the delays of answers to queries.
     answers: Stream,
+    /// How many queries may be answered, of all clients together.
     queries: Limit,
     /// Documents that clients have, the earliest first, with their parts.
     announced: Vec<Announced>,
+    /// Documents on their way to clients, the first under way; at most [`MAX_ANNOUNCEMENTS`].
     announcements: VecDeque<Announcement>,
 }
 
@@ -134,7 +135,7 @@ impl Gateway {
         self.by_inbox.len()
     }
 
-    /// Whether an inbox was ever asked for here.
+    /// True if an inbox was ever asked for here.
     pub(super) fn knows(&self, inbox: &Identity) -> bool {
         self.by_inbox.contains_key(inbox) || self.inboxes.contains(&self.inbox_id(inbox))
     }
@@ -170,6 +171,7 @@ impl Gateway {
     pub(super) fn due(&mut self, core: &mut Core, at: Time, due: Due) {
         match due {
             Due::Hello(session) => {
+                // Only who was never let in: the timer of one that was is still in the wheel.
                 let silent = |s: &Session| matches!(s.stage, Stage::Challenged(_));
                 if self.sessions.get(&session).is_some_and(silent) {
                     self.close(core, session);
@@ -196,6 +198,8 @@ impl Gateway {
     pub(super) fn announce(&mut self, core: &mut Core, held: VerifiedDocument, at: Time) {
         let parts = document_frames(&held.signed);
         let window = Duration::from_secs(u64::from(held.document.epoch_s)) / ANNOUNCEMENT;
+        // Spread over a part of the epoch, at the same instants for all clients: parts have frames of their own,
+        // which must not show whose downlink has dummies to spare.
         let gap = window / u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
         let idle = self.announcements.is_empty();
         self.announcements.push_back(Announcement { held, parts, next: 0, at, gap });
@@ -219,9 +223,12 @@ impl Gateway {
                     && other.epoch.0 + FURTHER_EPOCHS + 1 >= document.epoch.0
             });
             self.announced.push(Announced { document, tag, parts });
+            // By epoch, not by arrival: an amendment of the present epoch may come after the document of the next
+            // one.
             self.announced.sort_by_key(|sent| sent.document.epoch);
         }
         if let Some(part) = running.parts.get(running.next) {
+            // In the order of sessions, so that one seed gives one trace.
             for (session, state) in &self.sessions {
                 if matches!(state.stage, Stage::Active(_)) {
                     let (session, frame) = (*session, part.clone());
@@ -230,6 +237,7 @@ impl Gateway {
             }
         }
         running.next += 1;
+        // The next one waits for its own instant too: documents follow each other and never go out together.
         let mut next = now + running.gap;
         if running.next >= running.parts.len() {
             self.announcements.pop_front();
@@ -251,9 +259,12 @@ impl Gateway {
     }
 
     fn hop_of(&self, place: u16, epoch: Epoch) -> Option<Identity> {
+        // By the documents that clients were given, not by those that this node holds: a client can only count in a
+        // list that it has seen.
         let mut known = self.announced.iter().rev().map(|sent| &sent.document);
         let document = known.find(|document| document.epoch <= epoch)?;
         let node = document.node(usize::from(place))?;
+        // A client's frame goes to the first layer and nowhere else: it could send past layers otherwise.
         (document.layer_at(node, epoch) == 1).then(|| node.identity())
     }
 
@@ -275,6 +286,7 @@ impl Gateway {
         self.nonces.fill_bytes(&mut nonce);
         notice(core, session, &Notice::Challenge { nonce });
         self.sessions.insert(session, Session { peer, origin, stage: Stage::Challenged(nonce) });
+        // A connection that says nothing holds a place; it loses it soon.
         core.wheel.insert(now + HELLO_WITHIN, Due::Hello(session));
     }
 
@@ -296,6 +308,8 @@ impl Gateway {
         };
         match &mut state.stage {
             Stage::Active(active) if frame.field == CLIENT_CONTROL => {
+                // Checking a descriptor costs a signature, and a service has another one once a period: so there is a
+                // limit of its own.
                 let inbox = active.may_renew(now).then_some((active.inbox, active.id));
                 if let Err(reason) = self.renew(core, inbox, &frame) {
                     core.counters.drop(reason);
@@ -331,159 +345,6 @@ impl Gateway {
         }
     }
 
-    fn admit(
-        &mut self,
-        core: &mut Core,
-        now: Time,
-        session: SessionId,
-        (peer, origin): (Identity, Origin),
-        nonce: &[u8; 32],
-        hello: Hello,
-    ) -> Result<(), Refusal> {
-        if !hello.is_proven(&core.identity, &peer, nonce) {
-            return Err(Refusal::Proof);
-        }
-        let inbox = self.inbox_id(&hello.inbox);
-        if !self.inboxes.may_connect(&inbox, now) {
-            return Err(Refusal::TooOften);
-        }
-        let topology = core.usable().ok_or(Refusal::NotReady)?;
-        let older = self.by_inbox.get(&hello.inbox).copied();
-        let token = self.token(&hello, older)?;
-        let class = match &hello.mode {
-            Mode::Service => None,
-            Mode::Class(name) => {
-                Some(topology.document.parameters.class(name).ok_or(Refusal::Class)?)
-            }
-        };
-        if self.announced.is_empty() {
-            return Err(Refusal::NotReady);
-        }
-        let pace = session::Pace::new(now, class, self.settings.service_per_s);
-        let up = session::up_limit(class, self.settings.service_per_s);
-        let descriptor = hello
-            .descriptor
-            .as_deref()
-            .map(|bytes| check_descriptor(bytes, &hello.inbox, &core.identity))
-            .transpose()?;
-        let replaces = older.and_then(|older| self.sessions.get(&older)).map(Session::holder);
-        let holder = token.map_or(Holder::Network(origin), Holder::Token);
-        let from_there = self.networks.get(&origin).copied().unwrap_or_default();
-        let kept_free = if token.is_none() { self.kept_free() } else { 0 };
-        if older.is_none() && self.by_inbox.len() + kept_free >= self.settings.max_clients
-            || token.is_none()
-                && replaces != Some(Some(holder))
-                && from_there >= self.settings.max_clients_of_one
-        {
-            return Err(Refusal::Full);
-        }
-        let lacks = self.lacking(topology.epoch, &hello.documents);
-        if !lacks.is_empty() && !self.may_have_document(inbox, holder, now) {
-            return Err(Refusal::Full);
-        }
-        self.remember(core, inbox, holder)?;
-
-        // Nothing can fail any more. What waits on an older connection of the same client moves to this one.
-        let mut active = Active::new(hello.inbox, inbox, (token, hello.away), up, pace);
-        if let Some(older) = older {
-            if let Some(old) = self.active(older) {
-                active.inherit(old);
-            }
-            self.close(core, older);
-        }
-        // Who is replaced has left the books with its inbox.
-        let _ = self.inboxes.open(inbox, holder);
-        match token {
-            Some(token) => _ = self.connections.get_mut(token).map(|used| *used += 1),
-            None => *self.networks.entry(origin).or_default() += 1,
-        }
-        if let Some(descriptor) = descriptor {
-            self.keep_descriptor(inbox, descriptor);
-        }
-        self.by_inbox.insert(hello.inbox, session);
-        core.counters.clients_admitted += 1;
-        notice(core, session, &Notice::Welcome);
-        core.outputs.push_back(Output::LetIn(session));
-        for frame in lacks.iter().flat_map(|parts| parts.iter()) {
-            core.outputs.push_back(Output::ToClient { session, frame: frame.clone() });
-        }
-        active.begin(core, session, now);
-        if let Some(state) = self.sessions.get_mut(&session) {
-            state.stage = Stage::Active(Box::new(active));
-        }
-        self.fetch_more(core, session);
-        Ok(())
-    }
-
-    /// Places that only bearers of tokens may take.
-    fn kept_free(&self) -> usize {
-        let connections = self.settings.admission.tokens().iter().map(|token| token.connections);
-        let wanted = connections.fold(0, usize::saturating_add).min(self.settings.token_places);
-        wanted.saturating_sub(self.connections.iter().sum())
-    }
-
-    /// Whether a client that lacks a document may be given it: a small word asks for a large answer.
-    fn may_have_document(&mut self, inbox: InboxId, holder: Holder, now: Time) -> bool {
-        // A token has a limit of its own.
-        let Holder::Network(origin) = holder else {
-            return self.inboxes.may_have_document(&inbox, now);
-        };
-        if self.given.len() > MAX_NETWORKS {
-            self.given.retain(|_, limit| !limit.is_idle(now));
-        }
-        let fresh = || Limit::new(GIVEN_PER_S, self.settings.max_clients_of_one as f64);
-        self.given.entry(origin).or_insert_with(fresh).pass(now)
-            && self.inboxes.may_have_document(&inbox, now)
-    }
-
-    /// Of what others have got, what a client lacks: the document in use, and the next one if its time has come.
-    fn lacking(&self, epoch: Epoch, has: &[[u8; 8]]) -> Vec<Arc<[Frame]>> {
-        let in_use = self.announced.iter().rposition(|sent| sent.document.epoch <= epoch);
-        let given = self.announced.iter().skip(in_use.unwrap_or_default());
-        given.filter(|sent| !has.contains(&sent.tag)).map(|sent| sent.parts.clone()).collect()
-    }
-
-    /// Which listed token lets this client in; none is needed by people on an open gateway. A connection that will be
-    /// closed for it does not count.
-    fn token(&self, hello: &Hello, older: Option<SessionId>) -> Result<Option<usize>, Refusal> {
-        let tokens = self.settings.admission.tokens();
-        // In a time that does not depend on where they differ.
-        let shown = blake3::hash(&hello.token);
-        let fits = |token: &Token| blake3::hash(&token.secret) == shown && token.is_valid();
-        let Some(index) = tokens.iter().position(fits) else {
-            let open = matches!(self.settings.admission, Admission::Open(_));
-            let person = hello.mode != Mode::Service;
-            return match hello.token.is_empty() {
-                _ if open && person => Ok(None),
-                true => Err(Refusal::NoToken),
-                false => Err(Refusal::Token),
-            };
-        };
-        let token = tokens.get(index).ok_or(Refusal::Token)?;
-        if hello.mode == Mode::Service && token.service == Service::Refused {
-            return Err(Refusal::NoService);
-        }
-        let replaces = older.is_some_and(|older| match self.sessions.get(&older) {
-            Some(Session { stage: Stage::Active(old), .. }) => old.token == Some(index),
-            _ => false,
-        });
-        let used = self.connections.get(index).copied().unwrap_or_default();
-        if used >= token.connections.saturating_add(usize::from(replaces)) {
-            return Err(Refusal::Connections);
-        }
-        Ok(Some(index))
-    }
-
-    /// Makes room for an inbox that was not known.
-    fn remember(&mut self, core: &mut Core, inbox: InboxId, holder: Holder) -> Result<(), Refusal> {
-        let Some(gone) = self.inboxes.open(inbox, holder).map_err(|()| Refusal::Full)? else {
-            return Ok(());
-        };
-        self.forget_descriptor(&gone);
-        core.outputs.push_back(Output::Discard { inbox: gone, packets: u32::MAX });
-        Ok(())
-    }
-
     fn left(&mut self, core: &mut Core, session: SessionId) {
         let Some(state) = self.sessions.remove(&session) else { return };
         let Stage::Active(active) = state.stage else { return };
@@ -500,6 +361,7 @@ impl Gateway {
                 }
             }
         }
+        // A newer connection of the same client may have its inbox by now.
         if self.by_inbox.get(&active.inbox) == Some(&session) {
             self.by_inbox.remove(&active.inbox);
         }
@@ -547,6 +409,7 @@ impl Gateway {
         if !self.inboxes.contains(&inbox) {
             return core.counters.drop(DropReason::UnknownClient);
         }
+        // A quota of zero, rather than a way of its own: what is counted is the same.
         let on = self.settings.inbox == Keeping::On;
         match self.inboxes.store(inbox, if on { quota } else { 0 }) {
             Stored::Kept(loses) => {
@@ -569,6 +432,7 @@ impl Gateway {
         if self.inboxes.waiting(&id) > 0
             && let Some(active) = self.active(session)
         {
+            // One question at a time: else the same packets would be asked for twice before the first answer is here.
             active.fetching = true;
             core.outputs.push_back(Output::Fetch { inbox: id, max: FETCH });
         }
@@ -580,6 +444,7 @@ impl Gateway {
             0 => self.inboxes.taken(&inbox, u32::MAX),
             packets => self.inboxes.taken(&inbox, u32::try_from(packets).unwrap_or(u32::MAX)),
         }
+        // By the inbox, not by the session that asked: that one may be gone, and its client back on another.
         let to = self.sessions.iter().find_map(|(session, state)| match &state.stage {
             Stage::Active(active) if active.id == inbox => Some(*session),
             _ => None,

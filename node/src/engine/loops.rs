@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LINKS: usize = 16_384;
 /// Loops that came back whose time beyond their delays is remembered: the latest.
 const REMEMBERED: usize = 64;
-/// With fewer nothing is late before it is given up.
+/// With fewer remembered, no loop is late before it is given up.
 const ENOUGH: usize = 8;
 
 /// A link, by its two ends.
@@ -39,8 +39,9 @@ struct Waiting {
     until: Time,
     /// The links that it counts for.
     links: Box<[Link]>,
-    /// See [`Layering`].
+    /// The number of the [`Layering`] by which it was drawn.
     layering: u64,
+    /// Says whether it was counted already.
     fate: Fate,
 }
 
@@ -63,15 +64,21 @@ struct Layering {
 
 /// A node's own loops. Each purpose draws from a stream of its own.
 pub(super) struct Loops {
+    /// Draws when loops are sent.
     instants: Stream,
+    /// Draws their paths.
     paths: Stream,
+    /// Draws their delays.
     delays: Stream,
+    /// Draws what sealing needs.
     packets: Stream,
-    /// Whether the next loop is in the wheel.
+    /// True if the next loop is in the wheel.
     running: bool,
     /// Those that are under way.
     waited_for: HashMap<PacketId, Waiting>,
+    /// The identifiers of those that were sent, the oldest first; some of them may be back.
     order: VecDeque<PacketId>,
+    /// What loops are drawn from; none before the first document.
     layering: Option<Layering>,
     /// Loops over each link whose fate is known, and those that were lost or late, since the last report.
     counts: BTreeMap<Link, (u32, u32)>,
@@ -113,6 +120,8 @@ impl Loops {
 
     /// Sends one and plans the next.
     pub(super) fn send(&mut self, core: &mut Core, now: Time) {
+        // Planned first, whether this one finds a path: the instants of loops must not depend on what becomes of
+        // them.
         self.schedule(core, now);
         if self.running {
             match self.build(core, now) {
@@ -159,6 +168,7 @@ impl Loops {
         let due = now + total;
         let until = due + PATIENCE;
         let late_after = Duration::from_micros(parameters.loop_late_us);
+        // Until enough loops came back nobody knows what links add, and a loop is late only when it is given up.
         let late = self.usual().map_or(until, |usual| until.min(due + usual + late_after));
         let links = counting_links(&topology.document, own, &path);
         let (number, fate) = (layering.number, Fate::Open);
@@ -168,6 +178,7 @@ impl Loops {
     /// Draws from the topology from now on, if it is another.
     fn follow(&mut self, topology: &Topology) {
         let Topology { document, epoch, .. } = topology;
+        // By the pointer: documents are large, and this is asked for each loop.
         let same = |old: &Layering| Arc::ptr_eq(&old.document, document) && old.epoch == *epoch;
         if self.layering.as_ref().is_some_and(same) {
             return;
@@ -181,6 +192,7 @@ impl Loops {
             };
             if layers.iter().any(moved) {
                 number += 1;
+                // Counts of the old layers compare a node with others than those of its new layer.
                 self.counts.clear();
             }
         }
@@ -207,6 +219,8 @@ impl Loops {
         if waiting.late < waiting.until {
             core.wheel.insert(waiting.late, Due::LoopLate(id));
         }
+        // The order is by sending, and loops return in any order: identifiers that are gone are skipped when they
+        // come to the front.
         self.order.push_back(id);
         self.waited_for.insert(id, waiting);
     }
@@ -216,12 +230,13 @@ impl Loops {
         self.waited_for.len()
     }
 
-    /// Whether this is a loop of ours that was waited for.
+    /// True if this is a loop of ours that was waited for.
     pub(super) fn returned(&mut self, id: &PacketId, now: Time) -> bool {
         let Some(waiting) = self.waited_for.remove(id) else { return false };
         if self.beyond.len() >= REMEMBERED {
             self.beyond.pop_front();
         }
+        // Late ones too: else a network that has become slower would be late for ever.
         self.beyond.push_back(now.since(waiting.due));
         self.count(&waiting, 0);
         true
@@ -240,10 +255,13 @@ impl Loops {
 
     fn count(&mut self, waiting: &Waiting, lost: u32) {
         let number = self.layering.as_ref().map(|layering| layering.number);
+        // Each loop counts once, and only under the layers by which it was drawn.
         if waiting.fate == Fate::Counted || number != Some(waiting.layering) {
             return;
         }
+        // Where it was lost nobody knows, so each link counts it. What a bad node takes adds up on its own links.
         for link in &waiting.links {
+            // A report has a greatest length, whatever documents list.
             if self.counts.len() < LINKS || self.counts.contains_key(link) {
                 let count = self.counts.entry(*link).or_default();
                 *count = (count.0.saturating_add(1), count.1.saturating_add(lost));
@@ -297,6 +315,7 @@ fn counting_links(document: &Document, own: usize, path: &[usize]) -> Box<[Link]
     let demoted = |place: usize| {
         place != own && document.node(place).is_some_and(|node| node.standing == Standing::Demoted)
     };
+    // See the module: what a demoted node loses must not count against the others on the path.
     let tested = path.iter().filter(|place| demoted(**place)).count();
     let from = std::iter::once(&own).chain(path);
     let ends = from.zip(path).filter(|(_, to)| tested == 0 || (tested == 1 && demoted(**to)));

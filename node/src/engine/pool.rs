@@ -42,6 +42,7 @@ impl PoolMean {
         let mean = if seconds > 0.0 { self.sum / seconds } else { 0.0 };
         (self.since, self.sum) = (Some(self.last), 0.0);
         // 1 - u lies in (0, 1], so the logarithm is finite.
+        // An exponential size and a random sign make Laplace's law.
         let size = -NOISE * (1.0 - self.noise.random::<f64>()).ln();
         coarse_pool(if self.noise.random::<bool>() { mean + size } else { mean - size })
     }

@@ -22,7 +22,7 @@ const RIDGE: f64 = 0.2;
 pub enum Instant {
     /// A call begins: at both parties.
     Begin,
-    /// It ends.
+    /// A call ends: at both parties.
     End,
     /// A burst of messages is written: at the writer.
     Written,
@@ -166,9 +166,9 @@ fn crowding(counts: &[f64]) -> Vec<f64> {
 /// What the adversary reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// Whether what comes for a person follows its own frames, or others'.
+    /// Asks whether what comes for a person follows its own frames, or others'.
     InACall,
-    /// Whether what comes for a person follows the frames of another.
+    /// Asks whether what comes for a person follows the frames of another.
     With,
     /// How much comes for a person.
     Rate,
@@ -183,14 +183,14 @@ pub struct Active {
     pub name: String,
     /// What it reads.
     pub reading: Reading,
-    /// The world.
+    /// The world that it looks at.
     pub case: Case,
 }
 
 /// What became of it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Its name.
+    /// The name of the case in tables.
     pub name: String,
     /// What it read.
     pub reading: Reading,

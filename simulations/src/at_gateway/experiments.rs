@@ -17,7 +17,7 @@ pub const SETTLED_S: f64 = 5.0;
 /// What busy people do, in pairs.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Busy {
-    /// Nothing either.
+    /// Busy people do nothing, as idle ones do.
     Nothing,
     /// One call, all the time.
     Call,
@@ -43,11 +43,11 @@ pub enum Plan {
 /// A world and what people do in it. The two of a pair have different gateways.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The world.
+    /// The settings of the world.
     pub settings: Settings,
     /// What busy people do.
     pub busy: Busy,
-    /// And when.
+    /// When busy people do it.
     pub plan: Plan,
     /// Busy pairs, and as many idle ones.
     pub pairs: u32,
@@ -174,7 +174,7 @@ pub struct Ran {
     pub report: Report,
     /// What people did.
     pub workload: Workload,
-    /// Their class.
+    /// The class that all people have.
     pub class: Class,
     /// The mixes of the last layer.
     last: Vec<u32>,
@@ -225,8 +225,8 @@ pub(crate) fn delays(class: &Class) -> Vec<Delay> {
     vec![outer, Delay::Uniform(class.delay.uniform_us as f64 / 1e6), outer]
 }
 
-/// Whether gateways see one law of people who are idle for one half of the time and busy for the other, and how many
-/// arrivals were looked at. The plan of the case does not matter.
+/// Says whether gateways see one law of people who are idle for one half of the time and busy for the other, and how
+/// many arrivals were looked at. The plan of the case does not matter.
 ///
 /// # Errors
 /// A setting that cannot be.

@@ -24,7 +24,7 @@ const STEP_S: f64 = 0.001;
 pub struct Way {
     /// 1/s, from the shortest way on.
     density: Vec<f64>,
-    /// Its integral.
+    /// The integral of `density` from the shortest way on.
     cumulative: Vec<f64>,
     shortest_s: f64,
 }
@@ -141,9 +141,9 @@ pub struct Shares {
 /// Which question is asked.
 #[derive(Clone, Copy, Debug)]
 pub enum Question<'a> {
-    /// Whether the person is in a call with anybody: what came from others came at a constant rate.
+    /// Asks whether the person is in a call with anybody: what came from others came at a constant rate.
     InACall,
-    /// Whether it is in a call with this one, whose frames up are known.
+    /// Asks whether it is in a call with this one, whose frames up are known.
     With(&'a Seen),
 }
 

@@ -6,7 +6,7 @@ use crate::trace::Public;
 /// Packets of one person and direction that belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct Burst {
-    /// Whose.
+    /// The person whose packets they are.
     pub person: u32,
     /// First packet, seconds.
     pub start_s: f64,

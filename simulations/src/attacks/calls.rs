@@ -11,7 +11,7 @@ use crate::trace::View;
 /// A time in which a person's link carries more than at rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval {
-    /// Whose.
+    /// The person whose link it is.
     pub person: u32,
     /// Its begin, seconds.
     pub start_s: f64,

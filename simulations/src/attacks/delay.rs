@@ -14,7 +14,7 @@ pub struct Delay {
     uniform_s: f64,
     /// What latency is taken to vary by: a quarter, and no less than 5 ms.
     jitter_s: f64,
-    /// ln Γ(L).
+    /// ln Γ(L), which the density of the Erlang law needs for each value.
     ln_gamma: f64,
 }
 
@@ -35,12 +35,12 @@ impl Delay {
         }
     }
 
-    /// Whether nodes delay on purpose.
+    /// True if nodes delay on purpose.
     pub fn mixes(&self) -> bool {
         self.hops > 0 || self.uniform_s > 0.0
     }
 
-    /// Mean, seconds.
+    /// The mean delay from end to end, in seconds.
     pub fn mean_s(&self) -> f64 {
         self.latency_s + f64::from(self.hops) * self.hop_mean_s + self.uniform_s / 2.0
     }

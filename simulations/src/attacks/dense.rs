@@ -16,7 +16,7 @@ pub struct Matrix {
     pub rows: usize,
     /// Number of columns.
     pub columns: usize,
-    /// The values.
+    /// The values, row after row.
     pub values: Vec<f32>,
 }
 
@@ -31,7 +31,7 @@ impl Matrix {
         Self { rows, columns, values }
     }
 
-    /// A row.
+    /// The values of one row, a value for each column.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.columns..(row + 1) * self.columns]
     }

@@ -53,7 +53,7 @@ impl Attack for Follow {
 
 /// The law of a packet's delay from its slot to its arrival at the gateway.
 struct Law {
-    /// Nanoseconds.
+    /// The width of a bin, in nanoseconds.
     bin: u64,
     /// Shares of packets that come 0, 1, 2 ... bins after a slot and the offset.
     kernel: Vec<f32>,
@@ -120,7 +120,7 @@ impl Law {
 struct Sum {
     now: f32,
     best: f32,
-    /// Steps.
+    /// The first and the last step of the present sum.
     first: u32,
     last: u32,
     /// The best of all.

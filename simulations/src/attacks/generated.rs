@@ -21,22 +21,22 @@ pub struct Calls {
     pub seconds: u32,
     /// Mixes in each layer.
     pub mixes: u32,
-    /// Whether a path is kept for all packets of a person to a gateway.
+    /// True if a path is kept for all packets of a person to a gateway.
     pub kept: bool,
-    /// Whether the middle mix delays by U(0, 40 ms) rather than by Exp(10 ms).
+    /// True if the middle mix delays by U(0, 40 ms) rather than by Exp(10 ms).
     pub uniform: bool,
-    /// Whether packets of calls are of another epoch than loops.
+    /// True if packets of calls are of another epoch than loops.
     pub epochs: bool,
-    /// Whether operators have a gateway and a mix in each layer, and all on a path differ: so that mixes of the far gateway's
-    /// operator are missing among first hops.
+    /// True if operators have a gateway and a mix in each layer, and all on a path differ: so that mixes of the far
+    /// gateway's operator are missing among first hops.
     pub operators_rule: bool,
-    /// Whether calls last throughout rather than for 4 to 40 s.
+    /// True if calls last throughout rather than for 4 to 40 s.
     pub throughout: bool,
-    /// Whether people send loops where they are not in a call.
+    /// True if people send loops where they are not in a call.
     pub cover: bool,
-    /// Whether mixes tell what they see, too.
+    /// True if mixes tell what they see, too.
     pub corrupt_mixes: bool,
-    /// Of everything.
+    /// The seed from which everything is drawn.
     #[serde(skip)]
     pub seed: u64,
 }

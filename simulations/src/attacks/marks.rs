@@ -16,9 +16,9 @@ pub fn block_s(public: &Public) -> f64 {
 /// A person's frames in order of time, and what each may carry: several marks where the sighting is not exact.
 #[derive(Clone, Debug, Default)]
 pub struct Marked {
-    /// Whose.
+    /// The person whose frames they are.
     pub person: u32,
-    /// Instants, nanoseconds.
+    /// The instants of the frames, in nanoseconds.
     pub times: Vec<u64>,
     /// For each instant, where its candidates end in `candidates`.
     ends: Vec<u32>,

@@ -7,19 +7,19 @@ pub const MOST_BINS: usize = 20_000;
 
 /// One side of everybody's links.
 pub struct Side<'a> {
-    /// By person.
+    /// The flows of each person.
     flows: Vec<Vec<&'a Flow>>,
     begin: u64,
     end: u64,
 }
 
 impl<'a> Side<'a> {
-    /// From people.
+    /// What people send.
     pub fn up(view: &'a View) -> Self {
         Self::new(view, |link| link.from)
     }
 
-    /// To people.
+    /// What people receive.
     pub fn down(view: &'a View) -> Self {
         Self::new(view, |link| link.to)
     }
@@ -84,7 +84,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Whether all that is seen of people is use: no cover, and each packet by itself.
+/// True if all that is seen of people is use: no cover, and each packet by itself.
 pub fn bare(view: &View) -> bool {
     let person = |party| matches!(party, Party::Person(_));
     let counted = view.trace.links.iter().any(|(link, flow)| {

@@ -45,7 +45,7 @@ pub struct Capacity {
     pub users: Vec<u32>,
     /// Bytes of a packet on a client's link.
     pub frame_bytes: f64,
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes per layer.
     pub width: Width,
@@ -53,7 +53,7 @@ pub struct Capacity {
     pub link_delay_ms: f64,
     /// Packets that are followed for each class and number of users.
     pub targets: u32,
-    /// The classes.
+    /// The classes of clients that are measured one after the other.
     pub classes: Vec<Shape>,
 }
 
@@ -151,6 +151,7 @@ impl Capacity {
             let share = f64::from(*users) / all_users;
             let progress = |part: f64| (context.progress)(done + share * part);
             let tracked = track(&network, &plan, &seed.part(&format!("{users} users")), &progress)?;
+            // By users, since the time that a run takes is about in proportion to them.
             done += share;
             let bits = tracked.mean(|target| target.row.entropy_bits);
             let over = |by: f64| Estimate {

@@ -19,7 +19,7 @@ const NOT_HELD: u32 = u32::MAX;
 pub struct Packet {
     /// When it was sent.
     pub sent: Time,
-    /// Its receiver.
+    /// The person who receives it.
     pub person: u32,
     /// What the caller wrote on it; an observer does not see it.
     pub mark: u32,
@@ -37,11 +37,11 @@ impl Packet {
 /// A packet that reached its receiver.
 #[derive(Clone, Copy, Debug)]
 pub struct Exit<'a> {
-    /// When.
+    /// When it reached its receiver.
     pub at: Time,
     /// The mix that it left, by its place in the last layer.
     pub mix: u32,
-    /// The packet.
+    /// The packet that arrived.
     pub packet: Packet,
     /// For each column, the probability that this is the target.
     pub masses: &'a [f64],
@@ -73,12 +73,19 @@ struct Layer {
 
 /// A bare stratified network.
 pub struct Engine {
+    /// The layers of mixes.
     layers: Vec<Layer>,
+    /// Which mixes are corrupt, layer after layer.
     corrupt: Vec<bool>,
+    /// The mean delay at a mix, in nanoseconds.
     hop_mean_ns: f64,
+    /// What a link takes, in nanoseconds.
     link_ns: u64,
+    /// How many targets are followed at a time.
     columns: usize,
+    /// The packets and masses in honest mixes.
     pools: Pools,
+    /// Packets that wait in mixes.
     wheel: Wheel<Waiting>,
     /// All links delay alike, so what is on them arrives in the order in which it was sent.
     links: VecDeque<Travelling>,
@@ -86,10 +93,15 @@ pub struct Engine {
     flying: VecDeque<f64>,
     /// Masses of what is in corrupt mixes.
     held: Vec<f64>,
+    /// Places in `held` that nothing uses.
     free: Vec<u32>,
+    /// The masses of the packet that is being moved.
     masses: Vec<f64>,
+    /// The routes of packets are drawn from it.
     routes: Stream,
+    /// The delays in mixes are drawn from it.
     delays: Stream,
+    /// How many events there were: a packet at a hop is one.
     events: u64,
 }
 
@@ -137,6 +149,7 @@ impl Engine {
         if let Some(mass) = column.and_then(|column| self.masses.get_mut(column)) {
             *mass = 1.0;
         }
+        // A link before the first layer too: of L layers there are L + 1 links.
         self.travel(packet.sent, packet, 0, 0);
     }
 
@@ -167,6 +180,8 @@ impl Engine {
             }
             match self.layers.get(next.layer as usize) {
                 Some(layer) => {
+                    // Drawn on arrival and not when the packet is sent: routes are uniform and independent, so that
+                    // it is the same law.
                     let mix = layer.first + uniform(&mut self.routes, layer.width);
                     self.arrive(&next, mix);
                 }
@@ -194,11 +209,14 @@ impl Engine {
         let mut held = NOT_HELD;
         let mut packet = next.packet;
         if self.corrupt.get(mix as usize).copied().unwrap_or(false) {
+            // A corrupt mix tells which arrival became which departure: the masses stay with the packet and do not
+            // mix.
             held = self.hold();
             packet.corrupt = packet.corrupt.saturating_add(1);
         } else {
             self.pools.arrive(mix as usize, &self.masses);
         }
+        // ln(1 − u) and not ln(u): u may be 0 and is never 1.
         let delay = (-self.hop_mean_ns * (-self.delays.random::<f64>()).ln_1p()) as u64;
         let at = Time::from_nanos(next.arrives.as_nanos().saturating_add(delay));
         self.wheel.insert(at, Waiting { packet, layer: next.layer, mix, held });

@@ -107,6 +107,7 @@ impl DelayLaw {
     fn entropies(&self, seed: &Seed, progress: &(dyn Fn(f64) + Sync)) -> Vec<f64> {
         let laws = self.laws();
         let whole: f64 = laws.iter().map(|law| law.reach()).sum();
+        // A reach before the first target fills the mixes, and one behind the last lets it meet all that could be it.
         let span = 2.0 * whole + f64::from(self.targets) / self.rate_per_s * 20.0;
         let mut draws = seed.stream("packets");
         let mut mixes = vec![vec![Vec::new(); self.width as usize]; laws.len()];
@@ -149,6 +150,7 @@ fn entropy(mixes: &[Vec<Vec<Visit>>], laws: [Law; 3], target: usize, packets: us
             let carry = |visit: &&Visit| of(visit) > 0.0;
             let Some(first) = mix.iter().find(carry) else { continue };
             let last = mix.iter().rev().find(carry).map_or(first.came, |visit| visit.came);
+            // The visits of a mix are in order of arrival, so what no mass can reach is passed over at once.
             let from = mix.partition_point(|visit| visit.came < first.came - law.reach());
             let may = mix.iter().skip(from).take_while(|visit| visit.came <= last + law.reach());
             for gone in may.filter(|visit| visit.left >= first.came) {
@@ -163,11 +165,13 @@ fn entropy(mixes: &[Vec<Vec<Visit>>], laws: [Law; 3], target: usize, packets: us
                 if let Some(slot) = next.get_mut(gone.packet)
                     && all > 0.0
                 {
+                    // Of all that could have left as this one, the part that carries the target's mass.
                     *slot = own / all;
                 }
             }
         }
         let sum: f64 = next.iter().sum();
+        // The target left the layer once, so its masses are a law again.
         next.iter_mut().for_each(|mass| *mass /= sum.max(f64::MIN_POSITIVE));
         mass = next;
     }

@@ -36,7 +36,7 @@ pub struct Loopix {
     pub users: u32,
     /// λ, packets per second and user.
     pub per_user_per_s: f64,
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes per layer.
     pub width: u32,
@@ -96,6 +96,7 @@ impl Loopix {
         let mut sending = Poisson::new(f64::from(self.users) * self.per_user_per_s);
         let begin = Time::from_secs(u64::from(self.burn_in_units));
         let end = Time::from_secs(u64::from(self.burn_in_units) + u64::from(self.units));
+        // Before anything is sent: a mix that is chosen by what left it would not be a random one.
         let chosen = seed.stream("mix").random_range(0..self.width);
         let mut sent = [0u64; 2];
         let mut seen = None;
@@ -113,6 +114,7 @@ impl Loopix {
             let user = who.random_range(0..self.users);
             let mut column = None;
             if let Some(sent) = sent.get_mut(user as usize) {
+                // An instant of S0 or S1 passes unused: they are silent during the burn-in.
                 if at < begin {
                     continue;
                 }

@@ -41,7 +41,7 @@ pub struct Network {
     pub hop_mean_s: f64,
     /// What every one of the L + 1 links takes, milliseconds.
     pub link_delay_ms: f64,
-    /// Corrupt mixes.
+    /// Which mixes are corrupt.
     pub corrupt: Corrupt,
 }
 

@@ -14,7 +14,7 @@ use crate::stats;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CorruptOperators {
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// Operators in each layer, with as many mixes each.
     pub per_layer: u32,
@@ -83,6 +83,8 @@ impl CorruptOperators {
         let (mut places, mut paths) = (seed.stream("placements"), seed.stream("paths"));
         let client = |_| {
             let corrupt = self.place(of, &mut places);
+            // Without a corrupt operator in every layer no path is ever corrupt: the search would go to its end for
+            // nothing.
             if corrupt.contains(&0) {
                 return f64::INFINITY;
             }
@@ -149,6 +151,7 @@ impl CorruptOperators {
         let hits = self.first_hits(of, &seed.part(&name("")));
         let alphas = self.alphas(of);
         let number = hits.iter().filter(|hit| hit.is_finite()).count() as u64;
+        // The mean over placements of what each gives, since that of a mean placement is another number.
         let expected: f64 = alphas
             .iter()
             .map(|(share, alpha)| share * super::theory::hit(*alpha, f64::from(self.most_packets)))

@@ -22,7 +22,7 @@ pub struct Fifo {
     pub gap_in_hop_means: f64,
     /// Mean hop delay, seconds.
     pub hop_mean_s: f64,
-    /// Pairs.
+    /// How many pairs of packets are sent.
     pub pairs: u64,
 }
 
@@ -43,6 +43,7 @@ impl Fifo {
         };
         let mut engine = Engine::new(&network, 0, seed);
         let gap = (self.gap_in_hop_means * self.hop_mean_s * 1e9) as u64;
+        // So that no pair meets the one before, and pairs are independent.
         let apart = gap + (lifetime_s(&network, 1e-12) * 1e9) as u64;
         let mut ordered = 0;
         let (mut at, mut last) = (0u64, None);
@@ -54,6 +55,7 @@ impl Fifo {
             }
             at += apart;
             engine.advance(Time::from_nanos(at), |exit| last = Some(exit.packet.mark));
+            // Of two packets the second came last: they are in order.
             ordered += u64::from(last == Some(1));
             if pair.is_multiple_of(1 << 14) {
                 progress(pair as f64 / self.pairs as f64);
@@ -102,7 +104,7 @@ pub struct Slots {
     pub slots_per_s: f64,
     /// r, packets per second that come to the queue; below λ_P.
     pub rate_per_s: f64,
-    /// Packets.
+    /// How many packets are sent.
     pub packets: u64,
 }
 
@@ -132,6 +134,7 @@ impl Slots {
             }
             queue.push_back(at);
         }
+        // The queue began empty, so its first packets waited too little.
         waited.split_off((burn_in as usize).min(waited.len()))
     }
 

@@ -13,7 +13,7 @@ use crate::stats::{self, Moments};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CorruptPaths {
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes per layer: one number, or a list of one for each layer.
     pub width: Width,
@@ -23,7 +23,7 @@ pub struct CorruptPaths {
     pub packets: u64,
     /// Users; where the mixes are placed at random, each on a placement of its own.
     pub users: u64,
-    /// The call.
+    /// The call of each user.
     pub call: Call,
 }
 

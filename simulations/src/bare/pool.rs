@@ -70,7 +70,7 @@ impl PoolRun {
 }
 
 impl Pool {
-    /// a = λ/µ.
+    /// a = λ/µ, the mean number of packets in the pool.
     pub fn load(&self) -> f64 {
         self.rate_per_s * self.hop_mean_s
     }
@@ -100,6 +100,7 @@ impl Pool {
                 run.apart.push(wheel.len() as f64);
                 next_sample += mean.mul_f64(APART_MEANS);
             }
+            // Before the arrival is counted: it finds those that have not left yet, and not itself.
             run.leave(&mut wheel, &mut mix, at, begin);
             if at >= begin {
                 run.found.push(wheel.len() as f64);

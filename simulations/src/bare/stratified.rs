@@ -15,9 +15,9 @@ use crate::stats;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stratified {
-    /// The mixes.
+    /// The mixes and their links.
     pub network: Network,
-    /// The packets.
+    /// The packets that users send.
     pub traffic: Traffic,
     /// Packets that are followed.
     pub targets: u32,

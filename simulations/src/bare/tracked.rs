@@ -26,7 +26,7 @@ pub enum Detail {
 /// How a run is made.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The packets.
+    /// The packets that users send.
     pub traffic: Traffic,
     /// Number of targets.
     pub targets: usize,
@@ -66,7 +66,7 @@ pub struct Tracked {
     pub followed: Vec<Followed>,
     /// Mixing delays (all but the links), seconds, sorted.
     pub delays_s: Vec<f64>,
-    /// Packet-hop events.
+    /// How many events there were: a packet at a hop is one.
     pub events: u64,
     /// Every how many packets there was a target.
     pub every: u64,
@@ -209,14 +209,23 @@ struct Target {
 }
 
 struct Collector {
+    /// The target of each column, if one is followed in it.
     columns: Vec<Option<Target>>,
+    /// The targets whose figures are known.
     followed: Vec<Followed>,
+    /// How long a target is followed at least, in nanoseconds.
     lifetime_ns: u64,
+    /// The number of receivers.
     people: u32,
+    /// Which figures are computed.
     detail: Detail,
+    /// What all links of a path take, in nanoseconds.
     links_ns: u64,
+    /// Packets that are sent from here on count for the delays.
     sampled_from: Time,
+    /// And those that are sent until here.
     sampled_to: Time,
+    /// The delays in mixes, in seconds.
     delays_s: Vec<f64>,
 }
 

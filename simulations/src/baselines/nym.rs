@@ -143,7 +143,7 @@ fn send(
 
 /// Draws from a Poisson law by inversion with a guide, for many draws of one mean.
 struct Table {
-    /// P(X <= k).
+    /// P(X <= k) for k = 0, 1, 2 ...
     sums: Vec<f64>,
     /// For u in [g, g + 1)/256, the least k that can be it.
     guide: Vec<u16>,

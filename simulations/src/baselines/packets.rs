@@ -10,13 +10,13 @@ use crate::workload::{Activity, Workload};
 /// A packet that somebody hands to the system.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// Who.
+    /// Who sends it.
     pub from: Party,
-    /// For whom.
+    /// Who receives it.
     pub to: Party,
-    /// When, nanoseconds.
+    /// When it is handed over, in nanoseconds.
     pub at: u64,
-    /// Length, bytes.
+    /// Its length, in bytes.
     pub size: u32,
     /// Which activity it belongs to.
     pub activity: usize,

@@ -8,7 +8,7 @@ use crate::trace::{Party, Pass, View};
 /// zero, gateways come last.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// L, layers.
+    /// L, the number of layers.
     pub layers: u32,
     /// W, mixes of a layer.
     pub width: u32,
@@ -44,7 +44,7 @@ pub(super) struct Fragment {
     pub(super) to: End,
     /// When it left it.
     pub(super) left: u64,
-    /// Whether it passed a mix of the first layer, and of the last.
+    /// True if it passed a mix of the first layer, and of the last.
     pub(super) first_layer: bool,
     pub(super) last_layer: bool,
 }

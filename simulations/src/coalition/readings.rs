@@ -11,8 +11,8 @@ pub enum Reading {
     /// Counts in windows of a second: what the first layer's members get from somebody, against what the last layer's
     /// members deliver to somebody.
     Counts,
-    /// Whether unusual counts of the one and of the other come in the same seconds, too many or too few: where a path is kept, a
-    /// call takes a flow away from some nodes and gives it to others.
+    /// Asks whether unusual counts of the one and of the other come in the same seconds, too many or too few: where a
+    /// path is kept, a call takes a flow away from some nodes and gives it to others.
     Changes,
     /// The likelihood of each packet that comes out, given what went in.
     Tracks,

@@ -152,7 +152,7 @@ fn each_gateway(args: &AttackArgs, view: &View, to: &mut dyn Write) -> anyhow::R
     Ok(())
 }
 
-/// Whether a pass has a person at one end: only gateways have such.
+/// True if a pass has a person at one end: only gateways have such.
 fn serves(pass: &Pass) -> bool {
     [pass.from, pass.to].into_iter().any(|party| matches!(party, Party::Person(_)))
 }

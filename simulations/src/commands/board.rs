@@ -53,7 +53,7 @@ pub struct BoardArgs {
 const OF_ITS_OWN: [&str; 4] = ["active", "coalition", "structure", "off"];
 
 impl BoardArgs {
-    /// Whether a workload that no system beside Shoal has is on the board.
+    /// True if a workload that no system beside Shoal has is on the board.
     fn asks(&self, workload: &str) -> bool {
         let whole = self.workload.is_none() && self.systems.is_empty();
         whole || self.workload.as_deref() == Some(workload)
@@ -106,7 +106,7 @@ struct DoesNotHold(String);
 struct Field {
     workload: &'static str,
     kind: WorkloadKind,
-    /// Shoal's class.
+    /// The class of Shoal's clients in it.
     class: &'static str,
     /// The window, seconds.
     window_s: f64,

@@ -49,6 +49,7 @@ pub struct RunArgs {
     pub json: bool,
 }
 
+// Long: the steps of the command in their order, each of which needs what the ones before it found.
 /// Runs a scenario and prints its figures.
 ///
 /// # Errors
@@ -146,7 +147,7 @@ pub(crate) struct Run {
 enum Keep {
     /// Packets of all runs and the trace of the first, too.
     Everything,
-    /// Figures alone.
+    /// The figures alone.
     Figures,
 }
 

@@ -13,7 +13,7 @@ use crate::stats;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Disclosure {
-    /// Users: N.
+    /// N, the number of users.
     pub users: u32,
     /// Friends of each: m.
     pub friends: u32,
@@ -34,7 +34,7 @@ pub struct Disclosure {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Profiles {
-    /// Users.
+    /// The number of users.
     pub users: u32,
     /// Friends of each.
     pub friends: u32,
@@ -191,13 +191,13 @@ impl Rounds {
         self.weighted(&self.senders.iter().map(weight).collect::<Vec<_>>())
     }
 
-    /// U x.
+    /// U x, where U has a row for each round and a column for each user.
     fn times(&self, x: &[f64]) -> Vec<f64> {
         let of = |user: &u32| x.get(*user as usize).copied().unwrap_or(0.0);
         self.senders.iter().map(|senders| senders.iter().map(of).sum()).collect()
     }
 
-    /// Uᵀ y.
+    /// Uᵀ y, see [`Self::times`].
     fn transposed_times(&self, y: &[f64]) -> Vec<f64> {
         let mut x = vec![0.0; self.users];
         for (senders, value) in self.senders.iter().zip(y) {

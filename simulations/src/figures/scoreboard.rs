@@ -11,6 +11,7 @@ use super::{Bar, colour};
 /// Share of a group's width that bars take.
 const FILLED: f64 = 0.8;
 
+// Long: one drawing from the back to the front, whose steps share the chart and its scales.
 /// `labels`: title, y.
 pub(super) fn draw<DB>(
     root: &DrawingArea<DB, Shift>,

@@ -40,7 +40,7 @@ where
     panel(&below, &caption, &axes, rows)
 }
 
-/// Whether there was such a record.
+/// True if there was such a record.
 fn matches(row: &Record, truth: &[Record]) -> bool {
     truth.iter().any(|record| {
         let off = record.start.as_secs_f64() - row.start.as_secs_f64();

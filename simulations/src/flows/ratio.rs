@@ -10,7 +10,7 @@ pub(super) struct Detector {
     real: f64,
     /// b, deliveries of other origin, 1/s.
     other_per_s: f64,
-    /// b′, 1/s.
+    /// b′, the mean rate of all deliveries, 1/s.
     mean_per_s: f64,
 }
 

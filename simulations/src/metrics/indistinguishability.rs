@@ -38,7 +38,7 @@ impl Epsilons {
         self.finite.len() as u64 + self.infinite + self.nothing
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

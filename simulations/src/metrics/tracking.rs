@@ -15,7 +15,7 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Empty mixes.
+    /// Mixes without packets.
     pub fn new(mixes: usize, columns: usize) -> Self {
         Self { columns, packets: vec![0; mixes], masses: vec![0.0; mixes * columns] }
     }

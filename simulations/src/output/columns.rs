@@ -21,7 +21,7 @@ const GROUP: usize = 1 << 20;
 /// The values of a column.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Values {
-    /// Numbers.
+    /// Numbers with fractions.
     Float(Vec<f64>),
     /// Whole numbers, instants in nanoseconds among them.
     Integer(Vec<i64>),
@@ -39,7 +39,7 @@ impl Values {
         }
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -79,7 +79,7 @@ impl Directory {
         }
     }
 
-    /// Its path.
+    /// Where the directory is.
     pub fn path(&self) -> &Path {
         &self.path
     }

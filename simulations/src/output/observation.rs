@@ -22,16 +22,26 @@ const CHUNK: usize = 1 << 16;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PublicFile {
+    /// The number of people.
     people: u32,
+    /// When the observation begins, in nanoseconds.
     begin_ns: u64,
+    /// When it ends, in nanoseconds.
     end_ns: u64,
+    /// How many hops delay.
     hops: u32,
+    /// The mean delay at such a hop, in seconds.
     hop_mean_s: f64,
+    /// The width of the uniform delay that one hop has instead, in seconds; zero where none has.
     #[serde(default)]
     uniform_s: f64,
+    /// What links take from end to end, in seconds.
     latency_s: f64,
+    /// Packets/s that a resting person sends.
     resting_up_per_s: f64,
+    /// Packets/s that a resting person receives.
     resting_down_per_s: f64,
+    /// Packets/s of a call, each way.
     call_per_s: f64,
 }
 
@@ -111,6 +121,7 @@ fn rows_of(
     push: &mut impl FnMut([Vec<i64>; 4]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     match flow {
+        // A link that was observed and silent says something; without a row it would look as if nobody had looked.
         Flow::Packets { times, sizes } if times.is_empty() => {
             let size = if let Sizes::Same(size) = sizes { *size } else { 0 };
             push([vec![0], vec![size.into()], vec![0], vec![0]])
@@ -248,6 +259,7 @@ fn add(
     });
     match flow {
         Flow::Packets { times, .. } if bin == 0 && packets == 1 => {
+            // Attacks search by halves and would find wrong packets without a word.
             if times.last().is_some_and(|last| *last > time.as_nanos()) {
                 bail!(
                     "time_ns goes back on the link from {} to {}: sort the rows of each link by time_ns",
@@ -265,6 +277,7 @@ fn add(
         }
         Flow::Counts { bin: own, counts } if *own == bin => {
             let needed = time.as_nanos() / bin + 1;
+            // Before they are made: a row far in the future would take all memory.
             *bins += needed.saturating_sub(counts.len() as u64);
             if *bins > limits::MOST_BINS {
                 bail!(

@@ -17,7 +17,7 @@ pub struct Row {
     pub labels: Vec<(String, Value)>,
     /// Seed of the run.
     pub seed: u64,
-    /// The figure.
+    /// The figure that was measured.
     pub measured: Measured,
 }
 

@@ -61,7 +61,7 @@ impl Places {
         }
     }
 
-    /// Whether the file has this very key.
+    /// True if the file has this very key.
     pub fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }

@@ -61,7 +61,7 @@ pub fn lines(system: &str, view: &View, workload: &Workload, seed: u64) -> Vec<L
     counted.into_iter().filter_map(line).chain(signs(system, view, workload, seed)).collect()
 }
 
-/// Whether the signs of any attack tell those who download from those who rest.
+/// Says whether the signs of any attack tell those who download from those who rest.
 fn signs(system: &str, view: &View, workload: &Workload, seed: u64) -> Vec<Line> {
     let seed = Seed::from_u64(seed).part("scoreboard").part(system).part("download");
     let download = |activity: &Activity| match activity {

@@ -20,7 +20,7 @@ pub struct Claims {
     pub records: u64,
     /// Those of them that a claim has right in all.
     pub rebuilt: u64,
-    /// Claims.
+    /// How many claims the attack makes.
     pub claims: u64,
     /// Those of them that are right in all about a call, however short.
     pub right: u64,
@@ -71,6 +71,7 @@ fn judge(rows: &[&Row], records: &ByPair, labels: Option<&[u32]>) -> Claims {
             (row.start_s - record.start.as_secs_f64()).abs() <= WRONG_S
                 && wrong_s <= WRONG_S.max(SHARE * record.duration_s)
         };
+        // Two claims of one call are both right, and it counts as rebuilt once.
         if let Some(place) = own.iter().position(right) {
             claims.right += 1;
             if own.get(place).is_some_and(|record| record.duration_s >= LEAST_S) {

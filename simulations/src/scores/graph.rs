@@ -110,6 +110,7 @@ fn own(edges: &BTreeMap<u32, Edge>) -> Vec<f64> {
         histograms.get_mut(place).into_iter().for_each(|x| *x += 1.0);
     }
     all.extend(histograms);
+    // Counts go over orders of magnitude: without the logarithm a few busy people would decide every distance.
     all.iter().map(|x| (1.0 + x).ln()).collect()
 }
 
@@ -121,6 +122,7 @@ fn matches(known: &[Record], seen: &[Record], hops: Hops) -> Vec<(u32, u32)> {
         .map(|k| {
             let values: Vec<f64> = seen.values().filter_map(|f| f.get(k).copied()).collect();
             let variance = stats::Moments::of(&values).variance;
+            // A feature that all share tells nobody apart, and would divide by nothing.
             if variance > 1e-12 { 1.0 / variance.sqrt() } else { 0.0 }
         })
         .collect();
@@ -179,6 +181,7 @@ pub fn scores(rows: &[Row], truth: &Truth, middle: Time, people: u32, seed: &See
     let (known, later) = split(&super::real(&truth.records, people), middle);
     let mut surest: Vec<&Row> = rows.iter().collect();
     surest.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.start_s.total_cmp(&b.start_s)));
+    // As many as there are true records: the surest ones count, and not how many an attack names.
     let seen: Vec<Record> = surest
         .into_iter()
         .take(truth.records.len())

@@ -46,6 +46,7 @@ impl Ranking {
         }
         let named = self.named.len() as u64;
         let rest = self.pairs.saturating_sub(named).max(1);
+        // By multiplication: the upper half is a uniform place below `rest`.
         let part = u128::from(mixed(key, self.ties)) * u128::from(rest);
         named + 1 + (part >> 64) as u64
     }

@@ -15,7 +15,7 @@ const FALSE_ALARMS: f64 = 0.01;
 /// Somebody does something.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Busy {
-    /// Who.
+    /// The person who is busy.
     pub person: u32,
     /// From when on, seconds.
     pub begin_s: f64,
@@ -38,6 +38,7 @@ impl Blocks {
         let mut order: Vec<&Sign> = signs.collect();
         order.sort_by(|a, b| b.score.total_cmp(&a.score));
         let mut alike = Vec::with_capacity(order.len());
+        // Equal scores have no order that an attack has given, so none of them may stand before another.
         for group in order.chunk_by(|a, b| a.score == b.score) {
             let first = alike.len() as u32;
             let end = first + group.len() as u32;
@@ -107,6 +108,7 @@ fn spent(slots: &[(f64, f64)], busy: &[Busy]) -> BTreeMap<(u32, u32), Spent> {
                 break;
             }
             let overlap = end_s.min(begin + length) - begin_s.max(*begin);
+            // Zero too: who only touches a block is not at rest in it.
             if overlap >= 0.0 {
                 let slot = seconds.entry((*person, number as u32)).or_insert((0.0, f64::MAX));
                 slot.0 += overlap;
@@ -138,6 +140,7 @@ fn shares(
     }
     taken.sort_unstable();
     let resting = (blocks.alike.len() - taken.len()) as u64;
+    // Rounded down, so that never more than the named share is suspected in vain.
     let suspected = (resting as f64 * FALSE_ALARMS) as u64;
     let resting_before =
         |place: u32| u64::from(place) - taken.partition_point(|other| *other < place) as u64;

@@ -30,6 +30,7 @@ pub fn ln_gamma(x: f64) -> f64 {
 pub fn gamma_cdf(a: f64, x: f64) -> f64 {
     if x <= 0.0 {
         0.0
+    // The series converges fast below this, the continued fraction above it.
     } else if x < a + 1.0 {
         gamma_series(a, x)
     } else {
@@ -91,6 +92,7 @@ pub fn beta_cdf(x: f64, a: f64, b: f64) -> f64 {
         return 1.0;
     }
     let front = a * x.ln() + b * (-x).ln_1p() + ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b);
+    // The fraction converges fast on this side; on the other the law is mirrored.
     if x < (a + 1.0) / (a + b + 2.0) {
         front.exp() * beta_fraction(x, a, b) / a
     } else {
@@ -202,6 +204,7 @@ pub fn erlang_entropy_bits(stages: u32, rate: f64) -> f64 {
 fn invert(f: impl Fn(f64) -> f64, y: f64, mut low: f64, mut high: f64) -> f64 {
     for _ in 0..200 {
         let middle = 0.5 * (low + high);
+        // Two numbers beside each other: there is none in between any more.
         if middle <= low || middle >= high {
             break;
         }

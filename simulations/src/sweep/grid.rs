@@ -32,13 +32,13 @@ pub struct Grid {
 /// A point of a grid and a seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Job {
-    /// Its number.
+    /// The number of the job, from 0.
     pub number: usize,
     /// Number of its point.
     pub point: usize,
     /// The place on each axis.
     pub places: Vec<usize>,
-    /// The seed.
+    /// The seed of its run.
     pub seed: u64,
 }
 
@@ -53,6 +53,7 @@ impl Job {
 }
 
 impl Grid {
+    // Long: the keys of the file are checked one after the other, and each check needs what the ones before it read.
     /// Reads a grid and checks each of its points.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub(super) fn begins() -> u64 {
     EPOCH.0 * u64::from(EPOCH_S)
 }
 
-/// Four authorities.
+/// A network of four authorities.
 pub(super) fn network() -> Network {
     let authorities = (0..4).map(|n| secret(200 + n).identity()).collect();
     Network { name: "example".into(), authorities, epoch_s: EPOCH_S, trial: false }

@@ -168,7 +168,7 @@ impl Columns {
         self.unit_s(Field::Duration).unwrap_or(1.0)
     }
 
-    /// Whether the header says it.
+    /// True if the header says it.
     pub(super) fn says_unit_of_duration(&self) -> bool {
         self.unit_s(Field::Duration).is_some()
     }

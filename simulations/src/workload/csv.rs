@@ -143,7 +143,7 @@ fn find_separator(line: &str) -> Result<char, String> {
     }
 }
 
-/// Whether a cell can be no name of a column.
+/// True if a cell can be no name of a column.
 fn looks_like_data(cell: &str) -> bool {
     clock(cell).is_some()
 }

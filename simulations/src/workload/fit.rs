@@ -8,7 +8,7 @@ use super::recorded::{Recorded, What};
 /// Figures of a list.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fit {
-    /// Rows.
+    /// How many rows the list has.
     pub rows: usize,
     /// People who do something.
     pub people: usize,

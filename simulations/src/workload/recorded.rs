@@ -15,7 +15,7 @@ const MESSAGES: &str = include_str!("../../data/cns/sms.csv");
 /// What a row records.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum What {
-    /// A message.
+    /// A text message.
     Message,
     /// A call of so many seconds.
     Call(f64),
@@ -23,16 +23,16 @@ pub enum What {
     Missed,
 }
 
-/// A row.
+/// A row of a recorded list.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Entry {
-    /// When.
+    /// When it happened, since the beginning of the list.
     pub at: Time,
     /// Who calls or writes.
     pub from: u32,
-    /// Whom.
+    /// Who is called or written to.
     pub to: u32,
-    /// What.
+    /// What the row records.
     pub what: What,
 }
 
@@ -52,7 +52,7 @@ pub enum BadRecords {
     /// The file itself.
     #[error("{file}: {why}")]
     File {
-        /// Which.
+        /// The file's path.
         file: String,
         /// What the system says.
         why: String,
@@ -60,7 +60,7 @@ pub enum BadRecords {
     /// A line of it.
     #[error("{file}, line {line}: {why}")]
     Line {
-        /// Which file.
+        /// The file's path.
         file: String,
         /// Which line, from one.
         line: usize,

@@ -28,15 +28,15 @@ pub enum WorkloadKind {
     Csv,
     /// A list made by the laws of recorded ones.
     Synthetic,
-    /// Nothing.
+    /// Nobody does anything.
     None,
     /// Downloads of one size.
     Download,
-    /// Browser-like sessions.
+    /// Sessions like those of a browser.
     Browse,
 }
 
-/// A workload.
+/// What people do, as a scenario says it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkloadSettings {
@@ -54,16 +54,16 @@ pub struct WorkloadSettings {
     pub missed: Missed,
     /// Calls longer than this are cut, seconds; 0 for none.
     pub longest_call_s: f64,
-    /// Whether whoever is in a call takes and makes no other: such calls are left out.
+    /// True if whoever is in a call takes and makes no other: such calls are left out.
     pub one_at_a_time: bool,
     /// With "download", "browse" and "none": number of people. With lists: 0 for all people of the list, all present
     /// throughout; else the first so many of those who do something in the window.
     pub people: u32,
     /// The laws of "synthetic".
     pub synthetic: SyntheticSettings,
-    /// Of "download".
+    /// The settings of "download".
     pub download: DownloadSettings,
-    /// Of "browse".
+    /// The settings of "browse".
     pub browse: BrowseSettings,
 }
 

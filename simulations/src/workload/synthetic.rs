@@ -15,9 +15,9 @@ use crate::experiment::Wrong;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rows {
-    /// Calls.
+    /// The rows are calls.
     Calls,
-    /// Messages.
+    /// The rows are messages.
     Messages,
 }
 
@@ -89,7 +89,7 @@ impl Default for SyntheticSettings {
     }
 }
 
-/// (0, 1].
+/// A uniform number in (0, 1], whose logarithm is finite.
 fn open_unit(rng: &mut impl Rng) -> f64 {
     1.0 - rng.random::<f64>()
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::symmetric;
 use super::x25519::Ladders;
 use super::{Part, Unavailable, wipe_stack};
-use crate::header::{self, HopKeys, ROUTING_LEN};
+use crate::hop_keys::{self, HopKeys, ROUTING_LEN};
 use crate::{PAYLOAD_LEN, curve};
 
 /// How the parts are computed.
@@ -37,6 +37,7 @@ impl Kernel {
     /// In these lanes, once it is seen that this CPU computes in them what it computes without.
     pub(super) fn checked(ladders: Option<Ladders>) -> Result<Self, Unavailable> {
         let kernel = Self::Lanes(ladders.ok_or(Unavailable::Cpu)?);
+        // All parts in one sample, each fed by what the one before gave: a wrong lane shows wherever it is.
         let is_right = kernel.sample() == Self::Scalar.sample();
         is_right.then_some(kernel).ok_or(Unavailable::Wrong)
     }
@@ -48,6 +49,7 @@ impl Kernel {
             .collect();
         let mut products = vec![[0; 32]; inputs.len()];
         let (scalars, points): (Vec<_>, Vec<_>) =
+            // Scalars and points from one list in opposite orders: each lane has another pair.
             (inputs.clone(), inputs.iter().rev().copied().collect());
         self.multiply(&scalars, &points, &mut products);
         let mut sample = products.concat();
@@ -129,6 +131,8 @@ impl Kernel {
             Self::Scalar => 0,
             Self::Lanes(ladders) => ladders.multiply(scalars, points, products),
         };
+        // What is too little to fill lanes. The results are the same, so where the border lies shows in the time
+        // alone.
         for ((scalar, point), product) in scalars.iter().zip(points).zip(products).skip(done) {
             *product = *curve::multiply(scalar, point);
         }
@@ -174,6 +178,7 @@ impl Kernel {
                 unsafe {
                     symmetric::hop_keys(filled(shared), &mut keys);
                 }
+                // Lanes beyond repeat the last input; what they give is thrown away.
                 keys.into_iter().take(shared.len()).for_each(&mut keep);
             }
             return;
@@ -204,7 +209,7 @@ impl Kernel {
                 continue;
             }
             for ((key, block), mac) in keys.iter().zip(blocks).zip(macs) {
-                *mac = header::authenticate(key, block);
+                *mac = hop_keys::authenticate(key, block);
             }
         }
     }
@@ -260,10 +265,11 @@ fn filled<T>(chunk: &[T]) -> [&T; 16] {
 #[cfg(target_arch = "x86_64")]
 fn in_lanes(layers: &mut [Layer<'_>], cipher: impl Fn(&mut [symmetric::Lane<'_>])) {
     for layers in layers.chunks_mut(16) {
+        // In place, and dropped at the end of each chunk: keys are wiped before the next ones are made.
         let mut keys = [const { symmetric::PayloadKey::ZERO }; 16];
         if layers.len() < WORTH_HASHING {
             let each = layers.iter().zip(&mut keys);
-            each.for_each(|(layer, key)| header::expand_payload_key(layer.seed, &mut key.0));
+            each.for_each(|(layer, key)| hop_keys::expand_payload_key(layer.seed, &mut key.0));
         } else {
             // SAFETY: there are ladders only where the CPU has AVX-512.
             #[expect(unsafe_code, reason = "a call with CPU features")]
@@ -280,6 +286,6 @@ fn in_lanes(layers: &mut [Layer<'_>], cipher: impl Fn(&mut [symmetric::Lane<'_>]
 
 fn cipher(seed: &[u8; 16]) -> Lioness<ChaCha20, Blake2bMac<U32>> {
     let mut key = Zeroizing::new([0; 192]);
-    header::expand_payload_key(seed, &mut key);
+    hop_keys::expand_payload_key(seed, &mut key);
     Lioness::new((&*key).into())
 }

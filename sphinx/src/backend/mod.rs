@@ -63,7 +63,7 @@ impl Backend {
         }
     }
 
-    /// Of this name.
+    /// The backend of this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|backend| backend.name() == name)
     }
@@ -71,6 +71,7 @@ impl Backend {
     /// The fastest that runs on this CPU.
     pub fn best() -> Self {
         let runs = |backend: &Self| backend.codec().is_ok();
+        // From the fastest on; a backend that computes wrong results here is passed over like one that cannot run.
         Self::ALL.into_iter().rev().find(runs).unwrap_or(Self::Scalar)
     }
 
@@ -86,6 +87,7 @@ impl Backend {
     pub fn codec(self) -> Result<Arc<dyn Codec>, Unavailable> {
         Ok(match self {
             Self::Reference => Arc::new(Reference),
+            // Asked each time and computed once: the sample is behind a `LazyLock`.
             ours => Arc::new(Sphinx::new(ours.kernel()?)),
         })
     }

@@ -10,7 +10,8 @@ use sphinx_packet::{
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
-use crate::header::{self, HopKeys, ROUTING_LEN, VERSION, part};
+use crate::header;
+use crate::hop_keys::{HopKeys, ROUTING_LEN, VERSION, part};
 use crate::key::has_small_order;
 use crate::packet::unpad;
 use crate::{
@@ -65,6 +66,7 @@ impl Codec for Reference {
         let packet = SphinxPacketBuilder::new()
             .with_version(SINGLE_SEED_SURB_VERSION)
             .with_payload_size(PAYLOAD_LEN)
+            // The secret is from the caller's generator; the padding it draws from the system's.
             .with_initial_secret(&StaticSecret::from(*secret))
             .build_packet(message, &nodes, &destination, &delays)
             .map_err(|_| Error::Path)?;
@@ -103,6 +105,7 @@ impl Codec for Reference {
 
     fn open(&self, secret: &SecretKey, packet: Packet) -> Result<Opened, Error> {
         let theirs = SphinxPacket::from_bytes(packet.as_bytes()).map_err(|_| Error::Length)?;
+        // Looked at here, so that all backends refuse the same packets.
         if has_small_order(theirs.header.shared_secret.as_bytes()) {
             return Err(Error::LowOrder);
         }
@@ -121,6 +124,8 @@ impl Codec for Reference {
         let HopState::Reference(state) = opened.state else { return Err(Error::Mac) };
         let (expanded, keys) = *state;
         let mut routing: [u8; ROUTING_LEN] = part(opened.packet.as_bytes(), 48);
+        // The bytes that their parser would see, for the version alone; then it does the work from the packet as it
+        // came.
         keys.apply_stream(&mut routing);
         if part::<3>(&routing, 1) != VERSION {
             return Err(Error::Version);

@@ -24,5 +24,6 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
         return Err(Error::TooLong { what, len: bytes.len(), max });
     }
     let value: T = postcard::from_bytes(bytes).map_err(|_| Error::Malformed { what })?;
+    // postcard reads long varints and ignores bytes behind the end; encoding again finds both.
     if encode(&value) == bytes { Ok(value) } else { Err(Error::Malformed { what }) }
 }

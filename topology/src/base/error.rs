@@ -8,14 +8,14 @@ pub enum Error {
         /// What was being read.
         what: &'static str,
     },
-    /// Longer than anything sound.
+    /// Longer than anything sound can be.
     #[error("{what} has {len} bytes, more than the {max} that are allowed")]
     TooLong {
         /// What was being read.
         what: &'static str,
-        /// Its length.
+        /// The length that it has, in bytes.
         len: usize,
-        /// The limit.
+        /// The most that is allowed, in bytes.
         max: usize,
     },
     /// A signature by whoever must have signed is missing or wrong.
@@ -31,17 +31,17 @@ pub enum Error {
     TooFewSignatures {
         /// Valid ones, each authority counted once.
         valid: usize,
-        /// Needed.
+        /// How many are needed.
         needed: usize,
-        /// Pinned authorities.
+        /// How many authorities the network file has.
         of: usize,
     },
     /// A document of another network.
     #[error("the topology document is for the network {found:?}, not {expected:?}")]
     ForeignNetwork {
-        /// The network file's.
+        /// The name that the network file gives.
         expected: String,
-        /// The document's.
+        /// The name that the document gives.
         found: String,
     },
     /// A document of a network for trial by a network file that says nothing of it, or the other way round.
@@ -52,7 +52,7 @@ pub enum Error {
         !.document
     )]
     OtherPurpose {
-        /// Whether the document is that of a network for trial.
+        /// True if the document is that of a network for trial.
         document: bool,
     },
     /// Two epochs past its own, or more.
@@ -63,7 +63,7 @@ pub enum Error {
         /// Seconds since it could last be used.
         seconds: u64,
     },
-    /// From the future.
+    /// The document is from the future.
     #[error("the topology document begins in {seconds} s: check this machine's clock")]
     NotYetValid {
         /// Seconds until it can be used.
@@ -72,11 +72,11 @@ pub enum Error {
     /// Too few nodes for what the network promises.
     #[error("layer {layer} has {found} mixes, fewer than the {needed} that the parameters ask for")]
     TooFewMixes {
-        /// 1 to L.
+        /// The layer, from 1 to L.
         layer: u8,
-        /// Mixes in it.
+        /// The number of mixes in it.
         found: usize,
-        /// The parameters' minimum.
+        /// The least number that the parameters ask for.
         needed: usize,
     },
     /// Operators stand where paths would meet them twice.
@@ -90,7 +90,7 @@ pub enum Error {
     Invalid {
         /// What was being read.
         what: &'static str,
-        /// The rule.
+        /// The rule that is broken.
         why: String,
     },
 }

@@ -12,17 +12,17 @@ use crate::Error;
 pub struct Identity(pub [u8; 32]);
 
 impl Identity {
-    /// Its bytes.
+    /// The public key as RFC 8032 encodes it.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Whether it is a public key at all, by which a signature could be verified: half of all mistyped ones are none.
+    /// True if it is a public key at all, by which a signature could be verified: half of all mistyped ones are none.
     pub fn is_key(&self) -> bool {
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
     }
 
-    /// Whether `signature` is this identity's over `message` in `context`.
+    /// True if `signature` is this identity's over `message` in `context`.
     pub fn verify(&self, context: Context, message: &[u8], signature: &Signature) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };
         // A weak key would sign everything.
@@ -30,8 +30,8 @@ impl Identity {
     }
 }
 
-/// Whether all of these signatures hold, for less than half of what one after the other costs. Signatures that hold alone
-/// hold together; which of them does not is for the caller to find.
+/// True if all of these signatures hold, for less than half of what one after the other costs. Signatures that hold
+/// alone hold together; which of them does not is for the caller to find.
 pub(crate) fn all_hold(context: Context, signed: &[(Identity, Vec<u8>, Signature)]) -> bool {
     let keys: Option<Vec<VerifyingKey>> = signed
         .iter()
@@ -39,6 +39,7 @@ pub(crate) fn all_hold(context: Context, signed: &[(Identity, Vec<u8>, Signature
             VerifyingKey::from_bytes(&identity.0).ok().filter(|key| !key.is_weak())
         })
         .collect();
+    // A batch with a weak key could hold together although a signature in it does not hold alone.
     let Some(keys) = keys else { return false };
     let messages: Vec<Vec<u8>> =
         signed.iter().map(|(_, message, _)| context.separate(message)).collect();
@@ -101,6 +102,8 @@ impl Context {
             Self::Report => b"shoal 1 report\0",
             Self::Vote => b"shoal 1 vote\0",
         };
+        // No name is the beginning of another, as each ends with a zero: so no message of one purpose can be one of
+        // another.
         [name, message].concat()
     }
 }

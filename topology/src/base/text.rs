@@ -1,7 +1,7 @@
 //! Names that people read on screens and in logs.
 
-/// Whether a name shows as what it is: no control characters, which could write lines of their own or speak to a terminal, and
-/// none that turn the direction of text around or are not seen.
+/// True if a name shows as what it is: no control characters, which could write lines of their own or speak to a
+/// terminal, and none that turn the direction of text around or are not seen.
 pub fn is_plain(name: &str) -> bool {
     let hidden = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !name.chars().any(|c| c.is_control() || hidden(c))

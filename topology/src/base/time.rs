@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
-    /// The origin.
+    /// The origin of the caller's clock.
     pub const ZERO: Self = Self(0);
     /// Later than every instant that is reached.
     pub const NEVER: Self = Self(u64::MAX);
@@ -30,12 +30,12 @@ impl Time {
         Self(secs.saturating_mul(1_000_000_000))
     }
 
-    /// Nanoseconds since the origin.
+    /// The time since the origin, in nanoseconds.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Seconds since the origin.
+    /// The time since the origin, in seconds.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use super::conduct::{Fault, Proof};
 use super::event::Event;
 use super::vote::PeerMessage;
-use super::{Authority, Output, derive};
+use super::{Authority, Output, vote};
 use crate::{Epoch, Error, Identity, Signature, SignedDocument, VerifiedDocument};
 
 impl Authority {
-    /// Whether signatures of this epoch and amendment are kept: of those documents that are made in these sessions, and of
-    /// the ones in force. So at most two of each authority for each of three epochs.
+    /// Says whether signatures of this epoch and amendment are kept: of those documents that are made in these
+    /// sessions, and of the ones in force. So at most two of each authority for each of three epochs.
     fn can_be_next(&self, now: u64, (epoch, amendment): (Epoch, u16)) -> Option<bool> {
         let present = self.schedule.epoch(now).0;
         if !(present.saturating_sub(1)..=present.saturating_add(1)).contains(&epoch.0) {
             return Some(false);
         }
         match self.held_of(epoch) {
+            // Late, and no fault: its sender may not have the amendment yet.
             Some(held) if amendment < held => None,
             Some(held) => Some(amendment <= held.saturating_add(1)),
             None if amendment == 0 => Some(true),
@@ -51,10 +52,12 @@ impl Authority {
         if known.is_some_and(|(known, _)| known == hash) {
             return;
         }
+        // It must be by whoever sent it: the link has proven that one.
         if !SignedDocument::holds(&from, (epoch, amendment, &hash), &signature) {
             return self.fault(from, Fault::Signature);
         }
         if let Some(known) = known {
+            // Both were verified, so both are kept as proof; the first stays the one that counts.
             let signed = [known, (hash, signature)];
             return self
                 .lied(from, Proof::Signatures { authority: from, epoch, amendment, signed });
@@ -67,6 +70,7 @@ impl Authority {
     fn certify(&mut self, now: u64, key: (Epoch, u16)) {
         let Some(made) = self.made.get(&key).filter(|made| !made.certified) else { return };
         let Some(by) = self.signatures.get(&key) else { return };
+        // Signatures of other bodies stay where they are: they may be right, and this body wrong.
         let same = by.iter().filter(|(_, (hash, _))| *hash == made.hash);
         let same: Vec<(Identity, Signature)> =
             same.map(|(authority, (_, signature))| (*authority, *signature)).collect();
@@ -84,6 +88,7 @@ impl Authority {
     pub(super) fn given(&mut self, now: u64, from: Identity, bytes: &[u8]) {
         match self.document(now, bytes) {
             Ok(()) => {}
+            // Whoever was asked gives all that it holds, old ones too.
             Err(Error::Stale { .. }) if self.asked => {}
             Err(Error::Stale { .. }) => self.fault(from, Fault::OldDocument),
             Err(_) => self.fault(from, Fault::Document),
@@ -102,6 +107,7 @@ impl Authority {
             return Ok(());
         }
         let network = &self.settings.network;
+        // All rules again, also for what was made here: what the others would refuse must not be sent to them.
         let document = Arc::new(SignedDocument::verify(bytes, network, now / 1_000)?);
         let key = (document.epoch, document.amendment);
         let held = VerifiedDocument { document: document.clone(), signed: bytes.into() };
@@ -118,6 +124,7 @@ impl Authority {
             let oldest = self.documents.iter().next().map_or(Epoch(0), |held| held.document.epoch);
             self.bodies.retain(|(epoch, _), _| *epoch >= oldest);
         }
+        // The certified one may be another than was made here; then this one never counts as certified.
         let made = self.made.get_mut(&key).filter(|made| made.document == *document);
         let votes = made.map_or(0, |made| {
             made.certified = true;
@@ -131,15 +138,17 @@ impl Authority {
             self.keep_exit(exit.clone());
         }
         // What this one promised for the next draw is what it will reveal.
-        let next = (self.own, derive::commitment(&self.state.next));
+        let next = (self.own, vote::commitment(&self.state.next));
         if document.draw.commitments.contains(&next) {
             self.state.current = self.state.next;
             rand::Rng::fill_bytes(&mut self.rng, &mut self.state.next);
         }
         let of = self.settings.network.authorities.len();
         self.event(Event::Certified { epoch: key.0, amendment: key.1, votes: (votes, of) });
+        // For those who made another one, or none. Each passes it on once, since a second time it is known.
         self.tell_others(&PeerMessage::Certified(bytes.to_vec()));
         self.outputs.push_back(Output::Document(held));
+        // Nothing waits for it: without it a restart asks the others.
         self.save(0);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::vote::{SignedVote, Vote};
+use super::vote::{SignedVote, Vote, commitment};
 use crate::base::encoding::{decode, encode};
 use crate::{Epoch, Error, Identity, Network, Signature, SignedDocument};
 
@@ -79,11 +79,11 @@ pub enum Proof {
     Votes(SignedVote, SignedVote),
     /// It signed two documents of one epoch and amendment.
     Signatures {
-        /// Who.
+        /// The authority that signed both.
         authority: Identity,
-        /// Their epoch.
+        /// The epoch of both documents.
         epoch: Epoch,
-        /// Their amendment.
+        /// The amendment of both documents.
         amendment: u16,
         /// BLAKE3 of the bytes of each, and its signature.
         signed: [([u8; 32], Signature); 2],
@@ -95,7 +95,7 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// Canonical bytes.
+    /// The canonical bytes, which others can verify with the network file alone.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -128,6 +128,7 @@ impl Proof {
         match self {
             Self::Votes(one, other) => {
                 let (a, b) = (one.verify(authorities)?, other.verify(authorities)?);
+                // The bytes decide, not what they say: a vote has one encoding.
                 let lie = (a.author, a.session) == (b.author, b.session) && one.vote != other.vote;
                 lie.then_some(a.author).ok_or_else(nothing)
             }
@@ -135,6 +136,7 @@ impl Proof {
                 let holds = |(hash, signature): &([u8; 32], Signature)| {
                     SignedDocument::holds(authority, (*epoch, *amendment, hash), signature)
                 };
+                // Two signatures of one hash prove nothing: signing again is allowed.
                 let lie = one.0 != other.0 && holds(one) && holds(other);
                 (lie && authorities.contains(authority)).then_some(*authority).ok_or_else(nothing)
             }
@@ -144,6 +146,7 @@ impl Proof {
             }
             Self::Reveal(relay, document) => {
                 let vote = relay.verify(authorities)?;
+                // The signatures alone: by the time that somebody looks at the proof the document is stale.
                 let document = SignedDocument::verify_signatures(document, network)?;
                 let basis = vote.basis.is_some_and(|basis| basis.names(&document));
                 let lie = basis && broke_promise(&vote, &document.draw.commitments);
@@ -153,25 +156,25 @@ impl Proof {
     }
 }
 
-/// Whether a vote reveals what its author had not promised.
+/// True if a vote reveals what its author had not promised.
 pub(super) fn broke_promise(vote: &Vote, promised: &[(Identity, [u8; 32])]) -> bool {
     let reveal = vote.proposal.as_ref().and_then(|proposal| proposal.reveal);
-    let commitment = reveal.map(|secret| (vote.author, super::derive::commitment(&secret)));
-    commitment.is_some_and(|commitment| !promised.contains(&commitment))
+    let revealed = reveal.map(|secret| (vote.author, commitment(&secret)));
+    revealed.is_some_and(|revealed| !promised.contains(&revealed))
 }
 
 /// What is known of the other authorities' conduct. As many entries as there are authorities, times kinds.
 #[derive(Default)]
 pub(super) struct Conduct {
-    /// Since the start.
+    /// Faults since the start, by authority and kind.
     pub(super) faults: BTreeMap<Identity, BTreeMap<Fault, u64>>,
     /// Refused words of nodes and services since the start.
     pub(super) refused: u64,
     /// What was said of whom in this session already.
     said: BTreeSet<(Option<Identity>, &'static str)>,
-    /// Words in this session.
+    /// Messages of each authority in this session.
     words: BTreeMap<Identity, usize>,
-    /// Answers in this session.
+    /// Answers to each authority in this session.
     answers: BTreeMap<Identity, usize>,
     /// Lies that were shown since the start.
     shown: BTreeSet<(Identity, &'static str)>,
@@ -184,10 +187,11 @@ impl Conduct {
         self.answers.clear();
     }
 
-    /// Whether another word of an authority is heard in a network of so many.
+    /// True if another word of an authority is heard in a network of so many.
     pub(super) fn hears(&mut self, authority: Identity, authorities: usize) -> bool {
         let words = self.words.entry(authority).or_default();
         *words = words.saturating_add(1);
+        // Honest authorities pass on each other's votes, so what one has to say grows with their number.
         *words <= WORDS + 8 * authorities
     }
 
@@ -197,20 +201,21 @@ impl Conduct {
         *answers <= ANSWERS
     }
 
-    /// Counts a fault. Whether it is the first of its kind in this session.
+    /// Counts a fault. True if it is the first of its kind in this session.
     pub(super) fn fault(&mut self, authority: Identity, fault: Fault) -> bool {
         let count = self.faults.entry(authority).or_default().entry(fault).or_default();
         *count = count.saturating_add(1);
+        // Counted each time, said once a session: a log that others can fill hides what matters.
         self.said.insert((Some(authority), fault.words()))
     }
 
-    /// Counts what a node or service sent in vain. Whether it is the first of its kind in this session.
+    /// Counts what a node or service sent in vain. True if it is the first of its kind in this session.
     pub(super) fn refuse(&mut self, what: &'static str) -> bool {
         self.refused = self.refused.saturating_add(1);
         self.said.insert((None, what))
     }
 
-    /// Whether this lie was not shown before.
+    /// True if this lie was not shown before.
     pub(super) fn shows(&mut self, authority: Identity, proof: &Proof) -> bool {
         self.shown.insert((authority, proof.kind()))
     }

@@ -3,40 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::vote::{Basis, Proposal, Vote};
+use super::event::NoDocument;
+use super::vote::{Basis, Proposal, Vote, commitment};
 use super::{draw, margin};
 use crate::base::encoding::encode;
 use crate::{
-    ClientDescriptor, Document, Draw, Epoch, Error, FURTHER_EPOCHS, Identity, ListedNode, Network,
+    ClientDescriptor, Document, Draw, Epoch, FURTHER_EPOCHS, Identity, ListedNode, Network,
     NoPlace, NodeDescriptor, Signed, Standing,
 };
-
-/// Why the votes make no document.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NoDocument {
-    /// Fewer authorities voted than must sign.
-    #[error("{votes} of {of} authorities voted, and {needed} must sign")]
-    TooFewVotes {
-        /// Votes that count.
-        votes: usize,
-        /// Authorities.
-        of: usize,
-        /// Signatures that a document needs.
-        needed: usize,
-    },
-    /// No majority of votes names the same parameters.
-    #[error("the authorities are configured with different parameters or lengths of epochs")]
-    Parameters,
-    /// The document that most votes build on is not here.
-    #[error("the document that the others build on is missing here")]
-    Basis(Basis),
-    /// What the votes say breaks a rule.
-    #[error("the votes make no sound document: {0}")]
-    Unsound(Error),
-    /// An amendment that changes nothing.
-    #[error("nothing to amend")]
-    Nothing,
-}
 
 /// The document that most votes build on; of several the latest. One that no more name than may lie is none: where honest
 /// authorities have no document, a liar could name one that nobody has.
@@ -69,6 +43,7 @@ pub(super) fn document(
     let (epoch_s, parameters) = proposals
         .iter()
         .map(|(_, proposal)| (proposal.epoch_s, &proposal.parameters))
+        // At most one can have a majority, so whichever is found first is it.
         .find(|one| {
             let same = |(_, p): &&(&Vote, &Proposal)| (p.epoch_s, &p.parameters) == *one;
             proposals.iter().filter(same).count() >= majority
@@ -83,6 +58,7 @@ pub(super) fn document(
         })
         .map(|signed| ListedNode::new(signed, 0))
         .collect();
+    // Before layers are given: a node without a place must not count for the size of a layer.
     let (mut nodes, left_out) = draw::admit(nodes, before, parameters);
     for node in &mut nodes {
         describe(node, &proposals, majority, before);
@@ -105,6 +81,8 @@ pub(super) fn document(
         None => Some(document.epoch),
         Some(last) => document.epochs().find(|e| e.0 > last && e.0.is_multiple_of(every)),
     };
+    // The value first, then the layers that follow from it, then what is short, and standings last: taking a standing
+    // asks whether every layer keeps enough.
     commit(&mut document.draw, &proposals, from);
     draw::place(&mut document, before, from);
     margin::shrink(&mut document, before, from);
@@ -127,9 +105,11 @@ fn describe(
         .filter_map(|(_, p)| p.pools.iter().find(|(who, _)| *who == identity))
         .map(|(_, pool)| *pool)
         .collect();
+    // The median of what the authorities say: a minority cannot move it beyond what honest ones say.
     pools.sort_unstable();
     node.pool = pools.get(pools.len() / 2).copied().unwrap_or_default();
     let known = before.and_then(|before| before.node(before.index_of(&identity)?));
+    // A node keeps its standing from document to document: demoting is said once, not in every vote.
     node.standing = known.map_or(Standing::Good, |known| known.standing);
     let restored = |(_, p): &&(&Vote, &Proposal)| p.restore.contains(&identity);
     if proposals.iter().filter(restored).count() >= majority {
@@ -155,6 +135,7 @@ pub(super) fn amendment(
     let mut document = before.clone();
     document.amendment = before.amendment.checked_add(1).ok_or(NoDocument::Nothing)?;
     demote(&mut document, &accused);
+    // Those who are accused may be demoted already, or may have to stay for their layer.
     if document.nodes == before.nodes { Err(NoDocument::Nothing) } else { Ok(document) }
 }
 
@@ -222,11 +203,13 @@ fn listed<T: Dated>(
     for (vote, proposal) in proposals {
         // What nobody signed an authority has made up.
         for item in of(proposal).iter().filter(|item| item.is_sound()) {
+            // One for each author: who lists a node twice does not count twice for it.
             found.entry(item.identity()).or_default().entry(vote.author).or_insert(item.clone());
         }
     }
     found.into_values().filter(move |by| by.len() >= majority).filter_map(move |by| {
         let mut items: Vec<T> = by.into_values().collect();
+        // By the bytes where dates are equal, so that all authorities have one order.
         items.sort_by_cached_key(|item| Reverse((item.date(), item.bytes())));
         items.into_iter().nth(liars)
     })
@@ -236,6 +219,7 @@ fn accused(votes: &[Vote], majority: usize) -> Vec<Identity> {
     let mut accused: BTreeMap<Identity, BTreeSet<Identity>> = BTreeMap::new();
     for vote in votes {
         for node in &vote.demote {
+            // A set, so that an author who names a node many times counts once.
             accused.entry(*node).or_default().insert(vote.author);
         }
     }
@@ -248,6 +232,7 @@ fn demote(document: &mut Document, accused: &[Identity]) {
     for identity in accused {
         let Some(place) = document.index_of(identity) else { continue };
         let Some(node) = document.nodes.get_mut(place) else { continue };
+        // Tried and taken back: whether the document stays sound is one rule, and is asked where it is written.
         if std::mem::replace(&mut node.standing, Standing::Demoted) == Standing::Good
             && document.check_places().is_err()
             && let Some(node) = document.nodes.get_mut(place)
@@ -281,9 +266,4 @@ fn commit(draw: &mut Draw, proposals: &[(&Vote, &Proposal)], from: Option<Epoch>
         all.extend(draw.commitments.iter().copied());
         draw.commitments = all.into_iter().collect();
     }
-}
-
-/// What an authority promises to reveal.
-pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
-    blake3::derive_key("shoal 2026 commitment to a draw", secret)
 }

@@ -5,11 +5,12 @@ use crate::reputation::report::SignedReport;
 use crate::{ClientDescriptor, NodeDescriptor, Signed};
 
 impl Authority {
-    /// Whether it is on the list. Of two descriptors of a node the later holds.
+    /// True if it is on the list. Of two descriptors of a node the later holds.
     pub(super) fn keep_node(&mut self, signed: Signed<NodeDescriptor>) -> bool {
         let body = signed.body();
         let listed = self.settings.allowed.contains(&body.identity);
         let known = self.nodes.get(&body.identity);
+        // Of two of one second the first stays: a node cannot flip an authority between two of its own making.
         if listed && known.is_none_or(|known| known.body().signed_at < body.signed_at) {
             self.nodes.insert(body.identity, signed);
         }
@@ -62,6 +63,7 @@ impl Authority {
         };
         let report = report.body();
         let present = self.schedule.epoch(now).0;
+        // The report of an epoch's last session may come when the next epoch has begun.
         let recent = present.saturating_sub(1)..=present;
         let Some(held) =
             self.documents.at(report.epoch).filter(|_| recent.contains(&report.epoch.0))
@@ -75,6 +77,7 @@ impl Authority {
         if held.document.index_of(&report.node).is_none() || !new {
             return;
         }
+        // After the checks, so that a report that cannot be used does not shut out one that can.
         self.reported.insert(report.node, (report.epoch, report.part));
         let document = held.document.clone();
         self.judge.report(&document, report);

@@ -42,6 +42,8 @@ pub(super) fn admit(
         out.extend(left.into_iter().filter_map(|(why, node)| Some((node, why?))));
         kept.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
     };
+    // Each rule looks at what the rules before left: a node that has no place for one reason must not cost another
+    // its own.
     let nodes = keep(nodes, &|node| is_slow(parameters, node.descriptor.body()));
     let nodes = keep(nodes, &|node| before?.contradiction(node.descriptor.body()));
     let of = |node: &ListedNode| node.descriptor.body().operator.clone();
@@ -61,6 +63,7 @@ pub(super) fn admit(
         *laws.entry(of(node)).or_default().entry(law).or_default() += 1;
     }
     let first = |laws: &BTreeMap<String, usize>| {
+        // Of equal ones the first by name: the choice must be the same at every authority.
         laws.iter()
             .min_by_key(|(law, mixes)| (Reverse(**mixes), (*law).clone()))
             .map(|(law, _)| law.clone())
@@ -82,6 +85,8 @@ pub(crate) fn place(document: &mut Document, before: Option<&Document>, from: Op
         _ => BTreeMap::new(),
     };
     settle(document, &known, from, &moved);
+    // Layers were balanced by the document before, as what is said last must not matter; who has left since is seen
+    // here.
     if !moved.is_empty() && document.check_places().is_err() {
         // So many nodes left since that a layer would be short.
         settle(document, &known, from, &BTreeMap::new());
@@ -95,6 +100,7 @@ fn mend(document: &mut Document) {
     let as_it_was = document.nodes.clone();
     let mut moved = BTreeSet::new();
     while let Some((epoch, layer)) = short(document) {
+        // Nobody moves twice, so this ends: each turn of the loop adds a name.
         let Some(name) = who_moves(document, (epoch, layer), &moved) else { break };
         move_to(document, &name, layer);
         moved.insert(name);
@@ -107,7 +113,7 @@ fn mend(document: &mut Document) {
     }
 }
 
-/// Whether a layer has fewer mixes in good standing than the document asks for.
+/// True if a layer has fewer mixes in good standing than the document asks for.
 pub(super) fn is_short(document: &Document) -> bool {
     short(document).is_some()
 }
@@ -141,10 +147,12 @@ fn who_moves(
         for node in document.in_layer_at(epoch, layer).filter_map(|place| document.node(place)) {
             *operators.entry(unit(&document.parameters, node)).or_default() += 1;
         }
+        // A layer gives only what leaves it as large as is asked: else the hole would move and not close.
         let spare = size(layer).saturating_sub(needed);
         let can = |(name, mixes): &(&str, usize)| *mixes <= spare && !moved.contains(*name);
         let order = |(name, mixes): &(&str, usize)| {
             let enough = *mixes >= lacks;
+            // One key orders both ways: among those that are enough the smallest first, among the others the largest.
             let last = if enough { *mixes } else { usize::MAX - *mixes };
             (!enough, last, lot(&document.draw.value, document.epoch, name.as_bytes()))
         };
@@ -201,6 +209,7 @@ fn moves(
         *sizes.entry(layer).or_default() += mixes;
     }
     let mut moved = BTreeMap::new();
+    // Each move is another chance for corrupt operators to stand in all layers of a path.
     let most = (known.len() / SHARE).max(1);
     while moved.len() < most {
         let lot = |layer: u8| lot(value, from, &[layer]);
@@ -209,11 +218,13 @@ fn moves(
         let (Some((&largest, &most)), Some((&smallest, &least))) = (largest, smallest) else {
             break;
         };
+        // Balanced to an eighth is enough: moving more would buy nothing and cost a chance.
         if least * SHARE >= most * (SHARE - 1) {
             break;
         }
         let apart = most - least;
         let candidates = stand.iter().filter(|(name, (layer, mixes))| {
+            // One that is as large as the difference would only exchange the two layers.
             *layer == largest && *mixes < apart && !moved.contains_key(**name)
         });
         let best = candidates.min_by_key(|(name, (_, mixes))| {
@@ -243,10 +254,12 @@ fn settle(
     let mut homes: BTreeMap<String, Layers> = BTreeMap::new();
     let mut sizes: BTreeMap<u8, usize> = (1..=document.parameters.layers).map(|l| (l, 0)).collect();
     for (name, (layers, _)) in known {
+        // Who has no mix any more gives its place up; coming back it is new.
         let Some(count) = mixes.get(name) else { continue };
         let mut layers = *layers;
         if let (Some(to), Some(from)) = (moved.get(name), from) {
             let drawn = layers.iter_mut().zip(&epochs).filter(|(_, epoch)| **epoch >= from);
+            // Epochs before the draw keep their layers: packets for them are under way.
             drawn.for_each(|(layer, _)| *layer = *to);
         }
         *sizes.entry(layers.last().copied().unwrap_or_default()).or_default() += count;
@@ -256,6 +269,7 @@ fn settle(
     let lot = |bytes: &[u8]| lot(&value, document.epoch, bytes);
     let mut new: Vec<(&String, &usize)> =
         mixes.iter().filter(|(name, _)| !homes.contains_key(*name)).collect();
+    // The largest first, as small ones can fill what is left.
     new.sort_by_key(|(name, count)| (Reverse(**count), lot(name.as_bytes())));
     for (name, count) in new {
         let tie = |layer: u8| lot(&[name.as_bytes(), &[layer]].concat());
@@ -272,7 +286,7 @@ fn settle(
     }
 }
 
-/// What a name drew.
+/// The lot of a name in this draw.
 fn lot(value: &[u8; 32], epoch: Epoch, name: &[u8]) -> [u8; 32] {
     let mut hash = blake3::Hasher::new_derive_key("shoal 2026 draw of layers");
     hash.update(value).update(&epoch.0.to_be_bytes()).update(name);

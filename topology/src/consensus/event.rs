@@ -3,33 +3,60 @@
 use std::fmt;
 
 use super::conduct::Fault;
-use super::derive::NoDocument;
-use crate::{Epoch, Identity, NoPlace};
+use super::vote::Basis;
+use crate::{Epoch, Error, Identity, NoPlace};
+
+/// Why the votes make no document.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoDocument {
+    /// Fewer authorities voted than must sign.
+    #[error("{votes} of {of} authorities voted, and {needed} must sign")]
+    TooFewVotes {
+        /// Votes that count.
+        votes: usize,
+        /// How many authorities there are.
+        of: usize,
+        /// Signatures that a document needs.
+        needed: usize,
+    },
+    /// No majority of votes names the same parameters.
+    #[error("the authorities are configured with different parameters or lengths of epochs")]
+    Parameters,
+    /// The document that most votes build on is not here.
+    #[error("the document that the others build on is missing here")]
+    Basis(Basis),
+    /// What the votes say breaks a rule.
+    #[error("the votes make no sound document: {0}")]
+    Unsound(Error),
+    /// An amendment that changes nothing.
+    #[error("nothing to amend")]
+    Nothing,
+}
 
 /// What an operator should know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A document was certified.
     Certified {
-        /// Its epoch.
+        /// The epoch that it is for.
         epoch: Epoch,
-        /// Its amendment.
+        /// The amendment; 0 is the document itself.
         amendment: u16,
         /// How many votes it was made from, and how many authorities there are.
         votes: (usize, usize),
     },
     /// A session made no document.
     None {
-        /// Of which epoch.
+        /// The epoch for which there is none.
         epoch: Epoch,
-        /// Why.
+        /// Why the votes made none.
         why: NoDocument,
         /// Operators of nodes that the last document lists and that are not heard of, where that may be the reason.
         missing: Vec<String>,
     },
     /// A document was made here that too few others signed.
     Uncertified {
-        /// Its epoch.
+        /// The epoch that it was for.
         epoch: Epoch,
         /// Signatures that came, and that are needed.
         signatures: (usize, usize),
@@ -46,9 +73,9 @@ pub enum Event {
     Missing(Vec<(Identity, String)>),
     /// A document has fewer mixes in each layer than the parameters ask for.
     Short {
-        /// At least so many.
+        /// The number of mixes that each layer has at least.
         found: u16,
-        /// As the parameters ask for.
+        /// The number that the parameters ask for.
         asked: u16,
     },
     /// Documents have as many mixes in each layer again as the parameters ask for.
@@ -66,7 +93,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether somebody should look after it.
+    /// True if somebody should look after it.
     pub fn is_trouble(&self) -> bool {
         match self {
             // Nothing is wrong yet where no spare is left.

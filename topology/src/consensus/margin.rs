@@ -19,6 +19,7 @@ pub(super) fn shrink(document: &mut Document, before: Option<&Document>, from: O
     }
     let asked = document.parameters.min_mixes_per_layer;
     let mixes = document.nodes.iter().filter(|node| node.descriptor.body().role == Role::Mix);
+    // More than this no placing can reach, so the search begins there.
     let most = mixes.count() / usize::from(document.parameters.layers.max(1));
     let most = u16::try_from(most).unwrap_or(u16::MAX).min(asked.saturating_sub(1));
     for fewer in (1..=most).rev() {
@@ -28,6 +29,7 @@ pub(super) fn shrink(document: &mut Document, before: Option<&Document>, from: O
             return;
         }
     }
+    // Not even one in each layer: the document stays unsound by the number that was asked for, and says so.
     document.parameters.min_mixes_per_layer = asked;
     draw::place(document, before, from);
 }

@@ -2,7 +2,7 @@
 
 use crate::Epoch;
 
-/// Longest round.
+/// The longest round, in milliseconds: networks with long epochs need not wait longer for messages.
 const LONGEST_ROUND_MS: u64 = 10_000;
 
 /// A session of the authorities, named by the epoch that it lies in and its number there.
@@ -10,7 +10,7 @@ const LONGEST_ROUND_MS: u64 = 10_000;
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
 )]
 pub struct SessionId {
-    /// The present epoch.
+    /// The epoch in which it lies.
     pub epoch: Epoch,
     /// Number in it, from zero.
     pub index: u32,
@@ -49,12 +49,12 @@ impl Schedule {
         usize::try_from(self.passes).unwrap_or(usize::MAX)
     }
 
-    /// Length of a session.
+    /// The length of a session, in milliseconds.
     pub fn session_ms(&self) -> u64 {
         self.round_ms * self.rounds
     }
 
-    /// Sessions of an epoch.
+    /// The number of sessions in an epoch.
     pub fn sessions(&self) -> u64 {
         self.epoch_ms / self.session_ms()
     }
@@ -65,7 +65,7 @@ impl Schedule {
         u32::try_from(first.min(self.sessions() - 1)).unwrap_or(u32::MAX)
     }
 
-    /// When an epoch begins.
+    /// When an epoch begins, in milliseconds of Unix time.
     pub fn begins(&self, epoch: Epoch) -> u64 {
         epoch.0.saturating_mul(self.epoch_ms)
     }
@@ -81,7 +81,7 @@ impl Schedule {
         SessionId { epoch: self.epoch(at), index: u32::try_from(index).unwrap_or(u32::MAX) }
     }
 
-    /// When a session begins.
+    /// When a session begins, in milliseconds of Unix time.
     pub fn start(&self, session: SessionId) -> u64 {
         self.begins(session.epoch)
             .saturating_add(u64::from(session.index).saturating_mul(self.session_ms()))

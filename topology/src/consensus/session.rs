@@ -1,10 +1,10 @@
 //! A session: what an authority votes, which votes count, and the document that follows from them.
 
 use super::conduct::{Fault, Proof, broke_promise};
-use super::derive::{self, NoDocument};
-use super::event::Event;
+use super::derive;
+use super::event::{Event, NoDocument};
 use super::schedule::SessionId;
-use super::vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
+use super::vote::{self, Basis, PeerMessage, Proposal, SignedVote, Vote};
 use super::{Authority, Made, Output};
 use crate::base::encoding::encode;
 use crate::reputation::Judgement;
@@ -31,11 +31,12 @@ impl Authority {
         self.documents.iter().find(|held| basis.names(&held.document)).cloned()
     }
 
-    /// Says what it wants.
+    /// Votes in a session, if there is anything to say.
     pub(super) fn vote(&mut self, session: SessionId) {
         let main = session.index == self.schedule.main();
         let basis = self.basis(session);
         let in_use = self.documents.at(session.epoch).map(|held| held.document.clone());
+        // In every session, though most say nothing: judging is also what lets old evidence fade.
         let judged = in_use.as_ref().map(|document| self.judge.judge(document)).unwrap_or_default();
         if !main && judged.demote.is_empty() {
             return;
@@ -65,13 +66,16 @@ impl Authority {
         let parameters = self.parameters(epoch);
         let every = u64::from(parameters.draw_every.max(1));
         let promised = in_use.map(|document| document.draw.commitments.as_slice());
-        let kept = (self.own, derive::commitment(&self.state.current));
+        let kept = (self.own, vote::commitment(&self.state.current));
         let kept = promised.is_some_and(|promised| promised.contains(&kept));
         // The same rule as that by which documents are derived: a newly listed epoch brings a draw.
         let last = in_use.map_or(0, |document| document.epoch.0 + FURTHER_EPOCHS);
         let draws = (last + 1..=epoch.0 + FURTHER_EPOCHS).any(|e| e.is_multiple_of(every));
+        // Revealed only where the document brings a draw and has this authority's commitment: a secret that is
+        // revealed too early is one that others can choose by.
         let reveal = (kept && draws).then_some(self.state.current);
         let commitment = if reveal.is_some() { &self.state.next } else { &self.state.current };
+        // Documents list nodes with keys for all of their epochs alone.
         let usable = |node: &&Signed<NodeDescriptor>| {
             let body = node.body();
             self.settings.allowed.contains(&body.identity)
@@ -90,15 +94,17 @@ impl Authority {
             pools: judged.pools,
             exits: self.exits.values().filter(valid).cloned().collect(),
             restore: judged.restore,
-            commitment: derive::commitment(commitment),
+            commitment: vote::commitment(commitment),
             reveal,
         }
     }
 
     pub(super) fn message(&mut self, now: u64, from: Identity, bytes: &[u8]) {
+        // The link has proven who it is; this asks whether that is an authority of this network.
         if !self.settings.network.authorities.contains(&from) || from == self.own {
             return;
         }
+        // Before anything is read: a flood must not cost more than counting it.
         if !self.conduct.hears(from, self.settings.network.authorities.len()) {
             return self.fault(from, Fault::Flood);
         }
@@ -122,6 +128,7 @@ impl Authority {
     }
 
     pub(super) fn relay(&mut self, now: u64, from: Identity, mut relay: SignedVote) {
+        // Against whoever passed it on, not its author: nobody knows who that is.
         let Ok(vote) = relay.verify(&self.settings.network.authorities) else {
             return self.fault(from, Fault::Vote);
         };
@@ -133,6 +140,8 @@ impl Authority {
             self.time(now, id, author);
         }
         let round = self.schedule.round_ms();
+        // Half a round of tolerance for clocks. Later the number of signatures decides: a vote with k of them counts
+        // until the end of round k (Dolev and Strong), so whoever withholds one until the last moment has too few.
         let early = now + round / 2 < self.schedule.start(id);
         let late = now > self.schedule.closes(id, relay.signatures.len());
         if early || late || self.schedule.session(self.schedule.start(id)) != id {
@@ -145,8 +154,10 @@ impl Authority {
             return;
         }
         let error = self.clock_error_s(now);
+        // Only of sessions that are near: the check above bounds how many ballots there can be.
         let ballot = self.ballots.entry(id).or_default();
         let known = ballot.votes.entry(author).or_default();
+        // A third vote of one author proves no more than two, and would be passed on for nothing.
         if ballot.decided || known.len() >= 2 || known.iter().any(|(_, r)| r.vote == relay.vote) {
             return;
         }
@@ -155,6 +166,7 @@ impl Authority {
         }
         let is_of_the_future = vote.is_of_the_future(now / 1_000 + 2 * error);
         let mut proof = vote.made_up().then(|| Proof::MadeUp(relay.clone()));
+        // Kept although it may be made up: it must be passed on, or honest authorities would hold different sets.
         known.push((vote, relay.clone()));
         if let [(_, one), (_, other)] = known.as_slice() {
             proof = Some(Proof::Votes(one.clone(), other.clone()));
@@ -186,12 +198,15 @@ impl Authority {
         ballot.decided = true;
         let (votes, relays): (Vec<Vote>, Vec<SignedVote>) = std::mem::take(&mut ballot.votes)
             .into_values()
+            // An author with two votes counts for nothing. All honest authorities hold both by now, so they drop it
+            // alike.
             .filter_map(|votes| match <[_; 1]>::try_from(votes) {
                 Ok([one]) => Some(one),
                 Err(_) => None,
             })
             .unzip();
         let epoch = self.target(id);
+        // In the others who has nothing to say does not vote, so a missing vote says nothing.
         if id.index == self.schedule.main() {
             self.count(&votes);
         }
@@ -200,6 +215,7 @@ impl Authority {
         match made {
             Ok(document) => self.store(document, votes.len()),
             Err(why) => {
+                // The others have a document that is not here; they give it when asked.
                 if let NoDocument::Basis(_) = why {
                     self.ask();
                 }
@@ -224,6 +240,7 @@ impl Authority {
         };
         let promised = &held.document.draw.commitments;
         let revealed = |vote: &Vote| vote.proposal.as_ref().map(|p| p.reveal.is_some());
+        // Whether this session brings a draw is told by most votes, not by the own clock.
         let draws = votes.iter().filter(|vote| revealed(vote) == Some(true)).count();
         let nodes = held.document.nodes.len();
         let (mut proofs, mut faults) = (Vec::new(), Vec::new());
@@ -236,6 +253,7 @@ impl Authority {
             }
             let parameters = |vote: &Vote| vote.proposal.as_ref().map(|p| p.parameters.clone());
             let same = votes.iter().filter(|other| parameters(other) == parameters(vote)).count();
+            // A minority, so that two configurations in halves accuse nobody.
             if 2 * same < votes.len() {
                 faults.push((vote.author, Fault::Parameters));
             }
@@ -245,6 +263,7 @@ impl Authority {
             }
             let others = || votes.iter().filter(|other| other.author != vote.author);
             let alone = |node: &&Identity| others().all(|other| !other.demote.contains(node));
+            // A few that nobody shares are honest doubts; an eighth of the network is not.
             if vote.demote.iter().filter(alone).count() > (nodes / 8).max(1) {
                 faults.push((vote.author, Fault::Accusation));
             }
@@ -292,9 +311,12 @@ impl Authority {
         let key = (document.epoch, document.amendment);
         let body = encode(&document);
         let hash = *blake3::hash(&body).as_bytes();
+        // The state notes the hash before it is stored and long before it is signed: after a crash in between, the
+        // same document may be signed and no other.
         if !self.state.may_sign(key.0, key.1, hash) || self.made.contains_key(&key) {
             return;
         }
+        // Tickets begin at 1, so that 0 can stand for what nobody waits for.
         self.ticket += 1;
         let ticket = self.ticket;
         let (signed, certified, counted) = (false, false, false);
@@ -311,6 +333,7 @@ impl Authority {
     }
 
     pub(super) fn stored(&mut self, now: u64, ticket: u64) {
+        // Only now may the signature leave: what was sent cannot be unsaid, and a restart must know of it.
         let stored = self.made.iter_mut().find(|(_, made)| made.ticket == ticket && !made.signed);
         let Some(((epoch, amendment), made)) = stored else { return };
         made.signed = true;

@@ -28,13 +28,14 @@ pub struct State {
 }
 
 impl State {
-    /// Whether a body may be signed: notes that it is, unless another of the same epoch and amendment is noted.
+    /// True if a body may be signed: notes that it is, unless another of the same epoch and amendment is noted.
     pub(super) fn may_sign(&mut self, epoch: Epoch, amendment: u16, hash: [u8; 32]) -> bool {
         let noted = self.signed.iter().find(|(e, a, _)| (*e, *a) == (epoch, amendment));
         if let Some((.., noted)) = noted {
             return *noted == hash;
         }
         // What is older than all that is noted may have been forgotten.
+        // Forgetting must not allow a second signature: what is older than all that is left is refused.
         if self.signed.len() >= SIGNED {
             let oldest = self.signed.iter().map(|(e, a, _)| (*e, *a)).min();
             if oldest.is_some_and(|oldest| (epoch, amendment) < oldest) {
@@ -51,7 +52,7 @@ impl State {
         self.signed.len()
     }
 
-    /// Canonical bytes.
+    /// The canonical bytes, for the disk.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }

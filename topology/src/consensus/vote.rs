@@ -14,9 +14,9 @@ use crate::{
 /// Names a certified document: epoch, amendment, hash of what was signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Basis {
-    /// Its epoch.
+    /// The epoch of the document.
     pub epoch: Epoch,
-    /// Its amendment.
+    /// The amendment of the document.
     pub amendment: u16,
     /// BLAKE3 of its bytes without signatures.
     pub hash: [u8; 32],
@@ -55,31 +55,31 @@ pub struct Proposal {
     pub reveal: Option<[u8; 32]>,
 }
 
-/// A vote.
+/// What an authority says in a session, before it is signed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Vote {
     /// Name of the network.
     pub network: String,
-    /// Whose it is.
+    /// The authority whose vote it is.
     pub author: Identity,
-    /// For which session.
+    /// The session that it is for.
     pub session: SessionId,
     /// The latest document that it holds.
     pub basis: Option<Basis>,
     /// Nodes that should lose their standing.
     pub demote: Vec<Identity>,
-    /// In the session that makes the next document.
+    /// What it wants in the next document; only in the session that makes one.
     pub proposal: Option<Proposal>,
 }
 
 impl Vote {
-    /// Whether it lists a node that says to have signed after this second of Unix time.
+    /// True if it lists a node that says to have signed after this second of Unix time.
     pub(crate) fn is_of_the_future(&self, unix_s: u64) -> bool {
         let nodes = self.proposal.iter().flat_map(|proposal| &proposal.nodes);
         nodes.into_iter().any(|node| node.body().signed_at > unix_s)
     }
 
-    /// Whether it lists what its nodes and services never signed, or not in order: no honest authority votes so.
+    /// True if it lists what its nodes and services never signed, or not in order: no honest authority votes so.
     pub(crate) fn made_up(&self) -> bool {
         let Some(proposal) = &self.proposal else { return false };
         let nodes = proposal.nodes.iter().map(|node| node.body().identity);
@@ -96,19 +96,19 @@ impl Vote {
 pub struct SignedVote {
     /// The canonical bytes of a [`Vote`].
     pub vote: Vec<u8>,
-    /// Who signed them.
+    /// Who signed these bytes, the author first.
     pub signatures: Vec<(Identity, Signature)>,
 }
 
 impl SignedVote {
-    /// An author's own.
+    /// An author's own vote, with one signature.
     pub fn of(vote: &Vote, secret: &SecretIdentity) -> Self {
         let mut relay = Self { vote: encode(vote), signatures: Vec::new() };
         relay.sign(secret);
         relay
     }
 
-    /// Adds a signature.
+    /// Adds the signature of this authority.
     pub fn sign(&mut self, secret: &SecretIdentity) {
         self.signatures.push((secret.identity(), secret.sign(Context::Vote, &self.vote)));
     }
@@ -120,9 +120,11 @@ impl SignedVote {
     pub fn verify(&self, authorities: &[Identity]) -> Result<Vote, Error> {
         let wrong = |why: &str| Err(Error::Invalid { what: "vote", why: why.into() });
         let vote: Vote = decode("vote", &self.vote, MAX_MESSAGE_LEN)?;
+        // Else whoever passes a vote on could make one up for its author.
         if self.signatures.first().map(|(author, _)| *author) != Some(vote.author) {
             return wrong("its author did not sign it first");
         }
+        // Before any is verified, which is what costs.
         if self.signatures.len() > authorities.len() {
             return wrong("it has more signatures than there are authorities");
         }
@@ -140,16 +142,21 @@ impl SignedVote {
     }
 }
 
+/// What an authority promises to reveal.
+pub(super) fn commitment(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("shoal 2026 commitment to a draw", secret)
+}
+
 /// What authorities send to each other.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum PeerMessage {
-    /// A vote.
+    /// A vote, by its author or by who passes it on.
     Vote(SignedVote),
     /// A signature of a document.
     Signature {
-        /// Its epoch.
+        /// The epoch of the document.
         epoch: Epoch,
-        /// Its amendment.
+        /// The amendment of the document.
         amendment: u16,
         /// BLAKE3 of its bytes.
         hash: [u8; 32],
@@ -163,7 +170,7 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
-    /// Canonical bytes.
+    /// The canonical bytes, as they go over a link between authorities.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }

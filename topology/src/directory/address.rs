@@ -46,7 +46,7 @@ pub enum AddressError {
         "the {part} in the address has {found} characters, not {LABEL_CHARS}: something is missing or too much"
     )]
     Length {
-        /// Which label.
+        /// The label of the address that is wrong.
         part: Part,
         /// Its length, in bytes of UTF-8.
         found: usize,
@@ -54,7 +54,7 @@ pub enum AddressError {
     /// A label has a character that base32 does not use.
     #[error("character {position} of the {part} in the address is none of a-z and 2-7")]
     Character {
-        /// Which label.
+        /// The label of the address that is wrong.
         part: Part,
         /// Its place, counted from 1.
         position: usize,
@@ -62,7 +62,7 @@ pub enum AddressError {
     /// The checksum does not fit.
     #[error("the {part} in the address is mistyped: its checksum does not fit")]
     Mistyped {
-        /// Which label.
+        /// The label of the address that is wrong.
         part: Part,
     },
     /// A version that this program does not know.
@@ -70,7 +70,7 @@ pub enum AddressError {
         "the {part} in the address has version {found}; this program knows version {VERSION} only"
     )]
     Version {
-        /// Which label.
+        /// The label of the address that is wrong.
         part: Part,
         /// The version it has.
         found: u8,
@@ -86,7 +86,7 @@ pub enum Part {
     Gateway,
 }
 
-/// Whether a host name belongs to the overlay, well-formed or not. Such a name must never be asked of a
+/// True if a host name belongs to the overlay, well-formed or not. Such a name must never be asked of a
 /// resolver.
 pub fn is_shoal_host(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -101,6 +101,7 @@ impl FromStr for ServiceAddress {
         let labels = text.strip_suffix(SUFFIX).ok_or(AddressError::NotShoal)?;
         let labels = match labels.strip_suffix('.') {
             Some(labels) => labels,
+            // `shoal` alone is in our domain, and `notshoal` is not.
             None if labels.is_empty() => return Err(AddressError::Labels { found: 0 }),
             None => return Err(AddressError::NotShoal),
         };

@@ -29,7 +29,7 @@ impl DelayLaw {
     /// What all interactive classes take: Exp(10 ms), U(0, 40 ms), Exp(10 ms).
     pub const INTERACTIVE: Self = Self { exponential_us: 10_000, uniform_us: 40_000 };
 
-    /// Whether the mix of this layer, of so many, takes the uniform part.
+    /// True if the mix of this layer, of so many, takes the uniform part.
     pub fn is_uniform(layer: u8, layers: u8) -> bool {
         layer == layers.min(2)
     }
@@ -62,7 +62,7 @@ impl DelayLaw {
         (1..=layers).map(|layer| self.mean(layer, layers)).sum()
     }
 
-    /// Whether arrivals keep nothing of the phase of slots that come at this rate, 1/s: the characteristic function of
+    /// True if arrivals keep nothing of the phase of slots that come at this rate, 1/s: the characteristic function of
     /// U(0, w) vanishes at the multiples of 1/w, so 1/w must divide the rate.
     pub fn hides_phase_of(&self, slots_per_s: f64) -> bool {
         let periods = slots_per_s * self.uniform_us as f64 / 1e6;

@@ -24,9 +24,9 @@ pub enum Role {
 /// A Sphinx key and the epochs in which it opens packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EpochKey {
-    /// First epoch.
+    /// The first epoch in which it opens packets.
     pub first: Epoch,
-    /// Last epoch.
+    /// The last epoch in which it opens packets.
     pub last: Epoch,
     /// X25519 public key.
     pub key: [u8; 32],
@@ -43,7 +43,7 @@ pub struct NodeDescriptor {
     pub addresses: Vec<SocketAddr>,
     /// The administrative unit that runs it.
     pub operator: String,
-    /// Whose law it is under.
+    /// The jurisdiction that it is under.
     pub jurisdiction: String,
     /// How many new packets it declares to take, 1/s.
     pub packets_per_s: u32,
@@ -59,7 +59,7 @@ impl NodeDescriptor {
         self.key_bytes(epoch).and_then(|key| PublicKey::from_bytes(*key).ok())
     }
 
-    /// Whether [`Self::key`] has one, which costs it a square root.
+    /// True if [`Self::key`] has one, which costs it a square root.
     pub(crate) fn has_key(&self, epoch: Epoch) -> bool {
         self.key_bytes(epoch).is_some_and(|key| PublicKey::check(key).is_ok())
     }
@@ -114,7 +114,7 @@ pub struct ClientDescriptor {
 }
 
 impl ClientDescriptor {
-    /// Its Sphinx key.
+    /// The client's X25519 key, if it is one.
     pub fn public_key(&self) -> Option<PublicKey> {
         PublicKey::from_bytes(self.key).ok()
     }
@@ -150,7 +150,7 @@ macro_rules! signed {
                 Self { body, signature }
             }
 
-            /// Canonical bytes.
+            /// The canonical bytes: what is sent, and what hashes are taken of.
             pub fn encode(&self) -> Vec<u8> {
                 encode(self)
             }

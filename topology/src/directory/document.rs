@@ -29,7 +29,7 @@ pub struct Network {
     pub authorities: Vec<Identity>,
     /// Length of an epoch, seconds: epochs are counted from the beginning of Unix time.
     pub epoch_s: u32,
-    /// Whether it was founded for trial: its clients serve people who are too few to hide each other, and say so. Its
+    /// True if it was founded for trial: its clients serve people who are too few to hide each other, and say so. Its
     /// documents say the same, or are refused.
     pub trial: bool,
 }
@@ -76,10 +76,10 @@ impl Network {
     }
 }
 
-/// Whether clients may draw a node.
+/// Says whether clients may draw a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Standing {
-    /// They may.
+    /// Clients draw it.
     #[default]
     Good,
     /// It lost or delayed loops beyond chance, or does not answer: only nodes' loops go through it, which show when it
@@ -94,7 +94,7 @@ pub struct ListedNode {
     pub descriptor: Signed<NodeDescriptor>,
     /// Its layer in the document's epoch and in each of the further ones, 1 to L; zero for a gateway.
     pub layers: [u8; 1 + FURTHER_EPOCHS as usize],
-    /// Whether clients may draw it.
+    /// Says whether clients may draw it.
     pub standing: Standing,
     /// Mean size of its delay pool, as [`crate::reputation::report::coarse_pool`] writes it; zero if it is not known.
     pub pool: u8,
@@ -127,7 +127,7 @@ pub struct Draw {
 pub struct Document {
     /// Name of the network.
     pub network: String,
-    /// Its epoch.
+    /// The epoch that it is for.
     pub epoch: Epoch,
     /// Seconds (Unix time) at which the epoch begins.
     pub begins: u64,
@@ -191,7 +191,7 @@ impl Document {
         self.check_places()
     }
 
-    /// Whether the network was founded for trial.
+    /// True if the network was founded for trial.
     pub fn is_trial(&self) -> bool {
         self.parameters.trial
     }
@@ -202,12 +202,13 @@ impl Document {
         (0..=FURTHER_EPOCHS).map(move |n| Epoch(own.saturating_add(n)))
     }
 
-    /// Whether it may be used at this second (Unix time).
+    /// Says whether it may be used at this second (Unix time).
     ///
     /// # Errors
     /// [`Error::Stale`] or [`Error::NotYetValid`].
     pub fn check_time(&self, unix_s: u64) -> Result<(), Error> {
         let error = u64::from(self.parameters.clock_error_s);
+        // Early by the error that clocks may have is not early.
         if unix_s.saturating_add(error) < self.begins {
             return Err(Error::NotYetValid { seconds: self.begins - unix_s });
         }
@@ -242,6 +243,7 @@ impl Document {
 
     /// The place of a node in the list.
     pub fn index_of(&self, identity: &Identity) -> Option<usize> {
+        // `check` has seen that the list is in order.
         self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
     }
 
@@ -269,6 +271,7 @@ impl Document {
 
     /// The layer of a node of the list in an epoch: of the nearest that the document has.
     pub fn layer_at(&self, node: &ListedNode, epoch: Epoch) -> u8 {
+        // An epoch before the document's own counts as its own: loops and frames of it are still under way.
         let further = epoch.0.saturating_sub(self.epoch.0).min(FURTHER_EPOCHS);
         node.layers.iter().copied().nth(further as usize).unwrap_or_default()
     }
@@ -328,7 +331,7 @@ impl SignedDocument {
         secret.sign(Context::Document, &encode(&of))
     }
 
-    /// Whether an authority signed a body of this epoch, amendment and hash.
+    /// Says whether an authority signed a body of this epoch, amendment and hash.
     pub(crate) fn holds(
         authority: &Identity,
         of: (Epoch, u16, &[u8; 32]),
@@ -344,12 +347,12 @@ impl SignedDocument {
         Some((epoch, amendment, *blake3::hash(&signed.body).as_bytes()))
     }
 
-    /// Of the bytes of a document and signatures of them.
+    /// A signed document of these bytes and signatures, which are not checked.
     pub(crate) fn from_parts(body: Vec<u8>, signatures: Vec<(Identity, Signature)>) -> Self {
         Self { body, signatures }
     }
 
-    /// Canonical bytes.
+    /// The canonical bytes: what is sent, and what hashes are taken of.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -380,16 +383,22 @@ impl SignedDocument {
     /// Reads a document of a network that enough authorities signed, whatever it says.
     pub(crate) fn verify_signatures(bytes: &[u8], network: &Network) -> Result<Document, Error> {
         let signed: Self = decode(WHAT, bytes, MAX_DOCUMENT_LEN)?;
+        // The head alone, for that is what was signed beside the hash. The rest is read only when enough authorities
+        // answer for it.
         let (epoch, amendment) = head(&signed.body).ok_or(Error::Malformed { what: WHAT })?;
         let hash = *blake3::hash(&signed.body).as_bytes();
-        let mut reputation: HashMap<Identity, bool> = HashMap::new();
+        let mut answered: HashMap<Identity, bool> = HashMap::new();
+        // Bounded, since whoever sends a document can add signatures to it without end, and each costs a
+        // verification.
         for (authority, signature) in signed.signatures.iter().take(4 * network.authorities.len()) {
             if network.authorities.contains(authority) {
                 let valid = Self::holds(authority, (epoch, amendment, &hash), signature);
-                *reputation.entry(*authority).or_default() |= valid;
+                // A wrong signature beside a right one takes nothing from it: else anybody could spoil a document by
+                // adding one.
+                *answered.entry(*authority).or_default() |= valid;
             }
         }
-        let valid = reputation.values().filter(|valid| **valid).count();
+        let valid = answered.values().filter(|valid| **valid).count();
         if valid < network.threshold() {
             return Err(Error::TooFewSignatures {
                 valid,
@@ -404,6 +413,7 @@ impl SignedDocument {
                 found: document.network,
             });
         }
+        // Last, when it is known to be the network's: the sentence tells the user which of both to doubt.
         if document.is_trial() != network.trial {
             return Err(Error::OtherPurpose { document: document.is_trial() });
         }

@@ -99,7 +99,7 @@ pub struct Parameters {
     /// A mix that declares to take fewer packets/s is not listed: all mixes of a layer are drawn alike, so the slowest says how
     /// much of its layer's traffic is lost.
     pub min_packets_per_s: u32,
-    /// Whether jurisdictions on a path must differ, beside operators.
+    /// True if jurisdictions on a path must differ, beside operators.
     pub distinct_jurisdictions: bool,
     /// The longest delay that a node grants, microseconds; a packet that asks for more is dropped.
     pub max_delay_us: u64,
@@ -121,7 +121,7 @@ pub struct Parameters {
     pub inbox_expiry_s: u32,
     /// The classes of clients.
     pub classes: Vec<Class>,
-    /// Whether the network was founded for trial. Authorities take it from their network file and from nowhere else
+    /// True if the network was founded for trial. Authorities take it from their network file and from nowhere else
     /// ([`crate::Network::trial`]).
     pub trial: bool,
 }

@@ -41,6 +41,7 @@ impl Paths {
     fn of(document: &Document, places: impl Fn(u8) -> Vec<usize>) -> Self {
         let mut names: HashMap<&str, u32> = HashMap::new();
         let operators = document.nodes.iter().map(|node| {
+            // Numbered in the order of the list; only whether two are equal matters.
             let next = names.len() as u32;
             *names.entry(&node.descriptor.body().operator).or_insert(next)
         });
@@ -57,6 +58,7 @@ impl Paths {
     /// Mixes for a packet whose first hop is `first`. `None` if this is no mix of layer 1, or another layer is empty.
     pub fn draw_after(&self, rng: &mut impl Rng, first: usize) -> Option<Vec<usize>> {
         let (own, others) = self.layers.split_first()?;
+        // `None` rather than another mix: the slot has shown its first hop to the gateway already.
         let first = own.contains(&first).then_some(first);
         std::iter::once(first).chain(others.iter().map(|layer| one_of(rng, layer))).collect()
     }
@@ -65,6 +67,8 @@ impl Paths {
     /// gateway, the layers 1 to i − 1; from a gateway all layers. `None` if one of these is empty.
     pub fn draw_node_loop(&self, rng: &mut impl Rng, start: usize) -> Option<Vec<usize>> {
         let own = self.layers.iter().position(|layer| layer.contains(&start));
+        // A node's loop goes on where its own packets go, comes back by a gateway, and so tests each link in the
+        // direction in which it is used.
         let (behind, before) = match own {
             Some(own) => (self.layers.get(own + 1..)?, self.layers.get(..own)?),
             None => (self.layers.as_slice(), [].as_slice()),
@@ -75,15 +79,17 @@ impl Paths {
         hops.chain([Some(start)]).collect()
     }
 
-    /// Places of the gateways.
+    /// Indices of the gateways among which paths are drawn.
     pub fn gateways(&self) -> &[usize] {
         &self.gateways
     }
 
-    /// Whether two nodes, of the two gateways that one client names or that a tunnel has at its ends, differ in operator.
+    /// True if two nodes, of the two gateways that one client names or that a tunnel has at its ends, differ in
+    /// operator.
     pub fn compatible(&self, entry: usize, exit: usize) -> bool {
         match (self.operators.get(entry), self.operators.get(exit)) {
             (Some(entry), Some(exit)) => entry != exit,
+            // A place that the document does not have is compatible with nothing.
             _ => false,
         }
     }

@@ -18,6 +18,7 @@ pub(crate) fn critical(document: &Document) -> Vec<String> {
     let is_missed = |operator: &&str| {
         let mut rest = document.clone();
         rest.nodes.retain(|node| node.descriptor.body().operator != **operator);
+        // By the very rule that makes the next document, so that nobody is warned of a loss that would be mended.
         draw::place(&mut rest, Some(document), None);
         rest.check_places().is_err()
     };

@@ -7,9 +7,9 @@ use crate::{Document, Epoch, FURTHER_EPOCHS, Standing};
 /// A verified document and its signed bytes.
 #[derive(Clone, Debug)]
 pub struct VerifiedDocument {
-    /// What it says.
+    /// The document, decoded.
     pub document: Arc<Document>,
-    /// As it came.
+    /// The signed bytes as they came.
     pub signed: Arc<[u8]>,
 }
 
@@ -21,11 +21,11 @@ pub struct VerifiedDocument {
      and ask those who run the network"
 )]
 pub struct EquivocationProof {
-    /// Their epoch.
+    /// The epoch that both are of.
     pub epoch: Epoch,
     /// The signed bytes of the one that was here first.
     pub first: Arc<[u8]>,
-    /// Of the other.
+    /// The signed bytes of the other one.
     pub second: Arc<[u8]>,
 }
 
@@ -37,7 +37,7 @@ pub struct DocumentStore {
 }
 
 impl DocumentStore {
-    /// Takes a document that was verified. Whether it brings something new: another epoch, or a later amendment.
+    /// Takes a document that was verified. True if it brings something new: another epoch, or a later amendment.
     /// Documents that are older than all that can be in use go.
     ///
     /// # Errors
@@ -47,6 +47,8 @@ impl DocumentStore {
         let at = self.held.partition_point(|held| held.document.epoch < epoch);
         match self.held.get_mut(at).filter(|held| held.document.epoch == epoch) {
             Some(held) => {
+                // Compared before amendments are: an older amendment that contradicts is as much of a lie as a newer
+                // one.
                 if !agree(&held.document, &new.document) {
                     let (first, second) = (held.signed.clone(), new.signed);
                     return Err(EquivocationProof { epoch, first, second });
@@ -59,6 +61,7 @@ impl DocumentStore {
             None => self.held.insert(at, new),
         }
         let newest = self.held.last().map_or(0, |held| held.document.epoch.0);
+        // One more than can be in use: packets of the epoch before are still under way by it.
         self.held.retain(|held| held.document.epoch.0 + FURTHER_EPOCHS + 1 >= newest);
         Ok(true)
     }
@@ -66,6 +69,7 @@ impl DocumentStore {
     /// The document in use in an epoch: the latest that does not begin after it, if it has keys for it.
     pub fn at(&self, epoch: Epoch) -> Option<&VerifiedDocument> {
         let held = self.held.iter().rev().find(|held| held.document.epoch <= epoch)?;
+        // Beyond that its nodes have no keys that the document lists.
         (epoch.0 - held.document.epoch.0 <= FURTHER_EPOCHS).then_some(held)
     }
 
@@ -74,7 +78,7 @@ impl DocumentStore {
         self.held.first().map(|held| held.document.epoch_at(unix_s))
     }
 
-    /// The latest.
+    /// The document of the latest epoch and amendment.
     pub fn newest(&self) -> Option<&VerifiedDocument> {
         self.held.last()
     }
@@ -85,11 +89,12 @@ impl DocumentStore {
     }
 }
 
-/// Whether two documents of one epoch can both be the authorities': equal, or the later amendment only takes away
+/// True if two documents of one epoch can both be the authorities': equal, or the later amendment only takes away
 /// standing.
 fn agree(one: &Document, other: &Document) -> bool {
     let (earlier, later) =
         if one.amendment <= other.amendment { (one, other) } else { (other, one) };
+    // By what an amendment may do, applied to the earlier one: whatever else differs is a contradiction.
     let mut expected = earlier.clone();
     if earlier.amendment < later.amendment {
         expected.amendment = later.amendment;

@@ -60,13 +60,13 @@ impl Cell {
         };
     }
 
-    /// Whether it holds what counting can yield.
+    /// True if it holds what counting can yield.
     pub(super) fn is_sound(&self) -> bool {
         let sound = |sent: f32, lost: f32| sent.is_finite() && 0.0 <= lost && lost <= sent;
         sound(self.sent, self.lost) && sound(self.rest_sent, self.rest_lost)
     }
 
-    /// Whether nothing is left worth keeping.
+    /// True if nothing is left worth keeping.
     pub(super) fn is_spent(&self) -> bool {
         self.sent + self.rest_sent < 0.01
     }
@@ -75,9 +75,9 @@ impl Cell {
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Question {
-    /// Whether it loses more than the others, beyond the tolerance.
+    /// Asks whether it loses more than the others, beyond the tolerance.
     Worse,
-    /// Whether it does not.
+    /// Asks whether it does not.
     NoWorse,
 }
 
@@ -99,6 +99,7 @@ fn alternatives(question: Question) -> Vec<Alternative> {
         }
         Question::NoWorse => (&[], &[0.02, 0.2, 0.4, 0.7], &[0.0, 0.003, 0.01, 0.03, 0.1, 0.3]),
     };
+    // The prior weights sum to one: trying many alternatives raises no more false alarms than trying one.
     let left = 1.0 - first.iter().map(|(_, _, weight)| weight).sum::<f64>();
     let each = left / (own.len() * rest.len()) as f64;
     let others = own.iter().flat_map(|own| rest.iter().map(move |rest| (*own, *rest, each)));
@@ -118,6 +119,7 @@ struct Weights {
 impl Weights {
     fn of(question: Question, alternative: &Alternative, p: f64) -> Self {
         let bound = p + TOLERANCE;
+        // Below one, or the logarithm of what comes back would be infinite.
         let q = bound.min(0.999);
         let Alternative { own, rest, cost } = *alternative;
         let (a, b) = match question {
@@ -172,8 +174,10 @@ fn least(question: Question, heard: &[Cell], left_out: usize, enough: f64) -> f6
         for alternative in &alternatives {
             let weights = Weights::of(question, alternative, p);
             scores.clear();
+            // Cut off below first and sorted after: the bound holds for the sum of scores that are cut.
             scores.extend(heard.iter().map(|cell| weights.score(cell).max(cut)));
             if let Some(last) = left_out.checked_sub(1) {
+                // Those who speak loudest against it are left out, whoever they are: any of them may lie.
                 scores.select_nth_unstable_by(last, |a, b| b.total_cmp(a));
             }
             let kept = scores.iter().skip(left_out).sum::<f64>();
@@ -181,6 +185,7 @@ fn least(question: Question, heard: &[Cell], left_out: usize, enough: f64) -> f6
         }
         greatest
     };
+    // Most nodes are honest, and this p already shows it: the other hundred are then not looked at.
     let mut least = at(typical_loss(heard));
     for p in losses() {
         if least < enough {
@@ -204,6 +209,7 @@ fn typical_loss(cells: &[Cell]) -> f64 {
 /// Loss rates, evenly over their log odds: 0.0005 to 0.9995.
 fn losses() -> impl Iterator<Item = f64> {
     (0..=101).map(|n| {
+        // Evenly over log odds, as a step there changes all weights by about as much.
         let odds = (-7.6 + 0.15 * f64::from(n)).exp();
         odds / (1.0 + odds)
     })

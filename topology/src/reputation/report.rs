@@ -24,7 +24,7 @@ pub struct LinkCount {
 /// A node's report.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Who reports.
+    /// The node whose loops they are.
     pub node: Identity,
     /// The epoch in whose document the places are.
     pub epoch: Epoch,
@@ -50,7 +50,7 @@ impl SignedReport {
         Self { body, signature }
     }
 
-    /// Canonical bytes.
+    /// The canonical bytes, as they go to authorities.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -64,6 +64,7 @@ impl SignedReport {
         let signed: Self = decode("report", bytes, MAX_REPORT_LEN)?;
         let wrong = |why: &str| Err(Error::Invalid { what: "report", why: why.into() });
         let body = &signed.body;
+        // One order, so that a link cannot be counted twice.
         if !body.links.is_sorted_by(|a, b| (a.from, a.to) < (b.from, b.to)) {
             return wrong("its links are not ordered, or one is listed twice");
         }
@@ -77,7 +78,7 @@ impl SignedReport {
         }
     }
 
-    /// What was signed.
+    /// The report that was signed.
     pub fn body(&self) -> &Report {
         &self.body
     }

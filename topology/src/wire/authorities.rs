@@ -10,7 +10,7 @@ use crate::base::encoding::{decode, encode};
 /// Most bytes of a message: a vote on a large network with the signatures of those who passed it on.
 pub const MAX_MESSAGE_LEN: usize = 4 << 20;
 
-/// To an authority.
+/// What a node, a service or an authority sends to an authority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToAuthority {
     /// A node's signed descriptor.
@@ -33,7 +33,7 @@ pub enum FromAuthority {
 macro_rules! message {
     ($message:ty) => {
         impl $message {
-            /// Canonical bytes.
+            /// The canonical bytes, which are cut into parts and put together again.
             pub fn encode(&self) -> Vec<u8> {
                 encode(self)
             }

@@ -75,7 +75,7 @@ impl Hello {
         inbox.sign(Context::Inbox, &[gateway.0, peer.0, *nonce].concat())
     }
 
-    /// Whether the proof holds on this channel.
+    /// True if the proof holds on this channel.
     pub fn is_proven(&self, gateway: &Identity, peer: &Identity, nonce: &[u8; 32]) -> bool {
         let channel = [gateway.0, peer.0, *nonce].concat();
         self.inbox.verify(Context::Inbox, &channel, &self.proof)
@@ -85,7 +85,7 @@ impl Hello {
 /// A service's word to its gateway within a session: its descriptor of another period.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Renew {
-    /// Signed.
+    /// The signed client descriptor, encoded.
     pub descriptor: Vec<u8>,
 }
 
@@ -141,7 +141,7 @@ impl std::fmt::Display for Refusal {
 pub enum Notice {
     /// The first: what to sign.
     Challenge {
-        /// Fresh for this connection.
+        /// A number that is fresh for this connection.
         nonce: [u8; 32],
     },
     /// The client is in; the topology document follows.
@@ -155,11 +155,11 @@ pub enum Notice {
 pub struct DocumentPart {
     /// First bytes of the document's hash: parts of two documents do not mix.
     pub tag: [u8; 8],
-    /// Which part, from 0.
+    /// The index of the part, from 0.
     pub index: u16,
-    /// Of how many.
+    /// How many parts there are.
     pub parts: u16,
-    /// Its bytes.
+    /// The bytes of this part.
     pub bytes: Vec<u8>,
 }
 
@@ -207,9 +207,11 @@ impl Assembly {
     /// Takes a part; gives the document's bytes when it was the last one missing.
     pub fn add(&mut self, part: DocumentPart) -> Option<Vec<u8>> {
         let parts = usize::from(part.parts);
+        // Before room is made: the number of parts is whatever the peer says.
         if parts * PART_LEN > self.most + PART_LEN || part.bytes.len() > PART_LEN {
             return None;
         }
+        // Another document: what there was of the last one is given up, so that one assembly never holds two.
         if self.tag != part.tag || self.parts.len() != parts {
             self.tag = part.tag;
             self.parts = vec![None; parts];
@@ -220,6 +222,7 @@ impl Assembly {
         }
         let whole: Vec<u8> =
             std::mem::take(&mut self.parts).into_iter().flatten().flatten().collect();
+        // A gateway could mix parts; signatures would show it, but at the cost of verifying them.
         (blake3::hash(&whole).as_bytes().get(..8) == Some(&self.tag)).then_some(whole)
     }
 }

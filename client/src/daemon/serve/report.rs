@@ -13,7 +13,8 @@ use crate::daemon::user::TRIAL;
 use crate::service::Trouble;
 
 impl Driver {
-    /// Makes the report anew.
+    // Long: one entry for each value of the status, all from one look at the engine.
+    /// Makes a new report for `status` and the metrics.
     pub(super) fn show(&self) {
         let mut server = self.hub.engine.borrow_mut();
         let counts = server.service.counts();

@@ -60,7 +60,8 @@ fn summary(
 }
 
 impl Driver {
-    /// Makes the report anew.
+    // Long: one entry for each value of the status, all from one look at the engine.
+    /// Makes a new report for `status` and the metrics.
     pub(super) fn show(&self) {
         let mut user = self.context.hub.engine.borrow_mut();
         let now = user.clock.now();

@@ -136,7 +136,7 @@ fn begins() -> u64 {
     20 * START
 }
 
-/// Whether the client sends cover, and nothing else.
+/// True if the client sends cover, and nothing else.
 fn only_covers(client: &mut Client, now: Time) -> bool {
     let wants = super::wants(client, now, (2, 1, 1));
     let kinds: Vec<_> = client.produce(now, wants).into_iter().map(|(ready, ..)| ready).collect();

@@ -7,25 +7,40 @@ use serde_json::{Value, json};
 use shoal_host::admin::Readiness;
 use shoal_topology::{FURTHER_EPOCHS, Identity};
 
-use super::super::status::InUse;
+use super::super::summary::InUse;
 use super::AuthorityDaemon;
 
 /// What an authority measures.
 pub(super) struct Gauges {
+    /// All of these, as the admin page shows them.
     pub(super) registry: Registry,
+    /// 1 if there is a document that can be used.
     ready: IntGauge,
+    /// Links to other authorities that stand.
     linked: IntGauge,
+    /// Nodes that described themselves.
     described: IntGauge,
+    /// Authorities that were proven to lie.
     liars: IntGauge,
+    /// Authorities that did what honest ones do not.
     faults: IntGauge,
+    /// Authorities whose vote for the last document did not count.
     uncounted: IntGauge,
+    /// The epoch of the latest document.
     epoch: IntGauge,
+    /// Peers that asked for a link and are on no list.
     pending: IntGauge,
+    /// Operators whose loss alone the network cannot bear.
     critical: IntGauge,
+    /// Nodes that the next document will not list.
     missing: IntGauge,
+    /// 1 if the latest document has short layers.
     short: IntGauge,
+    /// When the document in use began, in seconds of Unix time.
     begin: IntGauge,
+    /// When there is no document any more, in seconds of Unix time.
     end: IntGauge,
+    /// Connections that the system could not give.
     accept_errors: IntCounter,
     /// How often the state could not be stored.
     pub(super) failures: IntCounter,

@@ -139,7 +139,7 @@ mod tests {
         Identity([n; 32])
     }
 
-    /// Whether there was room at once.
+    /// True if there was room at once.
     fn put(waiting: &Waiting, at: u64, from: u8, bytes: usize) -> bool {
         let message = ToAuthority::Report(vec![from]);
         let mut put = pin!(waiting.put(at, identity(from), bytes, message));

@@ -8,6 +8,7 @@ use shoal_topology::Identity;
 use super::{AdmissionName, Config, TokenConfig};
 
 impl Config {
+    // Long: the text of the template, in which each field stands once, beside its comment.
     /// The file, with a comment for every field.
     pub fn to_toml(&self) -> String {
         let string = |text: &str| toml::Value::String(text.into()).to_string();

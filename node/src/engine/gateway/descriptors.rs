@@ -27,11 +27,14 @@ impl Gateway {
     pub(super) fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
         let identity = new.body().identity;
         if let Some(Known { descriptor: kept, .. }) = self.descriptors.get(&identity)
+            // A link that was slow may bring an older descriptor after a newer one; its key would open nothing any
+            // more.
             && kept.body().not_before > new.body().not_before
         {
             return;
         }
         if let Some(old) = self.identities.insert(inbox, identity)
+            // An inbox has one descriptor: else a client could fill the gateway's memory with identities of its own.
             && old != identity
         {
             self.descriptors.remove(&old);
@@ -90,14 +93,17 @@ impl Gateway {
         let (identity, rest) = query.split_first_chunk::<32>().ok_or(malformed)?;
         let surb = rest.get(..SURB_LEN).ok_or(malformed)?;
         let surb = Surb::from_slice(surb).map_err(|_| malformed)?;
+        // Before the SURB is used: an answer costs a sealed packet, a question nothing.
         if !self.queries.pass(now) {
             return Err(DropReason::RateLimited);
         }
         let known = self.descriptors.get(&Identity(*identity));
+        // Whether there is one or not, an answer leaves: silence would tell whoever watches the links.
         let answer: &[u8] = known.map_or(&[kind::ANSWER, 0], |known| &known.answer);
         let (packet, first) = core.codec.reply(surb, answer).map_err(|_| malformed)?;
         let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
         let first = Identity(first);
+        // The asker chose the first hop. A gateway sends into the first layer alone.
         if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {
             return Err(DropReason::NoRoute);
         }

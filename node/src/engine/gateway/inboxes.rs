@@ -24,7 +24,7 @@ pub(super) enum Holder {
     Before,
     /// Whoever has this token, by its place in the list.
     Token(usize),
-    /// Whoever connects from there.
+    /// Whoever connects from this network.
     Network(Origin),
 }
 
@@ -34,15 +34,21 @@ enum Client {
     Away,
 }
 
+/// An inbox in the books.
 struct Kept {
+    /// Packets in it, on the disk or on the way there.
     waiting: u32,
+    /// Who answers for it.
     holder: Holder,
+    /// Says whether its client is connected.
     client: Client,
+    /// How often its client is given a document on connecting.
     documents: Limit,
+    /// How often its client may connect.
     hellos: Limit,
 }
 
-/// What one holder has.
+/// The books of one holder.
 #[derive(Default)]
 struct Share {
     /// All inboxes, by the packets in them.
@@ -115,6 +121,8 @@ impl Inboxes {
             return Ok(None);
         }
         let mut goes = None;
+        // Only inboxes of absent clients give way, and those of whoever has most of them: so whoever asks for many
+        // loses his own first.
         if self.known.len() >= self.most {
             let (_, most) = *self.by_away.last().ok_or(())?;
             // The one with the fewest packets; the least of them, so that the choice can be repeated.
@@ -138,12 +146,12 @@ impl Inboxes {
         self.take(inbox).map_or(0, |kept| kept.waiting)
     }
 
-    /// Whether a client of this inbox may be given another document on connecting.
+    /// True if a client of this inbox may be given another document on connecting.
     pub(super) fn may_have_document(&mut self, inbox: &InboxId, now: Time) -> bool {
         self.known.get_mut(inbox).is_none_or(|kept| kept.documents.pass(now))
     }
 
-    /// Whether a client of this inbox may connect anew.
+    /// True if a client of this inbox may connect anew.
     pub(super) fn may_connect(&mut self, inbox: &InboxId, now: Time) -> bool {
         self.known.get_mut(inbox).is_none_or(|kept| kept.hellos.pass(now))
     }
@@ -158,6 +166,8 @@ impl Inboxes {
         if self.packets >= self.most_packets {
             let own = self.shares.get(&kept.holder).map_or(0, |share| share.packets);
             let Some((most, holder)) = self.by_packets.last().copied() else { return Stored::Full };
+            // Who has most cannot push out anybody: he is full. The one more keeps two that have about as much from
+            // taking from each other in turns.
             if own + 1 >= most {
                 return Stored::Full;
             }
@@ -196,6 +206,7 @@ impl Inboxes {
         self.packets += u64::from(kept.waiting);
         self.share(kept.holder, |share| {
             share.all.insert((kept.waiting, inbox));
+            // Beside `all`, for only these may give way to a new inbox.
             if kept.client == Client::Away {
                 share.away.insert((kept.waiting, inbox));
             }
@@ -207,6 +218,8 @@ impl Inboxes {
     /// Changes what a holder has, and where it stands among the others.
     fn share(&mut self, holder: Holder, change: impl FnOnce(&mut Share)) {
         let share = self.shares.entry(holder).or_default();
+        // Out before the change and in after it: the keys are the counts, so an entry that was left would never be
+        // found again.
         self.by_away.remove(&(share.away.len(), holder));
         self.by_packets.remove(&(share.packets, holder));
         change(share);

@@ -26,7 +26,7 @@ pub(super) enum Pace {
         start: Time,
         /// In picoseconds, so that it does not drift.
         period: u128,
-        /// Instants that were planned.
+        /// How many instants were planned so far.
         planned: u64,
         /// Frames that the queue holds.
         queue: usize,
@@ -34,7 +34,7 @@ pub(super) enum Pace {
     /// At once, within a limit.
     AtOnce {
         limit: Limit,
-        /// Whether a wake-up is in the wheel.
+        /// True if a wake-up is in the wheel.
         waiting: bool,
         queue: usize,
     },
@@ -69,16 +69,21 @@ pub(super) fn up_limit(class: Option<&Class>, service_per_s: f64) -> Limit {
 
 /// A client that was let in.
 pub(super) struct Active {
+    /// The inbox that the client has proven to be its own.
     pub(super) inbox: Identity,
+    /// The name of that inbox outside of the engine.
     pub(super) id: InboxId,
     /// Place of its token in the list.
     pub(super) token: Option<usize>,
     /// What becomes of packets for it when it has left.
     pub(super) away: Away,
-    /// Whether the inbox was asked and has not answered.
+    /// True if the inbox was asked and has not answered.
     pub(super) fetching: bool,
+    /// How many frames up may pass.
     up: Limit,
+    /// How often a descriptor may be renewed.
     renewals: Limit,
+    /// When frames go down.
     pace: Pace,
     /// Packets that came while it was here.
     queue: VecDeque<Frame>,
@@ -103,14 +108,16 @@ impl Active {
     /// Takes over what waits on an older connection.
     pub(super) fn inherit(&mut self, old: &mut Self) {
         self.queue = std::mem::take(&mut old.queue);
+        // The class may be another now, with a shorter queue.
         self.queue.truncate(self.room());
         self.stash = std::mem::take(&mut old.stash);
         self.fetching = old.fetching;
         // The inbox is this one's now.
+        // Else the end of the older connection would throw away what the newer one waits for.
         old.away = Away::Keep;
     }
 
-    /// Whether it is a service.
+    /// True if it is a service.
     pub(super) fn is_service(&self) -> bool {
         matches!(self.pace, Pace::AtOnce { .. })
     }
@@ -129,7 +136,7 @@ impl Active {
         }
     }
 
-    /// Whether the client is a service, and has brought no descriptor lately.
+    /// True if the client is a service, and has brought no descriptor lately.
     pub(super) fn may_renew(&mut self, now: Time) -> bool {
         matches!(self.pace, Pace::AtOnce { .. }) && self.renewals.pass(now)
     }
@@ -153,6 +160,8 @@ impl Active {
     /// Plans the first instant of the schedule that is not before `now`.
     fn plan(&mut self, core: &mut Core, session: SessionId, now: Time) {
         if let Pace::Fixed { start, period, planned, .. } = &mut self.pace {
+            // From the start each time, not from the instant before: neither rounding nor a thread that is late moves
+            // the grid.
             let passed = now.since(*start).as_nanos() * 1_000 / (*period).max(1);
             *planned = u64::try_from(passed).unwrap_or(u64::MAX).max(planned.saturating_add(1));
             let nanos = u128::from(*planned) * *period / 1_000;
@@ -163,7 +172,9 @@ impl Active {
 
     /// One instant of the schedule: something goes down, whatever there is.
     pub(super) fn instant(&mut self, core: &mut Core, session: SessionId, at: Time) {
+        // Planned before anything is looked for, so that what there is to send cannot move an instant.
         self.plan(core, session, at);
+        // Something goes down at each instant: who watches the link cannot tell a dummy from a packet.
         let frame = self.next().unwrap_or_else(|| downward(Downward::Dummy, Packet::default()));
         core.outputs.push_back(Output::ToClient { session, frame });
     }
@@ -185,6 +196,7 @@ impl Active {
         loop {
             let empty = self.queue.is_empty() && self.stash.is_empty();
             let Pace::AtOnce { limit, waiting, .. } = &mut self.pace else { return };
+            // With a wake-up in the wheel there is nothing to try before it.
             if empty || *waiting {
                 return;
             }
@@ -209,7 +221,7 @@ impl Active {
         self.flush(core, session, now);
     }
 
-    /// Packets from the inbox.
+    /// Packets from the inbox are here.
     pub(super) fn fetched(
         &mut self,
         core: &mut Core,

@@ -31,12 +31,12 @@ pub struct Token {
     pub secret: Vec<u8>,
     /// Connections at a time.
     pub connections: usize,
-    /// Whether its bearer may be a service.
+    /// Says whether its bearer may be a service.
     pub service: Service,
 }
 
 impl Token {
-    /// Whether anybody may come in with it.
+    /// True if anybody may come in with it.
     pub(super) fn is_valid(&self) -> bool {
         self.connections > 0
     }
@@ -49,12 +49,12 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Whether the bearer of a token may answer at once, without slots.
+/// Says whether the bearer of a token may answer at once, without slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
-    /// It may.
+    /// The bearer may.
     Allowed,
-    /// It may not.
+    /// The bearer must be a person, with slots.
     Refused,
 }
 
@@ -73,22 +73,22 @@ pub struct GatewaySettings {
     pub service_per_s: f64,
     /// Descriptor queries that are answered a second, in all.
     pub queries_per_s: f64,
-    /// Whether it keeps packets for clients that are away.
+    /// Says whether it keeps packets for clients that are away.
     pub inbox: Keeping,
     /// Inboxes that it knows at most; one more takes the place of one whose client is away, of whoever has most.
     pub max_inboxes: usize,
     /// Packets in all inboxes together; one more takes the place of one of whoever has most.
     pub max_inbox_packets: usize,
-    /// Makes [`InboxId`]s.
+    /// The key of the hashes by which inboxes are known outside of the engine; see [`InboxId`].
     pub inbox_key: [u8; 32],
 }
 
-/// Whether packets for absent clients are kept.
+/// Says whether packets for absent clients are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keeping {
-    /// They are.
+    /// Packets wait until their client is back, or their time is over.
     On,
-    /// They are dropped.
+    /// Packets for clients that are away are dropped.
     Off,
 }
 

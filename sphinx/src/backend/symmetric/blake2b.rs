@@ -4,8 +4,7 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroizing;
 
-use super::lioness::LEFT_LEN;
-use super::{load_all, parts, transpose_8};
+use super::{LEFT_LEN, load_all, parts, transpose_8};
 use crate::PAYLOAD_LEN;
 
 const IV: [u64; 8] = [
@@ -30,9 +29,11 @@ const _: () = assert!(END > 64);
 pub(super) fn macs(keys: [&[u8; 64]; 8], payloads: [&[u8; PAYLOAD_LEN]; 8]) -> [__m512i; 8] {
     let zero = _mm512_setzero_si512();
     let mut state = all_of(&IV);
+    // Of the parameter block only the first word is not zero (RFC 7693, section 2.5).
     state[0] = all(IV[0] ^ PARAMETERS);
     let mut block = Zeroizing::new([zero; 16]);
     block[..8].copy_from_slice(&columns(parts(keys, 0..64)));
+    // The key fills a block of its own, padded with zeros, and counts as 128 bytes (RFC 7693, section 3.3).
     compress(&mut state, &block, BLOCK_LEN, 0);
 
     let mut block = [zero; 16];
@@ -43,6 +44,7 @@ pub(super) fn macs(keys: [&[u8; 64]; 8], payloads: [&[u8; PAYLOAD_LEN]; 8]) -> [
     }
     block[..8]
         .copy_from_slice(&columns(parts(payloads, PAYLOAD_LEN - END..PAYLOAD_LEN - END + 64)));
+    // Fewer than 64 bytes: `load` fills up with zeros, as the padding of the last block wants.
     block[8..].copy_from_slice(&columns(parts(payloads, PAYLOAD_LEN - END + 64..PAYLOAD_LEN)));
     compress(&mut state, &block, BLOCK_LEN + PAYLOAD_LEN - LEFT_LEN, u64::MAX);
     transpose_8(&state)
@@ -61,6 +63,7 @@ fn compress(state: &mut [__m512i; 8], m: &[__m512i; 16], count: usize, last: u64
     let mut v = [_mm512_setzero_si512(); 16];
     v[..8].copy_from_slice(state);
     v[8..].copy_from_slice(&all_of(&IV));
+    // The high word of the counter stays zero: messages are short.
     v[12] = all(IV[4] ^ count as u64);
     v[14] = all(IV[6] ^ last);
 
@@ -89,6 +92,7 @@ fn compress(state: &mut [__m512i; 8], m: &[__m512i; 16], count: usize, last: u64
         [14 10 4 8 9 15 13 6 1 12 0 2 11 7 5 3]
     }
     for (i, word) in state.iter_mut().enumerate() {
+        // 0x96 is the truth table of the XOR of three.
         *word = _mm512_ternarylogic_epi64::<0x96>(*word, v[i], v[i + 8]);
     }
 }

@@ -12,11 +12,14 @@ const HEAD: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 pub(super) fn apply(key: &[u32; 8], data: &mut [u8]) {
     let mut counter = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     for data in data.chunks_mut(1024) {
+        // Sixteen blocks at once, each lane with a counter of its own. Their words stand in columns and are
+        // transposed into blocks at the end.
         let stream = blocks(key, counter);
         let (whole, end) = data.as_chunks_mut::<64>();
         for (data, &block) in whole.iter_mut().zip(&stream) {
             add_to(data, block);
         }
+        // The rest of a payload's right half is no whole block: 2,016 bytes are 31 and a half.
         if let Some(&block) = stream.get(whole.len()) {
             add_to(end, block);
         }
@@ -39,7 +42,9 @@ fn blocks(key: &[u32; 8], counter: __m512i) -> [__m512i; 16] {
     for (v, &word) in v.iter_mut().zip(HEAD.iter().chain(key)) {
         *v = all(word);
     }
+    // The nonce behind the counter stays zero: each key is used for one payload.
     v[12] = counter;
+    // Twenty rounds: ten times the columns, then the diagonals.
     for _ in 0..10 {
         half::<0>(&mut v);
         half::<1>(&mut v);

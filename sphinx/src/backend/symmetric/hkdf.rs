@@ -13,7 +13,7 @@ use super::sha256::{
     compress_one, rows, schedule, words,
 };
 use super::{PayloadKey, all_32 as all, parts, store};
-use crate::header::{HKDF_INFO, HopKeys, PAYLOAD_INFO, PAYLOAD_SALT, ROUTING_LEN};
+use crate::hop_keys::{HKDF_INFO, HopKeys, PAYLOAD_INFO, PAYLOAD_SALT, ROUTING_LEN};
 
 static HOP: Recipe<2, 2, 8> = Recipe::new(b"", HKDF_INFO);
 static PAYLOAD: Recipe<1, 1, 5> = Recipe::new(PAYLOAD_SALT, PAYLOAD_INFO);
@@ -64,6 +64,8 @@ pub(in crate::backend) fn macs(
         state = compress(&state, &words(parts(messages, at..at + 64)));
     }
     let mut block = words(parts(messages, ROUTING_LEN - END..ROUTING_LEN));
+    // The bit that ends a message, then zeros, then its length in bits, the key block included (FIPS 180-4, section
+    // 5.1.1).
     block[END / 4] = all(1 << 31);
     block[15] = all(8 * (64 + ROUTING_LEN as u32));
     state = compress(&state, &block);
@@ -103,6 +105,7 @@ impl<const FIRST: usize, const REST: usize, const N: usize> Recipe<FIRST, REST, 
         let mut joined = [0; 8];
         let mut i = 0;
         while i < 32 {
+            // A digest has 32 bytes, so the first 32 of the info stand behind it in the same block.
             joined[i / 4] = joined[i / 4] << 8 | info[i] as u32;
             i += 1;
         }
@@ -178,6 +181,7 @@ impl Hmac {
         }
         let iv = all_of(&IV);
         Self {
+            // Keys have half a block at most, so the second half of the pads is the same in every lane.
             inner: compress_half(&iv, &pads[0], &INNER_END),
             outer: compress_half(&iv, &pads[1], &OUTER_END),
         }
@@ -201,17 +205,21 @@ struct Chain<const FIRST: usize, const REST: usize, const N: usize> {
 }
 
 impl<const FIRST: usize, const REST: usize, const N: usize> Chain<FIRST, REST, N> {
-    /// At T(0).
+    /// A chain that has extracted its keys and stands at T(0).
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     fn extract<const SECRET: usize>(
         recipe: &'static Recipe<FIRST, REST, N>,
         secrets: [&[u8; SECRET]; 16],
     ) -> Self {
         const { assert!(SECRET.is_multiple_of(4) && SECRET <= 32) };
+        // The secret is the message of the extraction, its key the salt, which is the same for all lanes: so both
+        // pads of the recipe are constants.
         let mut secret = low(&Zeroizing::new(words(parts(secrets, 0..SECRET))));
         if SECRET < 32 {
             secret[SECRET / 4] = all(1 << 31);
         }
+        // Where the secret fills the first half of the block, the bit that ends the message is the first of the
+        // second half.
         let end = const { &Half::padding(if SECRET < 32 { 0 } else { 1 << 31 }, 64 + SECRET) };
         let last = Zeroizing::new(compress_half(&all_of(&recipe.inner), &secret, end));
         let key = Zeroizing::new(compress_half(&all_of(&recipe.outer), &last, &DIGEST_END));
@@ -221,6 +229,7 @@ impl<const FIRST: usize, const REST: usize, const N: usize> Chain<FIRST, REST, N
     /// To the next T(i).
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     fn step(&mut self) {
+        // T(i) is the HMAC of T(i − 1), the info and i (RFC 5869, section 2.3); for i = 1 there is no T before.
         let mut state = self.hmac.inner;
         if self.i == 0 {
             for schedule in &self.recipe.first {

@@ -8,11 +8,8 @@ use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{blake2b, chacha20, load, store};
+use super::{LEFT_LEN, blake2b, chacha20, load, store};
 use crate::PAYLOAD_LEN;
-
-/// The half that keys the stream; the rest of a payload is the right half.
-pub(super) const LEFT_LEN: usize = 32;
 
 /// The four keys of a LIONESS: 32 bytes, 64, 32, 64.
 #[repr(align(64))]
@@ -57,6 +54,7 @@ pub(in crate::backend) fn encrypt(lanes: &mut [Lane<'_>]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(in crate::backend) fn decrypt(lanes: &mut [Lane<'_>]) {
     for lanes in lanes.chunks_mut(8) {
+        // The steps of `encrypt` in the opposite order: each undoes itself.
         add_mac::<128>(lanes);
         add_stream::<96>(lanes);
         add_mac::<32>(lanes);
@@ -75,6 +73,7 @@ fn add_stream<const KEY: usize>(lanes: &mut [Lane<'_>]) {
         for (word, (&left, &key)) in words.iter_mut().zip(pairs) {
             *word = u32::from_le_bytes(left) ^ u32::from_le_bytes(key);
         }
+        // One payload after the other, for the sixteen lanes are filled by the blocks of one.
         chacha20::apply(&words, right);
     }
 }
@@ -90,6 +89,7 @@ fn add_mac<const KEY: usize>(lanes: &mut [Lane<'_>]) {
         return;
     }
     let Some(last) = lanes.last() else { return };
+    // All eight lanes must hold something readable; which one does not matter.
     let (mut keys, mut payloads) = ([last.key.part(KEY); 8], [&*last.payload; 8]);
     for ((key, payload), lane) in keys.iter_mut().zip(&mut payloads).zip(&*lanes) {
         (*key, *payload) = (lane.key.part(KEY), &*lane.payload);

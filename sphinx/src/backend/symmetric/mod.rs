@@ -24,6 +24,9 @@ use core::ops::Range;
 pub(in crate::backend) use hkdf::{hop_keys, macs, payload_keys};
 pub(in crate::backend) use lioness::{Lane, PayloadKey, decrypt, encrypt};
 
+/// The left half of a payload, which keys the stream of a LIONESS; the rest is the right half.
+const LEFT_LEN: usize = 32;
+
 /// The first 64 bytes of a slice; zeros stand for what it lacks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -86,6 +89,8 @@ fn add_32(a: __m512i, b: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn transpose_16(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    // By doubling: words to pairs, pairs to fours, then fours to rows of sixteen. Each step exchanges what lies a
+    // power of two apart.
     let mut pairs = *rows;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
@@ -117,6 +122,7 @@ fn transpose_16(rows: &[__m512i; 16]) -> [__m512i; 16] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn transpose_8(rows: &[__m512i; 8]) -> [__m512i; 8] {
+    // As in `transpose_16`, with one step less: a vector has half as many words of 64 bits.
     let mut pairs = *rows;
     for i in 0..4 {
         pairs[2 * i] = _mm512_unpacklo_epi64(rows[2 * i], rows[2 * i + 1]);

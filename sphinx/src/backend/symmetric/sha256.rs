@@ -119,6 +119,7 @@ const fn sigma_1_one(x: u32) -> u32 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn compress(state: &State, block: &Block) -> State {
     let mut w = *block;
+    // The first sixteen words are the block itself.
     let sum = sixteen(*state, |i| add(w[i], all(K[i])));
     add_state(&derived(sum, &mut w, 16), state)
 }
@@ -127,6 +128,7 @@ pub(super) fn compress(state: &State, block: &Block) -> State {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn compress_half(state: &State, block: &State, end: &Half) -> State {
     let mut w = [_mm512_setzero_si512(); 16];
+    // The other eight words are in `end` already, with what they add to the words that are derived from them.
     w[..8].copy_from_slice(block);
     let sum = sixteen(*state, |i| if i < 8 { add(w[i], all(K[i])) } else { all(end.words[i - 8]) });
     let sum = sixteen(sum, |i| {
@@ -157,6 +159,7 @@ fn derived(mut state: State, w: &mut Block, first: usize) -> State {
     for k in K[first..].as_chunks::<16>().0 {
         state = sixteen(state, |i| {
             let (x, y) = (sigma_0(w[(i + 1) % 16]), sigma_1(w[(i + 14) % 16]));
+            // The schedule in place: word i + 16 takes the place of word i, which nothing needs any more.
             w[i] = add(add(w[i], w[(i + 9) % 16]), add(x, y));
             add(w[i], all(k[i]))
         });

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::*;
 use crate::PAYLOAD_LEN;
-use crate::header::{self, HopKeys, ROUTING_LEN};
+use crate::hop_keys::{self, HopKeys, ROUTING_LEN};
 
 type Crates = Lioness<::chacha20::ChaCha20, Blake2bMac<U32>>;
 
@@ -58,7 +58,7 @@ fn every_lane_derives_the_keys_that_hkdf_derives() {
         unsafe { payload_keys(seeds.each_ref(), &mut keys) };
         for (seed, key) in seeds.iter().zip(&keys) {
             let mut expected = [0; 192];
-            header::expand_payload_key(seed, &mut expected);
+            hop_keys::expand_payload_key(seed, &mut expected);
             assert_eq!(key.0, expected);
         }
     });
@@ -73,7 +73,7 @@ fn every_lane_gives_the_mac_that_hmac_gives() {
         // SAFETY: the CPU has the features.
         unsafe { macs(keys.each_ref(), messages.each_ref(), &mut sums) };
         for ((key, message), sum) in keys.iter().zip(&messages).zip(&sums) {
-            assert_eq!(*sum, header::authenticate(key, message));
+            assert_eq!(*sum, hop_keys::authenticate(key, message));
         }
     });
 }
@@ -110,7 +110,7 @@ fn payloads_in_any_number_come_out_as_lioness_leaves_them() {
     });
 }
 
-/// Whether this CPU has what every function asks for.
+/// True if this CPU has what every function asks for.
 fn is_supported() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")

@@ -22,7 +22,7 @@ const TOP_MASK: u64 = (1 << 47) - 1;
 #[cfg(test)]
 pub(super) const LIMIT: u64 = 11 << 52;
 
-/// A factor.
+/// A field element whose limbs are small enough to be a factor.
 #[derive(Clone, Copy)]
 pub(super) struct Number<L: Lanes>([L::Factor; 5]);
 
@@ -39,6 +39,8 @@ impl<L: Lanes> Sum<L> {
         let mask = l.splat(MASK);
         Self([
             l.and(a, mask),
+            // Limb i begins at bit 52·i, in the middle of a word: its low bits come from one word, its high ones from
+            // the next.
             l.and(l.or(l.right::<52>(a), l.left::<12>(b)), mask),
             l.and(l.or(l.right::<40>(b), l.left::<24>(c)), mask),
             l.and(l.or(l.right::<28>(c), l.left::<36>(d)), mask),
@@ -62,6 +64,7 @@ impl<L: Lanes> Sum<L> {
     #[inline(always)]
     pub(super) fn minus(self, l: L, other: Self) -> Self {
         let ([a0, a1, a2, a3, a4], [b0, b1, b2, b3, b4]) = (self.0, other.0);
+        // 512 times the modulus, so that no limb goes below zero: the module comment has the bounds.
         let (first, middle) = (l.splat(512 * (MASK - 18)), l.splat(512 * MASK));
         let last = l.splat(512 * TOP_MASK);
         Self([
@@ -109,6 +112,7 @@ impl<L: Lanes> Sum<L> {
         let a2 = l.add(a2, l.right::<52>(a1));
         let a3 = l.add(a3, l.right::<52>(a2));
         let a4 = l.add(a4, l.right::<52>(a3));
+        // Without the top bit 2^255 is subtracted; 19 was added: together the modulus.
         let a4 = l.and(a4, l.splat(TOP_MASK));
         [l.and(a0, mask), l.and(a1, mask), l.and(a2, mask), l.and(a3, mask), a4]
     }
@@ -138,6 +142,8 @@ impl<L: Lanes> Sum<L> {
     pub(super) fn plus_multiple(self, l: L, number: Number<L>, constant: u64) -> Self {
         let ([a0, a1, a2, a3, a4], [n0, n1, n2, n3, n4]) = (self.0, number.0);
         let constant = l.factor(l.splat(constant));
+        // How many halves of products each column gets: lanes of doubles must know it, to take off what each brings
+        // with it.
         let (mut b0, mut b1, mut b2) = (l.start(1, 0), l.start(1, 1), l.start(1, 1));
         let (mut b3, mut b4, mut b5) = (l.start(1, 1), l.start(1, 1), l.start(0, 1));
         product(l, &mut b0, &mut b1, n0, constant);
@@ -184,6 +190,7 @@ fn product<L: Lanes>(l: L, low: &mut L::Word, high: &mut L::Word, a: L::Factor, 
 #[inline(always)]
 fn fold<L: Lanes>(l: L, columns: [L::Word; 10]) -> Sum<L> {
     let [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9] = columns;
+    // Only the upper columns are carried, as they become factors of 608; the lower ones go into a `Sum` as they are.
     let a6 = l.add(a6, l.right::<52>(a5));
     let a7 = l.add(a7, l.right::<52>(a6));
     let a8 = l.add(a8, l.right::<52>(a7));
@@ -238,6 +245,7 @@ impl<L: Lanes> Number<L> {
     pub(super) fn squared(self, l: L) -> Sum<L> {
         let [a0, a1, a2, a3, a4] = self.0;
         let c = columns(l, [0, 1, 1, 2, 2, 2, 1, 1, 0, 0], [0, 0, 1, 1, 2, 2, 2, 1, 1, 0]);
+        // Columns 0 and 9 have squares alone.
         let [_, mut c1, mut c2, mut c3, mut c4, mut c5, mut c6, mut c7, mut c8, _] = c;
         product(l, &mut c1, &mut c2, a0, a1);
         product(l, &mut c2, &mut c3, a0, a2);
@@ -282,6 +290,7 @@ impl<L: Lanes> Number<L> {
     /// The inverse; zero for zero. (The addition chain for 2^255 − 21 of Bernstein's "Curve25519".)
     #[inline(always)]
     pub(super) fn inverse(self, l: L) -> Self {
+        // The exponent is p − 2: by Fermat it gives the inverse, and zero for zero, without a branch.
         let a2 = self.squarings(l, 1);
         let a9 = a2.squarings(l, 2).by(l, self);
         let a11 = a9.by(l, a2);

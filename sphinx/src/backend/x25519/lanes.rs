@@ -27,7 +27,7 @@ pub(super) trait Lanes: Copy {
     /// `yes` where the mask is set, else `no`.
     fn select(self, mask: Self::Mask, yes: Self::Factor, no: Self::Factor) -> Self::Factor;
 
-    /// Of the low 52 bits.
+    /// A factor made of the low 52 bits.
     fn factor(self, a: Self::Word) -> Self::Factor;
     /// The accumulator of the low halves of `low` products and the high halves of `high` ones, while it is empty.
     fn start(self, low: u64, high: u64) -> Self::Word;

@@ -15,10 +15,10 @@ const MOST: usize = 32;
 /// What multiplies points in lanes.
 #[derive(Clone, Copy)]
 pub(crate) enum Ladders {
-    /// AVX-512 IFMA.
+    /// For CPUs with AVX-512 IFMA.
     #[cfg(target_arch = "x86_64")]
     Ifma(lanes::Ifma),
-    /// AVX-512 without.
+    /// For CPUs with AVX-512 and without IFMA.
     #[cfg(target_arch = "x86_64")]
     Doubles(lanes::Doubles),
 }
@@ -194,7 +194,7 @@ fn ladder<L: Lanes>(l: L, scalars: &[[u8; 32]], points: &[[u8; 32]]) -> Point<L>
     product
 }
 
-/// See [`Ladders::multiply`].
+/// [`Ladders::multiply`] for one kind of lanes.
 #[inline(always)]
 fn multiply<L: Lanes>(l: L, scalars: &[[u8; 32]], points: &[[u8; 32]], products: &mut [[u8; 32]]) {
     let (zero, one) = (Sum::small(l, 0).carry(l), Sum::small(l, 1).carry(l));

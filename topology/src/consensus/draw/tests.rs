@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use shoal_sphinx::SecretKey;
 
 use super::super::derive;
-use super::super::vote::{Basis, Proposal, Vote};
+use super::super::vote::{Basis, Proposal, Vote, commitment};
 use super::*;
 use crate::base::encoding::encode;
 use crate::{
@@ -374,7 +374,7 @@ fn lies() -> Vec<Lie> {
 fn what_a_liar_says_last_gives_no_more_layerings_than_it_has_secrets() {
     let mut before = document(&layers([20, 6, 6]));
     before.draw.commitments =
-        (0..4).map(|n| (authority(n).identity(), derive::commitment(&promise(n)))).collect();
+        (0..4).map(|n| (authority(n).identity(), commitment(&promise(n)))).collect();
     before.draw.commitments.sort();
     let liar = authority(3).identity();
     let mut layerings: BTreeSet<Vec<(Identity, u8)>> = BTreeSet::new();
@@ -412,7 +412,7 @@ fn a_node_that_truly_goes_moves_no_other() {
     // All four authorities know that nodes of the largest layer have gone, or have come back as gateways.
     let mut before = document(&layers([20, 6, 6]));
     before.draw.commitments =
-        (0..4).map(|n| (authority(n).identity(), derive::commitment(&promise(n)))).collect();
+        (0..4).map(|n| (authority(n).identity(), commitment(&promise(n)))).collect();
     before.draw.commitments.sort();
     let derived = |lie: &dyn Fn(&mut Proposal)| {
         let mut votes = votes(&before);

@@ -19,7 +19,7 @@ enum Seen {
     Did(Fault),
     /// Its name among those whose vote did not count.
     Missed,
-    /// A proof.
+    /// A proof that the author lied.
     Proven,
 }
 
@@ -54,7 +54,7 @@ kinds! {
     MisfitReveal, a_secret_that_was_not_promised_stops_nothing, Seen::Proven;
     /// No secret at a draw.
     NoReveal, a_withheld_secret_stops_nothing, Seen::Did(Fault::Withheld);
-    /// Two promises.
+    /// Votes with two different commitments to the next secret.
     TwoCommitments, two_commitments_stop_nothing, Seen::Proven;
     /// Descriptors that their nodes did not sign.
     MadeUp, made_up_descriptors_stop_nothing, Seen::Proven;
@@ -82,17 +82,17 @@ kinds! {
     Restoring, amendments_that_restore_stop_nothing, Seen::Did(Fault::Document);
     /// Votes for the demotion of all nodes, and for restoring all.
     DemotesAll, a_demand_to_demote_all_stops_nothing, Seen::Did(Fault::Accusation);
-    /// Other parameters.
+    /// A vote for other parameters than the others vote for.
     Parameters, votes_for_other_parameters_stop_nothing, Seen::Did(Fault::Parameters);
     /// Votes that build on nothing, or on what nobody holds.
     Basis, votes_on_another_basis_stop_nothing, Seen::Did(Fault::Basis);
-    /// No votes.
+    /// No vote at all in the session.
     NoVote, a_withheld_vote_stops_nothing, Seen::Missed;
     /// More bytes than a word may have.
     Oversized, oversized_words_stop_nothing, Seen::Did(Fault::Unreadable);
     /// The beginnings of words.
     Truncated, truncated_words_stop_nothing, Seen::Did(Fault::Unreadable);
-    /// Anything.
+    /// Random bytes instead of messages.
     Random, random_bytes_stop_nothing, Seen::Did(Fault::Unreadable);
     /// Questions for all documents.
     Asks, endless_questions_stop_nothing, Seen::Did(Fault::Flood);
@@ -378,7 +378,7 @@ impl Hostile {
         }
     }
 
-    /// Whether each of the three says so.
+    /// True if each of the three says so.
     fn is(&self, seen: Seen) -> bool {
         let liar = authority(LIAR).identity();
         let name = liar.to_string();

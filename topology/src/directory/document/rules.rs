@@ -44,7 +44,7 @@ pub enum NoPlace {
     Slow(u32, u32),
 }
 
-/// Whether it is a mix that takes too little.
+/// Says whether it is a mix that takes too little.
 pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<NoPlace> {
     let (declared, least) = (node.packets_per_s, parameters.min_packets_per_s);
     (node.role == Role::Mix && declared < least).then_some(NoPlace::Slow(declared, least))
@@ -61,6 +61,8 @@ impl Document {
         let law = self.parameters.distinct_jurisdictions;
         if let Some(listed) = self.index_of(&node.identity).and_then(|place| self.node(place)) {
             let listed = listed.descriptor.body();
+            // Layers of the next document follow from this one, so who changes sides has to be absent from one
+            // document first.
             let same = (listed.role, &listed.operator) == (node.role, &node.operator)
                 && (!law || listed.jurisdiction == node.jurisdiction);
             return (!same).then_some(NoPlace::Changed);
@@ -88,6 +90,7 @@ impl Document {
         for epoch in self.epochs() {
             let layers: Vec<u8> =
                 self.nodes.iter().map(|node| self.layer_at(node, epoch)).collect();
+            // Most epochs of a document have the same layers; what was checked once need not be again.
             if before.as_ref() == Some(&layers) {
                 continue;
             }
@@ -114,6 +117,7 @@ impl Document {
             let why = format!("a mix is listed that is too slow: {slow}");
             return Err(Error::Invalid { what: "document", why });
         }
+        // Only those that clients may draw: a demoted gateway stands at nobody's end.
         let good = of(Role::Gateway).filter(|node| node.standing == Standing::Good);
         let good: BTreeSet<String> = good.map(operator).collect();
         if good.len() < GATEWAY_OPERATORS {
@@ -132,6 +136,8 @@ impl Document {
         let layers = 1..=self.parameters.layers;
         let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
         for layer in layers.clone() {
+            // Of good standing; but all mixes of an operator must stand in one layer, demoted ones too, since loops
+            // go through them.
             let found = self.in_layer_at(epoch, layer).count();
             if found < needed {
                 return Err(Error::TooFewMixes { layer, found, needed });
@@ -160,7 +166,7 @@ impl Document {
     }
 }
 
-/// Whether all of one name stand in one layer.
+/// Says whether all of one name stand in one layer.
 fn one_layer<'a>(what: &str, places: impl Iterator<Item = (&'a str, u8)>) -> Result<(), Error> {
     let mut seen: BTreeMap<&str, u8> = BTreeMap::new();
     for (name, layer) in places {
