@@ -26,6 +26,7 @@ mod serve;
 pub mod shoal;
 mod shown;
 pub mod status;
+mod stream;
 mod trust;
 mod udp;
 mod user;

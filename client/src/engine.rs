@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod call;
+mod contract;
 mod credits;
 mod gateways;
 mod group;
@@ -213,23 +214,6 @@ pub struct Client {
     counts: Counts,
     /// What was not taken yet.
     outputs: VecDeque<Output>,
-}
-
-impl shoal_topology::Engine for Client {
-    type Clock = Time;
-    type Output = Output;
-
-    fn wake(&mut self, now: Time) {
-        self.handle_timeout(now);
-    }
-
-    fn poll_output(&mut self) -> Option<Output> {
-        Self::poll_output(self)
-    }
-
-    fn next_wake(&mut self) -> Option<Time> {
-        self.next_timeout().if_ever()
-    }
 }
 
 impl Client {

@@ -58,7 +58,7 @@ impl SlotQueue {
 pub enum Produced {
     /// No slot wants anything that there is.
     Nothing,
-    /// Cover alone.
+    /// Loops and drop cover, and nothing of the user's.
     Cover,
     /// Something of the user's too.
     OfUser,

@@ -46,7 +46,7 @@ pub enum Verb {
         /// As many times what the reference opens a second on all cores, measured first.
         #[arg(long, value_name = "TIMES")]
         ratio: Option<f64>,
-        /// How long.
+        /// How long packets are sent, in seconds.
         #[arg(long, default_value_t = 10, value_name = "S")]
         seconds: u32,
         /// Of packets and delays.
@@ -59,9 +59,9 @@ pub enum Verb {
     /// One daemon of a localnet that runs in processes of their own. It ends when its standard input does.
     #[command(hide = true)]
     Daemon {
-        /// Which program.
+        /// Which of the programs it is.
         kind: Kind,
-        /// Its configuration.
+        /// The configuration file of the program.
         config: PathBuf,
         /// A corrupt node: the share of packets that it drops, 0 to 1.
         #[arg(long, value_name = "SHARE", default_value_t = 0.0)]

@@ -48,7 +48,7 @@ pub struct Options {
     pub epoch: Duration,
     /// Clients with a SOCKS port.
     pub clients: usize,
-    /// Their class.
+    /// The class of all of them.
     pub class: String,
     /// SOCKS address of the first client; the others follow on the ports after it. Port 0 takes free ones.
     pub socks: Option<SocketAddr>,

@@ -62,7 +62,7 @@ pub enum Rate {
 /// What to send.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// How fast.
+    /// How fast packets are sent.
     pub rate: Rate,
     /// For so many seconds.
     pub seconds: u32,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shoal_host::exit::{Exit, report};
+use shoal_host::stdout;
 use shoal_localnet::commands::{self, Usage, Verb};
 
 /// The verbs of shoal-sim about real daemons.
@@ -16,6 +17,10 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Err(error) = commands::run(Cli::parse().verb) else { return Exit::Done.into() };
+    // Who reads our output has seen enough.
+    if stdout::is_unread(error.as_ref()) {
+        return Exit::Done.into();
+    }
     report(error.as_ref());
     if error.is::<Usage>() { Exit::Usage.into() } else { Exit::Failed.into() }
 }

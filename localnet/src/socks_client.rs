@@ -18,7 +18,7 @@ const CONNECT: u8 = 1;
 pub enum Host<'a> {
     /// A name; an address in words goes as one too.
     Name(&'a str),
-    /// An address.
+    /// An address of IPv4.
     V4(Ipv4Addr),
 }
 

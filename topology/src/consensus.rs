@@ -11,6 +11,7 @@
 
 mod certify;
 mod conduct;
+mod contract;
 mod derive;
 mod described;
 pub(crate) mod draw;
@@ -264,24 +265,6 @@ pub struct Authority {
     is_short: bool,
     /// What was not taken yet.
     outputs: VecDeque<Output>,
-}
-
-impl crate::Engine for Authority {
-    /// Milliseconds of Unix time by this authority's clock.
-    type Clock = u64;
-    type Output = Output;
-
-    fn wake(&mut self, now: u64) {
-        self.handle(now, Input::Wake);
-    }
-
-    fn poll_output(&mut self) -> Option<Output> {
-        Self::poll_output(self)
-    }
-
-    fn next_wake(&mut self) -> Option<u64> {
-        Self::next_wake(self)
-    }
 }
 
 impl Authority {

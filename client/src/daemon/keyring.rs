@@ -154,8 +154,8 @@ impl ClientKeyring {
         is_over.then(|| self.trouble.clone().unwrap_or_else(|| OVER.into()))
     }
 
-    /// Makes the next key from the middle of a period on, and erases a key when its grace is over, unless `is_published`
-    /// says that others are still told of it. True if the set of keys changed.
+    /// Makes the next key from the middle of a period on, and erases a key when its grace is over, unless
+    /// `is_published` says that others are still told of it. True if the set of keys changed.
     ///
     /// # Errors
     /// Keys that cannot be made or erased.

@@ -33,7 +33,7 @@ use super::hub::{Key, StreamDriver, TunnelIo};
 use super::link::{Down, Event, Has, Inbox, Link, Out, Slots};
 use super::places::Quotas;
 use super::reload::Reload;
-use super::shoal::Incoming;
+use super::stream::Incoming;
 use super::user::thread;
 use super::{Config, Error, Ready, Shared};
 use crate::policy::ExitPolicy;
@@ -98,7 +98,7 @@ impl TunnelIo for Server {
 pub(super) enum Offer {
     /// The internet, by the policy of the dialer.
     Exit(Arc<Dialer>),
-    /// One address.
+    /// One address, whatever clients ask for.
     Target(HostPort),
     /// The program that embeds the service.
     Program(mpsc::Sender<Incoming>),

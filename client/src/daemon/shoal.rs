@@ -6,22 +6,22 @@
 
 mod commands;
 mod listener;
-mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::Value;
 use shoal_host::admin::Readiness;
 use shoal_host::shutdown::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(super) use commands::obey;
-pub use listener::{Incoming, Listener, ServiceConfig};
-pub use stream::Stream;
-pub(super) use stream::{bridge, pair};
+use commands::obey;
+pub use listener::{Listener, ServiceConfig};
+
+pub use super::stream::{Incoming, Stream};
 
 use super::config::Socks;
 use super::user::Refused;
@@ -33,7 +33,7 @@ use crate::socks::{self, Host, ReplyCode};
 const COMMANDS: usize = 256;
 
 /// What a handle asks of the engine's thread.
-pub(super) enum Command {
+enum Command {
     /// Asks an exit or a service, as a SOCKS program would.
     Ask {
         /// What is asked for, and of whom.
@@ -48,8 +48,8 @@ pub(super) enum Command {
 }
 
 /// What comes of a request.
-pub(super) enum Answer {
-    /// The connection.
+enum Answer {
+    /// A connection to the target.
     Connected(Stream),
     /// The addresses of the name.
     Resolved(Vec<IpAddr>),
@@ -187,8 +187,11 @@ impl Shoal {
     ) -> Result<Self, Error> {
         let (commands, received) = mpsc::channel(COMMANDS);
         let readiness = ready.subscribe();
-        let thread =
-            user::start(config.clone(), shutdown.clone(), (shared.clone(), ready), received)?;
+        let (request_timeout, until) =
+            (Duration::from_secs(config.socks.request_timeout_s), shutdown.clone());
+        let attend = move |context| obey(context, received, request_timeout, until);
+        let reports = (shared.clone(), ready);
+        let thread = user::start(config.clone(), shutdown.clone(), reports, attend)?;
         let thread = Mutex::new(Some(thread));
         Ok(Self(Arc::new(Inner { commands, shared, readiness, shutdown, thread, config })))
     }

@@ -25,7 +25,6 @@ use super::hub::{Key, StreamDriver, TunnelIo};
 use super::keyring::ClientKeyring;
 use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
 use super::reload::Reload;
-use super::shoal::{Command, obey};
 use super::{Config, Error, Ready as ReadyWatch, Shared, trust};
 use crate::engine::{Client, Evidence, Failure, GatewayMemory, GroupId, Output, Settings};
 use crate::request::UdpPacket;
@@ -122,14 +121,17 @@ impl TunnelIo for User {
 
 // Long: it makes each part once, in the order in which they need each other, and hands them to the threads that own
 // them.
-/// Starts the two threads: of the engine, which is returned, and of the link, which ends before it does. The engine's
-/// thread does what `commands` ask for.
-pub(super) fn start(
+/// Starts the two threads: of the engine, which is returned, and of the link, which ends before it does. On the engine's
+/// thread `attend` serves those who ask for connections, as long as it runs.
+pub(super) fn start<F>(
     config: Config,
     shutdown: Shutdown,
     (shared, ready): (Shared, ReadyWatch),
-    commands: mpsc::Receiver<Command>,
-) -> Result<std::thread::JoinHandle<()>, Error> {
+    attend: impl FnOnce(Rc<ProxyContext>) -> F + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, Error>
+where
+    F: Future<Output = ()>,
+{
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
@@ -197,9 +199,7 @@ pub(super) fn start(
                 linked: None,
                 spares: RefCell::default(),
             };
-            let request_timeout = Duration::from_secs(config.socks.request_timeout_s);
-            let handles = obey(context, commands, request_timeout, shutdown.clone());
-            tokio::join!(drive(driver, clock, events, &shutdown), handles);
+            tokio::join!(drive(driver, clock, events, &shutdown), attend(context));
         });
         let _ = link_thread.join();
     })

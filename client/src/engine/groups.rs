@@ -1,4 +1,5 @@
-//! What a caller does with isolation groups: finds or makes one, opens streams in it, and leaves a service that is silent.
+//! What a caller does with isolation groups: finds or makes one, opens streams in it, and leaves a service that is
+//! silent.
 
 use super::*;
 

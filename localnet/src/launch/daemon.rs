@@ -19,11 +19,11 @@ use super::Options;
 /// What a daemon of the localnet is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
-    /// `shoal-node run`.
+    /// What `shoal-node run` runs.
     Node,
-    /// `shoal-client run`.
+    /// What `shoal-client run` runs.
     Client,
-    /// `shoal-client serve`.
+    /// What `shoal-client serve` runs.
     Service,
 }
 
@@ -44,7 +44,7 @@ pub struct Daemon {
     pub name: String,
     /// Which program it is.
     pub kind: Kind,
-    /// Its configuration.
+    /// Its configuration file.
     pub config: PathBuf,
     /// Its control socket.
     pub control: PathBuf,

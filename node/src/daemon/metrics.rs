@@ -96,8 +96,8 @@ impl Shared {
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How something stands that can fail and come back: why it does not work, or that it does. True if that is news; a new
-    /// reason is counted.
+    /// How something stands that can fail and come back: why it does not work, or that it does. True if that is news;
+    /// a new reason is counted.
     pub(super) fn stands(&self, what: Kept, why: Option<&str>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let news = troubles.get(&what).map(String::as_str) != why;

@@ -1,5 +1,5 @@
-//! What `status` says: a sentence for people, what a node says of itself (`summary`), times as clocks show them, and the
-//! numbers.
+//! What `status` says: a sentence for people, what a node says of itself (`summary`), times as clocks show them, and
+//! the numbers.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;

@@ -42,6 +42,7 @@ pub fn bursts(side: &Side<'_>, public: &Public, parts_s: f64) -> Bursts {
             if group.len() >= FLOW_PACKETS {
                 all.flows.push(burst(group));
             } else {
+                // Too few packets for a flow: they only happen to be near each other, and are told apart more finely.
                 let parts = group.chunk_by(|a, b| b - a <= parts_s);
                 all.messages.extend(parts.map(burst));
             }

@@ -123,6 +123,7 @@ pub fn pair_up(intervals: &[Interval], within_s: f64, before_s: f64) -> Answer {
     let mut sums = vec![NOBODY; intervals.len()];
     for (i, a) in intervals.iter().enumerate() {
         let later = intervals.iter().enumerate().skip(i + 1);
+        // They are in order of begin, and beyond five deviations the weight is nothing.
         let near = later.take_while(|(_, b)| b.start_s - a.start_s < 5.0 * within_s);
         for (j, b) in near.filter(|(_, b)| b.person != a.person) {
             let weight = (-square(b.start_s - a.start_s) - square(b.end_s - a.end_s)).exp();
@@ -145,7 +146,7 @@ pub fn pair_up(intervals: &[Interval], within_s: f64, before_s: f64) -> Answer {
             continue;
         };
         let posterior = weight / x * (weight / y);
-        // A long call that ends with another says more than a short one.
+        // The mean of both, since each end saw its own begin and end.
         let length_s = (a.end_s - a.start_s + b.end_s - b.start_s) / 2.0;
         let (caller, callee) = (a.person, b.person);
         *pairs.entry((caller.min(callee), caller.max(callee))).or_insert(0.0) += posterior;

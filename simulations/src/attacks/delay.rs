@@ -110,6 +110,7 @@ impl Delay {
         for step in 0..DELAYS {
             let delay = low + (high - low) * (f64::from(step) + 0.5) / f64::from(DELAYS);
             let density = self.density(delay);
+            // A packet is sent anywhere within its bin, not at its begin.
             for offset in 0..OFFSETS {
                 let at = (f64::from(offset) + 0.5) / f64::from(OFFSETS) + delay / bin_s;
                 if let Some(share) = shares.get_mut(at.max(0.0) as usize) {
@@ -118,6 +119,7 @@ impl Delay {
             }
         }
         let sum: f64 = shares.iter().sum();
+        // The far tail costs as much as the rest and moves nothing.
         while shares.len() > 1 && shares.last().is_some_and(|last| *last < 1e-4 * sum) {
             shares.pop();
         }

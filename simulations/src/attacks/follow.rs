@@ -110,6 +110,7 @@ impl Law {
             }
         }
         let mean = (all.iter().sum::<f32>() / bins.max(1) as f32).max(f32::MIN_POSITIVE);
+        // Never the logarithm of zero: one arrival that no slot explains would rule a pair out for good.
         let log = |value: &f32| (STRAY + (1.0 - STRAY) * value / mean).ln();
         all.iter().map(log).collect()
     }
@@ -197,6 +198,8 @@ impl Sums {
         for i in 0..n {
             for j in i + 1..n {
                 let Some(sum) = self.pairs.get_mut(i * n + j) else { continue };
+                // Against their own slots, since at rest these explain the arrivals: only what the other's explain
+                // better is a sign.
                 sum.now += gain(i, j) + gain(j, i) - gain(i, i) - gain(j, j);
                 if sum.now > sum.best {
                     (sum.best, sum.last) = (sum.now, number);
@@ -206,6 +209,7 @@ impl Sums {
                     if sum.best > ALARM {
                         self.rows.push((i as u32, j as u32, *sum));
                     }
+                    // Begun anew at zero, so that hours of rest leave no debt that a call would have to pay off.
                     *sum = Sum { first: number + 1, most: sum.most, ..Sum::default() };
                 }
             }
@@ -242,6 +246,8 @@ impl Sums {
                     person,
                     begin_s: begin_s + block as f64 * length_s,
                     length_s,
+                    // What a sum of so many arrivals varies by at rest, so that busy and quiet blocks can be
+                    // compared.
                     score: f64::from(-gain) / f64::from(count.max(1)).sqrt(),
                 });
             }

@@ -164,6 +164,7 @@ impl Attack for ArrivalCounts {
             }
             let mut sorted = counts.clone();
             sorted.sort_by(f64::total_cmp);
+            // The median: a long call does not move it, and would move the mean.
             let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
             let scores = counts.iter().map(|count| (count - usual).abs()).collect();
             found.signs.extend(signs(view, person, scores));

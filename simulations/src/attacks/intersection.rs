@@ -49,6 +49,7 @@ impl Attack for Intersection {
                 if hits == 0 || caller == callee {
                     continue;
                 }
+                // Neither 0 nor 1, of which the logarithms below would be infinite.
                 let chance = (receives.len() as f64 / bins as f64).clamp(1e-9, 1.0 - 1e-9);
                 let misses = f64::from(times - hits);
                 let score = f64::from(hits) * (self.share / chance).ln()

@@ -88,6 +88,7 @@ impl Found {
                 .filter(|u| self.senders == Senders::Everybody || u.person != burst.person)
                 .map(|u| (u, density(u, burst)))
                 .collect();
+            // The floor is the weight of a sender who is not seen.
             let sum: f64 = weighed.iter().map(|(_, weight)| weight).sum::<f64>() + floor;
             for (u, weight) in &weighed {
                 *self.pairs.entry((u.person, burst.person)).or_default() += weight / sum;
@@ -96,6 +97,7 @@ impl Found {
             let best = match self.senders {
                 Senders::Everybody => weighed.iter().max_by(most),
                 Senders::Others => {
+                    // Several packets of one person speak for her together.
                     let mut people: BTreeMap<u32, f64> = BTreeMap::new();
                     for (u, weight) in &weighed {
                         *people.entry(u.person).or_default() += weight;
@@ -152,6 +154,7 @@ fn counts(view: &View) -> Answer {
         sums.iter_mut().zip(shares.row(row)).for_each(|(sum, x)| *sum += x);
     }
     for row in 0..shares.rows {
+        // Shares of a bin, so that each packet down is divided once, however many were sent.
         let own = shares.row_mut(row).iter_mut().zip(&sums);
         own.for_each(|(x, sum)| *x = if *sum > 0.0 { *x / sum } else { 0.0 });
     }

@@ -7,7 +7,7 @@ use crate::daemon::connection::Connection;
 use crate::daemon::dial::Timeouts;
 use crate::daemon::hub::Stream;
 use crate::daemon::places::Quotas;
-use crate::daemon::shoal::{Incoming, bridge, pair};
+use crate::daemon::stream::{Incoming, bridge, pair};
 use crate::daemon::udp;
 use crate::request::{Request, Response};
 use crate::socks::ReplyCode;

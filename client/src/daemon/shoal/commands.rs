@@ -7,15 +7,16 @@ use shoal_host::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Answer, Command, ConnectError, bridge, pair};
+use super::{Answer, Command, ConnectError};
 use crate::daemon::proxy::{self, Translated};
+use crate::daemon::stream::{bridge, pair};
 use crate::daemon::user::{ProxyContext, Refused};
 use crate::engine::Isolation;
 use crate::request::Response;
 use crate::socks::{self, ReplyCode};
 
 /// Does what handles ask for until `shutdown`, or until no handle is left. To be called on the engine's thread.
-pub(in crate::daemon) async fn obey(
+pub(super) async fn obey(
     context: Rc<ProxyContext>,
     mut commands: mpsc::Receiver<Command>,
     request_timeout: Duration,

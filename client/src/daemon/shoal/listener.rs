@@ -9,9 +9,9 @@ use shoal_host::shutdown::Shutdown;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::sync::{mpsc, watch};
 
-use super::Stream;
 use crate::daemon::config::{Gateway, Kind, Serve};
 use crate::daemon::serve::{self, Offer};
+use crate::daemon::stream::Incoming;
 use crate::daemon::{Config, Error, Report, files};
 
 /// Connections that wait to be accepted; more are refused, as a full backlog would.
@@ -46,15 +46,6 @@ impl ServiceConfig {
     pub fn token(self, token: impl Into<PathBuf>) -> Self {
         Self { token: Some(token.into()), ..self }
     }
-}
-
-/// A connection that came to a service. Who it is from nobody knows.
-#[derive(Debug)]
-pub struct Incoming {
-    /// The port that the other end asked for, for services that tell what they offer by it.
-    pub port: u16,
-    /// What it says, and what it is answered.
-    pub stream: Stream,
 }
 
 /// A service that runs. Dropped, it ends, and so do its connections.

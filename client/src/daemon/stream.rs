@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::io::{DuplexStream, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
-use crate::daemon::hub::{self, TunnelIo};
+use super::hub::{self, TunnelIo};
 use crate::tunnel::{CONNECTION_RESET, GIVEN_UP};
 
 /// Bytes that wait in each direction between a program and the engine's thread.
@@ -33,9 +33,18 @@ pub struct Stream {
     ending: Arc<Ending>,
 }
 
+/// A connection that came to a service. Who it is from nobody knows.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The port that the other end asked for, for services that tell what they offer by it.
+    pub port: u16,
+    /// What it says, and what it is answered.
+    pub stream: Stream,
+}
+
 /// How a stream ends, beside what the pipe itself says.
 #[derive(Default, Debug)]
-pub(super) struct Ending {
+struct Ending {
     /// The far end broke off, or the tunnel ended.
     broken_there: AtomicBool,
     /// The far end reads no more.
@@ -58,13 +67,13 @@ impl Ending {
 }
 
 /// The engine's end of a [`Stream`].
-pub(in crate::daemon) struct Pipe {
+pub(super) struct Pipe {
     pipe: DuplexStream,
     ending: Arc<Ending>,
 }
 
 /// A stream for a program, and the end of it that [`bridge`] takes.
-pub(in crate::daemon) fn pair() -> (Stream, Pipe) {
+pub(super) fn pair() -> (Stream, Pipe) {
     let (here, there) = tokio::io::duplex(PIPE);
     let ending = Arc::new(Ending::default());
     (Stream { pipe: here, ending: ending.clone() }, Pipe { pipe: there, ending })
@@ -133,11 +142,7 @@ enum Down {
 
 /// Joins a tunnel's stream and the pipe to its owner until both directions have ended, or either end has broken off.
 /// `early` came from the tunnel with what preceded.
-pub(in crate::daemon) async fn bridge<E: TunnelIo>(
-    stream: &hub::Stream<E>,
-    early: Vec<u8>,
-    pipe: Pipe,
-) {
+pub(super) async fn bridge<E: TunnelIo>(stream: &hub::Stream<E>, early: Vec<u8>, pipe: Pipe) {
     let Pipe { pipe, ending } = pipe;
     let (from, to) = tokio::io::split(pipe);
     let mut up = pin!(up(stream, from, &ending));
