@@ -4,6 +4,7 @@
 //! manifest for libFuzzer. A target panics when a promise is broken: nothing may panic, and what is accepted
 //! has one form.
 
+#![cfg(feature = "targets")]
 // A target fails by panicking.
 #![allow(clippy::expect_used)]
 
@@ -20,8 +21,8 @@ use shoal_sphinx::{
 use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::wire::client_gateway::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
-    ClientDescriptor, DocumentStore, Identity, Network, NodeDescriptor, Paths, Signed,
-    SignedDocument, VerifiedDocument,
+    ClientDescriptor, DocumentStore, Identity, NodeDescriptor, Paths, Signed, SignedDocument,
+    VerifiedDocument,
 };
 
 /// A target.
@@ -96,16 +97,16 @@ pub fn backends(data: &[u8]) {
 
 /// A document as a gateway sends it.
 pub fn topology_document(data: &[u8]) {
-    let network = seeds::network();
-    if let Ok(document) = SignedDocument::verify(data, &network, seeds::NOW) {
-        let document = SignedDocument::new(&document, [&seeds::authority()]).encode();
-        assert!(SignedDocument::verify(&document, &network, seeds::NOW).is_ok());
+    let network = &seeds::NETWORK.known;
+    if let Ok(document) = SignedDocument::verify(data, network, seeds::NOW) {
+        let document = seeds::NETWORK.sign(&document).signed;
+        assert!(SignedDocument::verify(&document, network, seeds::NOW).is_ok());
     }
     // Beside one that is held: of the same epoch it is the same, an amendment, or half of a proof.
-    let sound = SignedDocument::new(&seeds::document(), [&seeds::authority()]).encode();
+    let sound = seeds::signed();
     let mut documents = DocumentStore::default();
     for bytes in [sound.as_slice(), data] {
-        if let Ok(document) = SignedDocument::verify(bytes, &network, seeds::NOW) {
+        if let Ok(document) = SignedDocument::verify(bytes, network, seeds::NOW) {
             let _ = documents
                 .insert(VerifiedDocument { document: document.into(), signed: bytes.into() });
         }
@@ -115,17 +116,10 @@ pub fn topology_document(data: &[u8]) {
 
 /// What stands inside a document, behind good signatures: authorities err too.
 pub fn topology_body(data: &[u8]) {
-    let authority = seeds::authority();
-    let network = Network {
-        name: "fuzz".into(),
-        authorities: vec![authority.identity()],
-        epoch_s: Network::EPOCH_S,
-        trial: false,
-    };
-    let bytes = SignedDocument::of_body(data.to_vec(), [&authority]).encode();
-    let Ok(document) = SignedDocument::verify(&bytes, &network, seeds::NOW) else { return };
-    let again = SignedDocument::new(&document, [&authority]).encode();
-    assert!(again == bytes, "a document has one form");
+    let network = &*seeds::NETWORK;
+    let bytes = SignedDocument::of_body(data.to_vec(), &network.authorities).encode();
+    let Ok(document) = SignedDocument::verify(&bytes, &network.known, seeds::NOW) else { return };
+    assert!(*network.sign(&document).signed == *bytes, "a document has one form");
     let paths = Paths::new(&document);
     let mut rng = shoal_topology::Seed::from_u64(0).stream("fuzz");
     assert!(paths.draw(&mut rng).is_some(), "an accepted document has paths");

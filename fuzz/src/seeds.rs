@@ -1,6 +1,6 @@
 //! Valid inputs, from which mutations start, and the keys that open them.
 
-use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use shoal_client::message::{FromService, ToService};
@@ -11,10 +11,7 @@ use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::wire::client_gateway::{
     Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
 };
-use shoal_topology::{
-    ClientDescriptor, Document, Epoch, EpochKey, ListedNode, Network, NodeDescriptor, Parameters,
-    Role, SecretIdentity, Seed, Signed, SignedDocument,
-};
+use shoal_topology::{Epoch, Network, SecretIdentity, Seed, testing};
 
 /// Second at which the documents are read.
 pub const NOW: u64 = 1_800_000_000;
@@ -25,69 +22,15 @@ pub fn hops() -> Vec<SecretKey> {
     (1..=MAX_HOPS as u8).map(|n| SecretKey::from_bytes([n; 32])).collect()
 }
 
-/// The one authority of [`network`].
-pub fn authority() -> SecretIdentity {
-    SecretIdentity::from_bytes(&[200; 32])
-}
-
 /// Whose documents are read.
-pub fn network() -> Network {
-    Network {
-        name: "fuzz".into(),
-        authorities: vec![authority().identity()],
-        epoch_s: Network::EPOCH_S,
-        trial: false,
-    }
-}
+pub static NETWORK: LazyLock<testing::Network> = LazyLock::new(|| {
+    let epoch = Epoch(NOW / u64::from(Network::EPOCH_S));
+    testing::Network::builder().exits(1).epoch(epoch).build()
+});
 
-/// A sound document.
-pub fn document() -> Document {
-    let mut nodes: Vec<ListedNode> = (0..8u8)
-        .map(|n| {
-            let secret = SecretIdentity::from_bytes(&[100 + n; 32]);
-            let layer = n / 2;
-            let body = NodeDescriptor {
-                identity: secret.identity(),
-                role: if layer == 0 { Role::Gateway } else { Role::Mix },
-                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(n)))],
-                operator: format!("o{n}"),
-                jurisdiction: format!("j{n}"),
-                packets_per_s: 2_000,
-                keys: vec![EpochKey { first: Epoch(0), last: Epoch(9), key: public(n) }],
-                signed_at: 0,
-            };
-            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), layer)
-        })
-        .collect();
-    nodes.sort_by_key(ListedNode::identity);
-    Document {
-        network: "fuzz".into(),
-        epoch: Epoch(1),
-        begins: NOW,
-        epoch_s: 3_600,
-        amendment: 0,
-        parameters: Parameters::default(),
-        nodes,
-        draw: Default::default(),
-        exits: vec![client_descriptor()],
-    }
-}
-
-fn public(n: u8) -> [u8; 32] {
-    *SecretKey::from_bytes([n + 1; 32]).public().as_bytes()
-}
-
-fn client_descriptor() -> Signed<ClientDescriptor> {
-    let secret = SecretIdentity::from_bytes(&[150; 32]);
-    let body = ClientDescriptor {
-        identity: secret.identity(),
-        key: public(150),
-        inbox: SecretIdentity::from_bytes(&[151; 32]).identity(),
-        gateways: vec![SecretIdentity::from_bytes(&[100; 32]).identity()],
-        not_before: NOW,
-        not_after: NOW + 86_400,
-    };
-    Signed::<ClientDescriptor>::new(body, &secret)
+/// A sound document, signed.
+pub fn signed() -> Vec<u8> {
+    NETWORK.sign(&NETWORK.document()).signed.to_vec()
 }
 
 pub(crate) fn path() -> Vec<Hop> {
@@ -132,12 +75,11 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             // A header alone, of the smallest point.
             vec![0, 15],
         ],
-        "topology_document" => vec![SignedDocument::new(&document(), [&authority()]).encode()],
-        "topology_body" => postcard::to_stdvec(&document()).into_iter().collect(),
+        "topology_document" => vec![signed()],
+        "topology_body" => postcard::to_stdvec(&NETWORK.document()).into_iter().collect(),
         "descriptors" => {
-            let nodes = document().nodes;
-            let nodes = nodes.iter().take(2).map(|node| node.descriptor.encode());
-            nodes.chain([client_descriptor().encode()]).collect()
+            let nodes = NETWORK.nodes.iter().take(2).map(|node| node.sign().encode());
+            nodes.chain(NETWORK.exits.iter().map(|exit| exit.sign().encode())).collect()
         }
         "votes" | "reports" | "authority_inputs" | "authority_liveness" => {
             crate::authorities::of(target)
@@ -145,7 +87,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "control_words" => words(),
         "addresses" => {
             let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };
-            let identity = authority().identity().to_string();
+            let identity = SecretIdentity::from_bytes(&[200; 32]).identity().to_string();
             vec![address.to_string().into_bytes(), identity.into_bytes(), b"a.shoal".to_vec()]
         }
         // The first byte is the size of the pieces.
@@ -179,24 +121,23 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 
 fn words() -> Vec<Vec<u8>> {
     let inbox = SecretIdentity::from_bytes(&[160; 32]);
-    let peer = authority().identity();
+    let peer = SecretIdentity::from_bytes(&[200; 32]).identity();
     let hello = Hello {
         inbox: inbox.identity(),
         proof: Hello::prove(&inbox, &peer, &peer, &[1; 32]),
         token: vec![1, 2, 3],
         mode: Mode::Class("web".into()),
-        descriptor: Some(client_descriptor().encode()),
+        descriptor: NETWORK.exits.first().map(|exit| exit.sign().encode()),
         documents: vec![[7; 8]],
         away: Away::Keep,
     };
     let service =
         Hello { mode: Mode::Service, descriptor: None, away: Away::Drop, ..hello.clone() };
-    let document = SignedDocument::new(&document(), [&authority()]).encode();
     let notices =
         [Notice::Challenge { nonce: [9; 32] }, Notice::Welcome, Notice::Refused(Refusal::Full)];
     let mut packets = vec![hello.pack(), service.pack()];
     packets.extend(notices.iter().map(ControlMessage::pack));
-    packets.extend(DocumentPart::cut(&document).iter().map(ControlMessage::pack));
+    packets.extend(DocumentPart::cut(&signed()).iter().map(ControlMessage::pack));
     packets.into_iter().flatten().map(|packet| packet.as_bytes().to_vec()).collect()
 }
 
