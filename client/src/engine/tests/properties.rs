@@ -414,8 +414,12 @@ impl Drive {
             }
             self.now = self.now.max(next);
             if client <= self.now {
-                self.client.handle_timeout(self.now);
-                assert!(self.client.next_timeout() > self.now, "what was due is done");
+                // A tunnel may ask for the same instant once more.
+                let done = (0..4).any(|_| {
+                    self.client.handle_timeout(self.now);
+                    self.client.next_timeout() > self.now
+                });
+                assert!(done, "what was due is done");
                 self.after();
             }
             if exit <= self.now {
