@@ -163,7 +163,8 @@ pub struct Client {
     /// How many SURBs may go out while replies are kept within the resting rate.
     ration: Ration,
     /// Descriptors that are asked for.
-    queries: HashMap<ServiceAddress, Query>,
+    /// Ordered, since who is asked first shows in what is sent.
+    queries: BTreeMap<ServiceAddress, Query>,
     /// Ordered, since instants are drawn for them.
     descriptors: BTreeMap<ServiceAddress, Cached>,
     /// Where services did not answer, and until when they are not looked for there.
@@ -243,7 +244,7 @@ impl Client {
             last_turn: GroupId(0),
             shares: Shares::new(now, seed.part("shares")),
             ration: Ration::new(now),
-            queries: HashMap::new(),
+            queries: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             avoid: HashMap::new(),
             outstanding: Outstanding::new(MAX_OUTSTANDING),

@@ -200,10 +200,7 @@ fn one_mix_bits(a: f64) -> f64 {
 mod tests {
     use rand::RngExt;
     use shoal_topology::reputation::report::coarse_pool;
-    use shoal_topology::{
-        EpochKey, ListedNode, NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed,
-        Standing, exponential,
-    };
+    use shoal_topology::{Parameters, Seed, Standing, exponential, testing};
 
     use super::*;
 
@@ -212,36 +209,9 @@ mod tests {
 
     /// `width` mixes in each layer, all with this pool.
     fn document(width: usize, pool: f64) -> Document {
-        let mut nodes: Vec<ListedNode> = (0..3 * width + 2)
-            .map(|n| {
-                let secret = SecretIdentity::from_bytes(&[n as u8 + 1; 32]);
-                let layer = if n < 3 * width { 1 + (n % 3) as u8 } else { 0 };
-                let body = NodeDescriptor {
-                    identity: secret.identity(),
-                    role: if layer == 0 { Role::Gateway } else { Role::Mix },
-                    addresses: vec!["127.0.0.1:1".parse().unwrap()],
-                    operator: format!("operator {n}"),
-                    jurisdiction: "here".into(),
-                    packets_per_s: 2_000,
-                    keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key: [9; 32] }],
-                    signed_at: 0,
-                };
-                let signed = Signed::<NodeDescriptor>::new(body, &secret);
-                ListedNode { pool: coarse_pool(pool), ..ListedNode::new(signed, layer) }
-            })
-            .collect();
-        nodes.sort_by_key(ListedNode::identity);
-        Document {
-            network: "test".into(),
-            epoch: EPOCH,
-            begins: 0,
-            epoch_s: 60,
-            amendment: 0,
-            parameters: Parameters::default(),
-            nodes,
-            draw: Default::default(),
-            exits: Vec::new(),
-        }
+        let mut document = testing::Network::builder().mixes(width).epoch(EPOCH).build().document();
+        document.nodes.iter_mut().for_each(|node| node.pool = coarse_pool(pool));
+        document
     }
 
     fn class(document: &Document, name: &str) -> Class {

@@ -1,5 +1,8 @@
 //! From documents to packets: which hops, with which keys and delays, in which epoch.
 
+#[cfg(test)]
+mod properties;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,7 +273,8 @@ impl Router {
         self.tables.get(at)
     }
 
-    /// Where the table of an epoch is; it is made if it is missing, and the earliest of three goes.
+    /// Where the table of an epoch is; it is made if it is missing, and the earliest of three goes, or the last one if the
+    /// earliest is asked for.
     fn table_at(&mut self, epoch: Epoch) -> Option<usize> {
         if let Some(at) = self.tables.iter().position(|table| table.epoch == epoch) {
             return Some(at);
@@ -284,7 +288,8 @@ impl Router {
         // Two epochs are drawn from at a time: the present one, and the next one for SURBs.
         self.tables.sort_by_key(|table| table.epoch);
         if self.tables.len() > 2 {
-            self.tables.remove(0);
+            let earliest = self.tables.first().is_some_and(|table| table.epoch == epoch);
+            self.tables.remove(if earliest { 2 } else { 0 });
         }
         self.tables.iter().position(|table| table.epoch == epoch)
     }

@@ -306,8 +306,10 @@ impl Service {
         peer.starved = false;
         // A stranger's stock is small: only a tunnel that stands earns room.
         let room = if peer.connected { MAX_STOCK } else { STRANGER_STOCK };
-        let epoch = self.router.near(now, message.epoch);
         let present = self.router.epoch(now);
+        // Nobody gives SURBs out for later epochs than the next one.
+        let last = present.map(|present| Epoch(present.0.saturating_add(1)));
+        let epoch = self.router.near(now, message.epoch).filter(|epoch| Some(*epoch) <= last);
         self.counts.surbs_expired += present.map_or(0, |present| peer.expire(present));
         for surb in message.surbs {
             let Some(epoch) = epoch else {

@@ -1,5 +1,8 @@
 //! SURBs: the ones a client waits for, and how many it believes a service still has.
 
+#[cfg(test)]
+mod properties;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 

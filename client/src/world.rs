@@ -16,9 +16,8 @@ use shoal_sphinx::{
 };
 use shoal_topology::reputation::report::coarse_pool;
 use shoal_topology::{
-    ClientDescriptor, Document, Draw, Epoch, EpochKey, Identity, ListedNode, Network,
-    NodeDescriptor, Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, Standing,
-    Stream, Time, VerifiedDocument,
+    Document, Epoch, Identity, ListedNode, Network, Parameters, SecretIdentity, Seed, Standing,
+    Stream, Time, VerifiedDocument, testing,
 };
 
 use crate::engine::{Arrival, Client, GroupId, Isolation, Output, Settings, Target};
@@ -112,7 +111,7 @@ fn bytes(name: &str) -> [u8; 32] {
 
 /// Who signs, and what.
 pub(crate) struct Authority {
-    secret: SecretIdentity,
+    network: testing::Network,
     pub(crate) epoch_s: u32,
     pub(crate) clock_error_s: u32,
     /// Mixes that are demoted in every document.
@@ -126,105 +125,60 @@ pub(crate) fn identity(name: &str) -> Identity {
     SecretIdentity::from_bytes(&bytes(name)).identity()
 }
 
-fn key(name: &str, epoch: u64) -> SecretKey {
-    SecretKey::from_bytes(bytes(&format!("{name} {epoch}")))
-}
-
 /// Layers move every fourth epoch.
 fn layer(mix: usize, epoch: u64) -> u8 {
     1 + ((mix as u64 + epoch / 4) % 3) as u8
 }
 
-pub(crate) fn client_key(name: &str) -> SecretKey {
-    SecretKey::from_bytes(bytes(&format!("{name} packets")))
+/// A client at the last gateway.
+pub(crate) fn client(name: &str) -> testing::Client {
+    testing::Client::new(bytes(name), &[identity(GATEWAYS[2])])
 }
 
 pub(crate) fn inbox(name: &str) -> Identity {
-    identity(&format!("{name} inbox"))
+    client(name).body.inbox
 }
 
 impl Authority {
     pub(crate) fn new(epoch_s: u32) -> Self {
-        let secret = SecretIdentity::from_bytes(&bytes("authority"));
-        Self { secret, epoch_s, clock_error_s: 1, demoted: Vec::new() }
+        let parameters = Parameters { max_delay_us: 1_000_000, ..Parameters::default() };
+        let network = testing::Network::builder().parameters(parameters).epoch_s(epoch_s);
+        let mut network =
+            network.placed([[0; 3].as_slice(), &[1, 2, 3, 1, 2, 3, 1]].concat()).build();
+        for (node, name) in network.nodes.iter_mut().zip(GATEWAYS.iter().chain(&MIXES)) {
+            *node = testing::Node::new(bytes(name), node.layer).with_keys([]);
+            node.body.operator = (*name).into();
+        }
+        network.exits = vec![client("exit")];
+        Self { network, epoch_s, clock_error_s: 1, demoted: Vec::new() }
     }
 
     pub(crate) fn network(&self) -> Network {
-        Network {
-            name: "world".into(),
-            authorities: vec![self.secret.identity()],
-            epoch_s: self.epoch_s,
-            trial: false,
-        }
+        self.network.known.clone()
     }
 
     /// The document of an epoch. The last mix is there in every other epoch alone, so that places in the list differ.
     pub(crate) fn document(&self, epoch: u64) -> Document {
-        let mixes = MIXES.iter().enumerate().filter(|(n, _)| *n < 6 || epoch % 2 == 1);
-        let mixes = mixes.map(|(n, name)| (*name, Some(n)));
-        let gateways = GATEWAYS.iter().map(|name| (*name, None));
-        let mut nodes: Vec<ListedNode> = mixes
-            .chain(gateways)
-            .map(|(name, mix)| {
-                let secret = SecretIdentity::from_bytes(&bytes(name));
-                let body = NodeDescriptor {
-                    identity: secret.identity(),
-                    role: if mix.is_some() { Role::Mix } else { Role::Gateway },
-                    addresses: vec!["127.0.0.1:1".parse().unwrap()],
-                    operator: name.into(),
-                    jurisdiction: "here".into(),
-                    packets_per_s: 2_000,
-                    keys: (epoch..epoch + 4)
-                        .map(|e| EpochKey {
-                            first: Epoch(e),
-                            last: Epoch(e),
-                            key: *key(name, e).public().as_bytes(),
-                        })
-                        .collect(),
-                    signed_at: 0,
-                };
-                let mut node = ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), 0);
-                // A crowd in which people are protected.
-                node.pool = coarse_pool(1_000.0);
-                if let Some(mix) = mix {
-                    node.layers = [0, 1, 2].map(|further| layer(mix, epoch + further));
-                }
-                if self.demoted.contains(&name) {
-                    node.standing = Standing::Demoted;
-                }
-                node
-            })
-            .collect();
-        nodes.sort_by_key(ListedNode::identity);
-        let exit = ClientDescriptor {
-            identity: identity("exit"),
-            key: *client_key("exit").public().as_bytes(),
-            inbox: inbox("exit"),
-            gateways: vec![identity(GATEWAYS[2])],
-            not_before: 0,
-            not_after: u64::MAX,
-        };
-        let exit_secret = SecretIdentity::from_bytes(&bytes("exit"));
-        Document {
-            network: "world".into(),
-            epoch: Epoch(epoch),
-            begins: epoch * u64::from(self.epoch_s),
-            epoch_s: self.epoch_s,
-            amendment: 0,
-            parameters: Parameters {
-                max_delay_us: 1_000_000,
-                clock_error_s: self.clock_error_s,
-                ..Parameters::default()
-            },
-            nodes,
-            draw: Draw::default(),
-            exits: vec![Signed::<ClientDescriptor>::new(exit, &exit_secret)],
+        let mut document = self.network.document_at(Epoch(epoch));
+        document.parameters.clock_error_s = self.clock_error_s;
+        let name = |node: &ListedNode| node.descriptor.body().operator.clone();
+        document.nodes.retain(|node| name(node) != MIXES[6] || epoch % 2 == 1);
+        for node in &mut document.nodes {
+            let name = name(node);
+            // A crowd in which people are protected.
+            node.pool = coarse_pool(1_000.0);
+            if let Some(mix) = MIXES.iter().position(|mix| *mix == name) {
+                node.layers = [0, 1, 2].map(|further| layer(mix, epoch + further));
+            }
+            if self.demoted.contains(&name.as_str()) {
+                node.standing = Standing::Demoted;
+            }
         }
+        document
     }
 
     pub(crate) fn sign(&self, document: &Document) -> VerifiedDocument {
-        let signed = SignedDocument::new(document, [&self.secret]).encode().into();
-        VerifiedDocument { document: Arc::new(document.clone()), signed }
+        self.network.sign(document)
     }
 }
 
@@ -295,6 +249,7 @@ pub(crate) struct World {
     stream: Option<StreamId>,
     want: u32,
     gateway: &'static str,
+    person: testing::Client,
     /// The person's inbox. What comes for an earlier one is lost.
     inbox: Identity,
     queue: VecDeque<Packet>,
@@ -326,10 +281,11 @@ impl World {
         let codec = Arc::new(Keyed::default());
         let base = (pair::base(), Time::ZERO);
         let class = Parameters::default().class("web").cloned().unwrap();
-        let keys = (client_key("person"), inbox("person"));
+        let person = self::client("person");
+        let keys = (person.key(), person.body.inbox);
         let client = Client::new(codec.clone(), base, &seed, class.clone(), keys, settings);
         let long = bytes("exit");
-        let exit_keys = (&long, client_key("exit"));
+        let exit_keys = (&long, self::client("exit").key());
         let exit =
             Service::new(codec.clone(), base, &seed.part("exit"), exit_keys, &Default::default());
         let names = MIXES.iter().chain(&GATEWAYS).map(|name| (identity(name), *name)).collect();
@@ -360,7 +316,8 @@ impl World {
             stream: None,
             want: 0,
             gateway: GATEWAYS[0],
-            inbox: inbox("person"),
+            inbox: person.body.inbox,
+            person,
             queue: VecDeque::new(),
             flooded: 0.0,
             serving: BTreeMap::new(),
@@ -521,7 +478,7 @@ impl World {
             Event::ToNode(name, epoch, packet) => self.node(name, epoch, packet),
             Event::ToInbox(_, epoch, _) if self.is_over(epoch) => self.over += 1,
             Event::ToInbox(address, _, packet) => {
-                if address == inbox("exit").0 {
+                if address == self.authority.network.exits[0].body.inbox.0 {
                     self.push(now + LATENCY, Event::ToExit(packet));
                 } else if address == self.inbox.0 {
                     self.arrivals.push(now);
@@ -591,7 +548,9 @@ impl World {
         let alive = Duration::from_secs(3 + u64::from(self.authority.clock_error_s))
             + Duration::from_secs(ends.saturating_sub(START * u64::from(self.authority.epoch_s)));
         let is_alive = self.now.since(Time::ZERO) < alive && epoch <= self.epoch() + 3;
-        let opened = is_alive.then(|| self.codec.open(&key(name, epoch), packet));
+        let node = self.authority.network.nodes.iter().find(|node| node.body.operator == name);
+        let key = node.unwrap().key(Epoch(epoch));
+        let opened = is_alive.then(|| self.codec.open(&key, packet));
         let Some(Ok(opened)) = opened else {
             self.lost += 1;
             return;

@@ -6,11 +6,10 @@ use shoal_topology::consensus::{Authority, Input, Output, Settings};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
-    Context, Epoch, EpochKey, Identity, Network, NodeDescriptor, Parameters, Role, SecretIdentity,
-    Seed, Signed,
+    Context, Epoch, Identity, Network, Parameters, SecretIdentity, Seed, testing,
 };
 
-use crate::fixtures;
+use crate::fixtures::{self, NETWORK};
 
 pub(crate) const AUTHORITIES: u8 = 4;
 pub(crate) const EPOCH_S: u32 = 10;
@@ -28,24 +27,8 @@ pub(crate) fn network() -> Network {
     Network { name: "fuzz".into(), authorities, epoch_s: EPOCH_S, trial: false }
 }
 
-fn node(n: u8) -> SecretIdentity {
-    SecretIdentity::from_bytes(&[100 + n; 32])
-}
-
-fn described(n: u8) -> Vec<u8> {
-    let secret = node(n);
-    let key = *shoal_sphinx::SecretKey::from_bytes([n + 1; 32]).public().as_bytes();
-    let body = NodeDescriptor {
-        identity: secret.identity(),
-        role: if n < 2 { Role::Gateway } else { Role::Mix },
-        addresses: vec![std::net::SocketAddr::from(([127, 0, 0, 1], 4_000 + u16::from(n)))],
-        operator: format!("o{n}"),
-        jurisdiction: "j".into(),
-        packets_per_s: 2_000,
-        keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
-        signed_at: 1,
-    };
-    Signed::<NodeDescriptor>::new(body, &secret).encode()
+fn described() -> impl Iterator<Item = Vec<u8>> {
+    NETWORK.nodes.iter().map(|node| node.sign().encode())
 }
 
 /// An authority that knows all nodes.
@@ -58,13 +41,13 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
             Epoch(0),
             Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
         )],
-        allowed: (0..8).map(|n| node(n).identity()).collect(),
-        allowed_exits: vec![SecretIdentity::from_bytes(&[150; 32]).identity()],
+        allowed: NETWORK.nodes.iter().map(testing::Node::identity).collect(),
+        allowed_exits: NETWORK.exits.iter().map(|exit| exit.body.identity).collect(),
         seed: Seed::from_u64(n.into()),
     };
     let mut authority = Authority::new(settings, Box::new(Reputation::new()), None);
     authority.handle(now, Input::Wake);
-    (0..8).for_each(|n| authority.handle(now, Input::Descriptor(described(n))));
+    described().for_each(|descriptor| authority.handle(now, Input::Descriptor(descriptor)));
     authority
 }
 
@@ -177,16 +160,16 @@ pub fn report(data: &[u8]) {
     if let Ok(report) = SignedReport::decode(data) {
         assert!(report.encode() == data, "a report has one form");
     }
-    let document = fixtures::document();
+    let document = NETWORK.document();
     let mut reputation = Reputation::new();
     // Each part is a report, of any node.
     let mut rest = data;
     for _ in 0..8 {
         let Ok((report, more)) = postcard::take_from_bytes::<Report>(rest) else { break };
         rest = more;
-        let secret = (0..8).map(node).find(|secret| secret.identity() == report.node);
-        let Some(secret) = secret else { continue };
-        let bytes = SignedReport::new(report, &secret).encode();
+        let node = NETWORK.nodes.iter().find(|node| node.identity() == report.node);
+        let Some(node) = node else { continue };
+        let bytes = SignedReport::new(report, &node.secret_identity()).encode();
         if let Ok(report) = SignedReport::decode(&bytes) {
             reputation.report(&document, report.body());
             let judged = reputation.judge(&document);
@@ -236,18 +219,20 @@ pub fn inputs(data: &[u8]) {
 /// Inputs that a target of this module accepts: the seeds of its corpus.
 pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     let (main, votes) = votes();
-    let reports = (0..8).map(|n| {
-        let links = (2..8).map(|to| LinkCount { from: 0, to, sent: 40, lost: u32::from(n) });
+    let reports = NETWORK.nodes.iter().zip(0..).map(|(node, lost)| {
+        let links = (2..8).map(|to| LinkCount { from: 0, to, sent: 40, lost });
         let links = links.collect();
-        Report { node: node(n).identity(), epoch: Epoch(1), part: 0, links, pool: 9 }
+        (node, Report { node: node.identity(), epoch: NETWORK.epoch, part: 0, links, pool: 9 })
     });
     match target {
         "votes" => votes,
         "reports" => {
-            let bodies: Vec<Vec<u8>> =
-                reports.clone().filter_map(|report| postcard::to_stdvec(&report).ok()).collect();
-            let signed =
-                reports.zip(0..).map(|(report, n)| SignedReport::new(report, &node(n)).encode());
+            let bodies = reports.clone().filter_map(|(_, body)| postcard::to_stdvec(&body).ok());
+            let bodies: Vec<Vec<u8>> = bodies.collect();
+            let sign = |(node, report): (&testing::Node, Report)| {
+                SignedReport::new(report, &node.secret_identity()).encode()
+            };
+            let signed = reports.map(sign);
             bodies.concat().chunks(4_096).map(<[u8]>::to_vec).chain(signed).collect()
         }
         _ => {
@@ -264,7 +249,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
                 part(255, 20, &[]),
             ]
             .concat();
-            let nodes = (0..3).map(|n| part(2 * AUTHORITIES, 1, &described(n)));
+            let nodes = described().take(3).map(|node| part(2 * AUTHORITIES, 1, &node));
             vec![session, nodes.collect::<Vec<_>>().concat(), part(255, 50, &[]).repeat(4)]
         }
     }

@@ -4,6 +4,7 @@
 //! manifest for libFuzzer. A target panics when a promise is broken: nothing may panic, and what is accepted
 //! has one form.
 
+#![cfg(feature = "targets")]
 // A target fails by panicking.
 #![allow(clippy::expect_used)]
 
@@ -21,8 +22,8 @@ use shoal_sphinx::{
 use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
 use shoal_topology::wire::client_gateway::{Assembly, ControlMessage, DocumentPart, Hello, Notice};
 use shoal_topology::{
-    ClientDescriptor, DocumentStore, Identity, Network, NodeDescriptor, Paths, Signed,
-    SignedDocument, VerifiedDocument,
+    ClientDescriptor, DocumentStore, Identity, NodeDescriptor, Paths, Signed, SignedDocument,
+    VerifiedDocument,
 };
 
 /// A fuzz target: it panics if an input breaks what it checks.
@@ -97,16 +98,16 @@ pub fn backends(data: &[u8]) {
 
 /// A document as a gateway sends it.
 pub fn topology_document(data: &[u8]) {
-    let network = fixtures::network();
-    if let Ok(document) = SignedDocument::verify(data, &network, fixtures::NOW) {
-        let document = SignedDocument::new(&document, [&fixtures::authority()]).encode();
-        assert!(SignedDocument::verify(&document, &network, fixtures::NOW).is_ok());
+    let network = &fixtures::NETWORK.known;
+    if let Ok(document) = SignedDocument::verify(data, network, fixtures::NOW) {
+        let document = fixtures::NETWORK.sign(&document).signed;
+        assert!(SignedDocument::verify(&document, network, fixtures::NOW).is_ok());
     }
     // Beside one that is held: of the same epoch it is the same, an amendment, or half of a proof.
-    let sound = SignedDocument::new(&fixtures::document(), [&fixtures::authority()]).encode();
+    let sound = fixtures::signed();
     let mut documents = DocumentStore::default();
     for bytes in [sound.as_slice(), data] {
-        if let Ok(document) = SignedDocument::verify(bytes, &network, fixtures::NOW) {
+        if let Ok(document) = SignedDocument::verify(bytes, network, fixtures::NOW) {
             let _ = documents
                 .insert(VerifiedDocument { document: document.into(), signed: bytes.into() });
         }
@@ -116,17 +117,12 @@ pub fn topology_document(data: &[u8]) {
 
 /// What stands inside a document, behind good signatures: authorities err too.
 pub fn topology_body(data: &[u8]) {
-    let authority = fixtures::authority();
-    let network = Network {
-        name: "fuzz".into(),
-        authorities: vec![authority.identity()],
-        epoch_s: Network::EPOCH_S,
-        trial: false,
+    let network = &*fixtures::NETWORK;
+    let bytes = SignedDocument::of_body(data.to_vec(), &network.authorities).encode();
+    let Ok(document) = SignedDocument::verify(&bytes, &network.known, fixtures::NOW) else {
+        return;
     };
-    let bytes = SignedDocument::of_body(data.to_vec(), [&authority]).encode();
-    let Ok(document) = SignedDocument::verify(&bytes, &network, fixtures::NOW) else { return };
-    let again = SignedDocument::new(&document, [&authority]).encode();
-    assert!(again == bytes, "a document has one form");
+    assert!(*network.sign(&document).signed == *bytes, "a document has one form");
     let paths = Paths::new(&document);
     let mut rng = shoal_topology::Seed::from_u64(0).stream("fuzz");
     assert!(paths.draw(&mut rng).is_some(), "an accepted document has paths");

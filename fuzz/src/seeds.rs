@@ -8,9 +8,9 @@ use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::wire::client_gateway::{
     Away, ControlMessage, DocumentPart, Hello, Mode, Notice, Refusal,
 };
-use shoal_topology::{SecretIdentity, Seed, SignedDocument};
+use shoal_topology::{SecretIdentity, Seed};
 
-use crate::fixtures::{ID, authority, client_descriptor, document, path};
+use crate::fixtures::{ID, NETWORK, path, signed};
 
 /// Valid inputs of a target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
@@ -45,19 +45,18 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             // A header alone, of the smallest point.
             vec![0, 15],
         ],
-        "topology_document" => vec![SignedDocument::new(&document(), [&authority()]).encode()],
-        "topology_body" => postcard::to_stdvec(&document()).into_iter().collect(),
+        "topology_document" => vec![signed()],
+        "topology_body" => postcard::to_stdvec(&NETWORK.document()).into_iter().collect(),
         "descriptors" => {
-            let nodes = document().nodes;
-            let nodes = nodes.iter().take(2).map(|node| node.descriptor.encode());
-            nodes.chain([client_descriptor().encode()]).collect()
+            let nodes = NETWORK.nodes.iter().take(2).map(|node| node.sign().encode());
+            nodes.chain(NETWORK.exits.iter().map(|exit| exit.sign().encode())).collect()
         }
         "votes" | "reports" | "authority_inputs" => crate::authorities::of(target),
         "authority_liveness" => crate::liveness::seeds(&crate::authorities::votes().1),
         "control_words" => words(),
         "addresses" => {
             let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };
-            let identity = authority().identity().to_string();
+            let identity = SecretIdentity::from_bytes(&[200; 32]).identity().to_string();
             vec![address.to_string().into_bytes(), identity.into_bytes(), b"a.shoal".to_vec()]
         }
         // The first byte is the size of the pieces.
@@ -91,24 +90,23 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 
 fn words() -> Vec<Vec<u8>> {
     let inbox = SecretIdentity::from_bytes(&[160; 32]);
-    let peer = authority().identity();
+    let peer = SecretIdentity::from_bytes(&[200; 32]).identity();
     let hello = Hello {
         inbox: inbox.identity(),
         proof: Hello::prove(&inbox, &peer, &peer, &[1; 32]),
         token: vec![1, 2, 3],
         mode: Mode::Class("web".into()),
-        descriptor: Some(client_descriptor().encode()),
+        descriptor: NETWORK.exits.first().map(|exit| exit.sign().encode()),
         documents: vec![[7; 8]],
         away: Away::Keep,
     };
     let service =
         Hello { mode: Mode::Service, descriptor: None, away: Away::Drop, ..hello.clone() };
-    let document = SignedDocument::new(&document(), [&authority()]).encode();
     let notices =
         [Notice::Challenge { nonce: [9; 32] }, Notice::Welcome, Notice::Refused(Refusal::Full)];
     let mut packets = vec![hello.pack(), service.pack()];
     packets.extend(notices.iter().map(ControlMessage::pack));
-    packets.extend(DocumentPart::cut(&document).iter().map(ControlMessage::pack));
+    packets.extend(DocumentPart::cut(&signed()).iter().map(ControlMessage::pack));
     packets.into_iter().flatten().map(|packet| packet.as_bytes().to_vec()).collect()
 }
 

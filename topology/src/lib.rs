@@ -9,6 +9,8 @@ mod base;
 pub mod consensus;
 pub mod directory;
 pub mod reputation;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;
 
 pub use base::{

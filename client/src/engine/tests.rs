@@ -2,6 +2,7 @@ mod ages;
 mod epochs;
 mod gateways;
 mod inboxes;
+mod properties;
 mod refreshing;
 mod shares;
 mod strict;

@@ -1,3 +1,5 @@
+mod properties;
+
 use shoal_sphinx::{Hop, NullCodec};
 use shoal_topology::{Seed, Stream};
 

@@ -87,12 +87,26 @@ fn echoes_are_quick() {
 
 #[test]
 fn a_handshake_survives_loss() {
-    for seed in 0..20 {
+    let took = |seed, loss| {
         let mut pair = Pair::new(seed);
-        pair.loss = 0.1;
+        pair.loss = loss;
         pair.add(WEB, service_key(&SECRET), &Settings::default());
         pair.run_until(Time::from_secs(20), |p| p.clients[0].tunnel.is_connected());
-    }
+        let took = pair.now.since(Time::ZERO);
+        // What stands carries data, both ways, and stands at the service, too.
+        let id = pair.request(0, b"e", false);
+        pair.echo(0, id);
+        assert_eq!(pair.clients[0].inbox[&id], [b'x'; 64], "seed {seed}");
+        assert!(pair.service.is_connected(pair.clients[0].pseudonym), "seed {seed}");
+        assert_eq!(pair.closed(0), None, "seed {seed}");
+        took
+    };
+    let whole: Vec<Duration> = (0..20).map(|seed| took(seed, 0.0)).collect();
+    let mut lossy: Vec<Duration> = (0..20).map(|seed| took(seed, 0.1)).collect();
+    // The same delays: what took longer had lost something, and it is repeated soon.
+    let struck = whole.iter().zip(&lossy).filter(|(whole, lossy)| lossy > whole).count();
+    assert!(struck >= 5, "{struck} of 20 lost anything");
+    assert!(quantile(&mut lossy, 0.9) < Duration::from_secs(2), "{lossy:?}");
 }
 
 #[test]

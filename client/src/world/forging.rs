@@ -39,7 +39,7 @@ impl World {
 
     /// A packet to the person's key, as whoever knows that can make it.
     pub(crate) fn for_person(&mut self, id: PacketId, message: &[u8]) -> Packet {
-        let (address, key) = (inbox("person").0, client_key("person").public());
+        let (address, key) = (self.person.body.inbox.0, self.person.key().public());
         let hop = Hop { address, key, delay: Duration::ZERO };
         self.codec.seal(&mut self.chance, &[hop], id, message).unwrap()
     }
@@ -86,7 +86,7 @@ impl World {
         if !matches!(self.faults.forged, Some((Forged::Reply, _))) {
             return false;
         }
-        let opened = self.codec.open(&client_key("exit"), packet.clone());
+        let opened = self.codec.open(&self.authority.network.exits[0].key(), packet.clone());
         let Ok(Peeled::Final { payload, .. }) = self.codec.peel(opened.unwrap()) else {
             return false;
         };

@@ -3,6 +3,7 @@
 mod changes;
 mod joining;
 mod network;
+mod properties;
 mod reports;
 
 use std::time::Duration;

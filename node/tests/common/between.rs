@@ -16,9 +16,6 @@ use tokio::runtime::Runtime;
 use super::{Net, Node, Running, metric, within};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const GATEWAY: [u8; 32] = [41; 32];
-const SINK: [u8; 32] = [42; 32];
-const OTHER: [u8; 32] = [43; 32];
 
 pub type Bytes = Box<[u8; FRAME_LEN]>;
 
@@ -30,22 +27,19 @@ pub struct Between {
     pub runtime: Runtime,
     pub arrived: Arrived,
     generator: Endpoint,
-    sink_at: std::net::SocketAddr,
+    /// The generator, another gateway, and the sink.
+    ends: [testing::Node; 3],
     rng: Stream,
 }
 
 impl Between {
     pub fn new(epoch_s: u32, max_delay_us: u64, clock_error_s: u32) -> Self {
         let mut net = Net::with_epoch(&[1], epoch_s);
-        net.parameters = Parameters {
-            layers: 2,
-            max_delay_us,
-            clock_error_s,
-            node_loops_per_s: 0.0,
-            ..net.parameters
-        };
-        net.parameters.classes.truncate(1);
-        let class = &mut net.parameters.classes[0];
+        let parameters = &mut net.network.parameters;
+        (parameters.layers, parameters.node_loops_per_s) = (2, 0.0);
+        (parameters.max_delay_us, parameters.clock_error_s) = (max_delay_us, clock_error_s);
+        parameters.classes.truncate(1);
+        let class = &mut parameters.classes[0];
         class.payload_per_s = 500.0;
         class.delay = DelayLaw { exponential_us: 1_000, uniform_us: 2_000 };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,13 +49,18 @@ impl Between {
             .unwrap();
         let (arrived, listen) =
             (Arrived::default(), std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-        let (generator, sink_at) = runtime.block_on(async {
-            let end = |seed: [u8; 32], listen| {
+        let mut ends =
+            [([41; 32], 0), ([43; 32], 0), ([42; 32], 2)].map(|(n, l)| testing::Node::new(n, l));
+        for (operator, end) in ["generator", "other", "sink"].into_iter().zip(&mut ends) {
+            end.body.operator = operator.into();
+        }
+        let generator = runtime.block_on(async {
+            let end = |node: &testing::Node, listen| {
                 let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
-                Endpoint::new(&LinkKey::from_seed(&seed), settings).unwrap()
+                Endpoint::new(&LinkKey::from_seed(&node.secret), settings).unwrap()
             };
-            let mut sink = end(SINK, Some(listen));
-            let sink_at = sink.listen_addr().unwrap();
+            let mut sink = end(&ends[2], Some(listen));
+            ends[2].body.addresses = vec![sink.listen_addr().unwrap()];
             let arrived = arrived.clone();
             tokio::spawn(async move {
                 while let Some(mut link) = sink.accept().await {
@@ -79,9 +78,9 @@ impl Between {
                     });
                 }
             });
-            (end(GATEWAY, None), sink_at)
+            end(&ends[0], None)
         });
-        Self { net, runtime, arrived, generator, sink_at, rng: Stream::from_seed([6; 32]) }
+        Self { net, runtime, arrived, generator, ends, rng: Stream::from_seed([6; 32]) }
     }
 
     pub fn mix(&self) -> &Node {
@@ -92,32 +91,8 @@ impl Between {
     pub fn sign(&self) {
         let mix = descriptor(&self.mix().config).unwrap();
         let epoch = mix.body().keys[0].first;
-        let end = |seed: [u8; 32], role, operator: &str, address, layer| {
-            let secret = SecretIdentity::from_bytes(&seed);
-            let body = NodeDescriptor {
-                identity: secret.identity(),
-                role,
-                addresses: vec![address],
-                operator: operator.into(),
-                jurisdiction: "here".into(),
-                packets_per_s: 2_000,
-                keys: vec![EpochKey {
-                    first: Epoch(0),
-                    last: Epoch(u64::MAX),
-                    key: *SecretKey::from_bytes(seed).public().as_bytes(),
-                }],
-                signed_at: 0,
-            };
-            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), layer)
-        };
-        let nobody = "127.0.0.1:1".parse().unwrap();
-        let nodes = vec![
-            ListedNode::new(mix, 1),
-            end(SINK, Role::Mix, "sink", self.sink_at, 2),
-            end(GATEWAY, Role::Gateway, "generator", nobody, 0),
-            end(OTHER, Role::Gateway, "other", nobody, 0),
-        ];
-        self.net.sign_listed(nodes, epoch, 0);
+        let ends = self.ends.iter().map(testing::Node::listed);
+        self.net.sign_listed(ends.chain([ListedNode::new(mix, 1)]).collect(), epoch, 0);
     }
 
     pub fn start(&self) -> Running {
@@ -146,11 +121,11 @@ impl Between {
     pub fn packets(&mut self, count: usize, epoch: Epoch, most: Duration) -> Vec<Bytes> {
         use rand::RngExt as _;
         let mix = descriptor(&self.mix().config).unwrap();
-        let sink = SecretIdentity::from_bytes(&SINK).identity();
+        let sink = &self.ends[2];
+        let (sink, sink_key) = (sink.identity(), sink.key(epoch).public());
         let key = mix.body().key(epoch).unwrap();
         let packet = |_| {
             let delay = most.mul_f64(self.rng.random_range(0.0..1.0));
-            let sink_key = SecretKey::from_bytes(SINK).public();
             let path = [
                 Hop { address: mix.body().identity.0, key, delay },
                 Hop { address: sink.0, key: sink_key, delay: Duration::ZERO },

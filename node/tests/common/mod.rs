@@ -13,9 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use shoal_node::daemon::{Config, RoleName};
-use shoal_topology::{
-    Document, Epoch, ListedNode, Network, Parameters, SecretIdentity, SignedDocument,
-};
+use shoal_topology::{Document, Epoch, ListedNode, Parameters, testing};
 
 pub fn shoal_node(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
@@ -134,9 +132,8 @@ impl Node {
 pub struct Net {
     pub dir: tempfile::TempDir,
     pub nodes: Vec<Node>,
-    pub epoch_s: u32,
-    pub parameters: Parameters,
-    authority: SecretIdentity,
+    /// Its authority and parameters, without nodes.
+    pub network: testing::Network,
     layers: Vec<u8>,
 }
 
@@ -148,18 +145,11 @@ impl Net {
 
     pub fn with_epoch(layers: &[u8], epoch_s: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let authority = SecretIdentity::from_bytes(&[77; 32]);
-        let network = Network {
-            name: "test".into(),
-            authorities: vec![authority.identity()],
-            epoch_s,
-            trial: false,
-        };
-        std::fs::write(
-            dir.path().join("network.toml"),
-            shoal_host::network::to_toml(&network, &[]),
-        )
-        .unwrap();
+        let parameters = Parameters { node_loops_per_s: 20.0, ..Parameters::default() };
+        let network = testing::Network::builder().mixes(0).gateways(0).parameters(parameters);
+        let network = network.epoch_s(epoch_s).build();
+        let known = shoal_host::network::to_toml(&network.known, &[]);
+        std::fs::write(dir.path().join("network.toml"), known).unwrap();
         let node = |(n, layer): (usize, &u8)| {
             let config = Config {
                 role: if *layer == 0 { RoleName::Gateway } else { RoleName::Mix },
@@ -177,9 +167,7 @@ impl Net {
             Node { config: config.resolved(&home), file }
         };
         let nodes = layers.iter().enumerate().map(node).collect();
-        let parameters =
-            Parameters { min_mixes_per_layer: 1, node_loops_per_s: 20.0, ..Parameters::default() };
-        Self { dir, nodes, epoch_s, parameters, authority, layers: layers.to_vec() }
+        Self { dir, nodes, network, layers: layers.to_vec() }
     }
 
     /// Signs a document of all nodes, for the epoch in which their keys begin.
@@ -196,19 +184,9 @@ impl Net {
     /// Signs a document of these nodes.
     pub fn sign_listed(&self, mut nodes: Vec<ListedNode>, epoch: Epoch, amendment: u16) {
         nodes.sort_by_key(ListedNode::identity);
-        let document = Document {
-            network: "test".into(),
-            epoch,
-            begins: epoch.0 * u64::from(self.epoch_s),
-            epoch_s: self.epoch_s,
-            amendment,
-            parameters: self.parameters.clone(),
-            nodes,
-            draw: Default::default(),
-            exits: Vec::new(),
-        };
+        let document = Document { amendment, nodes, ..self.network.document_at(epoch) };
         document.check().unwrap();
-        self.write(&SignedDocument::new(&document, [&self.authority]).encode());
+        self.write(&self.network.sign(&document).signed);
     }
 
     pub fn write(&self, bytes: &[u8]) {

@@ -9,8 +9,8 @@
 /// 2. takes outputs until there are none, and does what they say at once: they belong to this instant;
 /// 3. asks for the next wake-up, and calls [`Engine::wake`] when that instant has come, or hands in something before.
 ///
-/// What [`Engine::next_wake`] says is stale as soon as anything was handed in or an output was taken. After a wake-up, and when
-/// all outputs are taken, it says none or an instant that lies ahead. A wake-up that comes early, or twice, does nothing, and
+/// What [`Engine::next_wake`] says is stale as soon as anything was handed in or an output was taken. After a wake-up it may
+/// say the same instant again, a few times at most, and then none or one that lies ahead ([`Engine::settle`] goes so far). A wake-up that comes early, or twice, does nothing, and
 /// one that comes late does what was due. An output that was not taken is kept, and no other is put in its place.
 pub trait Engine {
     /// How it counts time: [`Time`](crate::Time) since some instant, or milliseconds of Unix time where all who take part

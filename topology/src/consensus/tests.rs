@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use rand::RngExt;
-use shoal_sphinx::SecretKey;
 
 use super::*;
-use crate::{Context, EpochKey, ListedNode, Role, SignedDocument, Standing};
+use crate::{Context, ListedNode, Role, SignedDocument, Standing, testing};
 
 const EPOCH_S: u32 = 10;
 const START: u64 = 1_000 * EPOCH_S as u64;
@@ -40,19 +39,9 @@ fn node(n: u8, signed_at: u64) -> Signed<NodeDescriptor> {
 
 /// The n-th node, of the operator of another.
 fn node_of(n: u8, operator: u8, signed_at: u64) -> Signed<NodeDescriptor> {
-    let secret = node_secret(n);
-    let key = *SecretKey::from_bytes([n + 100; 32]).public().as_bytes();
-    let body = NodeDescriptor {
-        identity: secret.identity(),
-        role: if n < 2 { Role::Gateway } else { Role::Mix },
-        addresses: vec!["127.0.0.1:1".parse().unwrap()],
-        operator: format!("operator {operator}"),
-        jurisdiction: "here".into(),
-        packets_per_s: 2_000,
-        keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key }],
-        signed_at,
-    };
-    Signed::<NodeDescriptor>::new(body, &secret)
+    let mut node = testing::Node::new([n + 1; 32], u8::from(n > 1));
+    (node.body.operator, node.body.signed_at) = (format!("operator {operator}"), signed_at);
+    node.sign()
 }
 
 /// Whom the judges of all authorities accuse and restore.

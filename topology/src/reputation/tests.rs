@@ -4,51 +4,18 @@ use rand::RngExt;
 
 use super::*;
 use crate::reputation::report::LinkCount;
-use crate::{
-    EpochKey, NodeDescriptor, Parameters, Paths, Role, SecretIdentity, Seed, Signed, Stream,
-};
+use crate::{Paths, Seed, Stream, testing};
 
 const EPOCH: u64 = 1_000;
 
-/// Nodes of these layers, 0 for gateways, the n-th of this operator.
-fn document(layers: &[u8], operator: impl Fn(usize) -> String) -> (Document, Vec<usize>) {
-    let mut nodes: Vec<(usize, ListedNode)> = layers
-        .iter()
-        .enumerate()
-        .map(|(n, layer)| {
-            let mut seed = [7; 32];
-            seed[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            let secret = SecretIdentity::from_bytes(&seed);
-            let body = NodeDescriptor {
-                identity: secret.identity(),
-                role: if *layer == 0 { Role::Gateway } else { Role::Mix },
-                addresses: vec!["127.0.0.1:1".parse().unwrap()],
-                operator: operator(n),
-                jurisdiction: "here".into(),
-                packets_per_s: 2_000,
-                keys: vec![EpochKey { first: Epoch(0), last: Epoch(u64::MAX), key: [9; 32] }],
-                signed_at: 0,
-            };
-            (n, ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret), *layer))
-        })
-        .collect();
-    nodes.sort_by_key(|(_, node)| node.identity());
-    let mut places = vec![0; nodes.len()];
-    for (place, (n, _)) in nodes.iter().enumerate() {
-        places[*n] = place;
-    }
-    let document = Document {
-        network: "test".into(),
-        epoch: Epoch(EPOCH),
-        begins: EPOCH * 10,
-        epoch_s: 10,
-        amendment: 0,
-        parameters: Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
-        nodes: nodes.into_iter().map(|(_, node)| node).collect(),
-        draw: Default::default(),
-        exits: Vec::new(),
-    };
+/// Nodes of these layers, 0 for gateways, the n-th of this operator; and the place of each.
+fn document(layers: &[u8], operator: fn(usize) -> String) -> (Document, Vec<usize>) {
+    let network = testing::Network::builder().placed(layers.into()).operators(operator);
+    let network = network.epoch(Epoch(EPOCH)).epoch_s(10).build();
+    let document = network.document();
     document.check().unwrap();
+    let place = |node: &testing::Node| document.index_of(&node.identity()).unwrap();
+    let places = network.nodes.iter().map(place).collect();
     (document, places)
 }
 
@@ -90,7 +57,7 @@ impl Sim {
         Self::of(layers, own, seed)
     }
 
-    fn of(layers: &[u8], operator: impl Fn(usize) -> String, seed: u64) -> Self {
+    fn of(layers: &[u8], operator: fn(usize) -> String, seed: u64) -> Self {
         let (document, places) = document(layers, operator);
         let paths = Paths::of_all(&document, document.epoch);
         let loss = vec![0.01; layers.len()];

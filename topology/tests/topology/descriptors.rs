@@ -3,21 +3,16 @@
 use proptest::prelude::*;
 use shoal_topology::*;
 
-use crate::world::*;
+use crate::world::{self, *};
 
 fn client(gateways: usize) -> ClientDescriptor {
-    ClientDescriptor {
-        identity: secret(1).identity(),
-        key: sphinx_key(1),
-        inbox: secret(2).identity(),
-        gateways: (0..gateways).map(|n| secret(10 + n as u64).identity()).collect(),
-        not_before: BEGINS,
-        not_after: BEGINS + 86_400,
-    }
+    let gateways: Vec<Identity> = (10..).take(gateways).map(|n| secret(n).identity()).collect();
+    let body = testing::Client::new(bytes(1), &gateways).body;
+    ClientDescriptor { not_before: BEGINS, not_after: BEGINS + 86_400, ..body }
 }
 
 fn node() -> NodeDescriptor {
-    descriptor(1, Role::Mix, (1, 1))
+    world::node(1, 1, (1, 1)).body
 }
 
 #[test]
@@ -91,15 +86,12 @@ fn an_identity_prints_as_text_that_reads_back_and_never_through_debug() {
 
 #[test]
 fn a_node_has_the_key_of_the_epoch() {
-    let key =
-        |n, first, last| EpochKey { first: Epoch(first), last: Epoch(last), key: sphinx_key(n) };
-    let node = NodeDescriptor { keys: vec![key(1, 4, 4), key(2, 5, 6)], ..node() };
+    let keys = [(Epoch(4), Epoch(4)), (Epoch(5), Epoch(6))];
+    let node = world::node(1, 1, (1, 1)).with_keys(keys).body;
+    let [one, other] = [0, 1].map(|n| Some(node.keys[n].key));
     let found = |epoch| node.key(Epoch(epoch)).map(|key| *key.as_bytes());
-    assert_eq!(found(3), None);
-    assert_eq!(found(4), Some(sphinx_key(1)));
-    assert_eq!(found(5), Some(sphinx_key(2)));
-    assert_eq!(found(6), Some(sphinx_key(2)));
-    assert_eq!(found(7), None);
+    assert_eq!([3, 4, 5, 6, 7].map(found), [None, one, other, other, None]);
+    assert_ne!(one, other);
 }
 
 #[test]

@@ -90,10 +90,10 @@ fn the_threshold_leaves_no_room_for_two_documents() {
         let threshold = authorities(n).network.threshold();
         let f = (n - 1) / 3;
         assert_eq!(threshold, k, "{n} authorities");
-        assert_eq!(threshold as u64, (n + f) / 2 + 1, "{n} authorities");
+        assert_eq!(threshold, (n + f) / 2 + 1, "{n} authorities");
         // Two sets of k share more than f, and the honest alone reach k.
-        assert!(2 * threshold as u64 > n + f, "{n} authorities");
-        assert!(threshold as u64 <= n - f, "{n} authorities");
+        assert!(2 * threshold > n + f, "{n} authorities");
+        assert!(threshold <= n - f, "{n} authorities");
     }
 }
 
@@ -108,8 +108,8 @@ fn as_many_signatures_as_needed_are_enough_and_one_fewer_is_not() {
             if signers >= needed {
                 assert!(read.is_ok(), "{signers} of {n}");
             } else {
-                let of = n as usize;
-                assert_eq!(read, Err(Error::TooFewSignatures { valid: signers, needed, of }));
+                let why = Error::TooFewSignatures { valid: signers, needed, of: n };
+                assert_eq!(read, Err(why));
             }
         }
     }

@@ -24,9 +24,10 @@ fn change_node(
 ) {
     let node = document.nodes.iter_mut().find(|node| node.descriptor.body().role == role).unwrap();
     let n = (0..100).find(|n| secret(*n).identity() == node.identity()).unwrap();
-    let (mut body, mut layer) = (node.descriptor.body().clone(), node.layers[0]);
+    let (secret, mut layer) = (bytes(n), node.layers[0]);
+    let mut body = node.descriptor.body().clone();
     change(&mut body, &mut layer);
-    *node = listed(n, body, layer);
+    *node = testing::Node { secret, layer, body }.listed();
 }
 
 #[test]
@@ -241,14 +242,7 @@ fn descriptors_with_values_out_of_bounds() {
 #[test]
 fn an_exit_that_is_listed_twice_or_did_not_sign() {
     let exit = |n: u64, signer: u64| {
-        let body = ClientDescriptor {
-            identity: secret(n).identity(),
-            key: sphinx_key(n),
-            inbox: secret(n + 1).identity(),
-            gateways: vec![secret(0).identity()],
-            not_before: BEGINS,
-            not_after: BEGINS + 86_400,
-        };
+        let body = testing::Client::new(bytes(n), &[secret(0).identity()]).body;
         Signed::<ClientDescriptor>::new(body, &secret(signer))
     };
     says(&refused(|d| d.exits = vec![exit(50, 50), exit(50, 50)]), "an exit is listed twice");

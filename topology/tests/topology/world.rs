@@ -1,10 +1,6 @@
 //! A small network to break.
 
-use std::net::SocketAddr;
-
 use proptest::prelude::*;
-use rand::Rng;
-use shoal_sphinx::SecretKey;
 use shoal_topology::*;
 
 /// First second of the epoch of every document here.
@@ -12,62 +8,34 @@ pub const BEGINS: u64 = 1_800_000_000;
 /// Its length.
 pub const EPOCH_S: u32 = 3_600;
 
-pub fn secret(n: u64) -> SecretIdentity {
-    let mut seed = [0; 32];
-    Seed::from_u64(n).stream("identity").fill_bytes(&mut seed);
-    SecretIdentity::from_bytes(&seed)
+pub fn bytes(n: u64) -> [u8; 32] {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    bytes
 }
 
-pub fn sphinx_key(n: u64) -> [u8; 32] {
-    *SecretKey::generate(&mut Seed::from_u64(n).stream("sphinx")).public().as_bytes()
+pub fn secret(n: u64) -> SecretIdentity {
+    SecretIdentity::from_bytes(&bytes(n))
 }
 
 /// Who runs a node and where: operator, jurisdiction.
 pub type Unit = (u8, u8);
 
-pub fn descriptor(n: u64, role: Role, unit: Unit) -> NodeDescriptor {
-    NodeDescriptor {
-        identity: secret(n).identity(),
-        role,
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 4000 + n as u16))],
-        operator: format!("operator {}", unit.0),
-        jurisdiction: format!("jurisdiction {}", unit.1),
-        packets_per_s: 2_000,
-        keys: vec![EpochKey { first: Epoch(0), last: Epoch(10), key: sphinx_key(n) }],
-        signed_at: 0,
-    }
-}
-
-pub fn listed(n: u64, descriptor: NodeDescriptor, layer: u8) -> ListedNode {
-    ListedNode::new(Signed::<NodeDescriptor>::new(descriptor, &secret(n)), layer)
+pub fn node(n: u64, layer: u8, unit: Unit) -> testing::Node {
+    let mut node = testing::Node::new(bytes(n), layer).with_keys([(Epoch(0), Epoch(10))]);
+    node.body.operator = format!("operator {}", unit.0);
+    node.body.jurisdiction = format!("jurisdiction {}", unit.1);
+    node
 }
 
 /// `units[0]` are the gateways', `units[l]` those of the mixes of layer l.
 pub fn document(units: &[Vec<Unit>]) -> Document {
-    let mut nodes = Vec::new();
-    for (layer, units) in units.iter().enumerate() {
-        for unit in units {
-            let n = nodes.len() as u64;
-            let role = if layer == 0 { Role::Gateway } else { Role::Mix };
-            nodes.push(listed(n, descriptor(n, role, *unit), layer as u8));
-        }
-    }
-    nodes.sort_by_key(ListedNode::identity);
-    Document {
-        network: "test".into(),
-        epoch: Epoch(5),
-        begins: BEGINS,
-        epoch_s: EPOCH_S,
-        amendment: 0,
-        parameters: Parameters {
-            layers: units.len() as u8 - 1,
-            min_mixes_per_layer: 1,
-            ..Parameters::default()
-        },
-        nodes,
-        draw: Default::default(),
-        exits: vec![],
-    }
+    let parameters = Parameters { min_mixes_per_layer: 1, ..Parameters::default() };
+    let network = testing::Network::builder().layers(units.len() as u8 - 1).parameters(parameters);
+    let mut network = network.epoch_s(EPOCH_S).build();
+    let units = (0..).zip(units).flat_map(|(layer, units)| units.iter().map(move |u| (layer, *u)));
+    network.nodes = (0..).zip(units).map(|(n, (layer, unit))| node(n, layer, unit)).collect();
+    Document { begins: BEGINS, ..network.document() }
 }
 
 /// Three layers of two mixes and two gateways, all of operators and jurisdictions of their own.
@@ -96,18 +64,9 @@ pub struct Authorities {
     pub network: Network,
 }
 
-pub fn authorities(n: u64) -> Authorities {
-    let secrets: Vec<_> = (0..n).map(|i| secret(1_000 + i)).collect();
-    let authorities = secrets.iter().map(SecretIdentity::identity).collect();
-    Authorities {
-        secrets,
-        network: Network {
-            name: "test".into(),
-            authorities,
-            epoch_s: Network::EPOCH_S,
-            trial: false,
-        },
-    }
+pub fn authorities(n: usize) -> Authorities {
+    let network = testing::Network::builder().authorities(n).build();
+    Authorities { secrets: network.authorities, network: network.known }
 }
 
 impl Authorities {

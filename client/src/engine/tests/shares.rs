@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use shoal_topology::Signed;
+use shoal_topology::testing;
 
 use super::*;
 use crate::surbs::Of;
@@ -233,20 +233,9 @@ fn groups_spread_over_the_exits_and_over_the_gateways_of_each() {
     for seed in 0..5 {
         let (mut client, authority) = (client_of(seed), Authority::new(20));
         let mut document = authority.document(START);
-        document.exits = (1..=3_u8)
-            .map(|n| {
-                let secret = shoal_topology::SecretIdentity::from_bytes(&[n; 32]);
-                let body = ClientDescriptor {
-                    identity: secret.identity(),
-                    key: *SecretKey::from_bytes([n; 32]).public().as_bytes(),
-                    inbox: Identity([n; 32]),
-                    gateways: vec![identity(GATEWAYS[1]), identity(GATEWAYS[2])],
-                    not_before: 0,
-                    not_after: u64::MAX,
-                };
-                Signed::<ClientDescriptor>::new(body, &secret)
-            })
-            .collect();
+        let gateways = [GATEWAYS[1], GATEWAYS[2]].map(identity);
+        let exits = (1..=3).map(|n| testing::Client::new([n; 32], &gateways).sign());
+        document.exits = exits.collect();
         client.set_document(Time::ZERO, 20 * START, authority.sign(&document)).unwrap();
         client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
         (0..12_u8).for_each(|n| _ = group(&mut client, &[n]));

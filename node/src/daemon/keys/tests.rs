@@ -7,7 +7,7 @@ use shoal_sphinx::{
     Address, Codec, Error as SphinxError, Frame, Hop, Opened, Packet, PacketId, Payload, Peeled,
     PublicKey, Surb, SurbKeys,
 };
-use shoal_topology::{Document, Stream, Time};
+use shoal_topology::{Document, Stream, Time, testing};
 use tempfile::TempDir;
 
 use super::*;
@@ -107,17 +107,8 @@ impl Run {
 }
 
 fn document() -> Document {
-    Document {
-        network: "test".into(),
-        epoch: Epoch(0),
-        begins: 0,
-        epoch_s: EPOCH_S as u32,
-        amendment: 0,
-        parameters: parameters(),
-        nodes: Vec::new(),
-        draw: Default::default(),
-        exits: Vec::new(),
-    }
+    let network = testing::Network::builder().mixes(0).gateways(0).parameters(parameters());
+    network.epoch(Epoch(0)).epoch_s(EPOCH_S as u32).build().document()
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Gateway {
         let mut active = Active::new(hello.inbox, inbox, (token, hello.away), up, pace);
         if let Some(older) = older {
             if let Some(old) = self.active(older) {
-                active.inherit(old);
+                active.inherit(core, old);
             }
             self.close(core, older);
         }

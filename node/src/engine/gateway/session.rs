@@ -105,11 +105,12 @@ impl Active {
         Self { inbox, id, token, away, fetching: false, up, renewals, pace, queue, stash }
     }
 
-    /// Takes over what waits on an older connection.
-    pub(super) fn inherit(&mut self, old: &mut Self) {
+    /// Takes over what waits on an older connection. Of what has no room here the newest goes.
+    pub(super) fn inherit(&mut self, core: &mut Core, old: &mut Self) {
         self.queue = std::mem::take(&mut old.queue);
         // The class may be another now, with a shorter queue.
-        self.queue.truncate(self.room());
+        let beyond = self.queue.drain(self.queue.len().min(self.room())..).count();
+        core.counters.drop_many(DropReason::ClientQueueFull, beyond as u64);
         self.stash = std::mem::take(&mut old.stash);
         self.fetching = old.fetching;
         // The inbox is this one's now.

@@ -7,10 +7,7 @@ use shoal_sphinx::{CLIENT_CONTROL, Downward, PublicKey, SurbKeys};
 use shoal_topology::wire::client_gateway::{
     Assembly, Away, ControlMessage, DocumentPart, Notice, Refusal,
 };
-use shoal_topology::{
-    ClientDescriptor, EpochKey, ListedNode, Network, NodeDescriptor, Parameters, SecretIdentity,
-    Signed, SignedDocument, Stream,
-};
+use shoal_topology::{Parameters, SecretIdentity, SignedDocument, Stream, testing};
 
 use super::*;
 use crate::{Opener, replay::Replay};
@@ -87,6 +84,7 @@ pub(super) struct Net {
     /// What nodes reported since this was last drained.
     pub(super) reports: Vec<Report>,
     codec: Arc<dyn Codec>,
+    network: testing::Network,
     document: Arc<Document>,
     nodes: Vec<Node>,
     clients: Vec<Client>,
@@ -97,56 +95,26 @@ pub(super) struct Net {
 
 impl Net {
     pub(super) fn new(codec: Arc<dyn Codec>, options: Options) -> Self {
-        let layers = [1, 1, 2, 2, 3, 3, 0, 0];
-        let secret = |n: usize| SecretIdentity::from_bytes(&[n as u8 + 1; 32]);
-        let key = |n: usize| SecretKey::from_bytes([n as u8 + 100; 32]);
-        let mut numbers: Vec<usize> = (0..layers.len()).collect();
-        numbers.sort_by_key(|n| secret(*n).identity());
-        let listed = |n: &usize| {
-            let role = if layers[*n] == 0 { Role::Gateway } else { Role::Mix };
-            let body = NodeDescriptor {
-                identity: secret(*n).identity(),
-                role,
-                addresses: vec!["127.0.0.1:1".parse().unwrap()],
-                operator: format!("operator {n}"),
-                jurisdiction: "here".into(),
-                packets_per_s: 2_000,
-                keys: vec![EpochKey {
-                    first: shoal_topology::Epoch(0),
-                    last: shoal_topology::Epoch(u64::MAX),
-                    key: *key(*n).public().as_bytes(),
-                }],
-                signed_at: 0,
-            };
-            ListedNode::new(Signed::<NodeDescriptor>::new(body, &secret(*n)), layers[*n])
-        };
         let parameters = Parameters {
             node_loops_per_s: options.loops_per_s,
             inbox_packets: options.inbox_packets,
             ..Parameters::default()
         };
-        let document = Document {
-            network: "test".into(),
-            epoch: Epoch(EPOCH),
-            begins: 0,
-            epoch_s: 60,
-            amendment: 0,
-            parameters,
-            nodes: numbers.iter().map(listed).collect(),
-            draw: Default::default(),
-            exits: Vec::new(),
-        };
+        let network = testing::Network::builder().parameters(parameters).epoch(Epoch(EPOCH));
+        let mut network = network.epoch_s(60).build();
+        network.nodes.sort_by_key(testing::Node::identity);
+        let document = Arc::new(Document { begins: 0, ..network.document() });
         document.check().unwrap();
-        let document = Arc::new(document);
         let seed = Seed::from_u64(7);
-        let nodes = numbers.iter().map(|n| {
+        let nodes = network.nodes.iter().enumerate().map(|(n, node)| {
             let opener = Opener::new(codec.clone());
             let all = (Epoch(0), Epoch(u64::MAX));
-            opener.add_key(all.0, all.1, key(*n), Replay::new([5; 32], options.replay));
+            let key = node.key(Epoch(EPOCH));
+            opener.add_key(all.0, all.1, key, Replay::new([5; 32], options.replay));
             opener.update(&document, Epoch(EPOCH));
             let settings = Settings {
-                identity: secret(*n).identity(),
-                role: if layers[*n] == 0 { Role::Gateway } else { Role::Mix },
+                identity: node.identity(),
+                role: node.body.role,
                 pool_packets: options.pool,
                 seed: seed.part(&n.to_string()),
                 gateway: GatewaySettings {
@@ -162,7 +130,8 @@ impl Net {
                 },
             };
             let engine = Engine::new(settings, codec.clone());
-            Node { engine, opener, key: key(*n).public(), inbox: BTreeMap::new() }
+            let key = node.key(Epoch(EPOCH)).public();
+            Node { engine, opener, key, inbox: BTreeMap::new() }
         });
         let mut net = Self {
             now: Time::from_secs(1),
@@ -176,6 +145,7 @@ impl Net {
             reports: Vec::new(),
             nodes: nodes.collect(),
             codec,
+            network,
             document,
             clients: Vec::new(),
             under_way: VecDeque::new(),
@@ -197,20 +167,18 @@ impl Net {
         document.epoch = Epoch(epoch);
         document.begins = 60 * (epoch - EPOCH);
         change(&mut document);
-        let signer = SecretIdentity::from_bytes(&[1; 32]);
-        let signed: Arc<[u8]> = SignedDocument::new(&document, [&signer]).encode().into();
-        let new = Arc::new(document);
+        let new = self.network.sign(&document);
         for node in 0..self.len() {
-            let (document, signed) = (new.clone(), signed.clone());
+            let VerifiedDocument { document, signed } = new.clone();
             let epoch = Epoch(EPOCH);
             self.handle(node, Input::Document { document, signed, epoch, announce });
         }
-        new
+        new.document
     }
 
     /// The first document, as clients get it.
     pub(super) fn signed(&self) -> Vec<u8> {
-        SignedDocument::new(&self.document, [&SecretIdentity::from_bytes(&[1; 32])]).encode()
+        self.network.sign(&self.document).signed.to_vec()
     }
 
     pub(super) fn identity(&self, node: usize) -> Identity {
@@ -219,17 +187,12 @@ impl Net {
 
     /// Documents that a client got, in order.
     pub(super) fn documents(&self, client: usize) -> Vec<Document> {
-        let network = Network {
-            name: "test".into(),
-            authorities: vec![SecretIdentity::from_bytes(&[1; 32]).identity()],
-            epoch_s: 60,
-            trial: false,
-        };
         let mut assembly = Assembly::default();
         let parts = self.down(client).iter().filter(|(_, frame)| frame.field == 2);
         let whole = parts
             .filter_map(|(_, frame)| assembly.add(DocumentPart::unpack(&frame.packet).unwrap()));
-        whole.map(|bytes| SignedDocument::verify(&bytes, &network, 60).unwrap()).collect()
+        let network = &self.network.known;
+        whole.map(|bytes| SignedDocument::verify(&bytes, network, 60).unwrap()).collect()
     }
 
     /// A frame from a client, with a key of this epoch, for the node at this place.
@@ -399,16 +362,9 @@ impl Net {
         let at = self.document.node(self.gateway(gateway)).unwrap().identity();
         let mode = Mode::Class("web".into());
         let (client, refusal) = self.try_join(gateway, number, mode, b"", |hello| {
-            let identity = SecretIdentity::from_bytes(&[number + 50; 32]);
-            let body = ClientDescriptor {
-                identity: identity.identity(),
-                key: *SecretKey::from_bytes([number; 32]).public().as_bytes(),
-                inbox: hello.inbox,
-                gateways: vec![at],
-                not_before: 0,
-                not_after: 1,
-            };
-            hello.descriptor = Some(Signed::<ClientDescriptor>::new(body, &identity).encode());
+            let mut client = testing::Client::new([number; 32], &[at]);
+            client.body.not_after = 1;
+            hello.descriptor = Some(client.sign().encode());
         });
         assert_eq!(refusal, None);
         client
@@ -417,21 +373,13 @@ impl Net {
     /// A descriptor of a client at a gateway, of a period that begins then.
     pub(super) fn descriptor(&self, client: usize, gateway: usize, not_before: u64) -> Vec<u8> {
         let at = self.document.node(self.gateway(gateway)).unwrap().identity();
-        let Client { number, inbox, .. } = &self.clients[client];
-        let identity = SecretIdentity::from_bytes(&[number + 50; 32]);
-        let body = ClientDescriptor {
-            identity: identity.identity(),
-            key: *SecretKey::from_bytes([*number; 32]).public().as_bytes(),
-            inbox: inbox.identity(),
-            gateways: vec![at],
-            not_before,
-            not_after: 100,
-        };
-        Signed::<ClientDescriptor>::new(body, &identity).encode()
+        let mut client = testing::Client::new([self.clients[client].number; 32], &[at]);
+        (client.body.not_before, client.body.not_after) = (not_before, 100);
+        client.sign().encode()
     }
 
     pub(super) fn client_identity(&self, client: usize) -> Identity {
-        SecretIdentity::from_bytes(&[self.clients[client].number + 50; 32]).identity()
+        SecretIdentity::from_bytes(&[self.clients[client].number; 32]).identity()
     }
 
     pub(super) fn try_join(
@@ -445,9 +393,9 @@ impl Net {
         let node = self.gateway(gateway);
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        let inbox = SecretIdentity::from_bytes(&[number + 180; 32]);
+        let client = testing::Client::new([number; 32], &[]);
+        let (inbox, key) = (client.inbox(), client.key());
         let peer = Identity([number; 32]);
-        let key = SecretKey::from_bytes([number; 32]);
         let down = Vec::new();
         self.clients.push(Client {
             gateway: node,

@@ -2,66 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use shoal_sphinx::SecretKey;
-
 use super::super::derive;
 use super::super::vote::{Basis, Proposal, Vote, commitment};
 use super::*;
 use crate::base::encoding::encode;
 use crate::{
     EpochKey, Identity, Network, NodeDescriptor, Parameters, SecretIdentity, Signed, Standing,
+    testing,
 };
 
 const EPOCH: u64 = 9;
 const EPOCH_S: u32 = 10;
 
-fn secret(n: u16) -> SecretIdentity {
-    let mut bytes = [9; 32];
-    bytes[..2].copy_from_slice(&n.to_be_bytes());
-    SecretIdentity::from_bytes(&bytes)
-}
-
 /// Of operator n unless it is changed.
-fn body(n: u16, role: Role) -> NodeDescriptor {
-    NodeDescriptor {
-        identity: secret(n).identity(),
-        role,
-        addresses: vec!["127.0.0.1:1".parse().unwrap()],
-        operator: format!("operator {n}"),
-        jurisdiction: format!("law {n}"),
-        packets_per_s: 2_000,
-        keys: vec![EpochKey {
-            first: Epoch(0),
-            last: Epoch(u64::MAX),
-            key: *SecretKey::from_bytes([7; 32]).public().as_bytes(),
-        }],
-        signed_at: 1,
-    }
+fn node(n: u16, layer: u8) -> testing::Node {
+    let mut secret = [9; 32];
+    secret[..2].copy_from_slice(&n.to_be_bytes());
+    let mut node = testing::Node::new(secret, layer);
+    (node.body.operator, node.body.jurisdiction) = (format!("operator {n}"), format!("law {n}"));
+    node
 }
 
-fn sign(n: u16, body: NodeDescriptor) -> Signed<NodeDescriptor> {
-    Signed::<NodeDescriptor>::new(body, &secret(n))
+fn secret(n: u16) -> SecretIdentity {
+    node(n, 0).secret_identity()
 }
 
 /// The n-th node in the n-th layer of the list, 0 for a gateway.
+fn made(layers: &[u8]) -> testing::Network {
+    let parameters = Parameters { draw_every: 6, min_mixes_per_layer: 1, ..Parameters::default() };
+    let network = testing::Network::builder().placed(layers.into()).parameters(parameters);
+    let mut network = network.epoch(Epoch(EPOCH)).epoch_s(EPOCH_S).build();
+    network.nodes = (0..).zip(layers).map(|(n, layer)| node(n, *layer)).collect();
+    network
+}
+
 fn document(layers: &[u8]) -> Document {
-    let nodes = layers.iter().zip(0u16..).map(|(layer, n)| {
-        let role = if *layer == 0 { Role::Gateway } else { Role::Mix };
-        ListedNode::new(sign(n, body(n, role)), *layer)
-    });
-    let mut nodes: Vec<ListedNode> = nodes.collect();
-    nodes.sort_by_key(ListedNode::identity);
-    Document {
-        network: "test".into(),
-        epoch: Epoch(EPOCH),
-        begins: EPOCH * u64::from(EPOCH_S),
-        epoch_s: EPOCH_S,
-        amendment: 0,
-        parameters: Parameters { draw_every: 6, min_mixes_per_layer: 1, ..Parameters::default() },
-        nodes,
-        draw: Default::default(),
-        exits: Vec::new(),
-    }
+    made(layers).document()
 }
 
 /// Two gateways, and so many mixes in each layer.
@@ -135,7 +111,7 @@ fn who_moves_is_drawn_by_its_own_name() {
     // Who else there is does not matter: where one of another layer comes from the same move.
     let mut other = old.clone();
     let node = other.nodes.iter_mut().find(|node| node.layers[0] == 2).unwrap();
-    *node = ListedNode::new(sign(500, body(500, Role::Mix)), 2);
+    *node = self::node(500, 2).listed();
     other.nodes.sort_by_key(ListedNode::identity);
     for value in 0..40u8 {
         assert_eq!(draws[usize::from(value)], moved(&other, &drawn(&other, value)));
@@ -145,16 +121,12 @@ fn who_moves_is_drawn_by_its_own_name() {
 #[test]
 fn operators_move_whole_and_jurisdictions_where_they_count() {
     // Operators of four mixes each; under each law two operators.
-    let mut old = document(&layers([24, 4, 4]));
-    for (n, node) in (0u16..).zip(document(&layers([24, 4, 4])).nodes) {
-        let number = (0..40).find(|n| secret(*n).identity() == node.identity()).unwrap();
-        let mut body = node.descriptor.body().clone();
-        if number >= 2 {
-            body.operator = format!("group {}", (number - 2) / 4);
-            body.jurisdiction = format!("country {}", (number - 2) / 8 + u16::from(number >= 30));
-        }
-        old.nodes[usize::from(n)].descriptor = sign(number, body);
+    let mut network = made(&layers([24, 4, 4]));
+    for (mix, node) in network.nodes[2..].iter_mut().enumerate() {
+        node.body.operator = format!("group {}", mix / 4);
+        node.body.jurisdiction = format!("country {}", mix / 8 + usize::from(mix >= 28));
     }
+    let mut old = network.document();
     old.check().unwrap();
     let new = drawn(&old, 1);
     assert_eq!(moved(&old, &new).len(), 4, "one operator of eight");
@@ -171,10 +143,11 @@ fn who_is_new_goes_to_the_smallest_layer_and_with_its_operator() {
         let mut next = old.clone();
         next.epoch = Epoch(EPOCH + 1);
         next.draw.value = [value; 32];
-        next.nodes.push(ListedNode::new(sign(100, body(100, Role::Mix)), 0));
-        let mut known = body(101, Role::Mix);
-        known.operator = "operator 2".into();
-        next.nodes.push(ListedNode::new(sign(101, known), 0));
+        let mut known = node(101, 1);
+        known.body.operator = "operator 2".into();
+        for new in [node(100, 1), known] {
+            next.nodes.push(ListedNode::new(new.sign(), 0));
+        }
         next.nodes.sort_by_key(ListedNode::identity);
         place(&mut next, Some(&old), None);
         next.check().unwrap();
@@ -241,20 +214,12 @@ fn a_layer_that_everybody_leaves_is_made_up_for_by_several() {
 #[test]
 fn operators_that_cannot_move_one_by_one_are_placed_anew() {
     // Each layer needs three. Operators of two mixes in layers of four: none can be spared.
-    let mut old = document(&layers([4, 3, 4]));
-    for node in &mut old.nodes {
-        let number = (0..20).find(|n| secret(*n).identity() == node.identity()).unwrap();
-        let mut body = node.descriptor.body().clone();
-        match number {
-            2 | 3 => body.operator = "a".into(),
-            4 | 5 => body.operator = "b".into(),
-            9 | 10 => body.operator = "c".into(),
-            11 | 12 => body.operator = "d".into(),
-            _ => {}
-        }
-        node.descriptor = sign(number, body);
+    let mut network = made(&layers([4, 3, 4]));
+    for (operator, first) in [("a", 2), ("b", 4), ("c", 9), ("d", 11)] {
+        network.nodes[first..first + 2].iter_mut().for_each(|n| n.body.operator = operator.into());
     }
-    old.parameters.min_mixes_per_layer = 3;
+    network.parameters.min_mixes_per_layer = 3;
+    let old = network.document();
     old.check().unwrap();
     let new = without(&old, &["operator 8"], 1);
     new.check().unwrap();
@@ -335,10 +300,10 @@ fn lies() -> Vec<Lie> {
                 let identity = secret(n).identity();
                 let of = |node: &&mut Signed<NodeDescriptor>| node.body().identity == identity;
                 if let Some(node) = proposal.nodes.iter_mut().find(of) {
-                    let mut body = node.body().clone();
-                    body.signed_at = 99;
-                    change(&mut body);
-                    *node = sign(n, body);
+                    let mut lie = self::node(n, 1);
+                    lie.body.signed_at = 99;
+                    change(&mut lie.body);
+                    *node = lie.sign();
                 }
             }
         }
@@ -354,9 +319,9 @@ fn lies() -> Vec<Lie> {
         lies.push(Box::new(move |proposal| proposal.nodes.truncate(usize::from(m))));
         lies.push(Box::new(move |proposal| {
             for n in 0..m {
-                let mut body = body(200 + n, Role::Mix);
-                body.operator = format!("operator {}", 2 + n % 8);
-                proposal.nodes.push(sign(200 + n, body));
+                let mut node = node(200 + n, 1);
+                node.body.operator = format!("operator {}", 2 + n % 8);
+                proposal.nodes.push(node.sign());
             }
         }));
         lies.push(Box::new(move |proposal| {
