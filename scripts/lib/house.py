@@ -44,10 +44,7 @@ LEFT = [
     ("circle", ("simulations/src/experiment.rs", "simulations/src/figures.rs"), 1),
     ("circle", ("simulations/src/workload/",), 1),
     ("circle", ("simulations/src/world/",), 1),
-    ("documentation", ("simulations/src/world/",), 21),
-    ("documentation", ("client/src/world/", "simulations/tests/", "topology/tests/"), 4),
-    ("function", ("simulations/src/world/",), 2),
-    ("file", ("simulations/src/world/",), 2),
+    ("documentation", ("simulations/tests/",), 1),
 ]
 
 FUNCTION_LINES = 80

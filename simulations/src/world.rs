@@ -8,9 +8,14 @@
 //! sending.
 
 mod access;
+mod authorities;
+mod directory;
 mod exit;
 mod experiment;
+mod faults;
+mod history;
 mod injector;
+mod liar;
 mod links;
 mod matrix;
 mod measure;
@@ -25,11 +30,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod watched;
+mod watcher;
 
 pub use measure::Service;
 pub use rate::{EventRate, Rate, event_rate};
 pub use run::{Report, World, run};
 pub use settings::{
-    Attack, ClassSettings, CodecChoice, Injected, Injection, Interruption, LinkSettings,
-    NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings, SharedGateway, Trial,
+    Attack, ClassSettings, CodecChoice, Fault, FaultKind, Injected, Injection, Interruption, Lie,
+    LinkSettings, NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings,
+    SharedGateway, Trial,
 };

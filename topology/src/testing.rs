@@ -101,7 +101,7 @@ impl Node {
         packet_key(&self.secret, &format!("key {}", said.map_or(epoch, |key| key.first)))
     }
 
-    /// Its descriptor.
+    /// Its descriptor, signed.
     pub fn sign(&self) -> Signed<NodeDescriptor> {
         Signed::<NodeDescriptor>::new(self.body.clone(), &self.secret_identity())
     }
@@ -150,7 +150,7 @@ impl Client {
         packet_key(&self.secret, "packets")
     }
 
-    /// Its descriptor.
+    /// Its descriptor, signed.
     pub fn sign(&self) -> Signed<ClientDescriptor> {
         Signed::<ClientDescriptor>::new(self.body.clone(), &self.secret_identity())
     }
@@ -238,7 +238,7 @@ builder! {
     layers: u8,
     /// Mixes in each layer.
     mixes: usize,
-    /// Gateways.
+    /// How many gateways.
     gateways: usize,
     /// The layer of each node, zero for a gateway, in place of numbers of mixes and gateways.
     placed: Vec<u8>,
@@ -246,7 +246,7 @@ builder! {
     operators: fn(usize) -> String,
     /// Exits, at the first two gateways.
     exits: usize,
-    /// Authorities.
+    /// How many authorities.
     authorities: usize,
     /// What documents fix, but for the number of layers. They ask for no more mixes in a layer than there are.
     parameters: Parameters,
@@ -282,7 +282,7 @@ impl Builder {
         Self { keys_of_one_epoch: true, ..self }
     }
 
-    /// The network.
+    /// Makes the network.
     pub fn build(self) -> Network {
         let seed = Seed::from_u64(self.seed);
         let secret = |what: &str, n: usize| bytes(&seed, &format!("{what} {n}"));

@@ -8,7 +8,7 @@ use crate::message::{FromService, ToService};
 /// What a gateway makes up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forged {
-    /// Random bytes.
+    /// Frames of random bytes.
     Bytes,
     /// A packet to the person's key with an identifier that nobody made.
     Identifier,

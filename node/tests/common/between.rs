@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use shoal_host::link::{Allow, Endpoint, Identity as LinkKey, Link, Settings};
 use shoal_node::daemon::descriptor;
 use shoal_sphinx::backend::Backend;
-use shoal_sphinx::{FRAME_LEN, Frame, Hop, SecretKey};
+use shoal_sphinx::{FRAME_LEN, Frame, Hop};
 use shoal_topology::*;
 use tokio::runtime::Runtime;
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use shoal_client::engine::{Client, GroupId, Isolation, Target};
+use shoal_client::engine::{Client, Failure, GroupId, Isolation, Target};
 use shoal_client::service::{Send, Service};
 use shoal_client::tunnel::{Pseudonym, Read, StreamId, TunnelEvent, Write};
 use shoal_sphinx::Frame;
-use shoal_topology::{Identity, Seed, Time};
+use shoal_topology::wire::client_gateway::{Assembly, ControlMessage as _, DocumentPart};
+use shoal_topology::{EquivocationProof, Identity, Seed, Time, VerifiedDocument};
 
 use super::measure;
 use super::network::{Network, UNIX};
@@ -17,11 +18,13 @@ const CHUNK: [u8; 4096] = [9; 4096];
 
 /// The service and its application.
 pub(super) struct Exit {
-    service: Service,
+    pub(super) service: Service,
     /// Bytes that are still to be written.
     serving: BTreeMap<(Pseudonym, StreamId), u64>,
-    /// What was read of a request.
+    /// The first bytes of each stream that is not read to its end.
     asking: BTreeMap<(Pseudonym, StreamId), Vec<u8>>,
+    /// Parts of documents, by gateway.
+    assemblies: BTreeMap<u32, Assembly>,
     pub(super) scheduled: Time,
 }
 
@@ -35,9 +38,30 @@ impl Exit {
             (long, secret.clone()),
             &Default::default(),
         )?;
-        service.set_document(Time::ZERO, UNIX, network.held())?;
-        let (serving, asking) = Default::default();
-        Ok(Self { service, serving, asking, scheduled: Time::NEVER })
+        if let Some(held) = network.held() {
+            service.set_document(Time::ZERO, UNIX, held.clone())?;
+        }
+        let (serving, asking, assemblies) = Default::default();
+        Ok(Self { service, serving, asking, assemblies, scheduled: Time::NEVER })
+    }
+
+    /// A part of a document came from a gateway; the document, if it was the last.
+    pub(super) fn part(&mut self, gateway: u32, frame: &Frame) -> Option<Vec<u8>> {
+        let part = DocumentPart::unpack(&frame.packet).ok()?;
+        self.assemblies.entry(gateway).or_default().add(part)
+    }
+
+    /// A document was verified.
+    ///
+    /// # Errors
+    /// It contradicts another one.
+    pub(super) fn follow(
+        &mut self,
+        now: Time,
+        unix_s: u64,
+        held: VerifiedDocument,
+    ) -> Result<(), EquivocationProof> {
+        self.service.set_document(now, unix_s, held).map(|_| ())
     }
 
     pub(super) fn frame(&mut self, now: Time, gateway: Identity, frame: Frame) {
@@ -86,14 +110,26 @@ impl Exit {
         std::iter::from_fn(|| self.service.poll_output()).collect()
     }
 
+    /// Eight bytes ask; what comes behind them is not read.
     fn read(&mut self, key: (Pseudonym, StreamId)) {
-        let mut buf = [0; 64];
-        while let Read::Data(n) = self.service.tunnels().read(key.0, key.1, &mut buf) {
-            let asked = self.asking.entry(key).or_default();
-            asked.extend(buf.iter().take(n));
-            if let Some(wanted) = asked.first_chunk::<8>() {
-                self.serving.insert(key, u64::from_be_bytes(*wanted));
-                self.asking.remove(&key);
+        let mut buf = [0; 4096];
+        loop {
+            match self.service.tunnels().read(key.0, key.1, &mut buf) {
+                Read::Data(n) => {
+                    let asked = self.asking.entry(key).or_default();
+                    let before = asked.len();
+                    asked.extend(buf.iter().take(n).take(8 - before.min(8)));
+                    if before < 8
+                        && let Some(wanted) = asked.first_chunk::<8>()
+                    {
+                        self.serving.insert(key, u64::from_be_bytes(*wanted));
+                    }
+                }
+                Read::Blocked => return,
+                Read::Finished | Read::Reset(_) => {
+                    self.asking.remove(&key);
+                    return;
+                }
             }
         }
     }
@@ -107,6 +143,24 @@ pub(super) struct Downloads {
     group: Option<GroupId>,
     stream: Option<StreamId>,
     got: u64,
+    /// Tunnels that ended while they were of use.
+    pub(super) broken: u64,
+    /// Requests that began again.
+    pub(super) failed: u64,
+    #[cfg(test)]
+    pub(super) hook: Hook,
+}
+
+/// What tests want and see of a person's downloads.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Hook {
+    /// Whether the person uploads without end.
+    pub(super) uploads: bool,
+    /// Bytes that came, or went up.
+    pub(super) moved: u64,
+    /// Tunnels that ended.
+    pub(super) ended: u64,
 }
 
 impl Downloads {
@@ -115,12 +169,22 @@ impl Downloads {
     }
 
     /// The tunnel ended: what was under way begins again.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn failed(&mut self, why: Failure) {
+        self.broken += u64::from(why != Failure::Idle);
+        self.failed += u64::from(self.stream.is_some());
+        #[cfg(test)]
+        {
+            self.hook.ended += 1;
+        }
         (self.group, self.stream) = (None, None);
     }
 
     /// Asks, reads, ends.
     pub(super) fn work(&mut self, now: Time, client: &mut Client, tally: &mut measure::Service) {
+        #[cfg(test)]
+        if self.hook.uploads {
+            self.upload(now, client);
+        }
         let mut buf = [0; 8192];
         while let Some((activity, bytes, since)) = self.waiting.front().copied() {
             if self.group.is_none() {
@@ -140,7 +204,13 @@ impl Downloads {
             let Some(tunnel) = client.tunnel(group) else { return };
             loop {
                 match tunnel.read(stream, &mut buf) {
-                    Read::Data(n) => self.got += n as u64,
+                    Read::Data(n) => {
+                        self.got += n as u64;
+                        #[cfg(test)]
+                        {
+                            self.hook.moved += n as u64;
+                        }
+                    }
                     Read::Blocked => return,
                     Read::Finished | Read::Reset(_) => break,
                 }
@@ -150,7 +220,31 @@ impl Downloads {
             if self.got == bytes {
                 tally.downloaded(activity as usize, bytes, since, now);
                 self.waiting.pop_front();
+            } else {
+                self.failed += 1;
             }
+        }
+    }
+
+    /// Asks for nothing, and sends as much as the tunnel takes.
+    #[cfg(test)]
+    fn upload(&mut self, now: Time, client: &mut Client) {
+        if self.group.is_none() {
+            self.group = client.group(now, Isolation::new(None), Target::Exit);
+        }
+        let Some(group) = self.group else { return };
+        if self.stream.is_none() {
+            let Some(stream) = client.open(now, group) else { return };
+            if let Some(tunnel) = client.tunnel(group) {
+                tunnel.write(stream, &0_u64.to_be_bytes());
+            }
+            self.stream = Some(stream);
+        }
+        let Some(stream) = self.stream else { return };
+        client.touch(now, group);
+        let Some(tunnel) = client.tunnel(group) else { return };
+        while let Write::Written(n) = tunnel.write(stream, &[7; 4096]) {
+            self.hook.moved += n as u64;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 use shoal_sphinx::FRAME_LEN;
-use shoal_topology::{Document, Seed, Stream, Time};
+use shoal_topology::{Seed, Stream, Time};
 
 use super::access::Access;
 use super::matrix::Matrix;
@@ -143,33 +143,26 @@ pub(super) struct Links {
     copied: u64,
 }
 
-/// No link.
+/// Stands for no link where one could be.
 const NONE: u32 = u32::MAX;
 
 impl Links {
-    /// Links for these people, each with its gateway.
+    /// Links between so many nodes, as these pairs say, and for these people, each with its gateway.
     pub(super) fn new(
         settings: &Settings,
-        document: &Document,
+        (nodes, pairs): (usize, &[(usize, usize)]),
         gateway_of: &[u32],
         service_gateways: &[u32],
         observer: Observer,
         seed: &Seed,
     ) -> anyhow::Result<Self> {
-        let nodes = document.nodes.len();
         let mut names = Vec::new();
         let mut between = vec![NONE; nodes * nodes];
-        let layers = document.parameters.layers;
-        for layer in 0..=layers {
-            let next = if layer == layers { 0 } else { layer + 1 };
-            for from in document.in_layer(layer) {
-                for to in document.in_layer(next) {
-                    if let Some(place) = between.get_mut(from * nodes + to) {
-                        *place = names.len() as u32;
-                        let (from, to) = (Party::Node(from as u32), Party::Node(to as u32));
-                        names.push(Link { from, to });
-                    }
-                }
+        for (from, to) in pairs {
+            if let Some(place) = between.get_mut(from * nodes + to) {
+                *place = names.len() as u32;
+                let (from, to) = (Party::Node(*from as u32), Party::Node(*to as u32));
+                names.push(Link { from, to });
             }
         }
         let first_person = names.len() as u32;
@@ -198,49 +191,15 @@ impl Links {
             dropped: 0,
             copied: 0,
         };
-        let mut places = Places::new(settings, seed)?;
-        let attacks: Result<Vec<(Ends, &Attack)>, String> = settings
-            .attacks
-            .iter()
-            .map(|attack| Ok((Ends::parse(&attack.links)?, attack)))
-            .collect();
-        let attacks = attacks.map_err(anyhow::Error::msg)?;
-        let warm_up = seconds(settings.warm_up_s).since(Time::ZERO);
-        let seed = seed.part("links");
+        let mut making = Making {
+            settings,
+            places: Places::new(settings, seed)?,
+            attacks: patterns(settings).map_err(anyhow::Error::msg)?,
+            seed: seed.part("links"),
+        };
         for link in &names {
-            let own = || seed.part(&format!("{:?} {:?}", link.from, link.to));
-            let active: Vec<Active> = attacks
-                .iter()
-                .enumerate()
-                .filter(|(_, (ends, _))| ends.fits(link))
-                .map(|(n, (_, attack))| Active {
-                    settings: (*attack).clone(),
-                    begin: seconds(attack.begin_s) + warm_up,
-                    end: seconds(attack.end_s) + warm_up,
-                    rng: own().stream(&format!("attack {n}")),
-                })
-                .collect();
-            let latency = places.latency(link);
-            let person = [link.from, link.to].iter().any(|end| matches!(end, Party::Person(_)));
-            let access = (person && settings.people.access_is_bad()).then(|| {
-                let back = places.latency(&Link { from: link.to, to: link.from });
-                let jitter = millis(settings.people.access_jitter_ms);
-                let loss = settings.people.access_loss;
-                Access::new(own().stream("access"), loss, jitter, (latency, back))
-            });
-            let random = links.jitter_nanos > 0 || links.loss > 0.0;
-            let extra = (random || access.is_some() || !active.is_empty()).then(|| {
-                let rng = random.then(|| own().stream("passage"));
-                Box::new(Extra { rng, access, attacks: active })
-            });
-            links.states.push(State {
-                latency,
-                last: Time::ZERO,
-                packets: 0,
-                hash: 0,
-                flow: links.observer.watch(link),
-                extra,
-            });
+            let flow = links.observer.watch(link);
+            links.states.push(making.state(link, flow));
         }
         links.names = names;
         Ok(links)
@@ -271,7 +230,7 @@ impl Links {
         self.first_service + 2 * gateway
     }
 
-    /// And back.
+    /// The link from a gateway to the service.
     pub(super) fn service_down(&self, gateway: u32) -> u32 {
         self.service_up(gateway) + 1
     }
@@ -379,6 +338,52 @@ impl Hasher {
     fn finish(&self) -> String {
         format!("{:016x}{:016x}", self.0, self.1)
     }
+}
+
+/// What links are made from.
+struct Making<'a> {
+    settings: &'a Settings,
+    places: Places<'a>,
+    attacks: Vec<(Ends, &'a Attack)>,
+    seed: Seed,
+}
+
+impl Making<'_> {
+    /// A link, with its place at the observer.
+    fn state(&mut self, link: &Link, flow: Option<u32>) -> State {
+        let settings = self.settings;
+        let warm_up = seconds(settings.warm_up_s).since(Time::ZERO);
+        let own = || self.seed.part(&format!("{:?} {:?}", link.from, link.to));
+        let attacks = self.attacks.iter().enumerate();
+        let active: Vec<Active> = attacks
+            .filter(|(_, (ends, _))| ends.fits(link))
+            .map(|(n, (_, attack))| Active {
+                settings: (*attack).clone(),
+                begin: seconds(attack.begin_s) + warm_up,
+                end: seconds(attack.end_s) + warm_up,
+                rng: own().stream(&format!("attack {n}")),
+            })
+            .collect();
+        let latency = self.places.latency(link);
+        let person = [link.from, link.to].iter().any(|end| matches!(end, Party::Person(_)));
+        let access = (person && settings.people.access_is_bad()).then(|| {
+            let back = self.places.latency(&Link { from: link.to, to: link.from });
+            let jitter = millis(settings.people.access_jitter_ms);
+            let loss = settings.people.access_loss;
+            Access::new(own().stream("access"), loss, jitter, (latency, back))
+        });
+        let random = settings.links.jitter_ms > 0.0 || settings.links.loss > 0.0;
+        let extra = (random || access.is_some() || !active.is_empty()).then(|| {
+            let rng = random.then(|| own().stream("passage"));
+            Box::new(Extra { rng, access, attacks: active })
+        });
+        State { latency, last: Time::ZERO, packets: 0, hash: 0, flow, extra }
+    }
+}
+
+/// The attacks, each with the links that it is on.
+fn patterns(settings: &Settings) -> Result<Vec<(Ends, &Attack)>, String> {
+    settings.attacks.iter().map(|attack| Ok((Ends::parse(&attack.links)?, attack))).collect()
 }
 
 /// Where parties are.

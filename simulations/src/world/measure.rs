@@ -25,7 +25,7 @@ pub struct Service {
     pub voice_unsent: u64,
     /// From speaking to hearing, seconds, of those that arrived.
     pub voice_delays_s: Vec<f32>,
-    /// Downloads.
+    /// Downloads that were asked for.
     pub downloads: u64,
     /// From asking to the last byte, seconds, of those that ended.
     pub download_times_s: Vec<f32>,

@@ -7,17 +7,24 @@ use rand::Rng;
 use shoal_client::engine::{Client, Contact, NotPosted, Replies, Settings as ClientSettings};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
-use shoal_topology::wire::client_gateway::{Away, ControlMessage, DocumentPart, Hello, Mode};
-use shoal_topology::{Identity, SecretIdentity, Seed, Stream, Time};
+use shoal_topology::wire::client_gateway::{
+    Assembly, Away, ControlMessage, DocumentPart, Hello, Mode,
+};
+use shoal_topology::{
+    EquivocationProof, Identity, SecretIdentity, Seed, Stream, Time, VerifiedDocument,
+};
 
 use super::exit::Downloads;
 use super::network::{Network, UNIX, bytes, identity};
 use super::settings::{Settings, SharedGateway};
 
+/// Documents that it tells its gateway to have: that in use, the next, and amendments.
+const DOCUMENTS: usize = 8;
+
 /// Whether a person is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// Not.
+    /// It has no connection.
     Away,
     /// Its gateway has not let it in yet.
     Joining,
@@ -49,9 +56,9 @@ impl PairKeys {
 /// Something for another person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Letter {
-    /// By whom.
+    /// Number of who wrote it.
     pub(super) from: u32,
-    /// For whom.
+    /// Number of whom it is for.
     pub(super) to: u32,
     /// Number of the activity.
     pub(super) activity: u32,
@@ -81,7 +88,7 @@ impl Letter {
     }
 }
 
-/// A person.
+/// A person, with the client.
 pub(super) struct Person {
     pub(super) client: Client,
     pub(super) uplink: Uplink,
@@ -96,8 +103,12 @@ pub(super) struct Person {
     /// When it is free for another call.
     pub(super) call_until: Time,
     inbox: SecretIdentity,
-    /// The document that it has, as it tells its gateway, which would send it else.
-    document: [u8; 8],
+    /// Times that it would have left its gateway for another one.
+    pub(super) dissatisfied: u64,
+    /// The documents that it has, as it tells its gateway, which would send them else; the latest last.
+    documents: Vec<[u8; 8]>,
+    /// Parts of the one that is coming.
+    assembly: Box<Assembly>,
     peer: Identity,
     peers: Box<Stream>,
     /// Messages, which wait until they are sent.
@@ -143,7 +154,9 @@ impl Person {
             (secret, contact.inbox),
             client_settings,
         );
-        client.set_document(Time::ZERO, UNIX, network.held()).ok()?;
+        if let Some(held) = network.held() {
+            client.set_document(Time::ZERO, UNIX, held.clone()).ok()?;
+        }
         let uplink = Uplink::new(&seed.part("uplink"), network.class.clone(), Time::ZERO);
         let churns = settings.people.online_mean_s > 0.0;
         let person = Self {
@@ -156,7 +169,9 @@ impl Person {
             churn: churns.then(|| Box::new(seed.stream("churn"))),
             downloads: None,
             inbox,
-            document: DocumentPart::tag_of(&network.held().signed),
+            dissatisfied: 0,
+            documents: network.held().iter().map(|h| DocumentPart::tag_of(&h.signed)).collect(),
+            assembly: Box::default(),
             peer: Identity([0; 32]),
             peers: Box::new(seed.stream("throwaway identities")),
             letters: VecDeque::new(),
@@ -170,6 +185,7 @@ impl Person {
         let generation = self.session >> 32;
         self.session = (generation + 1) << 32 | (u64::from(number) + 1);
         self.stage = Stage::Joining;
+        *self.assembly = Assembly::default();
         // Any bytes will do: the link that would prove it is not simulated.
         self.peers.fill_bytes(&mut self.peer.0);
         self.peer
@@ -183,7 +199,7 @@ impl Person {
             token: Vec::new(),
             mode: Mode::Class(class.to_owned()),
             descriptor: None,
-            documents: vec![self.document],
+            documents: self.documents.clone(),
             away: Away::Keep,
         };
         Some(Frame { epoch: 0, field: CLIENT_CONTROL, packet: hello.pack().ok()? })
@@ -205,6 +221,37 @@ impl Person {
         self.uplink.clear(Vec::new());
     }
 
+    /// A part of a document came; the document, if it was the last.
+    pub(super) fn part(&mut self, frame: &Frame) -> Option<Vec<u8>> {
+        self.assembly.add(DocumentPart::unpack(&frame.packet).ok()?)
+    }
+
+    /// A document was verified. With the first one the schedule begins.
+    ///
+    /// # Errors
+    /// It contradicts another one.
+    pub(super) fn follow(
+        &mut self,
+        now: Time,
+        unix_s: u64,
+        held: VerifiedDocument,
+    ) -> Result<(), EquivocationProof> {
+        let tag = DocumentPart::tag_of(&held.signed);
+        self.documents.retain(|other| *other != tag);
+        self.documents.push(tag);
+        let beyond = self.documents.len().saturating_sub(DOCUMENTS);
+        self.documents.drain(..beyond);
+        let known = self.client.epoch(now).is_some();
+        self.client.set_document(now, unix_s, held)?;
+        if !known && self.stage == Stage::Online {
+            let turns = self.client.turns(now);
+            self.uplink.set_class(self.client.class().clone());
+            self.uplink.clear(turns);
+            self.uplink.restart(now);
+        }
+        Ok(())
+    }
+
     /// Writes a message.
     pub(super) fn write(&mut self, letter: Letter) {
         self.letters.push_back(letter);
@@ -214,6 +261,7 @@ impl Person {
     pub(super) fn turn(&mut self, now: Time) {
         if self.stage == Stage::Online {
             let turns = self.client.turns(now);
+            self.uplink.set_class(self.client.class().clone());
             self.uplink.follow(turns);
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use rand::RngExt;
 use shoal_node::{Arrived, DropReason, Input, Output, Room};
 use shoal_sphinx::{Frame, Hop};
@@ -93,7 +94,7 @@ pub fn event_rate(what: &EventRate) -> anyhow::Result<Rate> {
     settings.check()?;
     let seed = Seed::from_u64(what.seed).part("event rate");
     let network = Network::new(&settings, &seed)?;
-    let count = network.document.nodes.len();
+    let count = network.nodes();
     let nodes = (0..count).filter_map(|node| network.node(node, &settings, 0)).collect();
     let per_s = what.pool as f64 / (3.0 * HOP_MEAN.as_secs_f64());
     let filling = (per_s * FILLING.as_secs_f64()) as usize;
@@ -137,15 +138,17 @@ fn prepare(
     let codec = network.codec();
     let (mut gaps, mut paths) = (seed.stream("gaps"), seed.stream("paths"));
     let (mut delays, mut packets) = (seed.stream("delays"), seed.stream("packets"));
-    let epoch = network.document.epoch_at(super::network::UNIX);
-    let keys: Option<Vec<Hop>> = (network.document.nodes.iter())
+    let document = network.held().map(|held| held.document.clone());
+    let document = document.context("the network has a document")?;
+    let epoch = document.epoch_at(super::network::UNIX);
+    let keys: Option<Vec<Hop>> = (document.nodes.iter())
         .map(|node| {
             let (address, key) = (node.identity().0, node.descriptor.body().key(epoch)?);
             Some(Hop { address, key, delay: Duration::ZERO })
         })
         .collect();
     let keys = keys.unwrap_or_default();
-    let max = network.document.parameters.max_delay();
+    let max = network.parameters.max_delay();
     let mut at = Time::ZERO;
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {

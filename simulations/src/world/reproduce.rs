@@ -9,7 +9,7 @@ use crate::row::{Effort, Job, Row};
 use crate::trace::{Link, Party, Trace};
 use crate::workload::{Workload, WorkloadKind, WorkloadSettings};
 
-/// The jobs.
+/// The jobs that compute the world's figures anew.
 pub fn jobs(effort: Effort) -> Vec<Job> {
     let people = effort.pick(20, 60);
     let seconds = effort.pick(90.0, 600.0);

@@ -1,5 +1,9 @@
 //! What a scenario file says of the world.
 
+mod adversaries;
+mod check;
+mod faults;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +11,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Codec, NullCodec};
+use shoal_topology::consensus::Schedule;
 use shoal_topology::{Class, Parameters, Time};
 
-use super::links::Ends;
-use super::matrix::Matrix;
 use crate::experiment::Wrong;
 use crate::workload::WorkloadSettings;
+
+pub use adversaries::{Attack, Injected, Injection, Interruption, Trial};
+pub(super) use faults::Culprit;
+pub use faults::{Fault, FaultKind, Lie};
 
 /// Which packets travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -45,15 +52,23 @@ pub struct NetworkSettings {
     pub mixes_per_layer: u16,
     /// Gateways, at least 2. People are dealt out to them in turn.
     pub gateways: u16,
+    /// Authorities, which vote on a document for each epoch. With 0 there is one document from the beginning on, and a
+    /// run lasts less than two epochs. With others nodes make a key for each epoch, layers are drawn, whatever nodes are
+    /// called, and people join when the first document holds, after one epoch.
+    pub authorities: u16,
+    /// With authorities: layers are drawn anew every so many epochs.
+    pub draw_every: u32,
     /// Loops that each node sends, 1/s.
     pub node_loops_per_s: f64,
-    /// Length of an epoch, seconds; a run may last two.
+    /// Length of an epoch, seconds. Where it is short, a tenth of it is the longest delay that nodes grant, and how far
+    /// clocks may be apart.
     pub epoch_s: u32,
     /// How far each node's clock is off at most, milliseconds, in either direction: drawn uniformly. It moves the
     /// node's epoch, nothing else.
     pub clock_offset_ms: f64,
     /// After this long, in seconds, a node forgets the replay tags that it has. In service it keeps them for an epoch;
-    /// here that would take 15 bytes for each packet at each hop.
+    /// here that would take 15 bytes for each packet at each hop. With authorities they go with the key of their epoch,
+    /// as in service.
     pub replay_tags_s: f64,
     /// Packets that a node's pool holds.
     pub pool_packets: usize,
@@ -66,12 +81,34 @@ impl Default for NetworkSettings {
             layers: 3,
             mixes_per_layer: 3,
             gateways: 2,
+            authorities: 0,
+            draw_every: parameters.draw_every,
             node_loops_per_s: parameters.node_loops_per_s,
             epoch_s: 86_400,
             clock_offset_ms: 0.0,
             replay_tags_s: 600.0,
             pool_packets: 1 << 20,
         }
+    }
+}
+
+/// After the first document holds, people wait for so long, seconds: gateways have it by then.
+const OPENING_S: f64 = 2.0;
+
+impl NetworkSettings {
+    /// How many nodes there are.
+    pub(super) fn nodes(&self) -> usize {
+        usize::from(self.layers) * usize::from(self.mixes_per_layer) + usize::from(self.gateways)
+    }
+
+    /// When authorities do what.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::new(self.epoch_s, usize::from(self.authorities).saturating_sub(1) / 3)
+    }
+
+    /// From when on people may join, seconds from the beginning.
+    pub(super) fn opens_s(&self) -> f64 {
+        if self.authorities == 0 { 0.0 } else { f64::from(self.epoch_s) + OPENING_S }
     }
 }
 
@@ -137,7 +174,7 @@ impl ClassSettings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SharedGateway {
-    /// It may.
+    /// It may serve both ends.
     Allowed,
     /// It may not: exits are reached through another.
     Refused,
@@ -186,7 +223,7 @@ impl Default for PeopleSettings {
     }
 }
 
-/// The links.
+/// What links do to packets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkSettings {
@@ -214,17 +251,17 @@ impl Default for LinkSettings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Observed {
-    /// All.
+    /// All links there are.
     All,
     /// Those between people and gateways.
     Clients,
     /// Those in the list.
     Listed,
-    /// None.
+    /// No link at all.
     None,
 }
 
-/// The observer.
+/// What the observer sees, and in what form.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObserverSettings {
@@ -253,119 +290,6 @@ impl Default for ObserverSettings {
     }
 }
 
-/// What an active adversary does to links. It acts behind the place of observation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Attack {
-    /// On which links: as in the observer's list.
-    pub links: String,
-    /// From when on, seconds of the observation.
-    pub begin_s: f64,
-    /// Until when.
-    pub end_s: f64,
-    /// Share of the packets that it drops.
-    pub drop_share: f64,
-    /// By how much it delays each, milliseconds. Order is kept.
-    pub delay_ms: f64,
-    /// Share of the packets behind which it sends a copy.
-    pub copy_share: f64,
-    /// Share of the packets whose payload it changes.
-    pub tag_share: f64,
-    /// From `begin_s` on, once every `every_s`, it holds all packets for so long, milliseconds, and then lets them go at
-    /// once; 0 for never.
-    pub hold_ms: f64,
-    /// How often it holds, seconds.
-    pub every_s: f64,
-}
-
-impl Default for Attack {
-    fn default() -> Self {
-        Self {
-            links: String::new(),
-            begin_s: 0.0,
-            end_s: f64::MAX,
-            drop_share: 0.0,
-            delay_ms: 0.0,
-            copy_share: 0.0,
-            tag_share: 0.0,
-            hold_ms: 0.0,
-            every_s: 2.0,
-        }
-    }
-}
-
-/// What a corrupt gateway puts in place of dummies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Injected {
-    /// Random bytes.
-    Garbage,
-    /// Packets sealed to the person's key, which its descriptor has.
-    Sealed,
-    /// Packets that it has sent before, such as loops.
-    Replayed,
-}
-
-/// A corrupt gateway that injects.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Injection {
-    /// To whom, by number.
-    pub people: Vec<u32>,
-    /// What: "garbage", "sealed" or "replayed".
-    pub what: Injected,
-    /// In place of which share of the dummies.
-    pub share: f64,
-    /// From when on, seconds of the observation.
-    pub begin_s: f64,
-}
-
-impl Default for Injection {
-    fn default() -> Self {
-        Self { people: Vec::new(), what: Injected::Garbage, share: 0.3, begin_s: 0.0 }
-    }
-}
-
-/// Someone who interrupts the TCP connections of people (RST). They connect again a second later, to the same gateway.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Interruption {
-    /// Whose, by number.
-    pub people: Vec<u32>,
-    /// From when on, seconds of the observation.
-    pub begin_s: f64,
-    /// How often, seconds.
-    pub every_s: f64,
-}
-
-impl Default for Interruption {
-    fn default() -> Self {
-        Self { people: Vec::new(), begin_s: 0.0, every_s: 10.0 }
-    }
-}
-
-/// What is tried with the engines that they do not do in service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Trial {
-    /// Whether arrivals from others take the place of loops. Without it the gateway sees what arrives beside the loops.
-    pub credits: bool,
-    /// Whether letters wait a drawn time before they take a slot. Without it a burst arrives as one.
-    pub letters_wait: bool,
-    /// A frame leaves its first mix no sooner than so long after the instant of its slot, milliseconds, plus an
-    /// exponential delay of mean `release_spread_ms`, in place of the delay that its header asks for; 0 for as it asks. It
-    /// stands for an absolute instant in the header, and for clocks that agree.
-    pub release_ms: f64,
-    /// The mean of that, milliseconds.
-    pub release_spread_ms: f64,
-}
-
-impl Default for Trial {
-    fn default() -> Self {
-        Self { credits: true, letters_wait: true, release_ms: 0.0, release_spread_ms: 10.0 }
-    }
-}
-
 /// All settings of a world.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -376,22 +300,24 @@ pub struct Settings {
     pub warm_up_s: f64,
     /// Seconds after it, so that what was sent at its end still arrives and counts.
     pub drain_s: f64,
-    /// The nodes.
+    /// The nodes, the authorities and their epochs.
     pub network: NetworkSettings,
     /// The class of all people.
     pub class: ClassSettings,
-    /// The people.
+    /// What all people have in common.
     pub people: PeopleSettings,
-    /// The links.
+    /// The links between all parties.
     pub links: LinkSettings,
-    /// The observer.
+    /// What the observer sees.
     pub observer: ObserverSettings,
     /// Active attacks on links.
     pub attacks: Vec<Attack>,
     /// Corrupt gateways that inject packets.
     pub injections: Vec<Injection>,
-    /// Interrupted connections.
+    /// Connections that somebody interrupts.
     pub interruptions: Vec<Interruption>,
+    /// What goes wrong: nodes and authorities that are away, lose packets, have a wrong clock, or lie.
+    pub faults: Vec<Fault>,
     /// What is tried with the engines that they do not do in service.
     pub trial: Trial,
     /// What people do, when the world is an experiment of its own; [`super::run`] is given it beside.
@@ -412,16 +338,12 @@ impl Default for Settings {
             attacks: Vec::new(),
             injections: Vec::new(),
             interruptions: Vec::new(),
+            faults: Vec::new(),
             trial: Trial::default(),
             workload: WorkloadSettings::default(),
         }
     }
 }
-
-/// Most packets at hops of a run: weeks of a core.
-const MOST_EVENTS: f64 = 1e12;
-/// Most times that people come and go in a run, each with a handshake.
-const MOST_JOINS: f64 = 1e7;
 
 /// Seconds as a time of the world.
 pub(super) fn seconds(s: f64) -> Time {
@@ -436,191 +358,4 @@ pub(super) fn span(s: f64) -> Duration {
 /// Milliseconds as a span.
 pub(super) fn millis(ms: f64) -> Duration {
     span(ms / 1e3)
-}
-
-fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), Wrong> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    Err(Wrong::new(key, format!("must be {low} to {high}")))
-}
-
-impl Settings {
-    /// Checks the settings against each other.
-    ///
-    /// # Errors
-    /// The first that cannot be.
-    pub fn check(&self) -> Result<(), Wrong> {
-        within("warm_up_s", self.warm_up_s, 0.0, 1e6)?;
-        within("drain_s", self.drain_s, 0.0, 1e6)?;
-        let network = &self.network;
-        within("network.layers", f64::from(network.layers), 1.0, 3.0)?;
-        within("network.mixes_per_layer", f64::from(network.mixes_per_layer), 1.0, 1_000.0)?;
-        within("network.gateways", f64::from(network.gateways), 2.0, 1_000.0)?;
-        within("network.node_loops_per_s", network.node_loops_per_s, 0.0, 10_000.0)?;
-        within("network.epoch_s", f64::from(network.epoch_s), 60.0, 1e9)?;
-        within("network.clock_offset_ms", network.clock_offset_ms, 0.0, 30_000.0)?;
-        within("network.replay_tags_s", network.replay_tags_s, 1.0, 1e9)?;
-        within("network.pool_packets", network.pool_packets as f64, 1.0, 1e8)?;
-        let class = self.class.class()?;
-        within("class.payload_per_s", class.payload_per_s, 0.01, 100_000.0)?;
-        within("class.loops_per_s", class.loops_per_s, 0.01, 100_000.0)?;
-        within("class.loop_share", class.loop_share, 0.0, 1.0)?;
-        within("class.down_per_s", class.down_per_s, 0.01, 100_000.0)?;
-        if class.down_per_s <= class.loops_per_s {
-            let why = format!(
-                "class.down_per_s, {}, must exceed class.loops_per_s, {}",
-                class.down_per_s, class.loops_per_s
-            );
-            return Err(Wrong::new("class.down_per_s", why).or("class.loops_per_s"));
-        }
-        within("class.exponential_ms", class.delay.exponential_us as f64 / 1e3, 0.0, 5_000.0)?;
-        within("class.uniform_ms", class.delay.uniform_us as f64 / 1e3, 0.0, 5_000.0)?;
-        if !class.delay.hides_phase_of(class.payload_per_s) {
-            let period_ms = 1e3 / class.payload_per_s;
-            let why = format!(
-                "class.uniform_ms must be one period of the payload slots, {period_ms} ms by class.payload_per_s, or a whole number of them"
-            );
-            return Err(Wrong::new("class.uniform_ms", why).or("class.payload_per_s"));
-        }
-        let people = &self.people;
-        if !(0.0..=self.warm_up_s).contains(&people.join_within_s) {
-            let (join_s, warm_up_s) = (people.join_within_s, self.warm_up_s);
-            let why = format!(
-                "all must have joined when the warm-up ends: people.join_within_s, {join_s}, must be 0 to warm_up_s, \
-                 {warm_up_s}"
-            );
-            return Err(Wrong::new("people.join_within_s", why).or("warm_up_s"));
-        }
-        within("people.online_mean_s", people.online_mean_s, 0.0, 1e9)?;
-        within("people.offline_mean_s", people.offline_mean_s, 0.0, 1e9)?;
-        if (people.online_mean_s > 0.0) != (people.offline_mean_s > 0.0) {
-            let why = "people.online_mean_s and people.offline_mean_s must be given together";
-            return Err(Wrong::new("people.offline_mean_s", why).or("people.online_mean_s"));
-        }
-        within("people.access_loss", people.access_loss, 0.0, 0.5)?;
-        within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)?;
-        let links = &self.links;
-        within("links.latency_ms", links.latency_ms, 0.0, 60_000.0)?;
-        within("links.jitter_ms", links.jitter_ms, 0.0, 60_000.0)?;
-        within("links.loss", links.loss, 0.0, 0.9)?;
-        within("links.retransmit_ms", links.retransmit_ms, 0.0, 60_000.0)?;
-        if let Some(matrix) = &links.matrix {
-            Matrix::read(matrix).map_err(|why| Wrong::new("links.matrix", format!("{why:#}")))?;
-        }
-        within("observer.bin_ms", self.observer.bin_ms, 0.0, 1e9)?;
-        for pattern in &self.observer.list {
-            Ends::parse(pattern).map_err(|why| Wrong::new("observer.list", why))?;
-        }
-        let nodes = u32::from(network.layers) * u32::from(network.mixes_per_layer)
-            + u32::from(network.gateways);
-        if self.observer.corrupt_nodes.iter().any(|node| *node >= nodes) {
-            let why = format!("there are nodes 0 to {}", nodes - 1);
-            return Err(Wrong::new("observer.corrupt_nodes", why));
-        }
-        self.check_adversaries()
-    }
-
-    /// Checks that a run of so many people, whose observation lasts so many seconds, can be, and that it has an end which
-    /// somebody will see.
-    ///
-    /// # Errors
-    /// The setting that must be another.
-    pub fn check_run(&self, people: u32, observed_s: f64) -> Result<(), Wrong> {
-        let total_s = self.warm_up_s + observed_s + self.drain_s;
-        let network = &self.network;
-        if total_s >= 2.0 * f64::from(network.epoch_s) {
-            let least = (total_s / 2.0).floor() + 1.0;
-            let why = format!(
-                "the run lasts {total_s} s and must end within two epochs: network.epoch_s must be {least} or more, or \
-                 workload.window_s shorter"
-            );
-            return Err(Wrong::new("network.epoch_s", why).or("workload.window_s"));
-        }
-        let injected =
-            self.injections.iter().enumerate().map(|(n, one)| ("injections", n, &one.people));
-        let interrupted =
-            self.interruptions.iter().enumerate().map(|(n, one)| ("interruptions", n, &one.people));
-        for (table, number, named) in injected.chain(interrupted) {
-            if let Some(nobody) = named.iter().find(|person| **person >= people) {
-                let why = format!(
-                    "there is no person {nobody}: people are 0 to {}",
-                    i64::from(people) - 1
-                );
-                return Err(Wrong::new(&format!("{table}.{}.people", number + 1), why));
-            }
-        }
-        let class = self.class.class()?;
-        let people = f64::from(people);
-        let nodes = f64::from(network.layers) * f64::from(network.mixes_per_layer)
-            + f64::from(network.gateways);
-        // A packet comes to a gateway, to a mix of each layer, to a gateway again and to its end.
-        let hops = f64::from(network.layers) + 3.0;
-        let person_per_s = (class.payload_per_s + class.loops_per_s) * hops + class.down_per_s;
-        let per_s = people * person_per_s + nodes * network.node_loops_per_s * hops;
-        if per_s * total_s > MOST_EVENTS {
-            let why = format!(
-                "the run must be shorter, or people fewer or slower: {people} people and {nodes} nodes for {total_s} s are \
-                 about {:.0e} packets at hops, and {MOST_EVENTS:.0e} are allowed",
-                per_s * total_s
-            );
-            return Err(Wrong::new("workload.window_s", why).or("workload.people"));
-        }
-        let (online, offline) = (self.people.online_mean_s, self.people.offline_mean_s);
-        if online > 0.0 && people * total_s / (online + offline) > MOST_JOINS {
-            let why = format!(
-                "must be longer, with people.offline_mean_s: {people} people would come and go about {:.0e} times in \
-                 {total_s} s, and {MOST_JOINS:.0e} are allowed",
-                people * total_s / (online + offline)
-            );
-            return Err(Wrong::new("people.online_mean_s", why).or("people.offline_mean_s"));
-        }
-        let forgets = nodes * total_s / network.replay_tags_s;
-        let interrupts = |one: &Interruption| one.people.len() as f64 * total_s / one.every_s;
-        for (number, one) in self.interruptions.iter().enumerate() {
-            if interrupts(one) > MOST_JOINS {
-                let why =
-                    format!("must be longer: {MOST_JOINS:.0e} interruptions are allowed in a run");
-                return Err(Wrong::new(&format!("interruptions.{}.every_s", number + 1), why));
-            }
-        }
-        if forgets > MOST_EVENTS {
-            return Err(Wrong::new(
-                "network.replay_tags_s",
-                "must be longer for a run of this length",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Those who act.
-    fn check_adversaries(&self) -> Result<(), Wrong> {
-        for (number, injection) in self.injections.iter().enumerate() {
-            let key = |name: &str| format!("injections.{}.{name}", number + 1);
-            within(&key("share"), injection.share, 0.0, 1.0)?;
-            within(&key("begin_s"), injection.begin_s, 0.0, 1e9)?;
-        }
-        for (number, interruption) in self.interruptions.iter().enumerate() {
-            let key = |name: &str| format!("interruptions.{}.{name}", number + 1);
-            within(&key("begin_s"), interruption.begin_s, 0.0, 1e9)?;
-            within(&key("every_s"), interruption.every_s, 0.1, 1e9)?;
-        }
-        within("trial.release_ms", self.trial.release_ms, 0.0, 5_000.0)?;
-        within("trial.release_spread_ms", self.trial.release_spread_ms, 0.0, 5_000.0)?;
-        for (number, attack) in self.attacks.iter().enumerate() {
-            let key = |name: &str| format!("attacks.{}.{name}", number + 1);
-            Ends::parse(&attack.links).map_err(|why| Wrong::new(&key("links"), why))?;
-            within(&key("drop_share"), attack.drop_share, 0.0, 1.0)?;
-            within(&key("copy_share"), attack.copy_share, 0.0, 1.0)?;
-            within(&key("delay_ms"), attack.delay_ms, 0.0, 1e6)?;
-            within(&key("tag_share"), attack.tag_share, 0.0, 1.0)?;
-            within(&key("hold_ms"), attack.hold_ms, 0.0, 1e6)?;
-            within(&key("every_s"), attack.every_s, 0.001, 1e9)?;
-            within(&key("begin_s"), attack.begin_s, 0.0, 1e9)?;
-            if attack.end_s.is_nan() || attack.end_s < attack.begin_s {
-                return Err(Wrong::new(&key("end_s"), "must not be before begin_s of its table"));
-            }
-        }
-        Ok(())
-    }
 }

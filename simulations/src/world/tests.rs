@@ -1,3 +1,7 @@
+mod day;
+mod epochs;
+mod non_interference;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -185,6 +189,50 @@ fn whoever_observes_and_whatever_runs_beside_it_the_hash_is_the_same() {
     });
     assert!(hashes.iter().all(|other| *other == hashes[0]), "{hashes:?}");
     assert_ne!(hashes[0], go(&settings, &workload, 7).trace_hash);
+}
+
+/// Scenarios with one document, and the hashes of their traces before there were worlds with authorities.
+const RECORDED: [(&str, u64, &str); 3] = [
+    (
+        r#"
+        class.name = "call"
+        workload = { kind = "calls", window_s = 30.0, people = 10 }
+        "#,
+        1,
+        "be9c7b621b3020681672068988b0bd32",
+    ),
+    (
+        r#"
+        class.name = "web"
+        people = { online_mean_s = 8.0, offline_mean_s = 2.0 }
+        network = { clock_offset_ms = 500.0, epoch_s = 60 }
+        links = { jitter_ms = 30.0, loss = 0.02 }
+        workload = { kind = "browse", people = 5, window_s = 30.0 }
+        "#,
+        1,
+        "69ed44bdb1d82aaa66fdf0fca5e0255b",
+    ),
+    (
+        r#"
+        class.name = "text"
+        network.epoch_s = 100
+        workload = { kind = "messages", people = 20, window_s = 120.0 }
+        attacks = [{ links = "node * > node *", copy_share = 0.1, hold_ms = 100.0 }]
+        injections = [{ people = [1], what = "replayed" }]
+        interruptions = [{ people = [2], every_s = 9.0 }]
+        "#,
+        7,
+        "86dcc164e66bbe091de2ebf624777886",
+    ),
+];
+
+#[test]
+fn worlds_with_one_document_have_the_traces_that_they_had() {
+    for (text, seed, hash) in RECORDED {
+        let settings: Settings = toml::from_str(text).unwrap();
+        let workload = settings.workload.workload(seed).unwrap();
+        assert_eq!(go(&settings, &workload, seed).trace_hash, hash, "{text}");
+    }
 }
 
 #[test]

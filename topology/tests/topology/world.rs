@@ -5,7 +5,7 @@ use shoal_topology::*;
 
 /// First second of the epoch of every document here.
 pub const BEGINS: u64 = 1_800_000_000;
-/// Its length.
+/// Length of that epoch, seconds.
 pub const EPOCH_S: u32 = 3_600;
 
 pub fn bytes(n: u64) -> [u8; 32] {
@@ -75,7 +75,7 @@ impl Authorities {
         SignedDocument::new(document, &self.secrets[..self.network.threshold()]).encode()
     }
 
-    /// Signs, reads.
+    /// Signs a document, and reads it as everybody does.
     pub fn pass(&self, document: &Document) -> Result<Document, Error> {
         SignedDocument::verify(&self.sign(document), &self.network, BEGINS)
     }

@@ -442,7 +442,7 @@ impl Drive {
         let Client { groups, outstanding, farewells, letters, call, descriptors, queries, .. } =
             &self.client;
         assert!(groups.len() <= MAX_GROUPS && outstanding.len() <= MAX_OUTSTANDING);
-        assert!(farewells.len() <= MAX_FAREWELLS && letters.len() <= letters::MAX_LETTERS);
+        assert!(farewells.len() <= MAX_FAREWELLS && letters.len() <= types::MAX_LETTERS);
         assert!(call.as_ref().is_none_or(|call| call.waiting.len() <= 5));
         assert!(
             descriptors.len() <= 4 * MAX_GROUPS

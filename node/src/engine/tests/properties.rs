@@ -72,7 +72,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-/// A connection.
+/// A connection of a client.
 struct Line {
     who: u8,
     origin: u64,
@@ -176,7 +176,7 @@ impl Drive {
         self.engine.handle(self.now, input);
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::ToClient { session, frame } => self.to_client(session, frame),
+                Output::ToClient { session, frame } => self.deliver(session, frame),
                 Output::CloseClient(session) => self.ended(session),
                 Output::LetIn(session) => {
                     let line = self.lines.get_mut(&session).unwrap();
@@ -204,7 +204,7 @@ impl Drive {
         assert!(self.engine.next_wake().is_none_or(|at| at > self.now), "what was due is done");
     }
 
-    fn to_client(&mut self, session: SessionId, frame: Frame) {
+    fn deliver(&mut self, session: SessionId, frame: Frame) {
         let line = self.lines.get_mut(&session).expect("a line that has not ended");
         match Downward::from_field(frame.field) {
             Some(Downward::Notice) => match Notice::unpack(&frame.packet).unwrap() {
