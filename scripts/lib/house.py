@@ -44,7 +44,6 @@ LEFT = [
     ("circle", ("simulations/src/experiment.rs", "simulations/src/figures.rs"), 1),
     ("circle", ("simulations/src/workload/",), 1),
     ("circle", ("simulations/src/world/",), 1),
-    ("documentation", ("simulations/tests/",), 1),
 ]
 
 FUNCTION_LINES = 80
