@@ -13,9 +13,9 @@ mod gateways;
 mod group;
 mod groups;
 mod ids;
-mod letters;
 mod loops;
 mod loss_test;
+mod outbox;
 mod packets;
 mod places;
 mod protection;
@@ -41,7 +41,7 @@ use shoal_topology::{
 use crate::keys::{Keys, Seen};
 use crate::message::{FromService, ToService};
 use crate::route::{End, Router};
-use crate::surbs::{Ahead, Outstanding};
+use crate::surbs::{PendingReplies, SurbCache};
 use crate::tunnel::{self, StreamId, Tunnel};
 use call::Call;
 use credits::Credits;
@@ -51,9 +51,9 @@ pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
 pub use group::{Failure, GroupId, Isolation, Stage, Target};
 use group::{Group, Place};
 use ids::Ids;
-use letters::Letters;
 pub use loops::LoopCounts;
 use loops::Loops;
+use outbox::Outbox;
 use shares::{Ration, Shares};
 pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
@@ -70,8 +70,8 @@ const MAX_OUTSTANDING: usize = 16_384;
 pub const MAX_GROUPS: usize = 256;
 /// Most last words to services that wait for their time, and how long that is, on average. Beyond it services find out
 /// by themselves.
-const MAX_FAREWELLS: usize = 64;
-const FAREWELL_DELAY: Duration = Duration::from_secs(4);
+const MAX_CLOSE_NOTICES: usize = 64;
+const CLOSE_DELAY: Duration = Duration::from_secs(4);
 /// A descriptor is asked for this often, and this long.
 const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
@@ -101,7 +101,7 @@ enum Purpose {
 }
 
 /// The last datagram of a tunnel that was given up.
-struct Farewell {
+struct CloseNotice {
     /// When it may leave. Tunnels that end together must not say so together.
     due: Time,
     place: Place,
@@ -170,13 +170,13 @@ pub struct Client {
     /// Where services did not answer, and until when they are not looked for there.
     avoid: HashMap<Place, Time>,
     /// SURBs that are out, at most [`MAX_OUTSTANDING`].
-    outstanding: Outstanding<Purpose>,
+    outstanding: PendingReplies<Purpose>,
     /// SURBs that were made and have not gone out.
-    ahead: Ahead,
-    /// Last datagrams of tunnels that were given up, at most [`MAX_FAREWELLS`].
-    farewells: Vec<Farewell>,
+    ahead: SurbCache,
+    /// Last datagrams of tunnels that were given up, at most [`MAX_CLOSE_NOTICES`].
+    close_notices: Vec<CloseNotice>,
     /// Messages to people that wait for a slot.
-    letters: Letters,
+    outbox: Outbox,
     /// The call that lasts, or ended a moment ago.
     call: Option<Call>,
     /// The own loops, and what they say of mixes and the gateway.
@@ -203,7 +203,7 @@ pub struct Client {
     blamed: Option<(Time, Evidence)>,
     /// Draws what sealing needs.
     packets_rng: Stream,
-    /// Draws among places, and how long farewells wait.
+    /// Draws among places, and how long close_notices wait.
     choices_rng: Stream,
     /// Draws when descriptors are asked for anew.
     refresh_rng: Stream,
@@ -247,10 +247,10 @@ impl Client {
             queries: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             avoid: HashMap::new(),
-            outstanding: Outstanding::new(MAX_OUTSTANDING),
-            ahead: Ahead::default(),
-            farewells: Vec::new(),
-            letters: Letters::new(seed.stream("letters")),
+            outstanding: PendingReplies::new(MAX_OUTSTANDING),
+            ahead: SurbCache::default(),
+            close_notices: Vec::new(),
+            outbox: Outbox::new(seed.stream("letters")),
             call: None,
             loops: Loops::default(),
             ids: Ids::new(seed.stream("identifiers")),
@@ -291,7 +291,7 @@ impl Client {
                 self.refused = None;
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
-                    self.ahead = Ahead::default();
+                    self.ahead = SurbCache::default();
                     self.outputs.push_back(Output::EpochChanged);
                 }
                 self.follow(now);
@@ -411,7 +411,7 @@ impl Client {
     /// the old one is lost, as on any change of link.
     pub fn set_inbox(&mut self, inbox: Identity) {
         self.end.address = inbox.0;
-        self.ahead = Ahead::default();
+        self.ahead = SurbCache::default();
     }
 
     /// As [`Self::set_keys`], before the first packet: no key stays.
@@ -437,7 +437,7 @@ impl Client {
             && key != self.end.key
         {
             self.end.key = key;
-            self.ahead = Ahead::default();
+            self.ahead = SurbCache::default();
         }
     }
 

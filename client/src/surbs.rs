@@ -14,14 +14,14 @@ const TAKEN: usize = 1_024;
 
 /// The SURBs that are out, and what each was made for. Bounded: beyond `max` the oldest is forgotten, and a reply
 /// that still uses it is counted as unknown.
-pub struct Outstanding<U> {
+pub struct PendingReplies<U> {
     max: usize,
     taken: VecDeque<PacketId>,
     by_id: HashMap<PacketId, (U, Epoch, SurbKeys)>,
     order: VecDeque<PacketId>,
 }
 
-impl<U> Outstanding<U> {
+impl<U> PendingReplies<U> {
     /// A store with room for `max` of them.
     pub fn new(max: usize) -> Self {
         Self { max, taken: VecDeque::new(), by_id: HashMap::new(), order: VecDeque::new() }
@@ -76,12 +76,12 @@ pub const AHEAD: usize = 16;
 /// SURBs made ahead, by the epoch in which they travel. All end at one gateway; where they begin does not matter, since
 /// paths do not depend on it. Bounded by two epochs, and what is made at once.
 #[derive(Default)]
-pub struct Ahead {
+pub struct SurbCache {
     to: Option<Identity>,
     stocks: BTreeMap<Epoch, VecDeque<(Surb, SurbKeys)>>,
 }
 
-impl Ahead {
+impl SurbCache {
     /// Those that end at the gateway `own` and travel in `epoch`. What ends elsewhere is forgotten.
     pub fn of(&mut self, own: Identity, epoch: Epoch) -> &mut VecDeque<(Surb, SurbKeys)> {
         // A SURB leads to one inbox at one gateway. After a move those that were made ahead would bring replies to a
@@ -134,7 +134,7 @@ pub enum Of {
 /// is counted, too, and nothing is sent beyond the target and [`UNEXPLAINED`]. Lost SURBs never come back; so a share
 /// of what is sent is written off at once, and a little with time. A liar gains that and no more: one SURB for each
 /// 1/[`LOST`] − 1 that it sends back, and 1/(1 − [`LOST`]) times [`WRITTEN_OFF_PER_S`].
-pub struct Stock {
+pub struct SurbBudget {
     /// SURBs of the present epoch, and of the next one.
     reported: [f64; 2],
     /// When the service last reported.
@@ -155,7 +155,7 @@ pub struct Stock {
     lost: f64,
 }
 
-impl Stock {
+impl SurbBudget {
     /// Of a service that has none.
     pub fn new(now: Time) -> Self {
         Self {
@@ -258,7 +258,7 @@ impl Stock {
         }
     }
 
-    /// How many the service lacks, of those for which there is [`Stock::room`].
+    /// How many the service lacks, of those for which there is [`SurbBudget::room`].
     pub fn missing(&self, now: Time, of: Of) -> usize {
         let silence = now.since(self.heard);
         let in_use = self.is_in_use(now);
@@ -319,7 +319,7 @@ mod tests {
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
         let id = |n: u32| (1 + u128::from(n)).to_be_bytes();
-        let mut out = Outstanding::new(100);
+        let mut out = PendingReplies::new(100);
         for n in 0..1_000 {
             out.put(n, Epoch(1), NullCodec.surb(&mut rng, &[hop], id(n)).unwrap().1);
             // Every third comes back at once, so that the order has gaps.
@@ -338,7 +338,7 @@ mod tests {
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
         let (own, other) = (Identity([7; 32]), Identity([8; 32]));
-        let mut ahead = Ahead::default();
+        let mut ahead = SurbCache::default();
         for epoch in 1..=2 {
             let surb = NullCodec.surb(&mut rng, &[hop], [epoch; 16]).unwrap();
             ahead.of(own, Epoch(epoch.into())).push_back(surb);
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_service_that_was_sent_enough_lacks_nothing() {
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         assert_eq!(stock.missing(Time::ZERO, Of::Present), 16);
         stock.sent(Time::ZERO, Of::Present, 16);
         assert_eq!(stock.missing(Time::ZERO, Of::Present), 0);
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn silence_in_use_brings_the_stock_back_and_idle_silence_does_not() {
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         stock.reported(Time::ZERO, [100, 0], Duration::from_millis(100));
         let later = Time::from_secs(4);
         assert_eq!(stock.missing(later, Of::Present), 0);
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn an_idle_stock_is_filled_once() {
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         stock.sent(Time::ZERO, Of::Present, 16);
         for at in 0..60 {
             assert_eq!(stock.missing(Time::from_secs(at), Of::Present), 0, "{at} s");
@@ -394,7 +394,7 @@ mod tests {
     fn after(minutes: u64, loss: f64, says: impl Fn(usize) -> usize) -> (usize, usize) {
         use rand::RngExt;
         let mut rng = shoal_topology::Seed::from_u64(1).stream("losses");
-        let (mut stock, mut has, mut least) = (Stock::new(Time::ZERO), 0, usize::MAX);
+        let (mut stock, mut has, mut least) = (SurbBudget::new(Time::ZERO), 0, usize::MAX);
         stock.loops_lost(2.0 * loss);
         for tick in 0..minutes * 60 * 80 {
             let now = Time::from_nanos(tick * 12_500_000);
@@ -434,7 +434,7 @@ mod tests {
         println!("{has} in {minutes} minutes, bound {bound}");
         assert!(has < bound && least <= 5, "{has}, {least}");
         // One that only takes.
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         for s in 0..600 {
             let now = Time::from_secs(s);
             stock.in_use(now);
@@ -443,7 +443,7 @@ mod tests {
                 has_taken(&mut stock);
             }
         }
-        fn has_taken(stock: &mut Stock) {
+        fn has_taken(stock: &mut SurbBudget) {
             // Nothing of it is ever reported.
             stock.sent.clear();
         }
@@ -452,8 +452,8 @@ mod tests {
 
     #[test]
     fn what_is_out_is_counted_by_its_epoch() {
-        let (mut stock, now) = (Stock::new(Time::ZERO), Time::from_secs(1));
-        let room = |stock: &Stock| [Of::Present, Of::Next].map(|of| stock.room(now, of));
+        let (mut stock, now) = (SurbBudget::new(Time::ZERO), Time::from_secs(1));
+        let room = |stock: &SurbBudget| [Of::Present, Of::Next].map(|of| stock.room(now, of));
         stock.sent(now, Of::Next, 160);
         assert_eq!(room(&stock), [496, 356], "an eighth is written off");
         stock.turn();
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_limited_stock_is_filled_to_its_limit_and_no_further() {
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         stock.limit(20);
         assert_eq!(stock.missing(Time::ZERO, Of::Present), 16);
         stock.in_use(Time::ZERO);
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_download_raises_the_stock() {
-        let mut stock = Stock::new(Time::ZERO);
+        let mut stock = SurbBudget::new(Time::ZERO);
         for i in 0..600 {
             let now = Time::from_millis(i * 5);
             stock.in_use(now);
@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn what_was_given_out_for_the_next_epoch_is_the_stock_when_it_begins() {
-        let (mut stock, now) = (Stock::new(Time::ZERO), Time::from_secs(1));
+        let (mut stock, now) = (SurbBudget::new(Time::ZERO), Time::from_secs(1));
         stock.reported(now, [16, 4], Duration::ZERO);
         assert_eq!((stock.missing(now, Of::Present), stock.missing(now, Of::Next)), (0, 12));
         stock.sent(now, Of::Next, 5);

@@ -7,7 +7,7 @@ use shoal_sphinx::{Address, PublicKey};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{Epoch, Identity, Seed, Time};
 
-use crate::surbs::{Of, Stock};
+use crate::surbs::{Of, SurbBudget};
 use crate::tunnel::{MAX_STREAMS, Pseudonym, Tunnel};
 
 use super::MAX_GROUPS;
@@ -153,7 +153,7 @@ pub(super) struct Group {
     /// Replies that the tunnel did not authenticate, less what is forgiven.
     pub(super) junk: f64,
     /// What the service has of the SURBs of the present epoch and of the next one.
-    pub(super) stock: Stock,
+    pub(super) stock: SurbBudget,
     /// The present epoch.
     pub(super) epoch: Option<Epoch>,
     /// How late this group begins to give out the next epoch's SURBs, 0 to 1.
@@ -193,7 +193,7 @@ impl Group {
             connected: false,
             hopeless: false,
             junk: 0.0,
-            stock: Stock::new(now),
+            stock: SurbBudget::new(now),
             epoch: None,
             late: seed.stream("next epoch's SURBs").random(),
             refilled: false,
@@ -291,7 +291,7 @@ impl Group {
         self.asked = None;
         self.junk = 0.0;
         // The service of another attempt knows another pseudonym: it has no SURBs of this one.
-        self.stock = Stock::new(now);
+        self.stock = SurbBudget::new(now);
         self.stock.in_use(now);
         (self.since, self.moved) = (now, now);
     }

@@ -7,8 +7,8 @@ use shoal_topology::{Epoch, Identity, Time};
 
 use super::shares::strict_stock;
 use super::{
-    Client, Contact, Farewell, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies, take_events,
-    whole_per_s,
+    Client, CloseNotice, Contact, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies,
+    take_events, whole_per_s,
 };
 use crate::engine::group::Group;
 use crate::message::ToService;
@@ -144,8 +144,8 @@ impl Client {
                 return self.send(now, slot, id, datagram);
             }
         }
-        if let Some(due) = self.farewells.iter().position(|farewell| farewell.due <= now) {
-            let Farewell { place, message, .. } = self.farewells.swap_remove(due);
+        if let Some(due) = self.close_notices.iter().position(|notice| notice.due <= now) {
+            let CloseNotice { place, message, .. } = self.close_notices.swap_remove(due);
             return self.send_to(slot, &place, message.encode());
         }
         None

@@ -271,12 +271,13 @@ impl Client {
         // Closed first, so that what it then gives out is the last datagram, which says so.
         tunnel.close(now, 0);
         let mut datagram = Vec::new();
-        if self.farewells.len() < MAX_FAREWELLS && tunnel.poll_transmit(now, &mut datagram) {
-            let due = now + exponential(&mut self.choices_rng, FAREWELL_DELAY);
+        if self.close_notices.len() < MAX_CLOSE_NOTICES && tunnel.poll_transmit(now, &mut datagram)
+        {
+            let due = now + exponential(&mut self.choices_rng, CLOSE_DELAY);
             let pseudonym = group.pseudonym;
             let surbs = Vec::new();
             let message = ToService { pseudonym, budget: 1, epoch: 0, surbs, datagram };
-            self.farewells.push(Farewell { due, place, message });
+            self.close_notices.push(CloseNotice { due, place, message });
         }
         // What comes by SURBs of this attempt says nothing of the next one's service.
         let others = |purpose: &Purpose| !matches!(purpose, Purpose::Tunnel(of) if *of == id);

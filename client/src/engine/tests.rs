@@ -215,7 +215,7 @@ fn the_first_hop_is_uniform_whatever_the_gateways() {
         let mut name = "";
         for n in 0..number {
             let now = uplink.next_slot();
-            if client.letters.len() == 0 {
+            if client.outbox.len() == 0 {
                 name = GATEWAYS[n % GATEWAYS.len()];
                 let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(name) };
                 client.post(Time::ZERO, &contact, b"hello").unwrap();
@@ -323,7 +323,7 @@ fn last_words_to_services_are_bounded() {
         let tunnel = Tunnel::connect(client.base, Time::ZERO, &seed, [6; 32], &settings).unwrap();
         client.groups.get_mut(&id).unwrap().connect(Time::ZERO, place(GATEWAYS[1]), tunnel);
         client.fail(Time::ZERO, id, Failure::Idle);
-        assert_eq!(client.farewells.len(), usize::from(n + 1).min(64));
+        assert_eq!(client.close_notices.len(), usize::from(n + 1).min(64));
     }
     // Each is said, when its time has come.
     let at = Time::from_secs(50);
@@ -332,7 +332,7 @@ fn last_words_to_services_are_bounded() {
     while let n @ 1.. = client.produce(at, wants.clone()).len() {
         said += n;
     }
-    assert_eq!((said, client.farewells.len()), (64, 0));
+    assert_eq!((said, client.close_notices.len()), (64, 0));
 }
 
 /// A service at these gateways, whose descriptor the client has.

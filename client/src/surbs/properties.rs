@@ -65,7 +65,7 @@ proptest! {
         steps in vec(happens(), 1..300),
     ) {
         let mut now = Time::ZERO;
-        let mut stock = Stock::new(now);
+        let mut stock = SurbBudget::new(now);
         let mut out = [Out { sent: 0.0, since: now }; 2];
         let mut most = 0.8 * MAX_STOCK as f64;
         let mut lost = LOST;
@@ -125,7 +125,7 @@ proptest! {
         let mut rng = Seed::from_u64(1).stream("surbs");
         let key = SecretKey::from_bytes([1; 32]).public();
         let hop = Hop { address: [1; 32], key, delay: Duration::ZERO };
-        let mut out = Outstanding::new(max);
+        let mut out = PendingReplies::new(max);
         // All that were ever put, and those that are out, the oldest first.
         let (mut all, mut live) = (Vec::new(), VecDeque::new());
         for (kind, which, epoch) in steps {

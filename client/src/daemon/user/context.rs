@@ -129,7 +129,7 @@ impl ProxyContext {
                 Err(NoStream::Final(why)) => return Err(why),
             };
             let stream = self.hub.stream((id, stream));
-            let complaint = Complaint { context: self, id, answered: false.into() };
+            let abandoned = AbandonedRequest { context: self, id, answered: false.into() };
             if stream.write(&request.encode()).await.is_err() {
                 continue;
             }
@@ -138,7 +138,7 @@ impl ProxyContext {
                 response = stream.message(&mut rest, Response::decode) => response,
                 () = self.better_elsewhere(id) => continue,
             };
-            complaint.answered.set(true);
+            abandoned.answered.set(true);
             return match response {
                 Ok(Response::Failed(code)) => Err(code.into()),
                 Ok(response) => Ok((stream, response, rest)),
@@ -237,13 +237,13 @@ impl ProxyContext {
 }
 
 /// Tells the engine when a request is given up without an answer.
-struct Complaint<'a> {
+struct AbandonedRequest<'a> {
     context: &'a ProxyContext,
     id: GroupId,
     answered: std::cell::Cell<bool>,
 }
 
-impl Drop for Complaint<'_> {
+impl Drop for AbandonedRequest<'_> {
     fn drop(&mut self) {
         if !self.answered.get() {
             let mut user = self.context.hub.engine.borrow_mut();

@@ -439,10 +439,11 @@ impl Drive {
     }
 
     fn check(&self) {
-        let Client { groups, outstanding, farewells, letters, call, descriptors, queries, .. } =
-            &self.client;
+        let Client {
+            groups, outstanding, close_notices, outbox, call, descriptors, queries, ..
+        } = &self.client;
         assert!(groups.len() <= MAX_GROUPS && outstanding.len() <= MAX_OUTSTANDING);
-        assert!(farewells.len() <= MAX_FAREWELLS && letters.len() <= types::MAX_LETTERS);
+        assert!(close_notices.len() <= MAX_CLOSE_NOTICES && outbox.len() <= types::MAX_LETTERS);
         assert!(call.as_ref().is_none_or(|call| call.waiting.len() <= 5));
         assert!(
             descriptors.len() <= 4 * MAX_GROUPS

@@ -371,7 +371,7 @@ fn media_of_a_call_do_not_wait_and_letters_do() {
         Wants { media: wants(&mut client, Time::ZERO, (2, 0, 0)).user, ..Wants::default() };
     media.media.truncate(2);
     assert_eq!(client.produce(Time::ZERO, media).len(), 2, "and silence");
-    assert_eq!(client.letters.len(), 64);
+    assert_eq!(client.outbox.len(), 64);
     let later = Time::from_secs(20);
     let user = wants(&mut client, later, (2, 1, 0));
     assert_eq!(client.produce(later, user).len(), 1);

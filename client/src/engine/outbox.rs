@@ -39,12 +39,12 @@ struct Letter {
 }
 
 /// The letters that wait, in the order in which they were written.
-pub(super) struct Letters {
+pub(super) struct Outbox {
     waiting: Vec<Letter>,
     holds: Stream,
 }
 
-impl Letters {
+impl Outbox {
     pub(super) fn new(holds: Stream) -> Self {
         Self { waiting: Vec::new(), holds }
     }
@@ -71,7 +71,7 @@ impl Client {
         if message.len() >= MESSAGE_LEN {
             return Err(NotPosted::TooLong);
         }
-        if self.letters.len() >= MAX_LETTERS {
+        if self.outbox.len() >= MAX_LETTERS {
             return Err(NotPosted::Full);
         }
         // Any gateway may be the other's, also this one: a rule would show peers by the choice of gateways.
@@ -81,15 +81,15 @@ impl Client {
         letter.push(kind::MESSAGE);
         letter.extend_from_slice(message);
         // Drawn also where letters leave at once, so that the setting moves no other draw.
-        let hold = exponential(&mut self.letters.holds, hold(&self.class));
+        let hold = exponential(&mut self.outbox.holds, hold(&self.class));
         let due = if self.settings.letters_at_once { now } else { now + hold };
-        self.letters.waiting.push(Letter { due, contact: *contact, message: letter });
+        self.outbox.waiting.push(Letter { due, contact: *contact, message: letter });
         Ok(())
     }
 
     /// A letter for a slot, if one has waited long enough.
     pub(super) fn make_letter(&mut self, slot: Slot) -> Option<Draft> {
-        let letter = self.letters.take(slot.at)?;
+        let letter = self.outbox.take(slot.at)?;
         let Contact { inbox, key, gateway } = letter.contact;
         let end = End { address: inbox.0, key };
         Some(self.send_to_end(slot, gateway, end, letter.message)?.ready(Ready::Letter))
