@@ -38,12 +38,6 @@ import sys
 
 # Faults that are excused: what kind, under which paths (a circle: all of its modules), and how many at most.
 LEFT = [
-    ("circle", ("client/src/daemon/places.rs", "client/src/daemon/udp.rs"), 1),
-    ("circle", ("simulations/src/attacks/far_end.rs", "simulations/src/attacks/first_mixes.rs"), 1),
-    ("circle", ("simulations/src/commands.rs", "simulations/src/sweep"), 1),
-    ("circle", ("simulations/src/experiment.rs", "simulations/src/figures.rs"), 1),
-    ("circle", ("simulations/src/workload/",), 1),
-    ("circle", ("simulations/src/world/",), 1),
 ]
 
 FUNCTION_LINES = 80

@@ -15,8 +15,6 @@ pub use run::{RunArgs, run};
 pub(crate) use run::{bar, by_name, pool};
 pub use table::{merge, print_table};
 
-pub use crate::sweep::{SweepArgs, sweep};
-
 /// Options that do not go together. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -2,23 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A value with its 95 % confidence interval.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Estimate {
-    /// What is taken for the value.
-    pub value: f64,
-    /// Lower end of the interval.
-    pub low: f64,
-    /// Upper end of the interval.
-    pub high: f64,
-}
-
-impl Estimate {
-    /// A value that is computed, not estimated.
-    pub const fn exact(value: f64) -> Self {
-        Self { value, low: value, high: value }
-    }
-}
+pub use crate::stats::Estimate;
 
 /// One figure of an experiment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -16,8 +16,8 @@ use anyhow::Context as _;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::experiment::Estimate;
 use crate::output::write_atomic;
+use crate::stats::Estimate;
 use crate::trace::{Record, Truth};
 
 /// Size of a figure, pixels.

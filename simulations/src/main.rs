@@ -9,11 +9,10 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use shoal_program::exit::{Exit, report};
 use shoal_program::stdout::{self, Stdout};
-use shoal_sim::commands::{
-    self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs, SweepArgs,
-};
+use shoal_sim::commands::{self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs};
 use shoal_sim::output::Foreign;
 use shoal_sim::scenario::{self, BadScenario};
+use shoal_sim::sweep::{self, SweepArgs};
 use shoal_sim::world;
 
 /// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
@@ -123,7 +122,7 @@ fn act(verb: Verb) -> anyhow::Result<()> {
         Verb::Localnet(verb) => shoal_localnet::commands::run(verb),
         Verb::Vectors { dir } => vectors(&dir),
         Verb::Run(args) => commands::run(&args, scenario::experiments(), &mut Stdout),
-        Verb::Sweep(args) => commands::sweep(&args, scenario::experiments(), &mut Stdout),
+        Verb::Sweep(args) => sweep::sweep(&args, scenario::experiments(), &mut Stdout),
         Verb::Attack(args) => commands::attack(&args, &mut Stdout),
         Verb::Reproduce(args) => commands::reproduce(&args, &mut Stdout),
         Verb::Gateway(args) => commands::gateway(&args, &mut Stdout),

@@ -7,10 +7,28 @@ pub use law::{
     poisson_cdf, student_cdf, student_quantile,
 };
 
-use crate::experiment::Estimate;
+use serde::{Deserialize, Serialize};
 
 /// Confidence of all intervals.
 const CONFIDENCE: f64 = 0.95;
+
+/// A value with its 95 % confidence interval.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Estimate {
+    /// What is taken for the value.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+impl Estimate {
+    /// A value that is computed, not estimated.
+    pub const fn exact(value: f64) -> Self {
+        Self { value, low: value, high: value }
+    }
+}
 
 /// Mean, its standard error and the number of values.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -9,8 +9,9 @@ mod session;
 mod settings;
 mod synthetic;
 
+pub use csv::What;
 pub use fit::{Fit, fit};
-pub use recorded::{BadRecords, Entry, Missed, Recorded, What};
+pub use recorded::{BadRecords, Entry, Missed, Recorded};
 pub use session::{BrowseSettings, DownloadSettings};
 pub use settings::{WorkloadKind, WorkloadSettings};
 pub use synthetic::{Rows, SyntheticSettings};

@@ -10,6 +10,7 @@
 mod access;
 mod authorities;
 mod directory;
+mod ends;
 mod exit;
 mod experiment;
 mod faults;
@@ -27,6 +28,7 @@ mod release;
 pub mod reproduce;
 mod run;
 mod settings;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod watched;

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::dial::Limits;
-use super::udp;
 use crate::tunnel::Pseudonym;
 
 /// What a tunnel waits for longer than this yields to another tunnel, when all places are taken.
@@ -134,6 +133,13 @@ pub(super) struct Quotas {
     pub(super) associations: Rc<Places<Pseudonym>>,
 }
 
+/// What the associations of all tunnels share.
+pub(super) struct UdpQuotas {
+    /// Names that datagrams wait for.
+    pub(super) lookups: Rc<Places<Pseudonym>>,
+    pub(super) associations: Rc<Places<Pseudonym>>,
+}
+
 impl Quotas {
     pub(super) fn new(limits: Limits) -> Self {
         let places = |most| Places::new(most, PATIENT);
@@ -142,8 +148,8 @@ impl Quotas {
     }
 
     /// For the datagrams of an association.
-    pub(super) fn of_udp(&self) -> udp::Shared {
-        udp::Shared { lookups: self.lookups.clone(), associations: self.associations.clone() }
+    pub(super) fn of_udp(&self) -> UdpQuotas {
+        UdpQuotas { lookups: self.lookups.clone(), associations: self.associations.clone() }
     }
 
     pub(super) fn refused(&self) -> u64 {

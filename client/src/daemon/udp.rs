@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::dial::UdpAssociation;
 use super::hub::{Stream, TunnelIo};
 use super::owner::Owner;
-use super::places::Places;
+use super::places::UdpQuotas;
 use crate::request::UdpPacket;
 use crate::socks::{Host, datagram};
 use crate::tunnel::Pseudonym;
@@ -93,13 +93,6 @@ pub(super) async fn client<E: TunnelIo>(
     }
 }
 
-/// What the associations of all tunnels share.
-pub(super) struct Shared {
-    /// Names that datagrams wait for.
-    pub(super) lookups: Rc<Places<Pseudonym>>,
-    pub(super) associations: Rc<Places<Pseudonym>>,
-}
-
 /// How long an association may be silent when so many of so many places are taken: the fuller, the shorter.
 fn idle_limit((taken, most): (usize, usize)) -> Duration {
     let free = most.saturating_sub(taken) as f64 / most.max(1) as f64;
@@ -111,7 +104,7 @@ pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
     stream: &Stream<E>,
     mut rest: Vec<u8>,
     association: UdpAssociation,
-    shared: Shared,
+    shared: UdpQuotas,
 ) {
     let heard = Cell::new(Instant::now());
     let active = || heard.set(Instant::now());

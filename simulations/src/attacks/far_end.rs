@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Row;
 use super::calls::Interval;
-use super::first_mixes::Followed;
-use super::marks::Marked;
+use super::marks::{Followed, Marked};
 use crate::trace::{Flow, Party, View};
 
 /// Longest time on each side of a change that is counted, seconds.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::marks::{self, Marked};
+use super::marks::{self, Followed, Marked};
 use super::{Answer, Attack, Scored, far_end};
 use crate::trace::{Flow, Party, View};
 
@@ -47,16 +47,6 @@ const FRAMES: usize = 2_000;
 
 /// What leaves a gateway for mixes, in order of time.
 type Departures = Vec<(u64, u16)>;
-
-/// What is known of first mixes.
-pub struct Followed {
-    /// Everybody's frames, each with the places of the mixes that it may have gone to.
-    pub people: Vec<Marked>,
-    /// The nodes that gateways send to, by place.
-    pub mixes: Vec<u32>,
-    /// The gateway of each person.
-    pub gateways: BTreeMap<u32, u32>,
-}
 
 /// Follows everybody's frames to their first mixes.
 pub fn from_links(view: &View) -> Followed {

@@ -26,6 +26,16 @@ pub struct Marked {
     candidates: Vec<(u16, f32)>,
 }
 
+/// What is known of first mixes.
+pub struct Followed {
+    /// Everybody's frames, each with the places of the mixes that it may have gone to.
+    pub people: Vec<Marked>,
+    /// The nodes that gateways send to, by place.
+    pub mixes: Vec<u32>,
+    /// The gateway of each person.
+    pub gateways: BTreeMap<u32, u32>,
+}
+
 impl Marked {
     /// Of this person, no frame yet.
     pub fn new(person: u32) -> Self {

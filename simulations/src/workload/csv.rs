@@ -4,8 +4,18 @@
 use std::borrow::Cow;
 
 use super::columns::{Columns, Field, header};
-use super::recorded::What;
 use crate::delimited::{self, SEPARATORS, cells};
+
+/// What a row records.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum What {
+    /// A text message.
+    Message,
+    /// A call of so many seconds.
+    Call(f64),
+    /// A call that nobody took.
+    Missed,
+}
 
 /// Latest time in a file, seconds: a century.
 const LATEST_S: f64 = 3.2e9;

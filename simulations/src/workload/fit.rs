@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::recorded::{Recorded, What};
+use super::csv::What;
+use super::recorded::Recorded;
 
 /// Figures of a list.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,23 +5,13 @@ use std::path::Path;
 
 use shoal_topology::Time;
 
+use super::csv::What;
 use super::{Activity, Workload, csv};
 
 /// Calls of the Copenhagen Networks Study, in the program itself so that it needs no file.
 const CALLS: &str = include_str!("../../data/cns/calls.csv");
 /// Its text messages.
 const MESSAGES: &str = include_str!("../../data/cns/sms.csv");
-
-/// What a row records.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum What {
-    /// A text message.
-    Message,
-    /// A call of so many seconds.
-    Call(f64),
-    /// A call that nobody took.
-    Missed,
-}
 
 /// A row of a recorded list.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -8,7 +8,8 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use shoal_topology::{Seed, Time};
 
-use super::recorded::{Entry, Recorded, What};
+use super::csv::What;
+use super::recorded::{Entry, Recorded};
 use crate::experiment::Wrong;
 
 /// What the rows of a synthetic list are.

@@ -17,7 +17,8 @@ use shoal_topology::{
 use super::history::History;
 use super::liar::Liar;
 use super::network::{NAME, Network as Nodes, UNIX, identity};
-use super::settings::{Lie, Settings, millis};
+use super::settings::{Lie, Settings};
+use super::spans::millis;
 
 /// What an authority's disk takes.
 const DISK: Duration = Duration::from_millis(10);

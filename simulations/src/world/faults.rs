@@ -3,7 +3,8 @@
 use rand::RngExt;
 use shoal_topology::{Seed, Stream, Time};
 
-use super::settings::{Culprit, Fault, Settings, span};
+use super::settings::{Culprit, Fault, Settings};
+use super::spans::span;
 
 /// A fault with whom it is of, and when it begins and ends.
 pub(super) struct Planned {

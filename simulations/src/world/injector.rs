@@ -10,7 +10,8 @@ use shoal_sphinx::{Codec, Downward, Frame, Hop, Packet};
 use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Seed, Stream, Time};
 
-use super::settings::{Injected, Settings, seconds, span};
+use super::settings::{Injected, Settings};
+use super::spans::{seconds, span};
 
 /// Packets that it keeps of each person, to send them again.
 const KEPT: usize = 256;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::settings::millis;
+use super::spans::millis;
 use crate::delimited;
 
 /// Latencies between named places.

@@ -116,7 +116,7 @@ impl Network {
             _ => UNIX - UNIX % u64::from(network.epoch_s),
         };
         let mut all = Self {
-            names: (0..count).map(|n| node_name(settings, n)).collect(),
+            names: (0..count).map(|n| settings.network.node_name(n)).collect(),
             parameters: parameters(settings, &class),
             given: None,
             codec: settings.codec.codec(),
@@ -346,17 +346,6 @@ impl Network {
     /// What makes and opens packets.
     pub(super) fn codec(&self) -> Arc<dyn Codec> {
         self.codec.clone()
-    }
-}
-
-/// What a node is called in files: "mix-1-2" (layer and place in it) or "gateway-1".
-pub(super) fn node_name(settings: &Settings, number: usize) -> String {
-    let width = usize::from(settings.network.mixes_per_layer);
-    let mixes = width * usize::from(settings.network.layers);
-    if number < mixes {
-        format!("mix-{}-{}", 1 + number / width, 1 + number % width)
-    } else {
-        format!("gateway-{}", 1 + number - mixes)
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use shoal_sphinx::{FRAME_LEN, Packet};
 use shoal_topology::Time;
 
-use super::links::Ends;
-use super::settings::{Observed, Settings, millis, seconds};
+use super::ends::Ends;
+use super::settings::{Observed, Settings};
+use super::spans::{millis, seconds};
 use crate::trace::{Flow, Link, Party, Pass, Trace};
 
 /// The observation of links.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use shoal_sphinx::Packet;
 use shoal_topology::{Seed, Stream, Time, exponential};
 
-use super::settings::{Settings, millis};
+use super::settings::Settings;
+use super::spans::millis;
 
 /// The slots of packets that are on their way to their first mix.
 pub(super) struct Release {

@@ -6,13 +6,12 @@ mod faults;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{Codec, NullCodec};
 use shoal_topology::consensus::Schedule;
-use shoal_topology::{Class, Parameters, Time};
+use shoal_topology::{Class, Parameters};
 
 use crate::experiment::Wrong;
 use crate::workload::WorkloadSettings;
@@ -96,6 +95,17 @@ impl Default for NetworkSettings {
 const OPENING_S: f64 = 2.0;
 
 impl NetworkSettings {
+    /// What a node is called in files: "mix-1-2" (layer and place in it) or "gateway-1".
+    pub(super) fn node_name(&self, number: usize) -> String {
+        let width = usize::from(self.mixes_per_layer);
+        let mixes = width * usize::from(self.layers);
+        if number < mixes {
+            format!("mix-{}-{}", 1 + number / width, 1 + number % width)
+        } else {
+            format!("gateway-{}", 1 + number - mixes)
+        }
+    }
+
     /// How many nodes there are.
     pub(super) fn nodes(&self) -> usize {
         usize::from(self.layers) * usize::from(self.mixes_per_layer) + usize::from(self.gateways)
@@ -343,19 +353,4 @@ impl Default for Settings {
             workload: WorkloadSettings::default(),
         }
     }
-}
-
-/// Seconds as a time of the world.
-pub(super) fn seconds(s: f64) -> Time {
-    Time::ZERO + span(s)
-}
-
-/// Seconds as a span; what cannot be one is none.
-pub(super) fn span(s: f64) -> Duration {
-    Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::MAX)
-}
-
-/// Milliseconds as a span.
-pub(super) fn millis(ms: f64) -> Duration {
-    span(ms / 1e3)
 }

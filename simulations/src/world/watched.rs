@@ -7,7 +7,8 @@ use shoal_client::engine::Contact;
 use shoal_sphinx::Frame;
 use shoal_topology::Time;
 
-use super::settings::{Settings, seconds};
+use super::settings::Settings;
+use super::spans::seconds;
 use crate::at_gateway::{Came, Seen, Up};
 
 /// The view of each person's gateway. Empty unless it was asked for.

@@ -10,7 +10,7 @@ use super::{Event, World};
 use crate::workload::{Activity, Workload};
 use crate::world::measure::{CALL_GAP_S, Service};
 use crate::world::person::{Letter, Stage};
-use crate::world::settings::span;
+use crate::world::spans::span;
 
 /// From ringing, and from hanging up, to the instant that was agreed on: about a round trip.
 const AGREED: Duration = Duration::from_millis(600);

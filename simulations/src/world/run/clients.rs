@@ -11,7 +11,7 @@ use shoal_topology::{Identity, Time, exponential};
 use super::{AGAIN, Event, World, activity, person};
 use crate::world::network::Power;
 use crate::world::person::{Letter, Person, Stage};
-use crate::world::settings::span;
+use crate::world::spans::span;
 
 impl World {
     pub(super) fn client_receives(&mut self, session: u64, gateway: u32, frame: Frame) {

@@ -14,7 +14,7 @@ use super::{Event, World};
 use crate::world::authorities::{Due, Sent};
 use crate::world::directory::Directory;
 use crate::world::network::Power;
-use crate::world::settings::millis;
+use crate::world::spans::millis;
 use crate::world::watcher::{News, Word};
 
 /// Between the starts of two nodes' programs, which do not start in the same moment.

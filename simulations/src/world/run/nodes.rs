@@ -11,7 +11,7 @@ use shoal_topology::{Epoch, Identity, Time};
 use super::{AGAIN, Came, Event, World, fingerprint, party, person};
 use crate::trace::Party;
 use crate::world::network::Power;
-use crate::world::settings::span;
+use crate::world::spans::span;
 
 impl World {
     /// A node's clock passes into the next epoch of the only document.

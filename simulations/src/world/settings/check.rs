@@ -2,7 +2,7 @@
 
 use super::{Interruption, NetworkSettings, Settings};
 use crate::experiment::Wrong;
-use crate::world::links::Ends;
+use crate::world::ends::Ends;
 use crate::world::matrix::Matrix;
 
 /// Most packets at hops of a run: weeks of a core.

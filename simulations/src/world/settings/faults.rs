@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::Settings;
 use super::check::within;
 use crate::experiment::Wrong;
-use crate::world::network::node_name;
 
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -98,7 +97,8 @@ impl Fault {
     pub(in crate::world) fn culprit(&self, settings: &Settings) -> Option<Culprit> {
         match (&self.node, self.authority) {
             (Some(name), None) => {
-                let mut names = (0..settings.network.nodes()).map(|n| node_name(settings, n));
+                let mut names =
+                    (0..settings.network.nodes()).map(|n| settings.network.node_name(n));
                 names.position(|node| node == *name).map(Culprit::Node)
             }
             (None, Some(number)) => {
@@ -197,7 +197,8 @@ impl Fault {
             };
         }
         let mixes = usize::from(network.layers) * usize::from(network.mixes_per_layer);
-        let names = [0, mixes - 1, mixes, network.nodes() - 1].map(|n| node_name(settings, n));
+        let names =
+            [0, mixes - 1, mixes, network.nodes() - 1].map(|n| settings.network.node_name(n));
         let [first, last, gateway, last_gateway] = names;
         wrong("node", format!("must be one of {first} to {last}, {gateway} to {last_gateway}"))
     }
