@@ -3,6 +3,8 @@
 //! Where paths are kept, all frames of somebody at rest carry one mark, and in a call the frames in payload slots carry
 //! another than the loops do. Where each frame's mark is drawn anew, there is nothing to find.
 
+use std::collections::BTreeMap;
+
 use super::calls::Interval;
 use super::{Answer, Sign};
 use crate::trace::Public;

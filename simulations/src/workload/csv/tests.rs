@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use super::super::recorded::{Recorded, What};
+use super::super::recorded::Recorded;
+use super::What;
 
 fn read(text: &str) -> Recorded {
     Recorded::parse(text, "a.csv").unwrap()
