@@ -220,6 +220,12 @@ impl Net {
         std::mem::take(&mut self.reports)
     }
 
+    /// The key of a node's identity.
+    pub(super) fn secret(&self, node: &Identity) -> SecretIdentity {
+        let found = self.network.nodes.iter().find(|of| of.identity() == *node);
+        found.expect("a node of this network").secret_identity()
+    }
+
     pub(super) fn document(&self) -> &Document {
         &self.document
     }

@@ -1,8 +1,8 @@
 //! What loops show of the links, and what authorities make of it.
 
+use shoal_topology::Standing;
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{Report, SignedReport, pool_of};
-use shoal_topology::{SecretIdentity, Standing};
 
 use super::*;
 
@@ -42,9 +42,7 @@ fn where_all_are_honest_reports_show_no_loss() {
         assert!(report.links.iter().all(|link| link.lost == 0));
         assert!(pool_of(report.pool) < 10.0);
         // As it goes to the authorities.
-        let secret = (1..=8).map(|n| SecretIdentity::from_bytes(&[n; 32]));
-        let secret = secret.into_iter().find(|s| s.identity() == report.node).unwrap();
-        let signed = SignedReport::new(report.clone(), &secret);
+        let signed = SignedReport::new(report.clone(), &net.secret(&report.node));
         assert_eq!(SignedReport::decode(&signed.encode()).unwrap().body(), report);
     }
     // Each loop is in one report.
