@@ -1,4 +1,4 @@
-//! A client and the slots of its link, joined as every program joins them.
+//! A client and the slots of its link, joined as the daemon drives them.
 //!
 //! [`Client`] makes frames, [`Uplink`] says when they leave and where to, and each must be told what the other has
 //! learned: which loops have left, which arrivals take the place of loops, which document slots follow. A [`Sender`] owns
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_sphinx::Frame;
 use shoal_topology::{Identity, Time};
 
-use crate::engine::{Arrival, Client, Contact};
+use crate::engine::{Arrival, Client};
 use crate::uplink::{Filled, Ready, Uplink};
 
 /// The slots of a link, for whoever writes to it.
@@ -64,8 +64,8 @@ pub enum Produced {
     OfUser,
 }
 
-/// A client with the slots of its link. It is a [`Client`] but for what concerns its link, arrivals and calls, which the
-/// slots must hear of as well.
+/// A client with the slots of its link. It is a [`Client`] but for what concerns its link and arrivals, which the slots
+/// must hear of as well.
 pub struct Sender {
     client: Client,
     slots: Arc<SlotQueue>,
@@ -141,12 +141,6 @@ impl Sender {
         arrival
     }
 
-    /// A session or a call of a device that is known vouches for a packet after the fact ([`Client::authenticated`]): if it
-    /// gives credit, it takes the place of a loop too.
-    pub fn credit(&mut self) {
-        self.slots.lock().credit();
-    }
-
     /// Seals once for slots that come at `from` or later, as many as lack something: what is sealed for an earlier one would
     /// be late. Call it again until it says [`Produced::Nothing`].
     pub fn produce(&mut self, now: Time, from: Time) -> Produced {
@@ -168,23 +162,6 @@ impl Sender {
         let mut uplink = self.slots.lock();
         frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
         produced
-    }
-
-    /// Seals for all slots, by a caller to whom sealing takes no time.
-    pub fn fill(&mut self, now: Time) {
-        while self.produce(now, now) != Produced::Nothing {}
-    }
-
-    /// A call with a contact whose media pass the gateway from `at` on.
-    pub fn begin_call(&mut self, contact: Contact, at: Time) {
-        self.client.begin_call(contact, at);
-        self.slots.lock().begin_call(at);
-    }
-
-    /// Its end: from `at` on loops pass again.
-    pub fn end_call(&mut self, at: Time) {
-        self.client.end_call(at);
-        self.slots.lock().end_call(at);
     }
 }
 
@@ -230,7 +207,7 @@ mod tests {
         sender.set_link(Time::ZERO, Some(gateway));
         assert_ne!(slots.next_slot(), Time::NEVER);
         assert_eq!(sender.produce(Time::ZERO, Time::ZERO), Produced::Cover);
-        sender.fill(Time::ZERO);
+        while sender.produce(Time::ZERO, Time::ZERO) != Produced::Nothing {}
         let taken = slots.take(slots.next_slot());
         assert_eq!(slots.filled().filler, 0, "what left was sealed");
         assert_ne!(taken.field, 0xffff);

@@ -8,16 +8,21 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::io::{DuplexStream, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::hub::{self, TunnelIo};
 use crate::tunnel::{CONNECTION_RESET, GIVEN_UP};
 
 /// Bytes that wait in each direction between a program and the engine's thread.
 const PIPE: usize = 64 << 10;
+/// What a dropped stream was given must leave within this time; else the tunnel's stream is broken off, so that a far end
+/// that reads nothing keeps nothing here.
+const LINGER: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 60_000 });
 /// Bytes that one read takes from either.
 const CHUNK: usize = 16 << 10;
 
@@ -147,15 +152,22 @@ pub(super) async fn bridge<E: TunnelIo>(stream: &hub::Stream<E>, early: Vec<u8>,
     let (from, to) = tokio::io::split(pipe);
     let mut up = pin!(up(stream, from, &ending));
     let mut down = pin!(down(stream, &early, to, &ending));
+    let mut dropped = pin!(ending.dropped.notified());
     tokio::select! {
         () = &mut up => tokio::select! {
             _ = down => {}
             // Nobody is left who would read: what was written still leaves, as the stream ends in order.
-            () = ending.dropped.notified() => {}
+            () = dropped => {}
         },
-        ended = &mut down => if ended == Down::Finished {
-            up.await;
-        },
+        ended = &mut down => {
+            if ended == Down::Finished {
+                tokio::select! {
+                    () = &mut up => {}
+                    () = dropped => { let _ = timeout(LINGER, up).await; }
+                }
+            }
+        }
+        () = &mut dropped => { let _ = timeout(LINGER, up).await; }
     }
     if ending.broken_here.load(Ordering::Acquire) {
         stream.tell_of_reset(false).await;

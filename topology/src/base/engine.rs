@@ -10,7 +10,7 @@
 /// 3. asks for the next wake-up, and calls [`Engine::wake`] when that instant has come, or hands in something before.
 ///
 /// What [`Engine::next_wake`] says is stale as soon as anything was handed in or an output was taken. After a wake-up it may
-/// say the same instant again, a few times at most, and then none or one that lies ahead ([`Engine::settle`] goes so far). A wake-up that comes early, or twice, does nothing, and
+/// say the same instant again, a few times at most, and then none or one that lies ahead. A wake-up that comes early, or twice, does nothing, and
 /// one that comes late does what was due. An output that was not taken is kept, and no other is put in its place.
 pub trait Engine {
     /// How it counts time: [`Time`](crate::Time) since some instant, or milliseconds of Unix time where all who take part
@@ -27,21 +27,4 @@ pub trait Engine {
 
     /// When it wants to be woken if nothing happens before; none for never.
     fn next_wake(&mut self) -> Option<Self::Clock>;
-
-    /// Wakes it as often as something is due at `now`, and hands on all that it wants done. Returns the next wake-up.
-    fn settle(
-        &mut self,
-        now: Self::Clock,
-        mut each: impl FnMut(Self::Output),
-    ) -> Option<Self::Clock> {
-        loop {
-            while let Some(output) = self.poll_output() {
-                each(output);
-            }
-            match self.next_wake() {
-                Some(due) if due <= now => self.wake(now),
-                next => return next,
-            }
-        }
-    }
 }

@@ -17,6 +17,8 @@ struct Tunnel {
     went: Vec<u8>,
     /// The far end reads no more, by this code.
     stops: Option<u64>,
+    /// The far end's window is full, and stays so.
+    blocks: bool,
     finished: bool,
     was_reset: bool,
     stopped: Vec<u64>,
@@ -41,6 +43,9 @@ impl TunnelIo for Tunnel {
     fn write(&mut self, _: Key<Self>, data: &[u8]) -> Write {
         if let Some(code) = self.stops {
             return Write::Stopped(code);
+        }
+        if self.blocks {
+            return Write::Blocked;
         }
         self.went.extend(data);
         Write::Written(data.len())
@@ -172,6 +177,19 @@ fn a_dropped_stream_says_what_it_was_given_and_leaves_nothing_behind() {
         let tunnel = hub.engine.borrow();
         assert_eq!(tunnel.went, b"the last words");
         assert!(tunnel.finished && !tunnel.was_reset && tunnel.closed);
+    });
+}
+
+#[test]
+fn a_dropped_stream_does_not_wait_for_ever_for_a_far_end_that_reads_nothing() {
+    run(async || {
+        let Joined { hub, mut stream, bridge } = joined(b"");
+        hub.engine.borrow_mut().blocks = true;
+        stream.write_all(b"nobody reads this").await.unwrap();
+        drop(stream);
+        soon(bridge).await.unwrap();
+        let tunnel = hub.engine.borrow();
+        assert!(!tunnel.finished && tunnel.was_reset && tunnel.closed);
     });
 }
 
