@@ -18,7 +18,7 @@ mod keyring;
 mod link;
 mod own_host;
 mod owner;
-mod places;
+mod permits;
 mod proxy;
 mod relay;
 mod reload;
@@ -49,14 +49,14 @@ use shoal_host::start::Boxed;
 use shoal_topology::Parameters;
 use tokio::sync::watch;
 
-pub use config::{Config, Kind};
+pub use config::{Config, ServiceKind};
 pub use files::{descriptor, identity, init, make};
 pub use shoal::Shoal;
 
 /// Why a client ends, or does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ClientError {
     /// The configuration, or a file that it names, is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -77,7 +77,7 @@ pub enum Error {
     Listen(std::net::SocketAddr, #[source] std::io::Error),
     /// The tunnels of a service.
     #[error(transparent)]
-    Tunnel(#[from] crate::tunnel::Error),
+    Tunnel(#[from] crate::tunnel::TunnelError),
     /// The resolver of an exit, or the addresses of its host.
     #[error(transparent)]
     Dialer(#[from] dial::DialerError),
@@ -99,7 +99,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl ClientError {
     /// How a program ends on it.
     pub fn exit(&self) -> Exit {
         match self {
@@ -117,7 +117,7 @@ impl Error {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(config: &Config) -> Result<(), Error> {
+pub fn check(config: &Config) -> Result<(), ClientError> {
     network::authority_addresses(&config.network)?;
     files::token(config)?;
     secret::is_private_directory(&config.data_dir)?;
@@ -132,20 +132,20 @@ pub fn check(config: &Config) -> Result<(), Error> {
             config.class,
             names.join(", ")
         );
-        return Err(Error::Value { key: "class", why });
+        return Err(ClientError::Value { key: "class", why });
     }
     Ok(())
 }
 
 /// What the engine's thread tells the rest of the program, twice a second.
 #[derive(Clone, Debug, Default)]
-struct Report {
+struct EngineReport {
     status: Value,
     /// Name, help and value of each metric.
     series: Vec<(&'static str, &'static str, f64)>,
 }
 
-impl Report {
+impl EngineReport {
     /// What `status` says until the engine has reported.
     fn starting() -> Self {
         let status =
@@ -154,10 +154,10 @@ impl Report {
     }
 }
 
-type Shared = Arc<Mutex<Report>>;
+type Shared = Arc<Mutex<EngineReport>>;
 
 /// A client or a service that runs.
-pub type Running = Boxed<'static, Result<(), Error>>;
+pub type Running = Boxed<'static, Result<(), ClientError>>;
 
 /// Runs a person's client until `shutdown`: the SOCKS5 proxy.
 ///
@@ -167,7 +167,7 @@ pub fn run(config: Config, shutdown: Shutdown) -> Running {
     Box::pin(run_proxy(config, shutdown))
 }
 
-async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError> {
     let (shared, ready) = reports();
     let _surfaces = surfaces(&config, &shutdown, (&shared, &ready), false).await?;
     let listen = config.socks.listen;
@@ -185,7 +185,7 @@ pub fn serve(config: Config, shutdown: Shutdown) -> Running {
     Box::pin(run_service(config, shutdown))
 }
 
-async fn run_service(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+async fn run_service(config: Config, shutdown: Shutdown) -> Result<(), ClientError> {
     let (shared, ready) = reports();
     let _surfaces = surfaces(&config, &shutdown, (&shared, &ready), true).await?;
     let offer = serve::offer(&config)?;
@@ -202,7 +202,7 @@ const OBSERVE: Duration = Duration::from_secs(5);
 
 fn reports() -> (Shared, Ready) {
     let (ready, _) = watch::channel(Readiness::NotReady("starting".into()));
-    (Arc::new(Mutex::new(Report::starting())), ready)
+    (Arc::new(Mutex::new(EngineReport::starting())), ready)
 }
 
 /// What a program shows of itself as long as these are kept: the admin page and the control socket.
@@ -218,13 +218,13 @@ async fn surfaces(
     shutdown: &Shutdown,
     (shared, ready): (&Shared, &Ready),
     shows_process: bool,
-) -> Result<Surfaces, Error> {
+) -> Result<Surfaces, ClientError> {
     let admin = match config.admin.listen.parse() {
         Ok(address) => {
             let registry = prometheus::Registry::new();
             let _ = registry.register(Box::new(Metrics(shared.clone())));
             let seed = secret::fresh()
-                .map_err(|source| Error::System { what: "drawing a seed", source })?;
+                .map_err(|source| ClientError::System { what: "drawing a seed", source })?;
             let epoch_s = network::load(&config.network)?.epoch_s;
             let process = Process::new("shoal-client", epoch_s.into(), *seed);
             let _ = registry.register(Box::new(process.clone()));

@@ -13,11 +13,11 @@ mod gateways;
 mod group;
 mod groups;
 mod ids;
+mod locations;
 mod loops;
 mod loss_test;
 mod outbox;
 mod packets;
-mod places;
 mod protection;
 mod returns;
 mod shares;
@@ -38,9 +38,9 @@ use shoal_topology::{
     VerifiedDocument,
 };
 
-use crate::keys::{Keys, Seen};
+use crate::keys::{Keys, ReplayCache};
 use crate::message::{FromService, ToService};
-use crate::route::{End, Router};
+use crate::route::{Recipient, Router};
 use crate::surbs::{PendingReplies, SurbCache};
 use crate::tunnel::{self, StreamId, Tunnel};
 use call::Call;
@@ -48,8 +48,8 @@ use credits::Credits;
 pub use credits::{ContactId, Handle};
 use gateways::Gateways;
 pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
-pub use group::{Failure, GroupId, Isolation, Stage, Target};
-use group::{Group, Place};
+pub use group::{Failure, GroupId, GroupStage, Isolation, Target};
+use group::{Group, ServiceLocation};
 use ids::Ids;
 pub use loops::LoopCounts;
 use loops::Loops;
@@ -58,7 +58,7 @@ use shares::{Ration, Shares};
 pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
-pub use types::{Arrival, Contact, Counts, NotPosted, Output, Settings, Unprotected};
+pub use types::{Arrival, ClientOutput, ClientSettings, Contact, Counts, NotPosted, Unprotected};
 
 use crate::uplink::Turn;
 #[cfg(doc)]
@@ -77,18 +77,18 @@ const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
 /// A service that does not answer in this time is tried at its other gateway, or another in its place.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long a group looks for a place that answers.
+/// How long a group looks for a location that answers.
 const LOOK_LIMIT: Duration = Duration::from_secs(25);
 /// A service that leaves a question unanswered for so long is tried at its other gateway.
 const SILENCE: Duration = Duration::from_secs(4);
 /// And after so long its streams end: the user's programs are told, and the next request starts anew.
 const GIVE_UP: Duration = Duration::from_secs(20);
-/// How long a failed place is avoided.
+/// How long a failed location is avoided.
 const AVOID: Duration = Duration::from_secs(30);
 /// Messages from people that are remembered for each key, so that none comes twice, if [`Client::set_keys`] says nothing
 /// else; more are dropped.
 const MAX_MESSAGES: usize = 1 << 20;
-/// How often groups are looked at.
+/// How often groups and loops are looked at; a class whose limits are longer takes as much longer.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How long a reply may wait at the gateway that came before the gateway drops what is of its epoch.
@@ -104,7 +104,7 @@ enum Purpose {
 struct CloseNotice {
     /// When it may leave. Tunnels that end together must not say so together.
     due: Time,
-    place: Place,
+    location: ServiceLocation,
     message: ToService,
 }
 
@@ -126,7 +126,7 @@ struct Cached {
 /// One thread owns it; see the module for how it is driven. Time is the caller's and never goes back.
 /// [`Client::next_timeout`] goes stale with each call that takes `&mut self`. What [`Client::produce`] gives is
 /// sealed for slots of the schedule as it stands and goes to [`Uplink::put`] at once: what is kept over
-/// [`Output::EpochChanged`] or a change of link finds no slot. [`Output`]s are told once, in order.
+/// [`ClientOutput::EpochChanged`] or a change of link finds no slot. [`ClientOutput`]s are told once, in order.
 pub struct Client {
     /// Seals and opens packets.
     codec: Arc<dyn Codec>,
@@ -137,11 +137,11 @@ pub struct Client {
     /// The rates of the link, as the document in use has them.
     class: Class,
     /// What the user's configuration says.
-    settings: Settings,
+    settings: ClientSettings,
     /// The keys that open packets, each with its memory of what came.
     keys: Keys,
     /// Where packets for this client end.
-    end: End,
+    end: Recipient,
     /// The documents in use, and paths by them.
     router: Router,
     /// The epoch and the document that groups and loops follow.
@@ -168,7 +168,7 @@ pub struct Client {
     /// Ordered, since instants are drawn for them.
     descriptors: BTreeMap<ServiceAddress, Cached>,
     /// Where services did not answer, and until when they are not looked for there.
-    avoid: HashMap<Place, Time>,
+    avoid: HashMap<ServiceLocation, Time>,
     /// SURBs that are out, at most [`MAX_OUTSTANDING`].
     outstanding: PendingReplies<Purpose>,
     /// SURBs that were made and have not gone out.
@@ -203,7 +203,7 @@ pub struct Client {
     blamed: Option<(Time, Evidence)>,
     /// Draws what sealing needs.
     packets_rng: Stream,
-    /// Draws among places, and how long close_notices wait.
+    /// Draws among locations, and how long close notices wait.
     choices_rng: Stream,
     /// Draws when descriptors are asked for anew.
     refresh_rng: Stream,
@@ -214,7 +214,7 @@ pub struct Client {
     /// What happened so far.
     counts: Counts,
     /// What was not taken yet.
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<ClientOutput>,
 }
 
 impl Client {
@@ -225,14 +225,14 @@ impl Client {
         seed: &Seed,
         class: Class,
         (secret, inbox): (SecretKey, Identity),
-        settings: Settings,
+        settings: ClientSettings,
     ) -> Self {
         Self {
             codec,
             base,
             seed: seed.part("groups"),
             class,
-            end: End { address: inbox.0, key: secret.public() },
+            end: Recipient { address: inbox.0, key: secret.public() },
             keys: Keys::one(secret, MAX_MESSAGES),
             router: Router::new((seed.stream("paths"), seed.stream("delays"))),
             follows: None,
@@ -292,7 +292,7 @@ impl Client {
                 if new {
                     // An amendment may have taken a mix away that SURBs lead through.
                     self.ahead = SurbCache::default();
-                    self.outputs.push_back(Output::EpochChanged);
+                    self.outputs.push_back(ClientOutput::EpochChanged);
                 }
                 self.follow(now);
                 self.next_epoch = self.router.next_epoch(now);
@@ -351,11 +351,11 @@ impl Client {
         let expired = |epoch: Epoch| self.router.has_ended(now, epoch, grace);
         // Only when even replies that waited at the gateway are over: one that still comes must be known as ours.
         self.outstanding.retain(|_, epoch| !expired(epoch));
-        // At the first document no group has a place yet.
+        // At the first document no group has a location yet.
         if before.is_some() {
             self.leave_gone_gateways(now);
         }
-        self.outputs.push_back(Output::EpochChanged);
+        self.outputs.push_back(ClientOutput::EpochChanged);
     }
 
     /// Groups whose service was reached at a gateway that is listed no more go to another gateway of it, or end.
@@ -364,19 +364,19 @@ impl Client {
             return;
         }
         for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            let Some((place, target)) =
-                self.groups.get(&id).and_then(|group| Some((group.place?, group.target)))
+            let Some((location, target)) =
+                self.groups.get(&id).and_then(|group| Some((group.location?, group.target)))
             else {
                 continue;
             };
-            if self.router.gateway(now, &place.gateway).is_some() {
+            if self.router.gateway(now, &location.gateway).is_some() {
                 continue;
             }
-            let places = self.places(now, &target);
-            let other = places.into_iter().find(|other| other.identity == place.identity);
+            let locations = self.locations(now, &target);
+            let other = locations.into_iter().find(|other| other.identity == location.identity);
             match (other, self.groups.get_mut(&id)) {
                 (Some(other), Some(group)) => {
-                    group.place = Some(other);
+                    group.location = Some(other);
                     group.stock.clear();
                 }
                 _ => self.fail(now, id, Failure::NoPath),
@@ -418,7 +418,7 @@ impl Client {
     pub fn begin_keys(
         &mut self,
         secrets: Vec<SecretKey>,
-        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+        make: impl FnMut(&SecretKey) -> Box<dyn ReplayCache>,
     ) {
         self.keys.clear();
         self.set_keys(secrets, make);
@@ -429,7 +429,7 @@ impl Client {
     pub fn set_keys(
         &mut self,
         secrets: Vec<SecretKey>,
-        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+        make: impl FnMut(&SecretKey) -> Box<dyn ReplayCache>,
     ) {
         self.keys.set(secrets, make);
         // SURBs that were made ahead end at the key of the period before, which may be gone before they come back.
@@ -467,14 +467,14 @@ impl Client {
     }
 
     /// The user's configuration is another from now on. Tunnels that stand keep their settings.
-    pub fn set_settings(&mut self, settings: Settings) {
+    pub fn set_settings(&mut self, settings: ClientSettings) {
         self.settings = settings;
     }
 
     /// Who runs a mix, by the names of [`Self::silent_mixes`].
-    pub fn operator(&self, layer: u8, place: usize) -> Option<&str> {
+    pub fn operator(&self, layer: u8, position: usize) -> Option<&str> {
         let (epoch, document) = self.follows.as_ref()?;
-        let index = document.all_in_layer_at(*epoch, layer).nth(place.checked_sub(1)?)?;
+        let index = document.all_in_layer_at(*epoch, layer).nth(position.checked_sub(1)?)?;
         Some(&document.node(index)?.descriptor.body().operator)
     }
 
@@ -488,18 +488,18 @@ impl Client {
         self.loops.counts()
     }
 
-    /// Names of mixes of which no loop has come back lately: layer and place in it, from 1.
+    /// Names of mixes of which no loop has come back lately: layer and position in it, from 1.
     pub fn silent_mixes(&self) -> Vec<(u8, usize)> {
         self.loops.silent().iter().filter_map(|mix| self.name_of(mix)).collect()
     }
 
-    /// Layer and place in it, from 1.
+    /// Layer and position in it, from 1.
     fn name_of(&self, mix: &Identity) -> Option<(u8, usize)> {
         let (epoch, document) = self.follows.as_ref()?;
-        let place = document.index_of(mix)?;
-        let layer = document.layer_at(document.node(place)?, *epoch);
+        let index = document.index_of(mix)?;
+        let layer = document.layer_at(document.node(index)?, *epoch);
         let mut all = document.all_in_layer_at(*epoch, layer);
-        Some((layer, 1 + all.position(|index| index == place)?))
+        Some((layer, 1 + all.position(|other| other == index)?))
     }
 
     /// Number of groups, and of SURBs that are out.
@@ -515,12 +515,12 @@ impl Client {
     }
 
     /// Where each group stands, for `status`.
-    pub fn stages(&self) -> Vec<(Stage, usize)> {
+    pub fn stages(&self) -> Vec<(GroupStage, usize)> {
         self.groups.values().map(|group| (group.stage(), group.streams)).collect()
     }
 
     /// The next thing to tell the caller.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<ClientOutput> {
         self.outputs.pop_front()
     }
 
@@ -549,7 +549,7 @@ impl Client {
             self.next_epoch = self.router.next_epoch(now);
         }
         if self.next_tick <= now {
-            self.next_tick = now + TICK;
+            self.next_tick = now + TICK * self.patience();
             self.loops.expire(now);
             // Before groups are moved on: where the loops stand still no service can be blamed for its silence.
             self.judge(now);
@@ -578,7 +578,7 @@ impl Client {
         sent.into_iter().for_each(|(id, at)| self.loops.sent(id, at));
     }
 
-    /// A factor for limits that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
+    /// A factor for limits and ticks that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.
     fn patience(&self) -> u32 {
         if self.class.delay.total_mean(3) > Duration::from_millis(150) { 4 } else { 1 }
     }
@@ -590,8 +590,8 @@ impl Client {
     }
 }
 
-fn take_events(id: GroupId, tunnel: &mut Tunnel, outputs: &mut VecDeque<Output>) {
+fn take_events(id: GroupId, tunnel: &mut Tunnel, outputs: &mut VecDeque<ClientOutput>) {
     while let Some(event) = tunnel.poll_event() {
-        outputs.push_back(Output::Tunnel(id, event));
+        outputs.push_back(ClientOutput::Tunnel(id, event));
     }
 }

@@ -4,7 +4,7 @@
 //! may be the packet, with its share of what the pool holds (forward tracking). The estimate is the mean entropy of that.
 //! With a packets in each pool on average, apart from the one that is followed:
 //!
-//! - one mix: H1(a), whose exact values are those of a pool of M/M/∞ (simulations, `bare/theory.rs`,
+//! - one mix: H1(a), whose exact values are those of a pool of M/M/∞ (`simulations/src/literature/poisson/theory.rs`,
 //!   `pool_entropy_bits`); here log2(1 + a·(e − 1.418/(1 + 0.62·a))), which lies below them by 0.07 bits at most for
 //!   a up to 50, and meets log2(e·a) beyond;
 //! - one mix that delays uniformly: log2(1 + a·(2 − 1.14/(1 + 0.25·a))). Whoever sees it knows of each pair of an arrival
@@ -77,7 +77,7 @@ pub enum Reading {
 /// It grows with each pool and with the class's delay. Zero where a layer has no mix in good standing.
 pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnLoops) -> f64 {
     let number = document.parameters.layers;
-    let layers: Option<Vec<Layer>> =
+    let layers: Option<Vec<LayerMixing>> =
         (1..=number).map(|layer| self::layer(document, epoch, layer, class, own)).collect();
     let Some(layers) = layers else { return 0.0 };
     // Packets a second that cross each layer; what flows through one flows through all.
@@ -98,7 +98,7 @@ pub fn expected_bits(document: &Document, epoch: Epoch, class: &Class, own: OwnL
 }
 
 /// Says whether so many bits are enough. What is no number is not.
-pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
+pub fn reading(bits: f64, warn: f64, refuse: f64) -> Reading {
     if bits >= warn.max(refuse) {
         Reading::Fine
     } else if bits >= refuse {
@@ -110,7 +110,7 @@ pub fn verdict(bits: f64, warn: f64, refuse: f64) -> Reading {
 
 /// What a packet of a class meets in one layer.
 #[derive(Clone, Copy)]
-struct Layer {
+struct LayerMixing {
     /// The number of mixes in the layer.
     width: f64,
     /// The mean delay of a packet of the class, seconds.
@@ -128,8 +128,8 @@ fn layer(
     number: u8,
     class: &Class,
     own: OwnLoops,
-) -> Option<Layer> {
-    let nodes = document.in_layer_at(epoch, number).filter_map(|place| document.node(place));
+) -> Option<LayerMixing> {
+    let nodes = document.in_layer_at(epoch, number).filter_map(|index| document.node(index));
     let mut pools: Vec<f64> = nodes.map(|node| (pool_of(node.pool) * ROUNDED).max(1.0)).collect();
     pools.sort_unstable_by(f64::total_cmp);
     // With three mixes, the least: what one claims changes nothing.
@@ -142,7 +142,7 @@ fn layer(
     let own_packets = packets_per_s(class) * delay_s / width;
     let others = (quartile - own_packets).max(0.0) * own.share();
     let met = others * share_met(&document.parameters.classes, delay_s, delay);
-    Some(Layer { width, delay_s, met, uniform: DelayLaw::is_uniform(number, layers) })
+    Some(LayerMixing { width, delay_s, met, uniform: DelayLaw::is_uniform(number, layers) })
 }
 
 /// λ·d / a: what share of a pool's number of packets comes while one stays that is delayed by `own_s` on average.
@@ -209,7 +209,8 @@ mod tests {
 
     /// `width` mixes in each layer, all with this pool.
     fn document(width: usize, pool: f64) -> Document {
-        let mut document = testing::Network::builder().mixes(width).epoch(EPOCH).build().document();
+        let mut document =
+            testing::TestNetwork::builder().mixes(width).epoch(EPOCH).build().document();
         document.nodes.iter_mut().for_each(|node| node.pool = coarse_pool(pool));
         document
     }
@@ -375,12 +376,12 @@ mod tests {
         let honest = bits_of(&document, &text);
         for layer in 1..=3 {
             let liars: Vec<usize> = document.in_layer(layer).take(2).collect();
-            liars.into_iter().for_each(|place| document.nodes[place].pool = 127);
+            liars.into_iter().for_each(|index| document.nodes[index].pool = 127);
         }
         assert_eq!(bits_of(&document, &text), honest);
         // Nor does one layer that is all theirs: what flows through it flows through the others.
         let layer: Vec<usize> = document.in_layer(2).collect();
-        layer.into_iter().for_each(|place| document.nodes[place].pool = 127);
+        layer.into_iter().for_each(|index| document.nodes[index].pool = 127);
         assert_eq!(bits_of(&document, &text), honest);
     }
 
@@ -392,8 +393,8 @@ mod tests {
         assert_eq!(unknown, bits_of(&one, &class));
         assert!((1.0..4.1).contains(&unknown), "{unknown}");
         let layer: Vec<usize> = document.in_layer(2).collect();
-        for place in layer {
-            document.nodes[place].standing = Standing::Demoted;
+        for index in layer {
+            document.nodes[index].standing = Standing::Demoted;
         }
         assert_eq!(bits_of(&document, &class), 0.0);
     }
@@ -436,10 +437,10 @@ mod tests {
             (f64::NAN, Reading::Refuse),
         ];
         for (bits, expected) in cases {
-            assert_eq!(verdict(bits, 6.0, 3.0), expected, "{bits}");
+            assert_eq!(reading(bits, 6.0, 3.0), expected, "{bits}");
         }
         // Floors the wrong way round: the higher refuses.
-        assert_eq!(verdict(4.0, 3.0, 6.0), Reading::Refuse);
+        assert_eq!(reading(4.0, 3.0, 6.0), Reading::Refuse);
     }
 
     /// THREAT-MODEL.md, "Who sees all links", has the figures. To the one person whose all these packets are, they hide nobody.
@@ -449,11 +450,11 @@ mod tests {
         let mut document = document(10, 0.0);
         let (victim, his) = (class(&document, "web"), class(&document, "fast"));
         let mut bits = |clients: u32| {
-            for place in 0..document.nodes.len() {
-                let layer = document.layer_at(&document.nodes[place], EPOCH);
+            for index in 0..document.nodes.len() {
+                let layer = document.layer_at(&document.nodes[index], EPOCH);
                 let delay_s = victim.delay.mean(layer.max(1), 3).as_secs_f64();
                 let rate = packets_per_s(&victim) + f64::from(clients) * packets_per_s(&his);
-                document.nodes[place].pool = coarse_pool(rate * delay_s / 10.0);
+                document.nodes[index].pool = coarse_pool(rate * delay_s / 10.0);
             }
             bits_of(&document, &victim)
         };

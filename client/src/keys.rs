@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use shoal_sphinx::{Codec, Packet, PacketId, Peeled, PublicKey, ReplayTag, SecretKey};
 
 /// What remembers the replay tags of one key, as long as the key lives.
-pub trait Seen: Send {
+pub trait ReplayCache: Send {
     /// Remembers a tag. True if it was not here before and is remembered from now on: only then the packet is taken.
     fn insert(&mut self, tag: &ReplayTag) -> bool;
 
@@ -26,7 +26,7 @@ impl InMemory {
     }
 }
 
-impl Seen for InMemory {
+impl ReplayCache for InMemory {
     fn insert(&mut self, tag: &ReplayTag) -> bool {
         // Half of a tag is enough to tell packets apart, and takes half of the room.
         let short = tag.as_bytes().first_chunk().copied().unwrap_or_default();
@@ -39,14 +39,14 @@ impl Seen for InMemory {
 }
 
 /// The keys of a client: that of the period first, then others that still or already open packets.
-pub(crate) struct Keys(Vec<Key>);
+pub(crate) struct Keys(Vec<SphinxKey>);
 
-struct Key {
+struct SphinxKey {
     secret: SecretKey,
     public: PublicKey,
     /// Marks the identifiers of packets that end at this key.
     marks: [u8; 32],
-    seen: Box<dyn Seen>,
+    seen: Box<dyn ReplayCache>,
 }
 
 /// What an identifier is for: the first half of it is free, the second half marks it as ours.
@@ -54,7 +54,7 @@ struct Key {
 /// So a client knows what it asked for without a list: a SURB may come back hours later, after a restart, or when
 /// its tunnel is gone, and whoever has it must not be able to make that look like something that nobody asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Made {
+pub(crate) enum IdPurpose {
     Loop,
     Surb,
 }
@@ -83,7 +83,7 @@ impl Keys {
     pub(crate) fn set(
         &mut self,
         secrets: Vec<SecretKey>,
-        mut make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+        mut make: impl FnMut(&SecretKey) -> Box<dyn ReplayCache>,
     ) {
         let mut before = std::mem::take(&mut self.0);
         for secret in secrets {
@@ -91,7 +91,7 @@ impl Keys {
             let key = match before.iter().position(|key| key.public == public) {
                 // With its memory: a key that stays must not take again what came before.
                 Some(at) => before.swap_remove(at),
-                None => Key { seen: make(&secret), marks: marks(&secret), public, secret },
+                None => SphinxKey { seen: make(&secret), marks: marks(&secret), public, secret },
             };
             self.0.push(key);
         }
@@ -117,7 +117,7 @@ impl Keys {
     }
 
     /// An identifier for a packet that ends at the key of the period. `None` without a key.
-    pub(crate) fn identifier(&self, what: Made, free: [u8; 8]) -> Option<PacketId> {
+    pub(crate) fn identifier(&self, what: IdPurpose, free: [u8; 8]) -> Option<PacketId> {
         // By the key at which the packet will end, since that is what is known when it comes back.
         let mark = mark(&self.0.first()?.marks, what, free);
         let mut id = [0; 16];
@@ -128,10 +128,12 @@ impl Keys {
     }
 
     /// What the identifier of a packet with this tag was made for, if this client made it.
-    pub(crate) fn made(&self, tag: &Tag, id: &PacketId) -> Option<Made> {
+    pub(crate) fn made(&self, tag: &Tag, id: &PacketId) -> Option<IdPurpose> {
         let marks = &self.0.get(tag.with)?.marks;
         let free = *id.first_chunk()?;
-        [Made::Loop, Made::Surb].into_iter().find(|what| id.ends_with(&mark(marks, *what, free)))
+        [IdPurpose::Loop, IdPurpose::Surb]
+            .into_iter()
+            .find(|what| id.ends_with(&mark(marks, *what, free)))
     }
 
     /// True if a packet came for the first time. Whatever is no loop and no reply, which work once, must ask.
@@ -144,11 +146,11 @@ fn marks(secret: &SecretKey) -> [u8; 32] {
     blake3::derive_key("shoal 2026 identifiers of a client's packets", secret.as_bytes())
 }
 
-fn mark(marks: &[u8; 32], what: Made, free: [u8; 8]) -> [u8; 8] {
+fn mark(marks: &[u8; 32], what: IdPurpose, free: [u8; 8]) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h] = free;
     let kind = match what {
-        Made::Loop => 0,
-        Made::Surb => 1,
+        IdPurpose::Loop => 0,
+        IdPurpose::Surb => 1,
     };
     let hash = blake3::keyed_hash(marks, &[a, b, c, d, e, f, g, h, kind]);
     *hash.as_bytes().first_chunk().unwrap_or(&[0; 8])
@@ -204,14 +206,15 @@ mod tests {
         let mut rng = Seed::from_u64(3).stream("keys");
         let codec = Keyed::default();
         let mut keys = Keys::one(secret(1), 8);
-        let [a, b] = [Made::Loop, Made::Surb].map(|what| keys.identifier(what, [7; 8]).unwrap());
+        let [a, b] =
+            [IdPurpose::Loop, IdPurpose::Surb].map(|what| keys.identifier(what, [7; 8]).unwrap());
         // The key of the period is another one now; what is under way ends at the old one.
         keys.set(vec![secret(2), secret(1)], |_| Box::new(InMemory::new(8)));
         let (_, old) = keys.open(&codec, &packet(1, &mut rng)).unwrap();
         let (_, new) = keys.open(&codec, &packet(2, &mut rng)).unwrap();
         assert_eq!(
             (keys.made(&old, &a), keys.made(&old, &b)),
-            (Some(Made::Loop), Some(Made::Surb))
+            (Some(IdPurpose::Loop), Some(IdPurpose::Surb))
         );
         assert_eq!((keys.made(&new, &a), keys.made(&new, &b)), (None, None));
         assert_eq!(keys.made(&old, &[7; 16]), None);

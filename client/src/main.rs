@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use shoal_client::daemon::{self, Config, Error, Kind, config};
+use shoal_client::daemon::{self, ClientError, Config, ServiceKind, config};
 use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_host::exit::{Exit, chain, report};
 use shoal_host::secret::SecretError;
@@ -20,11 +20,11 @@ use tokio::runtime::{Builder, Runtime};
 #[command(name = "shoal-client", version = about::version())]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: ClientVerb,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum ClientVerb {
     /// Make a directory with a commented configuration and fresh keys, and print the identity.
     ///
     /// Example: shoal-client init ~/.config/shoal
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn exit(error: &anyhow::Error) -> Exit {
-    if let Some(error) = error.downcast_ref::<Error>() {
+    if let Some(error) = error.downcast_ref::<ClientError>() {
         return error.exit();
     }
     if let Some(error) = error.downcast_ref::<SecretError>() {
@@ -127,37 +127,37 @@ fn runtime() -> std::io::Result<Runtime> {
     start::runtime(&mut Builder::new_current_thread())
 }
 
-fn act(verb: Verb, mut warnings: Vec<String>) -> anyhow::Result<()> {
+fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
     match verb {
-        Verb::Init { dir } => {
+        ClientVerb::Init { dir } => {
             let identity = daemon::init(&dir)?;
             line(format_args!(
                 "Wrote {}. Name a gateway in it, and put network.toml beside it.\nidentity: {identity}",
                 dir.join("client.toml").display()
             ))?;
         }
-        Verb::Run(options) => {
+        ClientVerb::Run(options) => {
             let (config, shutdown) = prepare(&options, &mut warnings)?;
             runtime()?.block_on(async {
                 shutdown.on_signals()?;
                 daemon::run(config, shutdown).await.map_err(anyhow::Error::from)
             })?;
         }
-        Verb::Serve(options) => {
+        ClientVerb::Serve(options) => {
             let (config, shutdown) = prepare(&options, &mut warnings)?;
             runtime()?.block_on(async {
                 shutdown.on_signals()?;
                 daemon::serve(config, shutdown).await.map_err(anyhow::Error::from)
             })?;
         }
-        Verb::Identity(options) => line(daemon::identity(&read(&options)?)?.0)?,
-        Verb::Address(options) => {
+        ClientVerb::Identity(options) => line(daemon::identity(&read(&options)?)?.0)?,
+        ClientVerb::Address(options) => {
             for address in daemon::identity(&read(&options)?)?.1 {
                 line(address)?;
             }
         }
-        Verb::Check(options) => check(&read(&options)?)?,
-        Verb::Status { options, json, watch, socket } => {
+        ClientVerb::Check(options) => check(&read(&options)?)?,
+        ClientVerb::Status { options, json, watch, socket } => {
             let socket = match socket {
                 Some(socket) => socket,
                 None => daemon::socket(&config::read(&options.config, &options.overrides)?.0),
@@ -202,7 +202,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if network.trial {
         line("This network was founded for trial: its people are too few to hide each other.")?;
     }
-    if config.serve.kind == Kind::Target {
+    if config.serve.kind == ServiceKind::Target {
         for address in addresses {
             line(format_args!("address, if it serves: {address}"))?;
         }

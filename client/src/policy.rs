@@ -24,14 +24,14 @@ pub struct ExitPolicy {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
-    verdict: Verdict,
+    decision: PolicyDecision,
     /// The addresses that the rule is about; `None` is `*`, all of them.
     range: Option<Range>,
     ports: RangeInclusive<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum PolicyDecision {
     Allow,
     Deny,
 }
@@ -68,7 +68,7 @@ pub enum Refused {
      *, a colon, then a port, FROM-TO or *: \"allow *:443\", \"deny 10.0.0.0/8:*\", \"allow [::1]/128:8000-9000\""
 )]
 pub struct PolicyError {
-    /// Its place in the list, counted from 1.
+    /// Its position in the list, counted from 1.
     pub number: usize,
     /// The rule as it was written.
     pub rule: String,
@@ -145,7 +145,7 @@ impl ExitPolicy {
 
     /// Says whether any port of this address is allowed, so that an answer may name it.
     pub fn check_any_port(&self, own: &OwnHost, ip: IpAddr) -> Result<(), Refused> {
-        // The verdict changes only where the ports of a rule begin or have just ended.
+        // The decision changes only where the ports of a rule begin or have just ended.
         let edges =
             self.rules.iter().flat_map(|r| [Some(*r.ports.start()), r.ports.end().checked_add(1)]);
         let mut outcome = self.check(own, SocketAddr::new(ip, 1));
@@ -163,12 +163,12 @@ impl ExitPolicy {
             .iter()
             .filter(|r| r.ports.contains(&port) && r.range.is_none_or(|x| x.contains(ip)));
         for rule in matching {
-            match rule.verdict {
-                Verdict::Deny => return Err(Refused::Denied),
+            match rule.decision {
+                PolicyDecision::Deny => return Err(Refused::Denied),
                 // A rule that allows more than the special range was not written with it in mind.
-                Verdict::Allow if special && !rule.names_special() => {}
-                Verdict::Allow if own.is_some_and(|own| !rule.lies_within(own)) => {}
-                Verdict::Allow => return Ok(()),
+                PolicyDecision::Allow if special && !rule.names_special() => {}
+                PolicyDecision::Allow if own.is_some_and(|own| !rule.lies_within(own)) => {}
+                PolicyDecision::Allow => return Ok(()),
             }
         }
         Err(match (special, own) {
@@ -181,8 +181,13 @@ impl ExitPolicy {
 
 impl Default for ExitPolicy {
     fn default() -> Self {
-        let any = |verdict, ports| Rule { verdict, range: None, ports };
-        Self { rules: vec![any(Verdict::Deny, 25..=25), any(Verdict::Allow, 1..=u16::MAX)] }
+        let any = |decision, ports| Rule { decision, range: None, ports };
+        Self {
+            rules: vec![
+                any(PolicyDecision::Deny, 25..=25),
+                any(PolicyDecision::Allow, 1..=u16::MAX),
+            ],
+        }
     }
 }
 
@@ -202,9 +207,9 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self, RuleProblem> {
         let (verb, target) =
             text.trim().split_once(char::is_whitespace).ok_or(RuleProblem::Verb)?;
-        let verdict = match verb {
-            "allow" => Verdict::Allow,
-            "deny" => Verdict::Deny,
+        let decision = match verb {
+            "allow" => PolicyDecision::Allow,
+            "deny" => PolicyDecision::Deny,
             _ => return Err(RuleProblem::Verb),
         };
         let target = target.trim();
@@ -213,7 +218,7 @@ impl FromStr for Rule {
             return Err(RuleProblem::NoPorts);
         }
         let range = if range == "*" { None } else { Some(range.parse()?) };
-        Ok(Self { verdict, range, ports: parse_ports(ports)? })
+        Ok(Self { decision, range, ports: parse_ports(ports)? })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::uplink::{Slot, Turn};
 
 /// What is at the end of a path.
 #[derive(Clone, Copy)]
-pub struct End {
+pub struct Recipient {
     /// Where packets for it wait: its inbox, named by hop 4's routing.
     pub address: Address,
     /// The key for which the last layer of a packet is made.
@@ -25,7 +25,7 @@ pub struct End {
 
 /// Draws paths and delays by the documents and the client's class: cover by the same law as data.
 ///
-/// Nodes go by their identity: their places differ from one document to the next.
+/// Nodes go by their identity: their indices differ from one document to the next.
 pub struct Router {
     documents: DocumentStore,
     delay: DelayLaw,
@@ -43,9 +43,9 @@ struct Table {
     epoch: Epoch,
     document: Arc<Document>,
     paths: Paths,
-    /// Places of the first layer's mixes.
+    /// Indices of the first layer's mixes.
     first_hops: Arc<[u16]>,
-    /// By place: reading one costs as much as a third of a multiplication.
+    /// By index: reading one costs as much as a third of a multiplication.
     keys: Vec<Option<PublicKey>>,
 }
 
@@ -191,7 +191,12 @@ impl Router {
 
     /// A path for what fills a slot: the slot's first hop, mixes of the layers behind it, the gateway `exit`, and, unless the
     /// gateway itself is the end, `end`. `None` if the epoch's document has no such path.
-    pub fn draw_up(&mut self, slot: &Slot, exit: &Identity, end: Option<End>) -> Option<Route> {
+    pub fn draw_up(
+        &mut self,
+        slot: &Slot,
+        exit: &Identity,
+        end: Option<Recipient>,
+    ) -> Option<Route> {
         let at = self.table_at(slot.way.epoch)?;
         let paths = &self.tables.get(at)?.paths;
         let mixes = paths.draw_after(&mut self.paths_rng, usize::from(slot.way.first))?;
@@ -199,7 +204,7 @@ impl Router {
     }
 
     /// A path for a SURB of an epoch: a mix of each layer, the gateway `own`, and the client.
-    pub fn draw_back(&mut self, epoch: Epoch, own: &Identity, end: End) -> Option<Route> {
+    pub fn draw_back(&mut self, epoch: Epoch, own: &Identity, end: Recipient) -> Option<Route> {
         let at = self.table_at(epoch)?;
         let table = self.tables.get(at)?;
         let mixes = table.paths.draw(&mut self.paths_rng)?;
@@ -211,7 +216,7 @@ impl Router {
         table: usize,
         mixes: &[usize],
         exit: &Identity,
-        end: Option<End>,
+        end: Option<Recipient>,
     ) -> Option<Route> {
         let table = self.tables.get(table)?;
         let exit = gateway(&table.document, exit)?;
@@ -306,7 +311,7 @@ impl Table {
     }
 }
 
-/// The place of a gateway in a document's list.
+/// The index of a gateway in a document's list.
 fn gateway(document: &Document, identity: &Identity) -> Option<usize> {
     let index = document.index_of(identity)?;
     let node = document.node(index)?;

@@ -6,7 +6,7 @@
 //!
 //! Drive it as a [`Client`]: hand it what happens, call [`Client::handle_timeout`] when [`Client::next_timeout`] is
 //! reached, and after each of these take all outputs and call [`Sender::produce`] until it has nothing to do.
-//! [`Output::EpochChanged`](crate::engine::Output::EpochChanged) asks for [`Sender::follow_from`]. What
+//! [`ClientOutput::EpochChanged`](crate::engine::ClientOutput::EpochChanged) asks for [`Sender::follow_from`]. What
 //! [`Client::next_timeout`] and [`SlotQueue::next_slot`] return is stale as soon as either was handed anything.
 
 use std::ops::{Deref, DerefMut};
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_sphinx::Frame;
 use shoal_topology::{Identity, Time};
 
-use crate::engine::{Arrival, Client};
+use crate::engine::{Arrival, Client, Contact, ContactId, Handle};
 use crate::uplink::{Filled, Ready, Uplink};
 
 /// The slots of a link, for whoever writes to it.
@@ -70,6 +70,8 @@ pub struct Sender {
     client: Client,
     slots: Arc<SlotQueue>,
     is_linked: bool,
+    /// Whether arrivals take the place of loops.
+    gives_credit: bool,
 }
 
 impl Deref for Sender {
@@ -89,7 +91,18 @@ impl DerefMut for Sender {
 impl Sender {
     /// Joins the two. There is no link yet.
     pub fn new(client: Client, uplink: Uplink) -> Self {
-        Self { client, slots: Arc::new(SlotQueue::new(uplink)), is_linked: false }
+        Self {
+            client,
+            slots: Arc::new(SlotQueue::new(uplink)),
+            is_linked: false,
+            gives_credit: true,
+        }
+    }
+
+    /// For trials: no arrival takes the place of a loop, so that a gateway sees more come for who is written to.
+    #[must_use]
+    pub fn without_credit(self) -> Self {
+        Self { gives_credit: false, ..self }
     }
 
     /// The slots, for whoever writes to the link.
@@ -136,9 +149,43 @@ impl Sender {
         self.client.loops_sent(sent);
         let arrival = self.client.handle_frame(now, frame);
         if arrival == Arrival::FromOthers {
-            self.slots.lock().credit();
+            self.credit();
         }
         arrival
+    }
+
+    /// A session of the caller's has authenticated a message: see [`Client::authenticated`]. It takes the place of a loop
+    /// where that says so, which is also what this returns.
+    pub fn authenticated(&mut self, now: Time, contact: ContactId, handle: Handle) -> bool {
+        let is_due = self.client.authenticated(now, contact, handle);
+        if is_due {
+            self.credit();
+        }
+        is_due
+    }
+
+    pub(crate) fn credit(&self) {
+        if self.gives_credit {
+            self.slots.lock().credit();
+        }
+    }
+
+    /// A call with a contact: media leave in payload slots from `from` on, until [`Self::end_call`].
+    pub fn begin_call(&mut self, contact: Contact, from: Time) {
+        self.client.begin_call(contact, from);
+        self.slots.lock().begin_call(from);
+    }
+
+    /// The call takes no slot from `until` on.
+    pub fn end_call(&mut self, until: Time) {
+        self.client.end_call(until);
+        self.slots.lock().end_call(until);
+    }
+
+    /// How many frames of the user's the slots from `from` on lack: whoever wants to be able to drop messages until they
+    /// leave hands over no more.
+    pub fn room(&self, from: Time) -> usize {
+        self.slots.lock().wants(from).data
     }
 
     /// Seals once for slots that come at `from` or later, as many as lack something: what is sealed for an earlier one would
@@ -173,7 +220,7 @@ mod tests {
     use shoal_topology::{Parameters, Seed};
 
     use super::*;
-    use crate::engine::Settings;
+    use crate::engine::ClientSettings;
 
     #[test]
     fn without_a_link_no_slot_comes_and_a_dead_link_takes_what_was_sealed_with_it() {
@@ -189,7 +236,7 @@ mod tests {
             &seed,
             class.clone(),
             (secret, inbox),
-            Settings::default(),
+            ClientSettings::default(),
         );
         let authority = crate::world::Authority::new(60);
         let document = authority.document(1_000);

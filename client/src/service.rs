@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use shoal_sphinx::{Codec, Downward, Frame, Peeled, SecretKey, Surb};
 use shoal_topology::{Document, Epoch, EquivocationProof, Identity, Seed, Time, VerifiedDocument};
 
-use crate::keys::{Keys, Seen};
+use crate::keys::{Keys, ReplayCache};
 use crate::message::{BUDGET_UNITS, FromService, ToService};
 use crate::route::Router;
 use crate::surbs::MAX_STOCK;
-use crate::tunnel::{self, Pseudonym, TunnelEvent, Tunnels};
+use crate::tunnel::{Pseudonym, TunnelError, TunnelEvent, TunnelSettings, Tunnels};
 
 /// Tokens that gather while a service is idle, or held up: it may answer at once with so many packets, or with what it
 /// may send in so many seconds if that is more. Little, where a share is small: a burst makes the client's other groups wait
@@ -145,7 +145,7 @@ pub struct Service {
 }
 
 /// What a service wants done, or tells.
-pub enum Output {
+pub enum ServiceOutput {
     /// A frame for a gateway.
     Send(Send),
     /// What happened to a tunnel.
@@ -154,7 +154,7 @@ pub enum Output {
 
 impl shoal_topology::Engine for Service {
     type Clock = Time;
-    type Output = Output;
+    type Output = ServiceOutput;
 
     fn wake(&mut self, now: Time) {
         if self.next_timeout() <= now {
@@ -163,11 +163,11 @@ impl shoal_topology::Engine for Service {
         self.work(now);
     }
 
-    fn poll_output(&mut self) -> Option<Output> {
+    fn poll_output(&mut self) -> Option<ServiceOutput> {
         if let Some(send) = Self::poll_output(self) {
-            return Some(Output::Send(send));
+            return Some(ServiceOutput::Send(send));
         }
-        self.poll_event().map(|(pseudonym, event)| Output::Tunnel(pseudonym, event))
+        self.poll_event().map(|(pseudonym, event)| ServiceOutput::Tunnel(pseudonym, event))
     }
 
     fn next_wake(&mut self) -> Option<Time> {
@@ -185,8 +185,8 @@ impl Service {
         (base, now): (Instant, Time),
         seed: &Seed,
         (identity, secret): (&[u8; 32], SecretKey),
-        settings: &tunnel::Settings,
-    ) -> Result<Self, tunnel::Error> {
+        settings: &TunnelSettings,
+    ) -> Result<Self, TunnelError> {
         Ok(Self {
             codec,
             keys: Keys::one(secret, MAX_PACKETS),
@@ -221,7 +221,7 @@ impl Service {
     pub fn begin_keys(
         &mut self,
         secrets: Vec<SecretKey>,
-        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+        make: impl FnMut(&SecretKey) -> Box<dyn ReplayCache>,
     ) {
         self.keys.clear();
         self.set_keys(secrets, make);
@@ -232,7 +232,7 @@ impl Service {
     pub fn set_keys(
         &mut self,
         secrets: Vec<SecretKey>,
-        make: impl FnMut(&SecretKey) -> Box<dyn Seen>,
+        make: impl FnMut(&SecretKey) -> Box<dyn ReplayCache>,
     ) {
         self.keys.set(secrets, make);
     }

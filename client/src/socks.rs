@@ -167,11 +167,11 @@ pub enum Refusal {
 /// The handshake of one connection. It holds at most 1,032 bytes and the early bytes that its limits allow.
 pub struct Handshake {
     limits: Limits,
-    state: State,
+    state: HandshakeState,
     input: Vec<u8>,
 }
 
-enum State {
+enum HandshakeState {
     Greeting,
     Authentication,
     Request(Option<Isolation>),
@@ -182,7 +182,7 @@ enum State {
 enum Look {
     Short,
     /// Drop so many bytes of the input, send this, go on in this state.
-    Next(usize, Vec<u8>, State),
+    Next(usize, Vec<u8>, HandshakeState),
     /// Drop so many bytes; the request is complete.
     Request(usize, Request),
     Refuse(Vec<u8>, Refusal),
@@ -191,7 +191,7 @@ enum Look {
 impl Handshake {
     /// A handshake that waits for the first byte.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Greeting, input: Vec::new() }
+        Self { limits, state: HandshakeState::Greeting, input: Vec::new() }
     }
 
     /// Takes what the application sent, in pieces of any size. After [`Step::Done`] and [`Step::Refuse`] it
@@ -202,10 +202,10 @@ impl Handshake {
         }
         self.input.extend_from_slice(input);
         let look = match &mut self.state {
-            State::Greeting => greeting(&self.input),
-            State::Authentication => authentication(&self.input),
-            State::Request(isolation) => request(&self.input, isolation),
-            State::Over => Look::Refuse(Vec::new(), Refusal::Over),
+            HandshakeState::Greeting => greeting(&self.input),
+            HandshakeState::Authentication => authentication(&self.input),
+            HandshakeState::Request(isolation) => request(&self.input, isolation),
+            HandshakeState::Over => Look::Refuse(Vec::new(), Refusal::Over),
         };
         match look {
             Look::Short => Step::NeedMore,
@@ -216,7 +216,7 @@ impl Handshake {
             }
             Look::Request(used, request) => {
                 self.consume(used);
-                self.state = State::Over;
+                self.state = HandshakeState::Over;
                 Step::Done { request, leftover: std::mem::take(&mut self.input) }
             }
             Look::Refuse(reply, reason) => self.refuse(reply, reason),
@@ -232,7 +232,7 @@ impl Handshake {
 
     fn refuse(&mut self, reply: Vec<u8>, reason: Refusal) -> Step {
         self.input.zeroize();
-        self.state = State::Over;
+        self.state = HandshakeState::Over;
         Step::Refuse { reply, reason }
     }
 }
@@ -253,9 +253,9 @@ fn greeting(input: &[u8]) -> Look {
             let used = 2 + methods.len();
             // Both offered: an application that has a user name to give wants to be kept apart.
             if methods.contains(&USER_PASSWORD) {
-                Look::Next(used, vec![SOCKS5, USER_PASSWORD], State::Authentication)
+                Look::Next(used, vec![SOCKS5, USER_PASSWORD], HandshakeState::Authentication)
             } else if methods.contains(&NO_AUTHENTICATION) {
-                Look::Next(used, vec![SOCKS5, NO_AUTHENTICATION], State::Request(None))
+                Look::Next(used, vec![SOCKS5, NO_AUTHENTICATION], HandshakeState::Request(None))
             } else {
                 Look::Refuse(vec![SOCKS5, NO_METHOD], Refusal::NoMethod)
             }
@@ -298,7 +298,7 @@ fn authentication(input: &[u8]) -> Look {
         return Look::Short;
     };
     let isolation = Isolation { user, password };
-    Look::Next(used, vec![1, 0], State::Request(Some(isolation)))
+    Look::Next(used, vec![1, 0], HandshakeState::Request(Some(isolation)))
 }
 
 fn request(input: &[u8], isolation: &mut Option<Isolation>) -> Look {

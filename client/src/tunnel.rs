@@ -149,7 +149,7 @@ pub enum CloseReason {
     Refused,
     /// Who answered is not the service whose key is pinned.
     WrongService,
-    /// Nothing came from the peer for [`Settings::idle_timeout`] (counted from the first question that it did not
+    /// Nothing came from the peer for [`TunnelSettings::idle_timeout`] (counted from the first question that it did not
     /// answer).
     TimedOut,
     /// The peer does not know this connection (any more): it was started anew.
@@ -175,7 +175,7 @@ pub struct Windows {
 /// What the ends of a tunnel are told. The defaults suit the classes `web`, `fast` and `call`; `text` wants an
 /// initial round trip of seconds.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TunnelSettings {
     /// The round trip assumed before one is measured. The first lost datagram is sent again after three times
     /// this.
     pub initial_rtt: Duration,
@@ -196,7 +196,7 @@ pub struct Settings {
     pub initial_budget: f64,
 }
 
-impl Default for Settings {
+impl Default for TunnelSettings {
     fn default() -> Self {
         Self {
             initial_rtt: Duration::from_millis(100),
@@ -216,7 +216,7 @@ impl Default for Settings {
 /// What can go wrong in making an end of a tunnel. What goes wrong later is a [`CloseReason`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum TunnelError {
     /// The identity given to a service, or the settings, are of no use to TLS.
     #[error("TLS refuses the key of the service: {0}")]
     Tls(#[from] rustls::Error),

@@ -316,25 +316,25 @@ impl Uplink {
         let free = |slot: &Planned| slot.at >= from && slot.user.is_none();
         let mut soon = false;
         for (ahead, slot) in self.plan.iter().enumerate().filter(|(_, slot)| free(slot)) {
-            let Some(place) = slot.slot() else { continue };
+            let Some(usable) = slot.slot() else { continue };
             if slot.fill == Fill::Media {
                 if wants.media.len() < media {
-                    wants.media.push(place);
+                    wants.media.push(usable);
                 }
                 continue;
             }
             // Loop slots (those without a chance) never carry what the user has: how many loops come back is what
             // shows that a gateway loses packets.
             if slot.chance.is_some() && wants.user.len() < wants.data + wants.refill {
-                wants.user.push(place);
+                wants.user.push(usable);
             }
             if letters && takes_letters(&self.class, slot) {
-                wants.letters.push(place);
+                wants.letters.push(usable);
             }
             if slot.cover.is_none() {
                 soon |= 2 * ahead < self.horizon();
                 let of = if slot.fill == Fill::Loop { &mut wants.loops } else { &mut wants.drops };
-                of.push(place);
+                of.push(usable);
             }
         }
         // Cover is made in batches, which are faster, when a slot of the nearer half lacks it.
@@ -379,8 +379,8 @@ impl Uplink {
                 && (ready != Ready::Letter || takes_letters(class, planned))
         };
         let own = self.plan.iter().position(|p| p.number == slot.number && takes(p));
-        let place = own.or_else(|| self.plan.iter().position(takes));
-        match place.and_then(|place| self.plan.get_mut(place)) {
+        let index = own.or_else(|| self.plan.iter().position(takes));
+        match index.and_then(|index| self.plan.get_mut(index)) {
             Some(planned) => {
                 planned.user = Some((ready, frame));
                 if let Some(cover) = planned.cover.take() {

@@ -20,7 +20,8 @@ use shoal_topology::{
     Stream, Time, VerifiedDocument, testing,
 };
 
-use crate::engine::{Arrival, Client, GroupId, Isolation, Output, Settings, Target};
+use crate::engine::{Arrival, Client, ClientOutput, ClientSettings, GroupId, Isolation, Target};
+use crate::sender::{Produced, Sender, SlotQueue};
 use crate::service::Service;
 use crate::tunnel::{Read, StreamId, TunnelEvent, Write, pair};
 use crate::uplink::Uplink;
@@ -44,7 +45,7 @@ fn mark(key: &PublicKey) -> [u8; 8] {
     *blake3::hash(key.as_bytes()).as_bytes().first_chunk().unwrap()
 }
 
-fn place(position: usize) -> std::ops::Range<usize> {
+fn mark_range(position: usize) -> std::ops::Range<usize> {
     300 + 8 * position..308 + 8 * position
 }
 
@@ -58,7 +59,7 @@ impl Codec for Keyed {
     ) -> Result<Packet, Error> {
         let mut packet = NullCodec.seal(rng, path, id, message)?;
         for (n, hop) in path.iter().enumerate() {
-            packet.as_mut_bytes()[place(n)].copy_from_slice(&mark(&hop.key));
+            packet.as_mut_bytes()[mark_range(n)].copy_from_slice(&mark(&hop.key));
         }
         Ok(packet)
     }
@@ -72,7 +73,7 @@ impl Codec for Keyed {
         let (surb, keys) = NullCodec.surb(rng, path, id)?;
         let mut bytes = *surb.as_bytes();
         for (n, hop) in path.iter().enumerate() {
-            bytes[place(n)].copy_from_slice(&mark(&hop.key));
+            bytes[mark_range(n)].copy_from_slice(&mark(&hop.key));
         }
         Ok((Surb::from_slice(&bytes)?, keys))
     }
@@ -90,7 +91,7 @@ impl Codec for Keyed {
         let mut known = self.known.lock().unwrap();
         let mark = known.entry(*secret.as_bytes()).or_insert_with(|| mark(&secret.public()));
         let position = usize::from(packet.as_bytes()[32]);
-        if position >= MAX_HOPS || packet.as_bytes()[place(position)] != *mark {
+        if position >= MAX_HOPS || packet.as_bytes()[mark_range(position)] != *mark {
             return Err(Error::Mac);
         }
         NullCodec.open(secret, packet)
@@ -111,7 +112,7 @@ fn bytes(name: &str) -> [u8; 32] {
 
 /// Who signs, and what.
 pub(crate) struct Authority {
-    network: testing::Network,
+    network: testing::TestNetwork,
     pub(crate) epoch_s: u32,
     pub(crate) clock_error_s: u32,
     /// Mixes that are demoted in every document.
@@ -131,8 +132,8 @@ fn layer(mix: usize, epoch: u64) -> u8 {
 }
 
 /// A client at the last gateway.
-pub(crate) fn client(name: &str) -> testing::Client {
-    testing::Client::new(bytes(name), &[identity(GATEWAYS[2])])
+pub(crate) fn client(name: &str) -> testing::TestClient {
+    testing::TestClient::new(bytes(name), &[identity(GATEWAYS[2])])
 }
 
 pub(crate) fn inbox(name: &str) -> Identity {
@@ -142,11 +143,11 @@ pub(crate) fn inbox(name: &str) -> Identity {
 impl Authority {
     pub(crate) fn new(epoch_s: u32) -> Self {
         let parameters = Parameters { max_delay_us: 1_000_000, ..Parameters::default() };
-        let network = testing::Network::builder().parameters(parameters).epoch_s(epoch_s);
+        let network = testing::TestNetwork::builder().parameters(parameters).epoch_s(epoch_s);
         let mut network =
             network.placed([[0; 3].as_slice(), &[1, 2, 3, 1, 2, 3, 1]].concat()).build();
         for (node, name) in network.nodes.iter_mut().zip(GATEWAYS.iter().chain(&MIXES)) {
-            *node = testing::Node::new(bytes(name), node.layer).with_keys([]);
+            *node = testing::TestNode::new(bytes(name), node.layer).with_keys([]);
             node.body.operator = (*name).into();
         }
         network.exits = vec![client("exit")];
@@ -157,7 +158,7 @@ impl Authority {
         self.network.known.clone()
     }
 
-    /// The document of an epoch. The last mix is there in every other epoch alone, so that places in the list differ.
+    /// The document of an epoch. The last mix is there in every other epoch alone, so that indices in the list differ.
     pub(crate) fn document(&self, epoch: u64) -> Document {
         let mut document = self.network.document_at(Epoch(epoch));
         document.parameters.clock_error_s = self.clock_error_s;
@@ -215,15 +216,15 @@ pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) authority: Authority,
     pub(crate) codec: Arc<Keyed>,
-    pub(crate) client: Client,
-    pub(crate) uplink: Uplink,
+    pub(crate) client: Sender,
+    pub(crate) slots: Arc<SlotQueue>,
     pub(crate) exit: Service,
     pub(crate) faults: Faults,
     /// Instants of the person's link, up and down.
     pub(crate) trace: Vec<(Time, bool)>,
     /// When packets for the person reached the gateway.
     pub(crate) arrivals: Vec<Time>,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) outputs: Vec<ClientOutput>,
     /// When packets of the person reached the exit.
     pub(crate) at_exit: Vec<Time>,
     /// Arrivals that gave credit.
@@ -249,7 +250,7 @@ pub(crate) struct World {
     stream: Option<StreamId>,
     want: u32,
     gateway: &'static str,
-    person: testing::Client,
+    person: testing::TestClient,
     /// The person's inbox. What comes for an earlier one is lost.
     inbox: Identity,
     queue: VecDeque<Packet>,
@@ -267,16 +268,21 @@ pub(crate) struct World {
 impl World {
     /// A person of class web at the first gateway, and an exit at the last one.
     pub(crate) fn new(seed: u64, epoch_s: u32) -> Self {
-        Self::with(seed, epoch_s, Settings::default())
+        Self::with(seed, epoch_s, ClientSettings::default())
     }
 
     /// The same with these settings of the person's.
-    pub(crate) fn with(seed: u64, epoch_s: u32, settings: Settings) -> Self {
+    pub(crate) fn with(seed: u64, epoch_s: u32, settings: ClientSettings) -> Self {
         Self::of(Authority::new(epoch_s), seed, settings, 0)
     }
 
     /// The same with these authorities, and a person whose clock is slow by so many seconds.
-    pub(crate) fn of(authority: Authority, seed: u64, settings: Settings, slow_s: u64) -> Self {
+    pub(crate) fn of(
+        authority: Authority,
+        seed: u64,
+        settings: ClientSettings,
+        slow_s: u64,
+    ) -> Self {
         let seed = Seed::from_u64(seed);
         let codec = Arc::new(Keyed::default());
         let base = (pair::base(), Time::ZERO);
@@ -284,6 +290,7 @@ impl World {
         let person = self::client("person");
         let keys = (person.key(), person.body.inbox);
         let client = Client::new(codec.clone(), base, &seed, class.clone(), keys, settings);
+        let client = Sender::new(client, Uplink::new(&seed.part("uplink"), class, Time::ZERO));
         let long = bytes("exit");
         let exit_keys = (&long, self::client("exit").key());
         let exit =
@@ -293,8 +300,8 @@ impl World {
             now: Time::ZERO,
             authority,
             codec,
+            slots: client.slots(),
             client,
-            uplink: Uplink::new(&seed.part("uplink"), class, Time::ZERO),
             exit: exit.unwrap(),
             faults: Faults::default(),
             trace: Vec::new(),
@@ -339,8 +346,6 @@ impl World {
     pub(crate) fn link(&mut self, gateway: &'static str) {
         self.gateway = gateway;
         self.client.set_link(self.now, Some(identity(gateway)));
-        let turns = self.client.turns(self.now);
-        self.uplink.clear(turns);
     }
 
     /// The person's link breaks, and the next one has another inbox.
@@ -400,7 +405,7 @@ impl World {
         loop {
             let next = self.heap.peek().map_or(Time::NEVER, |Reverse((at, _))| *at);
             let next = next.min(self.exit.next_timeout()).min(self.client.next_timeout());
-            let next = next.min(self.uplink.next_slot());
+            let next = next.min(self.slots.next_slot());
             if next > end {
                 self.now = end;
                 return;
@@ -432,8 +437,8 @@ impl World {
             self.client.handle_timeout(now);
         }
         self.work();
-        while self.uplink.next_slot() <= now {
-            let frame = self.uplink.take(now);
+        while self.slots.next_slot() <= now {
+            let frame = self.slots.take(now);
             self.trace.push((now, true));
             self.push(now + LATENCY, Event::Up(true, frame));
             self.produce();
@@ -441,7 +446,7 @@ impl World {
     }
 
     fn produce(&mut self) {
-        self.client.fill(self.now, &mut self.uplink);
+        while self.client.produce(self.now, self.now) != Produced::Nothing {}
     }
 
     /// The document by which a frame of an epoch names nodes.
@@ -527,11 +532,8 @@ impl World {
                 }
                 let packet = frame.packet.clone();
                 match self.client.handle_frame(now, frame) {
-                    Arrival::FromOthers => {
-                        self.credits += 1;
-                        self.uplink.credit();
-                    }
-                    Arrival::NoCredit if self.credulous => self.uplink.credit(),
+                    Arrival::FromOthers => self.credits += 1,
+                    Arrival::NoCredit if self.credulous => self.client.credit(),
                     Arrival::Loop => {
                         self.loops.push_back(packet);
                         self.loops.truncate(64);
@@ -609,11 +611,9 @@ impl World {
             self.group = self.client.group(now, Isolation::new(None), Target::Exit);
         }
         while let Some(output) = self.client.poll_output() {
-            if let Output::EpochChanged = output {
+            if let ClientOutput::EpochChanged = output {
                 self.turns += 1;
-                let turns = self.client.turns(now);
-                self.uplink.set_class(self.client.class().clone());
-                self.uplink.follow(turns);
+                self.client.follow_from(now, now);
             }
             self.outputs.push(output);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_topology::consensus::{Authority, Input, Output, Settings};
+use shoal_topology::consensus::{Authority, AuthoritySettings, Input, Output};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
@@ -33,7 +33,7 @@ fn described() -> impl Iterator<Item = Vec<u8>> {
 
 /// An authority that knows all nodes.
 pub(crate) fn authority(n: u8, now: u64) -> Authority {
-    let settings = Settings {
+    let settings = AuthoritySettings {
         network: network(),
         secret: secret(n),
         epoch_s: EPOCH_S,
@@ -41,7 +41,7 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
             Epoch(0),
             Parameters { min_mixes_per_layer: 1, ..Parameters::default() },
         )],
-        allowed: NETWORK.nodes.iter().map(testing::Node::identity).collect(),
+        allowed: NETWORK.nodes.iter().map(testing::TestNode::identity).collect(),
         allowed_exits: NETWORK.exits.iter().map(|exit| exit.body.identity).collect(),
         seed: Seed::from_u64(n.into()),
     };
@@ -229,7 +229,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         "reports" => {
             let bodies = reports.clone().filter_map(|(_, body)| postcard::to_stdvec(&body).ok());
             let bodies: Vec<Vec<u8>> = bodies.collect();
-            let sign = |(node, report): (&testing::Node, Report)| {
+            let sign = |(node, report): (&testing::TestNode, Report)| {
                 SignedReport::new(report, &node.secret_identity()).encode()
             };
             let signed = reports.map(sign);

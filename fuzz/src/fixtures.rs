@@ -16,9 +16,9 @@ pub fn hops() -> Vec<SecretKey> {
 }
 
 /// The network whose documents are read.
-pub static NETWORK: LazyLock<testing::Network> = LazyLock::new(|| {
+pub static NETWORK: LazyLock<testing::TestNetwork> = LazyLock::new(|| {
     let epoch = Epoch(NOW / u64::from(Network::EPOCH_S));
-    testing::Network::builder().exits(1).epoch(epoch).build()
+    testing::TestNetwork::builder().exits(1).epoch(epoch).build()
 });
 
 /// A sound document, signed.

@@ -1,6 +1,6 @@
 //! Packets cut out of bytes, to compare the backends by.
 
-// All places are below constant lengths.
+// All offsets are below constant lengths.
 #![allow(clippy::indexing_slicing)]
 
 use std::sync::LazyLock;
@@ -73,7 +73,7 @@ fn peeled(peeled: Result<Peeled, Error>) -> Result<(Address, Vec<u8>, Vec<u8>), 
 
 /// Packets for the first of [`hops`], as bytes tell. The first says how many, up to 40. Then each begins with a byte:
 /// its lower half is the number of a [sound packet](sealed), or of none, when the header follows as it is; its upper
-/// half tells how many changes follow, and whether the MAC is made right again after them. A change is a place, in
+/// half tells how many changes follow, and whether the MAC is made right again after them. A change is an offset, in
 /// two bytes, and what is added (XOR) there.
 fn batch(data: &[u8]) -> Vec<Packet> {
     let mut bytes = data.iter().copied();
@@ -94,8 +94,8 @@ fn batch(data: &[u8]) -> Vec<Packet> {
             let [Some(high), Some(low), Some(change)] = [(); 3].map(|()| bytes.next()) else {
                 break;
             };
-            let place = usize::from(u16::from_be_bytes([high, low])) % PACKET_LEN;
-            packet.as_mut_bytes()[place] ^= change;
+            let offset = usize::from(u16::from_be_bytes([high, low])) % PACKET_LEN;
+            packet.as_mut_bytes()[offset] ^= change;
         }
         if what >> 7 == 1 {
             let (front, _) = packet.as_mut_bytes().split_at_mut(HEADER_LEN);

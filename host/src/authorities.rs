@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt as _;
 use shoal_sphinx::Frame;
 use shoal_topology::Identity;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
@@ -18,14 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::link::{Dialler, FrameReceiver, FrameSender, Link};
+use crate::reconnect::Backoff;
 use crate::shutdown::Shutdown;
 
 /// Messages that wait for one authority. The newest is dropped when it is full: reports and votes have their time.
 const QUEUE: usize = 64;
 /// Documents that wait for whoever takes them.
 const DOCUMENTS: usize = 16;
-/// Waits between attempts to connect, doubled from the first to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A message that takes longer ends the link.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -179,25 +177,23 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut wait = BACKOFF.0;
+        let mut backoff = Backoff::new();
         while !self.shutdown.is_triggered() {
             let dialled = tokio::select! {
                 link = self.dialler.dial(self.authority_address.identity.0, self.authority_address.address) => link,
                 () = self.shutdown.wait() => return,
             };
             if let Ok(link) = dialled {
-                wait = BACKOFF.0;
+                backoff.succeeded();
                 self.up.send_modify(|up| *up += 1);
                 let _ = self.carry(link).await;
                 self.up.send_modify(|up| *up -= 1);
             }
-            // Jitter hides nothing: it keeps many from knocking at once.
-            let pause = wait.mul_f64(rand::rng().random_range(0.5..1.0));
+            let pause = backoff.pause(&mut rand::rng());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.shutdown.wait() => return,
             }
-            wait = (wait * 2).min(BACKOFF.1);
         }
     }
 
@@ -233,12 +229,13 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Allow, Endpoint, Identity as LinkIdentity, Settings};
+    use crate::link::{Allow, Endpoint, Identity as LinkIdentity, LinkSettings};
 
     #[tokio::test]
     async fn what_stands_is_said_on_every_link_and_documents_come_back() {
         let endpoint = |n, listen| {
-            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            let settings =
+                LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
             Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));
@@ -276,7 +273,8 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_bound_the_newest_message_to_an_authority_is_dropped() {
         let endpoint = |n, listen| {
-            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            let settings =
+                LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
             Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
         };
         let mut authority = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));

@@ -63,10 +63,10 @@ pub enum Number {
 /// Shows numbers once an epoch.
 pub struct Coarse {
     epoch_s: u64,
-    state: Mutex<State>,
+    state: Mutex<CoarseState>,
 }
 
-struct State {
+struct CoarseState {
     rng: StdRng,
     /// The epoch that is under way, once something was observed.
     epoch: Option<u64>,
@@ -86,7 +86,8 @@ struct Shown {
 impl Coarse {
     /// Shows nothing until the end of the present epoch. The seed, of the system's randomness, gives the noise.
     pub fn new(epoch_s: u64, seed: [u8; 32]) -> Self {
-        let state = State { rng: StdRng::from_seed(seed), epoch: None, shown: BTreeMap::new() };
+        let state =
+            CoarseState { rng: StdRng::from_seed(seed), epoch: None, shown: BTreeMap::new() };
         Self { epoch_s: epoch_s.max(1), state: Mutex::new(state) }
     }
 
@@ -97,7 +98,7 @@ impl Coarse {
         numbers: impl IntoIterator<Item = (&'a str, Number, Grain)>,
     ) {
         let mut state = self.state();
-        let State { rng, epoch, shown } = &mut *state;
+        let CoarseState { rng, epoch, shown } = &mut *state;
         let now = unix_s / self.epoch_s;
         // A clock that is set back shows nothing twice.
         if epoch.replace(epoch.map_or(now, |then| then.max(now))).is_none_or(|then| then >= now) {
@@ -126,7 +127,7 @@ impl Coarse {
         self.state().shown.get(name).map_or(0, |shown| shown.value)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CoarseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

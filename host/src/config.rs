@@ -34,10 +34,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Something in it is wrong.
-    #[error("{place}: {}{message}", .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
+    #[error("{location}: {}{message}", .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
     Invalid {
         /// `file:line:column`, or the `-o` that it came from.
-        place: String,
+        location: String,
         /// The key with its tables, dotted, where there is one.
         key: Option<String>,
         /// What is wrong and what is allowed, on one line.
@@ -112,7 +112,7 @@ pub fn parse<T: DeserializeOwned>(
     })
     .map_err(|error| source.explain(&error, Some(table.get_ref())))?;
     let warning = |key: String| match find(table.get_ref(), &key) {
-        Some(at) => format!("{}: unknown key `{key}` is ignored", source.place(at.start)),
+        Some(at) => format!("{}: unknown key `{key}` is ignored", source.location(at.start)),
         None => format!("{name}: unknown key `{key}` is ignored"),
     };
     Ok((config, unknown.into_iter().map(warning).collect()))
@@ -169,7 +169,7 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// Where the byte `at` stands, for a person.
-    fn place(&self, at: usize) -> String {
+    fn location(&self, at: usize) -> String {
         if let Some(before) = self.text.get(..at) {
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -182,9 +182,9 @@ impl Source<'_> {
     fn explain(&self, error: &toml::de::Error, root: Option<&DeTable<'_>>) -> ConfigError {
         let span = error.span();
         ConfigError::Invalid {
-            place: span
+            location: span
                 .as_ref()
-                .map_or_else(|| self.name.to_owned(), |span| self.place(span.start)),
+                .map_or_else(|| self.name.to_owned(), |span| self.location(span.start)),
             key: root.zip(span).and_then(|(root, span)| key_at(root, &span)),
             message: in_plain_words(error.message()),
         }

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod memory;
 pub mod network;
 pub mod process;
+pub mod reconnect;
 pub mod reload;
 pub mod secret;
 pub mod shutdown;

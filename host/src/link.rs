@@ -49,7 +49,7 @@ pub use crate::tls::{Allow, Identity};
 pub use counters::Counters;
 pub use frames::{FRAME, FrameReceiver, FrameSender};
 pub use room::{Listed, Standing};
-pub use settings::{Error, Settings};
+pub use settings::{LinkError, LinkSettings};
 pub use shares::Origin;
 
 use names::{key_of, multiaddr, peer_id, socket_address};
@@ -123,23 +123,23 @@ struct Dial {
     reply: Reply,
 }
 
-type Reply = oneshot::Sender<Result<Link, Error>>;
+type Reply = oneshot::Sender<Result<Link, LinkError>>;
 
 impl Endpoint {
     /// Starts listening and returns at once. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::PortInUse`] and [`Error::Listen`].
-    pub fn new(identity: &Identity, settings: Settings) -> Result<Self, Error> {
+    /// [`LinkError::PortInUse`] and [`LinkError::Listen`].
+    pub fn new(identity: &Identity, settings: LinkSettings) -> Result<Self, LinkError> {
         Self::with_provider(identity, settings, crate::tls::provider())
     }
 
     /// With other algorithms, for tests of what a peer without ours meets.
     pub(crate) fn with_provider(
         identity: &Identity,
-        settings: Settings,
+        settings: LinkSettings,
         provider: CryptoProvider,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, LinkError> {
         let counters = Arc::new(Counters::default());
         let provider = Arc::new(provider);
         let server = crate::tls::server(
@@ -148,9 +148,9 @@ impl Endpoint {
             counters.clone(),
             provider.clone(),
         )
-        .map_err(Error::Handshake)?;
+        .map_err(LinkError::Handshake)?;
         let mut key = [0; 32];
-        rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(|_| Error::Closed)?;
+        rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(|_| LinkError::Closed)?;
         let strangers = (settings.max_strangers, settings.max_strangers_of_one);
         let room = Arc::new(Room::new(key, settings.listed.clone(), strangers, counters.clone()));
         let security = Arc::new(Security {
@@ -231,12 +231,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// See there.
-    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, Error> {
+    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, LinkError> {
         self.dialler.dial(peer, address).await
     }
 
-    /// The next link that a peer has opened. `None` when the endpoint cannot listen any more. May be
-    /// cancelled.
+    /// The next link that a peer has opened. `None` when the endpoint cannot listen any more. May be cancelled.
     pub async fn accept(&mut self) -> Option<Link> {
         self.incoming.recv().await
     }
@@ -253,18 +252,18 @@ impl Dialler {
     /// other end has let us in.
     ///
     /// # Errors
-    /// [`Error::BadKey`], [`Error::Connect`], [`Error::Timeout`], [`Error::Handshake`] (among others when the
-    /// other end has another key), [`Error::Refused`], [`Error::Closed`].
-    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, Error> {
+    /// [`LinkError::BadKey`], [`LinkError::Connect`], [`LinkError::Timeout`], [`LinkError::Handshake`] (among others
+    /// when the other end has another key), [`LinkError::Refused`], [`LinkError::Closed`].
+    pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, LinkError> {
         let (reply, answer) = oneshot::channel();
         let dial = Dial { peer: peer_id(&peer)?, address, reply };
         // Twice: once for the connection, once for the stream.
         let answer = tokio::time::timeout(self.timeout * 2, async {
-            self.commands.send(dial).await.map_err(|_| Error::Closed)?;
+            self.commands.send(dial).await.map_err(|_| LinkError::Closed)?;
             // The handler goes without a word when the other end closes the connection.
-            answer.await.unwrap_or(Err(Error::Refused))
+            answer.await.unwrap_or(Err(LinkError::Refused))
         });
-        answer.await.unwrap_or(Err(Error::Timeout))
+        answer.await.unwrap_or(Err(LinkError::Timeout))
     }
 }
 
@@ -304,34 +303,34 @@ fn start_dial(swarm: &mut Swarm<Behaviour>, dial: Dial) {
 
 /// Finds out what libp2p would hide: it listens with SO_REUSEPORT, so that a second daemon on the same port
 /// would start without an error and take half of the connections.
-fn probe(wanted: SocketAddr) -> Result<SocketAddr, Error> {
+fn probe(wanted: SocketAddr) -> Result<SocketAddr, LinkError> {
     let bound = std::net::TcpListener::bind(wanted).and_then(|socket| socket.local_addr());
     bound.map_err(|error| listen_error(wanted, error))
 }
 
-fn listen_error(wanted: SocketAddr, error: io::Error) -> Error {
+fn listen_error(wanted: SocketAddr, error: io::Error) -> LinkError {
     match root(&error).kind() {
-        io::ErrorKind::AddrInUse => Error::PortInUse(wanted),
-        _ => Error::Listen(wanted, error),
+        io::ErrorKind::AddrInUse => LinkError::PortInUse(wanted),
+        _ => LinkError::Listen(wanted, error),
     }
 }
 
 /// What went wrong, without the addresses that libp2p puts in its texts.
-fn dial_error(error: &DialError) -> Error {
+fn dial_error(error: &DialError) -> LinkError {
     let DialError::Transport(errors) = error else {
         return match error {
-            DialError::LocalPeerId { .. } | DialError::WrongPeerId { .. } => Error::BadKey,
-            _ => Error::Closed,
+            DialError::LocalPeerId { .. } | DialError::WrongPeerId { .. } => LinkError::BadKey,
+            _ => LinkError::Closed,
         };
     };
     let Some((_, TransportError::Other(error))) = errors.first() else {
-        return Error::Connect(io::ErrorKind::AddrNotAvailable.into());
+        return LinkError::Connect(io::ErrorKind::AddrNotAvailable.into());
     };
     let error = root(error);
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     match (tls, error.kind(), error.raw_os_error()) {
-        (Some(error), ..) => Error::Handshake(error.clone()),
-        (None, io::ErrorKind::TimedOut, _) => Error::Timeout,
+        (Some(error), ..) => LinkError::Handshake(error.clone()),
+        (None, io::ErrorKind::TimedOut, _) => LinkError::Timeout,
         // Once TCP stood: the other end is full, or closed without an alert.
         (
             None,
@@ -339,9 +338,9 @@ fn dial_error(error: &DialError) -> Error {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe,
             _,
-        ) => Error::Refused,
-        (None, _, Some(code)) => Error::Connect(io::Error::from_raw_os_error(code)),
-        (None, kind, None) => Error::Connect(kind.into()),
+        ) => LinkError::Refused,
+        (None, _, Some(code)) => LinkError::Connect(io::Error::from_raw_os_error(code)),
+        (None, kind, None) => LinkError::Connect(kind.into()),
     }
 }
 
@@ -376,7 +375,7 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: &PeerId, role: Role) -> Result<Handler, ConnectionDenied> {
-        let peer = key_of(peer).ok_or_else(|| ConnectionDenied::new(Error::BadKey))?;
+        let peer = key_of(peer).ok_or_else(|| ConnectionDenied::new(LinkError::BadKey))?;
         let waiting = Some(Box::pin(tokio::time::sleep(self.timeout)));
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
     }
@@ -442,8 +441,9 @@ impl NetworkBehaviour for Behaviour {
         _: Side,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        let reply = self.dials.remove(&id).ok_or_else(|| ConnectionDenied::new(Error::Closed))?;
-        self.handler(&peer, Role::Dialler(Request::Due, Some(reply)))
+        let reply =
+            self.dials.remove(&id).ok_or_else(|| ConnectionDenied::new(LinkError::Closed))?;
+        self.handler(&peer, Role::Dialler(StreamRequest::Due, Some(reply)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -496,7 +496,7 @@ struct Handler {
 
 enum Role {
     /// Asks for a stream, and whom to give it to.
-    Dialler(Request, Option<Reply>),
+    Dialler(StreamRequest, Option<Reply>),
     /// Takes one stream; who gets it.
     Listener(Option<Taker>),
 }
@@ -514,7 +514,7 @@ impl Taker {
     }
 }
 
-enum Request {
+enum StreamRequest {
     Due,
     Made,
 }
@@ -544,8 +544,8 @@ impl ConnectionHandler for Handler {
         {
             self.waiting = None;
         }
-        if let Role::Dialler(request @ Request::Due, _) = &mut self.role {
-            *request = Request::Made;
+        if let Role::Dialler(request @ StreamRequest::Due, _) = &mut self.role {
+            *request = StreamRequest::Made;
             let protocol = SubstreamProtocol::new(ReadyUpgrade::new(FRAMES), ());
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }

@@ -15,7 +15,7 @@ use crate::config::{self, ConfigError};
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
-    authorities: Vec<Key>,
+    authorities: Vec<AuthorityKey>,
     #[serde(default)]
     addresses: BTreeMap<String, Address>,
     #[serde(default = "usual", deserialize_with = "length")]
@@ -37,9 +37,9 @@ fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct Key(Identity);
+struct AuthorityKey(Identity);
 
-impl TryFrom<String> for Key {
+impl TryFrom<String> for AuthorityKey {
     type Error = shoal_topology::Error;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)
@@ -69,8 +69,8 @@ pub fn load(path: &Path) -> Result<Network, ConfigError> {
         epoch_s: file.epoch_s,
         trial: file.trial,
     };
-    let place = path.display().to_string();
-    let wrong = |message| ConfigError::Invalid { place, key: None, message };
+    let location = path.display().to_string();
+    let wrong = |message| ConfigError::Invalid { location, key: None, message };
     check(&network, &[]).map_err(wrong)?;
     Ok(network)
 }
@@ -121,7 +121,7 @@ pub fn authority_addresses(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigE
     let authority_address = |(key, Address(address)): (String, Address)| {
         let identity = key.parse().ok().filter(|identity| network.authorities.contains(identity));
         let identity = identity.ok_or_else(|| ConfigError::Invalid {
-            place: path.display().to_string(),
+            location: path.display().to_string(),
             key: Some(format!("addresses.{key}")),
             message: "is none of the `authorities`".into(),
         })?;
@@ -129,8 +129,8 @@ pub fn authority_addresses(path: &Path) -> Result<Vec<AuthorityAddress>, ConfigE
     };
     let authority_addresses =
         file.addresses.into_iter().map(authority_address).collect::<Result<Vec<_>, _>>()?;
-    let place = path.display().to_string();
-    let wrong = |message| ConfigError::Invalid { place, key: None, message };
+    let location = path.display().to_string();
+    let wrong = |message| ConfigError::Invalid { location, key: None, message };
     check(&network, &authority_addresses).map_err(wrong)?;
     Ok(authority_addresses)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
 
@@ -16,7 +17,7 @@ use crate::exit::Exit;
 pub struct Shutdown(Arc<Token>);
 
 struct Token {
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     /// How often the configuration was to be read again.
     reload: watch::Sender<u64>,
 }
@@ -40,24 +41,22 @@ impl Reloads {
 impl Shutdown {
     /// A token that nobody has triggered.
     pub fn new() -> Self {
-        Self(Arc::new(Token { stop: watch::Sender::new(false), reload: watch::Sender::new(0) }))
+        Self(Arc::new(Token { stop: CancellationToken::new(), reload: watch::Sender::new(0) }))
     }
 
     /// Ends the run. Further calls do nothing.
     pub fn trigger(&self) {
-        self.0.stop.send_replace(true);
+        self.0.stop.cancel();
     }
 
     /// True if the run is to end.
     pub fn is_triggered(&self) -> bool {
-        *self.0.stop.borrow()
+        self.0.stop.is_cancelled()
     }
 
     /// Returns when the run is to end; at once if that was said before. May be cancelled.
     pub async fn wait(&self) {
-        let mut receiver = self.0.stop.subscribe();
-        // The sender lives in `self`, so this ends only when the value is there.
-        let _ = receiver.wait_for(|triggered| *triggered).await;
+        self.0.stop.cancelled().await;
     }
 
     /// Asks for the configuration to be read again.

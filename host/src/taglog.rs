@@ -27,10 +27,10 @@ const RECORD_LEN: usize = 8;
 pub struct TagLog {
     file: File,
     key: Zeroizing<[u8; 32]>,
-    state: Mutex<State>,
+    state: Mutex<TagLogState>,
 }
 
-struct State {
+struct TagLogState {
     /// Where the next fingerprint goes.
     end: u64,
     /// Kept, so that writing allocates nothing.
@@ -97,7 +97,7 @@ impl TagLog {
     }
 
     fn new(file: File, key: Zeroizing<[u8; 32]>, end: u64) -> Self {
-        Self { file, key, state: Mutex::new(State { end, bytes: Vec::new() }) }
+        Self { file, key, state: Mutex::new(TagLogState { end, bytes: Vec::new() }) }
     }
 
     /// The key of its fingerprints.
@@ -157,7 +157,7 @@ impl TagLog {
     /// They are not in the log then, and their packets must not go on.
     pub fn append(&self, fingerprints: &[u64]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { end, bytes } = &mut *state;
+        let TagLogState { end, bytes } = &mut *state;
         bytes.clear();
         bytes.extend(fingerprints.iter().flat_map(|fingerprint| fingerprint.to_le_bytes()));
         // At a fixed place and not at the end of the file: a write that failed half-way has moved that end.

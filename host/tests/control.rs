@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use shoal_host::control::{Control, ControlError, query};
 
-fn place() -> (tempfile::TempDir, PathBuf) {
+fn socket_path() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/control");
     (dir, path)
@@ -17,7 +17,7 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 
 #[tokio::test]
 async fn every_question_has_its_answer() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     let _control = Control::start(&path, async || json!({"ready": true})).await.unwrap();
     for _ in 0..20 {
         assert_eq!(query(&path).await.unwrap(), json!({"ready": true}));
@@ -27,7 +27,7 @@ async fn every_question_has_its_answer() {
 
 #[tokio::test]
 async fn a_daemon_that_does_not_run_is_said_so() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     let error = query(&path).await.unwrap_err();
     assert!(matches!(error, ControlError::NotRunning(_)), "{error:?}");
 }
@@ -46,7 +46,7 @@ async fn a_path_that_the_system_cannot_name_is_said_so_before_anything_is_made()
 
 #[tokio::test]
 async fn the_socket_of_a_killed_daemon_is_replaced() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     shoal_host::secret::private_directory(path.parent().unwrap()).unwrap();
     // The file stays when a listener of std goes, as it does after a kill.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -60,7 +60,7 @@ async fn the_socket_of_a_killed_daemon_is_replaced() {
 
 #[tokio::test]
 async fn a_second_daemon_is_told_of_the_first() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     let _first = Control::start(&path, async || json!(1)).await.unwrap();
     let second = Control::start(&path, async || json!(2)).await;
     assert!(matches!(second, Err(ControlError::Running(_))));
@@ -69,7 +69,7 @@ async fn a_second_daemon_is_told_of_the_first() {
 
 #[tokio::test]
 async fn a_file_in_the_way_is_left_alone() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     shoal_host::secret::replace(&path, b"dear").unwrap();
     assert!(matches!(
         Control::start(&path, async || json!(1)).await,
@@ -80,7 +80,7 @@ async fn a_file_in_the_way_is_left_alone() {
 
 #[tokio::test]
 async fn a_daemon_that_hangs_is_not_waited_for() {
-    let (_dir, path) = place();
+    let (_dir, path) = socket_path();
     let _control = Control::start(&path, std::future::pending).await.unwrap();
     assert!(matches!(query(&path).await, Err(ControlError::Silent(_))));
 }

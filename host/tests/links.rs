@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_host::link::{Allow, Endpoint, Error, FRAME, Identity, Listed, Settings};
+use shoal_host::link::{Allow, Endpoint, FRAME, Identity, LinkError, LinkSettings, Listed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -18,13 +18,13 @@ fn identity(n: u8) -> Identity {
     Identity::from_seed(&[n; 32])
 }
 
-fn listening(allow: Allow) -> Settings {
-    Settings {
+fn listening(allow: Allow) -> LinkSettings {
+    LinkSettings {
         listen: Some("127.0.0.1:0".parse().unwrap()),
         allow,
         handshake_timeout: Duration::from_secs(20),
         tls_timeout: Duration::from_secs(20),
-        ..Settings::default()
+        ..LinkSettings::default()
     }
 }
 
@@ -53,7 +53,7 @@ fn frame(n: u8) -> Box<[u8; FRAME]> {
 fn dialler() -> Endpoint {
     Endpoint::new(
         &identity(1),
-        Settings { handshake_timeout: Duration::from_secs(20), ..Settings::default() },
+        LinkSettings { handshake_timeout: Duration::from_secs(20), ..LinkSettings::default() },
     )
     .unwrap()
 }
@@ -122,7 +122,7 @@ async fn a_dropped_endpoint_ends_its_links() {
 async fn a_wrong_key_is_refused() {
     let (b, address) = listener(Allow::anyone());
     let error = dialler().dial(identity(3).public(), address).await.unwrap_err();
-    assert!(matches!(error, Error::Handshake(_)), "{error:?}");
+    assert!(matches!(error, LinkError::Handshake(_)), "{error:?}");
     reaches(&b.counters().handshake_failures, 1).await;
 }
 
@@ -132,7 +132,7 @@ async fn a_peer_off_the_list_is_refused_and_let_in_once_listed() {
     let (mut b, address) = listener(allow.clone());
     let a = dialler();
     let error = a.dial(identity(2).public(), address).await.unwrap_err();
-    assert!(matches!(error, Error::Refused), "{error:?}");
+    assert!(matches!(error, LinkError::Refused), "{error:?}");
     assert_eq!(b.counters().refused_peers.load(Ordering::Relaxed), 1);
 
     allow.replace([identity(1).public()].into());
@@ -160,21 +160,21 @@ async fn noise_on_the_port_does_no_harm() {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let (_b, address) = listener(Allow::anyone());
-    let settings = Settings { listen: Some(address), ..Settings::default() };
+    let settings = LinkSettings { listen: Some(address), ..LinkSettings::default() };
     let error = Endpoint::new(&identity(3), settings.clone()).err().unwrap();
-    assert!(matches!(error, Error::PortInUse(taken) if taken == address));
+    assert!(matches!(error, LinkError::PortInUse(taken) if taken == address));
     assert!(error.to_string().contains(&address.to_string()));
 
     // The same when it is no Shoal that listens there.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings = Settings { listen: other.local_addr().ok(), ..settings };
-    assert!(matches!(Endpoint::new(&identity(3), settings), Err(Error::PortInUse(_))));
+    let settings = LinkSettings { listen: other.local_addr().ok(), ..settings };
+    assert!(matches!(Endpoint::new(&identity(3), settings), Err(LinkError::PortInUse(_))));
 }
 
 #[tokio::test]
 async fn a_half_open_connection_is_dropped_after_the_time_for_tls() {
-    assert_eq!(Settings::default().tls_timeout, Duration::from_secs(3));
-    let settings = Settings { tls_timeout: SHORT, ..listening(Allow::anyone()) };
+    assert_eq!(LinkSettings::default().tls_timeout, Duration::from_secs(3));
+    let settings = LinkSettings { tls_timeout: SHORT, ..listening(Allow::anyone()) };
     let b = Endpoint::new(&identity(2), settings).unwrap();
     let mut tcp = TcpStream::connect(b.listen_addr().unwrap()).await.unwrap();
     let ended = tokio::time::timeout(SHORT * 10, tcp.read(&mut [0])).await.unwrap();
@@ -225,7 +225,7 @@ async fn who_says_something_gets_in_although_its_own_network_floods() {
 
 #[tokio::test]
 async fn a_link_that_was_never_let_in_makes_room_and_one_that_was_stays() {
-    let settings = Settings { max_strangers_of_one: 2, ..listening(Allow::anyone()) };
+    let settings = LinkSettings { max_strangers_of_one: 2, ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
     let mut links = Vec::new();
@@ -256,7 +256,7 @@ async fn a_link_that_was_never_let_in_makes_room_and_one_that_was_stays() {
 async fn strangers_do_not_take_the_room_of_nodes() {
     let listed = Listed::default();
     listed.replace(["127.0.0.1".parse().unwrap()].into());
-    let settings = Settings { max_strangers: 4, listed, ..listening(Allow::anyone()) };
+    let settings = LinkSettings { max_strangers: 4, listed, ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
     // A node whose first byte is still under way, and strangers of more networks than there is room for.
@@ -275,13 +275,13 @@ async fn strangers_do_not_take_the_room_of_nodes() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_is_closed_and_counted_until_another_ends() {
-    assert_eq!(Settings::default().max_connections, 1_024);
-    let settings = Settings { max_connections: 2, ..listening(Allow::anyone()) };
+    assert_eq!(LinkSettings::default().max_connections, 1_024);
+    let settings = LinkSettings { max_connections: 2, ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
     let peer = |n| {
         let settings =
-            Settings { handshake_timeout: Duration::from_secs(20), ..Settings::default() };
+            LinkSettings { handshake_timeout: Duration::from_secs(20), ..LinkSettings::default() };
         Endpoint::new(&identity(n), settings).unwrap()
     };
     let (first, second, third) = (peer(3), peer(4), peer(5));
@@ -291,7 +291,7 @@ async fn a_connection_beyond_the_limit_is_closed_and_counted_until_another_ends(
     assert_eq!([down.peer, ended.peer], [identity(3).public(), identity(4).public()]);
 
     let error = third.dial(identity(2).public(), address).await.unwrap_err();
-    assert!(matches!(error, Error::Refused), "{error:?}");
+    assert!(matches!(error, LinkError::Refused), "{error:?}");
     assert_eq!(b.counters().refused_connections.load(Ordering::Relaxed), 1);
     stays.sender.send(&frame(1)).await.unwrap();
     assert_eq!(down.receiver.next().await.unwrap(), Some(frame(1)));
@@ -313,7 +313,7 @@ async fn a_listener_that_strangers_fill_takes_nodes() {
     let listed = Listed::default();
     listed.replace(["127.0.0.1".parse().unwrap()].into());
     let settings =
-        Settings { max_connections: 1, listed: listed.clone(), ..listening(Allow::anyone()) };
+        LinkSettings { max_connections: 1, listed: listed.clone(), ..listening(Allow::anyone()) };
     let mut b = Endpoint::new(&identity(2), settings).unwrap();
     let address = b.listen_addr().unwrap();
     let peer = |n| Endpoint::new(&identity(n), listening(Allow::anyone())).unwrap();
@@ -339,7 +339,7 @@ async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
     let first = a.dial(identity(2).public(), address).await.unwrap();
     let _second = a.dial(identity(2).public(), address).await.unwrap();
     let error = a.dial(identity(2).public(), address).await.unwrap_err();
-    assert!(matches!(error, Error::Refused), "{error:?}");
+    assert!(matches!(error, LinkError::Refused), "{error:?}");
     reaches(&b.counters().refused_connections, 1).await;
 
     drop(first);
@@ -361,7 +361,7 @@ async fn a_third_connection_of_one_peer_is_refused_until_another_ends() {
 async fn nobody_at_the_address_is_an_error_without_the_address() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = dialler().dial(identity(2).public(), free).await.unwrap_err();
-    let Error::Connect(cause) = &error else { panic!("{error:?}") };
+    let LinkError::Connect(cause) = &error else { panic!("{error:?}") };
     assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(!format!("{error:?} {error} {cause}").contains("127.0.0.1"));
 }
@@ -369,9 +369,11 @@ async fn nobody_at_the_address_is_an_error_without_the_address() {
 #[tokio::test]
 async fn a_listener_that_does_not_answer_is_a_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let a =
-        Endpoint::new(&identity(1), Settings { handshake_timeout: SHORT, ..Settings::default() })
-            .unwrap();
+    let a = Endpoint::new(
+        &identity(1),
+        LinkSettings { handshake_timeout: SHORT, ..LinkSettings::default() },
+    )
+    .unwrap();
     let error = a.dial(identity(2).public(), silent.local_addr().unwrap()).await.unwrap_err();
-    assert!(matches!(error, Error::Timeout), "{error:?}");
+    assert!(matches!(error, LinkError::Timeout), "{error:?}");
 }

@@ -14,7 +14,7 @@ use shoal_host::{logs, memory, stdout};
 use shoal_node::daemon::Faults;
 use shoal_topology::Parameters;
 
-use crate::launch::{self, Daemon, Kind, Localnet, Options};
+use crate::launch::{self, Daemon, DaemonKind, Localnet, Options};
 use crate::load::{self, Load, Rate};
 use crate::speed;
 
@@ -60,7 +60,7 @@ pub enum Verb {
     #[command(hide = true)]
     Daemon {
         /// Which of the programs it is.
-        kind: Kind,
+        kind: DaemonKind,
         /// The configuration file of the program.
         config: PathBuf,
         /// A corrupt node: the share of packets that it drops, 0 to 1.
@@ -238,7 +238,7 @@ fn explain(net: &Localnet, duration: Option<u64>) -> String {
         ),
         format!("  chromium --proxy-server=socks5://{socks}"),
     ];
-    let client = net.daemons.iter().find(|daemon| daemon.kind == Kind::Client);
+    let client = net.daemons.iter().find(|daemon| daemon.kind == DaemonKind::Client);
     let status =
         |client: &Daemon| format!("  shoal-client status --socket {}", client.control.display());
     lines.extend(client.map(status));
@@ -305,7 +305,7 @@ fn parameters(file: &Path) -> anyhow::Result<Parameters> {
     }
 }
 
-fn daemon(kind: Kind, config: PathBuf, faults: Faults) -> anyhow::Result<()> {
+fn daemon(kind: DaemonKind, config: PathBuf, faults: Faults) -> anyhow::Result<()> {
     // The keys of a localnet are worth nothing, so its memory is not locked; dumps are forbidden as they are on any host.
     let warnings = memory::forbid_dumps();
     logs::init(None, &launch::log_level(&config))?;
@@ -320,7 +320,7 @@ fn daemon(kind: Kind, config: PathBuf, faults: Faults) -> anyhow::Result<()> {
             stop.trigger();
         });
         match kind {
-            Kind::Node if faults != Faults::default() => {
+            DaemonKind::Node if faults != Faults::default() => {
                 launch::run_with_faults(config, faults, shutdown).await
             }
             _ => launch::run(kind, config, shutdown).await,

@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 
 use daemon::Run;
 pub(crate) use daemon::spawn;
-pub use daemon::{Daemon, Kind, log_level, run, run_with_faults};
-use plan::Plan;
+pub use daemon::{Daemon, DaemonKind, log_level, run, run_with_faults};
+use plan::LaunchPlan;
 
 /// How long daemons may take until all are ready.
 const READY: Duration = Duration::from_secs(30);
@@ -124,7 +124,7 @@ impl Localnet {
         check(&options)?;
         let (dir, lock, temporary) = directory(&options)?;
         let (page, target) = page().await?;
-        let mut plan = Plan::new(&options, &dir)?;
+        let mut plan = LaunchPlan::new(&options, &dir)?;
         let (authorities, founders) = plan.authorities()?;
         let nodes = plan.nodes()?;
         let services = plan.services(&nodes, target)?;

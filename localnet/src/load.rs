@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use shoal_host::link::{Allow, Endpoint, FRAME, Identity as LinkKey, Link, Settings};
+use shoal_host::link::{Allow, Endpoint, FRAME, Identity as LinkKey, Link, LinkSettings};
 use shoal_host::{network, secret};
 use shoal_node::daemon::{self as node, bench};
 use shoal_sphinx::backend::Backend;
@@ -32,7 +32,7 @@ use shoal_topology::{
 };
 use tokio::process::Child;
 
-use crate::launch::{Kind, spawn, temporary};
+use crate::launch::{DaemonKind, spawn, temporary};
 
 /// How long the mix may take to be ready.
 const READY: Duration = Duration::from_secs(10);
@@ -156,8 +156,8 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let mut supply = Supply::start(recipe, cores)?;
 
     let config_file = dir.path().join("config.toml");
-    let mut child =
-        spawn(None, Kind::Node, &config_file, Stdio::inherit()).context("starting the mix")?;
+    let mut child = spawn(None, DaemonKind::Node, &config_file, Stdio::inherit())
+        .context("starting the mix")?;
     let generator = endpoint(&ends.gateway_seed, None)?;
     let arriving = async { sink.accept().await.context("the mix does not link to the sink") };
     let arriving =
@@ -223,7 +223,7 @@ impl Ends {
 }
 
 fn endpoint(seed: &[u8; 32], listen: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
-    let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+    let settings = LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
     Ok(Endpoint::new(&LinkKey::from_seed(seed), settings)?)
 }
 

@@ -10,13 +10,13 @@ use shoal_localnet::commands::{self, Usage, Verb};
 /// The verbs of shoal-sim about real daemons.
 #[derive(Parser)]
 #[command(name = "shoal-localnet", version)]
-struct Cli {
+struct LocalnetCli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 fn main() -> ExitCode {
-    let Err(error) = commands::run(Cli::parse().verb) else { return Exit::Done.into() };
+    let Err(error) = commands::run(LocalnetCli::parse().verb) else { return Exit::Done.into() };
     // Who reads our output has seen enough.
     if stdout::is_unread(error.as_ref()) {
         return Exit::Done.into();

@@ -24,7 +24,7 @@ pub enum Host<'a> {
 
 /// What a request got.
 #[derive(Debug)]
-pub struct Answer {
+pub struct SocksReply {
     /// The reply's code; 0 is success.
     pub code: u8,
     /// The bound address, if it is IPv4.
@@ -43,7 +43,7 @@ pub async fn ask(
     host: Host<'_>,
     port: u16,
     credentials: Option<(&str, &str)>,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<SocksReply> {
     let mut tcp = TcpStream::connect(proxy).await?;
     tcp.set_nodelay(true)?;
     authenticate(&mut tcp, credentials).await?;
@@ -64,7 +64,7 @@ pub async fn ask(
     tcp.read_exact(&mut head).await?;
     let [_, code, _, kind] = head;
     let bound = bound(&mut tcp, kind).await?;
-    Ok(Answer { code, bound, tcp })
+    Ok(SocksReply { code, bound, tcp })
 }
 
 /// Agrees on a method, and tells user name and password (RFC 1929).
@@ -117,8 +117,8 @@ pub async fn connect(
     let (host, port) = target.rsplit_once(':').context("the target has no port")?;
     let port: u16 = port.parse().context("the target's port")?;
     match ask(proxy, CONNECT, Host::Name(host), port, credentials).await? {
-        Answer { code: 0, tcp, .. } => Ok(tcp),
-        Answer { code, .. } => bail!("the proxy refuses with code {code}"),
+        SocksReply { code: 0, tcp, .. } => Ok(tcp),
+        SocksReply { code, .. } => bail!("the proxy refuses with code {code}"),
     }
 }
 

@@ -54,7 +54,7 @@ impl Pots {
     }
 
     /// Takes a token for a neighbour: its own, or a common one.
-    fn take(&mut self, from: &Identity, neighbours: usize) -> Option<Token> {
+    fn take(&mut self, from: &Identity, neighbours: usize) -> Option<TokenSource> {
         let known = self.own.len();
         if known < neighbours.max(1) && !self.own.contains_key(from) {
             let part = self.part(neighbours);
@@ -62,26 +62,26 @@ impl Pots {
         }
         if let Some(own) = self.own.get_mut(from).filter(|own| **own >= 1.0) {
             *own -= 1.0;
-            return Some(Token::Own);
+            return Some(TokenSource::Own);
         }
         if self.common < 1.0 {
             return None;
         }
         self.common -= 1.0;
-        Some(Token::Common)
+        Some(TokenSource::Common)
     }
 
-    fn put_back(&mut self, from: &Identity, token: Token) {
+    fn put_back(&mut self, from: &Identity, token: TokenSource) {
         match token {
-            Token::Common => self.common += 1.0,
-            Token::Own => _ = self.own.get_mut(from).map(|own| *own += 1.0),
+            TokenSource::Common => self.common += 1.0,
+            TokenSource::Own => _ = self.own.get_mut(from).map(|own| *own += 1.0),
         }
     }
 }
 
 /// Where a token came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Token {
+pub(crate) enum TokenSource {
     Own,
     Common,
 }
@@ -103,12 +103,17 @@ impl Budget {
     }
 
     /// Takes a token for a packet that a neighbour brought, if there is one.
-    pub(crate) fn take(&mut self, life: Life, from: &Identity, neighbours: usize) -> Option<Token> {
+    pub(crate) fn take(
+        &mut self,
+        life: Life,
+        from: &Identity,
+        neighbours: usize,
+    ) -> Option<TokenSource> {
         self.pots(life).take(from, neighbours)
     }
 
     /// Takes a token back whose packet brought nothing new.
-    pub(crate) fn put_back(&mut self, life: Life, from: &Identity, token: Token) {
+    pub(crate) fn put_back(&mut self, life: Life, from: &Identity, token: TokenSource) {
         self.pots(life).put_back(from, token);
     }
 
@@ -148,7 +153,7 @@ mod tests {
         for _ in 0..5 {
             assert!(budget.take(Life::Early, &A, 1).is_some());
         }
-        budget.put_back(Life::Early, &A, Token::Common);
+        budget.put_back(Life::Early, &A, TokenSource::Common);
         assert_eq!(take(&mut budget, at(10), Life::Early, (&A, 1)), 4);
         assert_eq!(take(&mut budget, at(500), Life::Early, (&A, 1)), 0);
         // Whatever came early, all of the burst is there, and then the rate.

@@ -34,9 +34,7 @@ use shoal_host::coarse::Coarse;
 use shoal_host::config::ConfigError;
 use shoal_host::control::{self, Control, ControlError};
 use shoal_host::exit::Exit;
-use shoal_host::link::{
-    Allow, Counters as LinkCounters, Endpoint, Listed, Settings as LinkSettings,
-};
+use shoal_host::link::{Allow, Counters as LinkCounters, Endpoint, LinkSettings, Listed};
 use shoal_host::network;
 use shoal_host::process::Process;
 use shoal_host::reload::Source;
@@ -52,10 +50,10 @@ pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName
 pub use faults::Faults;
 pub use keys::{Keyring, Prepared, descriptor, prepare};
 
-use crate::engine::{Engine, Settings};
+use crate::engine::{NodeEngine, NodeSettings};
 use crate::opener::Opener;
-use engine_thread::{Clock, Event, Events};
-use links::{Context, Neighbourhood, Outgoing};
+use engine_thread::{EngineEvent, Events, NodeClock};
+use links::{LinkContext, Neighbourhood, Outgoing};
 use metrics::{Kept, Metrics, Shared};
 use reload::Reload;
 use summary::About;
@@ -74,7 +72,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Why a node does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum NodeError {
     /// The configuration file.
     #[error(transparent)]
     File(#[from] ConfigError),
@@ -89,7 +87,7 @@ pub enum Error {
     Secret(#[from] SecretError),
     /// The listener for links cannot be opened.
     #[error(transparent)]
-    Link(#[from] shoal_host::link::Error),
+    Link(#[from] shoal_host::link::LinkError),
     /// The admin page.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -120,7 +118,7 @@ pub enum Error {
     Exists(PathBuf),
 }
 
-impl Error {
+impl NodeError {
     /// How a program ends on it.
     pub fn exit(&self) -> Exit {
         match self {
@@ -142,7 +140,7 @@ impl Error {
 ///
 /// # Errors
 /// When there is a configuration already, or something cannot be written.
-pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
+pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, NodeError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     secret::private_directory(directory)?;
     let path = directory.join("config.toml");
@@ -150,8 +148,8 @@ pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     file.and_then(|mut file| file.write_all(config.to_toml().as_bytes())).map_err(|error| {
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists(path.clone()),
-            _ => Error::Write(path.clone(), error),
+            std::io::ErrorKind::AlreadyExists => NodeError::Exists(path.clone()),
+            _ => NodeError::Write(path.clone(), error),
         }
     })?;
     let data = config.clone().resolved(directory).data_dir;
@@ -165,11 +163,11 @@ pub fn init(directory: &Path, config: &Config) -> Result<PathBuf, Error> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn identity(config: &Config) -> Result<Identity, Error> {
+pub fn identity(config: &Config) -> Result<Identity, NodeError> {
     Ok(own(config)?.identity())
 }
 
-fn own(config: &Config) -> Result<SecretIdentity, Error> {
+fn own(config: &Config) -> Result<SecretIdentity, NodeError> {
     Ok(SecretIdentity::from_bytes(&*secret::identity(&config.identity_file())?))
 }
 
@@ -177,7 +175,7 @@ fn own(config: &Config) -> Result<SecretIdentity, Error> {
 ///
 /// # Errors
 /// What keeps the node from running.
-pub fn check(config: &Config) -> Result<Vec<String>, Error> {
+pub fn check(config: &Config) -> Result<Vec<String>, NodeError> {
     check_values(config)?;
     control::check_path(&config.control_socket())?;
     if config.role == RoleName::Authority {
@@ -231,30 +229,30 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     Ok(notes)
 }
 
-fn check_values(config: &Config) -> Result<(), Error> {
-    config.advertised().map_err(Error::Config)?;
+fn check_values(config: &Config) -> Result<(), NodeError> {
+    config.advertised().map_err(NodeError::Config)?;
     if config.gateway.admission == AdmissionName::Tokens && config.gateway.token.is_empty() {
-        return Err(Error::Config(
+        return Err(NodeError::Config(
             "`gateway.admission` is \"tokens\" and there is no [[gateway.token]]: nobody could come in".into(),
         ));
     }
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
         return Err(AdminError::NotLoopback(admin).into());
     }
-    let listen = config.listen_address().map_err(Error::Config)?;
+    let listen = config.listen_address().map_err(NodeError::Config)?;
     let taken = |admin: &SocketAddr| {
         let all = listen.ip().is_unspecified();
         admin.port() == listen.port() && admin.port() != 0 && (all || admin.ip() == listen.ip())
     };
     if let Some(admin) = config.admin.filter(taken) {
-        return Err(Error::Config(format!(
+        return Err(NodeError::Config(format!(
             "`admin`: {admin} is where the node listens for links; give the admin page a port of its own"
         )));
     }
     let mut secrets: Vec<&str> = config.gateway.token.iter().map(|t| t.secret.as_str()).collect();
     secrets.sort_unstable();
     if secrets.windows(2).any(|two| matches!(two, [one, other] if one == other)) {
-        return Err(Error::Config(
+        return Err(NodeError::Config(
             "`gateway.token`: two tokens have the same secret, and only the first would count"
                 .into(),
         ));
@@ -285,7 +283,7 @@ fn warnings() -> Vec<String> {
 }
 
 /// A node that runs.
-pub type Running = Boxed<'static, Result<(), Error>>;
+pub type Running = Boxed<'static, Result<(), NodeError>>;
 
 /// Runs a node until `shutdown`, then ends in order, within two seconds. Many may run in one process.
 ///
@@ -318,7 +316,7 @@ async fn start(
     source: Option<Source>,
     faults: Option<Faults>,
     shutdown: Shutdown,
-) -> Result<(), Error> {
+) -> Result<(), NodeError> {
     check_values(&config)?;
     // Before keys are made, which a node that cannot run needs not.
     control::check_path(&config.control_socket())?;
@@ -331,7 +329,7 @@ async fn start(
     let prepared = prepare(&config)?;
     let _held = hold(&config)?;
     let (role, identity) = (prepared.role, prepared.identity);
-    let (shared, clock) = (Arc::new(Shared::default()), Clock::start());
+    let (shared, clock) = (Arc::new(Shared::default()), NodeClock::start());
 
     for backend in Backend::ALL {
         if backend.codec().is_err_and(|why| why == Unavailable::Wrong) {
@@ -357,7 +355,7 @@ async fn start(
     let endpoint = Endpoint::new(
         &shoal_host::link::Identity::from_seed(&prepared.identity_seed),
         LinkSettings {
-            listen: Some(config.listen_address().map_err(Error::Config)?),
+            listen: Some(config.listen_address().map_err(NodeError::Config)?),
             allow: allow.clone(),
             listed: listed.clone(),
             max_connections: clients + 1_024,
@@ -391,7 +389,7 @@ async fn start(
         None => None,
     };
 
-    let settings = Settings {
+    let settings = NodeSettings {
         identity,
         role,
         pool_packets: config.pool_packets,
@@ -401,7 +399,7 @@ async fn start(
             prepared.inbox_key.as_ref(),
         )),
     };
-    let engine = Engine::new(settings, Backend::best_codec());
+    let engine = NodeEngine::new(settings, Backend::best_codec());
     let (tell_reports, reports) = tokio::sync::mpsc::channel(REPORTS);
     let injector = match faults {
         Some(faults) => Some(faults.start(&Seed::new(*secret::fresh()?))),
@@ -414,7 +412,7 @@ async fn start(
         open_inbox(&config, &prepared, &events, &shared).await?;
     }
 
-    let context = Context {
+    let context = LinkContext {
         clock,
         events: events.clone(),
         shared: shared.clone(),
@@ -496,7 +494,7 @@ async fn start(
 
     say.send_replace(Readiness::NotReady("the node is ending".into()));
     drop(admin);
-    events.post(Event::Stop).await;
+    events.post(EngineEvent::Stop).await;
     let outgoing = watcher.outgoing;
     let thread = tokio::task::spawn_blocking(move || thread.join());
     let end = async { tokio::join!(outgoing.finish(FLUSH), accepting, thread) };
@@ -507,9 +505,9 @@ async fn start(
 }
 
 /// Holds the data directory, and with it the identity, for this program.
-fn hold(config: &Config) -> Result<secret::Lock, Error> {
+fn hold(config: &Config) -> Result<secret::Lock, NodeError> {
     secret::lock(&config.data_dir, secret::GOING)?
-        .ok_or_else(|| Error::Running(config.data_dir.clone()))
+        .ok_or_else(|| NodeError::Running(config.data_dir.clone()))
 }
 
 /// Says when connections from others cannot be accepted, and when they can again.
@@ -560,11 +558,11 @@ async fn open_inbox(
     let path = config.data_dir.join("inbox.redb");
     let answer = {
         let events = events.clone();
-        move |input| events.post_blocking(Event::Input(input))
+        move |input| events.post_blocking(EngineEvent::Input(input))
     };
     let (key, most, shared) = (*prepared.inbox_key, config.gateway.inbox_packets, shared.clone());
     let start = move || inbox::Inbox::start(&path, &key, most, shared, answer);
     let inbox = tokio::task::spawn_blocking(start).await.map_err(std::io::Error::other)??;
-    events.post(Event::Inbox(inbox)).await;
+    events.post(EngineEvent::Inbox(inbox)).await;
     Ok(())
 }

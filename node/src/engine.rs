@@ -1,7 +1,7 @@
 //! A node without IO: time, packets and clients come in, packets and clients' frames go out.
 //!
-//! `handle(now, input)`, then [`Engine::poll_output`] until it gives none; then call `handle` with [`Input::Wake`]
-//! at [`Engine::next_wake`] at the latest. Peeling is not done here: [`crate::Opener`] does it, on other threads.
+//! `handle(now, input)`, then [`NodeEngine::poll_output`] until it gives none; then call `handle` with [`Input::Wake`]
+//! at [`NodeEngine::next_wake`] at the latest. Peeling is not done here: [`crate::Opener`] does it, on other threads.
 
 pub mod gateway;
 mod loops;
@@ -9,20 +9,21 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use shoal_sphinx::{Address, Codec, Frame, PacketId, Peeled};
+use shoal_sphinx::{Codec, Frame, Hop, PacketId, Peeled, PublicKey};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{
     Document, DocumentStore, Epoch, FURTHER_EPOCHS, Identity, Role, Seed, Time, VerifiedDocument,
 };
 
 use crate::counters::{Counters, DropReason};
+use crate::neighbours::Neighbours;
 use crate::opener::Arrived;
-use crate::place::Place;
 use crate::wheel::Wheel;
 use gateway::{Gateway, GatewaySettings, InboxId};
 use loops::Loops;
@@ -41,7 +42,7 @@ pub struct SessionId(pub u64);
 pub struct Origin(pub u64);
 
 /// What an engine is told when it starts.
-pub struct Settings {
+pub struct NodeSettings {
     /// The identity of the node.
     pub identity: Identity,
     /// The role: a mix or a gateway.
@@ -124,7 +125,7 @@ pub enum Input {
         /// Which report of the epoch, from 0.
         part: u16,
     },
-    /// The instant of [`Engine::next_wake`] has come.
+    /// The instant of [`NodeEngine::next_wake`] has come.
     Wake,
 }
 
@@ -198,17 +199,27 @@ enum Due {
 /// What the engine knows of the network.
 struct Topology {
     document: Arc<Document>,
-    /// Where the document lists this node.
-    place: Option<Place>,
+    /// The node's neighbours by the document; `None` if it does not list the node.
+    neighbours: Option<Neighbours>,
     /// Whom it passes packets on to: also when it is listed from the next epoch on, or was until the last one.
-    around: Option<Place>,
+    around: Option<Neighbours>,
     epoch: Epoch,
     /// When this node heard that the epoch began.
     since: Time,
     fresh: Freshness,
+    /// Keys of the epoch by index, as far as a loop has needed them: reading one costs as much as a third of a
+    /// multiplication.
+    keys: Vec<OnceCell<Option<PublicKey>>>,
 }
 
 impl Topology {
+    /// A node of the list as a hop.
+    fn hop(&self, index: usize, delay: Duration) -> Option<Hop> {
+        let node = self.document.node(index)?.descriptor.body();
+        let key = self.keys.get(index)?.get_or_init(|| node.key(self.epoch));
+        Some(Hop { address: node.identity.0, key: (*key)?, delay })
+    }
+
     /// True if what travels in an epoch of this low byte comes too late for a client: of an epoch that is over, and no
     /// longer under way from before its end.
     fn is_over(&self, now: Time, low_byte: u8) -> bool {
@@ -264,7 +275,7 @@ impl Core {
     /// True if this is a mix of the first layer: what comes to it comes from clients.
     fn is_first(&self) -> bool {
         let own = |topology: &Topology| {
-            let node = topology.document.node(topology.place.as_ref()?.index)?;
+            let node = topology.document.node(topology.neighbours.as_ref()?.index)?;
             Some(topology.document.layer_at(node, topology.epoch))
         };
         self.topology.as_ref().and_then(own) == Some(1)
@@ -272,24 +283,24 @@ impl Core {
 
     /// The topology, if it may be used and lists this node.
     fn usable(&self) -> Option<&Topology> {
-        self.topology.as_ref().filter(|t| t.fresh == Freshness::Fresh && t.place.is_some())
+        self.topology.as_ref().filter(|t| t.fresh == Freshness::Fresh && t.neighbours.is_some())
     }
 }
 
 /// The engine of a mix or a gateway.
 ///
-/// One thread owns it. It calls [`Engine::handle`] for all that happens, with instants that never go back, and after
-/// each call takes all outputs by [`Engine::poll_output`], in their order. [`Engine::next_wake`] goes stale with each
+/// One thread owns it. It calls [`NodeEngine::handle`] for all that happens, with instants that never go back, and after
+/// each call takes all outputs by [`NodeEngine::poll_output`], in their order. [`NodeEngine::next_wake`] goes stale with each
 /// call of `handle`; the other getters do so too, and say what is known after the last one. An output stays true
 /// until it is taken: nothing takes it back.
-pub struct Engine {
+pub struct NodeEngine {
     core: Core,
     loops: Loops,
     pool: PoolMean,
     gateway: Option<Gateway>,
 }
 
-impl shoal_topology::Engine for Engine {
+impl shoal_topology::Engine for NodeEngine {
     type Clock = Time;
     type Output = Output;
 
@@ -306,10 +317,10 @@ impl shoal_topology::Engine for Engine {
     }
 }
 
-impl Engine {
+impl NodeEngine {
     /// A node that has no document yet. `codec` builds its loops and answers.
-    pub fn new(settings: Settings, codec: Arc<dyn Codec>) -> Self {
-        let Settings { identity, role, pool_packets, seed, gateway } = settings;
+    pub fn new(settings: NodeSettings, codec: Arc<dyn Codec>) -> Self {
+        let NodeSettings { identity, role, pool_packets, seed, gateway } = settings;
         let core = Core {
             identity,
             codec,
@@ -454,14 +465,16 @@ impl Engine {
             if let Some(topology) = &mut core.topology {
                 (topology.epoch, topology.fresh) = (epoch, Freshness::Stale);
                 topology.since = since;
+                topology.keys = Vec::new();
             }
             return;
         };
         let document = held.document.clone();
-        let place = Place::among(&core.documents, &document, &core.identity);
-        let around = Place::around(&core.documents, &core.identity);
+        let neighbours = Neighbours::among(&core.documents, &document, &core.identity);
+        let around = Neighbours::around(&core.documents, &core.identity);
         let fresh = Freshness::Fresh;
-        core.topology = Some(Topology { document, place, around, epoch, since, fresh });
+        let keys = vec![OnceCell::new(); document.nodes.len()];
+        core.topology = Some(Topology { document, neighbours, around, epoch, since, fresh, keys });
         self.loops.start(core, now);
     }
 
@@ -504,8 +517,8 @@ impl Engine {
     fn forward(&mut self, until: Time, next: Identity, frame: Frame) {
         // By all documents that are held, not by the one in use: packets of the epoch before are still under way to
         // nodes that the new document misses.
-        let place = self.core.topology.as_ref().and_then(|topology| topology.around.as_ref());
-        if place.is_some_and(|place| place.sends_to(&next)) {
+        let neighbours = self.core.topology.as_ref().and_then(|topology| topology.around.as_ref());
+        if neighbours.is_some_and(|neighbours| neighbours.sends_to(&next)) {
             let before = self.core.pooled;
             self.core.delay(until, Due::ToNode(next, frame));
             // A full pool has counted it as dropped already.
@@ -533,11 +546,4 @@ fn draw_id(rng: &mut shoal_topology::Stream) -> shoal_sphinx::PacketId {
         rng.fill_bytes(&mut id);
     }
     id
-}
-
-/// A node of the list as a hop.
-fn hop(topology: &Topology, index: usize, delay: Duration) -> Option<shoal_sphinx::Hop> {
-    let node = topology.document.node(index)?.descriptor.body();
-    let address: Address = node.identity.0;
-    Some(shoal_sphinx::Hop { address, key: node.key(topology.epoch)?, delay })
 }

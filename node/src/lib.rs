@@ -4,15 +4,15 @@ pub mod budget;
 pub mod counters;
 pub mod engine;
 mod limit;
+pub mod neighbours;
 pub mod opener;
-pub mod place;
 pub mod wheel;
 
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
-pub use engine::{Engine, Input, Origin, Output, SessionId, Settings};
+pub use engine::{Input, NodeEngine, NodeSettings, Origin, Output, SessionId};
+pub use neighbours::Neighbours;
 pub use opener::{Arrived, Came, Log, NotWritten, Opener, Room};
-pub use place::Place;
 pub use shoal_sphinx::replay;
 
 #[cfg(feature = "daemon")]

@@ -30,11 +30,11 @@ const SHARE: f64 = 0.5;
 #[command(version = about::version(), arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
-    verb: Verb,
+    verb: NodeVerb,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum NodeVerb {
     /// Write a configuration with comments, and an identity, into a directory
     #[command(after_help = "Example: shoal-node init --role gateway /etc/shoal")]
     Init {
@@ -142,18 +142,18 @@ fn main() -> ExitCode {
     // Before any key is read or made.
     let warnings = memory::forbid_dumps();
     let done = match Arguments::parse().verb {
-        Verb::Init { role, dir } => init(role, &dir),
-        Verb::Run(given) => run(&given, warnings),
-        Verb::Check(given) => check(&given),
-        Verb::Status { config, socket, watch: true, .. } => watch(&config, socket),
-        Verb::Status { config, socket, json, .. } => status(&config, socket, json),
-        Verb::Identity(given) => founding::identity(&given),
-        Verb::Network(verb) => founding::network(verb),
-        Verb::Parameters { file } => founding::parameters(file),
-        Verb::Authority(verb) => founding::authority(verb),
-        Verb::Topology(Look::Show { file, json }) => show(&file, json),
-        Verb::Topology(Look::Verify { file, network }) => verify(&file, &network),
-        Verb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
+        NodeVerb::Init { role, dir } => init(role, &dir),
+        NodeVerb::Run(given) => run(&given, warnings),
+        NodeVerb::Check(given) => check(&given),
+        NodeVerb::Status { config, socket, watch: true, .. } => watch(&config, socket),
+        NodeVerb::Status { config, socket, json, .. } => status(&config, socket, json),
+        NodeVerb::Identity(given) => founding::identity(&given),
+        NodeVerb::Network(verb) => founding::network(verb),
+        NodeVerb::Parameters { file } => founding::parameters(file),
+        NodeVerb::Authority(verb) => founding::authority(verb),
+        NodeVerb::Topology(Look::Show { file, json }) => show(&file, json),
+        NodeVerb::Topology(Look::Verify { file, network }) => verify(&file, &network),
+        NodeVerb::Bench { backend, batch, json } => bench(backend, batch.into(), json),
     };
     match done.and_then(|()| said()) {
         Ok(()) => Exit::Done.into(),
@@ -199,7 +199,7 @@ fn failed(error: impl std::error::Error + 'static) -> (Exit, Box<dyn std::error:
     (Exit::Failed, Box::new(error))
 }
 
-fn because(error: daemon::Error) -> (Exit, Box<dyn std::error::Error>) {
+fn because(error: daemon::NodeError) -> (Exit, Box<dyn std::error::Error>) {
     (error.exit(), Box::new(error))
 }
 

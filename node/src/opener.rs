@@ -152,7 +152,7 @@ pub struct Room {
     sound: Vec<Opened>,
     fingerprints: Vec<u64>,
     peeled: Vec<Result<Peeled, Error>>,
-    places: Vec<usize>,
+    indices: Vec<usize>,
 }
 
 /// Opens packets. Shared by all workers.
@@ -250,11 +250,11 @@ impl Opener {
         results: &mut Vec<Result<Arrived, DropReason>>,
     ) {
         let first = results.len();
-        let Room { came, packets, opened, sound, fingerprints, peeled, places } = room;
-        // One result for each frame, at its place, before anything is opened: frames without a key keep this one.
+        let Room { came, packets, opened, sound, fingerprints, peeled, indices } = room;
+        // One result for each frame, in their order, before anything is opened: frames without a key keep this one.
         results.extend(frames.iter().map(|_| Err(DropReason::UnknownEpoch)));
-        let mut settle = |place: usize, result| {
-            if let Some(slot) = results.get_mut(first + place) {
+        let mut settle = |index: usize, result| {
+            if let Some(slot) = results.get_mut(first + index) {
                 *slot = result;
             }
         };
@@ -280,10 +280,10 @@ impl Opener {
             self.codec.open_batch(&key.secret, packets, opened);
             // Locked once for a batch, since each packet of it asks.
             let mut budget = key.budget(now, life, neighbours);
-            for (place, opened) in opened.drain(..).enumerate() {
+            for (index, opened) in opened.drain(..).enumerate() {
                 let new = opened.map_err(reason).and_then(|opened| {
                     let fingerprint = key.replay.fingerprint(opened.tag());
-                    let from = came.get(place).map_or(Identity([0; 32]), |came| came.from);
+                    let from = came.get(index).map_or(Identity([0; 32]), |came| came.from);
                     key.know(budget.as_deref_mut(), (life, neighbours), &from, fingerprint)?;
                     fingerprints.push(fingerprint);
                     Ok(opened)
@@ -291,9 +291,9 @@ impl Opener {
                 match new {
                     Ok(opened) => {
                         sound.push(opened);
-                        places.push(place);
+                        indices.push(index);
                     }
-                    Err(reason) => settle(from + place, Err(reason)),
+                    Err(reason) => settle(from + index, Err(reason)),
                 }
             }
             drop(budget);
@@ -303,16 +303,16 @@ impl Opener {
                 && log.append(fingerprints).is_err()
             {
                 sound.clear();
-                for place in places.drain(..) {
-                    settle(from + place, Err(DropReason::ReplayLog));
+                for index in indices.drain(..) {
+                    settle(from + index, Err(DropReason::ReplayLog));
                 }
             }
             fingerprints.clear();
             // The expensive rest, for what is sound and new alone.
             self.codec.peel_batch(sound, peeled);
-            for (place, peeled) in places.drain(..).zip(peeled.drain(..)) {
-                let received = came.get(place).map_or(Time::ZERO, |came| came.at);
-                settle(from + place, self.arrived(received, epoch, peeled));
+            for (index, peeled) in indices.drain(..).zip(peeled.drain(..)) {
+                let received = came.get(index).map_or(Time::ZERO, |came| came.at);
+                settle(from + index, self.arrived(received, epoch, peeled));
             }
         }
     }

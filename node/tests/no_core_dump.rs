@@ -34,7 +34,7 @@ fn abort(mut child: Child, directory: &Path) -> (bool, Vec<String>) {
 #[test]
 fn an_aborted_node_leaves_no_core_dump() {
     let net = Net::new(&[1]);
-    let (control, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (control, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // What the system would do to a program that forbids nothing.
     let other = with_cores("sleep", &["60"], control.path());
     std::thread::sleep(Duration::from_millis(200));
@@ -48,12 +48,12 @@ fn an_aborted_node_leaves_no_core_dump() {
 
     let node = &net.nodes[0];
     let arguments = ["run", "-c", node.path()];
-    let child = with_cores(env!("CARGO_BIN_EXE_shoal-node"), &arguments, place.path());
+    let child = with_cores(env!("CARGO_BIN_EXE_shoal-node"), &arguments, dir.path());
     let live = || get(node.admin(), "/livez").filter(|(status, _)| *status == 200);
     within(Duration::from_secs(30), "a live node", live);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     let words: Vec<&str> = core.split_whitespace().collect();
     assert_eq!(words.get(4..6), Some(&["0", "0"][..]), "{core}");
-    assert_eq!(abort(child, place.path()), (false, Vec::new()));
+    assert_eq!(abort(child, dir.path()), (false, Vec::new()));
 }

@@ -18,11 +18,11 @@ pub(crate) fn separators(line: &str, least: usize) -> Vec<char> {
 
 /// The line of the first carriage return that no line feed follows.
 pub(crate) fn lone_return(text: &str) -> Option<usize> {
-    let lone = |(place, _): &(usize, &str)| {
-        text.get(place + 1..).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('\n'))
+    let lone = |(offset, _): &(usize, &str)| {
+        text.get(offset + 1..).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('\n'))
     };
-    let (place, _) = text.match_indices('\r').find(lone)?;
-    Some(text.get(..place)?.matches('\n').count() + 1)
+    let (offset, _) = text.match_indices('\r').find(lone)?;
+    Some(text.get(..offset)?.matches('\n').count() + 1)
 }
 
 /// The cells of a line; those in quotes without them (RFC 4180).

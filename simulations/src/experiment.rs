@@ -105,7 +105,7 @@ pub struct Outcome {
     /// One row for each packet that was followed.
     pub packets: Vec<PacketRow>,
     /// Figures of its own, by the name of their files.
-    pub figures: Vec<(String, crate::figures::Figure)>,
+    pub figures: Vec<(String, crate::harness::figures::Figure)>,
     /// What people should read beside the figures.
     pub notes: Vec<String>,
 }

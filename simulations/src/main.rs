@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use shoal_program::exit::{Exit, report};
 use shoal_program::stdout::{self, Stdout};
-use shoal_sim::commands::{self, AttackArgs, BoardArgs, GatewayArgs, ReproduceArgs, RunArgs};
-use shoal_sim::output::Foreign;
-use shoal_sim::scenario::{self, BadScenario};
-use shoal_sim::sweep::{self, SweepArgs};
+use shoal_sim::commands::{self, AttackArgs, GatewayArgs, ReproduceArgs, RunArgs, ScoreboardArgs};
+use shoal_sim::harness::output::Foreign;
+use shoal_sim::harness::scenario::{self, BadScenario};
+use shoal_sim::harness::sweep::{self, SweepArgs};
 use shoal_sim::world;
 
 /// A Shoal mixnet on this machine: the real daemons on loopback, or their engines in virtual time.
@@ -58,7 +58,7 @@ enum Verb {
     /// Attack the same messages and calls on Shoal and on the systems beside it.
     ///
     /// Example: shoal-sim scoreboard --quick --out board
-    Scoreboard(BoardArgs),
+    Scoreboard(ScoreboardArgs),
     /// Ask what a person's own gateway can tell, and how long adversaries who act need to decide.
     ///
     /// Example: shoal-sim gateway active --pairs 4

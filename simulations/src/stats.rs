@@ -148,10 +148,10 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     order.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut adjusted = vec![0.0; p.len()];
     let mut largest = 0.0f64;
-    for (rank, (place, value)) in order.into_iter().enumerate() {
+    for (rank, (index, value)) in order.into_iter().enumerate() {
         // Never below a smaller p: otherwise a weaker result could be rejected where a stronger one is not.
         largest = largest.max((value * (p.len() - rank) as f64).min(1.0));
-        if let Some(slot) = adjusted.get_mut(place) {
+        if let Some(slot) = adjusted.get_mut(index) {
             *slot = largest;
         }
     }
@@ -160,12 +160,13 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
 
 /// Quantile of these sorted values by linear interpolation (type 7); NaN of nothing.
 pub fn quantile(sorted: &[f64], p: f64) -> f64 {
-    let place = p.clamp(0.0, 1.0) * (sorted.len().max(1) - 1) as f64;
-    let low = place.floor();
-    let (Some(a), Some(b)) = (sorted.get(low as usize), sorted.get(place.ceil() as usize)) else {
+    let position = p.clamp(0.0, 1.0) * (sorted.len().max(1) - 1) as f64;
+    let low = position.floor();
+    let (Some(a), Some(b)) = (sorted.get(low as usize), sorted.get(position.ceil() as usize))
+    else {
         return f64::NAN;
     };
-    a + (place - low) * (b - a)
+    a + (position - low) * (b - a)
 }
 
 /// Quantile of these sorted independent values with its 95 % interval, from the binomial law of ranks (normal

@@ -14,7 +14,7 @@ pub enum Party {
     Person(u32),
     /// A service: a client that answers at once.
     Service(u32),
-    /// A node, by its place in the list of the document; in baselines a relay.
+    /// A node, by its number in the list of the document; in systems beside Shoal a relay.
     Node(u32),
 }
 
@@ -78,11 +78,11 @@ impl Flow {
                 times.push(at.as_nanos());
             }
             Self::Counts { bin, counts } => {
-                let place = (at.as_nanos() / *bin) as usize;
-                if counts.len() <= place {
-                    counts.resize(place + 1, 0);
+                let index = (at.as_nanos() / *bin) as usize;
+                if counts.len() <= index {
+                    counts.resize(index + 1, 0);
                 }
-                if let Some(count) = counts.get_mut(place) {
+                if let Some(count) = counts.get_mut(index) {
                     *count = count.saturating_add(1);
                 }
             }
@@ -103,8 +103,8 @@ impl Flow {
         match self {
             Self::Packets { times, .. } => times.iter().for_each(|at| add(*at, 1)),
             Self::Counts { bin, counts } => {
-                let places = counts.iter().enumerate();
-                places.for_each(|(place, count)| add(place as u64 * bin, u32::from(*count)));
+                let numbered = counts.iter().enumerate();
+                numbered.for_each(|(index, count)| add(index as u64 * bin, u32::from(*count)));
             }
         }
         all

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use shoal_sim::at_gateway::attacks::{Active, Found, Instant, Reading, adversaries, onsets};
-use shoal_sim::at_gateway::experiments::{Busy, Case, Ran, steady};
-use shoal_sim::at_gateway::steady::Verdict;
+use shoal_sim::adversary::at_gateway::attacks::{
+    ActiveAdversary, GatewayReading, Instant, OnsetsFound, adversaries, onsets,
+};
+use shoal_sim::adversary::at_gateway::experiments::{Busy, Case, Ran, steady};
+use shoal_sim::adversary::at_gateway::steady::PermutationTest;
 
 /// A case of four people, the first two busy; epochs change at 30 and at 90 s: in the observation, which begins at 8 s, twice.
 fn four(class: &str, busy: Busy) -> Case {
@@ -119,23 +121,23 @@ fn strict_is_on_where_the_test_of_it_says_so() {
 }
 
 /// Eight people for 570 s, idle for one half: 10^5 arrivals and more in classes call and web.
-fn arrivals(class: &str, busy: Busy, credits: bool, seed: u64) -> (Verdict, usize) {
+fn arrivals(class: &str, busy: Busy, credits: bool, seed: u64) -> (PermutationTest, usize) {
     let mut case = Case::new(class, busy, (4, 570.0, seed));
     case.settings.trial.credits = credits;
     steady(&case, 10_000).unwrap()
 }
 
-fn told(verdict: &Verdict) -> String {
-    format!("p = {}, {:?}", verdict.p, &verdict.differences[..4])
+fn told(tested: &PermutationTest) -> String {
+    format!("p = {}, {:?}", tested.p, &tested.differences[..4])
 }
 
 /// One thousandth for all of these together.
 fn not_told_from_rest(class: &str, activities: &[Busy]) {
     for (seed, busy) in (1..).zip(activities) {
-        let (verdict, count) = arrivals(class, *busy, true, seed);
+        let (tested, count) = arrivals(class, *busy, true, seed);
         assert!(count >= 100_000, "{count}");
         let level = 0.001 / activities.len() as f64;
-        assert!(verdict.p > level, "seed {seed}, {busy:?}: {}", told(&verdict));
+        assert!(tested.p > level, "seed {seed}, {busy:?}: {}", told(&tested));
     }
 }
 
@@ -152,14 +154,14 @@ fn many_messages_are_not_told_from_rest_by_what_arrives_in_class_web() {
 /// In class call they are: what arrives is too even to hide one packet more.
 #[test]
 fn many_messages_are_told_from_rest_by_what_arrives_in_class_call() {
-    let (verdict, _) = arrivals("call", Busy::Messages(1.0), true, 1);
-    assert!(verdict.p < 0.001, "{}", told(&verdict));
+    let (tested, _) = arrivals("call", Busy::Messages(1.0), true, 1);
+    assert!(tested.p < 0.001, "{}", told(&tested));
 }
 
 #[test]
 fn what_arrives_tells_messages_from_rest_where_no_arrival_takes_a_loops_place() {
-    let (verdict, _) = arrivals("call", Busy::Messages(1.0), false, 1);
-    assert!(verdict.p < 0.001, "{}", told(&verdict));
+    let (tested, _) = arrivals("call", Busy::Messages(1.0), false, 1);
+    assert!(tested.p < 0.001, "{}", told(&tested));
 }
 
 /// The share that is found of these instants by who learnt on one seed and asks on another.
@@ -169,7 +171,7 @@ fn found(
     size: (u32, f64, u64),
     letters_wait: bool,
     instant: Instant,
-) -> Found {
+) -> OnsetsFound {
     let [train, test] = [1_000, 0].map(|more| {
         let mut case = Case::new(class, busy, (size.0, size.1, size.2 + more));
         case.settings.trial.letters_wait = letters_wait;
@@ -203,11 +205,12 @@ fn beginnings_and_ends_of_calls_are_hardly_found_by_who_asks_about_the_instant()
 #[test]
 fn whoever_holds_a_clients_frames_tells_a_call_from_rest_and_an_even_link_does_not_tell() {
     let all = adversaries((3, 185.0, 1));
-    let p = |name: &str, reading: Reading| {
-        let fits = |active: &&Active| active.name.contains(name) && active.reading == reading;
+    let p = |name: &str, reading: GatewayReading| {
+        let fits =
+            |active: &&ActiveAdversary| active.name.contains(name) && active.reading == reading;
         all.iter().find(fits).unwrap().run().unwrap().decision.p
     };
-    for reading in [Reading::InACall, Reading::With] {
+    for reading in [GatewayReading::InACall, GatewayReading::With] {
         let (even, held) = (p("without stalls", reading), p("up are held for 1 s", reading));
         assert!(even > 0.001, "{reading:?} of an even link: p = {even}");
         assert!(held < 0.001, "{reading:?} of a held one: p = {held}");

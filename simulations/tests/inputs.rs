@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use shoal_sim::output::read_truth;
+use shoal_sim::harness::output::read_truth;
 
 /// Exit code, standard output and standard error.
 fn sim(args: &[&str]) -> (i32, String, String) {

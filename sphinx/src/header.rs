@@ -82,8 +82,8 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
     for hop in 0..MAX_HOPS {
         // Those who have such a hop; first the ones of whom one multiplication is asked.
         scalars.clear();
-        let (mut points, mut places, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, (sender, draft)) in senders.iter().zip(drafts).enumerate() {
+        let (mut points, mut indices, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (sender, draft)) in senders.iter().zip(drafts).enumerate() {
             let Some(hop) = draft.path.get(hop) else { continue };
             match sender.scalar(&hop.key) {
                 // The product of the blindings so far times the secret is one scalar, so that one multiplication
@@ -91,23 +91,23 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
                 Some(scalar) => {
                     scalars.push(*scalar);
                     points.push(*hop.key.as_bytes());
-                    places.push(place);
+                    indices.push(index);
                 }
                 // A key on the twist has another order, for which that scalar is wrong: it is multiplied step by
                 // step.
-                None => others.push((place, sender.share_by_the_long_way(&hop.key))),
+                None => others.push((index, sender.share_by_the_long_way(&hop.key))),
             }
         }
         shared.clear();
         shared.resize(scalars.len(), [0; 32]);
         kernel.multiply(&scalars, &points, &mut shared);
-        for (place, secret) in others {
-            places.push(place);
+        for (index, secret) in others {
+            indices.push(index);
             shared.push(*secret);
         }
         kernel.hop_keys(&shared, |i, keys| {
-            let place = places.get(i).copied().unwrap_or_default();
-            if let (Some(sender), Some(keyed)) = (senders.get_mut(place), keyed.get_mut(place)) {
+            let index = indices.get(i).copied().unwrap_or_default();
+            if let (Some(sender), Some(keyed)) = (senders.get_mut(index), keyed.get_mut(index)) {
                 // After this hop's keys: the blinding of a hop counts for the hops behind it.
                 sender.blind(&keys.blinding);
                 let mut stream = Zeroizing::new([0; ROUTING_LEN + HOP_LEN]);
@@ -128,11 +128,11 @@ pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
     let mut routing = vec![[0; ROUTING_LEN]; drafts.len()];
     let mut macs = vec![[0; 16]; drafts.len()];
     for from_end in 0..MAX_HOPS {
-        let mut places = Vec::with_capacity(drafts.len());
+        let mut indices = Vec::with_capacity(drafts.len());
         let mut mac_keys = Zeroizing::new(Vec::with_capacity(drafts.len()));
-        for (place, (draft, keyed)) in drafts.iter().zip(&keyed).enumerate() {
+        for (index, (draft, keyed)) in drafts.iter().zip(&keyed).enumerate() {
             let Some((keys, stream)) = keyed.iter().rev().nth(from_end) else { continue };
-            let (Some(routing), Some(mac)) = (routing.get_mut(place), macs.get(place)) else {
+            let (Some(routing), Some(mac)) = (routing.get_mut(index), macs.get(index)) else {
                 continue;
             };
             // From the end: what is skipped was wrapped already. The hop before the last names the last one, and so
@@ -144,15 +144,15 @@ pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
                 }
                 _ => last_block(draft, keyed),
             };
-            places.push(place);
+            indices.push(index);
             mac_keys.push(keys.mac);
         }
         let blocks: Vec<&[u8; ROUTING_LEN]> =
-            places.iter().filter_map(|place| routing.get(*place)).collect();
+            indices.iter().filter_map(|index| routing.get(*index)).collect();
         let mut made = vec![[0; 16]; blocks.len()];
         kernel.macs(&mac_keys, &blocks, &mut made);
-        for (place, made) in places.iter().zip(made) {
-            if let Some(mac) = macs.get_mut(*place) {
+        for (index, made) in indices.iter().zip(made) {
+            if let Some(mac) = macs.get_mut(*index) {
                 *mac = made;
             }
         }

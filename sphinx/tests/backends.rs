@@ -113,8 +113,8 @@ fn sound(rng: &mut ChaCha12Rng, path: &[Hop], count: usize) -> Vec<Member> {
             let mut path = path[..rng.random_range(1..=MAX_HOPS)].to_vec();
             let mut kind = "sound";
             if rng.random_ratio(1, 8) {
-                let place = rng.random_range(0..path.len());
-                path[place].key = SecretKey::generate(rng).public();
+                let index = rng.random_range(0..path.len());
+                path[index].key = SecretKey::generate(rng).public();
                 kind = "another key";
             }
             let id = if rng.random() { rng.random() } else { [0; 16] };
@@ -175,7 +175,7 @@ fn compare(seed: u64, counts: &Mutex<Counts>) {
         let size = rng.random_range(size);
         packets += size as u64;
         let mut batch = sound(&mut rng, &net.path, size);
-        for (place, hop) in net.secrets.iter().enumerate() {
+        for (index, hop) in net.secrets.iter().enumerate() {
             for member in &mut batch {
                 if rng.random_ratio(1, 4) {
                     damage(&mut rng, hop, member);
@@ -188,7 +188,7 @@ fn compare(seed: u64, counts: &Mutex<Counts>) {
                 for ((found, expected), member) in found.iter().zip(&expected).zip(&batch) {
                     assert!(
                         found == expected,
-                        "seed {seed}, {backend:?}, hop {place}, batch of {}, {}: {} for {}",
+                        "seed {seed}, {backend:?}, hop {index}, batch of {}, {}: {} for {}",
                         batch.len(),
                         member.kind,
                         found.name(),

@@ -117,9 +117,9 @@ fn no_secret_shows_in_the_time_that_is_taken_and_one_would() {
         let _ = black_box(a.iter().zip(b.iter()).all(|(a, b)| black_box(a) == b));
     };
     let wrong_at_an_end = |rng: &mut ChaCha12Rng, class: usize| {
-        let (a, place) = (std::array::from_fn(|_| rng.random()), [0, 1023][class]);
+        let (a, index) = (std::array::from_fn(|_| rng.random()), [0, 1023][class]);
         let mut b = a;
-        b[place] ^= 1;
+        b[index] ^= 1;
         (a, b)
     };
     let name = "a comparison that ends early".into();

@@ -71,10 +71,10 @@ fn a_hop_sees_neither_how_long_the_path_is_nor_where_it_stands_in_it() {
         let all: Vec<_> =
             (0..PACKETS).map(|seed| as_it_comes(&Sphinx::SCALAR, &mut net(seed, hops))).collect();
         for hop in 0..hops {
-            for place in 0..all[0][hop].len() {
+            for index in 0..all[0][hop].len() {
                 // Of 256 values 200 packets have 139 by chance; the last byte of a point has half of them.
-                let values: HashSet<u8> = all.iter().map(|packet| packet[hop][place]).collect();
-                assert!(values.len() > 70, "hop {hop} of {hops}, byte {place}: {}", values.len());
+                let values: HashSet<u8> = all.iter().map(|packet| packet[hop][index]).collect();
+                assert!(values.len() > 70, "hop {hop} of {hops}, byte {index}: {}", values.len());
             }
         }
     }

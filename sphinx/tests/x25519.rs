@@ -38,9 +38,9 @@ fn check(cases: &[Case]) {
     for (backend, _) in backends() {
         let products = backend.x25519(&scalars, &points).unwrap();
         assert_eq!(products.len(), cases.len());
-        for (place, (found, (scalar, u, product))) in products.iter().zip(cases).enumerate() {
+        for (index, (found, (scalar, u, product))) in products.iter().zip(cases).enumerate() {
             let of = cases.len();
-            assert_eq!(found, product, "{backend:?}, {place} of {of}: {scalar:02x?} {u:02x?}");
+            assert_eq!(found, product, "{backend:?}, {index} of {of}: {scalar:02x?} {u:02x?}");
         }
     }
 }
@@ -72,9 +72,9 @@ fn the_vectors_of_the_rfc_hold_in_every_lane_beside_others() {
     for (scalar, u, product) in vectors.map(|(s, u, product)| (hex(s), hex(u), hex(product))) {
         for count in [1, 8, 13, 40] {
             check(&vec![(scalar, u, product); count]);
-            for place in 0..count {
+            for index in 0..count {
                 let mut cases = random(&mut rng, count);
-                cases[place] = (scalar, u, product);
+                cases[index] = (scalar, u, product);
                 check(&cases);
             }
         }
@@ -143,9 +143,9 @@ fn points_of_small_order_give_zero_and_do_no_harm_to_their_neighbours() {
     let mut rng = ChaCha12Rng::seed_from_u64(2);
     for point in small_order() {
         // One among others, and others among many of them.
-        for places in [1, 2, 31, 33] {
+        for count in [1, 2, 31, 33] {
             let mut cases = random(&mut rng, 33);
-            for _ in 0..places {
+            for _ in 0..count {
                 cases[rng.random_range(0..33)] = (rng.random(), point, [0; 32]);
             }
             check(&cases);

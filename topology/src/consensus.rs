@@ -39,8 +39,8 @@ pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
 use crate::reputation::report::Report;
 use crate::reputation::{Judgement, Reputation};
 use crate::{
-    ClientDescriptor, Document, DocumentStore, Epoch, Error, Identity, Network, NoPlace,
-    NodeDescriptor, Parameters, SecretIdentity, Seed, Signature, Signed, Stream, VerifiedDocument,
+    ClientDescriptor, Document, DocumentStore, Epoch, Error, Identity, Network, NodeDescriptor,
+    NotListed, Parameters, SecretIdentity, Seed, Signature, Signed, Stream, VerifiedDocument,
 };
 use conduct::Conduct;
 
@@ -48,7 +48,7 @@ use conduct::Conduct;
 const MAX_PARTS: u16 = 1_024;
 
 /// What an authority is told when it starts.
-pub struct Settings {
+pub struct AuthoritySettings {
     /// The network, with all authorities.
     pub network: Network,
     /// The secret key of this authority.
@@ -123,7 +123,7 @@ pub enum Output {
 
 /// Who judges nodes by their reports.
 pub trait Judge {
-    /// A report that was verified, and the document that its places are of.
+    /// A report that was verified, and the document that its indices are of.
     fn report(&mut self, document: &Document, report: &Report);
     /// What all reports say by now.
     fn judge(&mut self, document: &Document) -> Judgement;
@@ -164,7 +164,7 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Authorities whose vote for the last document did not count.
     pub uncounted: Vec<String>,
-    /// Nodes that described themselves and have no place in the last document, and why.
+    /// Nodes that described themselves and are not listed in the last document, and why.
     pub left_out: Vec<(String, String)>,
     /// Nodes of the document before, with their operators, that the last one misses: they have not said their keys in time.
     pub missing: Vec<(String, String)>,
@@ -183,7 +183,7 @@ struct Ballot {
 }
 
 /// A document that was made here.
-struct Made {
+struct OwnDocument {
     /// The document itself.
     document: Document,
     /// Its canonical bytes: what is signed is their hash.
@@ -214,7 +214,7 @@ type Signatures = BTreeMap<(Epoch, u16), BTreeMap<Identity, ([u8; 32], Signature
 /// disk before its ticket comes back as [`Input::Stored`]: the signature that then leaves is bound to it.
 pub struct Authority {
     /// What it was told when it started; lists and parameters change by [`Authority::configure`].
-    settings: Settings,
+    settings: AuthoritySettings,
     /// The identity of `settings.secret`.
     own: Identity,
     /// When sessions and rounds begin.
@@ -236,7 +236,7 @@ pub struct Authority {
     /// The votes of sessions that are not over.
     ballots: BTreeMap<SessionId, Ballot>,
     /// What votes made here, until the epoch is over.
-    made: BTreeMap<(Epoch, u16), Made>,
+    made: BTreeMap<(Epoch, u16), OwnDocument>,
     /// Signatures of the other authorities, and the own ones.
     signatures: Signatures,
     /// Hashes of the bodies of documents that are held, or were amended since.
@@ -255,8 +255,8 @@ pub struct Authority {
     trouble: Option<String>,
     /// Authorities whose vote for the last document did not count.
     uncounted: Vec<Identity>,
-    /// Nodes that have no place in the last document, and why.
-    left_out: Vec<(Identity, NoPlace)>,
+    /// Nodes that are not listed in the last document, and why.
+    left_out: Vec<(Identity, NotListed)>,
     /// Nodes that the last document misses, with their operators.
     missing: Vec<(Identity, String)>,
     /// Operators without whose nodes the next document would be short, or none.
@@ -269,7 +269,11 @@ pub struct Authority {
 
 impl Authority {
     /// An authority that starts, with what it stored when it last ran.
-    pub fn new(mut settings: Settings, judge: Box<dyn Judge + Send>, state: Option<State>) -> Self {
+    pub fn new(
+        mut settings: AuthoritySettings,
+        judge: Box<dyn Judge + Send>,
+        state: Option<State>,
+    ) -> Self {
         let parameters = std::mem::take(&mut settings.parameters);
         settings.parameters = for_network(&settings.network, parameters);
         let mut rng = settings.seed.stream("secrets of draws");

@@ -13,7 +13,7 @@ pub use delay::DelayLaw;
 pub use descriptor::{
     ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
-pub use document::rules::NoPlace;
+pub use document::rules::NotListed;
 pub use document::{
     Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
 };

@@ -19,7 +19,6 @@ pub use base::{
 };
 pub use directory::{
     Class, ClientDescriptor, DelayLaw, Document, DocumentStore, Draw, EpochKey, EquivocationProof,
-    FURTHER_EPOCHS, ListedNode, MAX_DESCRIPTOR_LEN, MAX_DOCUMENT_LEN, Network, NoPlace,
-    NodeDescriptor, Parameters, Paths, Role, Signed, SignedDocument, Spares, Standing,
-    VerifiedDocument,
+    FURTHER_EPOCHS, ListedNode, MAX_DESCRIPTOR_LEN, MAX_DOCUMENT_LEN, Network, NodeDescriptor,
+    NotListed, Parameters, Paths, Role, Signed, SignedDocument, Spares, Standing, VerifiedDocument,
 };

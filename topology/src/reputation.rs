@@ -182,7 +182,7 @@ impl Reputation {
     /// no node of the list, a repetition, or names links that the document does not have, is ignored.
     pub fn report(&mut self, document: &Document, report: &Report) {
         let Some(from) = document.index_of(&report.node) else { return };
-        let Some(seen) = Seen::of(document, from, report) else { return };
+        let Some(seen) = ReportCounts::of(document, from, report) else { return };
         let Some(reporter) = document.node(from) else { return };
         let record = self.records.entry(report.node).or_insert(Record::of(reporter.standing));
         if !record.first(report.epoch, report.part) {
@@ -310,21 +310,21 @@ impl Reputation {
 }
 
 /// What a report says, by the node at the end of each link, and by layer.
-struct Seen {
+struct ReportCounts {
     /// Loops sent and lost.
     nodes: Vec<(u64, u64)>,
     /// The same of the nodes of each layer that are in good standing.
     layers: Vec<(u64, u64)>,
 }
 
-impl Seen {
+impl ReportCounts {
     /// `None` if it is of another epoch, or names a link that the document does not have.
     fn of(document: &Document, from: usize, report: &Report) -> Option<Self> {
         if report.epoch != document.epoch {
             return None;
         }
         let layer =
-            |place: usize| document.node(place).map(|node| document.layer_at(node, document.epoch));
+            |index: usize| document.node(index).map(|node| document.layer_at(node, document.epoch));
         let mut nodes = vec![(0, 0); document.nodes.len()];
         let mut layers = vec![(0, 0); 1 + usize::from(document.parameters.layers)];
         for link in &report.links {

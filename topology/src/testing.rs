@@ -4,7 +4,7 @@
 //! ```
 //! use shoal_topology::{Epoch, Paths, Seed, SignedDocument, testing};
 //!
-//! let network = testing::Network::builder().layers(2).mixes(3).authorities(4).epoch(Epoch(7)).build();
+//! let network = testing::TestNetwork::builder().layers(2).mixes(3).authorities(4).epoch(Epoch(7)).build();
 //! let document = network.document();
 //! document.check()?;
 //!
@@ -14,16 +14,16 @@
 //!
 //! // A path through it, and who can open packets there.
 //! let path = Paths::new(&document).draw(&mut Seed::from_u64(1).stream("path")).unwrap();
-//! for place in path {
-//!     let listed = document.nodes[place].descriptor.body();
+//! for index in path {
+//!     let listed = document.nodes[index].descriptor.body();
 //!     let node = network.nodes.iter().find(|node| node.identity() == listed.identity).unwrap();
 //!     assert_eq!(node.key(Epoch(7)).public().as_bytes(), &listed.keys[0].key);
 //! }
 //! # Ok::<(), shoal_topology::Error>(())
 //! ```
 //!
-//! What a setter of the [`Builder`] does not say is a field: change a node's [`Node::body`] or the parameters, then take
-//! the document. Only such changes can make it unsound.
+//! What a setter of the [`Builder`] does not say is a field: change a node's [`TestNode::body`] or the parameters, then
+//! take the document. Only such changes can make it unsound.
 
 use std::net::SocketAddr;
 
@@ -50,7 +50,7 @@ fn packet_key(secret: &[u8; 32], purpose: &str) -> SecretKey {
 
 /// A node with its secrets, which all follow from 32 bytes.
 #[derive(Clone)]
-pub struct Node {
+pub struct TestNode {
     /// The bytes of its identity.
     pub secret: [u8; 32],
     /// Where it stands, 1 to L; zero for a gateway.
@@ -59,7 +59,7 @@ pub struct Node {
     pub body: NodeDescriptor,
 }
 
-impl Node {
+impl TestNode {
     /// A mix of this layer, or a gateway, with one key for all epochs.
     pub fn new(secret: [u8; 32], layer: u8) -> Self {
         let body = NodeDescriptor {
@@ -114,14 +114,14 @@ impl Node {
 
 /// A client that others can reach, as an exit, with its secrets, which all follow from 32 bytes.
 #[derive(Clone)]
-pub struct Client {
+pub struct TestClient {
     /// The bytes of its identity.
     pub secret: [u8; 32],
     /// What it says of itself.
     pub body: ClientDescriptor,
 }
 
-impl Client {
+impl TestClient {
     /// A client at these gateways, one or two, at any time.
     pub fn new(secret: [u8; 32], gateways: &[Identity]) -> Self {
         let body = ClientDescriptor {
@@ -158,22 +158,22 @@ impl Client {
 
 /// A network with all its secrets.
 #[derive(Clone)]
-pub struct Network {
+pub struct TestNetwork {
     /// What users know of it.
     pub known: crate::Network,
     /// Who may sign its documents.
     pub authorities: Vec<SecretIdentity>,
     /// Gateways, then the mixes layer by layer, unless [`Builder::placed`] says otherwise.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<TestNode>,
     /// Services that everyone may use as exits.
-    pub exits: Vec<Client>,
+    pub exits: Vec<TestClient>,
     /// What documents fix.
     pub parameters: Parameters,
     /// The epoch of [`Self::document`].
     pub epoch: Epoch,
 }
 
-impl Network {
+impl TestNetwork {
     /// Three layers of two mixes, two gateways, one authority, no exit.
     pub fn builder() -> Builder {
         Builder::default()
@@ -187,7 +187,7 @@ impl Network {
     /// The document of any epoch, with the same nodes in the same layers.
     pub fn document_at(&self, epoch: Epoch) -> Document {
         let ahead = (epoch.0..=epoch.0 + AHEAD).map(|own| (Epoch(own), Epoch(own)));
-        let listed = |node: &Node| match node.body.keys.is_empty() {
+        let listed = |node: &TestNode| match node.body.keys.is_empty() {
             true => node.clone().with_keys(ahead.clone()).listed(),
             false => node.listed(),
         };
@@ -202,7 +202,7 @@ impl Network {
             parameters: self.parameters.clone(),
             nodes,
             draw: Default::default(),
-            exits: self.exits.iter().map(Client::sign).collect(),
+            exits: self.exits.iter().map(TestClient::sign).collect(),
         }
     }
 
@@ -215,7 +215,7 @@ impl Network {
 
 macro_rules! builder {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
-        /// What a [`Network`] is made from.
+        /// What a [`TestNetwork`] is made from.
         pub struct Builder {
             keys_of_one_epoch: bool,
             $($field: $type,)*
@@ -283,7 +283,7 @@ impl Builder {
     }
 
     /// Makes the network.
-    pub fn build(self) -> Network {
+    pub fn build(self) -> TestNetwork {
         let seed = Seed::from_u64(self.seed);
         let secret = |what: &str, n: usize| bytes(&seed, &format!("{what} {n}"));
         let mut placed = self.placed;
@@ -292,14 +292,15 @@ impl Builder {
             placed.extend((1..=self.layers).flat_map(|layer| vec![layer; self.mixes]));
         }
         let node = |(n, layer): (usize, &u8)| {
-            let mut node = Node::new(secret("node", n), *layer);
+            let mut node = TestNode::new(secret("node", n), *layer);
             node.body.operator = (self.operators)(n);
             if self.keys_of_one_epoch { node.with_keys([]) } else { node }
         };
-        let nodes: Vec<Node> = placed.iter().enumerate().map(node).collect();
-        let gateways = nodes.iter().filter(|node| node.layer == 0).map(Node::identity);
+        let nodes: Vec<TestNode> = placed.iter().enumerate().map(node).collect();
+        let gateways = nodes.iter().filter(|node| node.layer == 0).map(TestNode::identity);
         let gateways: Vec<Identity> = gateways.take(2).collect();
-        let exits = (0..self.exits).map(|n| Client::new(secret("exit", n), &gateways)).collect();
+        let exits =
+            (0..self.exits).map(|n| TestClient::new(secret("exit", n), &gateways)).collect();
         let authority = |n| SecretIdentity::from_bytes(&secret("authority", n));
         let authorities: Vec<SecretIdentity> = (0..self.authorities).map(authority).collect();
         let mut parameters = self.parameters;
@@ -313,6 +314,6 @@ impl Builder {
             epoch_s: self.epoch_s,
             trial: parameters.trial,
         };
-        Network { known, authorities, nodes, exits, parameters, epoch: self.epoch }
+        TestNetwork { known, authorities, nodes, exits, parameters, epoch: self.epoch }
     }
 }

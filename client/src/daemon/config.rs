@@ -100,7 +100,7 @@ pub struct Admin {
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
     /// An exit to the internet, or one internal target.
-    pub kind: Kind,
+    pub kind: ServiceKind,
     /// The internal target of kind `target`.
     pub target: HostPort,
     /// The exit policy.
@@ -116,7 +116,7 @@ pub struct Serve {
 /// What a service is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ServiceKind {
     /// Connects to where its clients say, by its policy.
     Exit,
     /// Connects to one address.
@@ -180,7 +180,7 @@ impl Protect {
 impl Default for Serve {
     fn default() -> Self {
         Self {
-            kind: Kind::Exit,
+            kind: ServiceKind::Exit,
             target: SocketAddr::from(([127, 0, 0, 1], 80)).into(),
             policy: crate::policy::ExitPolicy::DEFAULT_RULES
                 .iter()
@@ -231,7 +231,7 @@ impl Config {
     pub(super) fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key: &str, message: String| {
             Err(ConfigError::Invalid {
-                place: path.display().to_string(),
+                location: path.display().to_string(),
                 key: Some(key.into()),
                 message,
             })
@@ -298,7 +298,7 @@ impl Config {
         wrong: &dyn Fn(&str, String) -> Result<(), ConfigError>,
     ) -> Result<(), ConfigError> {
         let rules = &self.serve.policy;
-        if self.serve.kind == Kind::Exit && rules.is_empty() {
+        if self.serve.kind == ServiceKind::Exit && rules.is_empty() {
             let message = "has no rule, so nothing can be reached: the usual ones are \"deny *:25\", \"allow *:*\"";
             return wrong("serve.policy", message.into());
         }

@@ -65,7 +65,7 @@ pub struct Timeouts {
 /// How many things may go on at once. What comes beyond is refused at once with a general failure, and
 /// counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct DialLimits {
     /// Connections being made and names being resolved. Connections that stand do not count.
     pub dials: usize,
     /// UDP associations that are open, of all tunnels together.
@@ -84,7 +84,7 @@ pub struct DialConfig {
     /// How long each thing may take.
     pub timeouts: Timeouts,
     /// How many things may go on at once.
-    pub limits: Limits,
+    pub limits: DialLimits,
 }
 
 /// Why an exit cannot start: something in the machine's configuration.
@@ -151,7 +151,7 @@ impl Default for Timeouts {
     }
 }
 
-impl Default for Limits {
+impl Default for DialLimits {
     fn default() -> Self {
         Self { dials: 256, associations: 128 }
     }
@@ -164,7 +164,7 @@ impl Default for DialConfig {
             hosts: HashMap::new(),
             policy: ExitPolicy::default(),
             timeouts: Timeouts::default(),
-            limits: Limits::default(),
+            limits: DialLimits::default(),
         }
     }
 }

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::hub::{StreamDriver, TunnelIo};
-use super::link::{Event, Slots};
+use super::link::{LinkEvent, Slots};
 use super::reload::Reload;
-use super::{Ready, Report, Shared};
+use super::{EngineReport, Ready, Shared};
 
 /// How often the report is made anew.
 const REPORT: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ pub(super) trait Drive {
     fn reload(&mut self) -> &mut Reload;
 
     /// Takes what a link says.
-    fn handle(&mut self, event: Event);
+    fn handle(&mut self, event: LinkEvent);
 
     /// Does what is due, and passes on what the engine wants. True if there may be more to do at once.
     fn work(&mut self, now: Time) -> bool;
@@ -62,7 +62,7 @@ pub(super) trait Drive {
 pub(super) async fn drive<D: Drive>(
     mut driven: D,
     clock: Clock,
-    mut events: mpsc::Receiver<Event>,
+    mut events: mpsc::Receiver<LinkEvent>,
     shutdown: &Shutdown,
 ) {
     let (hub, slots) = (driven.hub().clone(), driven.slots());
@@ -127,7 +127,7 @@ impl Publisher {
     ) {
         let readiness = not_ready.map_or(Readiness::Ready, Readiness::NotReady);
         if let Ok(mut report) = self.shared.lock() {
-            *report = Report { status, series };
+            *report = EngineReport { status, series };
         }
         let _ = self.ready.send(readiness);
     }

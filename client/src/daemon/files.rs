@@ -87,7 +87,7 @@ pub(super) fn run_seed() -> std::io::Result<Seed> {
 const TOKEN: u64 = 4_096;
 
 /// What the configured token file holds, for the gateway; nothing if there is none.
-pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
+pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::ClientError> {
     let Some(path) = &config.token else { return Ok(Vec::new()) };
     match secret::read_private(path, TOKEN) {
         Ok(bytes) => Ok(bytes.trim_ascii().to_vec()),
@@ -96,7 +96,7 @@ pub(super) fn token(config: &Config) -> Result<Vec<u8>, super::Error> {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),
             };
-            Err(super::Error::Value { key: "token", why })
+            Err(super::ClientError::Value { key: "token", why })
         }
     }
 }
@@ -121,12 +121,12 @@ pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretErr
 ///
 /// # Errors
 /// When something cannot be written, or `client.toml` is there already.
-pub fn init(dir: &Path) -> Result<Identity, super::Error> {
+pub fn init(dir: &Path) -> Result<Identity, super::ClientError> {
     secret::private_directory(dir)?;
     let path = dir.join("client.toml");
     if path.exists() {
         return Err(ConfigError::Invalid {
-            place: path.display().to_string(),
+            location: path.display().to_string(),
             key: None,
             message: "exists already; remove it to start anew".into(),
         }

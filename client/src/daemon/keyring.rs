@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +18,7 @@ use shoal_sphinx::replay::{self, Replay};
 use shoal_sphinx::{PublicKey, ReplayTag, SecretKey};
 use tracing::{error, info, warn};
 
-use crate::keys::Seen;
+use crate::keys::ReplayCache;
 
 /// The longest time for which a key opens packets after its period.
 const GRACE_S: u64 = 3_600;
@@ -126,7 +125,7 @@ impl ClientKeyring {
 
     /// What remembers the packets that a key of these opens: in its directory, with room for so many. A key whose log
     /// cannot be used takes nothing.
-    pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn Seen> {
+    pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn ReplayCache> {
         let of = of.public();
         let at = self.keys.iter().find(|(_, key)| key.public() == of).map(|(at, _)| *at);
         let Some(at) = at else { return Box::new(Shut) };
@@ -294,7 +293,7 @@ impl Durable {
     }
 }
 
-impl Seen for Durable {
+impl ReplayCache for Durable {
     fn insert(&mut self, tag: &ReplayTag) -> bool {
         let fingerprint = self.tags.fingerprint(tag);
         if self.tags.insert_fingerprint(fingerprint) != replay::Seen::New {
@@ -339,7 +338,7 @@ struct Unopened {
     opened: Option<Durable>,
 }
 
-impl Seen for Unopened {
+impl ReplayCache for Unopened {
     fn insert(&mut self, tag: &ReplayTag) -> bool {
         if self.opened.is_none() && self.tried.elapsed() >= AGAIN {
             self.tried = Instant::now();
@@ -357,7 +356,7 @@ impl Seen for Unopened {
 /// The memory of a key that must not open anything.
 struct Shut;
 
-impl Seen for Shut {
+impl ReplayCache for Shut {
     fn insert(&mut self, _: &ReplayTag) -> bool {
         false
     }
@@ -374,19 +373,8 @@ fn boot() -> Option<Vec<u8>> {
 
 /// Overwrites and removes what a period's directory holds, the key first.
 fn erase(dir: &Path) -> Result<(), SecretError> {
-    let key = dir.join(KEY);
-    let io = |source| SecretError::Io { path: key.clone(), source };
-    let length = fs::metadata(&key).map(|file| file.len()).unwrap_or_default();
-    let zeros = vec![0; usize::try_from(length.min(4_096)).unwrap_or_default()];
-    let overwritten = fs::OpenOptions::new()
-        .write(true)
-        .open(&key)
-        .and_then(|mut file| file.write_all(&zeros).and_then(|()| file.sync_all()));
-    match overwritten {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    fs::remove_file(&key).or_else(absent).map_err(io)?;
+    secret::erase(&dir.join(KEY))?;
+    let io = |source| SecretError::Io { path: dir.to_owned(), source };
     fs::remove_dir_all(dir).or_else(absent).map_err(io)
 }
 

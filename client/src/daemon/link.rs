@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shoal_host::link::{
-    Endpoint, Error as LinkError, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, Settings,
+    Endpoint, FRAME, FrameReceiver, FrameSender, Identity as LinkKey, LinkError, LinkSettings,
 };
 use shoal_host::secret;
 use shoal_host::shutdown::Shutdown;
@@ -47,11 +47,11 @@ const LONGEST: Duration = Duration::from_secs(120);
 const DOCUMENTS: usize = 4;
 
 /// What a link tells the engine.
-pub(super) enum Event {
+pub(super) enum LinkEvent {
     /// The gateway let us in, with this inbox.
     Up(Identity, Identity),
     /// The link to this gateway is gone, for this reason.
-    Down(Identity, Down),
+    Down(Identity, DownReason),
     /// A frame with a packet in it came from this gateway.
     Frame(Identity, Frame),
     /// A document, not yet verified, and when it was whole.
@@ -60,7 +60,7 @@ pub(super) enum Event {
 
 /// Why a link is down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum Down {
+pub(super) enum DownReason {
     #[error("the gateway cannot be reached")]
     Unreachable,
     #[error("the name of the gateway's host cannot be looked up")]
@@ -193,9 +193,9 @@ impl Choice {
     }
 
     /// A link ended after this time: whether it is as if another program took its place each time.
-    fn is_displaced(&mut self, was_up: bool, stood: Duration, down: Down) -> bool {
+    fn is_displaced(&mut self, was_up: bool, stood: Duration, down: DownReason) -> bool {
         self.short = match down {
-            Down::Broken if was_up && stood < SHORT => self.short.saturating_add(1),
+            DownReason::Broken if was_up && stood < SHORT => self.short.saturating_add(1),
             _ if was_up => 0,
             _ => self.short,
         };
@@ -230,7 +230,7 @@ impl Choice {
 }
 
 /// What does not change from one attempt to the next.
-pub(super) struct Link {
+pub(super) struct GatewayLink {
     /// The clock of the engine.
     pub(super) clock: Clock,
     /// By which inbox the gateway knows the client.
@@ -242,7 +242,7 @@ pub(super) struct Link {
     /// Makes the descriptor of a service, valid from now on.
     pub(super) descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
     /// Where the engine is told what happens.
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<LinkEvent>,
     /// Packets that came while the engine's queue was full.
     pub(super) overrun: Arc<AtomicU64>,
     /// Counts the dummies that came.
@@ -277,7 +277,7 @@ impl Has {
     }
 }
 
-impl Link {
+impl GatewayLink {
     /// Keeps a link to that of `gateways` which the engine wants, or to the next one if it does not answer, until `shutdown`.
     pub(super) async fn keep(&self, gateways: &[Gateway], mut out: Out, shutdown: &Shutdown) {
         let at = (self.goal.at(), gateways.len());
@@ -289,18 +289,18 @@ impl Link {
             let result = tokio::select! {
                 () = shutdown.wait() => return,
                 result = self.once(gateway, &mut out, &up) => result,
-                () = self.goal.leaves(choice.at) => Err(Down::Moves),
+                () = self.goal.leaves(choice.at) => Err(DownReason::Moves),
             };
-            let mut down = result.err().unwrap_or(Down::Broken);
+            let mut down = result.err().unwrap_or(DownReason::Broken);
             let is_up = up.load(Ordering::Relaxed);
             let stood = self.clock.now().since(began);
             if matches!(self.inbox, Inbox::Kept(_)) && choice.is_displaced(is_up, stood, down) {
-                down = Down::Displaced;
+                down = DownReason::Displaced;
             }
-            if self.events.send(Event::Down(gateway.identity, down)).await.is_err() {
+            if self.events.send(LinkEvent::Down(gateway.identity, down)).await.is_err() {
                 return;
             }
-            let pause = if down == Down::Moves {
+            let pause = if down == DownReason::Moves {
                 choice.go(self.goal.at());
                 BACKOFF.first().copied().unwrap_or(STEP)
             } else {
@@ -320,27 +320,27 @@ impl Link {
         gateway: &Gateway,
         out: &mut Out,
         up: &std::sync::atomic::AtomicBool,
-    ) -> Result<(), Down> {
+    ) -> Result<(), DownReason> {
         if let Out::Slots(slots) = out {
             slots.queue.forget();
         }
         // A fresh key each time: the gateway's host learns nothing from it, and no one else sees it.
-        let key = LinkKey::throwaway().map_err(|_| Down::Unreachable)?;
+        let key = LinkKey::throwaway().map_err(|_| DownReason::Unreachable)?;
         let peer = Identity(key.public());
-        let settings = Settings { listen: None, ..Settings::default() };
-        let endpoint = Endpoint::new(&key, settings).map_err(|_| Down::Unreachable)?;
+        let settings = LinkSettings { listen: None, ..LinkSettings::default() };
+        let endpoint = Endpoint::new(&key, settings).map_err(|_| DownReason::Unreachable)?;
         let address = timeout(STEP, gateway.address.resolve()).await;
-        let address = address.map_err(|_| Down::Silent)?.map_err(|_| Down::Unknown)?;
+        let address = address.map_err(|_| DownReason::Silent)?.map_err(|_| DownReason::Unknown)?;
         let dialled = timeout(STEP, endpoint.dial(gateway.identity.0, address)).await;
-        let mut link = dialled.map_err(|_| Down::Silent)?.map_err(|error| match error {
-            LinkError::Handshake(_) => Down::OtherIdentity,
-            _ => Down::Unreachable,
+        let mut link = dialled.map_err(|_| DownReason::Silent)?.map_err(|error| match error {
+            LinkError::Handshake(_) => DownReason::OtherIdentity,
+            _ => DownReason::Unreachable,
         })?;
 
         let Notice::Challenge { nonce } = notice(&mut link.receiver).await? else {
-            return Err(Down::Silent);
+            return Err(DownReason::Silent);
         };
-        let inbox = self.inbox.key().map_err(|_| Down::Unreachable)?;
+        let inbox = self.inbox.key().map_err(|_| DownReason::Unreachable)?;
         let proof = Hello::prove(&inbox, &gateway.identity, &peer, &nonce);
         let hello = Hello {
             inbox: inbox.identity(),
@@ -351,17 +351,17 @@ impl Link {
             documents: self.has.tags(),
             away: self.inbox.away(),
         };
-        let packet = hello.pack().map_err(|_| Down::Broken)?;
+        let packet = hello.pack().map_err(|_| DownReason::Broken)?;
         let frame = Frame { epoch: 0, field: CLIENT_CONTROL, packet };
         send(&mut link.sender, &[frame.encode()]).await?;
         match notice(&mut link.receiver).await? {
             Notice::Welcome => {}
-            Notice::Refused(why) => return Err(Down::Refused(why)),
-            Notice::Challenge { .. } => return Err(Down::Broken),
+            Notice::Refused(why) => return Err(DownReason::Refused(why)),
+            Notice::Challenge { .. } => return Err(DownReason::Broken),
         }
         up.store(true, Ordering::Relaxed);
-        let event = Event::Up(gateway.identity, inbox.identity());
-        self.events.send(event).await.map_err(|_| Down::Broken)?;
+        let event = LinkEvent::Up(gateway.identity, inbox.identity());
+        self.events.send(event).await.map_err(|_| DownReason::Broken)?;
         tokio::select! {
             result = self.receive(gateway.identity, &mut link.receiver) => result,
             result = self.transmit(&mut link.sender, out) => result,
@@ -369,7 +369,11 @@ impl Link {
     }
 
     /// Takes whatever comes, at once: a client that did not drain its socket would show when it is busy.
-    async fn receive(&self, from: Identity, receiver: &mut FrameReceiver) -> Result<(), Down> {
+    async fn receive(
+        &self,
+        from: Identity,
+        receiver: &mut FrameReceiver,
+    ) -> Result<(), DownReason> {
         let mut assembly = Assembly::default();
         let mut batch = Vec::new();
         let paced = self.mode != Mode::Service;
@@ -377,29 +381,30 @@ impl Link {
             batch.clear();
             let next = receiver.next_batch(&mut batch, 32);
             let received = if paced {
-                timeout(SILENCE, next).await.map_err(|_| Down::Silent)?
+                timeout(SILENCE, next).await.map_err(|_| DownReason::Silent)?
             } else {
                 next.await
             };
-            if received.map_err(|_| Down::Broken)? == 0 {
-                return Err(Down::Broken);
+            if received.map_err(|_| DownReason::Broken)? == 0 {
+                return Err(DownReason::Broken);
             }
             for bytes in &batch {
-                let Ok(frame) = Frame::decode(bytes) else { return Err(Down::Broken) };
+                let Ok(frame) = Frame::decode(bytes) else { return Err(DownReason::Broken) };
                 match Downward::from_field(frame.field) {
                     Some(Downward::Dummy) => {
                         self.dummies.fetch_add(1, Ordering::Relaxed);
                     }
                     Some(Downward::Packet) => {
-                        if self.events.try_send(Event::Frame(from, frame)).is_err() {
+                        if self.events.try_send(LinkEvent::Frame(from, frame)).is_err() {
                             self.overrun.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                     Some(Downward::Document) => {
-                        let part = DocumentPart::unpack(&frame.packet).map_err(|_| Down::Broken)?;
+                        let part =
+                            DocumentPart::unpack(&frame.packet).map_err(|_| DownReason::Broken)?;
                         if let Some(document) = assembly.add(part) {
-                            let event = Event::Document(document, self.clock.now());
-                            self.events.send(event).await.map_err(|_| Down::Broken)?;
+                            let event = LinkEvent::Document(document, self.clock.now());
+                            self.events.send(event).await.map_err(|_| DownReason::Broken)?;
                         }
                     }
                     Some(Downward::Notice) | None => {}
@@ -408,7 +413,7 @@ impl Link {
         }
     }
 
-    async fn transmit(&self, sender: &mut FrameSender, out: &mut Out) -> Result<(), Down> {
+    async fn transmit(&self, sender: &mut FrameSender, out: &mut Out) -> Result<(), DownReason> {
         match out {
             Out::Slots(slots) => loop {
                 let next = slots.queue.next_slot();
@@ -443,7 +448,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl GatewayLink {
     /// The frame that brings the gateway another descriptor.
     fn renewal(&self) -> Option<Frame> {
         let descriptor = self.descriptor.as_ref().map(|make| make())?;
@@ -452,21 +457,21 @@ impl Link {
     }
 }
 
-async fn notice(receiver: &mut FrameReceiver) -> Result<Notice, Down> {
-    let bytes = timeout(STEP, receiver.next()).await.map_err(|_| Down::Silent)?;
-    let bytes = bytes.map_err(|_| Down::Broken)?.ok_or(Down::Broken)?;
-    let frame = Frame::decode(&bytes).map_err(|_| Down::Broken)?;
+async fn notice(receiver: &mut FrameReceiver) -> Result<Notice, DownReason> {
+    let bytes = timeout(STEP, receiver.next()).await.map_err(|_| DownReason::Silent)?;
+    let bytes = bytes.map_err(|_| DownReason::Broken)?.ok_or(DownReason::Broken)?;
+    let frame = Frame::decode(&bytes).map_err(|_| DownReason::Broken)?;
     if Downward::from_field(frame.field) != Some(Downward::Notice) {
-        return Err(Down::Broken);
+        return Err(DownReason::Broken);
     }
-    Notice::unpack(&frame.packet).map_err(|_| Down::Broken)
+    Notice::unpack(&frame.packet).map_err(|_| DownReason::Broken)
 }
 
-async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(), Down> {
+async fn send(sender: &mut FrameSender, frames: &[Box<[u8; FRAME]>]) -> Result<(), DownReason> {
     timeout(SILENCE, sender.send_all(frames))
         .await
-        .map_err(|_| Down::Silent)?
-        .map_err(|_| Down::Broken)
+        .map_err(|_| DownReason::Silent)?
+        .map_err(|_| DownReason::Broken)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) async fn serve(
     shutdown: Shutdown,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
-    let places = Arc::new(Semaphore::new(config.max_connections));
+    let permits = Arc::new(Semaphore::new(config.max_connections));
     let request_timeout = Duration::from_secs(config.request_timeout_s);
     loop {
         let accepted = tokio::select! {
@@ -55,13 +55,13 @@ pub(super) async fn serve(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
             context.tally.borrow_mut().turned_away += 1;
             continue;
         };
         let context = context.clone();
         tokio::task::spawn_local(async move {
-            let _place = place;
+            let _permit = permit;
             connection(tcp, &context, request_timeout, config.extended_errors).await;
         });
     }

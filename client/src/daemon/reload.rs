@@ -6,7 +6,7 @@ use shoal_host::reload::{Changes, say_broken};
 use shoal_host::shutdown::{Reloads, Shutdown};
 
 use super::config::{Config, Protect, Serve, Socks, read};
-use super::{Error, files};
+use super::{ClientError, files};
 
 /// The configuration that runs, and where it is read again.
 pub(super) struct Reload {
@@ -29,7 +29,7 @@ impl Reload {
     /// been told, or there is none.
     pub(super) fn read(&self) -> Option<Next> {
         let source = self.config.source.as_ref()?;
-        let read = read(&source.path, &source.overrides).map_err(Error::from);
+        let read = read(&source.path, &source.overrides).map_err(ClientError::from);
         let with_token = read.and_then(|(read, warnings)| {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             let token = files::token(&read)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use shoal_host::authorities::{AuthorityAddress, AuthorityLinks};
 use shoal_host::coarse::Coarse;
 use shoal_host::host_port::HostPort;
-use shoal_host::link::{Endpoint, Identity as LinkKey, Settings as LinkSettings};
+use shoal_host::link::{Endpoint, Identity as LinkKey, LinkSettings};
 use shoal_host::network;
 use shoal_host::reload::say_broken;
 use shoal_host::secret;
@@ -24,23 +24,23 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
 use super::clock::{Clock, unix_s};
-use super::config::Kind;
-use super::dial::{DialConfig, Dialer, Limits, Resolver, Timeouts};
+use super::config::ServiceKind;
+use super::dial::{DialConfig, DialLimits, Dialer, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, addresses, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
-use super::link::{Down, Event, Has, Inbox, Link, Out, Slots};
-use super::places::Quotas;
+use super::link::{DownReason, GatewayLink, Has, Inbox, LinkEvent, Out, Slots};
+use super::permits::Quotas;
 use super::reload::Reload;
 use super::stream::Incoming;
 use super::user::thread;
-use super::{Config, Error, Ready, Shared};
+use super::{ClientError, Config, Ready, Shared};
 use crate::policy::ExitPolicy;
 use crate::request::UdpPacket;
-use crate::service::{Output, Service};
+use crate::service::{Service, ServiceOutput};
 use crate::socks::HostName;
-use crate::tunnel::{self, Pseudonym, Read, TunnelEvent, Write};
+use crate::tunnel::{Pseudonym, Read, TunnelEvent, TunnelSettings, Write};
 
 /// Frames that wait for the engine, and for each link; more are dropped and counted.
 const QUEUE: usize = 4_096;
@@ -112,7 +112,7 @@ pub(super) fn start(
     shutdown: Shutdown,
     (shared, ready): (Shared, Ready),
     offer: Offer,
-) -> Result<std::thread::JoinHandle<()>, Error> {
+) -> Result<std::thread::JoinHandle<()>, ClientError> {
     let network = network::load(&config.network)?;
     let authority_addresses = network::authority_addresses(&config.network)?;
     let mut keys = Keys::open(&config)?;
@@ -121,14 +121,13 @@ pub(super) fn start(
     let own = SecretIdentity::from_bytes(&keys.identity).identity();
     let all = addresses(&own, &config);
     let addresses = (own, all.iter().map(ToString::to_string).collect());
-    let system = |what| move |source| Error::System { what, source };
+    let system = |what| move |source| ClientError::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
     let clock = Clock::start();
-    let settings = tunnel::Settings {
-        max_connections: config.serve.max_tunnels,
-        ..tunnel::Settings::default()
-    };
-    let missing = Error::Value { key: "data_dir", why: "it holds no key of the period".into() };
+    let settings =
+        TunnelSettings { max_connections: config.serve.max_tunnels, ..TunnelSettings::default() };
+    let missing =
+        ClientError::Value { key: "data_dir", why: "it holds no key of the period".into() };
     let key = keys.periods.present(unix_s()).map(|(.., key)| key.clone()).ok_or(missing)?;
     let secrets = (&*keys.identity, key);
     let codec = Backend::best_codec();
@@ -161,7 +160,7 @@ pub(super) fn start(
                 links.insert(gateway.identity, To { frames: to_link, up: false, down: None });
                 let to_renew = Arc::new(Notify::new());
                 renew.push(to_renew.clone());
-                let link = Link {
+                let link = GatewayLink {
                     clock,
                     inbox: Inbox::Kept(Box::new(inbox.clone())),
                     token: token.clone(),
@@ -181,7 +180,7 @@ pub(super) fn start(
                 });
             }
             drop(events_in);
-            if config.serve.kind == Kind::Exit && !authority_addresses.is_empty() {
+            if config.serve.kind == ServiceKind::Exit && !authority_addresses.is_empty() {
                 let listing =
                     list(authority_addresses, identity, descriptor.clone(), shutdown.clone());
                 tokio::task::spawn_local(listing);
@@ -189,7 +188,7 @@ pub(super) fn start(
             let driver = Driver {
                 hub: StreamDriver::new(Server { service, clock }),
                 offer: Rc::new(offer),
-                quotas: Rc::new(Quotas::new(Limits::default())),
+                quotas: Rc::new(Quotas::new(DialLimits::default())),
                 links,
                 network,
                 kind: config.serve.kind,
@@ -257,12 +256,12 @@ fn descriptor_of(
 ///
 /// # Errors
 /// A value that cannot be used, or the resolver.
-pub(super) fn offer(config: &Config) -> Result<Offer, Error> {
+pub(super) fn offer(config: &Config) -> Result<Offer, ClientError> {
     let serve = &config.serve;
-    if serve.kind == Kind::Target {
+    if serve.kind == ServiceKind::Target {
         return Ok(Offer::Target(serve.target.clone()));
     }
-    let wrong = |key, why: String| Error::Value { key, why };
+    let wrong = |key, why: String| ClientError::Value { key, why };
     let policy =
         ExitPolicy::parse(&serve.policy).map_err(|e| wrong("serve.policy", e.to_string()))?;
     let mut hosts = HashMap::new();
@@ -276,9 +275,9 @@ pub(super) fn offer(config: &Config) -> Result<Offer, Error> {
         Err(_) => Resolver::System,
     };
     let timeouts = Timeouts::default();
-    // Who has lost its place may take a moment to go.
-    let Limits { dials, associations } = Limits::default();
-    let limits = Limits { dials: 2 * dials, associations: 2 * associations };
+    // Who has lost its permit may take a moment to go.
+    let DialLimits { dials, associations } = DialLimits::default();
+    let limits = DialLimits { dials: 2 * dials, associations: 2 * associations };
     let dialer = Dialer::new(DialConfig { resolver, hosts, policy, timeouts, limits })?;
     Ok(Offer::Exit(Arc::new(dialer)))
 }
@@ -287,7 +286,7 @@ pub(super) fn offer(config: &Config) -> Result<Offer, Error> {
 struct To {
     frames: mpsc::Sender<Frame>,
     up: bool,
-    down: Option<Down>,
+    down: Option<DownReason>,
 }
 
 struct Driver {
@@ -302,7 +301,7 @@ struct Driver {
     /// The network, with its authorities.
     network: Network,
     /// An exit, or a service with an address.
-    kind: Kind,
+    kind: ServiceKind,
     /// Whose it is, and where it is reached.
     addresses: (Identity, Vec<String>),
     /// The admission token for gateways; another one counts from the next link on.
@@ -380,19 +379,19 @@ impl Drive for Driver {
         self.reload.adopt(next, &self.token);
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: LinkEvent) {
         let hub = self.hub.clone();
         let mut server = hub.engine.borrow_mut();
         let now = server.clock.now();
-        self.news |= !matches!(event, Event::Frame(..));
+        self.news |= !matches!(event, LinkEvent::Frame(..));
         match event {
-            Event::Up(gateway, _) => {
+            LinkEvent::Up(gateway, _) => {
                 info!("linked to a gateway");
                 if let Some(link) = self.links.get_mut(&gateway) {
                     (link.up, link.down) = (true, None);
                 }
             }
-            Event::Down(gateway, why) => {
+            LinkEvent::Down(gateway, why) => {
                 if let Some(link) = self.links.get_mut(&gateway) {
                     match why {
                         _ if link.up => warn!("a link is down: {why}"),
@@ -401,8 +400,8 @@ impl Drive for Driver {
                     (link.up, link.down) = (false, Some(why));
                 }
             }
-            Event::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
-            Event::Document(bytes, _) => {
+            LinkEvent::Frame(gateway, frame) => server.service.handle_frame(now, gateway, frame),
+            LinkEvent::Document(bytes, _) => {
                 let unix_s = unix_s();
                 match verify(bytes, &self.network, unix_s) {
                     Ok(held) => {
@@ -450,14 +449,14 @@ impl Driver {
             let output = Engine::poll_output(&mut self.hub.engine.borrow_mut().service);
             let (pseudonym, event) = match output {
                 None => return,
-                Some(Output::Send(send)) => {
+                Some(ServiceOutput::Send(send)) => {
                     let link = self.links.get(&send.gateway);
                     if link.is_none_or(|link| link.frames.try_send(send.frame).is_err()) {
                         self.full += 1;
                     }
                     continue;
                 }
-                Some(Output::Tunnel(pseudonym, event)) => (pseudonym, event),
+                Some(ServiceOutput::Tunnel(pseudonym, event)) => (pseudonym, event),
             };
             if let TunnelEvent::Opened(id) = event {
                 let stream = self.hub.stream((pseudonym, id));

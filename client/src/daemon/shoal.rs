@@ -25,7 +25,7 @@ pub use super::stream::{Incoming, Stream};
 
 use super::config::Socks;
 use super::user::Refused;
-use super::{Config, Error, Ready, Report, Shared, files, user};
+use super::{ClientError, Config, EngineReport, Ready, Shared, files, user};
 use crate::engine::Isolation;
 use crate::socks::{self, Host, ReplyCode};
 
@@ -168,12 +168,12 @@ impl Shoal {
     ///
     /// # Errors
     /// The configuration, or a file that it names, is wrong; the system refuses a thread.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(config: Config) -> Result<Self, ClientError> {
         config.check(Path::new("the configuration"))?;
         if !config.data_dir.exists() {
             files::make(&config)?;
         }
-        let shared = Arc::new(Mutex::new(Report::starting()));
+        let shared = Arc::new(Mutex::new(EngineReport::starting()));
         let (ready, _) = watch::channel(Readiness::NotReady("starting".into()));
         Self::begin(config, Shutdown::new(), shared, ready)
     }
@@ -184,7 +184,7 @@ impl Shoal {
         shutdown: Shutdown,
         shared: Shared,
         ready: Ready,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, ClientError> {
         let (commands, received) = mpsc::channel(COMMANDS);
         let readiness = ready.subscribe();
         let (request_timeout, until) =
@@ -259,12 +259,12 @@ impl Shoal {
     ///
     /// # Errors
     /// The address is taken, or no loopback address: whoever reaches the port uses this client.
-    pub async fn socks(&self, listen: SocketAddr) -> Result<SocketAddr, Error> {
+    pub async fn socks(&self, listen: SocketAddr) -> Result<SocketAddr, ClientError> {
         if !listen.ip().is_loopback() {
             let why = "must be a loopback address: whoever reaches this port uses your identity";
-            return Err(Error::Value { key: "socks.listen", why: why.into() });
+            return Err(ClientError::Value { key: "socks.listen", why: why.into() });
         }
-        let failed = |error| Error::Listen(listen, error);
+        let failed = |error| ClientError::Listen(listen, error);
         let listener = std::net::TcpListener::bind(listen).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
@@ -278,7 +278,7 @@ impl Shoal {
     ///
     /// # Errors
     /// The keys, or a file that the configuration names, are wrong; the system refuses a thread.
-    pub async fn listen(&self, service: ServiceConfig) -> Result<Listener, Error> {
+    pub async fn listen(&self, service: ServiceConfig) -> Result<Listener, ClientError> {
         Listener::start(&self.0.config, service)
     }
 

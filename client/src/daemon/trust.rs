@@ -38,8 +38,8 @@ pub(super) fn keep(data_dir: &Path, kept: &mut GatewayMemory, now: GatewayMemory
 }
 
 /// Whose mix it is: that is whom to tell.
-fn by(client: &Client, layer: u8, place: usize) -> String {
-    client.operator(layer, place).map(|name| format!(" (of {name:?})")).unwrap_or_default()
+fn by(client: &Client, layer: u8, position: usize) -> String {
+    client.operator(layer, position).map(|name| format!(" (of {name:?})")).unwrap_or_default()
 }
 
 /// What `status` warns of: the gateways, mixes that lose, services that lie, packets that nobody asked for.
@@ -47,18 +47,18 @@ pub(super) fn warnings(client: &Client, now: shoal_topology::Time, gateways: usi
     let mut warnings: Vec<String> = client
         .silent_mixes()
         .into_iter()
-        .map(|(layer, place)| {
+        .map(|(layer, position)| {
             format!(
-                "mix {place} of layer {layer}{} returns none of our loops",
-                by(client, layer, place)
+                "mix {position} of layer {layer}{} returns none of our loops",
+                by(client, layer, position)
             )
         })
         .collect();
-    for (layer, place, back) in client.lossy_mixes() {
+    for (layer, position, back) in client.lossy_mixes() {
         let share = 100.0 * back;
         warnings.push(format!(
-            "mix {place} of layer {layer}{} returns {share:.0} % of our loops, fewer than the others",
-            by(client, layer, place)
+            "mix {position} of layer {layer}{} returns {share:.0} % of our loops, fewer than the others",
+            by(client, layer, position)
         ));
     }
     if let Some(evidence) = client.evidence() {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::dial::UdpAssociation;
 use super::hub::{Stream, TunnelIo};
 use super::owner::Owner;
-use super::places::UdpQuotas;
+use super::permits::UdpQuotas;
 use crate::request::UdpPacket;
 use crate::socks::{Host, datagram};
 use crate::tunnel::Pseudonym;
@@ -93,7 +93,7 @@ pub(super) async fn client<E: TunnelIo>(
     }
 }
 
-/// How long an association may be silent when so many of so many places are taken: the fuller, the shorter.
+/// How long an association may be silent when so many of so many permits are taken: the fuller, the shorter.
 fn idle_limit((taken, most): (usize, usize)) -> Duration {
     let free = most.saturating_sub(taken) as f64 / most.max(1) as f64;
     IDLE.0 + (IDLE.1 - IDLE.0).mul_f64(free)
@@ -114,7 +114,7 @@ pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
     let lookups = Arc::new(Semaphore::new(LOOKUPS));
     // A name may take seconds to look up: the datagrams behind it do not wait.
     let dispatch = |packet: UdpPacket| {
-        // What waits for nothing takes no place: an address, or a name that was looked up lately.
+        // What waits for nothing takes no permit: an address, or a name that was looked up lately.
         if let Some(addresses) = association.known(&packet.host) {
             active();
             if association.send_now(addresses, packet.port, &packet.data).is_err() {
@@ -122,7 +122,7 @@ pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
             }
             return;
         }
-        let (Ok(place), Some(shared)) =
+        let (Ok(permit), Some(shared)) =
             (lookups.clone().try_acquire_owned(), shared.lookups.take(stream.tunnel()))
         else {
             return stream.lose_datagram();
@@ -132,7 +132,7 @@ pub(super) async fn service<E: TunnelIo<Tunnel = Pseudonym> + 'static>(
         tokio::task::spawn_local(async move {
             let sent = association.send(&packet.host, packet.port, &packet.data);
             let _ = shared.hold(sent).await;
-            drop(place);
+            drop(permit);
         });
     };
     let short = async {

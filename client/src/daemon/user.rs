@@ -23,13 +23,15 @@ use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
 use super::keyring::ClientKeyring;
-use super::link::{Down, Event, Goal, Has, Inbox, Link, Out, Slots};
+use super::link::{DownReason, GatewayLink, Goal, Has, Inbox, LinkEvent, Out, Slots};
 use super::reload::Reload;
-use super::{Config, Error, Ready as ReadyWatch, Shared, trust};
-use crate::engine::{Client, Evidence, Failure, GatewayMemory, GroupId, Output, Settings};
+use super::{ClientError, Config, Ready as ReadyWatch, Shared, trust};
+use crate::engine::{
+    Client, ClientOutput, ClientSettings, Evidence, Failure, GatewayMemory, GroupId,
+};
 use crate::request::UdpPacket;
 use crate::sender::{Produced, Sender};
-use crate::tunnel::{self, Read, Write};
+use crate::tunnel::{self, Read, TunnelSettings, Write};
 use crate::uplink::Uplink;
 
 mod context;
@@ -128,7 +130,7 @@ pub(super) fn start<F>(
     shutdown: Shutdown,
     (shared, ready): (Shared, ReadyWatch),
     attend: impl FnOnce(Rc<ProxyContext>) -> F + Send + 'static,
-) -> Result<std::thread::JoinHandle<()>, Error>
+) -> Result<std::thread::JoinHandle<()>, ClientError>
 where
     F: Future<Output = ()>,
 {
@@ -137,7 +139,7 @@ where
     keys.periods.begin(unix_s())?;
     let token = Arc::new(Mutex::new(token(&config)?));
     let own = SecretIdentity::from_bytes(&keys.identity).identity();
-    let system = |what| move |source| Error::System { what, source };
+    let system = |what| move |source| ClientError::System { what, source };
     let seed = run_seed().map_err(system("drawing a seed"))?;
     let clock = Clock::start();
     let mut sender = sender(&config, &keys, (clock, &seed), class(&config)?)?;
@@ -148,7 +150,7 @@ where
     let memory = trust::remembered(&config.data_dir);
     let goal = Arc::new(Goal::new(memory.begins_at(&named, unix_s())));
     let has = Has::default();
-    let link = Link {
+    let link = GatewayLink {
         clock,
         inbox: Inbox::OfTheLink,
         token: token.clone(),
@@ -208,10 +210,10 @@ where
 
 /// The class of a client, as far as it is known before there is a document: what the document says of the class of this
 /// name holds, and until then its usual shape. Nothing is sent before.
-fn class(config: &Config) -> Result<Class, Error> {
+fn class(config: &Config) -> Result<Class, ClientError> {
     let defaults = Parameters::default();
     let usual = defaults.class(&config.class).or(defaults.classes.first()).cloned();
-    let usual = usual.ok_or(Error::Value { key: "class", why: "unknown".into() })?;
+    let usual = usual.ok_or(ClientError::Value { key: "class", why: "unknown".into() })?;
     Ok(Class { name: config.class.clone(), ..usual })
 }
 
@@ -221,8 +223,9 @@ fn sender(
     keys: &Keys,
     (clock, seed): (Clock, &Seed),
     class: Class,
-) -> Result<Sender, Error> {
-    let missing = Error::Value { key: "data_dir", why: "it holds no key of the period".into() };
+) -> Result<Sender, ClientError> {
+    let missing =
+        ClientError::Value { key: "data_dir", why: "it holds no key of the period".into() };
     let (.., key) = keys.periods.present(unix_s()).ok_or(missing)?;
     let secrets = (key.clone(), keys.inbox.identity());
     let (settings, now) = (settings(config, &class), clock.now());
@@ -239,8 +242,8 @@ fn sender(
 }
 
 /// What the engine is told of the configuration, by a client of this class.
-fn settings(config: &Config, class: &Class) -> Settings {
-    Settings {
+fn settings(config: &Config, class: &Class) -> ClientSettings {
+    ClientSettings {
         allow_shared_gateway: config.protect.allow_shared_gateway,
         min_mixes_per_layer: config.protect.min_mixes_per_layer,
         min_bits: config.protect.min_bits,
@@ -249,10 +252,10 @@ fn settings(config: &Config, class: &Class) -> Settings {
         // Its contact is given to nobody.
         reachable: false,
         letters_at_once: false,
-        tunnel: tunnel::Settings {
+        tunnel: TunnelSettings {
             // Three hops each way and the slots: what a first answer takes.
             initial_rtt: 3 * class.delay.total_mean(3),
-            ..tunnel::Settings::default()
+            ..TunnelSettings::default()
         },
     }
 }
@@ -306,7 +309,7 @@ struct Driver {
     /// Something changed that `status` must say at once.
     news: bool,
     /// Why there is no link, if there is none.
-    down: Option<Down>,
+    down: Option<DownReason>,
     /// The gateway that it is linked to, by its index among those of the configuration.
     linked: Option<usize>,
     /// Whom the network can lose, by the document in use.
@@ -372,23 +375,23 @@ impl Drive for Driver {
         self.news = true;
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: LinkEvent) {
         let hub = self.context.hub.clone();
         let mut user = hub.engine.borrow_mut();
         let now = user.clock.now();
-        self.news |= !matches!(event, Event::Frame(..));
+        self.news |= !matches!(event, LinkEvent::Frame(..));
         match event {
-            Event::Up(gateway, inbox) => {
+            LinkEvent::Up(gateway, inbox) => {
                 info!("linked to a gateway");
                 self.down = None;
                 self.context.unlinked_since.set(None);
-                self.linked = self.place(&gateway);
+                self.linked = self.gateway_index(&gateway);
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 user.client.set_inbox(inbox);
                 user.client.set_link(now, Some(gateway));
                 self.slots.started.notify_one();
             }
-            Event::Down(_, why) => {
+            LinkEvent::Down(_, why) => {
                 if self.linked.take().is_some() {
                     warn!("the link is down: {why}");
                     self.context.unlinked_since.set(Some(now));
@@ -398,12 +401,12 @@ impl Drive for Driver {
                 self.down = Some(why);
                 user.client.set_link(now, None);
             }
-            Event::Frame(_, frame) => {
+            LinkEvent::Frame(_, frame) => {
                 // Those that came before it are known before it: they say how long it can have waited in a queue.
                 user.client.dummies(now, self.new_dummies());
                 user.client.handle_frame(now, frame);
             }
-            Event::Document(bytes, at) => match self.verify(bytes, unix_s()) {
+            LinkEvent::Document(bytes, at) => match self.verify(bytes, unix_s()) {
                 Ok(held) => {
                     self.has.add(&held.signed);
                     if user.client.epoch(now).is_none() {
@@ -461,8 +464,8 @@ impl Driver {
         }
     }
 
-    /// The place of a gateway in the configuration.
-    fn place(&self, gateway: &Identity) -> Option<usize> {
+    /// The index of a gateway in the configuration.
+    fn gateway_index(&self, gateway: &Identity) -> Option<usize> {
         self.reload.config.gateways.iter().position(|g| g.identity == *gateway)
     }
 
@@ -500,15 +503,15 @@ impl Driver {
             match output {
                 None => return,
                 // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
-                Some(Output::Message(..) | Output::Media(_)) => {}
-                Some(Output::EpochChanged) => self.follow(),
-                Some(Output::LeaveGateway) => self.leave(),
-                Some(Output::ComeBack) => {
+                Some(ClientOutput::Message(..) | ClientOutput::Media(_)) => {}
+                Some(ClientOutput::EpochChanged) => self.follow(),
+                Some(ClientOutput::LeaveGateway) => self.leave(),
+                Some(ClientOutput::ComeBack) => {
                     info!("the first gateway is tried again");
                     self.goal.go(0);
                 }
-                Some(Output::Connected(_)) => self.context.changed.notify_waiters(),
-                Some(Output::Failed(id, why)) => {
+                Some(ClientOutput::Connected(_)) => self.context.changed.notify_waiters(),
+                Some(ClientOutput::Failed(id, why)) => {
                     {
                         let mut user = hub.engine.borrow_mut();
                         user.failures.push_back((id, why));
@@ -519,7 +522,7 @@ impl Driver {
                     hub.wake_all(id);
                     self.context.changed.notify_waiters();
                 }
-                Some(Output::Tunnel(id, event)) => {
+                Some(ClientOutput::Tunnel(id, event)) => {
                     if let tunnel::TunnelEvent::Available = event {
                         self.context.changed.notify_waiters();
                     }

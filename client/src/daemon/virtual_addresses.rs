@@ -34,7 +34,7 @@ impl VirtualAddresses {
     /// The address that stands for a service; the same as long as it is remembered.
     pub(super) fn give(&mut self, service: ServiceAddress) -> Ipv4Addr {
         let known = self.services.iter().position(|known| *known == service);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             if self.services.len() == MOST {
                 self.services.pop_front();
                 self.forgotten = (self.forgotten + 1) % COUNT;
@@ -43,14 +43,14 @@ impl VirtualAddresses {
             self.services.len() - 1
         });
         // Less than `MOST`.
-        Ipv4Addr::from(FIRST + (self.forgotten + place as u32) % COUNT)
+        Ipv4Addr::from(FIRST + (self.forgotten + index as u32) % COUNT)
     }
 
     /// The service for which an address stands.
     pub(super) fn find(&self, ip: Ipv4Addr) -> Option<ServiceAddress> {
         let number = u32::from(ip).checked_sub(FIRST).filter(|number| *number < COUNT)?;
-        let place = (number + COUNT - self.forgotten) % COUNT;
-        self.services.get(usize::try_from(place).ok()?).copied()
+        let index = (number + COUNT - self.forgotten) % COUNT;
+        self.services.get(usize::try_from(index).ok()?).copied()
     }
 }
 

@@ -8,7 +8,7 @@ use super::credits::{ContactId, Handle};
 use super::ids::Again;
 use super::suspicion::Unasked;
 use super::*;
-use crate::keys::{Made, Tag};
+use crate::keys::{IdPurpose, Tag};
 use crate::tunnel::Heard;
 
 /// Replies that no tunnel authenticates, beyond a quarter of those that one does, after which a service is left.
@@ -62,9 +62,10 @@ impl Client {
         }
     }
 
-    /// A session of the caller's has authenticated a message that [`Output::Message`] brought, from this contact: whether
-    /// [`Uplink::credit`] is due for it. One contact's messages take the place of at most a quarter of the loops, unless a
-    /// call with it was accepted; what comes more than ten seconds after the message counts for nothing.
+    /// A session of the caller's has authenticated a message that [`ClientOutput::Message`] brought, from this contact:
+    /// whether [`Uplink::credit`] is due for it. One contact's messages take the place of at most a quarter of the
+    /// loops, unless a call with it was accepted; what comes more than ten seconds after the message counts for
+    /// nothing.
     #[must_use]
     pub fn authenticated(&mut self, now: Time, contact: ContactId, handle: Handle) -> bool {
         let (waited, credit) = self.credits.authenticated(now, (contact, handle), &self.class);
@@ -114,12 +115,12 @@ impl Client {
                 self.suspicion.add(now, &self.class, Unasked::Strange);
             }
             if !message.is_empty() {
-                self.outputs.push_back(Output::Media(message.to_vec()));
+                self.outputs.push_back(ClientOutput::Media(message.to_vec()));
             }
             return Arrival::Media;
         }
         let handle = self.credits.letter(now);
-        self.outputs.push_back(Output::Message(handle, message.to_vec()));
+        self.outputs.push_back(ClientOutput::Message(handle, message.to_vec()));
         // Until its session says otherwise.
         self.suspicion.add(now, &self.class, Unasked::Strange);
         Arrival::NoCredit
@@ -128,8 +129,8 @@ impl Client {
     /// An identifier that nothing waits for.
     fn handle_stray(&mut self, now: Time, tag: &Tag, id: &PacketId) -> Arrival {
         let again = match self.keys.made(tag, id) {
-            Some(Made::Loop) => self.ids.came(id) == Again::Replayed,
-            Some(Made::Surb) => self.outstanding.was_taken(id),
+            Some(IdPurpose::Loop) => self.ids.came(id) == Again::Replayed,
+            Some(IdPurpose::Surb) => self.outstanding.was_taken(id),
             None => return self.unasked(now, Unasked::Strange),
         };
         if again {
@@ -165,7 +166,7 @@ impl Client {
         if !group.connected && tunnel.is_connected() {
             group.connected = true;
             group.last_used = now;
-            self.outputs.push_back(Output::Connected(id));
+            self.outputs.push_back(ClientOutput::Connected(id));
         }
         let connected = group.connected;
         let arrival = match (heard, reply) {
@@ -190,7 +191,7 @@ impl Client {
                 // Authentic is not enough: a service that is the gateway's friend could send what nobody reads, and
                 // take the loops away.
                 let credit = group.stock.is_in_use(now)
-                    || group.place.is_some_and(|Place { identity, .. }| {
+                    || group.location.is_some_and(|ServiceLocation { identity, .. }| {
                         self.credits.of_unused_service(now, identity, &self.class)
                     });
                 if credit { Arrival::FromOthers } else { Arrival::NoCredit }
@@ -218,14 +219,14 @@ impl Client {
     /// A service sends what its tunnel does not authenticate, or lets others do so: another one is better, if there is one.
     fn leave_liar(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let (Some(place), target) = (group.place, group.target) else { return };
-        for other in self.places(now, &target) {
-            if other.identity == place.identity {
+        let (Some(location), target) = (group.location, group.target) else { return };
+        for other in self.locations(now, &target) {
+            if other.identity == location.identity {
                 self.avoid.insert(other, now + AVOID_LIAR);
             }
         }
-        if self.liars.len() < MAX_LIARS || self.liars.contains_key(&place.identity) {
-            self.liars.insert(place.identity, now + AVOID_LIAR);
+        if self.liars.len() < MAX_LIARS || self.liars.contains_key(&location.identity) {
+            self.liars.insert(location.identity, now + AVOID_LIAR);
         }
         self.fail(now, id, Failure::Garbage);
     }

@@ -2,17 +2,17 @@
 
 use shoal_topology::{Engine, Time};
 
-use super::{Client, Output};
+use super::{Client, ClientOutput};
 
 impl Engine for Client {
     type Clock = Time;
-    type Output = Output;
+    type Output = ClientOutput;
 
     fn wake(&mut self, now: Time) {
         self.handle_timeout(now);
     }
 
-    fn poll_output(&mut self) -> Option<Output> {
+    fn poll_output(&mut self) -> Option<ClientOutput> {
         Self::poll_output(self)
     }
 

@@ -30,7 +30,8 @@ const SAVED_LEAST: f64 = 4.0;
 /// A contact, or a device of one, as the caller tells them apart: say, a hash of its key.
 pub type ContactId = [u8; 32];
 
-/// A letter that was given out ([`Output::Message`](super::Output::Message)): its session may answer for it once.
+/// A letter that was given out ([`ClientOutput::Message`](super::ClientOutput::Message)): its session may answer for it
+/// once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Handle(u64);
 

@@ -83,7 +83,7 @@ pub struct GatewayMemory {
 }
 
 impl GatewayMemory {
-    /// Place of the gateway to begin with: the first, unless it was left and it is not time yet to come back.
+    /// Index of the gateway to begin with: the first, unless it was left and it is not time yet to come back.
     pub fn begins_at(&self, gateways: &[Identity], unix_s: u64) -> usize {
         let left = |of: &GatewayRecord| gateways.first() == Some(&of.identity) && of.left_s > 0;
         let away = self.back_s > unix_s && self.gateways.iter().any(left);

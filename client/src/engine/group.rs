@@ -52,7 +52,7 @@ pub enum Target {
 
 /// How far a group has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum GroupStage {
     /// It looks for its service: a descriptor, or a gateway, is missing.
     Looking,
     /// The handshake is under way.
@@ -93,7 +93,7 @@ pub enum Failure {
 
 /// Where a service can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct ServiceLocation {
     pub(super) identity: [u8; 32],
     pub(super) inbox: Address,
     pub(super) key: PublicKey,
@@ -143,12 +143,12 @@ pub(super) struct Group {
     /// By which the service knows the tunnel; another one for each attempt.
     pub(super) pseudonym: Pseudonym,
     /// Where the service is reached, once that is known.
-    pub(super) place: Option<Place>,
-    /// The tunnel, once a place was found.
+    pub(super) location: Option<ServiceLocation>,
+    /// The tunnel, once a location was found.
     pub(super) tunnel: Option<Tunnel>,
     /// The handshake of the tunnel was done.
     pub(super) connected: bool,
-    /// When it began to look for a place, all had been silent lately.
+    /// When it began to look for a location, all had been silent lately.
     pub(super) hopeless: bool,
     /// Replies that the tunnel did not authenticate, less what is forgiven.
     pub(super) junk: f64,
@@ -188,7 +188,7 @@ impl Group {
             seed: seed.clone(),
             attempts: 0,
             pseudonym: [0; 16],
-            place: None,
+            location: None,
             tunnel: None,
             connected: false,
             hopeless: false,
@@ -243,11 +243,11 @@ impl Group {
         self.asked.map_or(Duration::ZERO, |at| now.since(at))
     }
 
-    pub(super) fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> GroupStage {
         match (&self.tunnel, self.connected) {
-            (None, _) => Stage::Looking,
-            (Some(_), false) => Stage::Connecting,
-            (Some(_), true) => Stage::Connected,
+            (None, _) => GroupStage::Looking,
+            (Some(_), false) => GroupStage::Connecting,
+            (Some(_), true) => GroupStage::Connected,
         }
     }
 
@@ -281,11 +281,11 @@ impl Group {
         self.seed.part(&self.attempts.to_string())
     }
 
-    pub(super) fn connect(&mut self, now: Time, place: Place, tunnel: Tunnel) {
+    pub(super) fn connect(&mut self, now: Time, location: ServiceLocation, tunnel: Tunnel) {
         use rand::Rng;
         let mut rng = self.seed.part(&self.attempts.to_string()).stream("pseudonym");
         rng.fill_bytes(&mut self.pseudonym);
-        self.place = Some(place);
+        self.location = Some(location);
         self.tunnel = Some(tunnel);
         self.connected = false;
         self.asked = None;

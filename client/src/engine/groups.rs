@@ -6,8 +6,8 @@ use super::*;
 impl Client {
     /// The group of an isolation and a target that takes new streams: made when there is none, when the first stream of
     /// the last one is ten minutes ago, or when the service of the last one has fallen silent and there is another. At the
-    /// bound the one that has been idle longest makes room; none if all are in use. [`Output::Connected`] or
-    /// [`Output::Failed`] follows, unless it is connected already.
+    /// bound the one that has been idle longest makes room; none if all are in use. [`ClientOutput::Connected`] or
+    /// [`ClientOutput::Failed`] follows, unless it is connected already.
     pub fn group(&mut self, now: Time, isolation: Isolation, target: Target) -> Option<GroupId> {
         let same = |(id, group): &(&GroupId, &Group)| {
             (group.isolation, group.target) == (isolation, target)
@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// Where a group stands; `None` if it ended.
-    pub fn stage(&self, id: GroupId) -> Option<Stage> {
+    pub fn stage(&self, id: GroupId) -> Option<GroupStage> {
         self.groups.get(&id).map(Group::stage)
     }
 
@@ -106,10 +106,10 @@ impl Client {
     /// in its place: a request that has no answer yet is better asked anew, in [`Self::group`].
     pub fn may_go_elsewhere(&self, now: Time, id: GroupId) -> bool {
         let Some(group) = self.groups.get(&id) else { return false };
-        let Some((document, place)) = self.router.document(now).zip(group.place) else {
+        let Some((document, location)) = self.router.document(now).zip(group.location) else {
             return false;
         };
-        let others = document.exits.iter().any(|exit| exit.body().identity.0 != place.identity);
+        let others = document.exits.iter().any(|exit| exit.body().identity.0 != location.identity);
         // Only exits stand for each other; an address has one service.
         group.target == Target::Exit && others && group.silence(now) > self.patience() * SILENCE
     }
@@ -117,14 +117,15 @@ impl Client {
     /// The service of a group is avoided for a while, at whichever gateway.
     pub fn avoid(&mut self, now: Time, id: GroupId) {
         let group = self.groups.get(&id);
-        let Some((target, place)) = group.and_then(|group| Some((group.target, group.place?)))
+        let Some((target, location)) =
+            group.and_then(|group| Some((group.target, group.location?)))
         else {
             return;
         };
-        let places = self.places(now, &target);
+        let locations = self.locations(now, &target);
         // At all of its gateways, since it is the service that failed and not the way to it.
-        for place in places.into_iter().filter(|other| other.identity == place.identity) {
-            self.avoid.insert(place, now + AVOID);
+        for location in locations.into_iter().filter(|other| other.identity == location.identity) {
+            self.avoid.insert(location, now + AVOID);
         }
     }
 

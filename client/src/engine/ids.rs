@@ -4,7 +4,7 @@ use rand::Rng;
 use shoal_sphinx::PacketId;
 use shoal_topology::Stream;
 
-use crate::keys::{Keys, Made};
+use crate::keys::{IdPurpose, Keys};
 
 /// Loops that are remembered as back, beside the latest: 36 minutes of class web. An older one that comes is one too many.
 const WINDOW: u32 = 1 << 16;
@@ -49,13 +49,13 @@ impl Ids {
         let [e, f, g, h] = n.to_be_bytes();
         // The rest is a mark by the key at which the packet ends, so that a stranger's identifier is told from an own
         // one without a list.
-        keys.identifier(Made::Loop, [a, b, c, d, e, f, g, h])
+        keys.identifier(IdPurpose::Loop, [a, b, c, d, e, f, g, h])
     }
 
     pub(super) fn new_surb(&mut self, keys: &Keys) -> Option<PacketId> {
         let mut free = [0; 8];
         self.rng.fill_bytes(&mut free);
-        keys.identifier(Made::Surb, free)
+        keys.identifier(IdPurpose::Surb, free)
     }
 
     /// A loop of ours came, whether it was waited for or not.

@@ -14,7 +14,7 @@ use shoal_topology::{Class, Stream, Time, exponential};
 use super::packets::Draft;
 use super::types::MAX_LETTERS;
 use super::{Client, Contact, NotPosted};
-use crate::route::End;
+use crate::route::Recipient;
 use crate::uplink::{Ready, Slot};
 
 /// The mean hold is the time that so many loops in payload slots take: at its reader a letter is one packet more.
@@ -91,7 +91,7 @@ impl Client {
     pub(super) fn make_letter(&mut self, slot: Slot) -> Option<Draft> {
         let letter = self.outbox.take(slot.at)?;
         let Contact { inbox, key, gateway } = letter.contact;
-        let end = End { address: inbox.0, key };
+        let end = Recipient { address: inbox.0, key };
         Some(self.send_to_end(slot, gateway, end, letter.message)?.ready(Ready::Letter))
     }
 }

@@ -7,15 +7,15 @@ use shoal_topology::{Epoch, Identity, Time};
 
 use super::shares::strict_stock;
 use super::{
-    Client, CloseNotice, Contact, GroupId, Place, Purpose, QUERY_AGAIN, Query, Replies,
+    Client, CloseNotice, Contact, GroupId, Purpose, QUERY_AGAIN, Query, Replies, ServiceLocation,
     take_events, whole_per_s,
 };
 use crate::engine::group::Group;
 use crate::message::ToService;
-use crate::route::{End, Route};
+use crate::route::{Recipient, Route};
 use crate::surbs::{AHEAD, Of};
 use crate::tunnel::Tunnel;
-use crate::uplink::{Ready, Slot, Uplink, Wants};
+use crate::uplink::{Ready, Slot, Wants};
 
 /// A packet that is to be sealed, and the slot that it is for.
 pub(super) struct Draft {
@@ -45,7 +45,8 @@ impl Client {
             // A path can only be drawn by the document that its slot follows; other slots wait for the next call.
             slots.retain(|slot| self.router.leads(slot));
         }
-        if self.protection(now).is_err() || self.is_paused() {
+        // An idle client's every slot comes by here: what costs is asked last.
+        if !self.has_of_user() || self.is_paused() || self.protection(now).is_err() {
             (wants.data, wants.refill) = (0, 0);
             wants.letters.clear();
         }
@@ -86,18 +87,10 @@ impl Client {
         sealed.filter_map(frame).collect()
     }
 
-    /// What a caller does whose uplink is at hand, after each input: tells which loops were sent, and seals until no slot
-    /// wants anything that there is. A caller that takes time to seal does the same in steps, and asks [`Uplink::wants`]
-    /// for slots that it can still make.
-    pub fn fill(&mut self, now: Time, uplink: &mut Uplink) {
-        self.loops_sent(uplink.sent_loops());
-        loop {
-            let frames = self.produce(now, uplink.wants(now));
-            if frames.is_empty() {
-                return;
-            }
-            frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
-        }
+    /// True if there may be something of the user's to send.
+    fn has_of_user(&self) -> bool {
+        let idle = self.groups.is_empty() && self.queries.is_empty() && self.outbox.len() == 0;
+        !idle || !self.close_notices.is_empty()
     }
 
     /// A question that waits, or a datagram of the group whose turn it is.
@@ -145,8 +138,8 @@ impl Client {
             }
         }
         if let Some(due) = self.close_notices.iter().position(|notice| notice.due <= now) {
-            let CloseNotice { place, message, .. } = self.close_notices.swap_remove(due);
-            return self.send_to(slot, &place, message.encode());
+            let CloseNotice { location, message, .. } = self.close_notices.swap_remove(due);
+            return self.send_to(slot, &location, message.encode());
         }
         None
     }
@@ -217,7 +210,7 @@ impl Client {
         let Contact { inbox, key, gateway } = call.contact;
         let mut message = vec![kind::MEDIA];
         message.extend(call.waiting.pop_front().unwrap_or_default());
-        let draft = self.send_to_end(slot, gateway, End { address: inbox.0, key }, message);
+        let draft = self.send_to_end(slot, gateway, Recipient { address: inbox.0, key }, message);
         // Where the contact's gateway is listed no more, what would be random bytes is a drop.
         let draft = draft.or_else(|| self.make_drop(now, slot))?;
         Some(Draft { ready: Ready::Media, ..draft })
@@ -284,7 +277,7 @@ impl Client {
             group.asked.get_or_insert(now);
         }
         let room = ToService::room(datagram.len());
-        let (place, pseudonym) = (group.place?, group.pseudonym);
+        let (location, pseudonym) = (group.location?, group.pseudonym);
         let (of, missing) = self.surbs_due(now, &slot, self.groups.get(&id)?);
         let epoch = if of == Of::Next { Epoch(present.0.saturating_add(1)) } else { present };
         let connected = self.groups.get(&id)?.connected;
@@ -301,13 +294,18 @@ impl Client {
         self.groups.get_mut(&id)?.stock.sent(now, of, surbs.len());
         let epoch = epoch.low_byte();
         let message = ToService { pseudonym, budget, epoch, surbs, datagram };
-        self.send_to(slot, &place, message.encode())
+        self.send_to(slot, &location, message.encode())
     }
 
     /// A packet to where a service is.
-    fn send_to(&mut self, slot: Slot, place: &Place, message: Vec<u8>) -> Option<Draft> {
-        let end = End { address: place.inbox, key: place.key };
-        self.send_to_end(slot, place.gateway, end, message)
+    fn send_to(
+        &mut self,
+        slot: Slot,
+        location: &ServiceLocation,
+        message: Vec<u8>,
+    ) -> Option<Draft> {
+        let end = Recipient { address: location.inbox, key: location.key };
+        self.send_to_end(slot, location.gateway, end, message)
     }
 
     /// A packet to whoever has an inbox at a gateway.
@@ -315,7 +313,7 @@ impl Client {
         &mut self,
         slot: Slot,
         gateway: Identity,
-        end: End,
+        end: Recipient,
         message: Vec<u8>,
     ) -> Option<Draft> {
         let Some(route) = self.router.draw_up(&slot, &gateway, Some(end)) else {

@@ -3,7 +3,7 @@
 use shoal_topology::{Document, Parameters, Time};
 
 use super::{Client, Unprotected};
-use crate::gauge::{OwnLoops, Reading, expected_bits, verdict};
+use crate::gauge::{OwnLoops, Reading, expected_bits, reading};
 
 impl Client {
     /// Says whether user traffic may leave now.
@@ -71,7 +71,7 @@ impl Client {
     pub fn crowd(&self) -> Option<(f64, Reading)> {
         let (_, document) = self.follows.as_ref()?;
         let (bits, (warn, refuse)) = (self.anonymity_bits()?, self.floors(document));
-        Some((bits, verdict(bits, warn, refuse)))
+        Some((bits, reading(bits, warn, refuse)))
     }
 
     /// Expected anonymity of the next packet, bits ([`expected_bits`]); `None` while no node has said how large its pool

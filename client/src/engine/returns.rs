@@ -19,17 +19,17 @@ const CHANCE: f64 = 1e-8;
 /// Loops by each mix that are back or lost. Bounded by the mixes of the document in use.
 #[derive(Default)]
 pub(super) struct Returns {
-    by_mix: BTreeMap<Identity, Known>,
-    all: Known,
+    by_mix: BTreeMap<Identity, LossCount>,
+    all: LossCount,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Known {
+struct LossCount {
     of: u32,
     lost: u32,
 }
 
-impl Known {
+impl LossCount {
     fn add(&mut self, lost: bool) {
         self.of += 1;
         self.lost += u32::from(lost);
@@ -49,7 +49,7 @@ impl Returns {
         }
         // All together, so that what is known of one mix and of the others is of the same time.
         if self.by_mix.values().any(|known| known.of >= FULL) {
-            self.by_mix.values_mut().for_each(Known::halve);
+            self.by_mix.values_mut().for_each(LossCount::halve);
             self.all.halve();
         }
     }
@@ -61,7 +61,7 @@ impl Returns {
 
     /// Mixes that lose more of the loops than is lost of those by other mixes, beyond chance; the share that comes back.
     pub(super) fn lossy(&self) -> Vec<(Identity, f64)> {
-        let lossy = |(mix, known): (&Identity, &Known)| {
+        let lossy = |(mix, known): (&Identity, &LossCount)| {
             // Loops by this mix are left out of what it is compared with: its own losses would excuse it.
             let others = self.all.of.saturating_sub(known.of);
             let lost = f64::from(self.all.lost.saturating_sub(known.lost));

@@ -13,7 +13,7 @@ use shoal_topology::Parameters;
 
 use super::*;
 use crate::gauge::Reading;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Tunnel, TunnelSettings};
 use crate::uplink::{Uplink, Wants};
 use crate::world::{Authority, GATEWAYS, START, identity};
 
@@ -27,14 +27,14 @@ fn linked() -> (Client, Authority) {
 }
 
 /// A service at a gateway.
-fn place(gateway: &str) -> Place {
+fn location(gateway: &str) -> ServiceLocation {
     let key = SecretKey::from_bytes([5; 32]).public();
-    Place { identity: [6; 32], inbox: [7; 32], key, gateway: identity(gateway) }
+    ServiceLocation { identity: [6; 32], inbox: [7; 32], key, gateway: identity(gateway) }
 }
 
 fn client() -> Client {
     let class = Parameters::default().class("web").cloned().unwrap();
-    let settings = Settings::default();
+    let settings = ClientSettings::default();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
     Client::new(Arc::new(NullCodec), base, &Seed::from_u64(1), class, key, settings)
@@ -75,7 +75,7 @@ fn a_thin_crowd_warns_and_a_thinner_one_stops_the_user_unless_he_allows_it() {
 
 #[test]
 fn a_crowd_of_which_nobody_knows_is_no_protection_except_where_people_know_that() {
-    let read = |trial, set: &dyn Fn(&mut Settings)| {
+    let read = |trial, set: &dyn Fn(&mut ClientSettings)| {
         let (mut client, authority) = (client(), Authority::new(20));
         let mut document = authority.document(START);
         document.parameters.trial = trial;
@@ -132,6 +132,18 @@ fn idle_groups_go_sooner_in_two_steps_where_most_places_are_taken() {
     assert_eq!(limits, [601, 601, 151, 151, 38, 38]);
     group.streams = 1;
     assert!(!group.is_over(Time::ZERO + Duration::from_secs(700), MAX_GROUPS));
+}
+
+/// Seals until no slot wants anything that there is.
+fn fill(client: &mut Client, now: Time, uplink: &mut Uplink) {
+    client.loops_sent(uplink.sent_loops());
+    loop {
+        let frames = client.produce(now, uplink.wants(now));
+        if frames.is_empty() {
+            return;
+        }
+        frames.into_iter().for_each(|(ready, slot, frame)| uplink.put(ready, slot, frame));
+    }
 }
 
 /// Slots of an uplink of class web that want so many parts of tunnels, refills, and loops and drop cover each.
@@ -225,7 +237,7 @@ fn the_first_hop_is_uniform_whatever_the_gateways() {
                 *all.entry(name).or_default().entry(frame.field).or_default() += 1;
                 uplink.put(ready, slot, frame);
             }
-            client.fill(Time::ZERO, &mut uplink);
+            fill(&mut client, Time::ZERO, &mut uplink);
             // No loop comes back here: none is waited for.
             client.loops = Loops::default();
             let before = uplink.filled();
@@ -281,7 +293,7 @@ fn posted(class: &str, letters: usize) -> (Vec<Time>, u64, Vec<Time>) {
             (0..letters).for_each(|_| client.post(at, &contact, b"hello").unwrap());
         }
         // A caller that takes a while to seal: only what still can be made.
-        client.fill(at, &mut uplink);
+        fill(&mut client, at, &mut uplink);
         client.loops = Loops::default();
         let before = uplink.filled();
         uplink.take(at);
@@ -316,12 +328,12 @@ fn letters_that_are_written_at_once_leave_seconds_apart() {
 #[test]
 fn last_words_to_services_are_bounded() {
     let (mut client, _) = linked();
-    let settings = tunnel::Settings::default();
+    let settings = TunnelSettings::default();
     for n in 0..100_u8 {
         let id = group(&mut client, &[n]);
         let seed = Seed::from_u64(n.into());
         let tunnel = Tunnel::connect(client.base, Time::ZERO, &seed, [6; 32], &settings).unwrap();
-        client.groups.get_mut(&id).unwrap().connect(Time::ZERO, place(GATEWAYS[1]), tunnel);
+        client.groups.get_mut(&id).unwrap().connect(Time::ZERO, location(GATEWAYS[1]), tunnel);
         client.fail(Time::ZERO, id, Failure::Idle);
         assert_eq!(client.close_notices.len(), usize::from(n + 1).min(64));
     }
@@ -341,7 +353,7 @@ fn service(client: &mut Client, gateways: &[&str]) -> Target {
     let target = ServiceAddress { identity: [6; 32], gateway: gateways[0].0 };
     let descriptor = ClientDescriptor {
         identity: Identity([6; 32]),
-        key: *place(GATEWAYS[1]).key.as_bytes(),
+        key: *location(GATEWAYS[1]).key.as_bytes(),
         inbox: Identity([7; 32]),
         gateways,
         not_before: 0,
@@ -374,7 +386,7 @@ fn who_was_silent_lately_is_not_waited_for_as_long_again_unless_others_hear_of_i
         let first = client.group(Time::ZERO, of(b"a"), target).unwrap();
         client.tick(Time::ZERO, first);
         if was_silent {
-            client.avoid_place(Time::ZERO, first);
+            client.avoid_location(Time::ZERO, first);
         }
         client.groups.get_mut(&first).unwrap().connected = another_hears;
         let second = client.group(Time::ZERO, of(b"b"), target).unwrap();
@@ -396,17 +408,17 @@ fn a_service_in_use_that_falls_silent_is_tried_at_its_other_gateway() {
     let target = service(&mut client, &[GATEWAYS[1], GATEWAYS[2]]);
     let id = client.group(Time::ZERO, Isolation::new(None), target).unwrap();
     let mut silence = |at: Time| {
-        let (seed, settings) = (Seed::from_u64(1), tunnel::Settings::default());
+        let (seed, settings) = (Seed::from_u64(1), TunnelSettings::default());
         let tunnel = Tunnel::connect(client.base, at, &seed, [6; 32], &settings).unwrap();
         let group = client.groups.get_mut(&id).unwrap();
-        group.connect(at, place(GATEWAYS[1]), tunnel);
+        group.connect(at, location(GATEWAYS[1]), tunnel);
         group.connected = true;
         // Asked at once; nothing comes.
         group.asked = Some(at);
         let mut moved = Vec::new();
         for ms in (0..10_000).step_by(250) {
             client.tick(at + Duration::from_millis(ms), id);
-            let gateway = client.groups[&id].place.unwrap().gateway;
+            let gateway = client.groups[&id].location.unwrap().gateway;
             if moved.last().is_none_or(|(_, last)| *last != gateway) {
                 moved.push((ms, gateway));
             }

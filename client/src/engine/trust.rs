@@ -60,12 +60,12 @@ impl Client {
         self.pauses
     }
 
-    /// Mixes that return fewer loops than others do, beyond chance: layer, place in it from 1, and the share that comes
-    /// back, 0 to 1.
+    /// Mixes that return fewer loops than others do, beyond chance: layer, position in it from 1, and the share that
+    /// comes back, 0 to 1.
     pub fn lossy_mixes(&self) -> Vec<(u8, usize, f64)> {
         let lossy = self.loops.lossy().into_iter();
         let named = lossy.filter_map(|(mix, back)| Some((self.name_of(&mix)?, back)));
-        named.map(|((layer, place), back)| (layer, place, back)).collect()
+        named.map(|((layer, position), back)| (layer, position, back)).collect()
     }
 
     /// Judges the link and the gateway.
@@ -80,7 +80,7 @@ impl Client {
         let unix_s = self.router.unix_s(now);
         // Before `linked`, which draws the next instant once this one is over.
         if self.gateways.comes_back(unix_s, &own) {
-            self.outputs.push_back(Output::ComeBack);
+            self.outputs.push_back(ClientOutput::ComeBack);
         }
         self.gateways.linked(unix_s, &own);
         // What was made up is certain and lost loops are a matter of chance, so the former comes first.
@@ -97,7 +97,7 @@ impl Client {
         if let Some(evidence) = evidence
             && self.gateways.leave(unix_s, &own, evidence.blame)
         {
-            self.outputs.push_back(Output::LeaveGateway);
+            self.outputs.push_back(ClientOutput::LeaveGateway);
         }
     }
 

@@ -8,7 +8,7 @@ use super::Client;
 use super::credits::Handle;
 use super::group::{Failure, GroupId};
 use super::shares::Replies;
-use crate::tunnel::{self, TunnelEvent};
+use crate::tunnel::{TunnelEvent, TunnelSettings};
 #[cfg(doc)]
 use crate::uplink::Uplink;
 
@@ -17,7 +17,7 @@ pub(super) const MAX_LETTERS: usize = 64;
 
 /// What the user's configuration tells the engine.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct ClientSettings {
     /// When a service can be reached in no other way, let one gateway serve both ends of a tunnel. It then sees how many
     /// packets arrive for the user and how many for the service.
     pub allow_shared_gateway: bool,
@@ -36,12 +36,12 @@ pub struct Settings {
     /// its reader's gateway. For experiments.
     pub letters_at_once: bool,
     /// The settings of each tunnel.
-    pub tunnel: tunnel::Settings,
+    pub tunnel: TunnelSettings,
 }
 
 /// What the engine tells its caller.
 #[derive(Debug)]
-pub enum Output {
+pub enum ClientOutput {
     /// The tunnel of a group stands: streams can be opened.
     Connected(GroupId),
     /// The group ended; so did its streams.

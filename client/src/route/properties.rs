@@ -50,22 +50,22 @@ fn router() -> Router {
 }
 
 /// The node of a document that a hop goes to, which has the hop's key in an epoch.
-fn place(document: &Document, hop: &Hop, epoch: Epoch) -> usize {
-    let place = document.index_of(&Identity(hop.address)).expect("a node of the document");
-    let key = document.nodes[place].descriptor.body().key(epoch).unwrap();
+fn index_of(document: &Document, hop: &Hop, epoch: Epoch) -> usize {
+    let index = document.index_of(&Identity(hop.address)).expect("a node of the document");
+    let key = document.nodes[index].descriptor.body().key(epoch).unwrap();
     assert_eq!(key.as_bytes(), hop.key.as_bytes(), "with its key of the epoch");
-    place
+    index
 }
 
 /// Every path of a turn goes by the document of its epoch, from the first hops that the turn has.
 fn check_paths(router: &mut Router, now: Time, turn: &Turn) {
     let document = router.document_at(turn.epoch).unwrap().clone();
-    let mixes: Vec<u16> = document.in_layer_at(turn.epoch, 1).map(|place| place as u16).collect();
+    let mixes: Vec<u16> = document.in_layer_at(turn.epoch, 1).map(|index| index as u16).collect();
     assert!(!mixes.is_empty() && *turn.first_hops == *mixes);
     assert_eq!(turn.edition, (document.epoch, document.amendment));
     let exit = identity(GATEWAYS[2]);
     let key = shoal_sphinx::SecretKey::from_bytes([9; 32]).public();
-    let end = End { address: [8; 32], key };
+    let end = Recipient { address: [8; 32], key };
     for first in mixes {
         let way = Way { first, epoch: turn.epoch, edition: turn.edition };
         let slot = Slot { number: 0, at: turn.from.max(now), way };
@@ -75,19 +75,19 @@ fn check_paths(router: &mut Router, now: Time, turn: &Turn) {
         for Route { hops, mixes } in [&up, &back] {
             let [a, b, c, gateway, last] = hops.as_slice() else { panic!("five hops") };
             for ((layer, hop), mix) in (1..).zip([a, b, c]).zip(mixes) {
-                let place = place(&document, hop, turn.epoch);
-                assert!(document.in_layer_at(turn.epoch, layer).any(|of| of == place));
+                let index = index_of(&document, hop, turn.epoch);
+                assert!(document.in_layer_at(turn.epoch, layer).any(|of| of == index));
                 assert_eq!(hop.address, mix.0);
                 assert!(hop.delay <= document.parameters.max_delay());
             }
             assert_eq!(gateway.address, exit.0);
-            place(&document, gateway, turn.epoch);
+            index_of(&document, gateway, turn.epoch);
             assert_eq!(
                 (last.address, gateway.delay, last.delay),
                 (end.address, last.delay, Duration::ZERO)
             );
         }
-        let named = place(&document, &up.hops[0], turn.epoch);
+        let named = index_of(&document, &up.hops[0], turn.epoch);
         assert_eq!(named, usize::from(first), "the slot's first hop");
     }
 }

@@ -20,7 +20,7 @@ struct Net {
 fn net(max_tunnels: usize) -> Net {
     let secret = SecretKey::from_bytes([3; 32]);
     let hop = Hop { address: [2; 32], key: secret.public(), delay: Duration::ZERO };
-    let settings = tunnel::Settings { max_connections: max_tunnels, ..tunnel::Settings::default() };
+    let settings = TunnelSettings { max_connections: max_tunnels, ..TunnelSettings::default() };
     let seed = Seed::from_u64(1);
     let start = (crate::tunnel::pair::base(), Time::ZERO);
     let codec = Arc::new(NullCodec);
@@ -144,7 +144,7 @@ fn a_replayed_packet_brings_nothing_whatever_becomes_of_the_keys() {
     net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());
     net.service.handle_frame(Time::ZERO, GATEWAY, frame.clone());
     let old = SecretKey::from_bytes([3; 32]);
-    let make = |_: &SecretKey| -> Box<dyn Seen> { Box::new(crate::keys::InMemory::new(9)) };
+    let make = |_: &SecretKey| -> Box<dyn ReplayCache> { Box::new(crate::keys::InMemory::new(9)) };
     net.service.set_keys(vec![old, SecretKey::from_bytes([8; 32])], make);
     net.service.handle_frame(Time::ZERO, GATEWAY, frame);
     let counts = net.service.counts();

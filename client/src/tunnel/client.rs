@@ -10,9 +10,11 @@ use rand::Rng;
 use shoal_topology::{Seed, Time};
 
 use super::end::End;
-use super::transport::{self, Clock, Role};
+use super::transport::{self, QuicClock, TunnelRole};
 use super::window::{Fixed, Window};
-use super::{CLIENT_MTU, Error, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent, Write, tls};
+use super::{
+    CLIENT_MTU, Read, SERVICE_MTU, StreamId, TunnelError, TunnelEvent, TunnelSettings, Write, tls,
+};
 
 /// What a datagram was for a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +47,10 @@ impl Tunnel {
         now: Time,
         seed: &Seed,
         service: [u8; 32],
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+        settings: &TunnelSettings,
+    ) -> Result<Self, TunnelError> {
         transport::check(settings)?;
-        let clock = Clock(base);
+        let clock = QuicClock(base);
         // A client's slots are the only limit up: a congestion window would leave slots to cover that data could
         // take.
         let window = Window::open();
@@ -56,7 +58,7 @@ impl Tunnel {
         config.initial_dst_cid_provider(transport::first_ids(seed)).transport_config(
             transport::transport(
                 settings,
-                Role::Client,
+                TunnelRole::Client,
                 CLIENT_MTU,
                 Arc::new(Fixed(window.clone())),
             ),
@@ -66,7 +68,7 @@ impl Tunnel {
         let mut reset_secret = [0; 32];
         seed.stream("resets").fill_bytes(&mut reset_secret);
         let mut endpoint = Endpoint::new(
-            transport::endpoint(seed, Role::Client, &reset_secret),
+            transport::endpoint(seed, TunnelRole::Client, &reset_secret),
             None,
             false,
             None,

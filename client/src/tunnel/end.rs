@@ -12,10 +12,10 @@ use quinn_proto::{
 use shoal_topology::Time;
 
 use super::events::Events;
-use super::transport::Clock;
+use super::transport::QuicClock;
 use super::watchdog::Watchdog;
 use super::window::Window;
-use super::{CloseReason, GONE, Read, Settings, StreamId, TunnelEvent, Write};
+use super::{CloseReason, GONE, Read, StreamId, TunnelEvent, TunnelSettings, Write};
 
 /// Datagrams that are kept because they overtook what makes them readable.
 const MAX_EARLY: usize = 16;
@@ -28,7 +28,7 @@ const MAX_PROVING: u32 = 8;
 
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ending {
+enum CloseState {
     /// The connection lives.
     No,
     /// It is over, and the peer is still to be told; then [`TunnelEvent::Closed`] is due.
@@ -44,7 +44,7 @@ pub(super) struct End {
     /// What quinn's endpoint knows the connection by.
     handle: ConnectionHandle,
     /// From our time to quinn's and back.
-    clock: Clock,
+    clock: QuicClock,
     /// The congestion window, which the controller inside of `conn` reads.
     window: Arc<Window>,
     /// What `window` counted as acknowledged when it was last looked at.
@@ -67,7 +67,7 @@ pub(super) struct End {
     /// The handshake is done. It stays so when the connection ends.
     connected: bool,
     /// How far the end has come.
-    ending: Ending,
+    ending: CloseState,
     /// When something authentic came last; at first, when the connection began.
     heard: Time,
     /// See [`Self::keep`]. When it is full the newest goes.
@@ -80,10 +80,10 @@ impl End {
     pub(super) fn new(
         conn: Connection,
         handle: ConnectionHandle,
-        clock: Clock,
+        clock: QuicClock,
         now: Time,
         window: Arc<Window>,
-        settings: &Settings,
+        settings: &TunnelSettings,
     ) -> Self {
         Self {
             conn,
@@ -99,7 +99,7 @@ impl End {
             has_unsent: true,
             datagrams: false,
             connected: false,
-            ending: Ending::No,
+            ending: CloseState::No,
             heard: now,
             early: Vec::new(),
             proving_left: MAX_PROVING,
@@ -192,7 +192,7 @@ impl End {
     ) -> bool {
         out.clear();
         // Who has closed needs no answer, and may have thrown away what would carry it.
-        if self.ending == Ending::Told {
+        if self.ending == CloseState::Told {
             return false;
         }
         let before = self.conn.stats().frame_tx;
@@ -213,14 +213,14 @@ impl End {
                 self.tail.clone_from(out);
                 self.tails_left = MAX_TAILS;
             }
-            if let Ending::Telling(reason) = self.ending {
+            if let CloseState::Telling(reason) = self.ending {
                 self.tell(reason);
             }
         }
         self.settle(endpoint, now);
         // The same bytes again: QUIC at the other end takes what came before for a duplicate, so that this does no
         // harm where the first one arrived.
-        if !sent && self.ending == Ending::No && std::mem::take(&mut self.send_tail) {
+        if !sent && self.ending == CloseState::No && std::mem::take(&mut self.send_tail) {
             self.tails_left -= 1;
             out.extend_from_slice(&self.tail);
             return true;
@@ -259,7 +259,7 @@ impl End {
             self.watchdog.stop();
             self.forget_tail();
         }
-        if let Ending::Telling(reason) = self.ending
+        if let CloseState::Telling(reason) = self.ending
             && self.conn.is_drained()
         {
             self.tell(reason);
@@ -303,19 +303,19 @@ impl End {
     }
 
     fn on_lost(&mut self, error: &ConnectionError) {
-        if self.ending != Ending::No {
+        if self.ending != CloseState::No {
             return;
         }
         let reason = reason(error);
         match error {
             // Found here: the peer does not know yet.
-            ConnectionError::TransportError(_) => self.ending = Ending::Telling(reason),
+            ConnectionError::TransportError(_) => self.ending = CloseState::Telling(reason),
             _ => self.tell(reason),
         }
     }
 
     fn tell(&mut self, reason: CloseReason) {
-        self.ending = Ending::Told;
+        self.ending = CloseState::Told;
         self.events.push(TunnelEvent::Closed(reason));
     }
 
@@ -437,9 +437,9 @@ impl End {
     }
 
     pub(super) fn close(&mut self, now: Time, code: u64) {
-        if self.ending == Ending::No {
+        if self.ending == CloseState::No {
             self.conn.close(self.clock.instant(now), varint(code), Bytes::new());
-            self.ending = Ending::Telling(CloseReason::Local);
+            self.ending = CloseState::Telling(CloseReason::Local);
         }
     }
 
@@ -479,7 +479,7 @@ impl End {
 
     /// True if `Closed` has been queued or taken.
     pub(super) fn is_told(&self) -> bool {
-        self.ending == Ending::Told
+        self.ending == CloseState::Told
     }
 
     /// When something authentic came last; at first, when the connection began.

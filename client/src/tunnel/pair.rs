@@ -161,10 +161,10 @@ pub(super) fn pattern(at: u64) -> u8 {
 
 impl Pair {
     pub(super) fn new(seed: u64) -> Self {
-        Self::with(seed, &Settings::default())
+        Self::with(seed, &TunnelSettings::default())
     }
 
-    pub(super) fn with(seed_number: u64, settings: &Settings) -> Self {
+    pub(super) fn with(seed_number: u64, settings: &TunnelSettings) -> Self {
         let seed = Seed::from_u64(seed_number);
         let base = base();
         Self {
@@ -193,13 +193,13 @@ impl Pair {
     /// A pair with one client that is connected.
     pub(super) fn connected(seed: u64, class: Class, loss: f64) -> Self {
         let mut pair = Self::new(seed);
-        pair.add(class, service_key(&SECRET), &Settings::default());
+        pair.add(class, service_key(&SECRET), &TunnelSettings::default());
         pair.run_until(Time::from_secs(10), |p| p.clients[0].tunnel.is_connected());
         pair.loss = loss;
         pair
     }
 
-    pub(super) fn add(&mut self, class: Class, key: [u8; 32], settings: &Settings) -> usize {
+    pub(super) fn add(&mut self, class: Class, key: [u8; 32], settings: &TunnelSettings) -> usize {
         let at = self.clients.len();
         let seed = self.seed.part(&format!("client {at}"));
         let mut pseudonym = [0; 16];

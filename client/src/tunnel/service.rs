@@ -10,11 +10,11 @@ use quinn_proto::{DatagramEvent, Endpoint, EndpointEvent, Incoming, ServerConfig
 use shoal_topology::{Seed, Time};
 
 use super::end::End;
-use super::transport::{self, Clock, Role};
+use super::transport::{self, QuicClock, TunnelRole};
 use super::window::{Fixed, Window};
 use super::{
-    CLIENT_MTU, CloseReason, Error, Pseudonym, Read, SERVICE_MTU, Settings, StreamId, TunnelEvent,
-    Write, tls,
+    CLIENT_MTU, CloseReason, Pseudonym, Read, SERVICE_MTU, StreamId, TunnelError, TunnelEvent,
+    TunnelSettings, Write, tls,
 };
 
 /// Answers to strangers (refusals, resets) that wait to be sent; when it is full the oldest goes.
@@ -36,7 +36,7 @@ const SLOW_HANDSHAKE: Duration = Duration::from_secs(20);
 
 /// All tunnels of a service, one for each pseudonym.
 ///
-/// At most [`Settings::max_connections`] are kept. When there is no room for another, the first of these goes:
+/// At most [`TunnelSettings::max_connections`] are kept. When there is no room for another, the first of these goes:
 /// one that has ended; the longest silent one, if for more than 60 s, or 20 s in the handshake; the oldest handshake
 /// when half of all are in it, after 5 s; the one over which nothing has been said for longest, if for more than 10 s (its
 /// client says that it is there, and nothing else). Otherwise the newcomer is refused. A pseudonym that has a live connection gets no second one: what begins another is
@@ -47,9 +47,9 @@ pub struct Tunnels {
     /// What all connections share in quinn.
     endpoint: Endpoint,
     /// From our time to quinn's and back.
-    clock: Clock,
+    clock: QuicClock,
     /// What the tunnels were told.
-    settings: Settings,
+    settings: TunnelSettings,
     /// The configuration from which that of each connection is made.
     server: ServerConfig,
     /// The connections, by pseudonym.
@@ -88,16 +88,16 @@ impl Tunnels {
         _now: Time,
         seed: &Seed,
         identity_secret: &[u8; 32],
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+        settings: &TunnelSettings,
+    ) -> Result<Self, TunnelError> {
         transport::check(settings)?;
         let server = transport::server(Arc::new(tls::server(identity_secret)?));
         // From the identity, so that a service that was started anew can tell its clients that it forgot them.
         let reset_secret = transport::derive(identity_secret, b"shoal 2026 stateless reset");
-        let config = transport::endpoint(seed, Role::Service, &reset_secret);
+        let config = transport::endpoint(seed, TunnelRole::Service, &reset_secret);
         Ok(Self {
             endpoint: Endpoint::new(config, Some(Arc::new(server.clone())), false, None),
-            clock: Clock(base),
+            clock: QuicClock(base),
             settings: settings.clone(),
             server,
             peers: BTreeMap::new(),
@@ -183,7 +183,7 @@ impl Tunnels {
         let mut server = self.server.clone();
         server.transport_config(transport::transport(
             &self.settings,
-            Role::Service,
+            TunnelRole::Service,
             SERVICE_MTU,
             Arc::new(Fixed(window.clone())),
         ));

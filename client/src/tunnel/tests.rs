@@ -27,7 +27,7 @@ fn download_rate(seed: u64, class: Class, loss: f64, len: u64) -> f64 {
 fn a_handshake_and_an_echo_work() {
     for seed in 0..10 {
         let mut pair = Pair::new(seed);
-        pair.add(WEB, service_key(&SECRET), &Settings::default());
+        pair.add(WEB, service_key(&SECRET), &TunnelSettings::default());
         pair.run_until(Time::from_secs(2), |p| p.clients[0].tunnel.is_connected());
         assert!(pair.clients[0].tunnel.rtt().is_some());
         let id = pair.request(0, b"e", false);
@@ -50,7 +50,7 @@ fn echoes_are_quick() {
         let (mut first, mut idle, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         for seed in 0..150 {
             let mut pair = Pair::new(seed);
-            pair.add(class, service_key(&SECRET), &Settings::default());
+            pair.add(class, service_key(&SECRET), &TunnelSettings::default());
             pair.run_until(Time::from_secs(20), |p| p.clients[0].tunnel.is_connected());
             let id = pair.request(0, b"e", false);
             pair.echo(0, id);
@@ -90,7 +90,7 @@ fn a_handshake_survives_loss() {
     let took = |seed, loss| {
         let mut pair = Pair::new(seed);
         pair.loss = loss;
-        pair.add(WEB, service_key(&SECRET), &Settings::default());
+        pair.add(WEB, service_key(&SECRET), &TunnelSettings::default());
         pair.run_until(Time::from_secs(20), |p| p.clients[0].tunnel.is_connected());
         let took = pair.now.since(Time::ZERO);
         // What stands carries data, both ways, and stands at the service, too.
@@ -278,7 +278,7 @@ fn a_service_cannot_fill_a_client_that_does_not_read() {
 #[test]
 fn another_key_than_the_pinned_one_ends_the_tunnel() {
     let mut pair = Pair::new(8);
-    pair.add(WEB, service_key(&[9; 32]), &Settings::default());
+    pair.add(WEB, service_key(&[9; 32]), &TunnelSettings::default());
     pair.run_until(Time::from_secs(3), |p| p.closed(0).is_some());
     assert_eq!(pair.closed(0), Some(CloseReason::WrongService));
     assert!(pair.clients[0].tunnel.is_closed() && !pair.clients[0].tunnel.is_connected());
@@ -478,7 +478,7 @@ fn the_same_seed_gives_the_same_trace() {
 fn pseudonyms_do_not_mix() {
     let mut pair = Pair::new(19);
     for _ in 0..3 {
-        pair.add(WEB, service_key(&SECRET), &Settings::default());
+        pair.add(WEB, service_key(&SECRET), &TunnelSettings::default());
     }
     pair.run_until(Time::from_secs(5), |p| p.clients.iter().all(|c| c.tunnel.is_connected()));
     let ids: Vec<_> = (0..3).map(|at| pair.download(at, 100_000 * (at as u64 + 1))).collect();
@@ -500,7 +500,7 @@ fn pseudonyms_do_not_mix() {
 
 #[test]
 fn connections_are_limited_and_the_silent_make_room() {
-    let settings = Settings { max_connections: 3, ..Settings::default() };
+    let settings = TunnelSettings { max_connections: 3, ..TunnelSettings::default() };
     let mut pair = Pair::with(20, &settings);
     for _ in 0..3 {
         pair.add(WEB, service_key(&SECRET), &settings);
@@ -525,7 +525,7 @@ fn connections_are_limited_and_the_silent_make_room() {
 
 #[test]
 fn a_tunnel_that_carries_nothing_makes_room_for_a_newcomer_and_one_in_use_does_not() {
-    let settings = Settings { max_connections: 3, ..Settings::default() };
+    let settings = TunnelSettings { max_connections: 3, ..TunnelSettings::default() };
     let mut pair = Pair::with(22, &settings);
     for _ in 0..3 {
         pair.add(WEB, service_key(&SECRET), &settings);
@@ -551,7 +551,7 @@ fn a_tunnel_that_carries_nothing_makes_room_for_a_newcomer_and_one_in_use_does_n
 
 #[test]
 fn a_quiet_session_stays_while_there_are_tunnels_without_streams() {
-    let settings = Settings { max_connections: 3, ..Settings::default() };
+    let settings = TunnelSettings { max_connections: 3, ..TunnelSettings::default() };
     let mut pair = Pair::with(23, &settings);
     for _ in 0..3 {
         pair.add(WEB, service_key(&SECRET), &settings);
@@ -579,7 +579,8 @@ fn a_quiet_session_stays_while_there_are_tunnels_without_streams() {
 fn a_restarted_service_tells_its_clients() {
     let mut pair = Pair::connected(21, WEB, 0.0);
     let seed = Seed::from_u64(99);
-    pair.service = Tunnels::new(pair.base, pair.now, &seed, &SECRET, &Settings::default()).unwrap();
+    pair.service =
+        Tunnels::new(pair.base, pair.now, &seed, &SECRET, &TunnelSettings::default()).unwrap();
     pair.request(0, &[b'e'; 500], false);
     let limit = pair.now + Duration::from_secs(3);
     pair.run_until(limit, |p| p.closed(0).is_some());
@@ -588,7 +589,8 @@ fn a_restarted_service_tells_its_clients() {
 
 #[test]
 fn a_class_of_few_slots_works() {
-    let settings = Settings { initial_rtt: Duration::from_secs(3), ..Settings::default() };
+    let settings =
+        TunnelSettings { initial_rtt: Duration::from_secs(3), ..TunnelSettings::default() };
     let mut pair = Pair::with(22, &settings);
     pair.add(TEXT, service_key(&SECRET), &settings);
     pair.run_until(Time::from_secs(60), |p| p.clients[0].tunnel.is_connected());
@@ -603,19 +605,19 @@ fn a_class_of_few_slots_works() {
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
-    let good = Settings::default();
+    let good = TunnelSettings::default();
     let bad = [
-        Settings { initial_rtt: Duration::ZERO, ..good.clone() },
-        Settings { idle_timeout: Duration::MAX, ..good.clone() },
-        Settings {
+        TunnelSettings { initial_rtt: Duration::ZERO, ..good.clone() },
+        TunnelSettings { idle_timeout: Duration::MAX, ..good.clone() },
+        TunnelSettings {
             client: Windows { stream: 1 << 20, connection: 1 << 20, send: 1 << 20 },
             ..good.clone()
         },
-        Settings { max_connections: 0, ..good },
+        TunnelSettings { max_connections: 0, ..good },
     ];
     for settings in bad {
         let made = Tunnel::connect(base(), Time::ZERO, &Seed::from_u64(0), [1; 32], &settings);
-        assert!(matches!(made, Err(Error::Setting(_))));
+        assert!(matches!(made, Err(TunnelError::Setting(_))));
     }
 }
 
@@ -661,7 +663,7 @@ proptest! {
 
     #[test]
     fn garbage_in_the_handshake_does_not_panic(hits in prop::collection::vec((any::<u8>(), 0_usize..2000, any::<u64>()), 1..30)) {
-        let settings = Settings { max_connections: 4, ..Settings::default() };
+        let settings = TunnelSettings { max_connections: 4, ..TunnelSettings::default() };
         let seed = Seed::from_u64(24);
         let base = base();
         let mut now = Time::from_millis(5);

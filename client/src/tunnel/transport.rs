@@ -14,7 +14,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::crypto::tls13::OkmBlock;
 use shoal_topology::{Seed, Stream, Time};
 
-use super::{Error, Settings, Windows};
+use super::{TunnelError, TunnelSettings, Windows};
 
 /// Streams that a client may have open at one time.
 pub(crate) const MAX_STREAMS: u32 = 256;
@@ -36,9 +36,9 @@ const HORIZON: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Between our `Time` and the `Instant`s of quinn.
 #[derive(Clone, Copy)]
-pub(super) struct Clock(pub(super) Instant);
+pub(super) struct QuicClock(pub(super) Instant);
 
-impl Clock {
+impl QuicClock {
     pub(super) fn instant(self, time: Time) -> Instant {
         let since = time.since(Time::ZERO).min(HORIZON);
         self.0.checked_add(since).unwrap_or(self.0)
@@ -50,7 +50,7 @@ impl Clock {
 }
 
 /// Refuses settings that quinn would panic at or that would stall.
-pub(super) fn check(settings: &Settings) -> Result<(), Error> {
+pub(super) fn check(settings: &TunnelSettings) -> Result<(), TunnelError> {
     let hour = Duration::from_secs(3600);
     let ranges = [
         ("initial_rtt", settings.initial_rtt, Duration::from_millis(1), Duration::from_secs(60)),
@@ -60,23 +60,23 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     ];
     for (name, value, least, most) in ranges {
         if value < least || value > most {
-            return Err(Error::Setting(name));
+            return Err(TunnelError::Setting(name));
         }
     }
     for (name, windows) in [("client", settings.client), ("service", settings.service)] {
         let Windows { stream, connection, send } = windows;
         if stream < 16 << 10 || stream >= connection || send < 16 << 10 || connection > 1 << 30 {
-            return Err(Error::Setting(name));
+            return Err(TunnelError::Setting(name));
         }
     }
     if settings.max_connections == 0 {
-        return Err(Error::Setting("max_connections"));
+        return Err(TunnelError::Setting("max_connections"));
     }
     Ok(())
 }
 
 /// Which end is being set up.
-pub(super) enum Role {
+pub(super) enum TunnelRole {
     Client,
     Service,
 }
@@ -91,15 +91,15 @@ pub(super) fn plausible(datagram: &[u8], longest: u16) -> bool {
 
 /// How a connection behaves. The numbers are those of a trial; each line says what it prevents.
 pub(super) fn transport(
-    settings: &Settings,
-    role: Role,
+    settings: &TunnelSettings,
+    role: TunnelRole,
     mtu: u16,
     congestion: Arc<dyn ControllerFactory + Send + Sync>,
 ) -> Arc<TransportConfig> {
     let (windows, streams_of_peer) = match role {
         // A service never opens streams, so a client that allows it none cannot be made to hold any.
-        Role::Client => (settings.client, 0),
-        Role::Service => (settings.service, MAX_STREAMS),
+        TunnelRole::Client => (settings.client, 0),
+        TunnelRole::Service => (settings.service, MAX_STREAMS),
     };
     let mut acks = AckFrequencyConfig::default();
     // An upload would otherwise cost 190 SURBs/s for acknowledgements; with these, 35. Reordering is no news.
@@ -137,14 +137,18 @@ pub(super) fn transport(
 
 /// What all connections of one end share. `reset_secret` is what a peer recognises this end's resets by: a
 /// service that was started anew must have the same.
-pub(super) fn endpoint(seed: &Seed, role: Role, reset_secret: &[u8; 32]) -> Arc<EndpointConfig> {
+pub(super) fn endpoint(
+    seed: &Seed,
+    role: TunnelRole,
+    reset_secret: &[u8; 32],
+) -> Arc<EndpointConfig> {
     let mut rng_seed = [0; 32];
     seed.stream("quic").fill_bytes(&mut rng_seed);
     let ids = seed.part("connection ids");
     let len = match role {
         // One connection to an endpoint needs no name: eight bytes more for data in each datagram.
-        Role::Client => 0,
-        Role::Service => ID_LEN,
+        TunnelRole::Client => 0,
+        TunnelRole::Service => ID_LEN,
     };
     let mut config = EndpointConfig::new(Arc::new(ResetKey(*reset_secret)));
     config

@@ -18,7 +18,7 @@ pub struct Turn {
     pub epoch: Epoch,
     /// Which document, by its own epoch and its amendment: another one has other paths.
     pub edition: (Epoch, u16),
-    /// Places of the first layer's mixes in its list.
+    /// Indices of the first layer's mixes in its list.
     pub first_hops: Arc<[u16]>,
 }
 
@@ -36,7 +36,7 @@ pub struct Slot {
 /// The first hop and the epoch of a slot: all that a gateway sees of a frame beside its instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Way {
-    /// Place of the mix of layer 1 in the list of the epoch's document.
+    /// Index of the mix of layer 1 in the list of the epoch's document.
     pub first: u16,
     /// The epoch whose keys the packet uses.
     pub epoch: Epoch,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::Error;
+use super::LinkError;
 
 /// Length of a frame in bytes.
 pub const FRAME: usize = 2_400;
@@ -29,9 +29,9 @@ impl FrameSender {
     ///
     /// # Errors
     /// When the link is gone. Also for ever after a call whose future was dropped before it ended.
-    pub async fn send(&mut self, frame: &[u8; FRAME]) -> Result<(), Error> {
+    pub async fn send(&mut self, frame: &[u8; FRAME]) -> Result<(), LinkError> {
         self.begin()?;
-        self.stream.write_all(frame).await.map_err(Error::Io)?;
+        self.stream.write_all(frame).await.map_err(LinkError::Io)?;
         self.finish().await
     }
 
@@ -39,14 +39,14 @@ impl FrameSender {
     ///
     /// # Errors
     /// As for [`send`](Self::send).
-    pub async fn send_all(&mut self, frames: &[Box<[u8; FRAME]>]) -> Result<(), Error> {
+    pub async fn send_all(&mut self, frames: &[Box<[u8; FRAME]>]) -> Result<(), LinkError> {
         self.begin()?;
         for batch in frames.chunks(BATCH) {
             self.buffer.clear();
             for frame in batch {
                 self.buffer.extend_from_slice(frame.as_slice());
             }
-            self.stream.write_all(&self.buffer).await.map_err(Error::Io)?;
+            self.stream.write_all(&self.buffer).await.map_err(LinkError::Io)?;
         }
         self.finish().await
     }
@@ -55,19 +55,19 @@ impl FrameSender {
     ///
     /// # Errors
     /// When the link is gone already.
-    pub async fn close(mut self) -> Result<(), Error> {
-        self.stream.close().await.map_err(Error::Io)
+    pub async fn close(mut self) -> Result<(), LinkError> {
+        self.stream.close().await.map_err(LinkError::Io)
     }
 
-    fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self) -> Result<(), LinkError> {
         if std::mem::replace(&mut self.writing, true) {
-            return Err(Error::Io(io::Error::other("an earlier write was given up half way")));
+            return Err(LinkError::Io(io::Error::other("an earlier write was given up half way")));
         }
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), Error> {
-        self.stream.flush().await.map_err(Error::Io)?;
+    async fn finish(&mut self) -> Result<(), LinkError> {
+        self.stream.flush().await.map_err(LinkError::Io)?;
         self.writing = false;
         Ok(())
     }
@@ -91,8 +91,8 @@ impl FrameReceiver {
     /// The next frame; `None` when the other end has closed.
     ///
     /// # Errors
-    /// [`Error::Truncated`] when the stream ends within a frame; otherwise when the link is gone.
-    pub async fn next(&mut self) -> Result<Option<Box<[u8; FRAME]>>, Error> {
+    /// [`LinkError::Truncated`] when the stream ends within a frame; otherwise when the link is gone.
+    pub async fn next(&mut self) -> Result<Option<Box<[u8; FRAME]>>, LinkError> {
         Ok(if self.fill().await? { self.take() } else { None })
     }
 
@@ -105,7 +105,7 @@ impl FrameReceiver {
         &mut self,
         frames: &mut Vec<Box<[u8; FRAME]>>,
         max: usize,
-    ) -> Result<usize, Error> {
+    ) -> Result<usize, LinkError> {
         if !self.fill().await? {
             return Ok(0);
         }
@@ -118,16 +118,16 @@ impl FrameReceiver {
     }
 
     /// Reads until there is a whole frame; `false` at the end of the stream.
-    async fn fill(&mut self) -> Result<bool, Error> {
+    async fn fill(&mut self) -> Result<bool, LinkError> {
         while self.end - self.start < FRAME {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
             // There is room: less than one frame waits in a buffer of sixteen.
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-            match self.stream.read(room).await.map_err(Error::Io)? {
+            match self.stream.read(room).await.map_err(LinkError::Io)? {
                 0 if self.end == 0 => return Ok(false),
-                0 => return Err(Error::Truncated),
+                0 => return Err(LinkError::Truncated),
                 count => self.end += count,
             }
         }
@@ -166,7 +166,7 @@ mod tests {
         for cut in [1, FRAME - 1] {
             let mut receiver = receiver(FRAME + cut);
             assert!(receiver.next().await.unwrap().is_some());
-            assert!(matches!(receiver.next().await, Err(Error::Truncated)));
+            assert!(matches!(receiver.next().await, Err(LinkError::Truncated)));
         }
     }
 

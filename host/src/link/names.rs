@@ -6,7 +6,7 @@ use libp2p::identity::{PublicKey, ed25519};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use super::Error;
+use super::LinkError;
 
 pub(super) fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
@@ -25,8 +25,8 @@ pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip?, port?))
 }
 
-pub(super) fn peer_id(key: &[u8; 32]) -> Result<PeerId, Error> {
-    let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| Error::BadKey)?;
+pub(super) fn peer_id(key: &[u8; 32]) -> Result<PeerId, LinkError> {
+    let key = ed25519::PublicKey::try_from_bytes(key).map_err(|_| LinkError::BadKey)?;
     Ok(PeerId::from_public_key(&PublicKey::from(key)))
 }
 

@@ -10,7 +10,7 @@ use crate::tls::Allow;
 
 /// What an endpoint is told when it starts.
 #[derive(Clone)]
-pub struct Settings {
+pub struct LinkSettings {
     /// Where to listen; port 0 means any free one. `None`: dial only.
     pub listen: Option<SocketAddr>,
     /// Who may connect.
@@ -32,7 +32,7 @@ pub struct Settings {
     pub handshake_timeout: Duration,
 }
 
-impl Default for Settings {
+impl Default for LinkSettings {
     /// Listens nowhere and lets nobody in; 1,024 connections; 256 strangers, 64 of one network; 3 s and 10 s.
     fn default() -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Default for Settings {
 /// What can go wrong with a link. None of these texts names a peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum LinkError {
     /// The listening address is taken.
     #[error(
         "{0} is in use: another program (or another copy of this one) listens there; stop it or choose another address"

@@ -45,7 +45,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 /// How far a stranger has come. In the order in which they make room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+enum StrangerStage {
     /// It was sent away, and may still read why.
     Dismissed,
     /// It has not said a byte.
@@ -55,7 +55,7 @@ enum Stage {
 }
 
 /// Among the strangers of one network: those of the first stage first, each stage in the order of arrival.
-type Turn = (Stage, u64);
+type Turn = (StrangerStage, u64);
 
 /// The strangers of an endpoint.
 pub(super) struct Strangers<K> {
@@ -86,7 +86,7 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
             self.remove(leaves);
         }
         self.arrivals += 1;
-        self.put(key, origin, (Stage::Silent, self.arrivals));
+        self.put(key, origin, (StrangerStage::Silent, self.arrivals));
         leaves
     }
 
@@ -94,7 +94,7 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
     pub(super) fn dismiss(&mut self, key: K, origin: Origin) -> Option<K> {
         self.remove(&key);
         self.arrivals += 1;
-        self.put(key, origin, (Stage::Dismissed, self.arrivals));
+        self.put(key, origin, (StrangerStage::Dismissed, self.arrivals));
         let own = self.by_origin.get(&origin).map_or(0, BTreeMap::len);
         let leaves = if own > self.most_of_one {
             self.by_origin.get(&origin).and_then(first)
@@ -113,7 +113,7 @@ impl<K: Copy + Eq + Hash> Strangers<K> {
     pub(super) fn heard(&mut self, key: &K) {
         if let Some((origin, (_, arrival))) = self.by_key.get(key).copied() {
             self.remove(key);
-            self.put(*key, origin, (Stage::Heard, arrival));
+            self.put(*key, origin, (StrangerStage::Heard, arrival));
         }
     }
 

@@ -14,12 +14,12 @@ use super::*;
 use crate::tls::tests::Pipe;
 
 fn endpoint(seed: u8, provider: CryptoProvider) -> Endpoint {
-    let settings = Settings {
+    let settings = LinkSettings {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         allow: Allow::anyone(),
         handshake_timeout: Duration::from_secs(20),
         tls_timeout: Duration::from_secs(20),
-        ..Settings::default()
+        ..LinkSettings::default()
     };
     Endpoint::with_provider(&Identity::from_seed(&[seed; 32]), settings, provider).unwrap()
 }
@@ -31,9 +31,9 @@ async fn a_peer_without_the_hybrid_group_is_refused_whoever_dials() {
     let (ours, theirs) = (endpoint(1, crate::tls::provider()), endpoint(2, classical));
 
     let inward = theirs.dial(public(1), ours.listen_addr().unwrap()).await.unwrap_err();
-    assert!(matches!(inward, Error::Handshake(_)), "{inward:?}");
+    assert!(matches!(inward, LinkError::Handshake(_)), "{inward:?}");
     let outward = ours.dial(public(2), theirs.listen_addr().unwrap()).await.unwrap_err();
-    assert!(matches!(outward, Error::Handshake(_)), "{outward:?}");
+    assert!(matches!(outward, LinkError::Handshake(_)), "{outward:?}");
     assert_eq!(ours.counters().handshake_failures.load(Ordering::Relaxed), 1);
 }
 

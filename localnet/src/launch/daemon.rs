@@ -18,7 +18,7 @@ use super::Options;
 
 /// What a daemon of the localnet is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Kind {
+pub enum DaemonKind {
     /// What `shoal-node run` runs.
     Node,
     /// What `shoal-client run` runs.
@@ -27,7 +27,7 @@ pub enum Kind {
     Service,
 }
 
-impl Kind {
+impl DaemonKind {
     /// What the verb `daemon` calls it.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ pub struct Daemon {
     /// A name, unique in the localnet.
     pub name: String,
     /// Which program it is.
-    pub kind: Kind,
+    pub kind: DaemonKind,
     /// Its configuration file.
     pub config: PathBuf,
     /// Its control socket.
@@ -143,7 +143,7 @@ impl Daemon {
 /// standard input does.
 pub(crate) fn spawn(
     program: Option<&Path>,
-    kind: Kind,
+    kind: DaemonKind,
     config: &Path,
     log: Stdio,
 ) -> anyhow::Result<Child> {
@@ -168,17 +168,17 @@ pub(crate) fn spawn(
 ///
 /// # Errors
 /// Why it ended.
-pub async fn run(kind: Kind, config: PathBuf, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(kind: DaemonKind, config: PathBuf, shutdown: Shutdown) -> anyhow::Result<()> {
     match kind {
-        Kind::Node => {
+        DaemonKind::Node => {
             let (config, _) = node::Config::load(&config, &[])?;
             node::run(config, shutdown).await?;
         }
-        Kind::Client => {
+        DaemonKind::Client => {
             let (config, _) = client::config::read(&config, &[])?;
             client::run(config, shutdown).await?;
         }
-        Kind::Service => {
+        DaemonKind::Service => {
             let (config, _) = client::config::read(&config, &[])?;
             client::serve(config, shutdown).await?;
         }

@@ -12,7 +12,7 @@ use shoal_node::daemon as node;
 use shoal_topology::{Network, SecretIdentity};
 
 use super::founders::Founders;
-use super::{Daemon, Kind, Options};
+use super::{Daemon, DaemonKind, Options};
 
 /// Free ports of loopback, held until the iterator is dropped: two daemons do not get the same.
 struct Ports(Vec<TcpListener>);
@@ -43,7 +43,7 @@ impl Ports {
 }
 
 /// Writes the directories of all daemons.
-pub(super) struct Plan<'a> {
+pub(super) struct LaunchPlan<'a> {
     options: &'a Options,
     dir: &'a Path,
     ports: Ports,
@@ -72,7 +72,7 @@ fn of_client(n: usize, count: usize) -> [usize; 2] {
 /// Services with their descriptors.
 pub(super) type Services = Vec<(Daemon, shoal_topology::ClientDescriptor)>;
 
-impl<'a> Plan<'a> {
+impl<'a> LaunchPlan<'a> {
     pub(super) fn new(options: &'a Options, dir: &'a Path) -> anyhow::Result<Self> {
         let secret = secret::fresh()?;
         let token = secret.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -132,7 +132,7 @@ impl<'a> Plan<'a> {
         let path = node::init(&dir, config)?;
         Ok(Daemon {
             name: name.into(),
-            kind: Kind::Node,
+            kind: DaemonKind::Node,
             control: config.clone().resolved(&dir).control_socket(),
             config: path,
             listen: Some(listens(config)?),
@@ -196,7 +196,7 @@ impl<'a> Plan<'a> {
         let mut services = Vec::new();
         for (name, text) in [("exit", exit), ("service", service)] {
             let gateways = of_services(self.options.gateways);
-            let daemon = self.client(name, Kind::Service, &gateways, nodes, None, &text)?;
+            let daemon = self.client(name, DaemonKind::Service, &gateways, nodes, None, &text)?;
             let (config, _) = client::config::read(&daemon.config, &[])?;
             let body = client::descriptor(&config)?.body().clone();
             services.push((daemon, body));
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
                 let gateways = of_client(n, count);
                 self.client(
                     &format!("client-{}", n + 1),
-                    Kind::Client,
+                    DaemonKind::Client,
                     &gateways,
                     nodes,
                     Some(socks),
@@ -256,7 +256,7 @@ impl<'a> Plan<'a> {
     fn client(
         &mut self,
         name: &str,
-        kind: Kind,
+        kind: DaemonKind,
         gateways: &[usize],
         nodes: &[Daemon],
         listen: Option<SocketAddr>,
@@ -270,7 +270,7 @@ impl<'a> Plan<'a> {
              network = \"../network.toml\"\nclass = \"{}\"\nlog = \"{}\"\n",
             self.options.class, self.options.log
         );
-        if kind == Kind::Service {
+        if kind == DaemonKind::Service {
             secret::replace(&dir.join("token"), self.token.as_bytes())?;
             toml.push_str("token = \"token\"\n");
         }

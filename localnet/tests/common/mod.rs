@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shoal_localnet::launch::{Daemon, Localnet, Options};
-use shoal_localnet::socks_client::{Answer, Host};
+use shoal_localnet::socks_client::{Host, SocksReply};
 use shoal_localnet::{servers, socks_client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -127,7 +127,7 @@ pub async fn metrics(admin: SocketAddr) -> String {
 }
 
 /// Asks a SOCKS5 proxy, for whatever it is. Every request ends within its stated time.
-pub async fn ask(proxy: SocketAddr, command: u8, host: &str, port: u16) -> Answer {
+pub async fn ask(proxy: SocketAddr, command: u8, host: &str, port: u16) -> SocksReply {
     let host = host.parse().map_or(Host::Name(host), Host::V4);
     let asked = socks_client::ask(proxy, command, host, port, None);
     let answer = tokio::time::timeout(Duration::from_secs(40), asked).await;

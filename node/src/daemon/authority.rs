@@ -15,12 +15,12 @@ use shoal_host::admin::{Admin, Readiness};
 use shoal_host::authorities::{AuthorityLinks, Messages, send};
 use shoal_host::control::Control;
 use shoal_host::exit::chain;
-use shoal_host::link::{Allow, Endpoint, Link, Listed, Settings as LinkSettings};
+use shoal_host::link::{Allow, Endpoint, Link, LinkSettings, Listed};
 use shoal_host::network;
 use shoal_host::process::Process;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
-use shoal_topology::consensus::{Authority, Event, Input, Output, Proof, Settings, State};
+use shoal_topology::consensus::{Authority, AuthoritySettings, Event, Input, Output, Proof, State};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{
@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use super::reload::Reload;
 use super::summary::About;
 use super::topology::unix_ms;
-use super::{AcceptErrors, AuthorityConfig, Config, Error};
+use super::{AcceptErrors, AuthorityConfig, Config, NodeError};
 use check::parameters;
 pub(super) use check::{bears_no_liar, check};
 use report::Gauges;
@@ -57,7 +57,7 @@ pub(super) async fn run(
     reload: Reload,
     clock_offset_ms: i64,
     shutdown: Shutdown,
-) -> Result<(), Error> {
+) -> Result<(), NodeError> {
     let config = reload.config.clone();
     let known = network::load(&config.network)?;
     let authority_addresses = network::authority_addresses(&config.network)?;
@@ -68,7 +68,7 @@ pub(super) async fn run(
     let own = SecretIdentity::from_bytes(&seed);
     let identity = own.identity();
     if !known.authorities.contains(&identity) {
-        return Err(Error::Config(format!(
+        return Err(NodeError::Config(format!(
             "{} does not list this authority, {identity}: its network file and identity.key belong together",
             config.network.display()
         )));
@@ -87,7 +87,7 @@ pub(super) async fn run(
     let endpoint = Endpoint::new(
         &shoal_host::link::Identity::from_seed(&seed),
         LinkSettings {
-            listen: Some(config.listen_address().map_err(Error::Config)?),
+            listen: Some(config.listen_address().map_err(NodeError::Config)?),
             allow: allow.clone(),
             listed: listed.clone(),
             // The lists may become longer while it runs; who is not on them does not come so far.
@@ -111,7 +111,7 @@ pub(super) async fn run(
         "name": known.name, "trial": known.trial, "fingerprint": known.fingerprint(), "epoch_s": epoch_s,
     });
     let engine = Authority::new(
-        Settings {
+        AuthoritySettings {
             network: known,
             secret: own,
             epoch_s,
@@ -182,9 +182,9 @@ fn peers(authorities: &[Identity], config: &Config) -> HashSet<[u8; 32]> {
 }
 
 /// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
-fn read_state(path: &Path) -> Result<Option<State>, Error> {
+fn read_state(path: &Path) -> Result<Option<State>, NodeError> {
     let wrong = |why: String| {
-        Error::Config(format!(
+        NodeError::Config(format!(
             "{}: {why}; restore it, or, when no other copy of this authority runs or ran in the last epochs, move it \
              away",
             path.display()

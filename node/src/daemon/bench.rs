@@ -80,7 +80,7 @@ impl Material {
 
     /// One turn with a codec, in batches.
     fn turn(&mut self, codec: &dyn Codec, batch: usize) -> Times {
-        let (mut packets, mut room) = (self.batches(batch), Room::default());
+        let (mut packets, mut room) = (self.batches(batch), BenchBuffers::default());
         let count = packets.iter().map(Vec::len).sum();
         let peel_us = us(count, || {
             packets.iter_mut().for_each(|batch| _ = peel(codec, &self.secret, batch, &mut room));
@@ -126,14 +126,19 @@ impl Material {
 
 /// Where packets are on their way through a codec.
 #[derive(Default)]
-struct Room {
+struct BenchBuffers {
     opened: Vec<Result<Opened, Error>>,
     sound: Vec<Opened>,
     peeled: Vec<Result<Peeled, Error>>,
 }
 
 /// Opens a batch, as workers do but for the replay table; how many were sound.
-fn peel(codec: &dyn Codec, secret: &SecretKey, batch: &mut Vec<Packet>, room: &mut Room) -> usize {
+fn peel(
+    codec: &dyn Codec,
+    secret: &SecretKey,
+    batch: &mut Vec<Packet>,
+    room: &mut BenchBuffers,
+) -> usize {
     codec.open_batch(secret, batch, &mut room.opened);
     room.sound.extend(room.opened.drain(..).filter_map(Result::ok));
     codec.peel_batch(&mut room.sound, &mut room.peeled);
@@ -178,7 +183,7 @@ pub fn bench(backend: Backend, batch: usize) -> Result<Figures, Unavailable> {
     let batches = material.batches(batch);
     let secret = &material.secret;
     let worker = || {
-        let (mut packets, mut room) = (Vec::new(), Room::default());
+        let (mut packets, mut room) = (Vec::new(), BenchBuffers::default());
         let (codec, batches) = (&codec, &batches);
         move || {
             let one = |batch: &Vec<Packet>| {

@@ -11,7 +11,7 @@ use shoal_host::host_port::HostPort;
 use shoal_host::secret;
 use shoal_topology::{Identity, Role};
 
-use crate::engine::gateway::{Admission, GatewaySettings, Keeping, Service, Token};
+use crate::engine::gateway::{Admission, GatewaySettings, Keeping, ServiceAccess, Token};
 
 mod template;
 #[cfg(test)]
@@ -448,7 +448,7 @@ impl Config {
         let token = |token: &TokenConfig| Token {
             secret: token.secret.clone().into_bytes(),
             connections: token.connections,
-            service: if token.service { Service::Allowed } else { Service::Refused },
+            service: if token.service { ServiceAccess::Allowed } else { ServiceAccess::Refused },
         };
         let tokens = self.gateway.token.iter().map(token).collect();
         GatewaySettings {
@@ -458,7 +458,7 @@ impl Config {
             },
             max_clients: self.gateway.max_clients,
             max_clients_of_one: self.gateway.max_clients_of_one_network,
-            token_places: (self.gateway.max_clients as f64 * self.gateway.token_share) as usize,
+            token_clients: (self.gateway.max_clients as f64 * self.gateway.token_share) as usize,
             service_per_s: self.gateway.service_per_s,
             queries_per_s: self.gateway.queries_per_s,
             inbox: if self.gateway.inbox { Keeping::On } else { Keeping::Off },

@@ -8,11 +8,11 @@ use shoal_host::network;
 use shoal_topology::reputation::report::pool_of;
 use shoal_topology::{Document, Identity, ListedNode, Role, SignedDocument, Standing};
 
-use super::Error;
+use super::NodeError;
 use super::topology::unix_s;
 
 /// A document as its file has it, not verified.
-pub struct Shown {
+pub struct ShownDocument {
     document: Document,
     signers: Vec<Identity>,
     bytes: usize,
@@ -22,18 +22,18 @@ pub struct Shown {
 ///
 /// # Errors
 /// It cannot be read, or is none.
-pub fn show(file: &Path) -> Result<Shown, Error> {
+pub fn show(file: &Path) -> Result<ShownDocument, NodeError> {
     let bytes = read(file)?;
     let (document, signers) =
         SignedDocument::peek(&bytes).map_err(|error| refused(file, &error))?;
-    Ok(Shown { document, signers, bytes: bytes.len() })
+    Ok(ShownDocument { document, signers, bytes: bytes.len() })
 }
 
 /// Checks all of a document, as nodes and clients do; what to say when it holds.
 ///
 /// # Errors
 /// What is wrong with it, or with the network file.
-pub fn verify(file: &Path, network: &Path) -> Result<String, Error> {
+pub fn verify(file: &Path, network: &Path) -> Result<String, NodeError> {
     let bytes = read(file)?;
     let known = network::load(network)?;
     let document =
@@ -51,16 +51,16 @@ pub fn verify(file: &Path, network: &Path) -> Result<String, Error> {
     ))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Error> {
+fn read(file: &Path) -> Result<Vec<u8>, NodeError> {
     std::fs::read(file)
-        .map_err(|error| Error::Document(format!("cannot read {}: {error}", file.display())))
+        .map_err(|error| NodeError::Document(format!("cannot read {}: {error}", file.display())))
 }
 
-fn refused(file: &Path, error: &shoal_topology::Error) -> Error {
-    Error::Document(format!("{}: {error}", file.display()))
+fn refused(file: &Path, error: &shoal_topology::Error) -> NodeError {
+    NodeError::Document(format!("{}: {error}", file.display()))
 }
 
-impl Shown {
+impl ShownDocument {
     /// Lines for a terminal.
     pub fn text(&self) -> String {
         let document = &self.document;
@@ -98,11 +98,11 @@ impl Shown {
                 class.delay.total_mean(document.parameters.layers).as_millis(),
             );
         }
-        for (place, node) in document.nodes.iter().enumerate() {
+        for (index, node) in document.nodes.iter().enumerate() {
             let body = node.descriptor.body();
             let _ = writeln!(
                 text,
-                "{place:4} {:<12} {} {}{} ({}) keys {} to {} at {}",
+                "{index:4} {:<12} {} {}{} ({}) keys {} to {} at {}",
                 position(node),
                 node.identity(),
                 match node.standing {

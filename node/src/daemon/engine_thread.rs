@@ -20,7 +20,7 @@ use super::frames::Frames;
 use super::inbox::{Inbox, Order};
 use super::metrics::{Shared, Snapshot};
 use crate::counters::DropReason;
-use crate::engine::{Engine, Input, Origin, Output, SessionId};
+use crate::engine::{Input, NodeEngine, Origin, Output, SessionId};
 use crate::opener::{Arrived, Came, Opener, Room};
 
 /// Events that wait for the engine. Workers wait when it is full; so do clients' links, and TCP tells the client.
@@ -35,9 +35,9 @@ const SNAPSHOT: Duration = Duration::from_millis(250);
 
 /// The clock of a node: its origin is its start.
 #[derive(Clone, Copy)]
-pub(super) struct Clock(Instant);
+pub(super) struct NodeClock(Instant);
 
-impl Clock {
+impl NodeClock {
     pub(super) fn start() -> Self {
         Self(Instant::now())
     }
@@ -48,7 +48,7 @@ impl Clock {
 }
 
 /// What the engine's thread is told.
-pub(super) enum Event {
+pub(super) enum EngineEvent {
     Input(Input),
     /// What a worker opened.
     Opened(Vec<Result<Arrived, DropReason>>),
@@ -69,11 +69,11 @@ pub(super) struct Joined {
     pub(super) session: SessionId,
     pub(super) peer: Identity,
     pub(super) origin: Origin,
-    pub(super) down: Down,
+    pub(super) down: Downlink,
 }
 
 /// The way to a client. Its link ends soon after this is dropped.
-pub(super) struct Down {
+pub(super) struct Downlink {
     /// Frames for it go there.
     pub(super) queue: mpsc::Sender<Frame>,
     pub(super) standing: Standing,
@@ -83,16 +83,16 @@ pub(super) struct Down {
 
 /// The way to the engine's thread.
 #[derive(Clone)]
-pub(super) struct Events(SyncSender<Event>);
+pub(super) struct Events(SyncSender<EngineEvent>);
 
 impl Events {
-    pub(super) fn new() -> (Self, Receiver<Event>) {
+    pub(super) fn new() -> (Self, Receiver<EngineEvent>) {
         let (events, queue) = sync_channel(EVENTS);
         (Self(events), queue)
     }
 
     /// Waits for room without blocking the runtime.
-    pub(super) async fn post(&self, mut event: Event) {
+    pub(super) async fn post(&self, mut event: EngineEvent) {
         loop {
             match self.0.try_send(event) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => return,
@@ -105,7 +105,7 @@ impl Events {
     }
 
     /// Waits for room; for threads.
-    pub(super) fn post_blocking(&self, event: Event) {
+    pub(super) fn post_blocking(&self, event: EngineEvent) {
         // Nobody is left to tell when the engine has ended.
         let _ = self.0.send(event);
     }
@@ -113,8 +113,8 @@ impl Events {
 
 /// Starts the engine's thread.
 pub(super) fn start(
-    engine: Engine,
-    clock: Clock,
+    engine: NodeEngine,
+    clock: NodeClock,
     shared: Arc<Shared>,
     reports: mpsc::Sender<Report>,
     injector: Option<FaultInjector>,
@@ -127,11 +127,11 @@ pub(super) fn start(
 }
 
 struct EngineThread {
-    engine: Engine,
-    clock: Clock,
+    engine: NodeEngine,
+    clock: NodeClock,
     shared: Arc<Shared>,
     neighbours: HashMap<Identity, mpsc::Sender<Frame>>,
-    clients: HashMap<SessionId, Down>,
+    clients: HashMap<SessionId, Downlink>,
     inbox: Option<Inbox>,
     reports: mpsc::Sender<Report>,
     injector: Option<FaultInjector>,
@@ -139,8 +139,8 @@ struct EngineThread {
 
 impl EngineThread {
     fn new(
-        engine: Engine,
-        clock: Clock,
+        engine: NodeEngine,
+        clock: NodeClock,
         shared: Arc<Shared>,
         reports: mpsc::Sender<Report>,
     ) -> Self {
@@ -149,7 +149,7 @@ impl EngineThread {
         Self { engine, clock, shared, neighbours, clients, inbox, reports, injector }
     }
 
-    fn run(mut self, queue: &Receiver<Event>) {
+    fn run(mut self, queue: &Receiver<EngineEvent>) {
         let mut told = Time::ZERO;
         loop {
             let now = self.clock.now();
@@ -163,7 +163,7 @@ impl EngineThread {
             let wake = self.engine.next_wake().unwrap_or(Time::NEVER).min(held).since(now);
             // Never longer than a snapshot, so that the numbers do not grow old in a node that has no traffic.
             match queue.recv_timeout(wake.min(SNAPSHOT)) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(EngineEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => self.event(event),
                 Err(RecvTimeoutError::Timeout) => self.handle(Input::Wake),
             }
@@ -176,33 +176,33 @@ impl EngineThread {
         }
     }
 
-    fn event(&mut self, mut event: Event) {
+    fn event(&mut self, mut event: EngineEvent) {
         if let Some(injector) = &mut self.injector {
             match &mut event {
-                Event::Opened(batch) => injector.opened(batch),
-                Event::Client(session, frames) => injector.client(*session, frames),
-                Event::Input(Input::Left(session)) => injector.left(*session),
+                EngineEvent::Opened(batch) => injector.opened(batch),
+                EngineEvent::Client(session, frames) => injector.client(*session, frames),
+                EngineEvent::Input(Input::Left(session)) => injector.left(*session),
                 _ => {}
             }
         }
         match event {
-            Event::Input(input) => self.handle(input),
-            Event::Opened(batch) => {
+            EngineEvent::Input(input) => self.handle(input),
+            EngineEvent::Opened(batch) => {
                 batch.into_iter().for_each(|packet| self.handle(Input::Arrived(packet)));
             }
-            Event::Client(session, frames) => {
+            EngineEvent::Client(session, frames) => {
                 for bytes in frames {
                     let frame = Frame::decode(&bytes).map_err(|_| DropReason::Version);
                     self.handle(Input::Client { session, frame });
                 }
             }
-            Event::Joined(Joined { session, peer, origin, down }) => {
+            EngineEvent::Joined(Joined { session, peer, origin, down }) => {
                 self.clients.insert(session, down);
                 self.handle(Input::Joined { session, peer, origin });
             }
-            Event::Neighbours(queues) => self.neighbours = queues,
-            Event::Inbox(inbox) => self.inbox = Some(inbox),
-            Event::Stop => {}
+            EngineEvent::Neighbours(queues) => self.neighbours = queues,
+            EngineEvent::Inbox(inbox) => self.inbox = Some(inbox),
+            EngineEvent::Stop => {}
         }
     }
 
@@ -339,14 +339,14 @@ pub(super) struct Batch {
 
 /// How many batches of each neighbour wait.
 #[derive(Clone, Default)]
-struct Places(Arc<Mutex<HashMap<Identity, usize>>>);
+struct BatchQuotas(Arc<Mutex<HashMap<Identity, usize>>>);
 
-impl Places {
-    /// Takes a place, if the neighbour has fewer than are free.
+impl BatchQuotas {
+    /// Counts one more, if the neighbour has fewer than are free.
     fn take(&self, from: Identity) -> bool {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken: usize = places.values().sum();
-        let own = places.entry(from).or_default();
+        let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: usize = quotas.values().sum();
+        let own = quotas.entry(from).or_default();
         // Compared with what is free and not with a fixed share: a single neighbour may have half, ten have a part
         // each.
         let may = *own < BATCHES.saturating_sub(taken);
@@ -355,11 +355,11 @@ impl Places {
     }
 
     fn give_back(&self, from: &Identity) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = places.get_mut(from) {
+        let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = quotas.get_mut(from) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                places.remove(from);
+                quotas.remove(from);
             }
         }
     }
@@ -369,14 +369,14 @@ impl Places {
 #[derive(Clone)]
 pub(super) struct Work {
     batches: SyncSender<Batch>,
-    places: Places,
+    quotas: BatchQuotas,
     shared: Arc<Shared>,
 }
 
 /// What waits for the workers.
 pub(super) struct Batches {
     queue: Receiver<Batch>,
-    places: Places,
+    quotas: BatchQuotas,
 }
 
 impl Batches {
@@ -391,7 +391,7 @@ impl Batches {
     }
 
     fn left(&self, batch: Batch) -> Option<Batch> {
-        self.places.give_back(&batch.came.from);
+        self.quotas.give_back(&batch.came.from);
         Some(batch)
     }
 }
@@ -399,9 +399,9 @@ impl Batches {
 impl Work {
     pub(super) fn new(shared: &Arc<Shared>) -> (Self, Batches) {
         let (batches, queue) = sync_channel(BATCHES);
-        let places = Places::default();
-        let work = Self { batches, places: places.clone(), shared: shared.clone() };
-        (work, Batches { queue, places })
+        let quotas = BatchQuotas::default();
+        let work = Self { batches, quotas: quotas.clone(), shared: shared.clone() };
+        (work, Batches { queue, quotas })
     }
 
     /// Hands a batch over, or drops and counts it when too many of its neighbour's wait.
@@ -409,10 +409,10 @@ impl Work {
         let (frames, from) = (batch.frames.len(), batch.came.from);
         // The sum is raised before the batch can be taken, else a fast worker would lower it below zero.
         self.shared.waiting_to_peel.fetch_add(frames, Ordering::Relaxed);
-        let taken = self.places.take(from);
+        let taken = self.quotas.take(from);
         if !taken || self.batches.try_send(batch).is_err() {
             if taken {
-                self.places.give_back(&from);
+                self.quotas.give_back(&from);
             }
             self.shared.waiting_to_peel.fetch_sub(frames, Ordering::Relaxed);
             self.shared.overload.fetch_add(frames as u64, Ordering::Relaxed);
@@ -467,7 +467,7 @@ pub(super) fn start_workers(
                 }
                 // Outside the lock, so that workers open at the same time.
                 opener.open_batch(&mut frames, &mut room, &mut opened);
-                events.post_blocking(Event::Opened(opened));
+                events.post_blocking(EngineEvent::Opened(opened));
             }
         };
         std::thread::Builder::new().name(format!("peel {number}")).spawn(peel)?;

@@ -8,7 +8,7 @@ use shoal_host::authorities::AuthorityAddress;
 use shoal_host::network;
 use shoal_topology::{Identity, Network, Parameters};
 
-use super::Error;
+use super::NodeError;
 
 /// Shortest and longest epoch of a new network, seconds. Epochs are shorter in networks for trial alone.
 const EPOCHS_S: (u32, u32) = (60, 86_400);
@@ -16,7 +16,7 @@ const EPOCHS_S: (u32, u32) = (60, 86_400);
 const TRIAL_EPOCH_S: u32 = 2;
 
 /// A network file, for people and programs.
-pub struct Shown {
+pub struct ShownNetwork {
     network: Network,
     authority_addresses: Vec<AuthorityAddress>,
 }
@@ -29,10 +29,10 @@ pub fn found(
     network: Network,
     authority_addresses: Vec<AuthorityAddress>,
     file: &Path,
-) -> Result<Shown, Error> {
+) -> Result<ShownNetwork, NodeError> {
     let shortest = if network.trial { TRIAL_EPOCH_S } else { EPOCHS_S.0 };
     if !(shortest..=EPOCHS_S.1).contains(&network.epoch_s) {
-        return Err(Error::Config(format!(
+        return Err(NodeError::Config(format!(
             "--epoch {}s: wants {shortest} seconds to a day; the usual 20m suits networks of all sizes{}",
             network.epoch_s,
             if network.trial {
@@ -42,14 +42,14 @@ pub fn found(
             }
         )));
     }
-    network::check(&network, &authority_addresses).map_err(Error::Config)?;
+    network::check(&network, &authority_addresses).map_err(NodeError::Config)?;
     let text = network::to_toml(&network, &authority_addresses);
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
     made.and_then(|mut made| made.write_all(text.as_bytes())).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Error::Exists(file.to_owned())
+            NodeError::Exists(file.to_owned())
         } else {
-            Error::Write(file.to_owned(), error)
+            NodeError::Write(file.to_owned(), error)
         }
     })?;
     look(file)
@@ -59,14 +59,14 @@ pub fn found(
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn look(file: &Path) -> Result<Shown, Error> {
-    Ok(Shown {
+pub fn look(file: &Path) -> Result<ShownNetwork, NodeError> {
+    Ok(ShownNetwork {
         network: network::load(file)?,
         authority_addresses: network::authority_addresses(file)?,
     })
 }
 
-impl Shown {
+impl ShownNetwork {
     /// Lines for a terminal.
     pub fn text(&self) -> String {
         let network = &self.network;
@@ -122,9 +122,9 @@ impl Shown {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_parameters(file: &Path) -> Result<Parameters, Error> {
+pub fn read_parameters(file: &Path) -> Result<Parameters, NodeError> {
     let parameters: Parameters = shoal_host::config::load(file, &[])?.config;
-    let wrong = |error| Error::Config(format!("{}: {error}", file.display()));
+    let wrong = |error| NodeError::Config(format!("{}: {error}", file.display()));
     parameters.check().map_err(wrong)?;
     Ok(parameters)
 }
@@ -229,7 +229,7 @@ mod tests {
         assert!(shown.text().contains("of 4 authorities 3 sign a document, and 1 may lie"));
         assert!(shown.warnings().is_empty());
         assert_eq!(shown.json()["authorities"][3]["address"], "127.0.0.1:9004");
-        assert!(matches!(found(network, authority_addresses, &file), Err(Error::Exists(_))));
+        assert!(matches!(found(network, authority_addresses, &file), Err(NodeError::Exists(_))));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use shoal_topology::{
 };
 
 use super::topology::unix_ms;
-use super::{Config, Error};
+use super::{Config, NodeError};
 use crate::budget::Budget;
 use crate::opener::{Log, NotWritten, Opener};
 use crate::replay::Replay;
@@ -52,11 +52,11 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When there is no identity, files are open to others, belong to others or cannot be written, or no address can be advertised.
-pub fn prepare(config: &Config) -> Result<Prepared, Error> {
+pub fn prepare(config: &Config) -> Result<Prepared, NodeError> {
     let role = config.role.role();
     let role =
-        role.ok_or_else(|| Error::Config("an authority is no node: it has no keys".into()))?;
-    config.advertised().map_err(Error::Config)?;
+        role.ok_or_else(|| NodeError::Config("an authority is no node: it has no keys".into()))?;
+    config.advertised().map_err(NodeError::Config)?;
     let identity_seed = secret::identity(&config.identity_file())?;
     let runtime = config.runtime_dir();
     secret::private_directory(&config.data_dir)?;
@@ -70,12 +70,12 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
 ///
 /// # Errors
 /// As for [`prepare`], and when the network file cannot be read.
-pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, Error> {
+pub fn descriptor(config: &Config) -> Result<Signed<NodeDescriptor>, NodeError> {
     let prepared = prepare(config)?;
     let epoch_s = network::load(&config.network)?.epoch_s;
     match Keyring::open(config, &prepared, epoch_s, None, unix_ms()) {
         Ok(keys) => Ok(keys.descriptor().clone()),
-        Err(error @ Error::InUse(_)) => {
+        Err(error @ NodeError::InUse(_)) => {
             said_before(&config.descriptor_file(), &prepared.identity)?.ok_or(error)
         }
         Err(error) => Err(error),
@@ -120,22 +120,22 @@ impl Keyring {
     /// seconds.
     ///
     /// # Errors
-    /// [`Error::InUse`], or what is wrong with the files.
+    /// [`NodeError::InUse`], or what is wrong with the files.
     pub fn open(
         config: &Config,
         prepared: &Prepared,
         epoch_s: u32,
         opener: Option<Arc<Opener>>,
         unix_ms: u64,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, NodeError> {
         let directory = config.runtime_dir().join("keys");
         secret::private_directory(&directory)?;
         // Who only wants to know what a node says of itself asks one that runs.
         let patience = if opener.is_some() { secret::GOING } else { Duration::ZERO };
         let lock = secret::lock(&directory, patience)?;
-        let lock = lock.ok_or_else(|| Error::InUse(directory.clone()))?;
+        let lock = lock.ok_or_else(|| NodeError::InUse(directory.clone()))?;
         let identity = SecretIdentity::from_bytes(&prepared.identity_seed);
-        let addresses = config.advertised().map_err(Error::Config)?;
+        let addresses = config.advertised().map_err(NodeError::Config)?;
         let path = config.descriptor_file();
         let before = said_before(&path, &prepared.identity)?;
         let before = before.unwrap_or_else(|| {
@@ -163,7 +163,7 @@ impl Keyring {
         keyring.sign(unix_ms)?;
         // The authorities would refuse one that breaks the rules and the operator would not know why: here it ends
         // the start.
-        keyring.descriptor.verify().map_err(|error| Error::Config(error.to_string()))?;
+        keyring.descriptor.verify().map_err(|error| NodeError::Config(error.to_string()))?;
         Ok(keyring)
     }
 
@@ -181,8 +181,8 @@ impl Keyring {
     ///
     /// # Errors
     /// No address can be advertised; nothing changes.
-    pub(super) fn configure(&mut self, config: &Config) -> Result<(), Error> {
-        self.addresses = config.advertised().map_err(Error::Config)?;
+    pub(super) fn configure(&mut self, config: &Config) -> Result<(), NodeError> {
+        self.addresses = config.advertised().map_err(NodeError::Config)?;
         // Signed at the next call of `advance`, which also writes it, or says why it cannot.
         (self.config, self.signed) = (config.clone(), false);
         Ok(())

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rand::{RngExt as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use shoal_host::link::{Dialler, Endpoint, Link};
+use shoal_host::reconnect::Backoff;
 use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::Frame;
 use shoal_topology::{DocumentStore, Identity, Role, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::engine_thread::{Batch, Clock, Down, Event, Events, Joined, Work};
+use super::engine_thread::{Batch, Downlink, EngineEvent, Events, Joined, NodeClock, Work};
 use super::metrics::Shared;
 use crate::engine::{Input, Origin, SessionId};
+use crate::neighbours::Neighbours;
 use crate::opener::Came;
-use crate::place::Place;
 
 /// Frames that wait for one next hop. The newest is dropped when it is full, and counted.
 const LINK_QUEUE: usize = 4_096;
@@ -26,8 +27,6 @@ const LINK_QUEUE: usize = 4_096;
 const CLIENT_QUEUE: usize = 256;
 /// Frames taken from a queue, or read from a link, at once.
 const BATCH: usize = 16;
-/// Waits between attempts to connect, doubled from the first to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long a client that is sent away may take to read what was sent to it, and why.
 const LINGER: Duration = Duration::from_secs(2);
 /// A client's link that takes nothing for so long is closed.
@@ -35,8 +34,8 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// What the tasks of links share.
 #[derive(Clone)]
-pub(super) struct Context {
-    pub(super) clock: Clock,
+pub(super) struct LinkContext {
+    pub(super) clock: NodeClock,
     pub(super) events: Events,
     pub(super) shared: Arc<Shared>,
     pub(super) shutdown: Shutdown,
@@ -50,14 +49,14 @@ pub(super) struct Neighbour {
 
 /// The links to the next hops.
 pub(super) struct Outgoing {
-    context: Context,
+    context: LinkContext,
     dialler: Dialler,
     neighbours: HashMap<Identity, Neighbour>,
     tasks: JoinSet<()>,
 }
 
 impl Outgoing {
-    pub(super) fn new(context: Context, dialler: Dialler) -> Self {
+    pub(super) fn new(context: LinkContext, dialler: Dialler) -> Self {
         Self { context, dialler, neighbours: HashMap::new(), tasks: JoinSet::new() }
     }
 
@@ -65,10 +64,10 @@ impl Outgoing {
     pub(super) fn follow(
         &mut self,
         documents: &DocumentStore,
-        place: Option<&Place>,
+        neighbours: Option<&Neighbours>,
     ) -> HashMap<Identity, mpsc::Sender<Frame>> {
         let mut before = std::mem::take(&mut self.neighbours);
-        for identity in place.into_iter().flat_map(Place::next) {
+        for identity in neighbours.into_iter().flat_map(Neighbours::next) {
             // Where the latest document that lists it says that it is.
             let listed = documents.iter().filter_map(|held| {
                 held.document.index_of(identity).and_then(|index| held.document.node(index))
@@ -121,16 +120,15 @@ impl Drop for Up {
 }
 
 async fn keep_link(
-    context: Context,
+    context: LinkContext,
     dialler: Dialler,
     identity: Identity,
     addresses: Vec<SocketAddr>,
     mut frames: mpsc::Receiver<Frame>,
 ) {
-    // Jitter hides nothing: it keeps many from knocking at once.
     let seed = shoal_host::secret::fresh().map_or([0; 32], |seed| *seed);
     let mut jitter = Stream::from_seed(seed);
-    let mut wait = BACKOFF.0;
+    let mut backoff = Backoff::new();
     let mut next = addresses.iter().cycle();
     while !frames.is_closed() && !context.shutdown.is_triggered() {
         let Some(address) = next.next() else { return };
@@ -142,18 +140,17 @@ async fn keep_link(
             }
             // A link that stood for a while was no failed attempt. One that ends at once is: the other end may take
             // none of ours yet.
-            if context.clock.now().since(since) > BACKOFF.1 {
-                wait = BACKOFF.0;
+            if context.clock.now().since(since) > Backoff::STOOD {
+                backoff.succeeded();
             }
             tracing::debug!("a link to a next hop ended; connecting again");
         }
-        let pause = wait.mul_f64(jitter.random_range(0.5..1.0));
+        let pause = backoff.pause(&mut jitter);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // The end of the program does not wait for the next attempt.
             () = context.shutdown.wait() => {}
         }
-        wait = (wait * 2).min(BACKOFF.1);
     }
     // Whatever never left is lost.
     frames.close();
@@ -195,7 +192,7 @@ async fn carry(shared: &Shared, link: Link, frames: &mut mpsc::Receiver<Frame>) 
 /// What the document says of whom we take frames from; renewed with it.
 #[derive(Clone, Default)]
 pub(super) struct Neighbourhood {
-    pub(super) place: Option<Arc<Place>>,
+    pub(super) neighbours: Option<Arc<Neighbours>>,
     /// Frames that the document takes.
     pub(super) parts: usize,
 }
@@ -204,7 +201,7 @@ pub(super) struct Neighbourhood {
 pub(super) async fn accept(
     mut endpoint: Endpoint,
     role: Role,
-    context: Context,
+    context: LinkContext,
     work: Work,
     around: watch::Receiver<Neighbourhood>,
 ) {
@@ -241,12 +238,12 @@ pub(super) async fn accept(
 
 fn takes_from(around: &watch::Receiver<Neighbourhood>, link: &Link) -> bool {
     let around = around.borrow();
-    around.place.as_ref().is_some_and(|place| place.takes_from(&Identity(link.peer)))
+    around.neighbours.as_ref().is_some_and(|neighbours| neighbours.takes_from(&Identity(link.peer)))
 }
 
 /// Reads a node's link, as long as the document lets it send to us.
 async fn take(
-    context: Context,
+    context: LinkContext,
     mut link: Link,
     work: Work,
     around: watch::Receiver<Neighbourhood>,
@@ -268,20 +265,20 @@ async fn take(
 }
 
 /// Serves a client until either end is tired of it.
-async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
+async fn serve(context: LinkContext, link: Link, session: SessionId, queue: usize) {
     let (down, frames) = mpsc::channel(queue);
     let Link { peer, sender, mut receiver, origin, standing } = link;
     let (here, sent_away) = oneshot::channel();
     let (peer, origin) = (Identity(peer), Origin(origin.0));
     let joined =
-        Joined { session, peer, origin, down: Down { queue: down, standing, _here: here } };
+        Joined { session, peer, origin, down: Downlink { queue: down, standing, _here: here } };
     // Before the first frame is read, so that the engine knows the session when something of it comes.
-    context.events.post(Event::Joined(joined)).await;
+    context.events.post(EngineEvent::Joined(joined)).await;
     let read = async {
         loop {
             let mut frames = Vec::with_capacity(BATCH);
             match receiver.next_batch(&mut frames, BATCH).await {
-                Ok(1..) => context.events.post(Event::Client(session, frames)).await,
+                Ok(1..) => context.events.post(EngineEvent::Client(session, frames)).await,
                 _ => return,
             }
         }
@@ -303,7 +300,7 @@ async fn serve(context: Context, link: Link, session: SessionId, queue: usize) {
         () = carry => {}
         () = leave => {}
     }
-    context.events.post(Event::Input(Input::Left(session))).await;
+    context.events.post(EngineEvent::Input(Input::Left(session))).await;
 }
 
 /// Writes what comes until the queue ends (`Ok`) or the link stands still.
@@ -327,14 +324,15 @@ async fn write(
 
 #[cfg(test)]
 mod tests {
-    use shoal_host::link::{Allow, Identity as LinkIdentity, Settings};
+    use shoal_host::link::{Allow, Identity as LinkIdentity, LinkSettings};
 
     use super::*;
 
     #[tokio::test]
     async fn frames_that_a_broken_link_had_not_written_are_counted_as_lost() {
         let endpoint = |n, listen| {
-            let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            let settings =
+                LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
             Endpoint::new(&LinkIdentity::from_seed(&[n; 32]), settings).unwrap()
         };
         let mut next_hop = endpoint(2, Some(SocketAddr::from(([127, 0, 0, 1], 0))));

@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) waiting_to_peel: AtomicUsize,
     /// Frames that wait for links.
     pub(super) waiting_to_send: AtomicUsize,
-    /// The layer of the node; 0 for a gateway, and without a place.
+    /// The layer of the node; 0 for a gateway, and where it is not listed.
     pub(super) layer: AtomicUsize,
     /// When the last mix key that there is ends, in seconds of Unix time.
     pub(super) keys_until: AtomicU64,

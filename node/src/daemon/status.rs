@@ -35,9 +35,9 @@ pub(super) fn of_node(shared: &Shared, ready: &Readiness, opener: &Opener) -> Va
     let troubles = shared.troubles();
 
     let role = about.role.name();
-    let place = layer.map(|layer| format!(" of layer {layer}")).unwrap_or_default();
+    let of_layer = layer.map(|layer| format!(" of layer {layer}")).unwrap_or_default();
     let mut summary = match why {
-        None => format!("This {role}{place} does its work: {up} of {expected} links stand"),
+        None => format!("This {role}{of_layer} does its work: {up} of {expected} links stand"),
         Some(why) => format!("This {role} does not do its work: {why}"),
     };
     // Writing to a string cannot fail.

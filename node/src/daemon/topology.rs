@@ -71,7 +71,7 @@ pub(super) fn objection(
     own: &shoal_topology::NodeDescriptor,
 ) -> Option<String> {
     let Some(listed) = document.index_of(identity).and_then(|index| document.node(index)) else {
-        return Some(match document.no_place(own) {
+        return Some(match document.why_not_listed(own) {
             Some(why) => format!("the authorities cannot list this node: {why}"),
             None => {
                 "the topology document does not list this node: its identity, which `shoal-node identity` prints, has to stand \

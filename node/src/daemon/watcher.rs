@@ -20,16 +20,16 @@ use shoal_topology::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::engine_thread::{Clock, Event, Events};
+use super::engine_thread::{EngineEvent, Events, NodeClock};
 use super::keys::Keyring;
 use super::links::{Neighbourhood, Outgoing};
 use super::metrics::{Kept, Shared};
 use super::summary::InUse;
 use super::topology::{File, objection, unix_ms};
-use super::{Config, Error};
+use super::{Config, NodeError};
 use crate::engine::Input;
+use crate::neighbours::Neighbours;
 use crate::opener::Opener;
-use crate::place::Place;
 
 /// The document of the next epoch goes to clients when so much of this one is left, and amendments at multiples of it.
 const ANNOUNCED_BEFORE: u64 = 10;
@@ -63,7 +63,7 @@ pub(super) struct Watcher<'a> {
     /// What all tasks write down.
     pub(super) shared: &'a Shared,
     /// The clock of the engine.
-    pub(super) clock: Clock,
+    pub(super) clock: NodeClock,
     /// Who may connect, by the documents.
     pub(super) allow: &'a Allow,
     /// The addresses of nodes, by the documents.
@@ -125,7 +125,7 @@ impl Watcher<'_> {
             self.present = Some(epoch);
             self.epoch(epoch);
             // After the opener, so that no packet of the new epoch is refused when the engine already goes by it.
-            self.events.post(Event::Input(Input::Epoch(epoch))).await;
+            self.events.post(EngineEvent::Input(Input::Epoch(epoch))).await;
         }
         let Some(held) = self.documents.at(epoch) else {
             let newest = self.documents.newest().map(|held| held.document.check_time(now / 1_000));
@@ -171,11 +171,11 @@ impl Watcher<'_> {
     }
 
     /// The operator has changed what the node says of itself, or whom it lets in.
-    pub(super) async fn configure(&mut self, config: &Config) -> Result<(), Error> {
+    pub(super) async fn configure(&mut self, config: &Config) -> Result<(), NodeError> {
         self.keys.configure(config)?;
         // The engine keeps the key of the inboxes.
         let settings = Box::new(config.gateway_settings([0; 32]));
-        self.events.post(Event::Input(Input::Configure(settings))).await;
+        self.events.post(EngineEvent::Input(Input::Configure(settings))).await;
         self.shared.describe_anew(config);
         Ok(())
     }
@@ -198,7 +198,7 @@ impl Watcher<'_> {
         let session = self.schedule.session(now + self.schedule.round_ms() / 2);
         if self.reported.replace(session) != Some(session) && self.authority_links.links() > 0 {
             let part = self.part(session, now);
-            self.events.post(Event::Input(Input::Report { part })).await;
+            self.events.post(EngineEvent::Input(Input::Report { part })).await;
         }
         while let Ok(report) = self.reports.try_recv() {
             let signed = SignedReport::new(report, &self.secret);
@@ -234,8 +234,9 @@ impl Watcher<'_> {
             self.opener.update(&held.document, epoch);
             let error = Duration::from_secs(u64::from(held.document.parameters.clock_error_s));
             self.keys.keep_time(self.opener, self.clock.now(), unix_ms(), error);
-            let place = Place::of(&held.document, &self.keys.descriptor().body().identity);
-            let layer = place.map_or(0, |place| usize::from(place.layer));
+            let neighbours =
+                Neighbours::of(&held.document, &self.keys.descriptor().body().identity);
+            let layer = neighbours.map_or(0, |neighbours| usize::from(neighbours.layer));
             self.shared.layer.store(layer, Ordering::Relaxed);
         }
     }
@@ -260,26 +261,27 @@ impl Watcher<'_> {
         self.keys.follow(&document.parameters);
         let own = self.keys.descriptor().body();
         // A node that is listed from the next epoch on has its links when that begins, as others have theirs to it.
-        let place = Place::around(&self.documents, &own.identity);
-        self.opener.share_among(place.iter().flat_map(Place::previous).count());
+        let neighbours = Neighbours::around(&self.documents, &own.identity);
+        self.opener.share_among(neighbours.iter().flat_map(Neighbours::previous).count());
         if own.role == Role::Mix {
             // A gateway is open to clients, whom no list names; a mix has business with its neighbours alone.
-            let previous = place.iter().flat_map(Place::previous).map(|node| node.0).collect();
+            let previous =
+                neighbours.iter().flat_map(Neighbours::previous).map(|node| node.0).collect();
             self.allow.replace(previous);
         }
         let nodes = self.documents.iter().flat_map(|held| &held.document.nodes);
         let addresses = nodes.flat_map(|node| &node.descriptor.body().addresses);
         self.listed.replace(addresses.map(|address| address.ip().to_canonical()).collect());
         // The queues are there before the engine has the document, which sends by it at once.
-        let queues = self.outgoing.follow(&self.documents, place.as_ref());
-        self.events.post(Event::Neighbours(queues)).await;
+        let queues = self.outgoing.follow(&self.documents, neighbours.as_ref());
+        self.events.post(EngineEvent::Neighbours(queues)).await;
         let parts = held.signed.len() / 2_000 + 1;
-        self.around.send_replace(Neighbourhood { place: place.map(Arc::new), parts });
+        self.around.send_replace(Neighbourhood { neighbours: neighbours.map(Arc::new), parts });
         let wait = if first { Duration::ZERO } else { until_announced(&document, epoch, now) };
         let announce = self.clock.now() + wait;
         let VerifiedDocument { document, signed } = held;
         let input = Input::Document { document, signed, epoch, announce };
-        self.events.post(Event::Input(input)).await;
+        self.events.post(EngineEvent::Input(input)).await;
         true
     }
 
@@ -296,7 +298,7 @@ impl Watcher<'_> {
         }
         tracing::error!("{proof}");
         self.contradiction = Some(proof.to_string());
-        self.events.post(Event::Input(Input::Stale)).await;
+        self.events.post(EngineEvent::Input(Input::Stale)).await;
     }
 }
 

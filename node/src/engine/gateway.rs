@@ -25,7 +25,7 @@ use descriptors::Known;
 use inboxes::{Holder, Inboxes, Stored};
 use session::{Active, FETCH};
 
-pub use settings::{Admission, GatewaySettings, InboxId, Keeping, Service, Token};
+pub use settings::{Admission, GatewaySettings, InboxId, Keeping, ServiceAccess, Token};
 
 /// The parts of a document go out within this part of an epoch.
 const ANNOUNCEMENT: u32 = 20;
@@ -247,7 +247,7 @@ impl Gateway {
         core.wheel.insert(next, Due::Part);
     }
 
-    /// The mix of layer 1 that a client's frame names: by its place in the list of the document that is in use in the
+    /// The mix of layer 1 that a client's frame names: by its index in the list of the document that is in use in the
     /// epoch of the frame's key, of those that clients have.
     fn first_hop(&self, core: &Core, frame: &Frame) -> Result<Identity, DropReason> {
         let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
@@ -258,12 +258,12 @@ impl Gateway {
         self.hop_of(frame.field, epoch).ok_or(DropReason::NoRoute)
     }
 
-    fn hop_of(&self, place: u16, epoch: Epoch) -> Option<Identity> {
+    fn hop_of(&self, index: u16, epoch: Epoch) -> Option<Identity> {
         // By the documents that clients were given, not by those that this node holds: a client can only count in a
         // list that it has seen.
         let mut known = self.announced.iter().rev().map(|sent| &sent.document);
         let document = known.find(|document| document.epoch <= epoch)?;
-        let node = document.node(usize::from(place))?;
+        let node = document.node(usize::from(index))?;
         // A client's frame goes to the first layer and nowhere else: it could send past layers otherwise.
         (document.layer_at(node, epoch) == 1).then(|| node.identity())
     }

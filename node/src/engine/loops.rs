@@ -13,7 +13,7 @@ use shoal_topology::reputation::report::LinkCount;
 use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Document, Epoch, Identity, Paths, Seed, Standing, Stream, Time, exponential};
 
-use super::{Core, Due, Topology, draw_id, hop};
+use super::{Core, Due, Topology, draw_id};
 
 /// Loops that are waited for. One more, and the oldest counts as lost.
 const WAITED_FOR: usize = 65_536;
@@ -30,7 +30,7 @@ const ENOUGH: usize = 8;
 type Link = (Identity, Identity);
 
 /// A loop that is under way.
-struct Waiting {
+struct PendingLoop {
     /// When it would be back if only its delays took time.
     due: Time,
     /// When it is late.
@@ -75,7 +75,7 @@ pub(super) struct Loops {
     /// True if the next loop is in the wheel.
     running: bool,
     /// Those that are under way.
-    waited_for: HashMap<PacketId, Waiting>,
+    waited_for: HashMap<PacketId, PendingLoop>,
     /// The identifiers of those that were sent, the oldest first; some of them may be back.
     order: VecDeque<PacketId>,
     /// What loops are drawn from; none before the first document.
@@ -135,11 +135,15 @@ impl Loops {
         }
     }
 
-    fn build(&mut self, core: &Core, now: Time) -> Option<(Identity, Frame, PacketId, Waiting)> {
+    fn build(
+        &mut self,
+        core: &Core,
+        now: Time,
+    ) -> Option<(Identity, Frame, PacketId, PendingLoop)> {
         let topology = core.usable()?;
         self.follow(topology);
         let layering = self.layering.as_ref()?;
-        let own = topology.place.as_ref()?.index;
+        let own = topology.neighbours.as_ref()?.index;
         let path = layering.paths.draw_node_loop(&mut self.paths, own)?;
         let path_end = topology.document.node(own)?.identity();
         let parameters = &topology.document.parameters;
@@ -158,7 +162,7 @@ impl Loops {
                 };
                 let delay = delay.min(parameters.max_delay());
                 total += delay;
-                hop(topology, *index, delay)
+                topology.hop(*index, delay)
             })
             .collect();
         let id = draw_id(&mut self.packets);
@@ -172,7 +176,7 @@ impl Loops {
         let late = self.usual().map_or(until, |usual| until.min(due + usual + late_after));
         let links = counting_links(&topology.document, own, &path);
         let (number, fate) = (layering.number, Fate::Open);
-        Some((first, frame, id, Waiting { due, late, until, links, layering: number, fate }))
+        Some((first, frame, id, PendingLoop { due, late, until, links, layering: number, fate }))
     }
 
     /// Draws from the topology from now on, if it is another.
@@ -208,7 +212,7 @@ impl Loops {
         (beyond.len() >= ENOUGH).then(|| beyond.get(beyond.len() / 4).copied()).flatten()
     }
 
-    fn wait_for(&mut self, core: &mut Core, id: PacketId, waiting: Waiting) {
+    fn wait_for(&mut self, core: &mut Core, id: PacketId, waiting: PendingLoop) {
         if self.order.len() >= WAITED_FOR
             && let Some(oldest) = self.order.pop_front()
             && self.waited_for.remove(&oldest).is_some()
@@ -253,7 +257,7 @@ impl Loops {
         self.waited_for.insert(*id, waiting);
     }
 
-    fn count(&mut self, waiting: &Waiting, lost: u32) {
+    fn count(&mut self, waiting: &PendingLoop, lost: u32) {
         let number = self.layering.as_ref().map(|layering| layering.number);
         // Each loop counts once, and only under the layers by which it was drawn.
         if waiting.fate == Fate::Counted || number != Some(waiting.layering) {
@@ -287,19 +291,19 @@ impl Loops {
         }
     }
 
-    /// What each link has lost since this was last asked, ordered, by places in the document in use. What was counted
+    /// What each link has lost since this was last asked, ordered, by indices in the document in use. What was counted
     /// under another document is carried over by identity; nodes that are not listed any more are left out.
     pub(super) fn take_links(&mut self, topology: &Topology) -> Vec<LinkCount> {
         self.follow(topology);
         let counts = std::mem::take(&mut self.counts);
         let document = &topology.document;
-        // Places and layers are those of the document's own epoch; a later one of its epochs may have others.
+        // Indices and layers are those of the document's own epoch; a later one of its epochs may have others.
         if layers(document, document.epoch) != layers(document, topology.epoch) {
             return Vec::new();
         }
-        let place = |node: &Identity| u16::try_from(document.index_of(node)?).ok();
+        let index = |node: &Identity| u16::try_from(document.index_of(node)?).ok();
         let link = |((from, to), (sent, lost)): (Link, (u32, u32))| {
-            Some(LinkCount { from: place(&from)?, to: place(&to)?, sent, lost })
+            Some(LinkCount { from: index(&from)?, to: index(&to)?, sent, lost })
         };
         counts.into_iter().filter_map(link).collect()
     }
@@ -312,14 +316,14 @@ fn layers(document: &Document, epoch: Epoch) -> BTreeMap<Identity, u8> {
 
 /// The links of a loop that it counts for.
 fn counting_links(document: &Document, own: usize, path: &[usize]) -> Box<[Link]> {
-    let demoted = |place: usize| {
-        place != own && document.node(place).is_some_and(|node| node.standing == Standing::Demoted)
+    let demoted = |index: usize| {
+        index != own && document.node(index).is_some_and(|node| node.standing == Standing::Demoted)
     };
     // See the module: what a demoted node loses must not count against the others on the path.
-    let tested = path.iter().filter(|place| demoted(**place)).count();
+    let tested = path.iter().filter(|index| demoted(**index)).count();
     let from = std::iter::once(&own).chain(path);
     let ends = from.zip(path).filter(|(_, to)| tested == 0 || (tested == 1 && demoted(**to)));
-    let identity = |place: usize| document.node(place).map(|node| node.identity());
+    let identity = |index: usize| document.node(index).map(|node| node.identity());
     ends.filter_map(|(from, to)| Some((identity(*from)?, identity(*to)?))).collect()
 }
 
@@ -329,25 +333,25 @@ mod tests {
     use shoal_topology::Role;
 
     use super::*;
-    use crate::engine::{Engine, Settings};
+    use crate::engine::{NodeEngine, NodeSettings};
 
     #[test]
     fn one_loop_more_than_can_be_waited_for_and_the_oldest_counts_as_lost() {
-        let settings = Settings {
+        let settings = NodeSettings {
             identity: Identity([1; 32]),
             role: Role::Mix,
             pool_packets: 1,
             seed: Seed::from_u64(1),
             gateway: Default::default(),
         };
-        let Engine { mut core, mut loops, .. } = Engine::new(settings, Arc::new(NullCodec));
+        let NodeEngine { mut core, mut loops, .. } = NodeEngine::new(settings, Arc::new(NullCodec));
         let id = |n: u32| {
             let mut id = PacketId::default();
             id[..4].copy_from_slice(&n.to_be_bytes());
             id
         };
         let until = Time::from_secs(5);
-        let waiting = || Waiting {
+        let waiting = || PendingLoop {
             due: Time::ZERO,
             late: until,
             until,

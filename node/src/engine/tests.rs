@@ -16,7 +16,7 @@ use shoal_topology::wire::client_gateway::{Away, ControlMessage as _, Hello, Mod
 
 use super::*;
 use crate::{Opener, Room};
-use gateway::{Admission, InboxId, Keeping, Service, Token};
+use gateway::{Admission, InboxId, Keeping, ServiceAccess, Token};
 use network::{EPOCH, Net, Options};
 
 fn ms(ms: u64) -> Duration {
@@ -386,7 +386,7 @@ fn one_inbox_too_many_takes_the_place_of_an_empty_one_of_an_absent_client() {
 #[test]
 fn an_open_gateway_lets_in_people_and_no_service_without_a_token() {
     use shoal_topology::wire::client_gateway::Refusal;
-    let token = Token { secret: b"exit".to_vec(), connections: 1, service: Service::Allowed };
+    let token = Token { secret: b"exit".to_vec(), connections: 1, service: ServiceAccess::Allowed };
     let admission = Admission::Open(vec![token]);
     assert_eq!(GatewaySettings::default().admission, Admission::Open(Vec::new()));
     let mut net = Net::new(Arc::new(NullCodec), Options { admission, ..Options::default() });
@@ -433,7 +433,7 @@ fn clients_of_one_network_leave_room_for_those_of_others() {
 #[test]
 fn an_open_gateway_that_is_full_has_places_for_bearers_of_tokens() {
     use shoal_topology::wire::client_gateway::Refusal;
-    let token = Token { secret: b"exit".to_vec(), connections: 3, service: Service::Allowed };
+    let token = Token { secret: b"exit".to_vec(), connections: 3, service: ServiceAccess::Allowed };
     let admission = Admission::Open(vec![token]);
     let mut net =
         Net::new(Arc::new(NullCodec), Options { admission, max_clients: 10, ..Options::default() });
@@ -598,8 +598,8 @@ fn a_service_gets_its_packets_at_once_within_its_rate() {
 fn who_does_not_prove_its_inbox_is_refused() {
     use shoal_topology::wire::client_gateway::Refusal;
     let tokens = Admission::Tokens(vec![
-        Token { secret: b"person".to_vec(), connections: 1, service: Service::Refused },
-        Token { secret: b"exit".to_vec(), connections: 2, service: Service::Allowed },
+        Token { secret: b"person".to_vec(), connections: 1, service: ServiceAccess::Refused },
+        Token { secret: b"exit".to_vec(), connections: 2, service: ServiceAccess::Allowed },
     ]);
     let mut net =
         Net::new(Arc::new(NullCodec), Options { admission: tokens, ..Options::default() });
@@ -818,7 +818,7 @@ fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
     let client = net.join(0, 1, Mode::Class("web".into()));
     let first = net.mix(1, 1);
     let identity = net.identity(first);
-    // The next document lists one node less: the place of another moves.
+    // The next document lists one node less: the index of another moves.
     let others = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1)].map(|(layer, n)| net.mix(layer, n));
     let removed = others.into_iter().find(|other| *other < first).unwrap();
     let next = net.new_document(EPOCH + 1, net.now, |document| {
@@ -828,9 +828,9 @@ fn a_frame_names_its_first_hop_in_the_list_of_its_own_epoch() {
     net.run(ms(4_000));
     let moved = next.index_of(&identity).unwrap();
     assert_ne!(moved, first);
-    for (epoch, place) in [(EPOCH, first), (EPOCH + 1, moved)] {
+    for (epoch, index) in [(EPOCH, first), (EPOCH + 1, moved)] {
         net.sent.clear();
-        net.upward(client, epoch, place);
+        net.upward(client, epoch, index);
         assert_eq!(net.sent, [identity], "{epoch}");
     }
     net.sent.clear();

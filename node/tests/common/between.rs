@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
-use shoal_host::link::{Allow, Endpoint, Identity as LinkKey, Link, Settings};
+use shoal_host::link::{Allow, Endpoint, Identity as LinkKey, Link, LinkSettings};
 use shoal_node::daemon::descriptor;
 use shoal_sphinx::backend::Backend;
 use shoal_sphinx::{FRAME_LEN, Frame, Hop};
@@ -28,7 +28,7 @@ pub struct Between {
     pub arrived: Arrived,
     generator: Endpoint,
     /// The generator, another gateway, and the sink.
-    ends: [testing::Node; 3],
+    ends: [testing::TestNode; 3],
     rng: Stream,
 }
 
@@ -49,14 +49,15 @@ impl Between {
             .unwrap();
         let (arrived, listen) =
             (Arrived::default(), std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-        let mut ends =
-            [([41; 32], 0), ([43; 32], 0), ([42; 32], 2)].map(|(n, l)| testing::Node::new(n, l));
+        let mut ends = [([41; 32], 0), ([43; 32], 0), ([42; 32], 2)]
+            .map(|(n, l)| testing::TestNode::new(n, l));
         for (operator, end) in ["generator", "other", "sink"].into_iter().zip(&mut ends) {
             end.body.operator = operator.into();
         }
         let generator = runtime.block_on(async {
-            let end = |node: &testing::Node, listen| {
-                let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+            let end = |node: &testing::TestNode, listen| {
+                let settings =
+                    LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
                 Endpoint::new(&LinkKey::from_seed(&node.secret), settings).unwrap()
             };
             let mut sink = end(&ends[2], Some(listen));
@@ -91,7 +92,7 @@ impl Between {
     pub fn sign(&self) {
         let mix = descriptor(&self.mix().config).unwrap();
         let epoch = mix.body().keys[0].first;
-        let ends = self.ends.iter().map(testing::Node::listed);
+        let ends = self.ends.iter().map(testing::TestNode::listed);
         self.net.sign_listed(ends.chain([ListedNode::new(mix, 1)]).collect(), epoch, 0);
     }
 

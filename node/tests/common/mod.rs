@@ -133,7 +133,7 @@ pub struct Net {
     pub dir: tempfile::TempDir,
     pub nodes: Vec<Node>,
     /// Its authority and parameters, without nodes.
-    pub network: testing::Network,
+    pub network: testing::TestNetwork,
     layers: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ impl Net {
     pub fn with_epoch(layers: &[u8], epoch_s: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let parameters = Parameters { node_loops_per_s: 20.0, ..Parameters::default() };
-        let network = testing::Network::builder().mixes(0).gateways(0).parameters(parameters);
+        let network = testing::TestNetwork::builder().mixes(0).gateways(0).parameters(parameters);
         let network = network.epoch_s(epoch_s).build();
         let known = shoal_host::network::to_toml(&network.known, &[]);
         std::fs::write(dir.path().join("network.toml"), known).unwrap();

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use shoal_topology::{Seed, Time};
 
 use super::table::number;
-use crate::attacks::{self, Answer};
-use crate::figures::Figure;
-use crate::output::{read_truth, read_view, write_atomic};
-use crate::scores::{self, Claims, Score};
+use crate::adversary::attacks::{self, Answer};
+use crate::harness::figures::Figure;
+use crate::harness::output::{read_truth, read_view, write_atomic};
+use crate::score::scores::{self, Claims, Score};
 use crate::trace::{Party, Pass, Public, Record, Trace, Truth, View};
 
 /// Options of `shoal-sim attack`.
@@ -34,7 +34,7 @@ pub struct AttackArgs {
 
 /// What an attack found, and how good it is.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct AttackResult {
     /// The attack's name.
     pub attack: &'static str,
     /// What it found.
@@ -177,19 +177,19 @@ fn score(
     truth: Option<&Truth>,
     people: u32,
     seed: &Seed,
-) -> Vec<Found> {
+) -> Vec<AttackResult> {
     let one = |(attack, answer): (&'static str, Answer)| {
         let scores = truth.map_or_else(Vec::new, |truth| {
-            let kind = scores::Kind::of(truth);
+            let kind = scores::RecordKind::of(truth);
             scores::scores(&answer, truth, people, kind, &seed.part(attack))
         });
         let claims = truth.filter(|_| !answer.rows.is_empty()).map(|t| Claims::of(&answer, t));
-        Found { attack, answer, scores, claims: claims.filter(|claims| claims.claims > 0) }
+        AttackResult { attack, answer, scores, claims: claims.filter(|claims| claims.claims > 0) }
     };
     answers.into_iter().map(one).collect()
 }
 
-fn to_json(found: &[Found]) -> Value {
+fn to_json(found: &[AttackResult]) -> Value {
     let score = |score: &Score| {
         json!({
             "score": score.name,
@@ -200,7 +200,7 @@ fn to_json(found: &[Found]) -> Value {
             "p": score.p,
         })
     };
-    let one = |found: &Found| {
+    let one = |found: &AttackResult| {
         json!({
             "attack": found.attack,
             "pairs": found.answer.pairs.len(),
@@ -218,8 +218,8 @@ fn to_json(found: &[Found]) -> Value {
 }
 
 /// The true records above the rows of the attack that made most of them right.
-fn draw(dir: &Path, public: &Public, truth: Truth, found: &[Found]) -> anyhow::Result<()> {
-    let right = |found: &&Found| {
+fn draw(dir: &Path, public: &Public, truth: Truth, found: &[AttackResult]) -> anyhow::Result<()> {
+    let right = |found: &&AttackResult| {
         let score = found.scores.iter().find(|score| score.name == "start_within_10_s");
         score.map_or(0.0, |score| score.value.value)
     };
@@ -231,7 +231,7 @@ fn draw(dir: &Path, public: &Public, truth: Truth, found: &[Found]) -> anyhow::R
     rows.sort_by(|a, b| b.score.total_cmp(&a.score));
     // As many as there really were: those that it is surest of.
     rows.truncate(truth.records.len());
-    let record = |row: &attacks::Row| Record {
+    let record = |row: &attacks::RebuiltRecord| Record {
         caller: row.caller,
         callee: row.callee,
         start: Time::from_nanos((row.start_s.max(0.0) * 1e9) as u64),

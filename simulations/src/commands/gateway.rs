@@ -6,10 +6,12 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Usage, pool};
-use crate::at_gateway::attacks::{self, Active, Instant, Outcome, Reading};
-use crate::at_gateway::experiments::{Busy, Case, steady};
+use crate::adversary::at_gateway::attacks::{
+    self, ActiveAdversary, ActiveOutcome, GatewayReading, Instant,
+};
+use crate::adversary::at_gateway::experiments::{Busy, Case, steady};
 use crate::experiment::Estimate;
-use crate::scoreboard::active::question;
+use crate::score::scoreboard::active::question;
 
 /// Options of `shoal-sim gateway`.
 #[derive(clap::Args, Clone, Debug)]
@@ -108,21 +110,21 @@ fn activities(class: &str) -> Vec<(&'static str, Busy)> {
 
 fn ask_steady(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
     let ask = |(name, busy): &(&str, Busy)| {
-        let (verdict, arrivals) = steady(&case(args, *busy, args.seed), PERMUTATIONS)?;
+        let (tested, arrivals) = steady(&case(args, *busy, args.seed), PERMUTATIONS)?;
         let largest: Vec<String> =
-            verdict.differences.iter().take(3).map(|(of, z)| format!("{of} {z:.1}")).collect();
+            tested.differences.iter().take(3).map(|(of, z)| format!("{of} {z:.1}")).collect();
         let line = format!(
             "class {}, {name}: p = {:.4} over {} and {} blocks of 20 s, {arrivals} arrivals; largest: {}",
             args.class,
-            verdict.p,
-            verdict.blocks.0,
-            verdict.blocks.1,
+            tested.p,
+            tested.blocks.0,
+            tested.blocks.1,
             largest.join(", ")
         );
         let value = json!({
-            "class": args.class, "activity": name, "p": verdict.p, "arrivals": arrivals,
-            "blocks": [verdict.blocks.0, verdict.blocks.1],
-            "differences": verdict.differences,
+            "class": args.class, "activity": name, "p": tested.p, "arrivals": arrivals,
+            "blocks": [tested.blocks.0, tested.blocks.1],
+            "differences": tested.differences,
         });
         Ok((line, value))
     };
@@ -182,7 +184,7 @@ fn ask_active(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn row(outcome: &Outcome) -> Row {
+fn row(outcome: &ActiveOutcome) -> Row {
     let reads = question(outcome.reading);
     let decided = outcome
         .decision
@@ -210,9 +212,9 @@ fn row(outcome: &Outcome) -> Row {
 
 /// Stalls and holds with the release at the first mix, and what it costs.
 fn ask_release(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
-    let base: Vec<Active> = attacks::adversaries((args.pairs, args.seconds, args.seed));
-    let wanted = |active: &&Active| {
-        active.reading == Reading::InACall
+    let base: Vec<ActiveAdversary> = attacks::adversaries((args.pairs, args.seconds, args.seed));
+    let wanted = |active: &&ActiveAdversary| {
+        active.reading == GatewayReading::InACall
             && ["0.3 %", "for 0.2 s"].iter().any(|part| active.name.contains(part))
     };
     let mut jobs = Vec::new();
@@ -227,7 +229,7 @@ fn ask_release(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
             jobs.push(active);
         }
     }
-    let ask = |active: &Active| {
+    let ask = |active: &ActiveAdversary| {
         let outcome = active.run()?;
         let (line, value) = row(&outcome);
         let (median, most) = outcome.voice_s;

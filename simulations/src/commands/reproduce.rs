@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::{bar, pool};
-use crate::reproduce;
-use crate::row::Effort;
+use crate::literature::check::Effort;
+use crate::literature::reproduce;
 
 /// Options of `shoal-sim reproduce`.
 #[derive(clap::Args, Clone, Debug)]
@@ -23,18 +23,18 @@ pub struct ReproduceArgs {
     pub json: bool,
 }
 
-/// Some rows do not hold. Exit code 1.
+/// Some checks do not hold. Exit code 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{fail} of {of} rows do not hold")]
-pub struct RowsFail {
+pub struct ChecksFail {
     fail: usize,
     of: usize,
 }
 
-/// Computes all rows and prints them.
+/// Computes all checks and prints them.
 ///
 /// # Errors
-/// [`RowsFail`], or what kept a row from being computed.
+/// [`ChecksFail`], or what kept a check from being computed.
 pub fn reproduce(args: &ReproduceArgs, to: &mut dyn Write) -> anyhow::Result<()> {
     let jobs = reproduce::jobs(if args.quick { Effort::Quick } else { Effort::Full });
     let bar = bar(1_000);
@@ -52,6 +52,6 @@ pub fn reproduce(args: &ReproduceArgs, to: &mut dyn Write) -> anyhow::Result<()>
     if reproduced.all_hold() {
         return Ok(());
     }
-    let of = reproduced.rows.len();
-    Err(RowsFail { fail: of - reproduced.hold, of }.into())
+    let of = reproduced.checks.len();
+    Err(ChecksFail { fail: of - reproduced.hold, of }.into())
 }

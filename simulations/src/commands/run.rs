@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 use super::table::{merge, print_table};
 use super::{Usage, VERSION};
 use crate::experiment::{Context, Measured, Outcome};
-use crate::figures::Figure;
-use crate::output::{
-    Directory, Row, measured_to_json, write_packets, write_rows, write_truth, write_view,
+use crate::harness::figures::Figure;
+use crate::harness::output::{
+    Directory, ResultRow, measured_to_json, write_packets, write_rows, write_truth, write_view,
 };
-use crate::scenario::{self, Kind, Scenario};
+use crate::harness::scenario::{self, Kind, Scenario};
 use crate::stats;
 
 /// Options of `shoal-sim run`.
@@ -53,7 +53,7 @@ pub struct RunArgs {
 /// Runs a scenario and prints its figures.
 ///
 /// # Errors
-/// [`scenario::BadScenario`], [`Usage`], [`crate::output::Foreign`], or what kept the experiment from ending.
+/// [`scenario::BadScenario`], [`Usage`], [`crate::harness::output::Foreign`], or what kept the experiment from ending.
 pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow::Result<()> {
     if args.list {
         for kind in kinds {
@@ -228,10 +228,10 @@ pub(crate) fn by_name(measured: &[Measured]) -> Value {
 fn leave(dir: &Directory, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<Value> {
     let path = dir.path();
     let mut files = vec!["results.parquet".to_owned()];
-    let rows: Vec<Row> = runs
+    let rows: Vec<ResultRow> = runs
         .iter()
         .flat_map(|run| {
-            let row = |measured: &Measured| Row {
+            let row = |measured: &Measured| ResultRow {
                 labels: Vec::new(),
                 seed: run.seed,
                 measured: measured.clone(),

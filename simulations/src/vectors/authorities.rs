@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_topology::consensus::{
-    Authority, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId, Settings, SignedVote,
-    Vote,
+    Authority, AuthoritySettings, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId,
+    SignedVote, Vote,
 };
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
@@ -21,7 +21,7 @@ use super::{hex, said, secret};
 const AUTHORITIES: u8 = 4;
 
 fn authority(n: u8) -> Authority {
-    let settings = Settings {
+    let settings = AuthoritySettings {
         network: network(),
         secret: secret(200 + n),
         epoch_s: EPOCH_S,

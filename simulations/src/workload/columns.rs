@@ -130,7 +130,7 @@ const ALLOWED: &str =
 /// Where the columns stand.
 #[derive(Debug)]
 pub(super) struct Columns {
-    places: [Option<usize>; 4],
+    indices: [Option<usize>; 4],
     units_s: [Option<f64>; 4],
     /// How many a row has.
     pub(super) width: usize,
@@ -142,7 +142,7 @@ impl Columns {
     /// Those of a file without a header: time, from, to, duration.
     pub(super) fn in_order() -> Self {
         Self {
-            places: [Some(0), Some(1), Some(2), Some(3)],
+            indices: [Some(0), Some(1), Some(2), Some(3)],
             units_s: [None; 4],
             width: 0,
             note: None,
@@ -150,8 +150,8 @@ impl Columns {
     }
 
     /// Which column holds this.
-    pub(super) fn place(&self, field: Field) -> Option<usize> {
-        self.places.get(field as usize).copied().flatten()
+    pub(super) fn index(&self, field: Field) -> Option<usize> {
+        self.indices.get(field as usize).copied().flatten()
     }
 
     fn unit_s(&self, field: Field) -> Option<f64> {
@@ -188,7 +188,7 @@ pub(super) fn header(
     }
     let found = || names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     let mut columns =
-        Columns { places: [None; 4], units_s: [None; 4], width: names.len(), note: None };
+        Columns { indices: [None; 4], units_s: [None; 4], width: names.len(), note: None };
     let mut unused = Vec::new();
     for (at, (name, known)) in names.iter().zip(&known).enumerate() {
         let Some((field, unit_s)) = *known else {
@@ -198,25 +198,25 @@ pub(super) fn header(
             }
             continue;
         };
-        let place = columns.places.get_mut(field as usize);
-        if let Some(first) = place.as_ref().and_then(|place| **place) {
+        let index = columns.indices.get_mut(field as usize);
+        if let Some(first) = index.as_ref().and_then(|index| **index) {
             let first = names.get(first).map_or("", |name| name.as_ref());
             return Err(format!(
                 "the columns {first:?} and {name:?} both give the {}: keep one",
                 said(field)
             ));
         }
-        if let (Some(place), Some(unit)) = (place, columns.units_s.get_mut(field as usize)) {
-            *place = Some(at);
+        if let (Some(index), Some(unit)) = (index, columns.units_s.get_mut(field as usize)) {
+            *index = Some(at);
             *unit = unit_s;
         }
     }
     for (field, name, _) in FIELDS {
-        if field != Field::Duration && columns.place(field).is_none() {
+        if field != Field::Duration && columns.index(field).is_none() {
             return Err(format!("the header has no column {name}, it has {}; {ALLOWED}", found()));
         }
     }
-    match (unused.first(), columns.place(Field::Duration)) {
+    match (unused.first(), columns.index(Field::Duration)) {
         (Some(unknown), None) => Err(format!(
             "the column {unknown:?} is not known; {ALLOWED}. Call it duration if it is that, or leave it out"
         )),

@@ -65,7 +65,7 @@ impl Wrong {
 
 /// A time as it stands in a cell.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Clock {
+enum WrittenTime {
     /// A number of some unit.
     Number(f64),
     /// Seconds since 1970 by a date without a time zone, which is taken for UTC.
@@ -81,7 +81,7 @@ pub(super) fn read(text: &str) -> Result<Table, Wrong> {
         let why = "lines end in a carriage return alone: save the file with the line ends of Unix or Windows";
         return Err(Wrong::at(line, why));
     }
-    let mut lines = text.lines().enumerate().map(|(place, line)| (place + 1, line)).peekable();
+    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line)).peekable();
     let mut separator = None;
     // Excel's own first line.
     if let Some((_, first)) = lines.peek()
@@ -163,7 +163,7 @@ fn row(
     cells: &[Cow<'_, str>],
     named: Option<&Columns>,
     in_order: &Columns,
-) -> Result<(Clock, Row), String> {
+) -> Result<(WrittenTime, Row), String> {
     match named {
         Some(columns) if cells.len() != columns.width => {
             return Err(format!(
@@ -188,7 +188,7 @@ fn row(
         _ => {}
     }
     let columns = named.unwrap_or(in_order);
-    let cell = |field: Field| columns.place(field).and_then(|at| cells.get(at)).map(Cow::as_ref);
+    let cell = |field: Field| columns.index(field).and_then(|at| cells.get(at)).map(Cow::as_ref);
     let text = cell(Field::Time).unwrap_or_default();
     let at = clock(text).ok_or_else(|| not_a_time(text))?;
     let (from, to) = (id(cell(Field::From), "from")?, id(cell(Field::To), "to")?);
@@ -243,20 +243,20 @@ fn of_clock(text: &str) -> Option<f64> {
 }
 
 /// A time in one of its forms.
-fn clock(text: &str) -> Option<Clock> {
+fn clock(text: &str) -> Option<WrittenTime> {
     match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => Some(Clock::Number(number)),
+        Ok(number) if number.is_finite() => Some(WrittenTime::Number(number)),
         Ok(_) => None,
         Err(_) => super::calendar::seconds_since_1970(text).map(|(seconds, zoned)| {
-            if zoned { Clock::Zoned(seconds) } else { Clock::Local(seconds) }
+            if zoned { WrittenTime::Zoned(seconds) } else { WrittenTime::Local(seconds) }
         }),
     }
 }
 
 /// Gives all rows their times, which must be of one form.
-fn in_seconds(table: &mut Table, times: &[Clock], columns: &Columns) -> Result<(), Wrong> {
+fn in_seconds(table: &mut Table, times: &[WrittenTime], columns: &Columns) -> Result<(), Wrong> {
     let Some(first) = times.first() else { return Ok(()) };
-    let line = |place: usize| table.rows.get(place).map_or(0, |row| row.line);
+    let line = |index: usize| table.rows.get(index).map_or(0, |row| row.line);
     let form = std::mem::discriminant(first);
     if let Some(other) = times.iter().position(|at| std::mem::discriminant(at) != form) {
         let why = format!(
@@ -265,12 +265,12 @@ fn in_seconds(table: &mut Table, times: &[Clock], columns: &Columns) -> Result<(
         );
         return Err(Wrong::at(line(other), why));
     }
-    let number = |at: &Clock| match *at {
-        Clock::Number(value) | Clock::Local(value) | Clock::Zoned(value) => value,
+    let number = |at: &WrittenTime| match *at {
+        WrittenTime::Number(value) | WrittenTime::Local(value) | WrittenTime::Zoned(value) => value,
     };
     let most = times.iter().map(number).fold(0.0, f64::max);
     let mut unit_s = columns.time_s();
-    if matches!(first, Clock::Number(_)) && unit_s.is_none() && most > LATEST_S {
+    if matches!(first, WrittenTime::Number(_)) && unit_s.is_none() && most > LATEST_S {
         let fits =
             |(earliest, latest, ..): &&(f64, f64, f64, &str)| (*earliest..=*latest).contains(&most);
         if let Some((earliest, _, length_s, name)) = SINCE_1970.iter().find(fits) {
@@ -293,14 +293,14 @@ fn in_seconds(table: &mut Table, times: &[Clock], columns: &Columns) -> Result<(
             unit_s = Some(*length_s);
         }
     }
-    if matches!(first, Clock::Local(_)) {
+    if matches!(first, WrittenTime::Local(_)) {
         table.notes.push("dates without a time zone are read as UTC".into());
     }
-    let unit_s = if matches!(first, Clock::Number(_)) { unit_s.unwrap_or(1.0) } else { 1.0 };
-    for (place, at) in times.iter().enumerate() {
+    let unit_s = if matches!(first, WrittenTime::Number(_)) { unit_s.unwrap_or(1.0) } else { 1.0 };
+    for (index, at) in times.iter().enumerate() {
         let seconds = number(at) * unit_s;
         let range = (0.0..=LATEST_S).contains(&seconds);
-        let Some(row) = table.rows.get_mut(place) else { continue };
+        let Some(row) = table.rows.get_mut(index) else { continue };
         if !range {
             let said = number(at);
             let why = format!("the time must be 0 to {LATEST_S} seconds, not {said}");

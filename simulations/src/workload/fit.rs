@@ -46,8 +46,8 @@ fn moments(values: &[f64]) -> (f64, f64) {
 fn p99(values: impl Iterator<Item = usize>) -> f64 {
     let mut sorted: Vec<usize> = values.collect();
     sorted.sort_unstable();
-    let place = (sorted.len() as f64 * 0.99) as usize;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).map_or(0.0, |value| *value as f64)
+    let index = (sorted.len() as f64 * 0.99) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).map_or(0.0, |value| *value as f64)
 }
 
 /// The figures of this list.

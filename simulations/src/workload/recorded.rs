@@ -150,8 +150,8 @@ impl Recorded {
         }
         let ids = ids(&mut table).map_err(wrong)?;
         table.rows.sort_by(|a, b| a.time_s.total_cmp(&b.time_s));
-        let places: BTreeMap<&str, u32> = ids.iter().map(String::as_str).zip(0..).collect();
-        let number = |id: &str| places.get(id).copied().unwrap_or_default();
+        let numbers: BTreeMap<&str, u32> = ids.iter().map(String::as_str).zip(0..).collect();
+        let number = |id: &str| numbers.get(id).copied().unwrap_or_default();
         let entry = |row: &csv::Row| Entry {
             at: Time::from_nanos((row.time_s * 1e9).round() as u64),
             from: number(&row.from),
@@ -206,7 +206,7 @@ impl Recorded {
     pub fn busiest(&self, length_s: u64, step_s: u64) -> u64 {
         let (length, step) = (length_s.max(1) as f64, step_s.max(1));
         let rows_before = |s: f64| self.entries.partition_point(|e| e.at.as_secs_f64() < s);
-        let begins = (0..=self.end.as_secs_f64() as u64 / step).map(|place| place * step);
+        let begins = (0..=self.end.as_secs_f64() as u64 / step).map(|index| index * step);
         let rows = |begin: u64| rows_before(begin as f64 + length) - rows_before(begin as f64);
         // Of equals `max_by_key` takes the last; in reverse order that is the first.
         begins.rev().max_by_key(|begin| rows(*begin)).unwrap_or(0)

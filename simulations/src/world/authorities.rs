@@ -8,7 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use shoal_topology::consensus::{Authority, Input, Output, Schedule, Settings as Founding, State};
+use shoal_topology::consensus::{
+    Authority, AuthoritySettings as Founding, Input, Output, Schedule, State,
+};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::{
     Epoch, Identity, Network, Parameters, SecretIdentity, Seed, Time, VerifiedDocument,

@@ -4,7 +4,7 @@ use super::authorities::Authorities;
 use super::network::Network;
 use super::settings::Settings;
 use super::watcher::Watcher;
-use shoal_node::Place;
+use shoal_node::Neighbours;
 use shoal_topology::{Seed, SignedDocument, VerifiedDocument};
 
 /// The authorities, and what each node's program does to follow them.
@@ -51,10 +51,10 @@ impl Directory {
         }
     }
 
-    /// The place of a node is another now.
-    pub(super) fn place(&mut self, network: &Network, node: usize) {
-        let place = self.watchers.get(node).and_then(Watcher::place);
-        self.linked.place(network, node, place);
+    /// A node has other neighbours now.
+    pub(super) fn relink(&mut self, network: &Network, node: usize) {
+        let neighbours = self.watchers.get(node).and_then(Watcher::neighbours);
+        self.linked.relink(network, node, neighbours);
     }
 
     /// Whether both ends know of a link; else the frame is lost, and counted.
@@ -83,14 +83,14 @@ impl Linked {
         self.sends.get(at) == Some(&true) && self.takes.get(at) == Some(&true)
     }
 
-    fn place(&mut self, network: &Network, node: usize, place: Option<&Place>) {
+    fn relink(&mut self, network: &Network, node: usize, neighbours: Option<&Neighbours>) {
         for other in 0..self.nodes {
             let Some(identity) = network.identity(other as u32) else { continue };
             if let Some(sends) = self.sends.get_mut(node * self.nodes + other) {
-                *sends = place.is_none_or(|place| place.sends_to(&identity));
+                *sends = neighbours.is_none_or(|neighbours| neighbours.sends_to(&identity));
             }
             if let Some(takes) = self.takes.get_mut(other * self.nodes + node) {
-                *takes = place.is_none_or(|place| place.takes_from(&identity));
+                *takes = neighbours.is_none_or(|neighbours| neighbours.takes_from(&identity));
             }
         }
     }

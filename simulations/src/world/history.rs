@@ -24,7 +24,7 @@ pub(super) struct Published {
 
 /// What became of one authority.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
+pub(super) struct AuthorityRecord {
     /// What it published, by epoch and amendment.
     pub(super) published: BTreeMap<(Epoch, u16), Published>,
     /// Documents that it said to be certified.
@@ -43,16 +43,16 @@ pub(super) struct Record {
 /// All of them.
 pub(super) struct History {
     authorities: Vec<Identity>,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<AuthorityRecord>,
 }
 
 impl History {
     pub(super) fn new(authorities: Vec<Identity>) -> Self {
-        let records = authorities.iter().map(|_| Record::default()).collect();
+        let records = authorities.iter().map(|_| AuthorityRecord::default()).collect();
         Self { authorities, records }
     }
 
-    fn of(&mut self, authority: &Identity) -> Option<&mut Record> {
+    fn of(&mut self, authority: &Identity) -> Option<&mut AuthorityRecord> {
         let number = self.authorities.iter().position(|other| other == authority)?;
         self.records.get_mut(number)
     }
@@ -102,13 +102,13 @@ impl History {
     }
 
     /// Those who never lied.
-    pub(super) fn honest(&self) -> impl Iterator<Item = &Record> {
+    pub(super) fn honest(&self) -> impl Iterator<Item = &AuthorityRecord> {
         self.records.iter().filter(|record| record.lies_since.is_none())
     }
 
     /// The document of an epoch with its last amendment, as the first of the honest ones has it.
     pub(super) fn document(&self, epoch: Epoch) -> Option<&Published> {
-        let last = |record: &'_ Record| {
+        let last = |record: &'_ AuthorityRecord| {
             let all = record.published.range((epoch, 0)..=(epoch, u16::MAX));
             all.last().map(|((_, amendment), _)| *amendment)
         };

@@ -17,7 +17,7 @@ use super::spans::{seconds, span};
 const KEPT: usize = 256;
 
 /// What is done to one person.
-struct Plan {
+struct PersonInjection {
     what: Injected,
     share: f64,
     begin: Time,
@@ -28,7 +28,7 @@ struct Plan {
 
 /// What is done to all.
 pub(super) struct Injector {
-    plans: BTreeMap<u32, Plan>,
+    plans: BTreeMap<u32, PersonInjection>,
     codec: Arc<dyn Codec>,
     injected: u64,
 }
@@ -44,7 +44,7 @@ impl Injector {
         for injection in &settings.injections {
             for person in &injection.people {
                 let Some(contact) = contacts.get(*person as usize) else { continue };
-                let plan = Plan {
+                let plan = PersonInjection {
                     what: injection.what,
                     share: injection.share,
                     begin: seconds(settings.warm_up_s) + span(injection.begin_s),
@@ -88,8 +88,8 @@ impl Injector {
                 self.codec.seal(&mut plan.rng, &path, [0; 16], &message).ok()?
             }
             Injected::Replayed => {
-                let place = plan.rng.random_range(0..plan.kept.len().max(1));
-                plan.kept.get(place)?.clone()
+                let index = plan.rng.random_range(0..plan.kept.len().max(1));
+                plan.kept.get(index)?.clone()
             }
         };
         self.injected += 1;

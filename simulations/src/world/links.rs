@@ -11,21 +11,21 @@ use shoal_topology::{Seed, Stream, Time};
 
 use super::access::Access;
 use super::ends::Ends;
-use super::matrix::Matrix;
+use super::matrix::LatencyMatrix;
 use super::observer::Observer;
 use super::settings::{Attack, Settings};
 use super::spans::{millis, seconds};
 use crate::trace::{Link, Party};
 
 /// An active attack on one link.
-struct Active {
+struct ActiveAttack {
     settings: Attack,
     begin: Time,
     end: Time,
     rng: Stream,
 }
 
-impl Active {
+impl ActiveAttack {
     /// When what comes now is let go: now, unless it falls into a time in which all is held.
     fn held_until(&self, now: Time) -> Time {
         let (hold, every) = (millis(self.settings.hold_ms), millis(1e3 * self.settings.every_s));
@@ -42,17 +42,17 @@ impl Active {
 struct Extra {
     rng: Option<Stream>,
     access: Option<Access>,
-    attacks: Vec<Active>,
+    attacks: Vec<ActiveAttack>,
 }
 
 /// One direction between two parties.
-struct State {
+struct LinkState {
     latency: Duration,
     /// When the last packet arrives: none overtakes it.
     last: Time,
     packets: u64,
     hash: u64,
-    /// Place at the observer.
+    /// Number at the observer.
     flow: Option<u32>,
     extra: Option<Box<Extra>>,
 }
@@ -71,7 +71,7 @@ pub(super) struct Passage {
 /// All links. Those between nodes come first, then two for each person (up, down), then two for each gateway of the
 /// service.
 pub(super) struct Links {
-    states: Vec<State>,
+    states: Vec<LinkState>,
     names: Vec<Link>,
     between: Vec<u32>,
     nodes: usize,
@@ -101,8 +101,8 @@ impl Links {
         let mut names = Vec::new();
         let mut between = vec![NONE; nodes * nodes];
         for (from, to) in pairs {
-            if let Some(place) = between.get_mut(from * nodes + to) {
-                *place = names.len() as u32;
+            if let Some(flow) = between.get_mut(from * nodes + to) {
+                *flow = names.len() as u32;
                 let (from, to) = (Party::Node(*from as u32), Party::Node(*to as u32));
                 names.push(Link { from, to });
             }
@@ -135,7 +135,7 @@ impl Links {
         };
         let mut making = Making {
             settings,
-            places: Places::new(settings, seed)?,
+            locations: Locations::new(settings, seed)?,
             attacks: patterns(settings).map_err(anyhow::Error::msg)?,
             seed: seed.part("links"),
         };
@@ -285,31 +285,31 @@ impl Hasher {
 /// What links are made from.
 struct Making<'a> {
     settings: &'a Settings,
-    places: Places<'a>,
+    locations: Locations<'a>,
     attacks: Vec<(Ends, &'a Attack)>,
     seed: Seed,
 }
 
 impl Making<'_> {
-    /// A link, with its place at the observer.
-    fn state(&mut self, link: &Link, flow: Option<u32>) -> State {
+    /// A link, with its number at the observer.
+    fn state(&mut self, link: &Link, flow: Option<u32>) -> LinkState {
         let settings = self.settings;
         let warm_up = seconds(settings.warm_up_s).since(Time::ZERO);
         let own = || self.seed.part(&format!("{:?} {:?}", link.from, link.to));
         let attacks = self.attacks.iter().enumerate();
-        let active: Vec<Active> = attacks
+        let active: Vec<ActiveAttack> = attacks
             .filter(|(_, (ends, _))| ends.fits(link))
-            .map(|(n, (_, attack))| Active {
+            .map(|(n, (_, attack))| ActiveAttack {
                 settings: (*attack).clone(),
                 begin: seconds(attack.begin_s) + warm_up,
                 end: seconds(attack.end_s) + warm_up,
                 rng: own().stream(&format!("attack {n}")),
             })
             .collect();
-        let latency = self.places.latency(link);
+        let latency = self.locations.latency(link);
         let person = [link.from, link.to].iter().any(|end| matches!(end, Party::Person(_)));
         let access = (person && settings.people.access_is_bad()).then(|| {
-            let back = self.places.latency(&Link { from: link.to, to: link.from });
+            let back = self.locations.latency(&Link { from: link.to, to: link.from });
             let jitter = millis(settings.people.access_jitter_ms);
             let loss = settings.people.access_loss;
             Access::new(own().stream("access"), loss, jitter, (latency, back))
@@ -319,7 +319,7 @@ impl Making<'_> {
             let rng = random.then(|| own().stream("passage"));
             Box::new(Extra { rng, access, attacks: active })
         });
-        State { latency, last: Time::ZERO, packets: 0, hash: 0, flow, extra }
+        LinkState { latency, last: Time::ZERO, packets: 0, hash: 0, flow, extra }
     }
 }
 
@@ -329,26 +329,26 @@ fn patterns(settings: &Settings) -> Result<Vec<(Ends, &Attack)>, String> {
 }
 
 /// Where parties are.
-struct Places<'a> {
+struct Locations<'a> {
     settings: &'a Settings,
-    matrix: Option<Matrix>,
+    matrix: Option<LatencyMatrix>,
     draws: Stream,
     drawn: BTreeMap<Party, usize>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Locations<'a> {
     fn new(settings: &'a Settings, seed: &Seed) -> anyhow::Result<Self> {
-        let matrix = settings.links.matrix.as_deref().map(Matrix::read).transpose()?;
+        let matrix = settings.links.matrix.as_deref().map(LatencyMatrix::read).transpose()?;
         Ok(Self { settings, matrix, draws: seed.stream("places"), drawn: BTreeMap::new() })
     }
 
     fn latency(&mut self, link: &Link) -> Duration {
         let base = millis(self.settings.links.latency_ms);
-        let (from, to) = (self.place(link.from), self.place(link.to));
+        let (from, to) = (self.location(link.from), self.location(link.to));
         self.matrix.as_ref().map_or(base, |matrix| base + matrix.latency(from, to))
     }
 
-    fn place(&mut self, party: Party) -> usize {
+    fn location(&mut self, party: Party) -> usize {
         let Some(matrix) = &self.matrix else { return 0 };
         let name = match party {
             Party::Person(n) => format!("person-{}", n + 1),
@@ -356,9 +356,9 @@ impl<'a> Places<'a> {
             Party::Node(n) => self.settings.network.node_name(n as usize),
         };
         let draws = &mut self.draws;
-        let places = matrix.places() as u64;
-        let draw = || (draws.next_u64() % places) as usize;
-        *self.drawn.entry(party).or_insert_with(|| matrix.place(&name).unwrap_or_else(draw))
+        let locations = matrix.locations() as u64;
+        let draw = || (draws.next_u64() % locations) as usize;
+        *self.drawn.entry(party).or_insert_with(|| matrix.location(&name).unwrap_or_else(draw))
     }
 }
 

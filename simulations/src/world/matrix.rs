@@ -1,4 +1,4 @@
-//! A file of latencies between places.
+//! A file of latencies between locations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,16 +9,16 @@ use anyhow::{Context, bail};
 use super::spans::millis;
 use crate::delimited;
 
-/// Latencies between named places.
+/// Latencies between named locations.
 #[derive(Clone, Debug)]
-pub(super) struct Matrix {
+pub(super) struct LatencyMatrix {
     names: BTreeMap<String, usize>,
     /// Row by row.
     latencies: Vec<Duration>,
 }
 
-impl Matrix {
-    /// Reads a CSV file whose first row and first column have the names of the places.
+impl LatencyMatrix {
+    /// Reads a CSV file whose first row and first column have the names of the locations.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading the latencies in {}", path.display()))?;
@@ -42,9 +42,9 @@ impl Matrix {
         let head = cells(head, &format!("{file}, line 1"))?;
         let columns: Vec<&str> = head.iter().skip(1).map(AsRef::as_ref).collect();
         let mut names = BTreeMap::new();
-        for (place, name) in columns.iter().enumerate() {
-            if name.is_empty() || names.insert((*name).to_owned(), place).is_some() {
-                bail!("{file}, line 1: column {} needs a name of its own", place + 2);
+        for (index, name) in columns.iter().enumerate() {
+            if name.is_empty() || names.insert((*name).to_owned(), index).is_some() {
+                bail!("{file}, line 1: column {} needs a name of its own", index + 2);
             }
         }
         if columns.is_empty() {
@@ -83,19 +83,19 @@ impl Matrix {
         Ok(Self { names, latencies })
     }
 
-    /// Number of places.
-    pub(super) fn places(&self) -> usize {
+    /// Number of locations.
+    pub(super) fn locations(&self) -> usize {
         self.names.len()
     }
 
-    /// The place of this name.
-    pub(super) fn place(&self, name: &str) -> Option<usize> {
+    /// The location of this name.
+    pub(super) fn location(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
-    /// What a packet takes from one place to another.
+    /// What a packet takes from one location to another.
     pub(super) fn latency(&self, from: usize, to: usize) -> Duration {
-        self.latencies.get(from * self.places() + to).copied().unwrap_or_default()
+        self.latencies.get(from * self.locations() + to).copied().unwrap_or_default()
     }
 }
 
@@ -105,23 +105,23 @@ mod tests {
 
     #[test]
     fn a_matrix_gives_latencies_by_name() {
-        let matrix = Matrix::parse(",a,b\na,1,20\nb,30,2.5\n", "m.csv").unwrap();
-        let (a, b) = (matrix.place("a").unwrap(), matrix.place("b").unwrap());
+        let matrix = LatencyMatrix::parse(",a,b\na,1,20\nb,30,2.5\n", "m.csv").unwrap();
+        let (a, b) = (matrix.location("a").unwrap(), matrix.location("b").unwrap());
         assert_eq!(matrix.latency(a, b), Duration::from_millis(20));
         assert_eq!(matrix.latency(b, a), Duration::from_millis(30));
         assert_eq!(matrix.latency(b, b), Duration::from_micros(2_500));
-        assert_eq!(matrix.place("c"), None);
+        assert_eq!(matrix.location("c"), None);
     }
 
     #[test]
     fn a_matrix_may_come_from_a_spreadsheet() {
-        let plain = Matrix::parse(",a,b\na,1,20\nb,30,2.5\n", "m.csv").unwrap();
+        let plain = LatencyMatrix::parse(",a,b\na,1,20\nb,30,2.5\n", "m.csv").unwrap();
         for text in [
             "\u{feff};a;b\r\na;1;20\r\nb;30;2.5\r\n",
             "\"\",\"a\",\"b\"\n\"a\",1,20\n\"b\",\"30\",2.5\n",
             "\ta\tb\na\t1\t20\nb\t30\t2.5\n",
         ] {
-            let matrix = Matrix::parse(text, "m.csv").unwrap();
+            let matrix = LatencyMatrix::parse(text, "m.csv").unwrap();
             assert_eq!(matrix.latencies, plain.latencies, "{text:?}");
             assert_eq!(matrix.names, plain.names, "{text:?}");
         }
@@ -138,7 +138,7 @@ mod tests {
             (",a,b\na,1,2\nc,1,2\n", "m.csv, line 3: row of \"c\" where b is expected"),
             (",a,b\na,1,2\n", "m.csv: 1 rows where 2 are expected"),
         ] {
-            let error = Matrix::parse(text, "m.csv").unwrap_err().to_string();
+            let error = LatencyMatrix::parse(text, "m.csv").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

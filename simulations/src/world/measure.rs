@@ -117,8 +117,8 @@ fn quantiles(all: &mut Vec<Measured>, name: &str, values: &[f32]) {
         let n = sorted.len() as f64;
         let spread = 1.959_964 * (n * q * (1.0 - q)).sqrt();
         let at = |rank: f64| {
-            let place = rank.clamp(0.0, (n - 1.0).max(0.0)) as usize;
-            sorted.get(place).copied().map(f64::from)
+            let index = rank.clamp(0.0, (n - 1.0).max(0.0)) as usize;
+            sorted.get(index).copied().map(f64::from)
         };
         let rank = n * q;
         if let (Some(value), Some(low), Some(high)) =

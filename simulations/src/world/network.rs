@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 use shoal_node::replay::Replay;
-use shoal_node::{Admission, Counters, Engine, GatewaySettings, Input, Opener};
+use shoal_node::{Admission, Counters, GatewaySettings, Input, NodeEngine, Opener};
 use shoal_sphinx::{Codec, SecretKey};
 use shoal_topology::{
     Class, ClientDescriptor, Document, Epoch, EpochKey, Identity, ListedNode, NodeDescriptor,
@@ -79,7 +79,7 @@ pub(super) enum Power {
 
 /// A node: its engine, and what opens packets for it.
 pub(super) struct Node {
-    pub(super) engine: Engine,
+    pub(super) engine: NodeEngine,
     pub(super) opener: Opener,
     pub(super) power: Power,
     /// For when a wake-up is in the wheel.
@@ -261,13 +261,13 @@ impl Network {
         settings: &Settings,
         people: u32,
         starts: usize,
-    ) -> Option<Engine> {
+    ) -> Option<NodeEngine> {
         let own = node_seed(&self.seed, number);
         let own = match starts {
             0 => own.part("engine"),
             _ => own.part(&format!("engine {starts}")),
         };
-        let settings = shoal_node::Settings {
+        let settings = shoal_node::NodeSettings {
             identity: self.secret(number)?.identity(),
             role: self.role(number),
             pool_packets: settings.network.pool_packets,
@@ -281,7 +281,7 @@ impl Network {
                 ..GatewaySettings::default()
             },
         };
-        Some(Engine::new(settings, self.codec.clone()))
+        Some(NodeEngine::new(settings, self.codec.clone()))
     }
 
     /// What opens the packets of a node; it knows no tags, and no keys but that of the only document.

@@ -36,7 +36,7 @@ impl Observer {
         }
     }
 
-    /// Whether a link is watched: the place of its flow.
+    /// Whether a link is watched: the number of its flow.
     pub(super) fn watch(&mut self, link: &Link) -> Option<u32> {
         let client = |party| matches!(party, Party::Person(_));
         let watched = match self.which {
@@ -87,7 +87,7 @@ pub(super) fn fingerprint(packet: &Packet) -> u64 {
 
 /// How a packet came to a node.
 #[derive(Clone, Copy)]
-pub(super) struct Came {
+pub(super) struct NodeArrival {
     pub(super) at: Time,
     pub(super) from: Party,
     pub(super) fingerprint: u64,
@@ -100,7 +100,7 @@ pub(super) struct Came {
 /// A packet that the node itself made comes from itself when it leaves; one that ends there goes to itself when it
 /// comes. Dummies are not told: on the link to a person they are the packets that are missing here.
 pub(super) struct Corrupt {
-    nodes: Vec<Option<HashMap<Name, Came>>>,
+    nodes: Vec<Option<HashMap<Name, NodeArrival>>>,
     begin: Time,
     end: Time,
     passes: Vec<Pass>,
@@ -124,14 +124,18 @@ impl Corrupt {
     }
 
     /// A packet came that goes on: as it will leave.
-    pub(super) fn came(&mut self, node: usize, came: Came, packet: &Packet) {
+    pub(super) fn came(&mut self, node: usize, came: NodeArrival, packet: &Packet) {
         if let Some(Some(waiting)) = self.nodes.get_mut(node) {
             waiting.insert(name(packet), came);
         }
     }
 
     /// A packet ended here.
-    pub(super) fn ended(&mut self, node: usize, Came { at, from, fingerprint, epoch }: Came) {
+    pub(super) fn ended(
+        &mut self,
+        node: usize,
+        NodeArrival { at, from, fingerprint, epoch }: NodeArrival,
+    ) {
         let to = own(node);
         let node = node as u32;
         self.pass(Pass {
@@ -149,8 +153,8 @@ impl Corrupt {
     /// A packet leaves.
     pub(super) fn left(&mut self, node: usize, now: Time, to: Party, packet: &Packet) {
         if let Some(Some(waiting)) = self.nodes.get_mut(node) {
-            let made = Came { at: now, from: own(node), fingerprint: 0, epoch: 0 };
-            let Came { at, from, fingerprint, epoch } =
+            let made = NodeArrival { at: now, from: own(node), fingerprint: 0, epoch: 0 };
+            let NodeArrival { at, from, fingerprint, epoch } =
                 waiting.remove(&name(packet)).unwrap_or(made);
             let (node, went) = (node as u32, self::fingerprint(packet));
             let arrived = at;

@@ -1,10 +1,12 @@
-//! A person: a client, its uplink, and what its programs want sent.
+//! A person: a client with its slots, and what its programs want sent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
-use shoal_client::engine::{Client, Contact, NotPosted, Replies, Settings as ClientSettings};
+use shoal_client::engine::{Client, ClientSettings, Contact, NotPosted, Replies};
+use shoal_client::sender::{Produced, Sender, SlotQueue};
 use shoal_client::uplink::Uplink;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
 use shoal_topology::wire::client_gateway::{
@@ -90,8 +92,9 @@ impl Letter {
 
 /// A person, with the client.
 pub(super) struct Person {
-    pub(super) client: Client,
-    pub(super) uplink: Uplink,
+    pub(super) client: Sender,
+    /// The slots of its link.
+    pub(super) slots: Arc<SlotQueue>,
     pub(super) gateway: u32,
     pub(super) stage: Stage,
     /// Number of its connection; zero for none yet.
@@ -139,7 +142,7 @@ impl Person {
             // Everyone has everyone's descriptor.
             reachable: true,
             letters_at_once: !settings.trial.letters_wait,
-            tunnel: shoal_client::tunnel::Settings {
+            tunnel: shoal_client::tunnel::TunnelSettings {
                 // As the daemon has it: three hops each way and the slots.
                 initial_rtt: 3 * network.class.delay.total_mean(3),
                 ..Default::default()
@@ -158,10 +161,14 @@ impl Person {
             client.set_document(Time::ZERO, UNIX, held.clone()).ok()?;
         }
         let uplink = Uplink::new(&seed.part("uplink"), network.class.clone(), Time::ZERO);
+        let mut client = Sender::new(client, uplink);
+        if !settings.trial.credits {
+            client = client.without_credit();
+        }
         let churns = settings.people.online_mean_s > 0.0;
         let person = Self {
+            slots: client.slots(),
             client,
-            uplink,
             gateway,
             stage: Stage::Away,
             session: 0,
@@ -209,16 +216,12 @@ impl Person {
     pub(super) fn up(&mut self, now: Time, gateway: Identity) {
         self.stage = Stage::Online;
         self.client.set_link(now, Some(gateway));
-        self.uplink.restart(now);
-        let turns = self.client.turns(now);
-        self.uplink.clear(turns);
     }
 
     /// The connection ended.
     pub(super) fn down(&mut self, now: Time) {
         self.stage = Stage::Away;
         self.client.set_link(now, None);
-        self.uplink.clear(Vec::new());
     }
 
     /// A part of a document came; the document, if it was the last.
@@ -244,10 +247,7 @@ impl Person {
         let known = self.client.epoch(now).is_some();
         self.client.set_document(now, unix_s, held)?;
         if !known && self.stage == Stage::Online {
-            let turns = self.client.turns(now);
-            self.uplink.set_class(self.client.class().clone());
-            self.uplink.clear(turns);
-            self.uplink.restart(now);
+            self.client.restart(now);
         }
         Ok(())
     }
@@ -257,46 +257,38 @@ impl Person {
         self.letters.push_back(letter);
     }
 
-    /// Another epoch: what stands ready stays good.
-    pub(super) fn turn(&mut self, now: Time) {
-        if self.stage == Stage::Online {
-            let turns = self.client.turns(now);
-            self.uplink.set_class(self.client.class().clone());
-            self.uplink.follow(turns);
+    /// Fills what the slots have room for.
+    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
+        loop {
+            if self.stage == Stage::Online && !self.letters.is_empty() {
+                self.post(now, contacts, pairs);
+            }
+            if self.client.produce(now, now) == Produced::Nothing {
+                return;
+            }
         }
     }
 
-    /// Fills what the uplink has room for. What programs want sent is handed over no sooner than it can leave, so
-    /// that they may still drop it.
-    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
-        loop {
-            let wants = self.uplink.wants(now);
-            if self.stage == Stage::Online {
-                for _ in 0..wants.data {
-                    if self.client.is_paused() {
-                        break;
-                    }
-                    let Some(letter) = self.letters.pop_front() else { break };
-                    let Some(contact) = contacts.get(letter.to as usize) else { continue };
-                    let bytes = letter.bytes(pairs);
-                    // One without a path is lost, as it would be to its user.
-                    if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
-                        self.letters.push_front(letter);
-                        break;
-                    }
-                }
-            }
-            let frames = self.client.produce(now, wants);
-            if frames.is_empty() {
+    /// What programs want sent is handed over no sooner than it can leave, so that they may still drop it.
+    fn post(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
+        for _ in 0..self.client.room(now) {
+            if self.client.is_paused() {
                 return;
             }
-            frames.into_iter().for_each(|(ready, slot, frame)| self.uplink.put(ready, slot, frame));
+            let Some(letter) = self.letters.pop_front() else { return };
+            let Some(contact) = contacts.get(letter.to as usize) else { continue };
+            let bytes = letter.bytes(pairs);
+            // One without a path is lost, as it would be to its user.
+            if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
+                self.letters.push_front(letter);
+                return;
+            }
         }
     }
 
     /// When it wants to be called again.
     pub(super) fn next_wake(&mut self) -> Time {
-        self.client.next_timeout().min(self.uplink.next_slot())
+        self.client.next_timeout().min(self.slots.next_slot())
     }
 }
 
@@ -313,10 +305,10 @@ mod tests {
         assert_eq!(Letter::read(&bytes, &pairs, 5), Some(letter));
         assert_eq!(Letter::read(&bytes, &pairs, 6), None);
         assert_eq!(Letter::read(&bytes, &PairKeys::new(&Seed::from_u64(2)), 5), None);
-        for place in 0..bytes.len() {
+        for index in 0..bytes.len() {
             let mut changed = bytes.clone();
-            *changed.get_mut(place).unwrap() ^= 1;
-            assert_eq!(Letter::read(&changed, &pairs, 5), None, "{place}");
+            *changed.get_mut(index).unwrap() ^= 1;
+            assert_eq!(Letter::read(&changed, &pairs, 5), None, "{index}");
         }
         // It does not come back to its writer.
         assert_eq!(Letter::read(&bytes, &pairs, 3), None);

@@ -1,4 +1,4 @@
-//! How fast the engines go: a bare stratified network of them, and nothing else.
+//! How fast the engines go: a stratified network of them, and nothing else.
 
 #![expect(clippy::indexing_slicing, reason = "the network numbers its nodes itself")]
 
@@ -64,7 +64,7 @@ impl Rate {
     }
 }
 
-struct Bare {
+struct EngineNetwork {
     network: Network,
     nodes: Vec<Node>,
     /// What is under way to each node.
@@ -76,7 +76,7 @@ struct Bare {
     left: u64,
 }
 
-/// Drives a bare stratified network of the nodes' engines and openers with packets that were made before, in the
+/// Drives a stratified network of the nodes' engines and openers with packets that were made before, in the
 /// codec without cryptography, on one thread.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub fn event_rate(what: &EventRate) -> anyhow::Result<Rate> {
     let per_s = what.pool as f64 / (3.0 * HOP_MEAN.as_secs_f64());
     let filling = (per_s * FILLING.as_secs_f64()) as usize;
     let sources = prepare(&network, &settings, &seed, per_s, filling + what.packets)?;
-    let mut bare = Bare {
+    let mut engines = EngineNetwork {
         network,
         nodes,
         links: (0..count).map(|_| VecDeque::new()).collect(),
@@ -109,21 +109,21 @@ pub fn event_rate(what: &EventRate) -> anyhow::Result<Rate> {
         delivered: Vec::with_capacity(filling + what.packets),
         left: 0,
     };
-    let (mut begin, mut before) = (Clock::now(), 0);
+    let (mut begin, mut before) = (CpuClock::now(), 0);
     let mut end = Time::ZERO + WINDOW;
     for (number, (at, node, frame)) in sources.into_iter().enumerate() {
         while at >= end {
-            bare.window(end);
+            engines.window(end);
             end += WINDOW;
         }
         if number == filling {
-            (begin, before) = (Clock::now(), bare.left);
+            (begin, before) = (CpuClock::now(), engines.left);
         }
-        bare.links[node].push_back((at, frame));
+        engines.links[node].push_back((at, frame));
     }
     let (cpu_s, wall_s) = begin.since();
-    let pooled = bare.nodes.iter().map(|node| node.engine.pooled()).sum();
-    Ok(Rate { events: bare.left - before, cpu_s, wall_s, pooled })
+    let pooled = engines.nodes.iter().map(|node| node.engine.pooled()).sum();
+    Ok(Rate { events: engines.left - before, cpu_s, wall_s, pooled })
 }
 
 /// Packets in the order of their arrival at layer 1: when, where.
@@ -167,7 +167,7 @@ fn prepare(
     Ok(all)
 }
 
-impl Bare {
+impl EngineNetwork {
     /// Does all that happens before `end`. Nothing that leaves a node in a window arrives in the same one, so that
     /// each node can go through it alone, and opens what comes to it as one batch.
     fn window(&mut self, end: Time) {
@@ -220,12 +220,12 @@ impl Bare {
 }
 
 /// Time that this thread was given, and time that passed.
-struct Clock {
+struct CpuClock {
     cpu: Option<u64>,
     wall: Instant,
 }
 
-impl Clock {
+impl CpuClock {
     #[expect(clippy::disallowed_methods, reason = "this is what measures speed")]
     fn now() -> Self {
         // Linux: nanoseconds on a core come first.

@@ -1,26 +1,27 @@
-//! Rows of `reproduce`, section 4: nothing that people do shows on their links, and nothing that looks on changes what happens.
+//! Checks of `reproduce`, section 4: nothing that people do shows on their links, and nothing that looks on changes
+//! what happens.
 
 use shoal_topology::Time;
 
 use super::settings::{CodecChoice, Observed, Settings};
 use super::{Report, run};
 use crate::experiment::Estimate;
-use crate::row::{Effort, Job, Row};
+use crate::literature::check::{Check, CheckJob, Effort};
 use crate::trace::{Link, Party, Trace};
 use crate::workload::{Workload, WorkloadKind, WorkloadSettings};
 
 /// The jobs that compute the world's figures anew.
-pub fn jobs(effort: Effort) -> Vec<Job> {
+pub fn jobs(effort: Effort) -> Vec<CheckJob> {
     let people = effort.pick(20, 60);
     let seconds = effort.pick(90.0, 600.0);
     vec![
-        Job::new("non-interference, calls", move |seed| {
+        CheckJob::new("non-interference, calls", move |seed| {
             interference(seed, "call", WorkloadKind::Calls, people, seconds)
         }),
-        Job::new("non-interference, messages", move |seed| {
+        CheckJob::new("non-interference, messages", move |seed| {
             interference(seed, "text", WorkloadKind::Messages, people, 4.0 * seconds)
         }),
-        Job::new("hashes", move |seed| hashes(seed, effort)),
+        CheckJob::new("hashes", move |seed| hashes(seed, effort)),
     ]
 }
 
@@ -53,7 +54,7 @@ fn interference(
     kind: WorkloadKind,
     people: u32,
     seconds: f64,
-) -> anyhow::Result<Vec<Row>> {
+) -> anyhow::Result<Vec<Check>> {
     let workload = recorded(kind, people, seconds)?;
     let mut settings = settings(class);
     settings.observer.links = Observed::Clients;
@@ -68,13 +69,13 @@ fn interference(
     let arrived = busy.measured.iter().find(|measured| measured.name == name);
     let arrived = arrived.map_or(Estimate::exact(0.0), |measured| measured.estimate);
     Ok(vec![
-        Row::exact("4", what, 0.0, differ, 0.0),
-        Row::within("4", format!("share that arrived in class {class}"), 1.0, 0.1, arrived),
+        Check::exact("4", what, 0.0, differ, 0.0),
+        Check::within("4", format!("share that arrived in class {class}"), 1.0, 0.1, arrived),
     ])
 }
 
 /// One hash, whatever codec, observer and number of threads.
-fn hashes(seed: u64, effort: Effort) -> anyhow::Result<Vec<Row>> {
+fn hashes(seed: u64, effort: Effort) -> anyhow::Result<Vec<Check>> {
     let (people, seconds) = (effort.pick(10, 20), effort.pick(10, 60));
     let mut workload = recorded(WorkloadKind::Messages, people, 600.0)?;
     workload.end = Time::from_secs(seconds);
@@ -103,10 +104,10 @@ fn hashes(seed: u64, effort: Effort) -> anyhow::Result<Vec<Row>> {
         Ok(differ)
     };
     let (first, second) = rayon::join(|| go(&plain), || go(&plain));
-    let row = |what: &str, differ| Row::exact("4", what, 0.0, differ, 0.0);
+    let check = |what: &str, differ| Check::exact("4", what, 0.0, differ, 0.0);
     Ok(vec![
-        row("both codecs: hashes that differ", others([go(&sphinx), go(&plain)])?),
-        row("observers, corrupt nodes: hashes that differ", others([go(&blind), go(&inside)])?),
-        row("two threads at once: hashes that differ", others([first, second])?),
+        check("both codecs: hashes that differ", others([go(&sphinx), go(&plain)])?),
+        check("observers, corrupt nodes: hashes that differ", others([go(&blind), go(&inside)])?),
+        check("two threads at once: hashes that differ", others([first, second])?),
     ])
 }

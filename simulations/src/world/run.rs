@@ -30,14 +30,14 @@ use super::injector::Injector;
 use super::links::Links;
 use super::measure::Service;
 use super::network::{Network, Node};
-use super::observer::{Came, Corrupt, Observer, fingerprint};
+use super::observer::{Corrupt, NodeArrival, Observer, fingerprint};
 use super::person::{PairKeys, Person};
 use super::release::Release;
 use super::settings::Settings;
 use super::spans::{seconds, span};
 use super::watched::Watched;
 use super::watcher::LOOKS;
-use crate::at_gateway::Seen;
+use crate::adversary::at_gateway::Seen;
 use crate::experiment::Measured;
 use crate::trace::{Party, Truth, View};
 use crate::workload::Workload;
@@ -276,10 +276,10 @@ impl World {
         for (number, planned) in self.faults.planned.iter().enumerate() {
             self.wheel.insert(planned.begins, Event::Fault(number as u32));
         }
-        for place in 0..self.exit_gateways.len() as u32 {
+        for index in 0..self.exit_gateways.len() as u32 {
             match self.directory {
-                Some(_) => self.wheel.insert(seconds(opens_s), Event::JoinExit(place)),
-                None => self.join_exit(place),
+                Some(_) => self.wheel.insert(seconds(opens_s), Event::JoinExit(index)),
+                None => self.join_exit(index),
             }
         }
         self.schedule_activity(0);
@@ -357,7 +357,7 @@ impl World {
                 let next = now + span(self.settings.network.replay_tags_s);
                 self.wheel.insert(next, Event::Forget(node));
             }
-            Event::JoinExit(place) => self.join_exit(place),
+            Event::JoinExit(index) => self.join_exit(index),
             Event::Look(node) => {
                 self.look(node as usize);
                 self.wheel.insert(now + LOOKS, Event::Look(node));

@@ -481,7 +481,7 @@ fn settings_that_cannot_be_are_named() {
 }
 
 #[test]
-fn a_bare_network_keeps_its_pool_and_counts_three_events_a_packet() {
+fn a_stratified_network_keeps_its_pool_and_counts_three_events_a_packet() {
     let what = EventRate { pool: 3_000, mixes_per_layer: 2, packets: 4_000, seed: 1 };
     let rate = event_rate(&what).unwrap();
     assert!((11_000..13_000).contains(&rate.events), "{rate:?}");

@@ -9,7 +9,7 @@ use shoal_topology::Time;
 
 use super::settings::Settings;
 use super::spans::seconds;
-use crate::at_gateway::{Came, Seen, Up};
+use crate::adversary::at_gateway::{PersonArrival, Seen, Up};
 
 /// The view of each person's gateway. Empty unless it was asked for.
 pub(super) struct Watched {
@@ -53,7 +53,7 @@ impl Watched {
         if let Some(person) = self.inboxes.get(next).copied()
             && let Some((seen, at)) = self.at(person, now)
         {
-            seen.came.push(Came { at, from, epoch });
+            seen.came.push(PersonArrival { at, from, epoch });
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_node::{Opener, Place};
+use shoal_node::{Neighbours, Opener};
 use shoal_topology::consensus::{Schedule, SessionId};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{
@@ -80,7 +80,7 @@ pub(super) struct Watcher {
     pub(super) reports: Vec<Report>,
     documents: DocumentStore,
     present: Option<Epoch>,
-    place: Option<Place>,
+    neighbours: Option<Neighbours>,
     trust: Trust,
 }
 
@@ -100,7 +100,7 @@ impl Watcher {
             reports: Vec::new(),
             documents: DocumentStore::default(),
             present: None,
-            place: None,
+            neighbours: None,
             trust: Trust::Kept,
         }
     }
@@ -111,8 +111,8 @@ impl Watcher {
     }
 
     /// Whom it takes packets from and sends to, once it is listed.
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(super) fn neighbours(&self) -> Option<&Neighbours> {
+        self.neighbours.as_ref()
     }
 
     /// Makes and erases what is due at this millisecond of the node's clock, and says so in the descriptor.
@@ -233,7 +233,7 @@ impl Watcher {
         self.grace = held.document.parameters.key_grace();
         self.due_ms = 0;
         let own = network.secret(self.number).map(|secret| secret.identity());
-        self.place = own.and_then(|own| Place::around(&self.documents, &own));
+        self.neighbours = own.and_then(|own| Neighbours::around(&self.documents, &own));
         let announced_ms = if first { unix_ms } else { announced(&held.document, epoch, unix_ms) };
         News::Document { epoch, announced_ms }
     }
@@ -261,7 +261,7 @@ impl Watcher {
         self.told.fill(Told::Nothing);
         self.received.clear();
         self.reports.clear();
-        (self.reported, self.present, self.place) = (None, None, None);
+        (self.reported, self.present, self.neighbours) = (None, None, None);
         self.documents = DocumentStore::default();
         kept
     }

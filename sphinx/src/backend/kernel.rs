@@ -158,12 +158,12 @@ impl Kernel {
         }
     }
 
-    /// What hops derive from shared secrets, given to `keep` with their places, in order.
+    /// What hops derive from shared secrets, given to `keep` with their indices, in order.
     pub(crate) fn hop_keys(self, shared: &[[u8; 32]], mut keep: impl FnMut(usize, HopKeys)) {
-        let mut place = 0;
+        let mut index = 0;
         let mut keep = |keys| {
-            keep(place, keys);
-            place += 1;
+            keep(index, keys);
+            index += 1;
         };
         #[cfg(target_arch = "x86_64")]
         if let Self::Lanes(_) = self {

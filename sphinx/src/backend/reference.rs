@@ -144,8 +144,8 @@ impl Codec for Reference {
             }
             ProcessedPacketData::FinalHop { destination, identifier, payload } => {
                 let mut packet = opened.packet;
-                let (_, place) = packet.split_mut();
-                *place = payload.into_bytes().try_into().map_err(|_| Error::Length)?;
+                let (_, bytes) = packet.split_mut();
+                *bytes = payload.into_bytes().try_into().map_err(|_| Error::Length)?;
                 Ok(Peeled::Final {
                     destination: destination.as_bytes(),
                     id: identifier,

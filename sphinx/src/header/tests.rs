@@ -196,8 +196,8 @@ fn build_and_compare(seed: u64) {
         let for_packets = drawn(|job| job.packet.as_deref().ok());
         let for_surbs = drawn(|job| Some(&job.surb.as_ref().ok()?.surb));
         for (backend, codec) in &codecs {
-            let context = |place: usize| {
-                format!("seed {seed}, {backend:?}, {place} of a batch of {}", jobs.len())
+            let context = |index: usize| {
+                format!("seed {seed}, {backend:?}, {index} of a batch of {}", jobs.len())
             };
             let seals: Vec<Seal<'_>> = jobs
                 .iter()
@@ -206,31 +206,31 @@ fn build_and_compare(seed: u64) {
             let mut given = Given(for_packets.clone());
             let packets = codec.seal_batch(&mut given, &seals);
             assert!(given.0.is_empty() && packets.len() == jobs.len());
-            for (place, (packet, job)) in packets.into_iter().zip(&jobs).enumerate() {
+            for (index, (packet, job)) in packets.into_iter().zip(&jobs).enumerate() {
                 let packet = packet.map(|packet| packet.as_bytes().to_vec());
-                assert!(packet == job.packet, "{}", context(place));
+                assert!(packet == job.packet, "{}", context(index));
             }
 
             let surbs: Vec<_> = jobs.iter().map(|job| (job.path.as_slice(), job.id)).collect();
             let mut given = Given(for_surbs.clone());
             let surbs = codec.surb_batch(&mut given, &surbs);
             assert!(given.0.is_empty() && surbs.len() == jobs.len());
-            for (place, (surb, job)) in surbs.into_iter().zip(&jobs).enumerate() {
+            for (index, (surb, job)) in surbs.into_iter().zip(&jobs).enumerate() {
                 match (surb, &job.surb) {
                     (Ok((surb, keys)), Ok(theirs)) => {
-                        assert!(surb.as_bytes()[..] == theirs.surb, "{}", context(place));
-                        assert!(keys.seeds.concat() == theirs.seeds, "{}", context(place));
-                        assert!(keys.id() == job.id, "{}", context(place));
+                        assert!(surb.as_bytes()[..] == theirs.surb, "{}", context(index));
+                        assert!(keys.seeds.concat() == theirs.seeds, "{}", context(index));
+                        assert!(keys.id() == job.id, "{}", context(index));
                         let message = &job.message[..job.message.len().min(MESSAGE_LEN)];
                         let (packet, first) = codec.reply(surb, message).unwrap();
-                        assert!(packet.as_bytes()[..] == theirs.packet, "{}", context(place));
-                        assert!(first == job.path[0].address, "{}", context(place));
+                        assert!(packet.as_bytes()[..] == theirs.packet, "{}", context(index));
+                        assert!(first == job.path[0].address, "{}", context(index));
                         let arrived = Payload(travelled(packet, &keys.seeds));
                         let opened = codec.unseal(&keys, arrived).unwrap();
-                        assert!(opened == message, "{}", context(place));
+                        assert!(opened == message, "{}", context(index));
                     }
                     (Err(error), Err(theirs)) if error == *theirs => (),
-                    _ => panic!("{}", context(place)),
+                    _ => panic!("{}", context(index)),
                 }
             }
         }

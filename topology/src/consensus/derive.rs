@@ -9,7 +9,7 @@ use super::{draw, margin};
 use crate::base::encoding::encode;
 use crate::{
     ClientDescriptor, Document, Draw, Epoch, FURTHER_EPOCHS, Identity, ListedNode, Network,
-    NoPlace, NodeDescriptor, Signed, Standing,
+    NodeDescriptor, NotListed, Signed, Standing,
 };
 
 /// The document that most votes build on; of several the latest. One that no more name than may lie is none: where honest
@@ -24,7 +24,7 @@ pub(super) fn basis(votes: &[Vote], liars: usize) -> Option<Basis> {
 }
 
 /// A document, and the nodes that it does not list although they described themselves.
-pub(super) type Derived = (Document, Vec<(ListedNode, NoPlace)>);
+pub(super) type Derived = (Document, Vec<(ListedNode, NotListed)>);
 
 /// The document of `epoch` by these votes, one for each author, ordered by author. `before` is what [`basis`] names.
 ///
@@ -58,7 +58,7 @@ pub(super) fn document(
         })
         .map(|signed| ListedNode::new(signed, 0))
         .collect();
-    // Before layers are given: a node without a place must not count for the size of a layer.
+    // Before layers are given: a node that is not listed must not count for the size of a layer.
     let (mut nodes, left_out) = draw::admit(nodes, before, parameters);
     for node in &mut nodes {
         describe(node, &proposals, majority, before);
@@ -84,7 +84,7 @@ pub(super) fn document(
     // The value first, then the layers that follow from it, then what is short, and standings last: taking a standing
     // asks whether every layer keeps enough.
     commit(&mut document.draw, &proposals, from);
-    draw::place(&mut document, before, from);
+    draw::assign_layers(&mut document, before, from);
     margin::shrink(&mut document, before, from);
     let accused = accused(votes, majority);
     demote(&mut document, &accused);
@@ -230,12 +230,12 @@ fn accused(votes: &[Vote], majority: usize) -> Vec<Identity> {
 /// expels too many would protect nobody.
 fn demote(document: &mut Document, accused: &[Identity]) {
     for identity in accused {
-        let Some(place) = document.index_of(identity) else { continue };
-        let Some(node) = document.nodes.get_mut(place) else { continue };
+        let Some(index) = document.index_of(identity) else { continue };
+        let Some(node) = document.nodes.get_mut(index) else { continue };
         // Tried and taken back: whether the document stays sound is one rule, and is asked where it is written.
         if std::mem::replace(&mut node.standing, Standing::Demoted) == Standing::Good
-            && document.check_places().is_err()
-            && let Some(node) = document.nodes.get_mut(place)
+            && document.check_layering().is_err()
+            && let Some(node) = document.nodes.get_mut(index)
         {
             node.standing = Standing::Good;
         }

@@ -19,7 +19,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::directory::document::rules::{is_slow, unit};
-use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NoPlace, Parameters, Role};
+use crate::{Document, Epoch, FURTHER_EPOCHS, ListedNode, NotListed, Parameters, Role};
 
 /// One of so many operators may move in a draw, and one of any number; and the smallest layer may lack such a share of
 /// the largest.
@@ -28,21 +28,21 @@ const SHARE: usize = 8;
 /// Layers in the epochs of a document.
 type Layers = [u8; 1 + FURTHER_EPOCHS as usize];
 
-/// Who of these nodes has a place, and who not and why. Those of the document before come first; of an operator that is
+/// Who of these nodes is listed, and who not and why. Those of the document before come first; of an operator that is
 /// new with both the gateways, and the mixes of an operator under the law of most of them.
 pub(super) fn admit(
     nodes: Vec<ListedNode>,
     before: Option<&Document>,
     parameters: &Parameters,
-) -> (Vec<ListedNode>, Vec<(ListedNode, NoPlace)>) {
+) -> (Vec<ListedNode>, Vec<(ListedNode, NotListed)>) {
     let mut out = Vec::new();
-    let mut keep = |nodes: Vec<ListedNode>, why: &dyn Fn(&ListedNode) -> Option<NoPlace>| {
+    let mut keep = |nodes: Vec<ListedNode>, why: &dyn Fn(&ListedNode) -> Option<NotListed>| {
         let (kept, left): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (why(&node), node)).partition(|(why, _)| why.is_none());
         out.extend(left.into_iter().filter_map(|(why, node)| Some((node, why?))));
         kept.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
     };
-    // Each rule looks at what the rules before left: a node that has no place for one reason must not cost another
+    // Each rule looks at what the rules before left: a node that is not listed for one reason must not cost another
     // its own.
     let nodes = keep(nodes, &|node| is_slow(parameters, node.descriptor.body()));
     let nodes = keep(nodes, &|node| before?.contradiction(node.descriptor.body()));
@@ -52,7 +52,7 @@ pub(super) fn admit(
         nodes.iter().filter(|node| is(node, Role::Gateway)).map(of).collect();
     let nodes = keep(nodes, &|node| {
         let both = is(node, Role::Mix) && gateways.contains(&of(node));
-        both.then(|| NoPlace::RunsGateway(of(node)))
+        both.then(|| NotListed::RunsGateway(of(node)))
     });
     if !parameters.distinct_jurisdictions {
         return (nodes, out);
@@ -71,14 +71,18 @@ pub(super) fn admit(
     let nodes = keep(nodes, &|node| {
         let law = first(laws.get(&of(node))?)?;
         let other = is(node, Role::Mix) && node.descriptor.body().jurisdiction != law;
-        other.then(|| NoPlace::OtherLaw(of(node), law))
+        other.then(|| NotListed::OtherLaw(of(node), law))
     });
     (nodes, out)
 }
 
 /// Gives every mix the layers of its operator: those that it has, and from the epoch of a draw on those that the draw gives
 /// it. Operators that are new go to the smallest layers, the largest first.
-pub(crate) fn place(document: &mut Document, before: Option<&Document>, from: Option<Epoch>) {
+pub(crate) fn assign_layers(
+    document: &mut Document,
+    before: Option<&Document>,
+    from: Option<Epoch>,
+) {
     let known = before.map(|before| known(document, before)).unwrap_or_default();
     let moved = match (before, from) {
         (Some(_), Some(from)) => moves(document, &known, from),
@@ -87,7 +91,7 @@ pub(crate) fn place(document: &mut Document, before: Option<&Document>, from: Op
     settle(document, &known, from, &moved);
     // Layers were balanced by the document before, as what is said last must not matter; who has left since is seen
     // here.
-    if !moved.is_empty() && document.check_places().is_err() {
+    if !moved.is_empty() && document.check_layering().is_err() {
         // So many nodes left since that a layer would be short.
         settle(document, &known, from, &BTreeMap::new());
     }
@@ -144,7 +148,7 @@ fn who_moves(
     donors.sort_by_key(|layer| (Reverse(size(*layer)), *layer));
     donors.into_iter().find_map(|layer| {
         let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
-        for node in document.in_layer_at(epoch, layer).filter_map(|place| document.node(place)) {
+        for node in document.in_layer_at(epoch, layer).filter_map(|index| document.node(index)) {
             *operators.entry(unit(&document.parameters, node)).or_default() += 1;
         }
         // A layer gives only what leaves it as large as is asked: else the hole would move and not close.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::conduct::Fault;
 use super::vote::Basis;
-use crate::{Epoch, Error, Identity, NoPlace};
+use crate::{Epoch, Error, Identity, NotListed};
 
 /// Why the votes make no document.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub enum Event {
     /// The votes of all authorities count again.
     AllCounted,
     /// Nodes that described themselves and are not listed for a rule that they would break; others than before.
-    LeftOut(Vec<(Identity, NoPlace)>),
+    LeftOut(Vec<(Identity, NotListed)>),
     /// Nodes of the document before, with their operators, that are missing in the new one; others than before.
     Missing(Vec<(Identity, String)>),
     /// A document has fewer mixes in each layer than the parameters ask for.

@@ -24,14 +24,14 @@ pub(super) fn shrink(document: &mut Document, before: Option<&Document>, from: O
     let most = u16::try_from(most).unwrap_or(u16::MAX).min(asked.saturating_sub(1));
     for fewer in (1..=most).rev() {
         document.parameters.min_mixes_per_layer = fewer;
-        draw::place(document, before, from);
+        draw::assign_layers(document, before, from);
         if !draw::is_short(document) {
             return;
         }
     }
     // Not even one in each layer: the document stays unsound by the number that was asked for, and says so.
     document.parameters.min_mixes_per_layer = asked;
-    draw::place(document, before, from);
+    draw::assign_layers(document, before, from);
 }
 
 impl Authority {

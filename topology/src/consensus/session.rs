@@ -5,11 +5,11 @@ use super::derive;
 use super::event::{Event, NoDocument};
 use super::schedule::SessionId;
 use super::vote::{self, Basis, PeerMessage, Proposal, SignedVote, Vote};
-use super::{Authority, Made, Output};
+use super::{Authority, Output, OwnDocument};
 use crate::base::encoding::encode;
 use crate::reputation::Judgement;
 use crate::{
-    ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Identity, NoPlace, NodeDescriptor, Signed,
+    ClientDescriptor, Document, Epoch, FURTHER_EPOCHS, Identity, NodeDescriptor, NotListed, Signed,
     SignedDocument, VerifiedDocument,
 };
 
@@ -293,7 +293,7 @@ impl Authority {
         if id.index == self.schedule.main() {
             let (document, left_out) =
                 derive::document(network, self.target(id), votes, held.as_deref())?;
-            let left_out: Vec<(Identity, NoPlace)> =
+            let left_out: Vec<(Identity, NotListed)> =
                 left_out.into_iter().map(|(node, why)| (node.identity(), why)).collect();
             if left_out != self.left_out {
                 self.left_out.clone_from(&left_out);
@@ -320,7 +320,7 @@ impl Authority {
         self.ticket += 1;
         let ticket = self.ticket;
         let (signed, certified, counted) = (false, false, false);
-        let made = Made { document, body, hash, votes, ticket, signed, certified, counted };
+        let made = OwnDocument { document, body, hash, votes, ticket, signed, certified, counted };
         self.made.insert(key, made);
         self.save(ticket);
     }

@@ -39,7 +39,7 @@ fn node(n: u8, signed_at: u64) -> Signed<NodeDescriptor> {
 
 /// The n-th node, of the operator of another.
 fn node_of(n: u8, operator: u8, signed_at: u64) -> Signed<NodeDescriptor> {
-    let mut node = testing::Node::new([n + 1; 32], u8::from(n > 1));
+    let mut node = testing::TestNode::new([n + 1; 32], u8::from(n > 1));
     (node.body.operator, node.body.signed_at) = (format!("operator {operator}"), signed_at);
     node.sign()
 }
@@ -129,7 +129,7 @@ impl World {
     fn start(&mut self, n: usize) {
         let (draw_every, min_mixes_per_layer) = (6, self.least);
         let parameters = Parameters { draw_every, min_mixes_per_layer, ..Parameters::default() };
-        let settings = Settings {
+        let settings = AuthoritySettings {
             network: Network { trial: self.trial.contains(&n), ..self.network() },
             secret: authority(n),
             epoch_s: EPOCH_S,
@@ -680,8 +680,8 @@ fn a_node_that_most_accuse_is_demoted_at_once_by_an_amendment_and_stays_so_until
         };
     let standing = |world: &World, epoch| {
         let document = world.document(0, epoch).unwrap();
-        let place = document.index_of(&bad).unwrap();
-        (document.amendment, document.nodes[place].standing)
+        let index = document.index_of(&bad).unwrap();
+        (document.amendment, document.nodes[index].standing)
     };
     // Accused by two of four: nothing happens.
     judge(&mut world, &[0, 1], vec![bad], vec![]);
@@ -742,11 +742,11 @@ fn a_mix_that_joins_is_listed_in_the_next_document_and_later_descriptors_hold() 
     }
     world.run(10_000);
     let document = world.document(0, 4).unwrap();
-    let place = document.index_of(&newcomer.body().identity).unwrap();
-    assert!((1..=3).contains(&document.nodes[place].layers[0]));
+    let index = document.index_of(&newcomer.body().identity).unwrap();
+    assert!((1..=3).contains(&document.nodes[index].layers[0]));
     let signed_at = |n: u8| {
-        let place = document.index_of(&node(n, 0).body().identity).unwrap();
-        document.nodes[place].descriptor.body().signed_at
+        let index = document.index_of(&node(n, 0).body().identity).unwrap();
+        document.nodes[index].descriptor.body().signed_at
     };
     assert_eq!((signed_at(4), signed_at(5), signed_at(3)), (7, 1, 1));
     assert_eq!(document.nodes.len(), 9);

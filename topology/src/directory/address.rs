@@ -56,7 +56,7 @@ pub enum AddressError {
     Character {
         /// The label of the address that is wrong.
         part: Part,
-        /// Its place, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
     },
     /// The checksum does not fit.

@@ -137,8 +137,8 @@ pub struct Document {
     pub amendment: u16,
     /// Rates, delays, limits, classes.
     pub parameters: Parameters,
-    /// Nodes, ordered by identity: frames name them by their place here. Amendments change standings alone, so that
-    /// places stay.
+    /// Nodes, ordered by identity: frames name them by their index here. Amendments change standings alone, so that
+    /// indices stay.
     pub nodes: Vec<ListedNode>,
     /// Where the layers come from.
     pub draw: Draw,
@@ -188,7 +188,7 @@ impl Document {
         if !authorities.is_sorted_by(|a, b| a < b) {
             return wrong("its commitments are not ordered by authority".into());
         }
-        self.check_places()
+        self.check_layering()
     }
 
     /// True if the network was founded for trial.
@@ -236,37 +236,37 @@ impl Document {
         Epoch(self.epoch.0.saturating_add(passed))
     }
 
-    /// The node at a place of the list.
+    /// The node at an index of the list.
     pub fn node(&self, index: usize) -> Option<&ListedNode> {
         self.nodes.get(index)
     }
 
-    /// The place of a node in the list.
+    /// The index of a node in the list.
     pub fn index_of(&self, identity: &Identity) -> Option<usize> {
         // `check` has seen that the list is in order.
         self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
     }
 
-    /// Places of the gateways in good standing.
+    /// Indices of the gateways in good standing.
     pub fn gateways(&self) -> impl Iterator<Item = usize> + '_ {
         self.in_layer(0)
     }
 
-    /// Places of the mixes of a layer, 1 to L, in good standing, in the document's own epoch.
+    /// Indices of the mixes of a layer, 1 to L, in good standing, in the document's own epoch.
     pub fn in_layer(&self, layer: u8) -> impl Iterator<Item = usize> + '_ {
         self.in_layer_at(self.epoch, layer)
     }
 
-    /// Places of the mixes of a layer, 1 to L, in good standing, in an epoch.
+    /// Indices of the mixes of a layer, 1 to L, in good standing, in an epoch.
     pub fn in_layer_at(&self, epoch: Epoch, layer: u8) -> impl Iterator<Item = usize> + '_ {
         self.all_in_layer_at(epoch, layer)
-            .filter(|place| self.node(*place).is_some_and(|node| node.standing == Standing::Good))
+            .filter(|index| self.node(*index).is_some_and(|node| node.standing == Standing::Good))
     }
 
-    /// Places of all mixes of a layer in an epoch, whatever their standing.
+    /// Indices of all mixes of a layer in an epoch, whatever their standing.
     pub fn all_in_layer_at(&self, epoch: Epoch, layer: u8) -> impl Iterator<Item = usize> + '_ {
         let nodes = self.nodes.iter().enumerate();
-        nodes.filter(move |(_, node)| self.layer_at(node, epoch) == layer).map(|(place, _)| place)
+        nodes.filter(move |(_, node)| self.layer_at(node, epoch) == layer).map(|(index, _)| index)
     }
 
     /// The layer of a node of the list in an epoch: of the nearest that the document has.

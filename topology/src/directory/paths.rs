@@ -13,7 +13,7 @@ use crate::{Document, Epoch};
 /// The paths of a document.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Places of the mixes, a layer each.
+    /// Indices of the mixes, a layer each.
     layers: Vec<Vec<usize>>,
     gateways: Vec<usize>,
     /// Operator of each node, as a small number.
@@ -28,17 +28,17 @@ impl Paths {
 
     /// Of a document in an epoch: of nodes in good standing.
     pub fn at(document: &Document, epoch: Epoch) -> Self {
-        let place = |layer| document.in_layer_at(epoch, layer).collect();
-        Self::of(document, place)
+        let indices = |layer| document.in_layer_at(epoch, layer).collect();
+        Self::of(document, indices)
     }
 
     /// Of a document in an epoch: of all nodes, for loops that test them.
     pub fn of_all(document: &Document, epoch: Epoch) -> Self {
-        let place = |layer| document.all_in_layer_at(epoch, layer).collect();
-        Self::of(document, place)
+        let indices = |layer| document.all_in_layer_at(epoch, layer).collect();
+        Self::of(document, indices)
     }
 
-    fn of(document: &Document, places: impl Fn(u8) -> Vec<usize>) -> Self {
+    fn of(document: &Document, indices: impl Fn(u8) -> Vec<usize>) -> Self {
         let mut names: HashMap<&str, u32> = HashMap::new();
         let operators = document.nodes.iter().map(|node| {
             // Numbered in the order of the list; only whether two are equal matters.
@@ -46,8 +46,8 @@ impl Paths {
             *names.entry(&node.descriptor.body().operator).or_insert(next)
         });
         let operators = operators.collect();
-        let layers = (1..=document.parameters.layers).map(&places).collect();
-        Self { layers, gateways: places(0), operators }
+        let layers = (1..=document.parameters.layers).map(&indices).collect();
+        Self { layers, gateways: indices(0), operators }
     }
 
     /// Mixes for a packet, layer 1 first, whatever gateways it enters and leaves at. `None` if a layer is empty.
@@ -89,7 +89,7 @@ impl Paths {
     pub fn compatible(&self, entry: usize, exit: usize) -> bool {
         match (self.operators.get(entry), self.operators.get(exit)) {
             (Some(entry), Some(exit)) => entry != exit,
-            // A place that the document does not have is compatible with nothing.
+            // An index that the document does not have is compatible with nothing.
             _ => false,
         }
     }

@@ -19,8 +19,8 @@ pub(crate) fn critical(document: &Document) -> Vec<String> {
         let mut rest = document.clone();
         rest.nodes.retain(|node| node.descriptor.body().operator != **operator);
         // By the very rule that makes the next document, so that nobody is warned of a loss that would be mended.
-        draw::place(&mut rest, Some(document), None);
-        rest.check_places().is_err()
+        draw::assign_layers(&mut rest, Some(document), None);
+        rest.check_layering().is_err()
     };
     operators.into_iter().filter(is_missed).map(str::to_owned).collect()
 }

@@ -11,9 +11,9 @@ pub const MAX_REPORT_LEN: usize = 256 << 10;
 /// How the loops fared that went over a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LinkCount {
-    /// Place, in the list of the epoch's document, of the node at its beginning.
+    /// Index, in the list of the epoch's document, of the node at its beginning.
     pub from: u16,
-    /// Place of the node at its end.
+    /// Index of the node at its end.
     pub to: u16,
     /// Loops over it whose fate is known.
     pub sent: u32,
@@ -26,7 +26,7 @@ pub struct LinkCount {
 pub struct Report {
     /// The node whose loops they are.
     pub node: Identity,
-    /// The epoch in whose document the places are.
+    /// The epoch in whose document the indices are.
     pub epoch: Epoch,
     /// Which report of this epoch, from 0.
     pub part: u16,
@@ -55,7 +55,7 @@ impl SignedReport {
         encode(self)
     }
 
-    /// Reads canonical bytes, and checks form and signature. Whether the places are those of a document is for those
+    /// Reads canonical bytes, and checks form and signature. Whether the indices are those of a document is for those
     /// who have it.
     ///
     /// # Errors

@@ -8,15 +8,15 @@ use crate::{Paths, Seed, Stream, testing};
 
 const EPOCH: u64 = 1_000;
 
-/// Nodes of these layers, 0 for gateways, the n-th of this operator; and the place of each.
+/// Nodes of these layers, 0 for gateways, the n-th of this operator; and the index of each.
 fn document(layers: &[u8], operator: fn(usize) -> String) -> (Document, Vec<usize>) {
-    let network = testing::Network::builder().placed(layers.into()).operators(operator);
+    let network = testing::TestNetwork::builder().placed(layers.into()).operators(operator);
     let network = network.epoch(Epoch(EPOCH)).epoch_s(10).build();
     let document = network.document();
     document.check().unwrap();
-    let place = |node: &testing::Node| document.index_of(&node.identity()).unwrap();
-    let places = network.nodes.iter().map(place).collect();
-    (document, places)
+    let index = |node: &testing::TestNode| document.index_of(&node.identity()).unwrap();
+    let indices = network.nodes.iter().map(index).collect();
+    (document, indices)
 }
 
 const SMALL: [u8; 8] = [1, 1, 2, 2, 3, 3, 0, 0];
@@ -32,10 +32,10 @@ fn own(n: usize) -> String {
 /// Nodes, what they lose, and an authority.
 struct Sim {
     document: Document,
-    /// Place of the n-th node.
-    places: Vec<usize>,
+    /// Index of the n-th node.
+    indices: Vec<usize>,
     paths: Paths,
-    /// Probability that the node at a place loses a loop.
+    /// Probability that the node at an index loses a loop.
     loss: Vec<f64>,
     /// Operators that report what they like: nothing lost but through their victim, or the other way round.
     liars: Vec<(usize, Lie)>,
@@ -46,7 +46,7 @@ struct Sim {
 
 #[derive(Clone, Copy)]
 enum Lie {
-    /// All loops through the node at this place were lost, and no other.
+    /// All loops through the node at this index were lost, and no other.
     Frame(usize),
     /// None of them, and all others.
     Shield(usize),
@@ -58,37 +58,37 @@ impl Sim {
     }
 
     fn of(layers: &[u8], operator: fn(usize) -> String, seed: u64) -> Self {
-        let (document, places) = document(layers, operator);
+        let (document, indices) = document(layers, operator);
         let paths = Paths::of_all(&document, document.epoch);
         let loss = vec![0.01; layers.len()];
         let rng = Seed::from_u64(seed).stream("loops");
         let reputation = Reputation::new();
-        Self { document, places, paths, loss, liars: Vec::new(), reputation, rng, part: 0 }
+        Self { document, indices, paths, loss, liars: Vec::new(), reputation, rng, part: 0 }
     }
 
     fn identity(&self, n: usize) -> Identity {
-        self.document.nodes[self.places[n]].identity()
+        self.document.nodes[self.indices[n]].identity()
     }
 
     fn set_loss(&mut self, n: usize, loss: f64) {
-        let place = self.places[n];
-        self.loss[place] = loss;
+        let index = self.indices[n];
+        self.loss[index] = loss;
     }
 
     fn set_standing(&mut self, n: usize, standing: Standing) {
-        let place = self.places[n];
-        self.document.nodes[place].standing = standing;
+        let index = self.indices[n];
+        self.document.nodes[index].standing = standing;
     }
 
-    /// What the node at a place counts of so many loops.
-    fn count(&mut self, place: usize, loops: usize) -> Vec<LinkCount> {
+    /// What the node at an index counts of so many loops.
+    fn count(&mut self, index: usize, loops: usize) -> Vec<LinkCount> {
         let mut links: BTreeMap<(usize, usize), (u32, u32)> = BTreeMap::new();
         for _ in 0..loops {
-            let path = self.paths.draw_node_loop(&mut self.rng, place).unwrap();
+            let path = self.paths.draw_node_loop(&mut self.rng, index).unwrap();
             let lost = path.iter().any(|hop| self.rng.random_bool(self.loss[*hop]));
             let demoted = |hop: &usize| self.document.nodes[*hop].standing == Standing::Demoted;
             let tested = path.iter().filter(|hop| demoted(hop)).count();
-            let mut from = place;
+            let mut from = index;
             for to in path {
                 if tested == 0 || (tested == 1 && demoted(&to)) {
                     let link = links.entry((from, to)).or_default();
@@ -103,30 +103,30 @@ impl Sim {
         links.into_iter().map(count).collect()
     }
 
-    fn report(&mut self, place: usize, links: Vec<LinkCount>) {
-        let node = self.document.nodes[place].identity();
+    fn report(&mut self, index: usize, links: Vec<LinkCount>) {
+        let node = self.document.nodes[index].identity();
         let report = Report { node, epoch: self.document.epoch, part: self.part, links, pool: 5 };
         self.reputation.report(&self.document, &report);
     }
 
     /// A session in which every node sends so many loops.
     fn session(&mut self, loops: usize) -> Judgement {
-        for place in 0..self.document.nodes.len() {
-            let mut links = self.count(place, loops);
-            let lie = self.liars.iter().find(|(liar, _)| self.places[*liar] == place);
+        for index in 0..self.document.nodes.len() {
+            let mut links = self.count(index, loops);
+            let lie = self.liars.iter().find(|(liar, _)| self.indices[*liar] == index);
             if let Some((_, lie)) = lie {
                 for link in &mut links {
                     let (victim, lost) = match lie {
                         Lie::Frame(victim) => (*victim, true),
                         Lie::Shield(victim) => (*victim, false),
                     };
-                    let through = usize::from(link.to) == self.places[victim];
+                    let through = usize::from(link.to) == self.indices[victim];
                     // The more, the louder.
                     link.sent *= 1_000;
                     link.lost = if through == lost { link.sent } else { 0 };
                 }
             }
-            self.report(place, links);
+            self.report(index, links);
         }
         self.part += 1;
         if self.part == PARTS {
@@ -336,8 +336,8 @@ fn who_still_loses_more_than_the_others_stays_demoted() {
 /// A report of node 2 on a loop through all layers, lost.
 fn lost(sim: &Sim, sent: u32) -> Vec<LinkCount> {
     let link = |from: usize, to: usize| LinkCount {
-        from: sim.places[from] as u16,
-        to: sim.places[to] as u16,
+        from: sim.indices[from] as u16,
+        to: sim.indices[to] as u16,
         sent,
         lost: sent,
     };
@@ -363,8 +363,8 @@ fn a_report_counts_once_and_only_where_it_belongs() {
     // Links that are none.
     for (from, to) in [(2, 6), (2, 2), (2, 3), (2, 900), (900, 2)] {
         let mut links = lost(&sim, 9);
-        let place = |n: usize| sim.places.get(n).copied().unwrap_or(n) as u16;
-        links.push(LinkCount { from: place(from), to: place(to), sent: 1, lost: 1 });
+        let index = |n: usize| sim.indices.get(n).copied().unwrap_or(n) as u16;
+        links.push(LinkCount { from: index(from), to: index(to), sent: 1, lost: 1 });
         sim.reputation.report(&sim.document, &report(1, links));
     }
     assert_eq!(sim.reputation, once);

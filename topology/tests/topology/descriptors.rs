@@ -7,7 +7,7 @@ use crate::world::{self, *};
 
 fn client(gateways: usize) -> ClientDescriptor {
     let gateways: Vec<Identity> = (10..).take(gateways).map(|n| secret(n).identity()).collect();
-    let body = testing::Client::new(bytes(1), &gateways).body;
+    let body = testing::TestClient::new(bytes(1), &gateways).body;
     ClientDescriptor { not_before: BEGINS, not_after: BEGINS + 86_400, ..body }
 }
 

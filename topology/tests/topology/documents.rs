@@ -208,11 +208,11 @@ fn epochs_are_counted_from_the_document() {
 }
 
 #[test]
-fn a_node_is_found_at_its_place() {
+fn a_node_is_found_at_its_index() {
     let document = sound();
-    for (place, node) in document.nodes.iter().enumerate() {
-        assert_eq!(document.index_of(&node.identity()), Some(place));
-        assert_eq!(document.node(place).map(ListedNode::identity), Some(node.identity()));
+    for (index, node) in document.nodes.iter().enumerate() {
+        assert_eq!(document.index_of(&node.identity()), Some(index));
+        assert_eq!(document.node(index).map(ListedNode::identity), Some(node.identity()));
     }
     assert_eq!(document.index_of(&secret(99).identity()), None);
     assert_eq!(document.gateways().count(), 2);

@@ -14,8 +14,8 @@ fn held(document: Document) -> VerifiedDocument {
 fn of(epoch: u64, amendment: u16, demoted: &[usize]) -> Document {
     let mut document = sound();
     (document.epoch, document.amendment) = (Epoch(epoch), amendment);
-    for place in demoted {
-        document.nodes[*place].standing = Standing::Demoted;
+    for index in demoted {
+        document.nodes[*index].standing = Standing::Demoted;
     }
     document
 }

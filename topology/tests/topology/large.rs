@@ -14,7 +14,7 @@ const NODES: u16 = 1_000;
 /// either kind, and a name to call.
 fn document() -> (Vec<u8>, Network) {
     let placed = (0..NODES).map(|n| if n % 10 == 0 { 0 } else { (n % 3) as u8 + 1 });
-    let network = testing::Network::builder().placed(placed.collect()).keys_of_one_epoch();
+    let network = testing::TestNetwork::builder().placed(placed.collect()).keys_of_one_epoch();
     let network = network.epoch(Epoch(BEGINS / u64::from(Network::EPOCH_S))).authorities(7);
     let operator = |n| format!("Operator Number {n}, https://operator{n}.example/shoal");
     let mut network = network.operators(operator).build();

@@ -141,7 +141,7 @@ fn a_loop_of_a_node_visits_the_layers_in_order() {
     let mut rng = Seed::from_u64(15).stream("paths");
     for start in 0..document.nodes.len() {
         let path = paths.draw_node_loop(&mut rng, start).unwrap();
-        let visited: Vec<u8> = path.iter().map(|place| document.nodes[*place].layers[0]).collect();
+        let visited: Vec<u8> = path.iter().map(|index| document.nodes[*index].layers[0]).collect();
         let expected = match document.nodes[start].layers[0] {
             0 => [1, 2, 3, 0],
             1 => [2, 3, 0, 1],
@@ -157,7 +157,7 @@ fn a_loop_of_a_node_visits_the_layers_in_order() {
 fn gateways_of_one_operator_do_not_go_together() {
     let document = uneven();
     let paths = Paths::new(&document);
-    let operator = |place: usize| &document.nodes[place].descriptor.body().operator;
+    let operator = |index: usize| &document.nodes[index].descriptor.body().operator;
     for entry in paths.gateways() {
         for exit in paths.gateways() {
             let apart = operator(*entry) != operator(*exit);
@@ -215,7 +215,7 @@ proptest! {
         if document.check().is_ok() {
             let paths = Paths::new(&document);
             let mut rng = Seed::from_u64(seed).stream("paths");
-            let body = |place: &usize| document.nodes[*place].descriptor.body();
+            let body = |index: &usize| document.nodes[*index].descriptor.body();
             for path in combinations(&layers(&document)) {
                 for gateway in paths.gateways() {
                     let hops: Vec<usize> = path.iter().copied().chain([*gateway]).collect();

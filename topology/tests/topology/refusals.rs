@@ -27,7 +27,7 @@ fn change_node(
     let (secret, mut layer) = (bytes(n), node.layers[0]);
     let mut body = node.descriptor.body().clone();
     change(&mut body, &mut layer);
-    *node = testing::Node { secret, layer, body }.listed();
+    *node = testing::TestNode { secret, layer, body }.listed();
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn descriptors_with_values_out_of_bounds() {
 #[test]
 fn an_exit_that_is_listed_twice_or_did_not_sign() {
     let exit = |n: u64, signer: u64| {
-        let body = testing::Client::new(bytes(n), &[secret(0).identity()]).body;
+        let body = testing::TestClient::new(bytes(n), &[secret(0).identity()]).body;
         Signed::<ClientDescriptor>::new(body, &secret(signer))
     };
     says(&refused(|d| d.exits = vec![exit(50, 50), exit(50, 50)]), "an exit is listed twice");

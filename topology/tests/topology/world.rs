@@ -21,8 +21,8 @@ pub fn secret(n: u64) -> SecretIdentity {
 /// Who runs a node and where: operator, jurisdiction.
 pub type Unit = (u8, u8);
 
-pub fn node(n: u64, layer: u8, unit: Unit) -> testing::Node {
-    let mut node = testing::Node::new(bytes(n), layer).with_keys([(Epoch(0), Epoch(10))]);
+pub fn node(n: u64, layer: u8, unit: Unit) -> testing::TestNode {
+    let mut node = testing::TestNode::new(bytes(n), layer).with_keys([(Epoch(0), Epoch(10))]);
     node.body.operator = format!("operator {}", unit.0);
     node.body.jurisdiction = format!("jurisdiction {}", unit.1);
     node
@@ -31,7 +31,8 @@ pub fn node(n: u64, layer: u8, unit: Unit) -> testing::Node {
 /// `units[0]` are the gateways', `units[l]` those of the mixes of layer l.
 pub fn document(units: &[Vec<Unit>]) -> Document {
     let parameters = Parameters { min_mixes_per_layer: 1, ..Parameters::default() };
-    let network = testing::Network::builder().layers(units.len() as u8 - 1).parameters(parameters);
+    let network =
+        testing::TestNetwork::builder().layers(units.len() as u8 - 1).parameters(parameters);
     let mut network = network.epoch_s(EPOCH_S).build();
     let units = (0..).zip(units).flat_map(|(layer, units)| units.iter().map(move |u| (layer, *u)));
     network.nodes = (0..).zip(units).map(|(n, (layer, unit))| node(n, layer, unit)).collect();
@@ -65,7 +66,7 @@ pub struct Authorities {
 }
 
 pub fn authorities(n: usize) -> Authorities {
-    let network = testing::Network::builder().authorities(n).build();
+    let network = testing::TestNetwork::builder().authorities(n).build();
     Authorities { secrets: network.authorities, network: network.known }
 }
 

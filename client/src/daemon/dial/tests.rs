@@ -217,7 +217,7 @@ async fn everything_ends_within_its_time() {
 #[tokio::test]
 async fn beyond_the_limit_requests_are_refused_and_counted() {
     let dns = Dns::start().await;
-    let limits = Limits { dials: 1, associations: 1 };
+    let limits = DialLimits { dials: 1, associations: 1 };
     let dialer = Arc::new(Dialer::new(DialConfig { limits, ..dns.config(LOOPBACK) }).unwrap());
     let silent = tokio::spawn({
         let dialer = dialer.clone();

@@ -74,7 +74,7 @@ fn a_key_that_remembers_too_much_is_replaced_at_once_until_its_period_ends() {
 }
 
 /// The memory of the only key, as a program that starts finds it.
-fn start(dir: &Dir) -> (ClientKeyring, Box<dyn Seen>) {
+fn start(dir: &Dir) -> (ClientKeyring, Box<dyn ReplayCache>) {
     let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
     periods.begin(NOW).unwrap();
     let (_, _, key) = periods.present(NOW).unwrap();

@@ -3,8 +3,8 @@ use shoal_host::link::Allow;
 use super::*;
 
 /// Of a client of class web that has heard of no document.
-fn link(clock: Clock, inbox: Inbox, events: mpsc::Sender<Event>) -> Link {
-    Link {
+fn link(clock: Clock, inbox: Inbox, events: mpsc::Sender<LinkEvent>) -> GatewayLink {
+    GatewayLink {
         clock,
         inbox,
         token: Arc::default(),
@@ -24,11 +24,11 @@ fn link(clock: Clock, inbox: Inbox, events: mpsc::Sender<Event>) -> Link {
 async fn frames_that_a_busy_engine_has_no_room_for_are_dropped_and_counted() {
     let gateway_key = LinkKey::from_seed(&[2; 32]);
     let listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-    let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+    let settings = LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
     let mut gateway = Endpoint::new(&gateway_key, settings).unwrap();
     let address = gateway.listen_addr().unwrap();
     let key = LinkKey::throwaway().unwrap();
-    let settings = Settings { listen: None, ..Settings::default() };
+    let settings = LinkSettings { listen: None, ..LinkSettings::default() };
     let client = Endpoint::new(&key, settings).unwrap();
     let (dialled, accepted) =
         tokio::join!(client.dial(gateway_key.public(), address), gateway.accept());
@@ -56,7 +56,7 @@ async fn frames_that_a_busy_engine_has_no_room_for_are_dropped_and_counted() {
     }
     assert_eq!(link.overrun.load(Ordering::Relaxed), 92);
     for n in 0..8 {
-        let Ok(Event::Frame(_, frame)) = engine.try_recv() else { panic!("frame {n}") };
+        let Ok(LinkEvent::Frame(_, frame)) = engine.try_recv() else { panic!("frame {n}") };
         assert_eq!(frame.packet.as_bytes()[0], n);
     }
     assert!(engine.try_recv().is_err());
@@ -79,7 +79,7 @@ fn fails(choice: &mut Choice, mut now: Time) -> Time {
 async fn seen_by_a_gateway(inbox: Inbox) -> Vec<Identity> {
     let gateway_key = LinkKey::from_seed(&[2; 32]);
     let listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-    let settings = Settings { listen, allow: Allow::anyone(), ..Settings::default() };
+    let settings = LinkSettings { listen, allow: Allow::anyone(), ..LinkSettings::default() };
     let mut endpoint = Endpoint::new(&gateway_key, settings).unwrap();
     let identity = Identity(gateway_key.public());
     let gateway = Gateway { identity, address: endpoint.listen_addr().unwrap().into() };
@@ -101,7 +101,7 @@ async fn seen_by_a_gateway(inbox: Inbox) -> Vec<Identity> {
             let hello = Hello::unpack(&Frame::decode(&hello).unwrap().packet).unwrap();
             assert!(hello.is_proven(&identity, &Identity(accepted.peer), &nonce));
             accepted.sender.send_all(&[say(Notice::Welcome)]).await.unwrap();
-            let Some(Event::Up(_, told)) = engine.recv().await else { panic!("not up") };
+            let Some(LinkEvent::Up(_, told)) = engine.recv().await else { panic!("not up") };
             assert_eq!(told, hello.inbox, "the engine is told where its loops end");
             hello.inbox
         };
@@ -145,7 +145,7 @@ async fn what_was_sealed_for_a_link_that_is_dead_leaves_on_no_other_one() {
     let gateway = Gateway { identity: Identity([2; 32]), address: address.into() };
     let mut out = Out::Slots(slots.clone());
     let up = std::sync::atomic::AtomicBool::new(false);
-    assert_eq!(link.once(&gateway, &mut out, &up).await, Err(Down::Unreachable));
+    assert_eq!(link.once(&gateway, &mut out, &up).await, Err(DownReason::Unreachable));
     assert_eq!((slots.queue.next_slot(), slots.queue.filled().thrown), (Time::NEVER, 1));
 }
 

@@ -6,7 +6,7 @@ use super::{Offer, REQUEST, Server};
 use crate::daemon::connection::Connection;
 use crate::daemon::dial::Timeouts;
 use crate::daemon::hub::Stream;
-use crate::daemon::places::Quotas;
+use crate::daemon::permits::Quotas;
 use crate::daemon::stream::{Incoming, bridge, pair};
 use crate::daemon::udp;
 use crate::request::{Request, Response};
@@ -33,12 +33,12 @@ pub(super) async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quot
         }
         (Offer::Program(to), Request::Target { port }) => {
             // A program that does not accept fast enough refuses, as a listener with a full backlog does.
-            let Ok(place) = to.try_reserve() else {
+            let Ok(permit) = to.try_reserve() else {
                 return fail(ReplyCode::ConnectionRefused).await;
             };
             if stream.write(&Response::Connected.encode()).await.is_ok() {
                 let (theirs, pipe) = pair();
-                place.send(Incoming { port: *port, stream: theirs });
+                permit.send(Incoming { port: *port, stream: theirs });
                 bridge(stream, rest, pipe).await;
             }
             return;
@@ -46,31 +46,31 @@ pub(super) async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quot
         (Offer::Exit(dialer), _) => dialer,
         (Offer::Target(_) | Offer::Program(_), _) => return fail(ReplyCode::NotAllowed).await,
     };
-    let places = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
-    let Some(place) = places.take(stream.tunnel()) else {
+    let permits = if request == Request::Udp { &quotas.associations } else { &quotas.dials };
+    let Some(permit) = permits.take(stream.tunnel()) else {
         return fail(ReplyCode::GeneralFailure).await;
     };
     match request {
         Request::Connect { host, port } => {
-            let connected = place.hold(dialer.connect(&host, port)).await;
+            let connected = permit.hold(dialer.connect(&host, port)).await;
             let connected = connected.unwrap_or(Err(ReplyCode::GeneralFailure));
-            drop(place);
+            drop(permit);
             match connected {
                 Ok(tcp) => join(stream, tcp, rest).await,
                 Err(code) => fail(code).await,
             }
         }
         Request::Resolve { name } => {
-            let found = place.hold(dialer.resolve(&name)).await;
-            drop(place);
+            let found = permit.hold(dialer.resolve(&name)).await;
+            drop(permit);
             match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
                 Ok((addresses, ttl)) => say(stream, &Response::Resolved { addresses, ttl }).await,
                 Err(code) => fail(code).await,
             }
         }
         Request::ResolvePtr { ip } => {
-            let found = place.hold(dialer.resolve_ptr(ip)).await;
-            drop(place);
+            let found = permit.hold(dialer.resolve_ptr(ip)).await;
+            drop(permit);
             match found.unwrap_or(Err(ReplyCode::GeneralFailure)) {
                 Ok((name, ttl)) => say(stream, &Response::ResolvedPtr { name, ttl }).await,
                 Err(code) => fail(code).await,
@@ -80,7 +80,7 @@ pub(super) async fn answer(stream: &Stream<Server>, offer: &Offer, quotas: &Quot
             Ok(association) => {
                 if stream.write(&Response::UdpReady.encode()).await.is_ok() {
                     let relay = udp::service(stream, rest, association, quotas.of_udp());
-                    let _ = place.hold(relay).await;
+                    let _ = permit.hold(relay).await;
                 }
             }
             Err(code) => fail(code).await,

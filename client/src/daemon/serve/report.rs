@@ -7,7 +7,7 @@ use shoal_host::{about, network};
 
 use super::{Driver, Offer};
 use crate::daemon::clock::unix_s;
-use crate::daemon::config::Kind;
+use crate::daemon::config::ServiceKind;
 use crate::daemon::shown::Numbers;
 use crate::daemon::user::TRIAL;
 use crate::service::Trouble;
@@ -59,11 +59,11 @@ impl Driver {
                 None => format!("Ready: reached by {up} of {} gateways.", self.links.len()),
                 Some(why) => format!("Not ready: {why}."),
             },
-            "role": if self.kind == Kind::Exit { "exit" } else { "service" },
+            "role": if self.kind == ServiceKind::Exit { "exit" } else { "service" },
             "version": about::version(),
             "identity": self.addresses.0.to_string(),
             // An exit is chosen by its clients, and has no address to hand out.
-            "addresses": if self.kind == Kind::Exit { Vec::new() } else { self.addresses.1.clone() },
+            "addresses": if self.kind == ServiceKind::Exit { Vec::new() } else { self.addresses.1.clone() },
             "ready": not_ready.is_none(),
             "why_not": not_ready,
             "warnings": warnings,

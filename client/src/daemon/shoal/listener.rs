@@ -9,10 +9,10 @@ use shoal_host::shutdown::Shutdown;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::sync::{mpsc, watch};
 
-use crate::daemon::config::{Gateway, Kind, Serve};
+use crate::daemon::config::{Gateway, Serve, ServiceKind};
 use crate::daemon::serve::{self, Offer};
 use crate::daemon::stream::Incoming;
-use crate::daemon::{Config, Error, Report, files};
+use crate::daemon::{ClientError, Config, EngineReport, files};
 
 /// Connections that wait to be accepted; more are refused, as a full backlog would.
 const BACKLOG: usize = 128;
@@ -74,14 +74,14 @@ impl std::fmt::Debug for Ending {
 }
 
 impl Listener {
-    pub(super) fn start(client: &Config, service: ServiceConfig) -> Result<Self, Error> {
+    pub(super) fn start(client: &Config, service: ServiceConfig) -> Result<Self, ClientError> {
         let ServiceConfig { data_dir, token, gateways, max_tunnels } = service;
         let gateways = if gateways.is_empty() { client.gateways.clone() } else { gateways };
         let config = Config {
             gateways,
             data_dir,
             token,
-            serve: Serve { kind: Kind::Target, max_tunnels, ..Serve::default() },
+            serve: Serve { kind: ServiceKind::Target, max_tunnels, ..Serve::default() },
             source: None,
             ..client.clone()
         };
@@ -90,7 +90,7 @@ impl Listener {
             files::make(&config)?;
         }
         let (_, addresses) = files::identity(&config)?;
-        let shared = Arc::new(Mutex::new(Report::starting()));
+        let shared = Arc::new(Mutex::new(EngineReport::starting()));
         let (ready, readiness) = watch::channel(Readiness::NotReady("starting".into()));
         let (to, incoming) = mpsc::channel(BACKLOG);
         let shutdown = Shutdown::new();

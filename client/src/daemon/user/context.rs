@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{LINK_WAIT, User};
 use crate::daemon::hub::{Stream, StreamDriver};
 use crate::daemon::virtual_addresses::VirtualAddresses;
-use crate::engine::{Failure, GroupId, Isolation, MAX_GROUPS, Stage, Target, Unprotected};
+use crate::engine::{Failure, GroupId, GroupStage, Isolation, MAX_GROUPS, Target, Unprotected};
 use crate::request::{Request, Response};
 use crate::socks::ReplyCode;
 use crate::tunnel::StreamId;
@@ -213,7 +213,7 @@ impl ProxyContext {
                 let mut user = self.hub.engine.borrow_mut();
                 let now = user.clock.now();
                 match user.client.stage(id) {
-                    Some(Stage::Connected) => {
+                    Some(GroupStage::Connected) => {
                         if let Some(stream) = user.client.open(now, id) {
                             return Ok((id, stream));
                         }

@@ -8,7 +8,7 @@ use shoal_host::{about, logs, network};
 use super::Driver;
 use crate::daemon::clock::unix_s;
 use crate::daemon::trust;
-use crate::engine::{LoopCounts, MAX_GROUPS, Stage, Unprotected};
+use crate::engine::{GroupStage, LoopCounts, MAX_GROUPS, Unprotected};
 use crate::gauge::Reading;
 
 /// What a client shows on its admin page, but for the bits of anonymity: these and the operators that cannot be lost
@@ -158,7 +158,7 @@ impl Driver {
             warnings.push(format!("{} of the last {known} loops were lost", known - back));
         }
         let gateway =
-            self.linked.and_then(|place| config.gateways.get(place)).map(|of| of.identity);
+            self.linked.and_then(|index| config.gateways.get(index)).map(|of| of.identity);
         let operator = gateway.zip(document.as_ref()).and_then(|(of, document)| {
             let node = document.node(document.index_of(&of)?)?;
             Some(node.descriptor.body().operator.clone())
@@ -180,16 +180,16 @@ impl Driver {
             "warnings": warnings,
             "class": self.reload.config.class,
             "strict": self.reload.config.protect.strict,
-            "gateway": self.linked.map(|place| if place == 0 { "first" } else { "second" }),
+            "gateway": self.linked.map(|index| if index == 0 { "first" } else { "second" }),
             "gateway_operator": operator,
             "epoch": user.client.epoch(now),
             "epoch_began": span.map(|(begins, _)| logs::utc(begins)),
             "epoch_ends": span.map(|(_, ends)| logs::utc(ends)),
             "anonymity_bits": bits,
             "tunnels": {
-                "looking_for_service": waiting(Stage::Looking),
-                "connecting": waiting(Stage::Connecting),
-                "connected": waiting(Stage::Connected),
+                "looking_for_service": waiting(GroupStage::Looking),
+                "connecting": waiting(GroupStage::Connecting),
+                "connected": waiting(GroupStage::Connected),
             },
             "requests": {
                 "waiting": tally.open, "answered": tally.answered, "refused": tally.refused,

@@ -46,7 +46,7 @@ fn new_streams_go_to_a_new_pseudonym_and_old_ones_go_on_until_they_end() {
     assert_eq!(world.client.groups.len(), 2);
     world.run(Time::from_secs(16));
     let mut new = User::new(&mut world, b"alice");
-    assert!(new.group != old.group && world.client.stage(new.group) == Some(Stage::Connected));
+    assert!(new.group != old.group && world.client.stage(new.group) == Some(GroupStage::Connected));
     let names = [old.group, new.group].map(|id| world.client.pseudonym(id));
     assert_ne!(names[0], names[1]);
     // Both carry streams.
@@ -72,7 +72,7 @@ fn new_streams_go_to_a_new_pseudonym_and_old_ones_go_on_until_they_end() {
     }
     let after = world.now.since(rested).as_secs_f64();
     assert!((4.0..4.6).contains(&after), "{after} s");
-    assert_eq!(world.client.stage(new.group), Some(Stage::Connected));
+    assert_eq!(world.client.stage(new.group), Some(GroupStage::Connected));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Epochs that follow each other: keys, places and layers change, and nothing else does.
+//! Epochs that follow each other: keys, indices and layers change, and nothing else does.
 
 use super::*;
 use crate::surbs::Of;
@@ -28,7 +28,7 @@ fn a_download_runs_across_ten_rotations_without_a_stall() {
     assert_eq!(counts.surbs_bad, 0);
     assert_eq!(world.client.counts().unknown, 0);
     assert!(world.client.outstanding.len() < 2_000, "{}", world.client.outstanding.len());
-    assert_eq!(world.uplink.filled().filler, 0);
+    assert_eq!(world.slots.filled().filler, 0);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
     let ids: Vec<GroupId> = (0..50_u8).map(|n| super::group(&mut client, &[n])).collect();
     for id in &ids {
         let group = client.groups.get_mut(id).unwrap();
-        group.place = Some(place(GATEWAYS[2]));
+        group.location = Some(location(GATEWAYS[2]));
         group.connected = true;
     }
     let now = Time::from_secs(1);
@@ -124,7 +124,7 @@ fn when_all_tunnels_lack_surbs_the_one_in_use_comes_first() {
     assert!(idle.clone().all(|id| missing(&client, id) < 5));
 }
 
-fn engine(settings: Settings) -> (Client, Authority) {
+fn engine(settings: ClientSettings) -> (Client, Authority) {
     let class = Parameters::default().class("web").cloned().unwrap();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
@@ -152,7 +152,7 @@ fn letter(client: &mut Client, now: Time) -> Result<(), NotPosted> {
 
 #[test]
 fn two_documents_of_one_epoch_stop_the_user_for_good_and_cover_goes_on() {
-    let (mut client, authority) = engine(Settings::default());
+    let (mut client, authority) = engine(ClientSettings::default());
     let document = authority.document(START);
     client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
     client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
@@ -176,7 +176,7 @@ fn two_documents_of_one_epoch_stop_the_user_for_good_and_cover_goes_on() {
 
 #[test]
 fn a_stale_document_stops_the_user_and_cover_goes_on() {
-    let (mut client, authority) = engine(Settings::default());
+    let (mut client, authority) = engine(ClientSettings::default());
     let held = authority.sign(&authority.document(START));
     client.set_document(Time::ZERO, begins(), held).unwrap();
     client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
@@ -190,7 +190,7 @@ fn a_stale_document_stops_the_user_and_cover_goes_on() {
 
 #[test]
 fn a_document_that_is_refused_says_why_nothing_leaves_until_another_one_comes() {
-    let (mut client, authority) = engine(Settings::default());
+    let (mut client, authority) = engine(ClientSettings::default());
     client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
     assert_eq!(client.protection(Time::ZERO), Err(Unprotected::NoDocument));
     client.refuse_document("it is stale".into());
@@ -208,7 +208,7 @@ fn a_document_that_is_refused_says_why_nothing_leaves_until_another_one_comes() 
 #[test]
 fn too_few_mixes_in_good_standing_stop_the_user_until_some_are_restored() {
     let (mut client, mut authority) =
-        engine(Settings { min_mixes_per_layer: 2, ..Settings::default() });
+        engine(ClientSettings { min_mixes_per_layer: 2, ..ClientSettings::default() });
     let document = authority.document(START);
     client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
     client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
@@ -228,7 +228,7 @@ fn too_few_mixes_in_good_standing_stop_the_user_until_some_are_restored() {
 
 #[test]
 fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
-    let (mut client, mut authority) = engine(Settings::default());
+    let (mut client, mut authority) = engine(ClientSettings::default());
     let document = authority.document(START);
     client.set_document(Time::ZERO, begins(), authority.sign(&document)).unwrap();
     let own = identity(GATEWAYS[0]);
@@ -252,7 +252,7 @@ fn an_amendment_takes_a_mix_out_of_all_paths_at_once() {
 #[test]
 fn the_beginning_of_an_epoch_stays_where_it_is_when_documents_come_at_other_fractions_of_a_second()
 {
-    let (mut client, authority) = engine(Settings::default());
+    let (mut client, authority) = engine(ClientSettings::default());
     let held = |epoch| authority.sign(&authority.document(epoch));
     let tenth = |n: u64| Time::from_millis(100 * n);
     // Unix time is 150 ms ahead of what whole seconds of both would say, or 850 ms behind.
@@ -272,7 +272,7 @@ fn who_has_a_clock_as_slow_as_is_allowed_loses_nothing_when_an_epoch_ends() {
     for slow_s in [0, 15, 28] {
         let mut authority = Authority::new(400);
         authority.clock_error_s = 30;
-        let mut world = World::of(authority, 6, Settings::default(), slow_s);
+        let mut world = World::of(authority, 6, ClientSettings::default(), slow_s);
         world.run(Time::from_secs(390));
         let (before, over) = (world.client.loops().lost, world.over);
         assert_eq!(over, 0);

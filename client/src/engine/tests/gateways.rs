@@ -4,8 +4,8 @@ use super::*;
 use crate::world::{MIXES, World};
 
 /// Others know the client, so that a flood may be theirs.
-fn reachable() -> Settings {
-    Settings { reachable: true, ..Settings::default() }
+fn reachable() -> ClientSettings {
+    ClientSettings { reachable: true, ..ClientSettings::default() }
 }
 
 /// Seconds after the fault began at which the client wants to leave its gateway, if it does within 100 s.
@@ -15,7 +15,7 @@ fn left_after(seed: u64, fault: impl Fn(&mut World)) -> Option<u64> {
     fault(&mut world);
     (1..=100).find(|at| {
         world.run(Time::from_secs(30 + at));
-        world.outputs.drain(..).any(|output| matches!(output, Output::LeaveGateway))
+        world.outputs.drain(..).any(|output| matches!(output, ClientOutput::LeaveGateway))
     })
 }
 
@@ -50,7 +50,7 @@ fn congestion_that_comes_and_goes_and_an_honest_download_make_nobody_move() {
     }
     assert!(world.client.loops().lost > 50, "{:?}", world.client.loops());
     assert!(world.client.evidence().is_none());
-    assert!(!world.outputs.iter().any(|output| matches!(output, Output::LeaveGateway)));
+    assert!(!world.outputs.iter().any(|output| matches!(output, ClientOutput::LeaveGateway)));
 }
 
 #[test]
@@ -64,5 +64,5 @@ fn the_fault_of_one_gateway_is_not_held_against_the_next() {
     world.outputs.clear();
     world.run(Time::from_secs(70));
     assert!(world.client.evidence().is_none());
-    assert!(!world.outputs.iter().any(|output| matches!(output, Output::LeaveGateway)));
+    assert!(!world.outputs.iter().any(|output| matches!(output, ClientOutput::LeaveGateway)));
 }

@@ -121,8 +121,8 @@ impl Drive {
         let codec = Arc::new(NullCodec);
         let keys = (person.key(), person.body.inbox);
         let client =
-            Client::new(codec.clone(), base, &seed, class.clone(), keys, Settings::default());
-        let settings = tunnel::Settings::default();
+            Client::new(codec.clone(), base, &seed, class.clone(), keys, ClientSettings::default());
+        let settings = TunnelSettings::default();
         let service = (&exit.secret, exit.key());
         let exit = Service::new(codec, base, &seed.part("exit"), service, &settings).unwrap();
         let (under_way, packets, down) = Default::default();
@@ -250,12 +250,12 @@ impl Drive {
                 self.client.end_call(at);
                 self.uplink.end_call(at);
             }
-            Use::Settings(n) => self.client.set_settings(Settings {
+            Use::Settings(n) => self.client.set_settings(ClientSettings {
                 allow_shared_gateway: n % 2 == 0,
                 min_mixes_per_layer: usize::from(*n),
                 replies: if *n == 1 { Replies::Resting } else { Replies::Downlink },
                 letters_at_once: *n == 2,
-                ..Settings::default()
+                ..ClientSettings::default()
             }),
             Use::Weather(lost, twice, answers) => self.weather = (*lost, *twice, *answers),
             Use::Replay(frame) if !self.down.is_empty() => {
@@ -296,7 +296,7 @@ impl Drive {
     /// What the daemon does after each input.
     fn after(&mut self) {
         while let Some(output) = self.client.poll_output() {
-            if let Output::EpochChanged = output {
+            if let ClientOutput::EpochChanged = output {
                 let turns = self.client.turns(self.now);
                 self.uplink.set_class(self.client.class().clone());
                 if self.linked {

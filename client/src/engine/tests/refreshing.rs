@@ -26,7 +26,8 @@ fn asked(seed: u64, uses: impl Fn(u64, u8) -> bool) -> Vec<Vec<u64>> {
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
     let seed = Seed::from_u64(seed);
-    let mut client = Client::new(Arc::new(NullCodec), base, &seed, class, key, Settings::default());
+    let mut client =
+        Client::new(Arc::new(NullCodec), base, &seed, class, key, ClientSettings::default());
     let authority = Authority::new(100_000);
     let begins = 100_000 * START;
     let held = authority.sign(&authority.document(START));

@@ -72,7 +72,7 @@ impl User {
 fn begin(world: &mut World) -> [User; 2] {
     let users = [User::new(world, b"alice"), User::new(world, b"bob")];
     world.run(Time::from_secs(3));
-    assert!(users.iter().all(|user| world.client.stage(user.group) == Some(Stage::Connected)));
+    assert!(users.iter().all(|user| world.client.stage(user.group) == Some(GroupStage::Connected)));
     users
 }
 
@@ -223,7 +223,7 @@ fn within_a_period_of_the_coarse_clock_no_group_sees_another_begin() {
 }
 
 fn alice_downloads(user: &mut User, world: &mut World) {
-    if world.client.stage(user.group) == Some(Stage::Connected) {
+    if world.client.stage(user.group) == Some(GroupStage::Connected) {
         user.downloads(world);
     }
 }
@@ -234,15 +234,15 @@ fn groups_spread_over_the_exits_and_over_the_gateways_of_each() {
         let (mut client, authority) = (client_of(seed), Authority::new(20));
         let mut document = authority.document(START);
         let gateways = [GATEWAYS[1], GATEWAYS[2]].map(identity);
-        let exits = (1..=3).map(|n| testing::Client::new([n; 32], &gateways).sign());
+        let exits = (1..=3).map(|n| testing::TestClient::new([n; 32], &gateways).sign());
         document.exits = exits.collect();
         client.set_document(Time::ZERO, 20 * START, authority.sign(&document)).unwrap();
         client.set_link(Time::ZERO, Some(identity(GATEWAYS[0])));
         (0..12_u8).for_each(|n| _ = group(&mut client, &[n]));
         client.handle_timeout(Time::ZERO);
-        let mut taken: HashMap<Place, usize> = HashMap::new();
+        let mut taken: HashMap<ServiceLocation, usize> = HashMap::new();
         for group in client.groups.values() {
-            *taken.entry(group.place.unwrap()).or_default() += 1;
+            *taken.entry(group.location.unwrap()).or_default() += 1;
         }
         // Three exits, two gateways each.
         assert_eq!((taken.len(), taken.values().max()), (6, Some(&2)), "seed {seed}");
@@ -253,7 +253,7 @@ fn client_of(seed: u64) -> Client {
     let class = Parameters::default().class("web").cloned().unwrap();
     let key = (SecretKey::from_bytes([1; 32]), Identity([2; 32]));
     let base = (crate::tunnel::pair::base(), Time::ZERO);
-    let settings = Settings::default();
+    let settings = ClientSettings::default();
     Client::new(Arc::new(NullCodec), base, &Seed::from_u64(seed), class, key, settings)
 }
 
@@ -296,7 +296,7 @@ fn a_service_that_always_lacks_surbs_takes_no_slots_of_others() {
     let ids: Vec<GroupId> = (0..2_u8).map(|n| super::group(&mut client, &[n])).collect();
     for id in &ids {
         let group = client.groups.get_mut(id).unwrap();
-        group.place = Some(place(GATEWAYS[2]));
+        group.location = Some(location(GATEWAYS[2]));
         group.connected = true;
     }
     client.touch(Time::from_secs(1), ids[0]);

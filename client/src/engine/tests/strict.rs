@@ -8,7 +8,8 @@ use crate::world::World;
 /// What reached the gateway of a client that downloads all the time or rests, for each of so many seconds, and the bytes/s that
 /// it read.
 fn arrivals(seed: u64, replies: Replies, downloads: bool, seconds: usize) -> (Vec<f64>, f64) {
-    let mut world = World::with(seed, 10_000, Settings { replies, ..Settings::default() });
+    let mut world =
+        World::with(seed, 10_000, ClientSettings { replies, ..ClientSettings::default() });
     let mut user = User::new(&mut world, b"alice");
     world.run(Time::from_secs(3));
     let begin = Time::from_secs(10);
@@ -98,7 +99,8 @@ fn burst(arrivals: &[Time], begin: Time) -> [usize; 4] {
 
 /// The windows of a client that asks for so many bytes at the beginning of each, 10 s apart; for none with zero.
 fn windows(seed: u64, replies: Replies, bytes: u32, count: usize) -> Vec<[usize; 4]> {
-    let mut world = World::with(seed, 10_000, Settings { replies, ..Settings::default() });
+    let mut world =
+        World::with(seed, 10_000, ClientSettings { replies, ..ClientSettings::default() });
     let mut user = User::new(&mut world, b"alice");
     let mut begins = Vec::new();
     world.run(Time::from_secs(5));

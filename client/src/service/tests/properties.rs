@@ -100,13 +100,12 @@ fn base() -> Instant {
 fn connect(now: Time, n: u64) -> Tunnel {
     let key = SecretIdentity::from_bytes(&IDENTITY).identity().0;
     let seed = Seed::from_u64(100 + n);
-    Tunnel::connect(base(), now, &seed, key, &tunnel::Settings::default()).unwrap()
+    Tunnel::connect(base(), now, &seed, key, &TunnelSettings::default()).unwrap()
 }
 
 impl Drive {
     fn new() -> Self {
-        let settings =
-            tunnel::Settings { max_connections: MAX_TUNNELS, ..tunnel::Settings::default() };
+        let settings = TunnelSettings { max_connections: MAX_TUNNELS, ..TunnelSettings::default() };
         let secret = SecretKey::from_bytes([3; 32]);
         let (seed, start) = (Seed::from_u64(1), (base(), Time::ZERO));
         let service =
@@ -146,12 +145,12 @@ impl Drive {
         let made = |_| {
             self.surbs += 1;
             let id = (1 + u128::from(self.surbs)).to_be_bytes();
-            let place = if self.surbs.is_multiple_of(11) {
+            let index = if self.surbs.is_multiple_of(11) {
                 document.gateways().next().unwrap()
             } else {
                 first
             };
-            let node = document.nodes[place].descriptor.body();
+            let node = document.nodes[index].descriptor.body();
             assert!(self.surbs.is_multiple_of(11) == (node.role == Role::Gateway));
             let key = SecretKey::from_bytes([1; 32]).public();
             let hop = |address| Hop { address, key, delay: Duration::ZERO };

@@ -7,13 +7,13 @@ use shoal_host::{network, secret};
 use shoal_topology::{Epoch, Network, Parameters};
 
 use super::{read_state, state_file};
-use crate::daemon::{self, AuthorityConfig, Config, Error};
+use crate::daemon::{self, AuthorityConfig, Config, NodeError};
 
 /// What an operator should know although the authority would run.
 ///
 /// # Errors
 /// What keeps it from running.
-pub(in crate::daemon) fn check(config: &Config) -> Result<Vec<String>, Error> {
+pub(in crate::daemon) fn check(config: &Config) -> Result<Vec<String>, NodeError> {
     let own = daemon::identity(config)?;
     secret::is_private_directory(&config.data_dir)?;
     secret::is_private_directory(&config.runtime_dir())?;
@@ -90,18 +90,18 @@ pub(in crate::daemon) fn bears_no_liar(network: &Network) -> Option<String> {
 pub(super) fn parameters(
     config: &Config,
     network: &Network,
-) -> Result<Vec<(Epoch, Parameters)>, Error> {
+) -> Result<Vec<(Epoch, Parameters)>, NodeError> {
     let AuthorityConfig { parameters, next_parameters, next_from_epoch, .. } = &config.authority;
     let mut all = vec![(Epoch(0), read_parameters(parameters, network)?)];
     match (next_parameters.as_os_str().is_empty(), *next_from_epoch) {
         (true, 0) => {}
         (true, _) => {
-            return Err(Error::Config(
+            return Err(NodeError::Config(
                 "`authority.next_from_epoch` names an epoch, and `authority.next_parameters` no file".into(),
             ));
         }
         (false, 0) => {
-            return Err(Error::Config(
+            return Err(NodeError::Config(
                 "`authority.next_parameters` names a file, and `authority.next_from_epoch` no epoch: the same at all \
                  authorities, and one that is to come"
                     .into(),
@@ -113,12 +113,12 @@ pub(super) fn parameters(
 }
 
 /// The parameters in a file, or the defaults.
-fn read_parameters(path: &Path, network: &Network) -> Result<Parameters, Error> {
+fn read_parameters(path: &Path, network: &Network) -> Result<Parameters, NodeError> {
     let mut parameters = if path.as_os_str().is_empty() {
         Parameters::default()
     } else {
         let parameters: Parameters = shoal_host::config::load(path, &[])?.config;
-        let wrong = |why: String| Error::Config(format!("{}: {why}", path.display()));
+        let wrong = |why: String| NodeError::Config(format!("{}: {why}", path.display()));
         parameters.check().map_err(|error| wrong(error.to_string()))?;
         if parameters.trial && !network.trial {
             return Err(wrong(

@@ -17,7 +17,7 @@ fn network() -> Network {
 }
 
 fn engine(n: u8) -> Authority {
-    let settings = Settings {
+    let settings = AuthoritySettings {
         network: network(),
         secret: secret(n),
         epoch_s: 10,

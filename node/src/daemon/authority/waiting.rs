@@ -108,8 +108,8 @@ impl Waiting {
         {
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
             line.put += 1;
-            let place = (at, line.put);
-            line.messages.insert(place, Message { at, from, message, _room: room });
+            let order = (at, line.put);
+            line.messages.insert(order, Message { at, from, message, _room: room });
         }
         self.came.notify_one();
         true

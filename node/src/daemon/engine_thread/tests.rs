@@ -4,29 +4,29 @@ use std::future::Future as _;
 use std::net::SocketAddr;
 use std::task::Poll;
 
-use shoal_host::link::{Allow, Endpoint, Identity as LinkIdentity, Settings as LinkSettings};
+use shoal_host::link::{Allow, Endpoint, Identity as LinkIdentity, LinkSettings};
 use shoal_host::shutdown::Shutdown;
 use shoal_sphinx::{NullCodec, Packet};
 use shoal_topology::{Role, Seed};
 use tokio::sync::watch;
 
-use super::super::links::{self, Context, Neighbourhood, Outgoing};
+use super::super::links::{self, LinkContext, Neighbourhood, Outgoing};
 use super::*;
-use crate::engine::Settings;
+use crate::engine::NodeSettings;
 use crate::engine::gateway::InboxId;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn machine(role: Role) -> EngineThread {
-    let settings = Settings {
+    let settings = NodeSettings {
         identity: Identity([1; 32]),
         role,
         pool_packets: 1,
         seed: Seed::from_u64(1),
         gateway: Default::default(),
     };
-    let engine = Engine::new(settings, Arc::new(NullCodec));
-    EngineThread::new(engine, Clock::start(), Arc::default(), mpsc::channel(1).0)
+    let engine = NodeEngine::new(settings, Arc::new(NullCodec));
+    EngineThread::new(engine, NodeClock::start(), Arc::default(), mpsc::channel(1).0)
 }
 
 impl EngineThread {
@@ -44,10 +44,10 @@ impl EngineThread {
         counters.dropped(reason)
     }
 
-    fn context(&self) -> (Context, Receiver<Event>) {
+    fn context(&self) -> (LinkContext, Receiver<EngineEvent>) {
         let (events, queue) = Events::new();
         let (clock, shared) = (self.clock, self.shared.clone());
-        (Context { clock, events, shared, shutdown: Shutdown::new() }, queue)
+        (LinkContext { clock, events, shared, shutdown: Shutdown::new() }, queue)
     }
 }
 
@@ -115,7 +115,7 @@ fn batches_beyond_a_neighbours_part_of_the_queue_of_the_workers_are_dropped_and_
 #[tokio::test]
 async fn events_for_a_busy_engine_wait() {
     let (events, queue) = Events::new();
-    let event = || Event::Input(Input::Wake);
+    let event = || EngineEvent::Input(Input::Wake);
     (0..1_024).for_each(|_| assert!(events.0.try_send(event()).is_ok()));
     assert!(matches!(events.0.try_send(event()), Err(TrySendError::Full(_))));
     let worker = std::thread::spawn({
@@ -142,7 +142,7 @@ async fn a_full_queue_to_a_next_hop_drops_the_newest() {
     let mut machine = machine(Role::Mix);
     let mut outgoing = Outgoing::new(machine.context().0, ours.dialler());
     let neighbour = outgoing.connect(to, vec![address]);
-    machine.event(Event::Neighbours([(to, neighbour.queue)].into()));
+    machine.event(EngineEvent::Neighbours([(to, neighbour.queue)].into()));
     // The link's task has not had its turn: nothing leaves the queue.
     (0..4_096).for_each(|n| machine.put(Output::Send { to, frame: frame(n) }));
     assert_eq!(machine.dropped(DropReason::LinkQueueFull), 0);
@@ -154,7 +154,7 @@ async fn a_full_queue_to_a_next_hop_drops_the_newest() {
     for n in 0..4_096 {
         assert_eq!(read(&mut link.receiver).await, Some(n));
     }
-    machine.event(Event::Neighbours(HashMap::new()));
+    machine.event(EngineEvent::Neighbours(HashMap::new()));
     assert_eq!(read(&mut link.receiver).await, None);
 }
 
@@ -166,9 +166,9 @@ async fn what_waits_for_a_next_hop_that_goes_is_counted_as_lost() {
     let mut machine = machine(Role::Mix);
     let mut outgoing = Outgoing::new(machine.context().0, ours.dialler());
     let neighbour = outgoing.connect(to, vec![address]);
-    machine.event(Event::Neighbours([(to, neighbour.queue)].into()));
+    machine.event(EngineEvent::Neighbours([(to, neighbour.queue)].into()));
     (0..10).for_each(|n| machine.put(Output::Send { to, frame: frame(n) }));
-    machine.event(Event::Neighbours(HashMap::new()));
+    machine.event(EngineEvent::Neighbours(HashMap::new()));
     outgoing.finish(PATIENCE).await;
     machine.tell(Time::ZERO);
     assert_eq!(machine.dropped(DropReason::LinkLost), 10);
@@ -184,7 +184,7 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     let (gateway, identity, address) = listener(2);
     let mut machine = machine(Role::Gateway);
     let (context, events) = machine.context();
-    let (_tell, around) = watch::channel(Neighbourhood { place: None, parts: 3 });
+    let (_tell, around) = watch::channel(Neighbourhood { neighbours: None, parts: 3 });
     let work = Work::new(&machine.shared).0;
     let _accepting = tokio::spawn(links::accept(gateway, Role::Gateway, context, work, around));
     let ours = endpoint(1, None);
@@ -192,7 +192,7 @@ async fn a_full_queue_to_a_clients_link_drops_the_newest() {
     let joined = async {
         loop {
             match events.try_recv() {
-                Ok(Event::Joined(joined)) => return joined,
+                Ok(EngineEvent::Joined(joined)) => return joined,
                 _ => tokio::task::yield_now().await,
             }
         }
@@ -227,7 +227,7 @@ async fn clients_that_are_sent_away_and_do_not_read_leave_room_for_others() {
         (LinkIdentity::from_seed(&[2; 32]).public(), gateway.listen_addr().unwrap());
     let mut machine = machine(Role::Gateway);
     let (context, events) = machine.context();
-    let (_tell, around) = watch::channel(Neighbourhood { place: None, parts: 0 });
+    let (_tell, around) = watch::channel(Neighbourhood { neighbours: None, parts: 0 });
     let work = Work::new(&machine.shared).0;
     let _accepting = tokio::spawn(links::accept(gateway, Role::Gateway, context, work, around));
     let mut held = Vec::new();
@@ -238,7 +238,7 @@ async fn clients_that_are_sent_away_and_do_not_read_leave_room_for_others() {
         let joined = async {
             loop {
                 match events.try_recv() {
-                    Ok(Event::Joined(joined)) => return joined,
+                    Ok(EngineEvent::Joined(joined)) => return joined,
                     Ok(_) => {}
                     Err(_) => tokio::task::yield_now().await,
                 }
@@ -269,8 +269,9 @@ fn orders_beyond_the_queue_of_the_inbox_file_are_not_stored() {
         }
     };
     let mut machine = machine(Role::Gateway);
-    machine
-        .event(Event::Inbox(Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap()));
+    machine.event(EngineEvent::Inbox(
+        Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap(),
+    ));
     machine.put(Output::Fetch { inbox, max: 1 });
     assert!(answers.recv().unwrap().is_empty());
 
@@ -287,8 +288,9 @@ fn orders_beyond_the_queue_of_the_inbox_file_are_not_stored() {
             tell.send(frames).unwrap();
         }
     };
-    machine
-        .event(Event::Inbox(Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap()));
+    machine.event(EngineEvent::Inbox(
+        Inbox::start(&path, &[5; 32], most, Arc::default(), answer).unwrap(),
+    ));
     machine.put(Output::Fetch { inbox, max: most });
     assert!(answers.recv().unwrap().iter().map(number).eq(0..4_096));
 }

@@ -10,7 +10,7 @@ use super::super::{Core, Origin, Output, SessionId};
 use super::descriptors::check_descriptor;
 use super::inboxes::Holder;
 use super::session::{self, Active};
-use super::{Admission, Gateway, InboxId, Service, Session, Stage, Token, notice};
+use super::{Admission, Gateway, InboxId, ServiceAccess, Session, Stage, Token, notice};
 use crate::limit::Limit;
 
 /// Newcomers from one network that are given documents in a second; at once as many as may be here.
@@ -111,10 +111,10 @@ impl Gateway {
             || replaces != Some(holder) && from_there >= self.settings.max_clients_of_one
     }
 
-    /// Places that only bearers of tokens may take.
+    /// Connections that only bearers of tokens may have.
     fn kept_free(&self) -> usize {
         let connections = self.settings.admission.tokens().iter().map(|token| token.connections);
-        let wanted = connections.fold(0, usize::saturating_add).min(self.settings.token_places);
+        let wanted = connections.fold(0, usize::saturating_add).min(self.settings.token_clients);
         wanted.saturating_sub(self.connections.iter().sum())
     }
 
@@ -157,7 +157,7 @@ impl Gateway {
             };
         };
         let token = tokens.get(index).ok_or(Refusal::Token)?;
-        if hello.mode == Mode::Service && token.service == Service::Refused {
+        if hello.mode == Mode::Service && token.service == ServiceAccess::Refused {
             return Err(Refusal::NoService);
         }
         let replaces = older.is_some_and(|older| match self.sessions.get(&older) {

@@ -1,7 +1,7 @@
 //! What an operator changes while the gateway runs: tokens, places, rates.
 
 use super::super::Core;
-use super::{Admission, Gateway, GatewaySettings, Service, SessionId, Stage, Token};
+use super::{Admission, Gateway, GatewaySettings, ServiceAccess, SessionId, Stage, Token};
 use crate::limit::Limit;
 
 impl Gateway {
@@ -36,15 +36,15 @@ impl Gateway {
         let Some(token) = token else { return true };
         let token = self.settings.admission.tokens().get(token);
         token.is_some_and(|token| {
-            token.is_valid() && (!is_service || token.service == Service::Allowed)
+            token.is_valid() && (!is_service || token.service == ServiceAccess::Allowed)
         })
     }
 }
 
-/// The tokens that were read, where clients and inboxes that are here know them by their places: those that stay keep
+/// The tokens that were read, where clients and inboxes that are here know them by their indices: those that stay keep
 /// theirs, and those that went leave theirs empty.
 fn merge(before: &[Token], read: &[Token]) -> Vec<Token> {
-    let none = Token { secret: Vec::new(), connections: 0, service: Service::Refused };
+    let none = Token { secret: Vec::new(), connections: 0, service: ServiceAccess::Refused };
     let found = |token: &Token| read.iter().find(|other| other.secret == token.secret).cloned();
     let kept = before.iter().map(|token| found(token).unwrap_or_else(|| none.clone()));
     let new = read.iter().filter(|token| before.iter().all(|old| old.secret != token.secret));

@@ -104,7 +104,7 @@ impl Gateway {
         let topology = core.topology.as_ref().ok_or(DropReason::NoRoute)?;
         let first = Identity(first);
         // The asker chose the first hop. A gateway sends into the first layer alone.
-        if !topology.place.as_ref().is_some_and(|place| place.sends_to(&first)) {
+        if !topology.neighbours.as_ref().is_some_and(|neighbours| neighbours.sends_to(&first)) {
             return Err(DropReason::NoRoute);
         }
         core.counters.queries += 1;

@@ -22,7 +22,7 @@ const HELLOS: (f64, f64) = (8.0, 2.0);
 pub(super) enum Holder {
     /// It was there when the node started.
     Before,
-    /// Whoever has this token, by its place in the list.
+    /// Whoever has this token, by its index in the list.
     Token(usize),
     /// Whoever connects from this network.
     Network(Origin),

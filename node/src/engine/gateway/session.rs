@@ -73,7 +73,7 @@ pub(super) struct Active {
     pub(super) inbox: Identity,
     /// The name of that inbox outside of the engine.
     pub(super) id: InboxId,
-    /// Place of its token in the list.
+    /// Index of its token in the list.
     pub(super) token: Option<usize>,
     /// What becomes of packets for it when it has left.
     pub(super) away: Away,

@@ -32,7 +32,7 @@ pub struct Token {
     /// Connections at a time.
     pub connections: usize,
     /// Says whether its bearer may be a service.
-    pub service: Service,
+    pub service: ServiceAccess,
 }
 
 impl Token {
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Token {
 
 /// Says whether the bearer of a token may answer at once, without slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Service {
+pub enum ServiceAccess {
     /// The bearer may.
     Allowed,
     /// The bearer must be a person, with slots.
@@ -67,8 +67,8 @@ pub struct GatewaySettings {
     pub max_clients: usize,
     /// Clients at a time from one network, beside those with a token: where many share an address, so many get in.
     pub max_clients_of_one: usize,
-    /// Of `max_clients`, places that only bearers of tokens take: no more than these have connections.
-    pub token_places: usize,
+    /// Of `max_clients`, those that only bearers of tokens can be: no more than these have connections.
+    pub token_clients: usize,
     /// Packets a second, in each direction, of a service.
     pub service_per_s: f64,
     /// Descriptor queries that are answered a second, in all.
@@ -96,7 +96,7 @@ impl Admission {
     /// Everyone, as a person or a service: for networks without strangers.
     pub fn anyone() -> Self {
         let connections = usize::MAX;
-        Self::Open(vec![Token { secret: Vec::new(), connections, service: Service::Allowed }])
+        Self::Open(vec![Token { secret: Vec::new(), connections, service: ServiceAccess::Allowed }])
     }
 
     pub(super) fn tokens(&self) -> &[Token] {
@@ -112,7 +112,7 @@ impl Default for GatewaySettings {
             admission: Admission::Open(Vec::new()),
             max_clients: 1_000,
             max_clients_of_one: 250,
-            token_places: 100,
+            token_clients: 100,
             service_per_s: 2_000.0,
             queries_per_s: 1_000.0,
             inbox: Keeping::On,

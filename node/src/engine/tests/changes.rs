@@ -4,7 +4,7 @@ use shoal_topology::wire::client_gateway::Refusal;
 
 use super::*;
 
-fn token(secret: &str, connections: usize, service: Service) -> Token {
+fn token(secret: &str, connections: usize, service: ServiceAccess) -> Token {
     Token { secret: secret.into(), connections, service }
 }
 
@@ -16,9 +16,9 @@ fn configure(net: &mut Net, admission: Admission) {
 #[test]
 fn tokens_come_and_go_while_the_gateway_runs() {
     let admission = Admission::Tokens(vec![
-        token("a", 5, Service::Allowed),
-        token("b", 5, Service::Allowed),
-        token("c", 5, Service::Allowed),
+        token("a", 5, ServiceAccess::Allowed),
+        token("b", 5, ServiceAccess::Allowed),
+        token("c", 5, ServiceAccess::Allowed),
     ]);
     let mut net = Net::new(Arc::new(NullCodec), Options { admission, ..Options::default() });
     let gateway = net.gateway(0);
@@ -37,9 +37,9 @@ fn tokens_come_and_go_while_the_gateway_runs() {
     configure(
         &mut net,
         Admission::Tokens(vec![
-            token("c", 1, Service::Allowed),
-            token("d", 1, Service::Allowed),
-            token("b", 5, Service::Refused),
+            token("c", 1, ServiceAccess::Allowed),
+            token("d", 1, ServiceAccess::Allowed),
+            token("b", 5, ServiceAccess::Refused),
         ]),
     );
     assert_eq!(net.closed, [session(&net, a), session(&net, b)]);
@@ -54,13 +54,13 @@ fn tokens_come_and_go_while_the_gateway_runs() {
     ] {
         assert_eq!(join(&mut net, inbox, mode, token).1, refused, "{inbox}");
     }
-    // Places are those of the tokens that they were taken by.
+    // Connections count for the tokens that they came by.
     net.leave(c);
     net.leave(b_person);
     assert_eq!(join(&mut net, 8, web(), b"c").1, None);
 
     // One that comes back lets in again, and a gateway may be opened to everyone.
-    configure(&mut net, Admission::Open(vec![token("a", 1, Service::Allowed)]));
+    configure(&mut net, Admission::Open(vec![token("a", 1, ServiceAccess::Allowed)]));
     assert_eq!(join(&mut net, 1, Mode::Service, b"a").1, None);
     assert_eq!(join(&mut net, 10, web(), b"").1, None);
 }

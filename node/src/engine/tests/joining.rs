@@ -7,14 +7,14 @@ fn passed_on(listed: [bool; 2], epoch: u64) -> (u64, u64) {
     let codec: Arc<dyn Codec> = Arc::new(NullCodec);
     let net = Net::new(codec.clone(), Options::default());
     let (own, next) = (net.identity(net.mix(1, 1)), net.identity(net.mix(2, 1)));
-    let settings = Settings {
+    let settings = NodeSettings {
         identity: own,
         role: Role::Mix,
         pool_packets: 10,
         seed: Seed::from_u64(1),
         gateway: Default::default(),
     };
-    let mut engine = Engine::new(settings, codec);
+    let mut engine = NodeEngine::new(settings, codec);
     for (n, listed) in (0..).zip(listed) {
         let mut document = net.document().clone();
         (document.epoch, document.begins) = (Epoch(EPOCH + n), 60 * n);

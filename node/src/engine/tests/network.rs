@@ -50,7 +50,7 @@ impl Default for Options {
 }
 
 struct Node {
-    engine: Engine,
+    engine: NodeEngine,
     opener: Opener,
     key: PublicKey,
     inbox: BTreeMap<InboxId, VecDeque<Frame>>,
@@ -84,7 +84,7 @@ pub(super) struct Net {
     /// What nodes reported since this was last drained.
     pub(super) reports: Vec<Report>,
     codec: Arc<dyn Codec>,
-    network: testing::Network,
+    network: testing::TestNetwork,
     document: Arc<Document>,
     nodes: Vec<Node>,
     clients: Vec<Client>,
@@ -100,9 +100,9 @@ impl Net {
             inbox_packets: options.inbox_packets,
             ..Parameters::default()
         };
-        let network = testing::Network::builder().parameters(parameters).epoch(Epoch(EPOCH));
+        let network = testing::TestNetwork::builder().parameters(parameters).epoch(Epoch(EPOCH));
         let mut network = network.epoch_s(60).build();
-        network.nodes.sort_by_key(testing::Node::identity);
+        network.nodes.sort_by_key(testing::TestNode::identity);
         let document = Arc::new(Document { begins: 0, ..network.document() });
         document.check().unwrap();
         let seed = Seed::from_u64(7);
@@ -112,7 +112,7 @@ impl Net {
             let key = node.key(Epoch(EPOCH));
             opener.add_key(all.0, all.1, key, Replay::new([5; 32], options.replay));
             opener.update(&document, Epoch(EPOCH));
-            let settings = Settings {
+            let settings = NodeSettings {
                 identity: node.identity(),
                 role: node.body.role,
                 pool_packets: options.pool,
@@ -129,7 +129,7 @@ impl Net {
                     ..GatewaySettings::default()
                 },
             };
-            let engine = Engine::new(settings, codec.clone());
+            let engine = NodeEngine::new(settings, codec.clone());
             let key = node.key(Epoch(EPOCH)).public();
             Node { engine, opener, key, inbox: BTreeMap::new() }
         });
@@ -195,11 +195,11 @@ impl Net {
         whole.map(|bytes| SignedDocument::verify(&bytes, network, 60).unwrap()).collect()
     }
 
-    /// A frame from a client, with a key of this epoch, for the node at this place.
-    pub(super) fn upward(&mut self, client: usize, epoch: u64, place: usize) {
+    /// A frame from a client, with a key of this epoch, for the node at this index.
+    pub(super) fn upward(&mut self, client: usize, epoch: u64, index: usize) {
         let frame = Frame {
             epoch: Epoch(epoch).low_byte(),
-            field: place as u16,
+            field: index as u16,
             packet: Default::default(),
         };
         self.up(client, frame);
@@ -242,11 +242,11 @@ impl Net {
         self.document.gateways().nth(n).unwrap()
     }
 
-    pub(super) fn engine(&self, node: usize) -> &Engine {
+    pub(super) fn engine(&self, node: usize) -> &NodeEngine {
         &self.nodes[node].engine
     }
 
-    pub(super) fn engines(&self) -> impl Iterator<Item = &Engine> {
+    pub(super) fn engines(&self) -> impl Iterator<Item = &NodeEngine> {
         self.nodes.iter().map(|node| &node.engine)
     }
 
@@ -278,8 +278,8 @@ impl Net {
                     self.sent.push(to);
                     let slow = self.slow.filter(|(slow, _)| *slow == node);
                     let at = at + LATENCY + slow.map_or(Duration::ZERO, |(_, by)| by);
-                    let place = self.under_way.partition_point(|(other, ..)| *other <= at);
-                    self.under_way.insert(place, (at, index, frame));
+                    let position = self.under_way.partition_point(|(other, ..)| *other <= at);
+                    self.under_way.insert(position, (at, index, frame));
                 }
                 Output::ToClient { session, frame } => {
                     self.trace.push((at, node as u64, 1_000 + session.0));
@@ -368,7 +368,7 @@ impl Net {
         let at = self.document.node(self.gateway(gateway)).unwrap().identity();
         let mode = Mode::Class("web".into());
         let (client, refusal) = self.try_join(gateway, number, mode, b"", |hello| {
-            let mut client = testing::Client::new([number; 32], &[at]);
+            let mut client = testing::TestClient::new([number; 32], &[at]);
             client.body.not_after = 1;
             hello.descriptor = Some(client.sign().encode());
         });
@@ -379,7 +379,7 @@ impl Net {
     /// A descriptor of a client at a gateway, of a period that begins then.
     pub(super) fn descriptor(&self, client: usize, gateway: usize, not_before: u64) -> Vec<u8> {
         let at = self.document.node(self.gateway(gateway)).unwrap().identity();
-        let mut client = testing::Client::new([self.clients[client].number; 32], &[at]);
+        let mut client = testing::TestClient::new([self.clients[client].number; 32], &[at]);
         (client.body.not_before, client.body.not_after) = (not_before, 100);
         client.sign().encode()
     }
@@ -399,7 +399,7 @@ impl Net {
         let node = self.gateway(gateway);
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        let client = testing::Client::new([number; 32], &[]);
+        let client = testing::TestClient::new([number; 32], &[]);
         let (inbox, key) = (client.inbox(), client.key());
         let peer = Identity([number; 32]);
         let down = Vec::new();

@@ -32,7 +32,7 @@ enum Happens {
         honest: bool,
     },
     Leaves(Index),
-    /// A client's frame: to this place, with a key of this epoch from the present one on; or none.
+    /// A client's frame: to this index, with a key of this epoch from the present one on; or none.
     Sends(Index, u16, u64, bool),
     /// So many packets for an inbox, of the present epoch or the one before.
     Packets {
@@ -59,7 +59,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         ),
         3 => any::<Index>().prop_map(Happens::Leaves),
         2 => (any::<Index>(), 0..9_u16, 0..3_u64, prop::bool::weighted(0.9))
-            .prop_map(|(of, place, epoch, is_frame)| Happens::Sends(of, place, epoch, is_frame)),
+            .prop_map(|(of, index, epoch, is_frame)| Happens::Sends(of, index, epoch, is_frame)),
         8 => (0..PEOPLE, 1..30_u8, prop::bool::weighted(0.1))
             .prop_map(|(who, count, old)| Happens::Packets { who, count, old }),
         1 => any::<u8>().prop_map(Happens::Garbage),
@@ -89,8 +89,8 @@ struct Line {
 
 struct Drive {
     now: Time,
-    engine: Engine,
-    network: testing::Network,
+    engine: NodeEngine,
+    network: testing::TestNetwork,
     own: Identity,
     epoch: u64,
     lines: BTreeMap<SessionId, Line>,
@@ -109,8 +109,8 @@ struct Drive {
     stood_still: bool,
 }
 
-fn person(who: u8) -> testing::Client {
-    testing::Client::new([who + 1; 32], &[])
+fn person(who: u8) -> testing::TestClient {
+    testing::TestClient::new([who + 1; 32], &[])
 }
 
 fn inbox(who: u8) -> (Identity, InboxId) {
@@ -122,18 +122,19 @@ impl Drive {
     fn new() -> Self {
         let parameters =
             Parameters { node_loops_per_s: 0.0, inbox_packets: QUOTA, ..Parameters::default() };
-        let network = testing::Network::builder().parameters(parameters).epoch_s(EPOCH_S).build();
+        let network =
+            testing::TestNetwork::builder().parameters(parameters).epoch_s(EPOCH_S).build();
         let own = network.nodes[0].identity();
         let token = Token {
             secret: b"t".to_vec(),
             connections: TOKEN_CONNECTIONS,
-            service: Service::Allowed,
+            service: ServiceAccess::Allowed,
         };
         let gateway = GatewaySettings {
             admission: Admission::Open(vec![token]),
             max_clients: MAX_CLIENTS,
             max_clients_of_one: MAX_OF_ONE,
-            token_places: 1,
+            token_clients: 1,
             service_per_s: SERVICE_PER_S,
             max_inboxes: MAX_INBOXES,
             max_inbox_packets: MAX_PACKETS,
@@ -142,10 +143,10 @@ impl Drive {
         };
         let (identity, seed) = (own, Seed::from_u64(1));
         let settings =
-            Settings { identity, role: Role::Gateway, pool_packets: 10_000, seed, gateway };
+            NodeSettings { identity, role: Role::Gateway, pool_packets: 10_000, seed, gateway };
         let mut drive = Self {
             now: Time::from_secs(1),
-            engine: Engine::new(settings, Arc::new(NullCodec)),
+            engine: NodeEngine::new(settings, Arc::new(NullCodec)),
             epoch: network.epoch.0,
             network,
             own,
@@ -292,9 +293,9 @@ impl Drive {
                     self.handle(Input::Left(session));
                 }
             }
-            Happens::Sends(of, place, ahead, is_frame) => {
+            Happens::Sends(of, index, ahead, is_frame) => {
                 let epoch = Epoch(self.epoch + ahead).low_byte();
-                let frame = Frame { epoch, field: *place, packet: Packet::default() };
+                let frame = Frame { epoch, field: *index, packet: Packet::default() };
                 let frame = if *is_frame { Ok(frame) } else { Err(DropReason::Version) };
                 if let Some(session) = self.nth(of) {
                     self.handle(Input::Client { session, frame });

@@ -137,7 +137,7 @@ fn loops_test_a_demoted_node_and_count_for_it_alone() {
 fn what_was_counted_under_the_document_before_goes_on_unless_layers_were_drawn_anew() {
     let mut net = net();
     net.run(ms(20_000));
-    // Another node is listed no more: places move.
+    // Another node is listed no more: indices move.
     net.change(|document| {
         document.nodes.remove(0);
     });

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::output::{Foreign, read_columns};
-use crate::scenario::toy::KINDS;
+use crate::harness::output::{Foreign, read_columns};
+use crate::harness::scenario::toy::KINDS;
 
 fn scenario(dir: &Path) -> PathBuf {
     let file = dir.join("toy.toml");

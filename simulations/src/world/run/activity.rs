@@ -69,7 +69,6 @@ impl World {
             let contact = self.contacts[other as usize];
             let person = &mut self.people[party as usize];
             person.client.begin_call(contact, begin);
-            person.uplink.begin_call(begin);
             person.call_until = Time::NEVER;
             self.work(party);
         }
@@ -85,7 +84,6 @@ impl World {
             let until = end - self.links.latency(self.links.up(party));
             let person = &mut self.people[party as usize];
             person.client.end_call(until);
-            person.uplink.end_call(until);
             person.call_until = end;
             self.work(party);
         }

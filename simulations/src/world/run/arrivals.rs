@@ -9,7 +9,7 @@ use shoal_topology::{Epoch, Time};
 use super::super::person::Person;
 
 /// A packet that came.
-pub(in crate::world) struct Came {
+pub(in crate::world) struct PacketArrival {
     /// Number of whom it is for.
     pub(in crate::world) person: u32,
     /// When it came to the gateway.
@@ -26,7 +26,7 @@ pub(in crate::world) struct Arrivals {
     people: HashMap<[u8; 32], u32>,
     /// At a gateway, and not down yet: instant and epoch byte, by person and packet.
     waiting: HashMap<(u32, Vec<u8>), (Time, u8)>,
-    pub(in crate::world) came: Vec<Came>,
+    pub(in crate::world) came: Vec<PacketArrival>,
 }
 
 impl Arrivals {
@@ -61,7 +61,7 @@ impl Arrivals {
         {
             let present = Epoch(present).low_byte();
             let is_loop = what == Arrival::Loop;
-            self.came.push(Came { person: number, at, epoch, present, is_loop });
+            self.came.push(PacketArrival { person: number, at, epoch, present, is_loop });
         }
     }
 }

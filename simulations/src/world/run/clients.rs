@@ -2,7 +2,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "the world numbers its nodes and people itself")]
 
-use shoal_client::engine::{Arrival, Handle, Output as ClientOutput};
+use shoal_client::engine::{Arrival, ClientOutput, Handle};
 use shoal_node::{Input, Origin, SessionId};
 use shoal_sphinx::{Downward, Frame};
 use shoal_topology::wire::client_gateway::{Away, ControlMessage, Hello, Mode, Notice};
@@ -42,20 +42,15 @@ impl World {
         match field {
             Some(Downward::Notice) => self.notice(number, &frame),
             Some(Downward::Packet) => {
-                let sent = person.uplink.sent_loops();
-                person.client.loops_sent(sent);
                 #[cfg(test)]
                 let was = self.arrivals.taken(number, &frame.packet);
                 let arrival = person.client.handle_frame(now, frame);
                 #[cfg(test)]
                 self.arrivals.is(number, was, person, arrival);
                 match arrival {
-                    Arrival::FromOthers if self.settings.trial.credits => person.uplink.credit(),
-                    // A letter, for which its session answers; media of a call, which need no credit.
-                    Arrival::FromOthers | Arrival::NoCredit | Arrival::Media => {}
-                    Arrival::Loop | Arrival::Nothing => return,
+                    Arrival::FromOthers | Arrival::NoCredit | Arrival::Media => self.work(number),
+                    Arrival::Loop | Arrival::Nothing => {}
                 }
-                self.work(number);
             }
             Some(Downward::Document) => self.document(number, &frame),
             _ => {}
@@ -112,9 +107,9 @@ impl World {
         let now = self.now;
         let Ok(Notice::Challenge { nonce }) = Notice::unpack(&frame.packet) else { return };
         let Some(identity) = self.network.identity(gateway) else { return };
-        let place = self.exit_gateway(gateway as usize);
+        let index = self.exit_gateway(gateway as usize);
         let (_, _, inbox) = &self.network.exit;
-        let proof = Hello::prove(inbox, &identity, &Identity([place as u8; 32]), &nonce);
+        let proof = Hello::prove(inbox, &identity, &Identity([index as u8; 32]), &nonce);
         let hello = Hello {
             inbox: inbox.identity(),
             proof,
@@ -127,7 +122,7 @@ impl World {
         if let Ok(packet) = hello.pack() {
             let frame = Frame { epoch: 0, field: shoal_sphinx::CLIENT_CONTROL, packet };
             let event = |frame| Event::FromClient { session: 0, gateway, sent: now, frame };
-            self.send((self.links.service_up(place), Time::NEVER), frame, event);
+            self.send((self.links.service_up(index), Time::NEVER), frame, event);
         }
     }
 
@@ -193,24 +188,21 @@ impl World {
         }
         let (session, gateway) = (person.session, person.gateway);
         let link = self.links.up(number);
-        while self.people[number as usize].uplink.next_slot() <= now {
-            let uplink = &mut self.people[number as usize].uplink;
-            let frame = uplink.take(now);
-            let next = uplink.next_slot();
+        let slots = person.slots.clone();
+        while slots.next_slot() <= now {
+            let frame = slots.take(now);
+            let next = slots.next_slot();
             self.release.sent(now, &frame.packet);
             let event = |frame| Event::FromClient { session, gateway, sent: now, frame };
             self.send((link, next), frame, event);
         }
-        let person = &mut self.people[number as usize];
-        let sent = person.uplink.sent_loops();
-        person.client.loops_sent(sent);
         self.work(number);
     }
 
     /// What came for a person's programs, and what they want sent.
     pub(super) fn work(&mut self, number: u32) {
         let now = self.now;
-        let Self { people, service, workload, contacts, warm_up, pairs, settings, .. } = self;
+        let Self { people, service, workload, contacts, warm_up, pairs, .. } = self;
         let person = &mut people[number as usize];
         let mut take = |person: &mut Person| {
             while let Some(output) = person.client.poll_output() {
@@ -220,10 +212,7 @@ impl World {
                         if let Some(letter) = Letter::read(&message, pairs, number) {
                             let what = (letter.activity, letter.tick);
                             activity::received(service, workload, *warm_up, what, now);
-                            let credit = authenticated(person, &letter, handle, now);
-                            if credit && settings.trial.credits {
-                                person.uplink.credit();
-                            }
+                            authenticated(person, &letter, handle, now);
                         }
                     }
                     ClientOutput::Failed(_, why) => {
@@ -237,7 +226,7 @@ impl World {
                             activity::received(service, workload, *warm_up, what, now);
                         }
                     }
-                    ClientOutput::EpochChanged => person.turn(now),
+                    ClientOutput::EpochChanged => person.client.follow_from(now, now),
                     // Everyone stays where the scenario puts them.
                     ClientOutput::LeaveGateway => person.dissatisfied += 1,
                     ClientOutput::Connected(_)
@@ -276,9 +265,9 @@ impl World {
     }
 }
 
-/// What people's sessions and calls do: they know whose a letter is. Whether it gives credit.
-fn authenticated(person: &mut Person, letter: &Letter, handle: Handle, now: Time) -> bool {
+/// What people's sessions do: they know whose a letter is.
+fn authenticated(person: &mut Person, letter: &Letter, handle: Handle, now: Time) {
     let mut contact = [0; 32];
     contact.iter_mut().zip(letter.from.to_be_bytes()).for_each(|(to, byte)| *to = byte);
-    person.client.authenticated(now, contact, handle)
+    person.client.authenticated(now, contact, handle);
 }

@@ -159,7 +159,7 @@ impl World {
                 self.node(n, Input::Stale);
             }
             News::Document { epoch, announced_ms } => {
-                directory.place(&self.network, n);
+                directory.relink(&self.network, n);
                 let announce = self.now + Duration::from_millis(announced_ms - unix_ms);
                 let VerifiedDocument { document, signed } = held;
                 self.node(n, Input::Document { document, signed, epoch, announce });

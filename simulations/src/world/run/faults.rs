@@ -102,7 +102,7 @@ impl World {
         match &mut self.directory {
             Some(directory) => {
                 let kept = directory.watchers[node].stop();
-                directory.place(&self.network, node);
+                directory.relink(&self.network, node);
                 // One that lies there for too long is of no use.
                 let fresh = kept.filter(|held| held.document.check_time(unix_ms / 1_000).is_ok());
                 if let Some(held) = fresh {
@@ -117,9 +117,9 @@ impl World {
                 }
             }
         }
-        for place in 0..self.exit_gateways.len() {
-            if self.exit_gateways[place] as usize == node {
-                self.wheel.insert(self.now + AGAIN, Event::JoinExit(place as u32));
+        for index in 0..self.exit_gateways.len() {
+            if self.exit_gateways[index] as usize == node {
+                self.wheel.insert(self.now + AGAIN, Event::JoinExit(index as u32));
             }
         }
     }

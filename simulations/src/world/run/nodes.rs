@@ -8,7 +8,7 @@ use shoal_node::{Arrived, InboxId, Input, Output, SessionId};
 use shoal_sphinx::{Downward, Frame, Peeled};
 use shoal_topology::{Epoch, Identity, Time};
 
-use super::{AGAIN, Came, Event, World, fingerprint, party, person};
+use super::{AGAIN, Event, NodeArrival, World, fingerprint, party, person};
 use crate::trace::Party;
 use crate::world::network::Power;
 use crate::world::spans::span;
@@ -26,9 +26,9 @@ impl World {
     }
 
     /// The service connects to one of its gateways.
-    pub(super) fn join_exit(&mut self, place: u32) {
-        let Some(gateway) = self.exit_gateways.get(place as usize).copied() else { return };
-        let (peer, origin) = (Identity([place as u8; 32]), Default::default());
+    pub(super) fn join_exit(&mut self, index: u32) {
+        let Some(gateway) = self.exit_gateways.get(index as usize).copied() else { return };
+        let (peer, origin) = (Identity([index as u8; 32]), Default::default());
         self.node(gateway as usize, Input::Joined { session: SessionId(0), peer, origin });
     }
 
@@ -41,7 +41,7 @@ impl World {
         }
         if self.corrupt.is(node) {
             let (from, fingerprint) = (party(session), fingerprint(&frame.packet));
-            let came = Came { at: now, from, fingerprint, epoch: frame.epoch };
+            let came = NodeArrival { at: now, from, fingerprint, epoch: frame.epoch };
             self.corrupt.came(node, came, &frame.packet);
         }
         if let Some(person) = person(session) {
@@ -64,7 +64,7 @@ impl World {
         }
         let came = self.corrupt.is(node).then(|| {
             let (from, fingerprint) = (Party::Node(from), fingerprint(&frame.packet));
-            Came { at: now, from, fingerprint, epoch: frame.epoch }
+            NodeArrival { at: now, from, fingerprint, epoch: frame.epoch }
         });
         let slot = self.release.slot(&frame.packet);
         self.frames.push((now, frame));
@@ -140,8 +140,8 @@ impl World {
                     self.people[number as usize].down(now);
                     self.wheel.insert(now + AGAIN, Event::Join(number));
                 } else if session.0 == 0 && self.directory.is_some() {
-                    let place = self.exit_gateway(node);
-                    self.wheel.insert(now + AGAIN, Event::JoinExit(place));
+                    let index = self.exit_gateway(node);
+                    self.wheel.insert(now + AGAIN, Event::JoinExit(index));
                 }
             }
             Output::Report(report) => {
@@ -242,7 +242,7 @@ impl World {
     }
 
     pub(super) fn exit_gateway(&self, node: usize) -> u32 {
-        let place = self.exit_gateways.iter().position(|gateway| *gateway as usize == node);
-        place.unwrap_or_default() as u32
+        let index = self.exit_gateways.iter().position(|gateway| *gateway as usize == node);
+        index.unwrap_or_default() as u32
     }
 }

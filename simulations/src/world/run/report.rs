@@ -10,7 +10,7 @@ use crate::experiment::{Estimate, Measured};
 use crate::trace::{Link, Party, Public, View};
 use crate::world::authorities::first_epoch;
 use crate::world::directory::Directory;
-use crate::world::history::Record;
+use crate::world::history::AuthorityRecord;
 
 /// Figures that are counted and not estimated.
 struct Counted<'a>(&'a mut Vec<Measured>);
@@ -101,7 +101,7 @@ impl World {
         exact("packets_dropped_by_nodes", "packets", dropped as f64);
         exact("node_loops_lost", "packets", self.count(|c| c.loops_lost) as f64);
         exact("clients_refused", "1", self.refused as f64);
-        let filled = self.people.iter().map(|person| person.uplink.filled());
+        let filled = self.people.iter().map(|person| person.slots.filled());
         let (total, filler) =
             filled.fold((0, 0), |(all, filler), f| (all + f.total(), filler + f.filler));
         exact("slots", "packets", total as f64);
@@ -202,7 +202,7 @@ impl World {
                 }
             }
         }
-        let honest = |record: &&Record| record.lies_since.is_none();
+        let honest = |record: &&AuthorityRecord| record.lies_since.is_none();
         let wrongly = records.iter().filter(honest).filter(|r| !r.proven.is_empty()).count();
         counted.add("honest_authorities_proven_to_lie", "1", wrongly as f64);
     }

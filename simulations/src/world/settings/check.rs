@@ -3,7 +3,7 @@
 use super::{Interruption, NetworkSettings, Settings};
 use crate::experiment::Wrong;
 use crate::world::ends::Ends;
-use crate::world::matrix::Matrix;
+use crate::world::matrix::LatencyMatrix;
 
 /// Most packets at hops of a run: weeks of a core.
 const MOST_EVENTS: f64 = 1e12;
@@ -36,7 +36,8 @@ impl Settings {
         within("links.loss", links.loss, 0.0, 0.9)?;
         within("links.retransmit_ms", links.retransmit_ms, 0.0, 60_000.0)?;
         if let Some(matrix) = &links.matrix {
-            Matrix::read(matrix).map_err(|why| Wrong::new("links.matrix", format!("{why:#}")))?;
+            LatencyMatrix::read(matrix)
+                .map_err(|why| Wrong::new("links.matrix", format!("{why:#}")))?;
         }
         within("observer.bin_ms", self.observer.bin_ms, 0.0, 1e9)?;
         for pattern in &self.observer.list {

@@ -7,7 +7,7 @@ use shoal_node::DropReason;
 use shoal_topology::Epoch;
 
 use super::super::authorities::first_epoch;
-use super::super::history::Record;
+use super::super::history::AuthorityRecord;
 use super::super::network::{Node, TAGS};
 use super::*;
 
@@ -77,7 +77,7 @@ fn run_epochs(settings: &Settings, seed: u64, user: User, epochs: u64) -> Run {
 }
 
 impl Run {
-    fn records(&self) -> &[Record] {
+    fn records(&self) -> &[AuthorityRecord] {
         &self.world.directory.as_ref().unwrap().authorities.history.records
     }
 
@@ -180,7 +180,7 @@ impl Run {
             let repeated = counts.junk.min(2);
             assert_eq!((counts.unknown - repeated, counts.no_path), (0, 0), "{counts:?}");
             assert!(loops.sent - loops.returned < 50, "{loops:?}");
-            assert_eq!(person.uplink.filled().filler, 0);
+            assert_eq!(person.slots.filled().filler, 0);
         }
         let counts = self.world.exit.service.counts();
         let bad = (counts.unknown, counts.replayed, counts.surbs_bad, counts.starved);

@@ -105,9 +105,9 @@ fn loops_come_back_and_a_download_reaches_what_the_slots_carry() {
     let rate = moved(&world) as f64 / 39.0;
     let class = Parameters::default().class("web").cloned().unwrap();
     let carries = download_bytes_per_s(&class, Replies::Downlink);
-    let filled = person.uplink.filled();
+    let filled = person.slots.filled();
     assert!(rate > 0.85 * carries, "{rate} of {carries} bytes/s; the uplink sent {filled:?}");
-    assert_eq!(person.uplink.filled().filler, 0);
+    assert_eq!(person.slots.filled().filler, 0);
 }
 
 #[test]

@@ -15,10 +15,10 @@ const EPOCH: u64 = 9;
 const EPOCH_S: u32 = 10;
 
 /// Of operator n unless it is changed.
-fn node(n: u16, layer: u8) -> testing::Node {
+fn node(n: u16, layer: u8) -> testing::TestNode {
     let mut secret = [9; 32];
     secret[..2].copy_from_slice(&n.to_be_bytes());
-    let mut node = testing::Node::new(secret, layer);
+    let mut node = testing::TestNode::new(secret, layer);
     (node.body.operator, node.body.jurisdiction) = (format!("operator {n}"), format!("law {n}"));
     node
 }
@@ -28,9 +28,9 @@ fn secret(n: u16) -> SecretIdentity {
 }
 
 /// The n-th node in the n-th layer of the list, 0 for a gateway.
-fn made(layers: &[u8]) -> testing::Network {
+fn made(layers: &[u8]) -> testing::TestNetwork {
     let parameters = Parameters { draw_every: 6, min_mixes_per_layer: 1, ..Parameters::default() };
-    let network = testing::Network::builder().placed(layers.into()).parameters(parameters);
+    let network = testing::TestNetwork::builder().placed(layers.into()).parameters(parameters);
     let mut network = network.epoch(Epoch(EPOCH)).epoch_s(EPOCH_S).build();
     network.nodes = (0..).zip(layers).map(|(n, layer)| node(n, *layer)).collect();
     network
@@ -55,15 +55,15 @@ fn drawn(before: &Document, value: u8) -> Document {
         node.layers = [0; 3];
     }
     let from = Epoch(next.epoch.0 + FURTHER_EPOCHS);
-    place(&mut next, Some(before), Some(from));
+    assign_layers(&mut next, Some(before), Some(from));
     next.check().unwrap();
     next
 }
 
 fn moved(before: &Document, after: &Document) -> Vec<Identity> {
     let layers = |document: &Document, node: &ListedNode| {
-        let place = document.index_of(&node.identity()).unwrap();
-        document.nodes[place].layers[2]
+        let index = document.index_of(&node.identity()).unwrap();
+        document.nodes[index].layers[2]
     };
     let moved = before.nodes.iter().filter(|node| node.layers[2] != layers(after, node));
     moved.map(ListedNode::identity).collect()
@@ -149,7 +149,7 @@ fn who_is_new_goes_to_the_smallest_layer_and_with_its_operator() {
             next.nodes.push(ListedNode::new(new.sign(), 0));
         }
         next.nodes.sort_by_key(ListedNode::identity);
-        place(&mut next, Some(&old), None);
+        assign_layers(&mut next, Some(&old), None);
         next.check().unwrap();
         let of = |n: u16| next.nodes[next.index_of(&secret(n).identity()).unwrap()].layers;
         assert_eq!((of(100), of(101)), ([3; 3], [1; 3]));
@@ -163,7 +163,7 @@ fn without(before: &Document, gone: &[&str], value: u8) -> Document {
     next.epoch = Epoch(EPOCH + 1);
     next.draw.value = [value; 32];
     next.nodes.retain(|node| !gone.contains(&node.descriptor.body().operator.as_str()));
-    place(&mut next, Some(before), None);
+    assign_layers(&mut next, Some(before), None);
     next
 }
 
@@ -239,7 +239,7 @@ fn the_first_draw_is_balanced_and_puts_each_operator_into_one_layer() {
         let mut first = document(&layers([7, 7, 7]));
         first.draw.value = [value; 32];
         let epoch = first.epoch;
-        place(&mut first, None, Some(epoch));
+        assign_layers(&mut first, None, Some(epoch));
         first.check().unwrap();
         assert_eq!(sizes(&first), [7, 7, 7]);
         seen.insert(first.nodes.iter().map(|node| node.layers[0]).collect::<Vec<_>>());
@@ -391,8 +391,8 @@ fn a_node_that_truly_goes_moves_no_other() {
     assert!(sound.len() > 40);
     for (next, _) in sound {
         for node in &next.nodes {
-            if let Some(place) = all.index_of(&node.identity()) {
-                assert_eq!(node.layers, all.nodes[place].layers);
+            if let Some(index) = all.index_of(&node.identity()) {
+                assert_eq!(node.layers, all.nodes[index].layers);
             }
         }
     }

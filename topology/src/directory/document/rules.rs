@@ -16,7 +16,7 @@ pub(crate) fn unit<'a>(parameters: &Parameters, node: &'a ListedNode) -> &'a str
 
 /// Why authorities list a node nowhere although it described itself. Names are those of the operator.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NoPlace {
+pub enum NotListed {
     /// A mix whose operator runs gateways.
     #[error(
         "operator {0:?} runs a gateway, and so no mix; run one of both, or name the mix's operator if it is another"
@@ -45,37 +45,37 @@ pub enum NoPlace {
 }
 
 /// Says whether it is a mix that takes too little.
-pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<NoPlace> {
+pub(crate) fn is_slow(parameters: &Parameters, node: &NodeDescriptor) -> Option<NotListed> {
     let (declared, least) = (node.packets_per_s, parameters.min_packets_per_s);
-    (node.role == Role::Mix && declared < least).then_some(NoPlace::Slow(declared, least))
+    (node.role == Role::Mix && declared < least).then_some(NotListed::Slow(declared, least))
 }
 
 impl Document {
-    /// Why a node that describes itself so has no place in the document that follows this one, if it has none.
-    pub fn no_place(&self, node: &NodeDescriptor) -> Option<NoPlace> {
+    /// Why a node that describes itself so is not listed in the document that follows this one, if so.
+    pub fn why_not_listed(&self, node: &NodeDescriptor) -> Option<NotListed> {
         is_slow(&self.parameters, node).or_else(|| self.contradiction(node))
     }
 
     /// What in this document speaks against listing a node in the next one, whatever parameters that has.
-    pub(crate) fn contradiction(&self, node: &NodeDescriptor) -> Option<NoPlace> {
+    pub(crate) fn contradiction(&self, node: &NodeDescriptor) -> Option<NotListed> {
         let law = self.parameters.distinct_jurisdictions;
-        if let Some(listed) = self.index_of(&node.identity).and_then(|place| self.node(place)) {
+        if let Some(listed) = self.index_of(&node.identity).and_then(|index| self.node(index)) {
             let listed = listed.descriptor.body();
             // Layers of the next document follow from this one, so who changes sides has to be absent from one
             // document first.
             let same = (listed.role, &listed.operator) == (node.role, &node.operator)
                 && (!law || listed.jurisdiction == node.jurisdiction);
-            return (!same).then_some(NoPlace::Changed);
+            return (!same).then_some(NotListed::Changed);
         }
         let others = self.nodes.iter().map(|node| node.descriptor.body());
         let others = others.filter(|other| other.operator == node.operator);
         let operator = node.operator.clone();
         for other in others {
             match (node.role, other.role) {
-                (Role::Mix, Role::Gateway) => return Some(NoPlace::RunsGateway(operator)),
-                (Role::Gateway, Role::Mix) => return Some(NoPlace::RunsMixes(operator)),
+                (Role::Mix, Role::Gateway) => return Some(NotListed::RunsGateway(operator)),
+                (Role::Gateway, Role::Mix) => return Some(NotListed::RunsMixes(operator)),
                 (Role::Mix, Role::Mix) if law && other.jurisdiction != node.jurisdiction => {
-                    return Some(NoPlace::OtherLaw(operator, other.jurisdiction.clone()));
+                    return Some(NotListed::OtherLaw(operator, other.jurisdiction.clone()));
                 }
                 _ => {}
             }
@@ -84,7 +84,7 @@ impl Document {
     }
 
     /// Checks in every epoch that each layer has enough mixes and that operators stand where they may.
-    pub(crate) fn check_places(&self) -> Result<(), Error> {
+    pub(crate) fn check_layering(&self) -> Result<(), Error> {
         self.check_roles()?;
         let mut before = None;
         for epoch in self.epochs() {
@@ -132,7 +132,7 @@ impl Document {
     }
 
     fn check_layers(&self, epoch: Epoch) -> Result<(), Error> {
-        let body = |place: usize| self.node(place).map(|node| node.descriptor.body());
+        let body = |index: usize| self.node(index).map(|node| node.descriptor.body());
         let layers = 1..=self.parameters.layers;
         let needed = usize::from(self.parameters.min_mixes_per_layer.max(1));
         for layer in layers.clone() {
@@ -143,15 +143,15 @@ impl Document {
                 return Err(Error::TooFewMixes { layer, found, needed });
             }
         }
-        let places = || {
+        let mixes = || {
             layers
                 .clone()
                 .flat_map(|layer| self.all_in_layer_at(epoch, layer).map(move |at| (layer, at)))
                 .filter_map(|(layer, at)| Some((layer, body(at)?)))
         };
-        one_layer("operator", places().map(|(layer, node)| (node.operator.as_str(), layer)))?;
+        one_layer("operator", mixes().map(|(layer, node)| (node.operator.as_str(), layer)))?;
         if self.parameters.distinct_jurisdictions {
-            let laws = || places().map(|(layer, node)| (node.jurisdiction.as_str(), layer));
+            let laws = || mixes().map(|(layer, node)| (node.jurisdiction.as_str(), layer));
             let found = laws().map(|(law, _)| law).collect::<BTreeSet<_>>().len();
             let needed = usize::from(self.parameters.layers);
             if found < needed {
@@ -167,9 +167,9 @@ impl Document {
 }
 
 /// Says whether all of one name stand in one layer.
-fn one_layer<'a>(what: &str, places: impl Iterator<Item = (&'a str, u8)>) -> Result<(), Error> {
+fn one_layer<'a>(what: &str, names: impl Iterator<Item = (&'a str, u8)>) -> Result<(), Error> {
     let mut seen: BTreeMap<&str, u8> = BTreeMap::new();
-    for (name, layer) in places {
+    for (name, layer) in names {
         let first = *seen.entry(name).or_insert(layer);
         if first != layer {
             return broken(format!(
