@@ -49,7 +49,7 @@ impl Home {
         Self { dir, config, rng: Stream::from_seed([4; 32]) }
     }
 
-    fn try_start(&self, unix_ms: u64) -> Result<Run, Error> {
+    fn try_start(&self, unix_ms: u64) -> Result<Run, NodeError> {
         let opener = Arc::new(Opener::new(Backend::best_codec()));
         let prepared = prepare(&self.config)?;
         let shared = Some(opener.clone());
@@ -107,7 +107,7 @@ impl Run {
 }
 
 fn document() -> Document {
-    let network = testing::Network::builder().mixes(0).gateways(0).parameters(parameters());
+    let network = testing::TestNetwork::builder().mixes(0).gateways(0).parameters(parameters());
     network.epoch(Epoch(0)).epoch_s(EPOCH_S as u32).build().document()
 }
 
@@ -237,7 +237,7 @@ fn a_torn_log_loses_nothing_but_the_torn_tag() {
 }
 
 #[test]
-fn a_key_whose_log_is_missing_short_or_anothers_is_never_used_again() {
+fn a_key_whose_log_is_missing_short_or_of_another_is_never_used_again() {
     for damage in ["missing", "short", "another's", "open to others"] {
         let mut home = Home::new();
         let run = home.start(START);
@@ -255,7 +255,7 @@ fn a_key_whose_log_is_missing_short_or_anothers_is_never_used_again() {
                 use std::os::unix::fs::PermissionsExt as _;
                 std::fs::set_permissions(&tags, std::fs::Permissions::from_mode(0o644)).unwrap();
                 // That is for the operator to look at.
-                assert!(matches!(home.try_start(START), Err(Error::Secret(_))));
+                assert!(matches!(home.try_start(START), Err(NodeError::Secret(_))));
                 continue;
             }
         }
@@ -283,7 +283,9 @@ fn a_key_or_log_that_cannot_be_read_ends_the_start_and_no_key_goes() {
         secret::private_directory(&path).unwrap();
         let why = home.try_start(START).err().unwrap();
         let said = match &why {
-            Error::Secret(SecretError::Io { path, .. } | SecretError::Kind { path, .. }) => path,
+            NodeError::Secret(SecretError::Io { path, .. } | SecretError::Kind { path, .. }) => {
+                path
+            }
             _ => panic!("{why}"),
         };
         assert_eq!(*said, path);
@@ -300,7 +302,7 @@ fn a_descriptor_that_cannot_be_read_ends_the_start() {
     drop(home.start(START));
     std::fs::remove_file(home.config.descriptor_file()).unwrap();
     std::fs::create_dir(home.config.descriptor_file()).unwrap();
-    assert!(matches!(home.try_start(START), Err(Error::Secret(SecretError::Io { .. }))));
+    assert!(matches!(home.try_start(START), Err(NodeError::Secret(SecretError::Io { .. }))));
 }
 
 #[test]
@@ -341,7 +343,7 @@ fn what_a_kill_left_half_made_goes() {
 fn one_program_at_a_time_has_the_keys() {
     let home = Home::new();
     let run = home.start(START);
-    assert!(matches!(home.try_start(START), Err(Error::InUse(_))));
+    assert!(matches!(home.try_start(START), Err(NodeError::InUse(_))));
     drop(run);
     home.start(START);
 }
