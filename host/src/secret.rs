@@ -240,8 +240,10 @@ pub fn lock(directory: &Path, patience: Duration) -> Result<Option<Lock>, Secret
 pub fn erase(path: &Path) -> Result<(), SecretError> {
     // What could not be wiped is removed all the same, and said after that.
     let wiped = OpenOptions::new().write(true).open(path).and_then(|mut file| {
-        let length = usize::try_from(file.metadata()?.len()).unwrap_or(LINE);
-        file.write_all(&vec![0; length.min(1 << 16)])
+        let length = file.metadata()?.len();
+        io::copy(&mut io::repeat(0).take(length), &mut file)?;
+        // Else a disk might never be told of it, since the file goes at once.
+        file.sync_all()
     });
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

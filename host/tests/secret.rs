@@ -143,6 +143,13 @@ fn an_erased_key_is_gone_even_for_whoever_has_the_file_open() {
     assert_eq!(left, [0; 65]);
     // A second time there is nothing to do.
     erase(&path).unwrap();
+    // Longer files are wiped to their end.
+    fs::write(&path, vec![0xab; 200_000]).unwrap();
+    let open = fs::File::open(&path).unwrap();
+    erase(&path).unwrap();
+    let mut left = vec![1; 200_000];
+    open.read_exact_at(&mut left, 0).unwrap();
+    assert!(left.iter().all(|byte| *byte == 0));
     assert!(room(dir.path()).is_some_and(|bytes| bytes > 0));
 }
 
