@@ -199,6 +199,8 @@ pub struct Client {
     pauses: u64,
     /// Draws when it resumes.
     pause_rng: Stream,
+    /// Expected anonymity of the next packet at the last tick, bits.
+    bits: Option<f64>,
     /// When the gateway was found at fault, and for what.
     blamed: Option<(Time, Evidence)>,
     /// Draws what sealing needs.
@@ -262,6 +264,7 @@ impl Client {
             had_link: false,
             pauses: 0,
             pause_rng: seed.stream("pauses"),
+            bits: None,
             blamed: None,
             packets_rng: seed.stream("packets"),
             choices_rng: seed.stream("choices"),
@@ -347,6 +350,7 @@ impl Client {
             self.learn(exit.body());
         }
         self.loops.keep(layer);
+        self.bits = self.measure_bits();
         let grace = document.turn_grace() + LAST_REPLIES;
         let expired = |epoch: Epoch| self.router.has_ended(now, epoch, grace);
         // Only when even replies that waited at the gateway are over: one that still comes must be known as ours.
@@ -551,6 +555,7 @@ impl Client {
         if self.next_tick <= now {
             self.next_tick = now + TICK * self.patience();
             self.loops.expire(now);
+            self.bits = self.measure_bits();
             // Before groups are moved on: where the loops stand still no service can be blamed for its silence.
             self.judge(now);
             self.refresh_descriptors(now);

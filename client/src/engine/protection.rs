@@ -74,9 +74,14 @@ impl Client {
         Some((bits, reading(bits, warn, refuse)))
     }
 
-    /// Expected anonymity of the next packet, bits ([`expected_bits`]); `None` while no node has said how large its pool
-    /// is.
+    /// Expected anonymity of the next packet, bits ([`expected_bits`]), as of the last tick; `None` while no node has said how
+    /// large its pool is.
     pub fn anonymity_bits(&self) -> Option<f64> {
+        self.bits
+    }
+
+    /// Computes it: some logarithms for each mix, too much for each slot.
+    pub(super) fn measure_bits(&self) -> Option<f64> {
         let (epoch, document) = self.follows.as_ref()?;
         // A pool of zero is one that was not reported; the bits of a network of which all is unknown would be a
         // guess.
