@@ -1,22 +1,29 @@
-//! `shoal-localnet`: the verbs of `shoal-sim` about real daemons, without the simulator. The tests of this crate run it.
+//! `shoal-localnet`: the verbs of `shoal-sim` about real daemons, without the simulator, which takes as long to build as all
+//! that it runs. Without a verb it is `localnet`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use shoal_host::exit::{Exit, report};
 use shoal_host::stdout;
-use shoal_localnet::commands::{self, Usage, Verb};
+use shoal_localnet::commands::{self, LocalnetArgs, Usage, Verb};
 
-/// The verbs of shoal-sim about real daemons.
+/// A whole mixnet on loopback: real daemons, an exit, an internal service, clients. With a verb: measurements of it.
+///
+/// Example: shoal-localnet --socks 127.0.0.1:1080
 #[derive(Parser)]
-#[command(name = "shoal-localnet", version)]
+#[command(name = "shoal-localnet", version, args_conflicts_with_subcommands = true)]
 struct LocalnetCli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
+    #[command(flatten)]
+    localnet: LocalnetArgs,
 }
 
 fn main() -> ExitCode {
-    let Err(error) = commands::run(LocalnetCli::parse().verb) else { return Exit::Done.into() };
+    let LocalnetCli { verb, localnet } = LocalnetCli::parse();
+    let verb = verb.unwrap_or(Verb::Localnet(localnet));
+    let Err(error) = commands::run(verb) else { return Exit::Done.into() };
     // Who reads our output has seen enough.
     if stdout::is_unread(error.as_ref()) {
         return Exit::Done.into();

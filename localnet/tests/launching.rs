@@ -97,3 +97,16 @@ fn a_daemon_that_ends_later_is_named_and_the_others_go_on() {
     signal("-TERM", localnet.id().into());
     assert!(localnet.wait().unwrap().success());
 }
+
+#[test]
+fn the_program_by_itself_runs_a_localnet_and_no_verb_beside_its_options() {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-localnet"));
+        command.args(args).stdin(Stdio::null()).output().unwrap()
+    };
+    let alone = run(&["--json", "--for", "1", "--socks", "127.0.0.1:0"]);
+    assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
+    assert!(String::from_utf8(alone.stdout).unwrap().starts_with('{'));
+    // Whose option it would be nobody could tell.
+    assert_eq!(run(&["--for", "1", "speed"]).status.code(), Some(2));
+}
