@@ -11,9 +11,12 @@ use super::*;
 use crate::keys::{IdPurpose, Tag};
 use crate::tunnel::Heard;
 
-/// Replies that no tunnel authenticates, beyond a quarter of those that one does, after which a service is left.
-/// An honest one repeats a datagram at most eight times in a row.
-const MAX_JUNK: f64 = 24.0;
+/// Replies that no tunnel authenticates, beyond a quarter of those that one does, after which a service is left: as many as go
+/// down in so many seconds, and at least so many. An honest service repeats a datagram at most eight times in a row. But a
+/// tunnel also takes a reply for a repetition that 128 later ones have overtaken: after a pause of one mix in two, half of
+/// what a download brings meanwhile.
+const JUNK_S: f64 = 2.0;
+const LEAST_JUNK: f64 = 24.0;
 const JUNK_FORGIVEN: f64 = 0.25;
 /// How long a service is avoided that sent them.
 const AVOID_LIAR: Duration = Duration::from_secs(3_600);
@@ -209,7 +212,7 @@ impl Client {
             }
         };
         // The service, not the gateway: whoever has the SURB has it from the service.
-        if group.junk >= MAX_JUNK {
+        if group.junk >= (JUNK_S * self.class.down_per_s).max(LEAST_JUNK) {
             self.leave_liar(now, id);
         }
         self.end_closed(now);
