@@ -4,7 +4,7 @@ mod hostile;
 mod margins;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use proptest::prelude::*;
 use rand::RngExt;
@@ -25,8 +25,12 @@ fn session(n: u64, index: u32) -> SessionId {
     SessionId { epoch: epoch(n), index }
 }
 
+/// Made once: each costs a multiplication, and words come by the thousand.
+static AUTHORITIES: LazyLock<Vec<SecretIdentity>> =
+    LazyLock::new(|| (200..=255).map(|n| SecretIdentity::from_bytes(&[n; 32])).collect());
+
 fn authority(n: usize) -> SecretIdentity {
-    SecretIdentity::from_bytes(&[200 + n as u8; 32])
+    AUTHORITIES[n].clone()
 }
 
 fn node_secret(n: u8) -> SecretIdentity {
