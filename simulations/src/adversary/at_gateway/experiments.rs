@@ -225,6 +225,14 @@ pub(crate) fn delays(class: &Class) -> Vec<Delay> {
     vec![outer, Delay::Uniform(class.delay.uniform_us as f64 / 1e6), outer]
 }
 
+/// What is looked at of each half of so many seconds. The second begins whole blocks after the first, and so at the same phase
+/// of every class's slots: counts in windows that lie otherwise to the slots follow another law, whatever people do.
+fn halves(seconds: f64) -> [(f64, f64); 2] {
+    let (half, block) = (seconds / 2.0, steady::BLOCK as f64 / SECOND);
+    let second = SETTLED_S + (half / block).ceil() * block;
+    [(SETTLED_S, half), (second, seconds)]
+}
+
 /// Says whether gateways see one law of people who are idle for one half of the time and busy for the other, and how
 /// many arrivals were looked at. The plan of the case does not matter.
 ///
@@ -234,13 +242,33 @@ pub fn steady(case: &Case, permutations: u32) -> anyhow::Result<(PermutationTest
     let case = Case { plan: BusyWhen::Halves, ..case.clone() };
     let ran = case.run()?;
     let rng = &mut Seed::from_u64(case.seed).part("gateway").stream("permutations");
-    let half = case.seconds / 2.0;
+    let [one, other] = halves(case.seconds);
     let stratum = |person: u32| {
-        let first = ran.blocks(person, (SETTLED_S, half));
-        let second = ran.blocks(person, (half + SETTLED_S, case.seconds));
+        let (first, second) = (ran.blocks(person, one), ran.blocks(person, other));
         if (person / 2).is_multiple_of(2) { (second, first) } else { (first, second) }
     };
     let strata: Vec<Stratum> = (0..2 * case.pairs).map(stratum).collect();
     let arrivals = ran.report.at_gateway.iter().map(|seen| seen.came.len()).sum();
     Ok((steady::compare(&strata, permutations, rng), arrivals))
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_topology::Parameters;
+
+    use super::*;
+
+    #[test]
+    fn both_halves_are_looked_at_from_the_same_phase_of_all_slots() {
+        for class in &Parameters::default().classes {
+            for seconds in [125.0, 305.0, 1_803.0] {
+                let [(one, half), (other, end)] = halves(seconds);
+                assert!(one < half && half + SETTLED_S <= other && other < end, "{seconds}");
+                for per_s in [class.payload_per_s, class.loops_per_s] {
+                    let slots = (other - one) * per_s;
+                    assert!((slots - slots.round()).abs() < 1e-6, "{}: {slots}", class.name);
+                }
+            }
+        }
+    }
 }
