@@ -90,7 +90,6 @@ const AVOID: Duration = Duration::from_secs(30);
 const MAX_MESSAGES: usize = 1 << 20;
 /// How often groups and loops are looked at; a class whose limits are longer takes as much longer.
 const TICK: Duration = Duration::from_millis(250);
-
 /// How long a reply may wait at the gateway that came before the gateway drops what is of its epoch.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
@@ -162,8 +161,7 @@ pub struct Client {
     shares: Shares,
     /// How many SURBs may go out while replies are kept within the resting rate.
     ration: Ration,
-    /// Descriptors that are asked for.
-    /// Ordered, since who is asked first shows in what is sent.
+    /// Descriptors that are asked for; ordered, since who is asked first shows in what is sent.
     queries: BTreeMap<ServiceAddress, Query>,
     /// Ordered, since instants are drawn for them.
     descriptors: BTreeMap<ServiceAddress, Cached>,

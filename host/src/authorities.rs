@@ -177,7 +177,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         while !self.shutdown.is_triggered() {
             let dialled = tokio::select! {
                 link = self.dialler.dial(self.authority_address.identity.0, self.authority_address.address) => link,

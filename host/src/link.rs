@@ -1,11 +1,10 @@
 //! Links: libp2p over TCP and Yamux, secured by our own TLS (`tls`), one stream each, frames on it.
 //!
-//! A link is a connection of its own with exactly one stream, which the dialler opens. TLS starts with the
-//! first byte and Yamux with the first byte inside: there is nothing to negotiate, so nothing to negotiate
-//! down, and the check for the dialled peer sits inside the handshake. The behaviour below stands in for
-//! `libp2p-stream` 0.5 and `libp2p-connection-limits`: the former keeps a sender for every connection that
-//! ever was and drops streams that come in pairs; the latter does not count. The Yamux adapter stands in for
-//! `libp2p-yamux`, whose receive window cannot be capped below 1 GiB a connection.
+//! A link is a connection of its own with exactly one stream, which the dialler opens. TLS starts with the first byte
+//! and Yamux with the first byte inside: nothing is negotiated, so nothing can be negotiated down, and the check of
+//! the dialled peer sits inside the handshake. The behaviour below replaces `libp2p-stream` 0.5 and
+//! `libp2p-connection-limits`: the former keeps a sender for every past connection and drops streams that come in
+//! pairs; the latter does not count. The Yamux adapter replaces `libp2p-yamux`, whose windows are 1 GiB or more.
 
 #![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
 
@@ -227,10 +226,10 @@ impl Endpoint {
         self.dialler.clone()
     }
 
-    /// Opens a link; see [`Dialler::dial`].
+    /// Opens a link.
     ///
     /// # Errors
-    /// See there.
+    /// As [`Dialler::dial`].
     pub async fn dial(&self, peer: [u8; 32], address: SocketAddr) -> Result<Link, LinkError> {
         self.dialler.dial(peer, address).await
     }
@@ -248,8 +247,7 @@ impl Drop for Endpoint {
 }
 
 impl Dialler {
-    /// Opens a link, on a connection of its own, to the owner of `peer` at `address`. When this returns, the
-    /// other end has let us in.
+    /// Opens a link to the owner of `peer` at `address`, on a connection of its own. The other end has let us in then.
     ///
     /// # Errors
     /// [`LinkError::BadKey`], [`LinkError::Connect`], [`LinkError::Timeout`], [`LinkError::Handshake`] (among others

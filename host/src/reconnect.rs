@@ -13,19 +13,15 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub struct Backoff(Duration);
 
 impl Default for Backoff {
+    /// Nothing has failed yet.
     fn default() -> Self {
-        Self::new()
+        Self(FIRST)
     }
 }
 
 impl Backoff {
     /// A link that lasted longer was no failed attempt.
     pub const STOOD: Duration = LONGEST;
-
-    /// Nothing has failed yet.
-    pub fn new() -> Self {
-        Self(FIRST)
-    }
 
     /// An attempt succeeded: what fails from now on fails for the first time.
     pub fn succeeded(&mut self) {
@@ -49,7 +45,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_again_after_a_success() {
-        let (mut backoff, mut rng) = (Backoff::new(), Stream::from_seed([7; 32]));
+        let (mut backoff, mut rng) = (Backoff::default(), Stream::from_seed([7; 32]));
         for n in 0..12 {
             let most = (FIRST * 2_u32.pow(n)).min(LONGEST);
             let pause = backoff.pause(&mut rng);

@@ -1,5 +1,5 @@
-//! `shoal-localnet`: the verbs of `shoal-sim` about real daemons, without the simulator, which takes as long to build as all
-//! that it runs. Without a verb it is `localnet`.
+//! `shoal-localnet`: the verbs of `shoal-sim` about real daemons, built without the simulator. Without a verb it is
+//! `localnet`.
 
 use std::process::ExitCode;
 

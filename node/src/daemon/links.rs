@@ -128,7 +128,7 @@ async fn keep_link(
 ) {
     let seed = shoal_host::secret::fresh().map_or([0; 32], |seed| *seed);
     let mut jitter = Stream::from_seed(seed);
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::default();
     let mut next = addresses.iter().cycle();
     while !frames.is_closed() && !context.shutdown.is_triggered() {
         let Some(address) = next.next() else { return };

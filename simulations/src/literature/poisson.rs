@@ -19,10 +19,6 @@ pub use stratified::Stratified;
 
 use crate::experiment::{Estimate, Measured};
 
-/// Names of the experiments on mixes alone, as scenario files write them.
-pub const NAMES: [&str; 7] =
-    ["pool", "stratified", "fifo", "slots", "corrupt-paths", "loopix", "capacity"];
-
 pub(super) fn measured(name: &str, unit: &str, estimate: Estimate) -> Measured {
     Measured { name: name.into(), unit: unit.into(), estimate, expected: None }
 }
