@@ -187,8 +187,8 @@ pub struct Client {
     suspicion: Suspicion,
     /// When a gateway is left, and when it is come back to.
     gateways: Gateways,
-    /// Services that sent what their tunnels did not authenticate, and until when they are avoided.
-    liars: BTreeMap<[u8; 32], Time>,
+    /// Services that sent what their tunnels did not authenticate, by identity.
+    liars: BTreeMap<[u8; 32], arrivals::Liar>,
     /// Says whether user traffic waits because the loops stand still.
     pause: Pause,
     /// True if there was a link before: when another begins, traffic waits.

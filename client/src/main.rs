@@ -169,7 +169,7 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
             if json {
                 line(&status)?;
             } else {
-                line(daemon::status::text(&status).trim_end())?;
+                line(daemon::status_text::text(&status).trim_end())?;
             }
             if status.get("ready") != Some(&true.into()) {
                 return Err(NotReady.into());

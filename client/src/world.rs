@@ -396,8 +396,11 @@ impl World {
         assert!(self.exit.set_document(self.now, self.unix_s(), held).unwrap());
     }
 
-    /// Downloads, again and again, so many bytes each time.
+    /// Downloads, again and again, so many bytes each time, in a new group if the last one has failed.
     pub(crate) fn download(&mut self, bytes: u32) {
+        if self.group.is_some_and(|group| self.client.tunnel(group).is_none()) {
+            (self.group, self.stream) = (None, None);
+        }
         self.want = bytes;
         self.read_at = self.now;
     }

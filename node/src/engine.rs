@@ -5,7 +5,7 @@
 
 pub mod gateway;
 mod loops;
-mod pool;
+mod pool_mean;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +27,7 @@ use crate::opener::Arrived;
 use crate::wheel::Wheel;
 use gateway::{Gateway, GatewaySettings, InboxId};
 use loops::Loops;
-use pool::PoolMean;
+use pool_mean::PoolMean;
 
 /// Maximum catch-up after a stall: what was due longer ago counts as due this long ago, so that the missed instants
 /// of a schedule are left out.

@@ -31,9 +31,22 @@ use rand::Rng;
 use shoal_sphinx::SecretKey;
 
 use crate::{
-    ClientDescriptor, Document, Epoch, EpochKey, Identity, ListedNode, NodeDescriptor, Parameters,
-    Role, SecretIdentity, Seed, Signed, SignedDocument, VerifiedDocument,
+    ClientDescriptor, Document, Engine, Epoch, EpochKey, Identity, ListedNode, NodeDescriptor,
+    Parameters, Role, SecretIdentity, Seed, Signed, SignedDocument, VerifiedDocument,
 };
+
+/// Checks [the contract](Engine) where all that was due is done and its outputs are taken: nothing is due, and another wake-up
+/// does nothing.
+///
+/// # Panics
+/// If the engine does not keep it.
+pub fn assert_at_rest<E: Engine>(engine: &mut E, now: E::Clock) {
+    let next = engine.next_wake();
+    assert!(next.is_none_or(|at| at > now), "what was due is done");
+    engine.wake(now);
+    assert!(engine.poll_output().is_none(), "a wake-up that comes early does nothing");
+    assert!(engine.next_wake() == next, "a wake-up that comes early moves no other");
+}
 
 /// For so many epochs ahead nodes have keys, where each is for one epoch, as deployed nodes do.
 const AHEAD: u64 = 3;

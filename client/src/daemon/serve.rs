@@ -50,6 +50,7 @@ const PACKETS: usize = 1 << 24;
 const REQUEST: Duration = Duration::from_secs(20);
 
 mod answers;
+mod metrics;
 mod report;
 
 use answers::answer;

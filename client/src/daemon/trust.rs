@@ -89,8 +89,8 @@ pub(super) fn warnings(client: &Client, now: shoal_topology::Time, gateways: usi
     }
     match client.lying_services() {
         0 => {}
-        1 => warnings.push("a service or exit sent replies that its tunnel does not authenticate: it is avoided for an hour".into()),
-        n => warnings.push(format!("{n} services or exits sent replies that their tunnels do not authenticate: they are avoided for an hour")),
+        1 => warnings.push("a service or exit sent replies that its tunnel does not authenticate: it is avoided, longer each time".into()),
+        n => warnings.push(format!("{n} services or exits sent replies that their tunnels do not authenticate: they are avoided, longer each time")),
     }
     warnings
 }

@@ -18,10 +18,22 @@ use crate::tunnel::Heard;
 const JUNK_S: f64 = 2.0;
 const LEAST_JUNK: f64 = 24.0;
 const JUNK_FORGIVEN: f64 = 0.25;
-/// How long a service is avoided that sent them.
-const AVOID_LIAR: Duration = Duration::from_secs(3_600);
+/// How long a service is avoided that sent them, the first time, as it can be honest and its replies late; each time it does
+/// so again twice as long as before, up to [`LONGEST_AVOIDED`].
+const AVOID_LIAR: Duration = Duration::from_secs(60);
+const LONGEST_AVOIDED: Duration = Duration::from_secs(3_600);
+/// How long it is remembered after that, so that the next time counts as another.
+const REMEMBER_LIAR: Duration = Duration::from_secs(3_600);
 /// Services that are remembered for it.
 const MAX_LIARS: usize = 64;
+
+/// A service that sent what its tunnel does not authenticate.
+pub(super) struct Liar {
+    /// When it is no longer avoided.
+    until: Time,
+    /// How long it was avoided, the last time.
+    avoided: Duration,
+}
 
 impl Client {
     /// A frame came from the gateway: a packet or a dummy.
@@ -223,20 +235,24 @@ impl Client {
     fn leave_liar(&mut self, now: Time, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
         let (Some(location), target) = (group.location, group.target) else { return };
-        for other in self.locations(now, &target) {
-            if other.identity == location.identity {
-                self.avoid.insert(other, now + AVOID_LIAR);
-            }
+        let before = self.liars.get(&location.identity);
+        let avoided = before.map_or(AVOID_LIAR, |liar| (2 * liar.avoided).min(LONGEST_AVOIDED));
+        let until = now + avoided;
+        if self.liars.len() < MAX_LIARS || before.is_some() {
+            self.liars.insert(location.identity, Liar { until, avoided });
         }
-        if self.liars.len() < MAX_LIARS || self.liars.contains_key(&location.identity) {
-            self.liars.insert(location.identity, now + AVOID_LIAR);
-        }
+        self.avoid_service(now, &target, location.identity, until);
         self.fail(now, id, Failure::Garbage);
     }
 
-    /// Services that were left within an hour since they sent what their tunnels did not authenticate.
+    /// Services that are avoided since they sent what their tunnels did not authenticate, or were so within an hour.
     pub fn lying_services(&self) -> usize {
         self.liars.len()
+    }
+
+    /// Forgets services that have not lied for long.
+    pub(super) fn forgive_liars(&mut self, now: Time) {
+        self.liars.retain(|_, liar| liar.until + REMEMBER_LIAR > now);
     }
 
     /// An answer to a question for a descriptor: its own signature makes it authentic.

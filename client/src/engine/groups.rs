@@ -122,11 +122,7 @@ impl Client {
         else {
             return;
         };
-        let locations = self.locations(now, &target);
-        // At all of its gateways, since it is the service that failed and not the way to it.
-        for location in locations.into_iter().filter(|other| other.identity == location.identity) {
-            self.avoid.insert(location, now + AVOID);
-        }
+        self.avoid_service(now, &target, location.identity, now + AVOID);
     }
 
     /// A request in this group got no answer: if the service has been silent, the next one goes elsewhere.

@@ -248,9 +248,29 @@ impl Client {
 
     pub(super) fn avoid_location(&mut self, now: Time, id: GroupId) {
         if let Some(location) = self.groups.get(&id).and_then(|group| group.location) {
-            let until = self.avoid.entry(location).or_insert(now + AVOID);
-            *until = (*until).max(now + AVOID);
+            self.avoid_until(location, now + AVOID);
         }
+    }
+
+    /// Avoids a service at all of its gateways, since it is the service that failed and not the way to it.
+    pub(super) fn avoid_service(
+        &mut self,
+        now: Time,
+        target: &Target,
+        identity: [u8; 32],
+        until: Time,
+    ) {
+        for location in self.locations(now, target) {
+            if location.identity == identity {
+                self.avoid_until(location, until);
+            }
+        }
+    }
+
+    /// A shorter reason does not end a longer one.
+    fn avoid_until(&mut self, location: ServiceLocation, until: Time) {
+        let entry = self.avoid.entry(location).or_insert(until);
+        *entry = (*entry).max(until);
     }
 
     /// Ends groups whose tunnel has closed.

@@ -71,7 +71,7 @@ impl Client {
     /// Judges the link and the gateway.
     pub(super) fn judge(&mut self, now: Time) {
         self.credits.expire(now);
-        self.liars.retain(|_, until| *until > now);
+        self.forgive_liars(now);
         self.judge_pause(now);
         let (Some(own), true) = (self.link, self.follows.is_some()) else {
             self.blamed = None;

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 
 use super::*;
-use crate::{Context, ListedNode, Role, SignedDocument, Standing, testing};
+use crate::testing::{self, assert_at_rest};
+use crate::{Context, ListedNode, Role, SignedDocument, Standing};
 
 const EPOCH_S: u32 = 10;
 const START: u64 = 1_000 * EPOCH_S as u64;
@@ -199,6 +200,11 @@ impl World {
         }
         for ticket in stored {
             self.handle(n, Input::Stored(ticket));
+        }
+        if let Some(authority) = &mut self.authorities[n]
+            && authority.next_wake().is_none_or(|at| at > clock)
+        {
+            assert_at_rest(authority, clock);
         }
     }
 

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use shoal_host::{about, network};
 
+use super::metrics::Numbers;
 use super::{Driver, Offer};
 use crate::daemon::clock::unix_s;
 use crate::daemon::config::ServiceKind;
-use crate::daemon::shown::Numbers;
+
 use crate::daemon::user::TRIAL;
 use crate::service::Trouble;
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rand::RngExt;
 use shoal_sphinx::{Frame, Packet, Peeled};
+use shoal_topology::testing::assert_at_rest;
 use shoal_topology::wire::client_gateway::kind;
 
 use super::*;
@@ -421,6 +422,7 @@ impl Drive {
                 });
                 assert!(done, "what was due is done");
                 self.after();
+                assert_at_rest(&mut self.client, self.now);
             }
             if exit <= self.now {
                 self.exit.handle_timeout(self.now);

@@ -96,6 +96,31 @@ fn replies_that_no_tunnel_authenticates_give_no_credit_and_their_exit_is_left_no
 }
 
 #[test]
+fn an_exit_that_lies_again_is_avoided_twice_as_long_and_for_an_hour_at_most() {
+    let mut world = World::new(5, 60);
+    world.download(1_000);
+    world.run(Time::from_secs(20));
+    let mut avoided = Vec::new();
+    for _ in 0..7 {
+        world.faults.forged = Some((Forged::Reply, 0.9));
+        let before = world.client.avoid.values().max().copied();
+        while world.client.avoid.values().max().copied() <= before {
+            world.run(world.now + Duration::from_millis(100));
+            world.download(1_000);
+            assert!(world.now < Time::from_secs(2_000), "{avoided:?}");
+        }
+        // With a tunnel that ended it is avoided for half a minute, whatever ended it.
+        let until = world.client.avoid.values().max().unwrap();
+        avoided.push(until.since(world.now).as_secs_f64().ceil() as u64);
+        world.faults.forged = None;
+        world.download(1_000);
+        world.run(world.now + Duration::from_secs(20));
+    }
+    assert_eq!(avoided, [60, 120, 240, 480, 960, 1_920, 3_600]);
+    assert_eq!(world.client.lying_services(), 1);
+}
+
+#[test]
 fn a_mix_that_pauses_in_a_download_makes_no_exit_a_liar() {
     for (seed, pause_ms) in [(7, 1_000), (8, 3_000), (9, 8_000)] {
         let mut world = World::new(seed, 60);

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::collection::vec;
 use proptest::sample::Index;
 use shoal_sphinx::{Downward, Packet};
+use shoal_topology::Parameters;
+use shoal_topology::testing::{self, assert_at_rest};
 use shoal_topology::wire::client_gateway::Notice;
-use shoal_topology::{Parameters, testing};
 
 use super::gateway::GatewaySettings;
 use super::*;
@@ -202,7 +203,7 @@ impl Drive {
                 Output::Send { .. } | Output::Report(_) => {}
             }
         }
-        assert!(self.engine.next_wake().is_none_or(|at| at > self.now), "what was due is done");
+        assert_at_rest(&mut self.engine, self.now);
     }
 
     fn deliver(&mut self, session: SessionId, frame: Frame) {

@@ -2,7 +2,7 @@
 
 use shoal_host::coarse::{Coarse, Grain, Number};
 
-use super::user::CRITICAL;
+use crate::daemon::user::CRITICAL;
 use crate::service::Counts;
 
 /// What a service counts.
