@@ -18,7 +18,8 @@ use rand::Rng as _;
 use shoal_sphinx::{Codec, Frame, Hop, PacketId, Peeled, PublicKey};
 use shoal_topology::reputation::report::Report;
 use shoal_topology::{
-    Document, DocumentStore, Epoch, FURTHER_EPOCHS, Identity, Role, Seed, Time, VerifiedDocument,
+    ClientDescriptor, Document, DocumentStore, Epoch, FURTHER_EPOCHS, Identity, Role, Seed, Signed,
+    Time, VerifiedDocument,
 };
 
 use crate::counters::{Counters, DropReason};
@@ -53,6 +54,16 @@ pub struct NodeSettings {
     pub seed: Seed,
     /// What a gateway needs beside; a mix does not look at it.
     pub gateway: GatewaySettings,
+}
+
+/// A client that was here before a gateway started again.
+pub struct KnownClient {
+    /// The inbox that it has here.
+    pub inbox: InboxId,
+    /// Packets that wait in it.
+    pub waiting: u32,
+    /// Its descriptor, if it has one that others may still ask for.
+    pub descriptor: Option<Signed<ClientDescriptor>>,
 }
 
 /// What happens to a node.
@@ -94,8 +105,8 @@ pub enum Input {
     Left(SessionId),
     /// The operator has changed what a gateway is told when it starts; the key of its inboxes stays.
     Configure(Box<GatewaySettings>),
-    /// What the inbox holds, after a start: packets for each of its clients.
-    Known(Vec<(InboxId, u32)>),
+    /// What is on the disk of clients that were here before the start.
+    Known(Vec<KnownClient>),
     /// The answer to [`Output::Fetch`]: these frames are no longer in the inbox.
     Fetched {
         /// The inbox that was asked for them.
@@ -149,7 +160,8 @@ pub enum Output {
     CloseClient(SessionId),
     /// A client was let in: it is no stranger any more.
     LetIn(SessionId),
-    /// Throw the oldest packets of an inbox away. They are not answered for any more.
+    /// Throw the oldest packets of an inbox away. They are not answered for any more. Where all go, the inbox goes, and the
+    /// descriptor that names it.
     Discard {
         /// The inbox to take them from.
         inbox: InboxId,
@@ -163,6 +175,17 @@ pub enum Output {
         /// The packet to keep.
         frame: Frame,
     },
+    /// Keep a descriptor for the time after the next start, in place of another one of this inbox.
+    StoreDescriptor {
+        /// The inbox that it names.
+        inbox: InboxId,
+        /// The signed descriptor, encoded.
+        descriptor: Arc<[u8]>,
+        /// Last second (Unix time) of its period.
+        not_after: u64,
+    },
+    /// The descriptor of this inbox is no longer asked for.
+    DiscardDescriptor(InboxId),
     /// Take at most `max` packets out of the inbox, the oldest first, and answer with [`Input::Fetched`].
     Fetch {
         /// The inbox to take them from.

@@ -10,7 +10,7 @@ pub mod wheel;
 
 pub use counters::{Counters, DropReason};
 pub use engine::gateway::{Admission, GatewaySettings, InboxId, Token};
-pub use engine::{Input, NodeEngine, NodeSettings, Origin, Output, SessionId};
+pub use engine::{Input, KnownClient, NodeEngine, NodeSettings, Origin, Output, SessionId};
 pub use neighbours::Neighbours;
 pub use opener::{Arrived, Came, Log, NotWritten, Opener, Room};
 pub use shoal_sphinx::replay;

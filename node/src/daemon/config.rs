@@ -122,6 +122,8 @@ pub struct GatewayConfig {
     pub queries_per_s: f64,
     /// True if packets for absent clients are kept.
     pub inbox: bool,
+    /// True if they are also kept over a start of the machine.
+    pub inbox_survives_reboot: bool,
     /// Inboxes it knows at most.
     #[serde(deserialize_with = "positive")]
     pub max_inboxes: usize,
@@ -141,6 +143,7 @@ impl Default for GatewayConfig {
             service_per_s: 2_000.0,
             queries_per_s: 1_000.0,
             inbox: true,
+            inbox_survives_reboot: true,
             max_inboxes: 100_000,
             inbox_packets: 100_000,
             token: Vec::new(),

@@ -212,11 +212,11 @@ impl EngineThread {
             Input::Left(session) => _ = self.clients.remove(session),
             Input::Document { document, .. } => {
                 let expiry = document.parameters.inbox_expiry_s;
-                _ = self.inbox.as_ref().map(|inbox| inbox.order(Order::Expiry(expiry)));
+                self.order(Order::Expiry(expiry));
             }
             Input::Configure(settings) => {
                 let most = settings.max_inbox_packets;
-                _ = self.inbox.as_ref().map(|inbox| inbox.order(Order::Most(most)));
+                self.order(Order::Most(most));
             }
             _ => {}
         }
@@ -228,6 +228,11 @@ impl EngineThread {
                 self.engine.handle(now, answer);
             }
         }
+    }
+
+    /// An order to the inbox which need not be answered if there is no room for it.
+    fn order(&self, order: Order) {
+        _ = self.inbox.as_ref().map(|inbox| inbox.order(order));
     }
 
     /// Does what the engine wants; what it must know of that.
@@ -260,8 +265,19 @@ impl EngineThread {
             }
             Output::Discard { inbox, packets } => {
                 // What stays for want of room expires.
-                let most = usize::try_from(packets).unwrap_or(usize::MAX);
-                _ = self.inbox.as_ref().map(|file| file.order(Order::Discard(inbox, most)));
+                self.order(match packets {
+                    u32::MAX => Order::Forget(inbox),
+                    packets => Order::Discard(inbox, packets as usize),
+                });
+                None
+            }
+            Output::StoreDescriptor { inbox, descriptor, not_after } => {
+                // What finds no room is missing after the next start, until its client is back.
+                self.order(Order::Describe(inbox, descriptor, not_after));
+                None
+            }
+            Output::DiscardDescriptor(inbox) => {
+                self.order(Order::Undescribe(inbox));
                 None
             }
             Output::Store { inbox, frame } => {

@@ -1,7 +1,8 @@
-//! The inbox: packets for clients that are away, in a redb file, off the hot path.
+//! The inbox: packets for clients that are away, and the descriptors of clients, in a redb file, off the hot path.
 //!
-//! Stored are a keyed hash of the inbox, a number, the minute, and the packet under a key that lives in the
-//! runtime directory: after a reboot nobody can read what is left, and it is thrown away. An error of the database
+//! Stored are a keyed hash of the inbox, a number in it, when it goes, to a part of how long packets wait, and the packet or the
+//! descriptor under the inbox's key: so the file does not say when somebody was sent something, nor in which order others were. Where
+//! that lies in the runtime directory nobody can read after a reboot what is left, and it is thrown away. An error of the database
 //! (a full disk, no descriptors) loses packets, which are counted, and never ends the node: the file is opened again
 //! until that works, since a database that has failed once answers nothing any more.
 
@@ -15,24 +16,35 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
     TableDefinition,
 };
 use shoal_host::exit::chain;
 use shoal_sphinx::{Frame, Packet};
+use shoal_topology::{ClientDescriptor, Signed};
 
 use super::metrics::{Kept, Shared};
-use crate::engine::Input;
 use crate::engine::gateway::InboxId;
+use crate::engine::{Input, KnownClient};
 
-/// Key: inbox 16, number 8 (big-endian). Value: minute 4, nonce 24, sealed (low byte of the epoch, packet).
-const PACKETS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("packets 1");
-/// Holds a hash of the key, by which a file of another boot is known.
+/// Key: inbox 16, number in it 8 (big-endian). Value: minute after which it goes 4, nonce 24, sealed (low byte of the epoch,
+/// packet).
+const PACKETS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("packets 2");
+/// Key: inbox 16. Value: minute after which it is not asked for any more 4, nonce 24, sealed (descriptor).
+const DESCRIPTORS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("descriptors 1");
+/// Holds a hash of the key, by which a file of another key is known.
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about 1");
+/// What a value holds, to which it is bound.
+const PACKET: u8 = 0;
+const DESCRIPTOR: u8 = 1;
 /// Orders that wait. One more packet is not stored, and counted.
 const QUEUE: usize = 4_096;
 /// Orders in one transaction.
 const BATCH: usize = 512;
+/// The time for which packets wait has so many parts: the file says in which of them one came, and no more.
+const PARTS: u32 = 32;
+/// The longest time for which packets wait, seconds.
+const LONGEST_S: u32 = 90 * 86_400;
 /// How often what is too old is thrown away.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long a file that failed is left alone.
@@ -45,6 +57,12 @@ pub(super) enum Order {
     Fetch(InboxId, usize),
     /// The oldest go, so many at most.
     Discard(InboxId, usize),
+    /// The inbox goes, with all that is in it.
+    Forget(InboxId),
+    /// A descriptor, valid up to this second, takes the place of what this inbox had.
+    Describe(InboxId, Arc<[u8]>, u64),
+    /// The descriptor of this inbox goes.
+    Undescribe(InboxId),
     /// Packets expire after so many seconds from now on.
     Expiry(u32),
     /// All inboxes together hold so many packets from now on. What is beyond it stays until it goes.
@@ -105,8 +123,6 @@ struct Store {
     check: [u8; 32],
     /// Encrypts the packets.
     cipher: XChaCha20Poly1305,
-    /// The number of the next packet.
-    next: u64,
     /// Packets in it, of all inboxes.
     held: usize,
     /// The most packets that it takes.
@@ -127,10 +143,9 @@ impl Store {
             shared: Arc::default(),
             check: blake3::derive_key("shoal 2026 inbox check", key),
             cipher: XChaCha20Poly1305::new(&sealing.into()),
-            next: 1,
             held: 0,
             most,
-            expiry_s: u32::MAX,
+            expiry_s: LONGEST_S,
         }
     }
 
@@ -150,28 +165,23 @@ impl Store {
         }
         let database = Database::create(&self.path)?;
         let transaction = database.begin_write()?;
-        let (next, held);
+        let held;
         {
             let mut about = transaction.open_table(ABOUT)?;
             let ours = about.get("key")?.is_some_and(|found| found.value() == self.check);
             if !ours {
                 // Nobody can read them any more, and they would take room until they expire.
                 transaction.delete_table(PACKETS)?;
+                transaction.delete_table(DESCRIPTORS)?;
                 about.insert("key", self.check.as_slice())?;
             }
+            // Made, where there is none.
+            transaction.open_table(DESCRIPTORS)?;
             let packets = transaction.open_table(PACKETS)?;
             held = usize::try_from(packets.len()?).unwrap_or(usize::MAX);
-            let mut last = 0;
-            for entry in packets.iter()? {
-                let (key, _) = entry?;
-                let number = key.value().last_chunk::<8>().copied().unwrap_or_default();
-                last = last.max(u64::from_be_bytes(number));
-            }
-            next = last + 1;
         }
         transaction.commit()?;
-        // A number is used once, also where the file was lost in between.
-        (self.database, self.next, self.held) = (Some(database), self.next.max(next), held);
+        (self.database, self.held) = (Some(database), held);
         Ok(())
     }
 
@@ -211,14 +221,26 @@ impl Store {
         self.shared.stands(Kept::Inbox, Some(&chain(error)));
     }
 
-    fn known(&self) -> Result<Vec<(InboxId, u32)>> {
+    fn known(&self) -> Result<Vec<KnownClient>> {
         let transaction = self.database()?.begin_read()?;
-        let mut known: BTreeMap<InboxId, u32> = BTreeMap::new();
+        let mut known: BTreeMap<InboxId, (u32, Option<_>)> = BTreeMap::new();
         for entry in transaction.open_table(PACKETS)?.iter()? {
             let (key, _) = entry?;
-            *known.entry(inbox_of(key.value())).or_default() += 1;
+            known.entry(inbox_of(key.value())).or_default().0 += 1;
         }
-        Ok(known.into_iter().collect())
+        for entry in transaction.open_table(DESCRIPTORS)?.iter()? {
+            let (key, value) = entry?;
+            let inbox = inbox_of(key.value());
+            let bytes = self.open_value(DESCRIPTOR, inbox, value.value());
+            if let Some(Ok(descriptor)) =
+                bytes.map(|bytes| Signed::<ClientDescriptor>::decode(&bytes))
+                && first_minute(value.value()) >= minute()
+            {
+                known.entry(inbox).or_default().1 = Some(descriptor);
+            }
+        }
+        let client = |(inbox, (waiting, descriptor))| KnownClient { inbox, waiting, descriptor };
+        Ok(known.into_iter().map(client).collect())
     }
 
     fn run(&mut self, queue: &Receiver<Order>, answer: &impl Fn(Input)) {
@@ -258,8 +280,11 @@ impl Store {
             match order {
                 Order::Store(inbox, _) => *stored.entry(*inbox).or_default() += 1,
                 Order::Fetch(inbox, _) => fetches.push(*inbox),
-                Order::Discard(..) => {}
-                Order::Expiry(seconds) => self.expiry_s = *seconds,
+                Order::Discard(..)
+                | Order::Forget(_)
+                | Order::Describe(..)
+                | Order::Undescribe(_) => {}
+                Order::Expiry(seconds) => self.expiry_s = (*seconds).min(LONGEST_S),
                 Order::Most(packets) => self.most = *packets,
             }
         }
@@ -282,20 +307,25 @@ impl Store {
 
     fn write(&mut self, orders: Vec<Order>) -> Result<Vec<Input>> {
         let mut answers = Vec::new();
-        // Copies, which count only if the transaction does: otherwise nothing of it happened.
-        let (mut held, mut next) = (self.held, self.next);
+        // A copy, which counts only if the transaction does: otherwise nothing of it happened.
+        let mut held = self.held;
         let transaction = self.database()?.begin_write()?;
         {
             let mut packets = transaction.open_table(PACKETS)?;
+            let mut descriptors = transaction.open_table(DESCRIPTORS)?;
             for order in orders {
                 match order {
                     Order::Store(inbox, _) if held >= self.most => {
                         answers.push(Input::NotStored { inbox, packets: 1 });
                     }
                     Order::Store(inbox, frame) => {
-                        let value = self.seal(inbox, &frame)?;
-                        packets.insert(key(inbox, next).as_slice(), value.as_slice())?;
-                        next += 1;
+                        let mut plain = vec![frame.epoch];
+                        plain.extend(frame.packet.as_bytes());
+                        let value = self.seal(PACKET, inbox, self.last_minute(), &plain)?;
+                        let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
+                        let newest = packets.range(first.as_slice()..=last.as_slice())?.next_back();
+                        let newest = newest.transpose()?.map_or(0, |(key, _)| number(key.value()));
+                        packets.insert(key(inbox, newest + 1).as_slice(), value.as_slice())?;
                         held += 1;
                     }
                     Order::Fetch(inbox, max) => {
@@ -307,7 +337,7 @@ impl Store {
                                 key.value().to_vec(),
                                 // One that cannot be opened is taken out with the others, or it would be found at
                                 // every fetch.
-                                self.open_value(inbox, value.value()),
+                                self.open_frame(inbox, value.value()),
                             ));
                         }
                         for (key, _) in &found {
@@ -318,39 +348,41 @@ impl Store {
                         answers.push(Input::Fetched { inbox, frames });
                     }
                     Order::Discard(inbox, most) => {
-                        let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
-                        let range = packets.range(first.as_slice()..=last.as_slice())?;
-                        let keys: std::result::Result<Vec<_>, _> =
-                            range.take(most).map(|entry| Ok(entry?.0.value().to_vec())).collect();
-                        let keys: Vec<Vec<u8>> = keys.map_err(|error: redb::StorageError| error)?;
-                        for key in keys {
-                            packets.remove(key.as_slice())?;
-                            held = held.saturating_sub(1);
-                        }
+                        held = held.saturating_sub(discard(&mut packets, inbox, most)?);
                     }
+                    Order::Forget(inbox) => {
+                        held = held.saturating_sub(discard(&mut packets, inbox, usize::MAX)?);
+                        descriptors.remove(inbox.0.as_slice())?;
+                    }
+                    Order::Describe(inbox, descriptor, not_after) => {
+                        let last = u32::try_from(not_after / 60).unwrap_or(u32::MAX);
+                        let value = self.seal(DESCRIPTOR, inbox, last, &descriptor)?;
+                        descriptors.insert(inbox.0.as_slice(), value.as_slice())?;
+                    }
+                    Order::Undescribe(inbox) => _ = descriptors.remove(inbox.0.as_slice())?,
                     Order::Expiry(_) | Order::Most(_) => {}
                 }
             }
         }
         transaction.commit()?;
-        (self.held, self.next) = (held, next);
+        self.held = held;
         Ok(answers)
     }
 
     fn sweep(&mut self) -> Result<Vec<(InboxId, u32)>> {
-        // Rounded up: nothing goes early.
-        let oldest = minute().saturating_sub(self.expiry_s.div_ceil(60).saturating_add(1));
+        let now = minute();
         let mut expired: BTreeMap<InboxId, u32> = BTreeMap::new();
         let transaction = self.database()?.begin_write()?;
         {
             let mut packets = transaction.open_table(PACKETS)?;
             packets.retain(|key, value| {
-                let at = value.first_chunk().map_or(0, |at| u32::from_be_bytes(*at));
-                if at < oldest {
+                let stays = first_minute(value) >= now;
+                if !stays {
                     *expired.entry(inbox_of(key)).or_default() += 1;
                 }
-                at >= oldest
+                stays
             })?;
+            transaction.open_table(DESCRIPTORS)?.retain(|_, value| first_minute(value) >= now)?;
         }
         transaction.commit()?;
         let gone: u32 = expired.values().sum();
@@ -358,32 +390,68 @@ impl Store {
         Ok(expired.into_iter().collect())
     }
 
-    fn seal(&self, inbox: InboxId, frame: &Frame) -> Result<Vec<u8>> {
+    /// The last minute of a packet that comes now: nothing goes early.
+    fn last_minute(&self) -> u32 {
+        let part = (self.expiry_s / 60 / PARTS).max(1);
+        let at = minute().saturating_add(self.expiry_s.div_ceil(60)).saturating_add(1);
+        at.div_ceil(part).saturating_mul(part)
+    }
+
+    /// A value: a minute, and what is encrypted for this inbox.
+    fn seal(&self, kind: u8, inbox: InboxId, minute: u32, plain: &[u8]) -> Result<Vec<u8>> {
         // Nonces of 24 bytes may be drawn at random under one key; a counter would have to survive a lost file.
         let random = shoal_host::secret::fresh()?;
         let nonce = random.first_chunk::<24>().copied().unwrap_or_default();
-        let mut plain = vec![frame.epoch];
-        plain.extend(frame.packet.as_bytes());
         // Bound to its inbox: whoever can write to the file cannot move a packet to another one.
-        let payload = Payload { msg: &plain, aad: &inbox.0 };
+        let payload = Payload { msg: plain, aad: &bound(kind, inbox) };
         let sealed =
             self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| "cannot encrypt")?;
-        // A minute and no finer: the file does not say more closely when somebody was sent something.
-        Ok([minute().to_be_bytes().as_slice(), &nonce, &sealed].concat())
+        Ok([minute.to_be_bytes().as_slice(), &nonce, &sealed].concat())
     }
 
-    fn open_value(&self, inbox: InboxId, value: &[u8]) -> Option<Frame> {
+    fn open_value(&self, kind: u8, inbox: InboxId, value: &[u8]) -> Option<Vec<u8>> {
         let (_, rest) = value.split_at_checked(4)?;
         let (nonce, sealed) = rest.split_first_chunk::<24>()?;
-        let payload = Payload { msg: sealed, aad: &inbox.0 };
-        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).ok()?;
+        let payload = Payload { msg: sealed, aad: &bound(kind, inbox) };
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).ok()
+    }
+
+    fn open_frame(&self, inbox: InboxId, value: &[u8]) -> Option<Frame> {
+        let plain = self.open_value(PACKET, inbox, value)?;
         let (epoch, packet) = plain.split_first()?;
         Some(Frame { epoch: *epoch, field: 0, packet: Packet::from_slice(packet).ok()? })
     }
 }
 
+/// Takes so many of the oldest packets of an inbox out; how many there were.
+fn discard(packets: &mut Table<'_, &[u8], &[u8]>, inbox: InboxId, most: usize) -> Result<usize> {
+    let (first, last) = (key(inbox, 0), key(inbox, u64::MAX));
+    let range = packets.range(first.as_slice()..=last.as_slice())?;
+    let keys: std::result::Result<Vec<_>, redb::StorageError> =
+        range.take(most).map(|entry| Ok(entry?.0.value().to_vec())).collect();
+    let keys: Vec<Vec<u8>> = keys?;
+    for key in &keys {
+        packets.remove(key.as_slice())?;
+    }
+    Ok(keys.len())
+}
+
+/// What a value is bound to.
+fn bound(kind: u8, inbox: InboxId) -> Vec<u8> {
+    [&[kind], inbox.0.as_slice()].concat()
+}
+
+/// The minute at the beginning of a value.
+fn first_minute(value: &[u8]) -> u32 {
+    value.first_chunk().map_or(0, |at| u32::from_be_bytes(*at))
+}
+
 fn key(inbox: InboxId, number: u64) -> Vec<u8> {
     [inbox.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+fn number(key: &[u8]) -> u64 {
+    u64::from_be_bytes(key.last_chunk().copied().unwrap_or_default())
 }
 
 fn inbox_of(key: &[u8]) -> InboxId {
@@ -398,6 +466,8 @@ fn minute() -> u32 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use shoal_topology::testing::TestClient;
 
     use super::*;
 
@@ -419,6 +489,52 @@ mod tests {
         frames.iter().map(|frame| frame.packet.as_bytes()[7]).collect()
     }
 
+    /// What is known of each client; of its descriptor the key.
+    fn known(store: &Store) -> Vec<(InboxId, u32, Option<[u8; 32]>)> {
+        let key = |of: Signed<ClientDescriptor>| of.body().key;
+        let clients = store.known().unwrap().into_iter();
+        clients.map(|client| (client.inbox, client.waiting, client.descriptor.map(key))).collect()
+    }
+
+    /// The descriptor of a client, with another key for each `n`.
+    fn descriptor(n: u8) -> (Arc<[u8]>, [u8; 32]) {
+        let mut client = TestClient::new([1; 32], &[shoal_topology::Identity([4; 32])]);
+        client.body.key = *shoal_sphinx::SecretKey::from_bytes([n; 32]).public().as_bytes();
+        (client.sign().encode().into(), client.body.key)
+    }
+
+    #[test]
+    fn descriptors_come_back_after_a_restart_until_they_are_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inbox.redb");
+        let (a, b, later) = (InboxId([1; 16]), InboxId([2; 16]), u64::from(minute() + 60) * 60);
+        let mut store = open(&path, 5, 100);
+        let (first, second) = (descriptor(1), descriptor(2));
+        let describe =
+            |inbox, of: &(Arc<[u8]>, _), until| Order::Describe(inbox, of.0.clone(), until);
+        store.write(vec![describe(a, &first, later), describe(b, &first, later)]).unwrap();
+        store.write(vec![describe(a, &second, later), Order::Store(b, frame(1))]).unwrap();
+        drop(store);
+        let mut store = open(&path, 5, 100);
+        assert_eq!(known(&store), [(a, 0, Some(second.1)), (b, 1, Some(first.1))]);
+        // One that is over is not told of, and goes with the next sweep.
+        store.write(vec![describe(a, &second, later - 7_200)]).unwrap();
+        assert_eq!(known(&store), [(b, 1, Some(first.1))]);
+        store.sweep().unwrap();
+        let rows = |store: &Store| {
+            let read = store.database.as_ref().unwrap().begin_read().unwrap();
+            read.open_table(DESCRIPTORS).unwrap().len().unwrap()
+        };
+        assert_eq!(rows(&store), 1);
+        store.write(vec![Order::Undescribe(b)]).unwrap();
+        assert_eq!((rows(&store), known(&store)), (0, vec![(b, 1, None)]));
+        store.write(vec![describe(b, &first, later), Order::Forget(b)]).unwrap();
+        assert_eq!((rows(&store), store.held), (0, 0));
+        store.write(vec![describe(b, &first, later)]).unwrap();
+        drop(store);
+        assert_eq!(known(&open(&path, 6, 100)), [], "a file of another key is emptied");
+    }
+
     #[test]
     fn packets_come_back_in_order_and_once_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
@@ -429,7 +545,7 @@ mod tests {
         store.write(orders.into()).unwrap();
         drop(store);
         let mut store = open(&path, 5, 100);
-        assert!(store.known().unwrap() == [(a, 2), (b, 1)]);
+        assert_eq!(known(&store), [(a, 2, None), (b, 1, None)]);
         store.write(vec![Order::Store(a, frame(4))]).unwrap();
         assert_eq!(fetch(&mut store, a), [1, 3, 4]);
         assert_eq!(fetch(&mut store, a), [0; 0]);
@@ -485,7 +601,35 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_boot_is_emptied() {
+    fn the_file_says_no_more_closely_than_a_part_of_the_week_when_a_packet_came_and_not_in_which_order()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir.path().join("inbox.redb"), 5, 100);
+        store.expiry_s = 7 * 86_400;
+        let (a, b) = (InboxId([1; 16]), InboxId([2; 16]));
+        let orders = [(a, 1), (b, 2), (b, 3), (a, 4)];
+        store.write(orders.map(|(inbox, n)| Order::Store(inbox, frame(n))).into()).unwrap();
+        let read = store.database.as_ref().unwrap().begin_read().unwrap();
+        let rows = read.open_table(PACKETS).unwrap();
+        let rows: Vec<_> = rows
+            .iter()
+            .unwrap()
+            .map(|row| {
+                let (key, value) = row.unwrap();
+                (number(key.value()), first_minute(value.value()))
+            })
+            .collect();
+        assert_eq!(rows.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 1, 2]);
+        let part = 7 * 24 * 60 / 32;
+        for (_, last) in rows {
+            assert_eq!(last % part, 0);
+            let stays = last - minute();
+            assert!((7 * 24 * 60..=7 * 24 * 60 + part + 1).contains(&stays), "{stays} minutes");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_key_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("inbox.redb");
         let mut store = open(&path, 5, 100);

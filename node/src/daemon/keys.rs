@@ -48,6 +48,9 @@ pub struct Prepared {
     pub(super) inbox_key: Secret,
 }
 
+/// Name of the key of the inbox, in the data directory or the runtime directory.
+const INBOX_KEY: &str = "inbox.key";
+
 /// Reads the identity, and makes what else is missing: directories (0700), key of the inbox (0600). What is there is kept.
 ///
 /// # Errors
@@ -61,7 +64,14 @@ pub fn prepare(config: &Config) -> Result<Prepared, NodeError> {
     let runtime = config.runtime_dir();
     secret::private_directory(&config.data_dir)?;
     secret::private_directory(&runtime)?;
-    let inbox_key = secret::read_or_create(&runtime.join("inbox.key"))?;
+    let lasting = config.data_dir.join(INBOX_KEY);
+    let inbox_key = if role == Role::Gateway && config.gateway.inbox_survives_reboot {
+        secret::read_or_create(&lasting)?
+    } else {
+        // One that was there before would open what lies on the disk.
+        secret::erase(&lasting)?;
+        secret::read_or_create(&runtime.join(INBOX_KEY))?
+    };
     let identity = SecretIdentity::from_bytes(&identity_seed).identity();
     Ok(Prepared { identity, role, identity_seed, inbox_key })
 }

@@ -133,6 +133,7 @@ fn merge_gateway(
         service_per_s,
         queries_per_s,
         inbox,
+        inbox_survives_reboot,
         max_inboxes,
         inbox_packets,
         token,
@@ -150,6 +151,11 @@ fn merge_gateway(
     changes.at_once("gateway.inbox_packets", &before.inbox_packets, inbox_packets);
     changes.at_once("gateway.token", &before.token, token);
     changes.at_next_start("gateway.inbox", &before.inbox, inbox);
+    changes.at_next_start(
+        "gateway.inbox_survives_reboot",
+        &before.inbox_survives_reboot,
+        inbox_survives_reboot,
+    );
     // Fewer at once; for more than there were at the start, links have no room.
     let clients = if *max_clients > most_clients {
         changes.at_next_start("gateway.max_clients", &before.max_clients, max_clients);
@@ -158,7 +164,12 @@ fn merge_gateway(
         changes.at_once("gateway.max_clients", &before.max_clients, max_clients);
         *max_clients
     };
-    GatewayConfig { max_clients: clients, inbox: before.inbox, ..read }
+    GatewayConfig {
+        max_clients: clients,
+        inbox: before.inbox,
+        inbox_survives_reboot: before.inbox_survives_reboot,
+        ..read
+    }
 }
 
 #[cfg(test)]

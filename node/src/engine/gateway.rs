@@ -152,8 +152,8 @@ impl Gateway {
             Input::Client { session, frame } => self.frame(core, now, session, frame),
             Input::Left(session) => self.left(core, session),
             Input::Configure(settings) => self.configure(core, *settings),
-            Input::Known(found) => {
-                found.into_iter().for_each(|(inbox, waiting)| self.inboxes.found(inbox, waiting));
+            Input::Known(clients) => {
+                clients.into_iter().for_each(|client| self.found(client));
             }
             Input::Fetched { inbox, frames } => self.fetched(core, now, inbox, frames),
             Input::Expired { inbox, packets } => {
@@ -308,7 +308,7 @@ impl Gateway {
         };
         match &mut state.stage {
             Stage::Active(active) if frame.field == CLIENT_CONTROL => {
-                // Checking a descriptor costs a signature, and a service has another one once a period: so there is a
+                // Checking a descriptor costs a signature, and a client has another one once a period: so there is a
                 // limit of its own.
                 let inbox = active.may_renew(now).then_some((active.inbox, active.id));
                 if let Err(reason) = self.renew(core, inbox, &frame) {
@@ -369,10 +369,11 @@ impl Gateway {
         match active.away {
             Away::Keep => self.inboxes.leave(&id),
             Away::Drop => {
-                if self.inboxes.forget(&id) > 0 {
+                let had_packets = self.inboxes.forget(&id) > 0;
+                let had_descriptor = self.forget_descriptor(&id);
+                if had_packets || had_descriptor {
                     core.outputs.push_back(Output::Discard { inbox: id, packets: u32::MAX });
                 }
-                self.forget_descriptor(&id);
             }
         }
         // What it did not get any more waits for it, or is dropped.

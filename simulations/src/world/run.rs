@@ -129,6 +129,8 @@ pub struct World {
     exit_gateways: Vec<u32>,
     /// Packets for those who are away, by gateway.
     inboxes: BTreeMap<(u32, InboxId), VecDeque<(Time, Frame)>>,
+    /// Descriptors that gateways keep.
+    descriptors: BTreeMap<(u32, InboxId), Arc<[u8]>>,
     /// Authorities and what follows them, where documents follow each other.
     pub(super) directory: Option<Directory>,
     faults: Faults,
@@ -215,6 +217,7 @@ impl World {
             exit: Exit::new(&network, base, &seed)?,
             exit_gateways,
             inboxes: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
             directory: Directory::new(settings, &network, &seed),
             faults: Faults::new(settings, count, &seed.part("faults")),
             corrupt: Corrupt::new(settings, count, length),

@@ -147,8 +147,8 @@ impl Default for Parameters {
             loop_late_us: 300_000,
             warn_bits: 6.0,
             refuse_bits: 3.0,
-            inbox_packets: 1_000,
-            inbox_expiry_s: 3_600,
+            inbox_packets: 5_000,
+            inbox_expiry_s: 7 * 86_400,
             classes: vec![
                 class("text", [1.0, 0.2, 0.5, 2.0], text, 0.02),
                 class("call", [25.0, 2.0, 0.9, 50.0], interactive, 0.28),

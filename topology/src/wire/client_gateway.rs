@@ -82,7 +82,7 @@ impl Hello {
     }
 }
 
-/// A service's word to its gateway within a session: its descriptor of another period.
+/// A client's word to its gateway within a session: its descriptor of another period. A person's takes a slot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Renew {
     /// The signed client descriptor, encoded.

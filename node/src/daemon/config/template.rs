@@ -104,6 +104,10 @@ queries_per_s = {queries_per_s:?}
 # knows, and how many packets they hold together. Beyond that, whoever has most gives way: the bearers of a token, or
 # the clients of a network. Quota and expiry of one inbox are in the topology document.
 inbox = {inbox}
+# Whether they, and the descriptors of clients, survive a reboot of this machine: then the key of that file lies in
+# data_dir, and whoever takes the disk finds which clients there are, and how many packets came for each in a week, when. If
+# not, the key lies in the runtime directory, and people who were away lose at a reboot what waited for them.
+inbox_survives_reboot = {inbox_survives_reboot}
 max_inboxes = {max_inboxes}
 inbox_packets = {inbox_packets}
 
@@ -152,6 +156,7 @@ next_from_epoch = {next_from_epoch}
             service_per_s = gateway.service_per_s,
             queries_per_s = gateway.queries_per_s,
             inbox = gateway.inbox,
+            inbox_survives_reboot = gateway.inbox_survives_reboot,
             max_inboxes = gateway.max_inboxes,
             inbox_packets = gateway.inbox_packets,
             nodes = names(&self.authority.nodes),

@@ -82,7 +82,7 @@ impl Gateway {
             None => *self.networks.entry(origin).or_default() += 1,
         }
         if let Some(descriptor) = descriptor {
-            self.keep_descriptor(inbox, descriptor);
+            self.keep_descriptor(core, inbox, descriptor);
         }
         self.by_inbox.insert(hello.inbox, session);
         core.counters.clients_admitted += 1;

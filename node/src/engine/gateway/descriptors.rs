@@ -6,7 +6,7 @@ use shoal_sphinx::{Frame, SURB_LEN, Surb};
 use shoal_topology::wire::client_gateway::{ControlMessage as _, Refusal, Renew, kind};
 use shoal_topology::{ClientDescriptor, Identity, Signed, Time};
 
-use super::super::{Core, Due};
+use super::super::{Core, Due, KnownClient, Output};
 use super::{Gateway, InboxId};
 use crate::counters::DropReason;
 
@@ -18,20 +18,54 @@ pub(super) struct Known {
 }
 
 impl Gateway {
-    pub(super) fn forget_descriptor(&mut self, inbox: &InboxId) {
-        if let Some(identity) = self.identities.remove(inbox) {
-            self.descriptors.remove(&identity);
+    /// Takes up again what is on the disk of a client that was here before the start.
+    pub(super) fn found(&mut self, client: KnownClient) {
+        let KnownClient { inbox, waiting, descriptor } = client;
+        // Also without packets: those that come while its client is away are to wait.
+        self.inboxes.found(inbox, waiting);
+        if let Some(descriptor) = descriptor
+            && self.inboxes.contains(&inbox)
+        {
+            // It comes from the disk.
+            let _ = self.note_descriptor(inbox, descriptor);
         }
     }
 
-    pub(super) fn keep_descriptor(&mut self, inbox: InboxId, new: Signed<ClientDescriptor>) {
+    /// True if there was one.
+    pub(super) fn forget_descriptor(&mut self, inbox: &InboxId) -> bool {
+        let identity = self.identities.remove(inbox);
+        identity.is_some_and(|identity| self.descriptors.remove(&identity).is_some())
+    }
+
+    /// Answers with this descriptor from now on, after the next start too.
+    pub(super) fn keep_descriptor(
+        &mut self,
+        core: &mut Core,
+        inbox: InboxId,
+        new: Signed<ClientDescriptor>,
+    ) {
+        let not_after = new.body().not_after;
+        let Some((descriptor, elsewhere)) = self.note_descriptor(inbox, new) else { return };
+        if let Some(old) = elsewhere {
+            core.outputs.push_back(Output::DiscardDescriptor(old));
+        }
+        core.outputs.push_back(Output::StoreDescriptor { inbox, descriptor, not_after });
+    }
+
+    /// Answers with this descriptor from now on. Its bytes if it is another one than before, and the inbox of the same client
+    /// that has none any more.
+    fn note_descriptor(
+        &mut self,
+        inbox: InboxId,
+        new: Signed<ClientDescriptor>,
+    ) -> Option<(Arc<[u8]>, Option<InboxId>)> {
         let identity = new.body().identity;
         if let Some(Known { descriptor: kept, .. }) = self.descriptors.get(&identity)
             // A link that was slow may bring an older descriptor after a newer one; its key would open nothing any
             // more.
-            && kept.body().not_before > new.body().not_before
+            && (kept.body().not_before > new.body().not_before || *kept == new)
         {
-            return;
+            return None;
         }
         if let Some(old) = self.identities.insert(inbox, identity)
             // An inbox has one descriptor: else a client could fill the gateway's memory with identities of its own.
@@ -39,19 +73,21 @@ impl Gateway {
         {
             self.descriptors.remove(&old);
         }
-        let answer = [&[kind::ANSWER, 1], new.encode().as_slice()].concat().into();
+        let bytes: Arc<[u8]> = new.encode().into();
+        let answer = [&[kind::ANSWER, 1], &*bytes].concat().into();
         let known = Known { inbox, descriptor: new, answer };
-        if let Some(Known { inbox: old, .. }) = self.descriptors.insert(identity, known)
-            && old != inbox
-        {
-            self.identities.remove(&old);
+        let before = self.descriptors.insert(identity, known);
+        let elsewhere = before.map(|known| known.inbox).filter(|old| *old != inbox);
+        if let Some(old) = &elsewhere {
+            self.identities.remove(old);
         }
+        Some((bytes, elsewhere))
     }
 
-    /// A service brings its descriptor of another period.
+    /// A client brings its descriptor of another period.
     pub(super) fn renew(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         from: Option<(Identity, InboxId)>,
         frame: &Frame,
     ) -> Result<(), DropReason> {
@@ -59,7 +95,7 @@ impl Gateway {
         let renew = Renew::unpack(&frame.packet).map_err(|_| DropReason::Malformed)?;
         let descriptor = check_descriptor(&renew.descriptor, &inbox, &core.identity)
             .map_err(|_| DropReason::Malformed)?;
-        self.keep_descriptor(id, descriptor);
+        self.keep_descriptor(core, id, descriptor);
         Ok(())
     }
 

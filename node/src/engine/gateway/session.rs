@@ -137,9 +137,9 @@ impl Active {
         }
     }
 
-    /// True if the client is a service, and has brought no descriptor lately.
+    /// True if the client has brought no descriptor lately.
     pub(super) fn may_renew(&mut self, now: Time) -> bool {
-        matches!(self.pace, Pace::AtOnce { .. }) && self.renewals.pass(now)
+        self.renewals.pass(now)
     }
 
     /// A frame from the client: whether its limits let it pass.

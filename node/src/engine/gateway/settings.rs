@@ -8,7 +8,7 @@ use shoal_topology::Identity;
 pub struct InboxId(pub [u8; 16]);
 
 impl InboxId {
-    /// That of this inbox, under the key of this boot.
+    /// That of this inbox, under this key.
     pub fn new(inbox_key: &[u8; 32], inbox: &Identity) -> Self {
         let hash = blake3::keyed_hash(inbox_key, &inbox.0);
         Self(hash.as_bytes().first_chunk().copied().unwrap_or_default())

@@ -15,6 +15,7 @@ use crate::{Opener, replay::Replay};
 pub(super) const EPOCH: u64 = 1_000_010;
 const LATENCY: Duration = Duration::from_millis(1);
 
+#[derive(Clone)]
 pub(super) struct Options {
     pub(super) loops_per_s: f64,
     pub(super) pool: usize,
@@ -53,7 +54,30 @@ struct Node {
     engine: NodeEngine,
     opener: Opener,
     key: PublicKey,
+    /// What lies on its disk: packets, and descriptors.
     inbox: BTreeMap<InboxId, VecDeque<Frame>>,
+    descriptors: BTreeMap<InboxId, Arc<[u8]>>,
+}
+
+/// What a node is told when it starts.
+fn settings(options: &Options, node: &testing::TestNode, seed: Seed) -> NodeSettings {
+    NodeSettings {
+        identity: node.identity(),
+        role: node.body.role,
+        pool_packets: options.pool,
+        seed,
+        gateway: GatewaySettings {
+            admission: options.admission.clone(),
+            service_per_s: options.service_per_s,
+            queries_per_s: options.queries_per_s,
+            inbox: options.inbox,
+            inbox_key: options.inbox_key,
+            max_inboxes: options.max_inboxes,
+            max_clients_of_one: options.max_clients_of_one,
+            max_clients: options.max_clients,
+            ..GatewaySettings::default()
+        },
+    }
 }
 
 struct Client {
@@ -81,8 +105,11 @@ pub(super) struct Net {
     pub(super) lossy: Option<(usize, f64)>,
     /// A node that keeps everything for longer.
     pub(super) slow: Option<(usize, Duration)>,
+    /// Descriptors that nodes wrote to their disks.
+    pub(super) written: usize,
     /// What nodes reported since this was last drained.
     pub(super) reports: Vec<Report>,
+    options: Options,
     codec: Arc<dyn Codec>,
     network: testing::TestNetwork,
     document: Arc<Document>,
@@ -112,26 +139,11 @@ impl Net {
             let key = node.key(Epoch(EPOCH));
             opener.add_key(all.0, all.1, key, Replay::new([5; 32], options.replay));
             opener.update(&document, Epoch(EPOCH));
-            let settings = NodeSettings {
-                identity: node.identity(),
-                role: node.body.role,
-                pool_packets: options.pool,
-                seed: seed.part(&n.to_string()),
-                gateway: GatewaySettings {
-                    admission: options.admission.clone(),
-                    service_per_s: options.service_per_s,
-                    queries_per_s: options.queries_per_s,
-                    inbox: options.inbox,
-                    inbox_key: options.inbox_key,
-                    max_inboxes: options.max_inboxes,
-                    max_clients_of_one: options.max_clients_of_one,
-                    max_clients: options.max_clients,
-                    ..GatewaySettings::default()
-                },
-            };
+            let settings = settings(&options, node, seed.part(&n.to_string()));
             let engine = NodeEngine::new(settings, codec.clone());
             let key = node.key(Epoch(EPOCH)).public();
-            Node { engine, opener, key, inbox: BTreeMap::new() }
+            let (inbox, descriptors) = Default::default();
+            Node { engine, opener, key, inbox, descriptors }
         });
         let mut net = Self {
             now: Time::from_secs(1),
@@ -142,8 +154,10 @@ impl Net {
             dead: None,
             lossy: None,
             slow: None,
+            written: 0,
             reports: Vec::new(),
             nodes: nodes.collect(),
+            options: options.clone(),
             codec,
             network,
             document,
@@ -289,7 +303,17 @@ impl Net {
                 }
                 Output::CloseClient(session) => self.closed.push(session),
                 Output::LetIn(_) => {}
+                Output::StoreDescriptor { inbox, descriptor, .. } => {
+                    self.written += 1;
+                    self.nodes[node].descriptors.insert(inbox, descriptor);
+                }
+                Output::DiscardDescriptor(inbox) => {
+                    self.nodes[node].descriptors.remove(&inbox);
+                }
                 Output::Discard { inbox, packets } => {
+                    if packets == u32::MAX {
+                        self.nodes[node].descriptors.remove(&inbox);
+                    }
                     let kept = self.nodes[node].inbox.entry(inbox).or_default();
                     kept.drain(..kept.len().min(packets as usize));
                 }
@@ -304,6 +328,27 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// A node ends and starts again, with what lies on its disk. Its clients are gone.
+    pub(super) fn restart(&mut self, node: usize) {
+        let settings = settings(&self.options, &self.network.nodes[node], Seed::from_u64(9));
+        let of = &mut self.nodes[node];
+        of.engine = NodeEngine::new(settings, self.codec.clone());
+        let mut known: BTreeMap<InboxId, KnownClient> = BTreeMap::new();
+        let entry = |inbox| KnownClient { inbox, waiting: 0, descriptor: None };
+        for (inbox, packets) in &of.inbox {
+            known.entry(*inbox).or_insert_with(|| entry(*inbox)).waiting = packets.len() as u32;
+        }
+        for (inbox, bytes) in &of.descriptors {
+            known.entry(*inbox).or_insert_with(|| entry(*inbox)).descriptor =
+                Some(Signed::<ClientDescriptor>::decode(bytes).unwrap());
+        }
+        known.retain(|_, client| client.waiting > 0 || client.descriptor.is_some());
+        self.handle(node, Input::Known(known.into_values().collect()));
+        let VerifiedDocument { document, signed } = self.network.sign(&self.document);
+        let (epoch, announce) = (self.document.epoch, self.now);
+        self.handle(node, Input::Document { document, signed, epoch, announce });
     }
 
     /// Lets time pass.
@@ -525,6 +570,11 @@ impl Net {
     /// By which names a node has asked its file for inboxes.
     pub(super) fn inboxes(&self, node: usize) -> Vec<InboxId> {
         self.nodes[node].inbox.keys().copied().collect()
+    }
+
+    /// Descriptors on the disk of a node.
+    pub(super) fn descriptors(&self, node: usize) -> usize {
+        self.nodes[node].descriptors.len()
     }
 
     pub(super) fn stored(&self, node: usize) -> usize {

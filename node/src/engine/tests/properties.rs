@@ -200,7 +200,10 @@ impl Drive {
                     self.disk.entry(inbox).or_default().push_back(frame);
                 }
                 Output::Fetch { inbox, max } => self.asked.push_back((inbox, max)),
-                Output::Send { .. } | Output::Report(_) => {}
+                Output::Send { .. }
+                | Output::Report(_)
+                | Output::StoreDescriptor { .. }
+                | Output::DiscardDescriptor(_) => {}
             }
         }
         assert_at_rest(&mut self.engine, self.now);

@@ -2,8 +2,10 @@
 
 #![expect(clippy::indexing_slicing, reason = "the world numbers its nodes and people itself")]
 
-use shoal_node::{InboxId, Input};
-use shoal_topology::Time;
+use std::collections::BTreeMap;
+
+use shoal_node::{InboxId, Input, KnownClient};
+use shoal_topology::{ClientDescriptor, Signed, Time};
 
 use super::{AGAIN, Event, World};
 use crate::world::faults::Planned;
@@ -124,9 +126,17 @@ impl World {
         }
     }
 
-    /// How many packets wait at a gateway, by inbox.
-    fn waiting_at(&self, node: usize) -> Vec<(InboxId, u32)> {
-        let at = self.inboxes.iter().filter(|((at, _), _)| *at as usize == node);
-        at.map(|((_, inbox), waiting)| (*inbox, waiting.len() as u32)).collect()
+    /// What lies on the disk of a gateway, by inbox.
+    fn waiting_at(&self, node: usize) -> Vec<KnownClient> {
+        let here = (node as u32, InboxId([0; 16]))..=(node as u32, InboxId([255; 16]));
+        let mut known: BTreeMap<InboxId, (u32, Option<_>)> = BTreeMap::new();
+        for ((_, inbox), packets) in self.inboxes.range(here.clone()) {
+            known.entry(*inbox).or_default().0 = packets.len() as u32;
+        }
+        for ((_, inbox), bytes) in self.descriptors.range(here) {
+            known.entry(*inbox).or_default().1 = Signed::<ClientDescriptor>::decode(bytes).ok();
+        }
+        let client = |(inbox, (waiting, descriptor))| KnownClient { inbox, waiting, descriptor };
+        known.into_iter().map(client).collect()
     }
 }

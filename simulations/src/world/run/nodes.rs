@@ -152,7 +152,16 @@ impl World {
             }
             // There are no strangers.
             Output::LetIn(_) => {}
+            Output::StoreDescriptor { inbox, descriptor, .. } => {
+                self.descriptors.insert((node as u32, inbox), descriptor);
+            }
+            Output::DiscardDescriptor(inbox) => {
+                self.descriptors.remove(&(node as u32, inbox));
+            }
             Output::Discard { inbox, packets } => {
+                if packets == u32::MAX {
+                    self.descriptors.remove(&(node as u32, inbox));
+                }
                 let waiting = self.inboxes.entry((node as u32, inbox)).or_default();
                 waiting.drain(..waiting.len().min(packets as usize));
             }
