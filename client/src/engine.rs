@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_sphinx::{Codec, Downward, PacketId, SecretKey};
+use shoal_sphinx::{Codec, Downward, SecretKey};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{
     Class, ClientDescriptor, Document, Epoch, EquivocationProof, Identity, Seed, Stream, Time,
@@ -58,8 +58,11 @@ use shares::{Ration, Shares};
 pub use shares::{Replies, download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
-pub use types::{Arrival, ClientOutput, ClientSettings, Contact, Counts, NotPosted, Unprotected};
+pub use types::{
+    Arrival, ClientOutput, ClientSettings, Contact, Counts, NotPosted, NotReached, Unprotected,
+};
 
+pub use crate::uplink::LetterId;
 use crate::uplink::Turn;
 #[cfg(doc)]
 use crate::uplink::Uplink;
@@ -72,6 +75,8 @@ pub const MAX_GROUPS: usize = 256;
 /// by themselves.
 const MAX_CLOSE_NOTICES: usize = 64;
 const CLOSE_DELAY: Duration = Duration::from_secs(4);
+/// Descriptors that hold for long are asked for anew within so many seconds.
+const DAY_S: f64 = 86_400.0;
 /// A descriptor is asked for this often, and this long.
 const QUERY_AGAIN: Duration = Duration::from_millis(1_500);
 const QUERY_LIMIT: Duration = Duration::from_secs(12);
@@ -561,6 +566,7 @@ impl Client {
             for id in self.groups.keys().copied().collect::<Vec<_>>() {
                 self.tick(now, id);
             }
+            self.seek_recipients(now);
             self.limit_stocks();
             let lost = self.loops.lost_share();
             self.groups.values_mut().for_each(|group| group.stock.loops_lost(lost));
@@ -574,11 +580,6 @@ impl Client {
             self.counts.dummies += count;
             self.loops.dummy(now);
         }
-    }
-
-    /// Loops that the uplink has sent.
-    pub fn loops_sent(&mut self, sent: Vec<(PacketId, Time)>) {
-        sent.into_iter().for_each(|(id, at)| self.loops.sent(id, at));
     }
 
     /// A factor for limits and ticks that suit delays of 10 to 15 ms a hop: class text takes seconds for an answer.

@@ -12,7 +12,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_sphinx::Frame;
+use shoal_sphinx::{Frame, Packet};
 use shoal_topology::{Identity, Time};
 
 use crate::engine::{Arrival, Client, Contact, ContactId, Handle};
@@ -145,8 +145,8 @@ impl Sender {
 
     /// A packet came. What others sent takes the place of a loop.
     pub fn handle_frame(&mut self, now: Time, frame: Frame) -> Arrival {
-        let sent = self.slots.lock().sent_loops();
-        self.client.loops_sent(sent);
+        let departed = self.slots.lock().departed();
+        self.client.departed(departed);
         let arrival = self.client.handle_frame(now, frame);
         if arrival == Arrival::FromOthers {
             self.credit();
@@ -182,6 +182,13 @@ impl Sender {
         self.slots.lock().end_call(until);
     }
 
+    /// A word to the gateway leaves in the first payload slot from `at` on: see [`Uplink::say`].
+    pub fn say(&mut self, at: Time, word: Packet) {
+        if self.is_linked {
+            self.slots.lock().say(at, word);
+        }
+    }
+
     /// How many frames of the user's the slots from `from` on lack: whoever wants to be able to drop messages until they
     /// leave hands over no more.
     pub fn room(&self, from: Time) -> usize {
@@ -192,14 +199,14 @@ impl Sender {
     /// be late. Call it again until it says [`Produced::Nothing`].
     pub fn produce(&mut self, now: Time, from: Time) -> Produced {
         // Not locked while sealing, which takes as long as a slot may last: the link's thread must not wait for it.
-        let (wants, sent) = {
+        let (wants, departed) = {
             let mut uplink = self.slots.lock();
-            (uplink.wants(from), uplink.sent_loops())
+            (uplink.wants(from), uplink.departed())
         };
-        self.client.loops_sent(sent);
+        self.client.departed(departed);
         let frames = self.client.produce(now, wants);
         let of_user = |ready: &Ready| {
-            matches!(ready, Ready::Data | Ready::Refill | Ready::Letter | Ready::Media)
+            matches!(ready, Ready::Data | Ready::Refill | Ready::Letter(_) | Ready::Media)
         };
         let produced = match frames.iter().any(|(ready, ..)| of_user(ready)) {
             true => Produced::OfUser,

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rand::Rng;
-use shoal_sphinx::{Frame, Packet, PacketId};
+use shoal_sphinx::{CLIENT_CONTROL, Frame, Packet, PacketId};
 use shoal_topology::{Class, Seed, Stream, Time};
 
 use cover::Account;
@@ -43,6 +43,21 @@ const MEDIA: usize = 2;
 /// Cover that lost its slot and waits for another one; beyond it the oldest is thrown away.
 const SPARE: usize = 32;
 
+/// The name of a letter to a person, among those of one client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LetterId(pub u64);
+
+/// What became of frames since the last call of [`Uplink::departed`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Departed {
+    /// Loops that left, and when.
+    pub loops: Vec<(PacketId, Time)>,
+    /// Letters that left.
+    pub letters: Vec<LetterId>,
+    /// Letters that were sealed for a slot and leave in none.
+    pub thrown: Vec<LetterId>,
+}
+
 /// What a frame that stands ready is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ready {
@@ -51,7 +66,7 @@ pub enum Ready {
     /// SURBs for a service that runs low.
     Refill,
     /// A message to a person, which takes the place of drop cover and never of a loop.
-    Letter,
+    Letter(LetterId),
     /// Media of a call, or the silence that stands for it.
     Media,
     /// A loop to oneself, by its identifier.
@@ -95,6 +110,8 @@ pub struct Filled {
     pub loops: u64,
     /// Packets that a random gateway drops.
     pub drops: u64,
+    /// Words to the gateway itself.
+    pub words: u64,
     /// Random bytes, because nothing was ready in time: they die at the first mix.
     pub filler: u64,
     /// No slots: frames of the user's that were sealed for one and left in none.
@@ -104,7 +121,8 @@ pub struct Filled {
 impl Filled {
     /// How many slots have passed.
     pub fn total(&self) -> u64 {
-        self.data + self.refill + self.letters + self.media + self.loops + self.drops + self.filler
+        let of_user = self.data + self.refill + self.letters + self.media;
+        of_user + self.loops + self.drops + self.words + self.filler
     }
 }
 
@@ -134,10 +152,12 @@ pub struct Uplink {
     spare: VecDeque<Cover>,
     /// The payload slots that belong to a call: from, until.
     call: (Time, Time),
+    /// A word to the gateway, and from when on it may leave.
+    word: Option<(Time, Packet)>,
     /// The number of the next slot that is planned.
     next_number: u64,
-    /// Loops that left and that the engine has not been told of yet.
-    sent_loops: Vec<(PacketId, Time)>,
+    /// What left and what was thrown away, which the engine has not been told of yet.
+    departed: Departed,
     /// What filled the slots so far.
     filled: Filled,
 }
@@ -155,8 +175,9 @@ impl Uplink {
             plan: VecDeque::new(),
             spare: VecDeque::new(),
             call: (Time::NEVER, Time::NEVER),
+            word: None,
             next_number: 0,
-            sent_loops: Vec::new(),
+            departed: Departed::default(),
             filled: Filled::default(),
         };
         uplink.restart(now);
@@ -181,6 +202,10 @@ impl Uplink {
     /// while nothing may be sent.
     pub fn clear(&mut self, turns: Vec<Turn>) {
         self.throw_away();
+        self.word = None;
+        for slot in self.plan.iter_mut().filter(|slot| slot.fill == Fill::Word) {
+            slot.fill = Fill::Drop;
+        }
         self.turns = turns;
         self.plan.iter_mut().for_each(|slot| slot.way = way(&self.turns, slot.at, slot.draw));
     }
@@ -188,14 +213,16 @@ impl Uplink {
     /// Another epoch or document. What stands ready stays, if its slot leads where it did.
     pub fn follow(&mut self, turns: Vec<Turn>) {
         self.turns = turns;
+        let mut thrown = Vec::new();
         for slot in &mut self.plan {
             let now = way(&self.turns, slot.at, slot.draw);
             if now != slot.way {
                 slot.way = now;
                 slot.cover = None;
-                self.filled.thrown += u64::from(slot.user.take().is_some());
+                thrown.extend(slot.user.take());
             }
         }
+        thrown.into_iter().for_each(|(ready, _)| self.thrown(ready));
         let turns = &self.turns;
         let stays = |cover: &Cover| {
             let fits =
@@ -228,6 +255,13 @@ impl Uplink {
         self.decide_anew();
     }
 
+    /// The first payload slot from `at` on that is not planned yet carries this word to the gateway, which so sees it come at
+    /// the same instant whatever the user does, if `at` lies beyond the horizon. A word that has not left yet gives way to
+    /// it, and one for a gateway that is left goes with the link.
+    pub fn say(&mut self, at: Time, word: Packet) {
+        self.word = Some((at, word));
+    }
+
     /// The instant of the next slot; never before there is a document ([`Uplink::clear`]).
     pub fn next_slot(&self) -> Time {
         if self.turns.is_empty() {
@@ -246,10 +280,19 @@ impl Uplink {
         let slot = self.plan.pop_front();
         self.extend();
         let Some(mut slot) = slot else { return self.make_filler(None) };
+        if slot.fill == Fill::Word
+            && let Some((_, packet)) = self.word.take()
+        {
+            self.filled.words += 1;
+            return Frame { epoch: 0, field: CLIENT_CONTROL, packet };
+        }
         if let Some((ready, frame)) = slot.user.take() {
             match ready {
                 Ready::Refill => self.filled.refill += 1,
-                Ready::Letter => self.filled.letters += 1,
+                Ready::Letter(id) => {
+                    self.filled.letters += 1;
+                    self.departed.letters.push(id);
+                }
                 Ready::Media => self.filled.media += 1,
                 _ => self.filled.data += 1,
             }
@@ -276,8 +319,8 @@ impl Uplink {
             Some(id) => {
                 self.filled.loops += 1;
                 // The engine collects these every few slots; should it be stuck, some loops go uncounted.
-                if self.sent_loops.len() < 4096 {
-                    self.sent_loops.push((id, slot.at));
+                if self.departed.loops.len() < 4096 {
+                    self.departed.loops.push((id, slot.at));
                 }
             }
             None => self.filled.drops += 1,
@@ -305,15 +348,16 @@ impl Uplink {
         }
         // What already stands ready counts: else each look would ask for as much again, and frames would age in the
         // plan.
-        let ready = |kind: Ready| {
-            let is = |slot: &&Planned| slot.user.as_ref().is_some_and(|(of, _)| *of == kind);
+        let ready = |kind: fn(&Ready) -> bool| {
+            let is = |slot: &&Planned| slot.user.as_ref().is_some_and(|(of, _)| kind(of));
             self.plan.iter().filter(is).count()
         };
-        let media = MEDIA.saturating_sub(ready(Ready::Media));
-        wants.data = DATA.saturating_sub(ready(Ready::Data));
-        wants.refill = REFILL.saturating_sub(ready(Ready::Refill));
-        let letters = ready(Ready::Letter) < LETTERS;
-        let free = |slot: &Planned| slot.at >= from && slot.user.is_none();
+        let media = MEDIA.saturating_sub(ready(|of| *of == Ready::Media));
+        wants.data = DATA.saturating_sub(ready(|of| *of == Ready::Data));
+        wants.refill = REFILL.saturating_sub(ready(|of| *of == Ready::Refill));
+        let letters = ready(|of| matches!(of, Ready::Letter(_))) < LETTERS;
+        let free =
+            |slot: &Planned| slot.at >= from && slot.user.is_none() && slot.fill != Fill::Word;
         let mut soon = false;
         for (ahead, slot) in self.plan.iter().enumerate().filter(|(_, slot)| free(slot)) {
             let Some(usable) = slot.slot() else { continue };
@@ -351,7 +395,7 @@ impl Uplink {
         let id = match ready {
             Ready::Loop(id) => Some(id),
             Ready::Drop => None,
-            Ready::Data | Ready::Refill | Ready::Letter | Ready::Media => {
+            Ready::Data | Ready::Refill | Ready::Letter(_) | Ready::Media => {
                 return self.put_user(ready, slot, frame);
             }
         };
@@ -375,8 +419,9 @@ impl Uplink {
             planned.way == Some(slot.way)
                 && planned.user.is_none()
                 && planned.chance.is_some()
+                && planned.fill != Fill::Word
                 && (planned.fill == Fill::Media) == (ready == Ready::Media)
-                && (ready != Ready::Letter || takes_letters(class, planned))
+                && (!matches!(ready, Ready::Letter(_)) || takes_letters(class, planned))
         };
         let own = self.plan.iter().position(|p| p.number == slot.number && takes(p));
         let index = own.or_else(|| self.plan.iter().position(takes));
@@ -387,13 +432,13 @@ impl Uplink {
                     self.keep_spare(cover);
                 }
             }
-            None => self.filled.thrown += 1,
+            None => self.thrown(ready),
         }
     }
 
-    /// Loops that were sent since the last call, and when.
-    pub fn sent_loops(&mut self) -> Vec<(PacketId, Time)> {
-        std::mem::take(&mut self.sent_loops)
+    /// What left, and what will not, since the last call. The engine is to be told before it seals anew.
+    pub fn departed(&mut self) -> Departed {
+        std::mem::take(&mut self.departed)
     }
 
     /// What filled the slots so far.
@@ -432,25 +477,32 @@ impl Uplink {
                 user: None,
             };
             self.next_number += 1;
-            decide(&mut self.account, &self.class, self.call, &mut planned);
+            let says = self.word.as_ref().is_some_and(|(from, _)| *from <= at)
+                && self.plan.iter().all(|slot| slot.fill != Fill::Word);
+            if says && planned.chance.is_some() {
+                planned.fill = Fill::Word;
+            } else {
+                decide(&mut self.account, &self.class, self.call, &mut planned);
+            }
             self.plan.push_back(planned);
         }
     }
 
     /// A call begins or ends: what the planned slots carry is decided anew.
     fn decide_anew(&mut self) {
-        let mut lost = Vec::new();
-        for slot in &mut self.plan {
+        let (mut lost, mut thrown) = (Vec::new(), Vec::new());
+        for slot in self.plan.iter_mut().filter(|slot| slot.fill != Fill::Word) {
             let before = slot.fill;
             self.account.book(&self.class, -slot.booked);
             decide(&mut self.account, &self.class, self.call, slot);
             if (before == Fill::Media) != (slot.fill == Fill::Media) {
-                self.filled.thrown += u64::from(slot.user.take().is_some());
+                thrown.extend(slot.user.take());
             }
             if before != slot.fill {
                 lost.extend(slot.cover.take());
             }
         }
+        thrown.into_iter().for_each(|(ready, _)| self.thrown(ready));
         lost.into_iter().for_each(|cover| self.keep_spare(cover));
     }
 
@@ -462,11 +514,21 @@ impl Uplink {
     }
 
     fn throw_away(&mut self) {
+        let mut thrown = Vec::new();
         for slot in &mut self.plan {
             slot.cover = None;
-            self.filled.thrown += u64::from(slot.user.take().is_some());
+            thrown.extend(slot.user.take());
         }
+        thrown.into_iter().for_each(|(ready, _)| self.thrown(ready));
         self.spare.clear();
+    }
+
+    /// Something of the user's was sealed for a slot and leaves in none.
+    fn thrown(&mut self, ready: Ready) {
+        self.filled.thrown += 1;
+        if let Ready::Letter(id) = ready {
+            self.departed.thrown.push(id);
+        }
     }
 
     fn keep_spare(&mut self, cover: Cover) {
@@ -520,7 +582,8 @@ impl Uplink {
 /// True if a slot is one that letters may take: of drop cover, so that the loops of whoever writes stay what they are.
 /// A class all of whose slots carry loops has no others.
 fn takes_letters(class: &Class, slot: &Planned) -> bool {
-    slot.chance.is_some() && (slot.fill == Fill::Drop || class.loop_share >= 1.0)
+    let of_loops = class.loop_share >= 1.0 && slot.fill == Fill::Loop;
+    slot.chance.is_some() && (slot.fill == Fill::Drop || of_loops)
 }
 
 /// What a slot carries if nothing of the user's does.

@@ -29,6 +29,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Seconds for which a key opens this client's packets; then the next one does.
     pub key_period_s: u64,
+    /// True if others can write to this client (`run`), by its address.
+    pub reachable: bool,
     /// File with the admission token of the gateway; none for a person where it is open.
     pub token: Option<PathBuf>,
     /// Least severe level that is logged.
@@ -136,6 +138,7 @@ impl Default for Config {
             data_dir: "data".into(),
             runtime_dir: "run".into(),
             key_period_s: 86_400,
+            reachable: false,
             token: None,
             log: "info".into(),
             socks: Socks::default(),
@@ -340,6 +343,10 @@ runtime_dir = "run"
 
 # Seconds for which one key opens your packets; then the next one does, and the old one is erased.
 key_period_s = 86400
+
+# Whether others can write to you, by the addresses that `shoal-client address` prints. Then your gateways know you again each
+# time that you connect, keep what comes while you are away, and tell whoever asks for your address which key you have.
+reachable = false
 
 # File with the admission token for the gateways, if they ask for one; they ask every service.
 # token = "token"

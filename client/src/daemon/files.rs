@@ -1,6 +1,7 @@
 //! What a client keeps on disk: its keys, mode 0600, and its descriptor for whoever signs the topology.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use shoal_host::config::ConfigError;
 use shoal_host::secret::{self, SecretError};
@@ -10,7 +11,7 @@ use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 use super::Config;
 use super::clock::unix_s;
 use super::config::TEMPLATE;
-use super::keyring::ClientKeyring;
+use super::keyring::{ClientKeyring, Reached};
 
 /// How long a descriptor is valid that goes into topology documents: its key is kept as long as they list it.
 const LISTED_S: u64 = 30 * 86_400;
@@ -33,7 +34,9 @@ impl Keys {
     pub(super) fn open(config: &Config) -> Result<Self, SecretError> {
         let (identity, inbox) = lasting(config)?;
         secret::private_directory(&config.data_dir)?;
-        let periods = ClientKeyring::open(&config.data_dir, config.key_period_s, unix_s())?;
+        let reached = if config.reachable { Reached::WhileAway } else { Reached::WhileHere };
+        let lives = (config.key_period_s, reached);
+        let periods = ClientKeyring::open(&config.data_dir, lives, unix_s())?;
         Ok(Self { identity, inbox, periods })
     }
 
@@ -51,6 +54,17 @@ impl Keys {
             not_after: until,
         };
         Some(Signed::<ClientDescriptor>::new(body, &secret))
+    }
+}
+
+/// Makes the descriptor of the present period, for these gateways.
+pub(super) fn descriptor_of(
+    keys: Arc<Mutex<Keys>>,
+    gateways: Vec<Identity>,
+) -> impl Fn() -> Vec<u8> + Send + Sync {
+    move || {
+        let signed = keys.lock().ok().and_then(|keys| keys.descriptor(gateways.clone()));
+        signed.map(|signed| signed.encode()).unwrap_or_default()
     }
 }
 

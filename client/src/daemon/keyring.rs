@@ -20,12 +20,18 @@ use tracing::{error, info, warn};
 
 use crate::keys::ReplayCache;
 
-/// The longest time for which a key opens packets after its period.
+/// The longest time for which a key opens packets after its period, of whom nobody writes to while he is away.
 const GRACE_S: u64 = 3_600;
+/// For so many periods after its own a descriptor of a person holds, who may be away all the while; then packets may wait at
+/// the gateway for as many again. Longer periods than a day count as a day.
+const AWAY: u64 = 7;
+const DAY_S: u64 = 86_400;
 /// Name of the key in its directory.
 const KEY: &str = "packets.key";
 /// Name of the log of what it opened.
 const TAGS: &str = "packets.tags";
+/// Name of the file that says at which second a gateway was first told of the key.
+const TOLD: &str = "told";
 /// Name of the file that says in which run of the machine the log was written, or that it is whole.
 const BOOT: &str = "boot";
 /// What it says after an orderly end.
@@ -38,10 +44,20 @@ const AGAIN: Duration = Duration::from_secs(1);
 const OVER: &str = "the key that opens packets is over, and there is no other yet";
 const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
 
+/// Who sends to a client by what it has published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reached {
+    /// Those who talk to it, while it is here.
+    WhileHere,
+    /// Whoever has its address, also while it is away.
+    WhileAway,
+}
+
 /// The keys that are on disk.
 pub(super) struct ClientKeyring {
     dir: PathBuf,
     length_s: u64,
+    reached: Reached,
     /// By the second at which the period begins.
     keys: BTreeMap<u64, SecretKey>,
     /// The beginnings of those that were given out last, in their order.
@@ -59,7 +75,11 @@ impl ClientKeyring {
     ///
     /// # Errors
     /// Keys that cannot be read or made.
-    pub(super) fn open(data_dir: &Path, length_s: u64, unix_s: u64) -> Result<Self, SecretError> {
+    pub(super) fn open(
+        data_dir: &Path,
+        (length_s, reached): (u64, Reached),
+        unix_s: u64,
+    ) -> Result<Self, SecretError> {
         let dir = data_dir.join("keys");
         secret::private_directory(&dir)?;
         let io = |source| SecretError::Io { path: dir.clone(), source };
@@ -77,8 +97,8 @@ impl ClientKeyring {
             }
         }
         let (given, lock, trouble, unwritten) = Default::default();
-        let mut periods =
-            Self { dir, length_s: length_s.max(1), keys, given, lock, trouble, unwritten };
+        let length_s = length_s.max(1);
+        let mut periods = Self { dir, length_s, reached, keys, given, lock, trouble, unwritten };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
     }
@@ -168,7 +188,12 @@ impl ClientKeyring {
         turned |= self.make(ahead, unix_s)?;
         let begins: Vec<u64> = self.keys.keys().copied().collect();
         for (own, next) in begins.iter().zip(begins.iter().skip(1)) {
-            let over = next.saturating_add(self.grace_s()) <= unix_s;
+            // Who was away has no key of the periods in between; what was told of this one ends all the same.
+            let ends = match self.reached {
+                Reached::WhileHere => *next,
+                Reached::WhileAway => self.ends(*own),
+            };
+            let over = ends.saturating_add(self.kept_s()) <= unix_s;
             let told = self.keys.get(own).is_some_and(|key| is_published(&key.public()));
             if over && !told {
                 self.keys.remove(own);
@@ -221,11 +246,48 @@ impl ClientKeyring {
         self.create(unix_s)
     }
 
-    /// The key of the present period, with its beginning and the second at which it opens packets no longer.
+    /// The key of the present period, with its beginning and the second at which others use it no longer.
     pub(super) fn present(&self, unix_s: u64) -> Option<(u64, u64, &SecretKey)> {
         let (begins, key) = self.keys.range(..=unix_s).next_back()?;
-        let ends = (begins / self.length_s + 1) * self.length_s;
-        Some((*begins, ends + self.grace_s(), key))
+        let ends = self.ends(*begins);
+        let used_s = match self.reached {
+            Reached::WhileHere => self.kept_s(),
+            Reached::WhileAway => self.kept_s() / 2,
+        };
+        Some((*begins, ends + used_s, key))
+    }
+
+    /// A gateway has the descriptor of the present period, and answers with it.
+    pub(super) fn told(&self, unix_s: u64) {
+        let Some((begins, ..)) = self.present(unix_s) else { return };
+        let path = self.dir.join(begins.to_string()).join(TOLD);
+        if !path.exists()
+            && let Err(error) = secret::replace(&path, unix_s.to_string().as_bytes())
+        {
+            // Older keys then stay for as long as they would if nobody had come back.
+            warn!("{}", chain(&error));
+        }
+    }
+
+    /// Nothing waits at the gateway any more. Keys are erased that nobody can use: those before one of which gateways were told
+    /// a day ago, or a period where that is shorter. True if some were.
+    ///
+    /// # Errors
+    /// They cannot be erased.
+    pub(super) fn drained(&mut self, unix_s: u64) -> Result<bool, SecretError> {
+        let told = |begins: &u64| {
+            let text = fs::read_to_string(self.dir.join(begins.to_string()).join(TOLD)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        let since = unix_s.saturating_sub(self.length_s.min(DAY_S));
+        let known = |begins: &&u64| told(begins).is_some_and(|told| told <= since);
+        let Some(newest) = self.keys.keys().rev().find(known).copied() else { return Ok(false) };
+        let older: Vec<u64> = self.keys.range(..newest).map(|(begins, _)| *begins).collect();
+        for begins in &older {
+            self.keys.remove(begins);
+            erase(&self.dir.join(begins.to_string()))?;
+        }
+        Ok(!older.is_empty())
     }
 
     /// All keys by their beginning, that of the present period first.
@@ -236,9 +298,18 @@ impl ClientKeyring {
         all
     }
 
-    /// An hour, and less where periods are short.
-    fn grace_s(&self) -> u64 {
-        GRACE_S.min(self.length_s / 4)
+    /// When the period ends in which a key was made.
+    fn ends(&self, begins: u64) -> u64 {
+        (begins / self.length_s + 1).saturating_mul(self.length_s)
+    }
+
+    /// For how long a key opens packets after its period, seconds: an hour and less where periods are short, or twice as long
+    /// as a person may be away.
+    fn kept_s(&self) -> u64 {
+        match self.reached {
+            Reached::WhileHere => GRACE_S.min(self.length_s / 4),
+            Reached::WhileAway => 2 * AWAY * self.length_s.min(DAY_S),
+        }
     }
 
     /// Makes the key for this second, if there is none for its period. True if it did.

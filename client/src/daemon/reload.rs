@@ -80,6 +80,7 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
         data_dir,
         runtime_dir,
         key_period_s,
+        reachable,
         token,
         log,
         socks,
@@ -94,6 +95,7 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
     changes.at_next_start("data_dir", &before.data_dir, &data_dir);
     changes.at_next_start("runtime_dir", &before.runtime_dir, &runtime_dir);
     changes.at_next_start("key_period_s", &before.key_period_s, &key_period_s);
+    changes.at_next_start("reachable", &before.reachable, &reachable);
     changes.at_next_start("admin", &before.admin, &admin);
     let Socks { listen, max_connections, request_timeout_s, extended_errors } = socks;
     changes.at_next_start("socks.listen", &before.socks.listen, &listen);

@@ -28,7 +28,7 @@ use super::config::ServiceKind;
 use super::dial::{DialConfig, DialLimits, Dialer, Resolver, Timeouts};
 use super::documents::{found_proof, keep_proof, verify};
 use super::driver::{Drive, Publisher, drive};
-use super::files::{Keys, addresses, run_seed, token};
+use super::files::{Keys, addresses, descriptor_of, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
 use super::link::{DownReason, GatewayLink, Has, Inbox, LinkEvent, Out, Slots};
 use super::permits::Quotas;
@@ -109,11 +109,13 @@ pub(super) enum Offer {
 // them.
 /// Starts the thread of the service, which offers this.
 pub(super) fn start(
-    config: Config,
+    mut config: Config,
     shutdown: Shutdown,
     (shared, ready): (Shared, Ready),
     offer: Offer,
 ) -> Result<std::thread::JoinHandle<()>, ClientError> {
+    // Whoever needs a service finds it while it runs.
+    config.reachable = false;
     let network = network::load(&config.network)?;
     let authority_addresses = network::authority_addresses(&config.network)?;
     let mut keys = Keys::open(&config)?;
@@ -239,17 +241,6 @@ async fn list(
             () = tokio::time::sleep(LISTING) => {}
             () = shutdown.wait() => return,
         }
-    }
-}
-
-/// Makes the descriptor of the present period.
-fn descriptor_of(
-    keys: Arc<Mutex<Keys>>,
-    gateways: Vec<Identity>,
-) -> impl Fn() -> Vec<u8> + Send + Sync {
-    move || {
-        let signed = keys.lock().ok().and_then(|keys| keys.descriptor(gateways.clone()));
-        signed.map(|signed| signed.encode()).unwrap_or_default()
     }
 }
 

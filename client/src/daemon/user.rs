@@ -20,9 +20,8 @@ use tracing::{error, info, warn};
 use super::clock::{Clock, unix_s};
 use super::documents::{found_proof, keep_proof, verify};
 use super::driver::{Drive, Publisher, drive};
-use super::files::{Keys, run_seed, token};
+use super::files::{Keys, descriptor_of, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
-use super::keyring::ClientKeyring;
 use super::link::{DownReason, GatewayLink, Goal, Has, Inbox, LinkEvent, Out, Slots};
 use super::reload::Reload;
 use super::{ClientError, Config, Ready as ReadyWatch, Shared, trust};
@@ -35,6 +34,7 @@ use crate::tunnel::{self, Read, TunnelSettings, Write};
 use crate::uplink::Uplink;
 
 mod context;
+mod keys;
 mod report;
 
 pub(super) use context::{ProxyContext, Refused};
@@ -137,6 +137,10 @@ where
     let network = network::load(&config.network)?;
     let mut keys = Keys::open(&config)?;
     keys.periods.begin(unix_s())?;
+    let inbox = match config.reachable {
+        true => Inbox::Kept(Box::new(keys.inbox.clone())),
+        false => Inbox::OfTheLink,
+    };
     let token = Arc::new(Mutex::new(token(&config)?));
     let own = SecretIdentity::from_bytes(&keys.identity).identity();
     let system = |what| move |source| ClientError::System { what, source };
@@ -147,15 +151,18 @@ where
     let (events_in, events) = mpsc::channel(EVENTS);
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let named: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
+    let keys = Arc::new(Mutex::new(keys));
+    let descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>> =
+        config.reachable.then(|| Arc::new(descriptor_of(keys.clone(), named.clone())) as _);
     let memory = trust::remembered(&config.data_dir);
     let goal = Arc::new(Goal::new(memory.begins_at(&named, unix_s())));
     let has = Has::default();
     let link = GatewayLink {
         clock,
-        inbox: Inbox::OfTheLink,
+        inbox,
         token: token.clone(),
         mode: Mode::Class(config.class.clone()),
-        descriptor: None,
+        descriptor: descriptor.clone(),
         events: events_in,
         overrun: overrun.clone(),
         dummies: dummies.clone(),
@@ -193,7 +200,10 @@ where
                 left: None,
                 memory,
                 sealing: Cell::new(Duration::from_millis(1)),
-                periods: keys.periods,
+                keys,
+                descriptor,
+                told: None,
+                linked_since: Time::ZERO,
                 waiting: VecDeque::new(),
                 followed_from: Time::ZERO,
                 news: false,
@@ -249,8 +259,7 @@ fn settings(config: &Config, class: &Class) -> ClientSettings {
         min_bits: config.protect.min_bits,
         allow_small_crowd: config.protect.allow_small_crowd,
         replies: config.protect.replies(),
-        // Its contact is given to nobody.
-        reachable: false,
+        reachable: config.reachable,
         letters_at_once: false,
         tunnel: TunnelSettings {
             // Three hops each way and the slots: what a first answer takes.
@@ -294,8 +303,14 @@ struct Driver {
     goal: Arc<Goal>,
     /// Tells gateways which documents there are.
     has: Has,
-    /// The client's keys, by period.
-    periods: ClientKeyring,
+    /// The client's keys.
+    keys: Arc<Mutex<Keys>>,
+    /// Makes the descriptor for the gateway, of whom others can write to.
+    descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
+    /// Of the key that the gateway was told of last, when its period begins.
+    told: Option<u64>,
+    /// When the link came up, or a letter last came over it: what waited at the gateway comes at once.
+    linked_since: Time,
     /// The gateway that was left, and what for.
     left: Option<(usize, Evidence)>,
     /// What the data directory says of the gateways.
@@ -389,6 +404,12 @@ impl Drive for Driver {
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 user.client.set_inbox(inbox);
                 user.client.set_link(now, Some(gateway));
+                // It came with the first word.
+                self.told = self.keys.lock().ok().and_then(|keys| {
+                    keys.periods.told(unix_s());
+                    keys.periods.present(unix_s()).map(|(begins, ..)| begins)
+                });
+                self.linked_since = now;
                 self.slots.started.notify_one();
             }
             LinkEvent::Down(_, why) => {
@@ -455,15 +476,6 @@ impl Driver {
         }
     }
 
-    /// Another period: another key opens what comes.
-    fn turn_keys(&mut self) {
-        let client = &mut self.context.hub.engine.borrow_mut().client;
-        let early = client.memory_fullness() > 0.75;
-        if let Some(keys) = self.periods.rotate_now(unix_s(), early, |_| false) {
-            client.set_keys(keys, |key| self.periods.memory(key, MESSAGES));
-        }
-    }
-
     /// The index of a gateway in the configuration.
     fn gateway_index(&self, gateway: &Identity) -> Option<usize> {
         self.reload.config.gateways.iter().position(|g| g.identity == *gateway)
@@ -502,8 +514,12 @@ impl Driver {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
                 None => return,
-                // The daemon gives its contact to nobody, so whatever this is, no program waits for it.
-                Some(ClientOutput::Message(..) | ClientOutput::Media(_)) => {}
+                Some(ClientOutput::Message(..)) => {
+                    self.linked_since = hub.engine.borrow().clock.now();
+                }
+                // Nobody calls.
+                Some(ClientOutput::Media(_)) => {}
+                Some(ClientOutput::Left(_) | ClientOutput::Returned(..)) => {}
                 Some(ClientOutput::EpochChanged) => self.follow(),
                 Some(ClientOutput::LeaveGateway) => self.leave(),
                 Some(ClientOutput::ComeBack) => {

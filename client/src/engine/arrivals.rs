@@ -7,6 +7,7 @@ use shoal_topology::{ClientDescriptor, Signed};
 use super::credits::{ContactId, Handle};
 use super::ids::Again;
 use super::suspicion::Unasked;
+use super::types::NotReached;
 use super::*;
 use crate::keys::{IdPurpose, Tag};
 use crate::tunnel::Heard;
@@ -256,7 +257,7 @@ impl Client {
     }
 
     /// An answer to a question for a descriptor: its own signature makes it authentic.
-    fn handle_answer(
+    pub(super) fn handle_answer(
         &mut self,
         now: Time,
         address: ServiceAddress,
@@ -287,6 +288,9 @@ impl Client {
                 Arrival::FromOthers
             }
             None => {
+                if !self.descriptors.contains_key(&address) {
+                    self.give_back(&address, NotReached::Unknown);
+                }
                 // One whose tunnel stands goes on with what it knows.
                 let waiting = |group: &Group| {
                     group.target == Target::Service(address) && group.tunnel.is_none()

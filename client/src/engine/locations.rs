@@ -174,14 +174,19 @@ impl Client {
     }
 
     /// When a descriptor is asked for anew: at an instant that is drawn, after the service has its next key and before
-    /// the key of this period is gone. Whoever asked on use would announce a call.
+    /// the key of this period is gone. Whoever asked on use would announce a call. A person's holds for many periods, and is
+    /// asked for once a day.
     pub(super) fn refresh_at(&mut self, now: Time, descriptor: &ClientDescriptor) -> Time {
         let length = descriptor.not_after.saturating_sub(descriptor.not_before);
         // The service keeps a key for a quarter of its period after that, an hour at most.
         let grace = (length / 5).min(3_600) as f64;
         let left = descriptor.not_after.saturating_sub(self.router.unix_s(now)) as f64;
         let before = grace * self.refresh_rng.random_range(0.25..0.75);
-        now + Duration::from_secs_f64((left - before).max(1.0))
+        let mut after = (left - before).max(1.0);
+        if length as f64 > 2.0 * DAY_S {
+            after = after.min(DAY_S * self.refresh_rng.random_range(0.5..1.0));
+        }
+        now + Duration::from_secs_f64(after)
     }
 
     /// Asks anew for the descriptors whose time has come; once in a quarter of the grace, until one answers.
@@ -190,11 +195,11 @@ impl Client {
         self.descriptors.retain(|_, cached| unix_s <= cached.descriptor.not_after);
         let given_up = |query: &Query| now.since(query.since) > QUERY_LIMIT;
         let descriptors = &self.descriptors;
-        let groups = &self.groups;
+        let (groups, recipients) = (&self.groups, self.outbox.addresses());
         let waits = |of: &ServiceAddress| {
             let waits =
                 |group: &Group| group.target == Target::Service(*of) && group.tunnel.is_none();
-            groups.values().any(waits)
+            groups.values().any(waits) || recipients.contains(of)
         };
         let holds = |of: &ServiceAddress| descriptors.contains_key(of) || !waits(of);
         self.queries.retain(|of, query| !(given_up(query) && holds(of)));

@@ -64,7 +64,7 @@ impl Client {
         drafts.extend(refills.map_while(|slot| self.make_refill(now, slot)));
         let taken: Vec<u64> = drafts.iter().map(|draft| draft.slot.number).collect();
         let mut free = wants.letters.into_iter().filter(|slot| !taken.contains(&slot.number));
-        drafts.extend(free.find_map(|slot| self.make_letter(slot)));
+        drafts.extend(free.find_map(|slot| self.make_letter(now, slot)));
         // Cover alone is sealed in batches; beside a packet of the user's it would delay that one by as long as the
         // batch takes.
         if drafts.is_empty() {
@@ -79,12 +79,16 @@ impl Client {
             .map(|Draft { route, id, message, .. }| Seal { path: &route.hops, id: *id, message })
             .collect();
         let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
-        let sealed = drafts.iter().zip(packets);
-        let frame = |(Draft { ready, slot, .. }, packet): (&Draft, Result<_, _>)| {
+        let mut frames = Vec::with_capacity(drafts.len());
+        for (Draft { ready, slot, .. }, packet) in drafts.iter().zip(packets) {
             let (epoch, field) = (slot.way.epoch.low_byte(), slot.way.first);
-            Some((*ready, *slot, Frame { epoch, field, packet: packet.ok()? }))
-        };
-        sealed.filter_map(frame).collect()
+            match (packet, ready) {
+                (Ok(packet), _) => frames.push((*ready, *slot, Frame { epoch, field, packet })),
+                (Err(_), Ready::Letter(id)) => self.outbox.thrown(*id),
+                (Err(_), _) => {}
+            }
+        }
+        frames
     }
 
     /// True if there may be something of the user's to send.

@@ -9,6 +9,7 @@ use super::credits::Handle;
 use super::group::{Failure, GroupId};
 use super::shares::Replies;
 use crate::tunnel::{TunnelEvent, TunnelSettings};
+use crate::uplink::LetterId;
 #[cfg(doc)]
 use crate::uplink::Uplink;
 
@@ -51,6 +52,10 @@ pub enum ClientOutput {
     /// A person's message, by [`Client::post`]. Nothing in it says whose, and the gateway can have made it: it gives no
     /// credit until [`Client::authenticated`].
     Message(Handle, Vec<u8>),
+    /// A letter has left: the gateway of this client has it.
+    Left(LetterId),
+    /// A letter cannot leave, and waits no longer.
+    Returned(LetterId, NotReached),
     /// What a contact said in a call.
     Media(Vec<u8>),
     /// Another epoch began, or another document came: [`Uplink::follow`] wants [`Client::turns`].
@@ -71,6 +76,22 @@ pub struct Contact {
     pub key: PublicKey,
     /// The gateway that has the inbox.
     pub gateway: Identity,
+}
+
+/// Why nobody can be written to at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotReached {
+    /// The gateway of the address is not in the document.
+    #[error("the network does not list the gateway of this address")]
+    UnknownGateway,
+    /// Nobody with this identity has been at that gateway within the time for which descriptors hold.
+    #[error(
+        "the gateway knows nobody of this address: he has not been there for a week, or the address is wrong"
+    )]
+    Unknown,
+    /// No answer came to the question for the descriptor.
+    #[error("the gateway of this address does not answer")]
+    NoAnswer,
 }
 
 /// Why a message to a person is not taken.

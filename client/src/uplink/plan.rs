@@ -93,6 +93,8 @@ pub(super) enum Fill {
     Drop,
     /// Media of a call.
     Media,
+    /// A word to the gateway.
+    Word,
 }
 
 /// A loop or drop cover, sealed.

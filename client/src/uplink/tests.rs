@@ -312,3 +312,67 @@ fn a_machine_that_slept_sends_no_burst() {
     uplink.take(woken);
     assert!(uplink.next_slot() > woken);
 }
+
+#[test]
+fn a_word_to_the_gateway_takes_the_same_slot_whatever_else_there_is() {
+    let said = |busy: bool, call: bool| {
+        let mut uplink = uplink();
+        let word = Packet::default();
+        let mut said = 0;
+        let seen = leaves(&mut uplink, Time::from_secs(4), |uplink, now, n| {
+            if n == 10 {
+                uplink.say(Time::from_secs(2), word.clone());
+            }
+            if call && n == 60 {
+                uplink.begin_call(Time::from_millis(1_900));
+            }
+            cover(uplink, now);
+            let wants = uplink.wants(now);
+            if busy {
+                wants
+                    .letters
+                    .iter()
+                    .take(1)
+                    .for_each(|s| uplink.put(Ready::Letter(LetterId(1)), *s, frame(s)));
+                wants.user.iter().for_each(|slot| uplink.put(Ready::Data, *slot, frame(slot)));
+                wants.media.iter().for_each(|slot| uplink.put(Ready::Media, *slot, frame(slot)));
+            }
+            said = uplink.filled().words;
+        });
+        let filled = uplink.filled();
+        assert_eq!((said, filled.words), (1, 1));
+        assert_eq!(filled.total(), seen.len() as u64);
+        assert!(!busy || filled.data + filled.letters > 50, "{filled:?}");
+        seen
+    };
+    let at_rest = said(false, false);
+    let (at, ..) = *at_rest.iter().find(|(_, field, _)| *field == CLIENT_CONTROL).unwrap();
+    assert!(at >= Time::from_secs(2) && at < Time::from_millis(2_021), "{at:?}");
+    assert_eq!(said(true, false), at_rest);
+    assert_eq!(said(true, true), at_rest);
+}
+
+#[test]
+fn a_word_goes_with_the_link_and_a_later_one_takes_its_place() {
+    let mut uplink = uplink();
+    let word = |byte| {
+        let mut packet = Packet::default();
+        packet.as_mut_bytes()[0] = byte;
+        packet
+    };
+    uplink.say(Time::ZERO, word(1));
+    leaves(&mut uplink, Time::from_millis(50), |_, _, _| {});
+    uplink.clear(turns(0));
+    leaves(&mut uplink, Time::from_secs(1), |_, _, _| {});
+    assert_eq!(uplink.filled().words, 0);
+    uplink.say(Time::ZERO, word(2));
+    uplink.say(Time::ZERO, word(3));
+    let mut said = Vec::new();
+    while uplink.next_slot() < Time::from_secs(2) {
+        let frame = uplink.take(uplink.next_slot());
+        if frame.field == CLIENT_CONTROL {
+            said.push(frame.packet.as_bytes()[0]);
+        }
+    }
+    assert_eq!(said, [3]);
+}

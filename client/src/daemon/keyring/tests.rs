@@ -7,6 +7,7 @@ use super::*;
 use crate::world::Keyed;
 
 const DAY: u64 = 86_400;
+const HERE: (u64, Reached) = (DAY, Reached::WhileHere);
 const NOW: u64 = 20_000 * DAY + 1_000;
 
 struct Dir(PathBuf);
@@ -31,13 +32,13 @@ fn public(periods: &ClientKeyring, unix_s: u64) -> PublicKey {
 #[test]
 fn each_period_has_a_key_of_its_own_that_survives_a_restart_and_is_erased() {
     let dir = directory("periods");
-    let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
+    let mut periods = ClientKeyring::open(&dir.0, HERE, NOW).unwrap();
     let first = public(&periods, NOW);
     assert!(!periods.rotate(NOW, |_| false).unwrap());
     let path = dir.0.join(format!("keys/{}", 20_000 * DAY));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(path.join(KEY)).unwrap().mode() & 0o777, 0o600);
-    assert!(public(&ClientKeyring::open(&dir.0, DAY, NOW).unwrap(), NOW) == first);
+    assert!(public(&ClientKeyring::open(&dir.0, HERE, NOW).unwrap(), NOW) == first);
 
     // Made ahead, used from its beginning on.
     assert!(periods.rotate(NOW + DAY / 2, |_| false).unwrap());
@@ -51,13 +52,58 @@ fn each_period_has_a_key_of_its_own_that_survives_a_restart_and_is_erased() {
     assert!(path.exists());
     assert!(periods.rotate(next + GRACE_S, |_| false).unwrap());
     assert!(!path.exists());
-    assert_eq!(ClientKeyring::open(&dir.0, DAY, next).unwrap().all(next).len(), 1);
+    assert_eq!(ClientKeyring::open(&dir.0, HERE, next).unwrap().all(next).len(), 1);
+}
+
+#[test]
+fn the_keys_of_who_is_written_to_while_away_open_what_waited_a_week_and_are_erased_after_two() {
+    let dir = directory("away");
+    let open = |now| ClientKeyring::open(&dir.0, (DAY, Reached::WhileAway), now).unwrap();
+    let mut periods = open(NOW);
+    let (begins, until, key) = periods.present(NOW).unwrap();
+    let first = key.public();
+    assert_eq!((begins, until), (20_000 * DAY, 20_008 * DAY), "what others are told of");
+    let has = |periods: &ClientKeyring, now| {
+        periods.all(now).iter().any(|(_, key)| key.public() == first)
+    };
+    // Away from then on, and back.
+    for days in [6, 13] {
+        periods = open(NOW + days * DAY);
+        periods.rotate(NOW + days * DAY, |_| false).unwrap();
+        assert!(has(&periods, NOW + days * DAY), "{days}");
+        assert!(public(&periods, NOW + days * DAY) != first);
+    }
+    let late = 20_015 * DAY;
+    assert!(!periods.rotate(late - 1, |_| false).unwrap() || has(&periods, late));
+    periods.rotate(late, |_| false).unwrap();
+    assert!(!has(&periods, late));
+    assert!(!dir.0.join(format!("keys/{}", 20_000 * DAY)).exists());
+}
+
+#[test]
+fn whoever_is_here_every_day_has_a_key_for_two_days_and_no_longer() {
+    let dir = directory("daily");
+    let mut periods = ClientKeyring::open(&dir.0, (DAY, Reached::WhileAway), NOW).unwrap();
+    for hour in 0..24 * 9 {
+        let now = NOW + hour * 3_600;
+        periods.rotate(now, |_| false).unwrap();
+        periods.told(now);
+        periods.drained(now).unwrap();
+        // That of the day, of the day before, of which the gateway was told less than a day ago, and of the day to come.
+        assert!(periods.all(now).len() <= 3, "hour {hour}: {}", periods.all(now).len());
+    }
+    assert!(!dir.0.join(format!("keys/{}", 20_006 * DAY)).exists());
+    // What was told is known after a restart, too.
+    let now = NOW + 11 * DAY;
+    let mut periods = ClientKeyring::open(&dir.0, (DAY, Reached::WhileAway), now).unwrap();
+    assert!(periods.all(now).len() > 1);
+    assert!(periods.drained(now).unwrap());
 }
 
 #[test]
 fn a_key_that_remembers_too_much_is_replaced_at_once_until_its_period_ends() {
     let dir = directory("early");
-    let mut periods = ClientKeyring::open(&dir.0, 600, NOW).unwrap();
+    let mut periods = ClientKeyring::open(&dir.0, (600, Reached::WhileHere), NOW).unwrap();
     let first = public(&periods, NOW);
     let early = NOW + 1;
     periods.make_early(early).unwrap();
@@ -75,7 +121,7 @@ fn a_key_that_remembers_too_much_is_replaced_at_once_until_its_period_ends() {
 
 /// The memory of the only key, as a program that starts finds it.
 fn start(dir: &Dir) -> (ClientKeyring, Box<dyn ReplayCache>) {
-    let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
+    let mut periods = ClientKeyring::open(&dir.0, HERE, NOW).unwrap();
     periods.begin(NOW).unwrap();
     let (_, _, key) = periods.present(NOW).unwrap();
     let memory = periods.memory(key, 100);
@@ -99,7 +145,7 @@ fn what_came_before_a_kill_is_refused_after_it() {
     // A killed process ends nothing in order.
     std::mem::forget(memory);
     let first = public(&before, NOW);
-    let mut beside = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
+    let mut beside = ClientKeyring::open(&dir.0, HERE, NOW).unwrap();
     let in_use = std::error::Error::source(&beside.begin(NOW).unwrap_err()).unwrap().to_string();
     assert!(in_use.contains("another program uses the keys"), "{in_use}");
     drop(before);
@@ -146,7 +192,7 @@ fn a_key_whose_tags_may_be_lost_is_replaced_and_one_that_ended_in_order_stays() 
         last = key;
     }
     // Who looks only, while the program runs, replaces nothing.
-    assert!(public(&ClientKeyring::open(&dir.0, DAY, NOW).unwrap(), NOW) == last);
+    assert!(public(&ClientKeyring::open(&dir.0, HERE, NOW).unwrap(), NOW) == last);
 }
 
 #[test]
@@ -162,7 +208,7 @@ fn what_the_system_lacks_for_a_moment_costs_no_key() {
         let (path, aside) = (at.join(name), at.join("aside"));
         fs::rename(&path, &aside).unwrap();
         fs::create_dir(&path).unwrap();
-        let mut periods = ClientKeyring::open(&dir.0, DAY, NOW).unwrap();
+        let mut periods = ClientKeyring::open(&dir.0, HERE, NOW).unwrap();
         assert!(periods.begin(NOW).is_err(), "{name}");
         assert!(at.join(KEY).exists(), "{name}");
         fs::remove_dir(&path).unwrap();

@@ -75,7 +75,7 @@ impl Driver {
                 Some(network::no_document(&self.network, unix_s()))
             }
             (Err(why), _) => Some(why.to_string()),
-            (Ok(()), _) => self.periods.why_stuck(unix_s()),
+            (Ok(()), _) => self.keys.lock().ok().and_then(|keys| keys.periods.why_stuck(unix_s())),
         };
         let config = &self.reload.config;
         let counts = user.client.counts();
@@ -88,7 +88,9 @@ impl Driver {
         let overrun = self.overrun.load(Ordering::Relaxed);
         let dummies = self.dummies.load(Ordering::Relaxed);
         let mut warnings = trust::warnings(&user.client, now, config.gateways.len());
-        warnings.extend(self.periods.trouble().map(str::to_owned));
+        if let Ok(keys) = self.keys.lock() {
+            warnings.extend(keys.periods.trouble().map(str::to_owned));
+        }
         if self.context.accept_failed.get() > 0 {
             warnings.push(format!(
                 "{} connections of programs could not be taken, for want of file descriptors most likely: raise the limit on open \

@@ -147,7 +147,7 @@ fn only_covers(client: &mut Client, now: Time) -> bool {
 fn letter(client: &mut Client, now: Time) -> Result<(), NotPosted> {
     let key = SecretKey::from_bytes([5; 32]).public();
     let contact = Contact { inbox: Identity([3; 32]), key, gateway: identity(GATEWAYS[1]) };
-    client.post(now, &contact, b"hello")
+    client.post(now, &contact, b"hello").map(drop)
 }
 
 #[test]

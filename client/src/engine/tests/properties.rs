@@ -305,7 +305,7 @@ impl Drive {
                 }
             }
         }
-        self.client.loops_sent(self.uplink.sent_loops());
+        self.client.departed(self.uplink.departed());
         loop {
             let wants = self.uplink.wants(self.now);
             let frames = self.client.produce(self.now, wants.clone());
@@ -330,7 +330,7 @@ impl Drive {
                     counts[usize::from(*ready == Ready::Refill)] += 1;
                     &wants.user
                 }
-                Ready::Letter => &wants.letters,
+                Ready::Letter(_) => &wants.letters,
                 Ready::Media => &wants.media,
                 Ready::Loop(_) => &wants.loops,
                 Ready::Drop => &wants.drops,
@@ -449,7 +449,7 @@ impl Drive {
         assert!(call.as_ref().is_none_or(|call| call.waiting.len() <= 5));
         assert!(
             descriptors.len() <= 4 * MAX_GROUPS
-                && queries.len() <= groups.len() + descriptors.len()
+                && queries.len() <= groups.len() + descriptors.len() + outbox.len()
         );
         assert!(self.client.outputs.is_empty());
         assert!(groups.values().all(|group| group.streams <= tunnel::MAX_STREAMS as usize));

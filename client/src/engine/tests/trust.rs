@@ -410,7 +410,7 @@ fn media_of_a_call_do_not_wait_and_letters_do() {
     client.pause = Pause::Until(Time::from_secs(2));
     for n in 0..65 {
         let expected = if n < 64 { Ok(()) } else { Err(NotPosted::Full) };
-        assert_eq!(client.post(Time::ZERO, &contact, b"hello"), expected);
+        assert_eq!(client.post(Time::ZERO, &contact, b"hello").map(drop), expected);
     }
     let user = wants(&mut client, Time::ZERO, (2, 1, 0));
     assert_eq!(client.produce(Time::ZERO, user).len(), 0);

@@ -119,7 +119,7 @@ impl Driven {
         let ready = match kind {
             0 => Ready::Data,
             1 => Ready::Refill,
-            2 => Ready::Letter,
+            2 => Ready::Letter(LetterId(3)),
             3 => Ready::Media,
             4 => Ready::Loop(id),
             _ => Ready::Drop,
@@ -161,7 +161,7 @@ impl Driven {
     }
 
     fn collect(&mut self) {
-        for (id, _) in self.uplink.sent_loops() {
+        for (id, _) in self.uplink.departed().loops {
             assert!(self.loops.insert(id), "a loop is reported once");
         }
     }
@@ -186,8 +186,8 @@ impl Driven {
     }
 
     fn check(&self) {
-        let Uplink { plan, spare, filled, sent_loops, .. } = &self.uplink;
-        assert!(plan.len() <= 32 && spare.len() <= SPARE && sent_loops.len() <= 4_096);
+        let Uplink { plan, spare, filled, departed, .. } = &self.uplink;
+        assert!(plan.len() <= 32 && spare.len() <= SPARE && departed.loops.len() <= 4_096);
         assert!(plan.iter().is_sorted_by(|a, b| a.number < b.number && a.at <= b.at));
         assert_eq!(filled.total(), self.left.len() as u64, "one frame in each slot");
         let user = filled.data + filled.refill + filled.letters + filled.media + filled.thrown;

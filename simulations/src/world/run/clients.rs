@@ -231,6 +231,8 @@ impl World {
                     ClientOutput::LeaveGateway => person.dissatisfied += 1,
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
+                    | ClientOutput::Left(_)
+                    | ClientOutput::Returned(..)
                     | ClientOutput::ComeBack => {}
                 }
             }
