@@ -15,6 +15,7 @@ mod driver;
 mod files;
 mod hub;
 mod keyring;
+pub mod letters;
 mod link;
 mod own_host;
 mod owner;
@@ -26,6 +27,7 @@ mod serve;
 pub mod shoal;
 pub mod status_text;
 mod stream;
+mod threads;
 mod trust;
 mod udp;
 mod user;
@@ -170,7 +172,11 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     let (shared, ready) = reports();
     let _surfaces = surfaces(&config, &shutdown, (&shared, &ready), false).await?;
     let listen = config.socks.listen;
-    let shoal = Shoal::begin(config, shutdown, shared, ready)?;
+    let seed = files::run_seed()
+        .map_err(|source| ClientError::System { what: "drawing a seed", source })?;
+    let mail = letters::start(&config.data_dir, &seed)?;
+    let _programs = letters::socket::serve(&socket(&config), mail.orders.clone()).await?;
+    let shoal = Shoal::begin(config, shutdown, (shared, ready), Some(mail))?;
     shoal.socks(listen).await?;
     shoal.ended().await;
     Ok(())

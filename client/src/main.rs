@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
+use shoal_client::daemon::letters::ask::Asking;
 use shoal_client::daemon::{self, ClientError, Config, ServiceKind, config};
 use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_host::exit::{Exit, chain, report};
@@ -52,6 +54,31 @@ enum ClientVerb {
     ///
     /// Example: shoal-client check -c client.toml
     Check(Options),
+    /// Have a running client send a letter, the text of which it reads, to whoever has this address. Prints the letter's number.
+    ///
+    /// Example: echo hello | shoal-client send ADDRESS
+    Send {
+        #[command(flatten)]
+        options: Options,
+        /// The address, as `shoal-client address` prints it where he is.
+        to: String,
+        /// Return when it has left, or nobody was reached.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Print what a running client was sent and no program has taken, and what happens from then on, as lines of JSON.
+    ///
+    /// Example: shoal-client events --take
+    Events {
+        #[command(flatten)]
+        options: Options,
+        /// Have the client forget each letter when it is printed.
+        #[arg(long)]
+        take: bool,
+        /// Print what waits, and return.
+        #[arg(long)]
+        once: bool,
+    },
     /// Ask a running client how it is. The exit code is 0 when it is ready, and 1 when it is not or nothing runs.
     ///
     /// Example: shoal-client status -c client.toml --json
@@ -157,6 +184,8 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
             }
         }
         ClientVerb::Check(options) => check(&read(&options)?)?,
+        ClientVerb::Send { options, to, wait } => send(&options, &to, wait)?,
+        ClientVerb::Events { options, take, once } => events(&options, take, once)?,
         ClientVerb::Status { options, json, watch, socket } => {
             let socket = match socket {
                 Some(socket) => socket,
@@ -175,6 +204,76 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
                 return Err(NotReady.into());
             }
         }
+    }
+    Ok(())
+}
+
+/// The running client of a configuration.
+fn asking(options: &Options) -> anyhow::Result<Asking> {
+    let config = config::read(&options.config, &options.overrides)?.0;
+    Ok(Asking::connect(&daemon::socket(&config))?)
+}
+
+fn send(options: &Options, to: &str, wait: bool) -> anyhow::Result<()> {
+    let mut asking = asking(options)?;
+    // Not as an argument: others on this machine can read those.
+    let text = std::io::read_to_string(std::io::stdin())?;
+    if wait {
+        asking.listen(false)?;
+    }
+    let number = asking.send(to, text.strip_suffix('\n').unwrap_or(&text))?;
+    line(format_args!("number: {number}"))?;
+    if wait { departs(&mut asking, number) } else { Ok(()) }
+}
+
+/// Returns when a letter has left.
+fn departs(asking: &mut Asking, number: u64) -> anyhow::Result<()> {
+    loop {
+        let event = asking.line()?;
+        if event.get("number").and_then(Value::as_u64) != Some(number) {
+            continue;
+        }
+        match event.get("event").and_then(Value::as_str) {
+            Some("left") => return Ok(line("It has left.")?),
+            Some("waits" | "expired") => {
+                let why = event.get("why").and_then(Value::as_str).unwrap_or_default();
+                anyhow::bail!("it waits: {why}");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn events(options: &Options, take: bool, once: bool) -> anyhow::Result<()> {
+    let mut asking = asking(options)?;
+    asking.listen(once)?;
+    let mut last = 0;
+    loop {
+        let mut event = asking.line()?;
+        if event.get("end").is_some() {
+            break;
+        }
+        if event.get("event").is_none() {
+            continue;
+        }
+        if let Some(fields) = event.as_object_mut() {
+            fields.remove("id");
+        }
+        line(&event)?;
+        let number = event.get("number").and_then(Value::as_u64);
+        if let (Some("received"), Some(number)) =
+            (event.get("event").and_then(Value::as_str), number)
+        {
+            last = number;
+            if take && !once {
+                asking.taken(number)?;
+            }
+        }
+    }
+    if take && last > 0 {
+        asking.taken(last)?;
+        // It has been done when it is answered.
+        while asking.line()?.get("id").and_then(Value::as_str) != Some("taken") {}
     }
     Ok(())
 }

@@ -74,23 +74,23 @@ pub fn check_path(path: &Path) -> Result<(), ControlError> {
     Ok(())
 }
 
-/// The socket of a daemon; dropping it closes and removes it.
-pub struct Control {
+/// A Unix socket that a daemon serves, mode 0600; dropping it closes and removes it.
+pub struct Socket {
     path: PathBuf,
     inode: u64,
     task: AbortHandle,
 }
 
-impl Control {
-    /// Answers at `path` with what `status` makes. A socket that a killed daemon left is replaced; its
-    /// directory is made if it is missing. To be called within a tokio runtime.
+impl Socket {
+    /// Handles each connection to `path`. A socket that a killed daemon left is replaced; its directory is made if it is missing.
+    /// To be called within a tokio runtime.
     ///
     /// # Errors
     /// When another daemon answers there, or the socket cannot be made.
-    pub async fn start<F, A>(path: &Path, status: F) -> Result<Self, ControlError>
+    pub async fn serve<F, A>(path: &Path, handle: F) -> Result<Self, ControlError>
     where
-        F: Fn() -> A + Send + Sync + 'static,
-        A: Future<Output = Value> + Send + 'static,
+        F: Fn(UnixStream) -> A + Send + Sync + 'static,
+        A: Future<Output = ()> + Send + 'static,
     {
         check_path(path)?;
         private_directory(
@@ -109,12 +109,12 @@ impl Control {
         let listener = UnixListener::bind(path).map_err(bind)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(bind)?;
         let inode = std::fs::symlink_metadata(path).map_err(bind)?.ino();
-        let task = tokio::spawn(serve(listener, Arc::new(status))).abort_handle();
+        let task = tokio::spawn(accept(listener, handle)).abort_handle();
         Ok(Self { path: path.to_owned(), inode, task })
     }
 }
 
-impl Drop for Control {
+impl Drop for Socket {
     fn drop(&mut self) {
         self.task.abort();
         // Unless a successor has put its own there.
@@ -124,31 +124,50 @@ impl Drop for Control {
     }
 }
 
-async fn serve<F, A>(listener: UnixListener, status: Arc<F>)
+async fn accept<F, A>(listener: UnixListener, handle: F)
 where
-    F: Fn() -> A + Send + Sync + 'static,
-    A: Future<Output = Value> + Send + 'static,
+    F: Fn(UnixStream) -> A,
+    A: Future<Output = ()> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let Ok((stream, _)) = listener.accept().await else {
             // Out of files, as a rule: try again when some may be free.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            continue;
-        };
-        let status = status.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let _ = tokio::time::timeout(PATIENCE, async {
-                let answer = format!("{}\n", status().await);
-                stream.write_all(answer.as_bytes()).await?;
-                stream.shutdown().await
-            })
-            .await;
+        tokio::spawn(handle(stream));
+    }
+}
+
+/// The control socket of a daemon; dropping it closes and removes it.
+pub struct Control {
+    _socket: Socket,
+}
+
+impl Control {
+    /// Answers at `path` with what `status` makes, as [`Socket::serve`] does.
+    ///
+    /// # Errors
+    /// As for [`Socket::serve`].
+    pub async fn start<F, A>(path: &Path, status: F) -> Result<Self, ControlError>
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Value> + Send + 'static,
+    {
+        let (status, permits) = (Arc::new(status), Arc::new(Semaphore::new(CONNECTIONS)));
+        let socket = Socket::serve(path, move |mut stream| {
+            let (status, permit) = (status.clone(), permits.clone().try_acquire_owned());
+            async move {
+                let Ok(_permit) = permit else { return };
+                let _ = tokio::time::timeout(PATIENCE, async {
+                    let answer = format!("{}\n", status().await);
+                    stream.write_all(answer.as_bytes()).await?;
+                    stream.shutdown().await
+                })
+                .await;
+            }
         });
+        Ok(Self { _socket: socket.await? })
     }
 }
 

@@ -34,7 +34,7 @@ use super::link::{DownReason, GatewayLink, Has, Inbox, LinkEvent, Out, Slots};
 use super::permits::Quotas;
 use super::reload::Reload;
 use super::stream::Incoming;
-use super::user::thread;
+use super::threads::thread;
 use super::{ClientError, Config, Ready, Shared};
 use crate::policy::ExitPolicy;
 use crate::request::UdpPacket;

@@ -24,6 +24,7 @@ pub use listener::{Listener, ServiceConfig};
 pub use super::stream::{Incoming, Stream};
 
 use super::config::Socks;
+use super::letters::Mail;
 use super::user::Refused;
 use super::{ClientError, Config, EngineReport, Ready, Shared, files, user};
 use crate::engine::Isolation;
@@ -175,15 +176,15 @@ impl Shoal {
         }
         let shared = Arc::new(Mutex::new(EngineReport::starting()));
         let (ready, _) = watch::channel(Readiness::NotReady("starting".into()));
-        Self::begin(config, Shutdown::new(), shared, ready)
+        Self::begin(config, Shutdown::new(), (shared, ready), None)
     }
 
     /// The same where the program has a shutdown and a report of its own.
     pub(super) fn begin(
         config: Config,
         shutdown: Shutdown,
-        shared: Shared,
-        ready: Ready,
+        (shared, ready): (Shared, Ready),
+        mail: Option<Mail>,
     ) -> Result<Self, ClientError> {
         let (commands, received) = mpsc::channel(COMMANDS);
         let readiness = ready.subscribe();
@@ -191,7 +192,7 @@ impl Shoal {
             (Duration::from_secs(config.socks.request_timeout_s), shutdown.clone());
         let attend = move |context| obey(context, received, request_timeout, until);
         let reports = (shared.clone(), ready);
-        let thread = user::start(config.clone(), shutdown.clone(), reports, attend)?;
+        let thread = user::start(config.clone(), shutdown.clone(), reports, mail, attend)?;
         let thread = Mutex::new(Some(thread));
         Ok(Self(Arc::new(Inner { commands, shared, readiness, shutdown, thread, config })))
     }

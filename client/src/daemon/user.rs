@@ -22,8 +22,10 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, descriptor_of, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
+use super::letters::{Mail, Order, Orders};
 use super::link::{DownReason, GatewayLink, Goal, Has, Inbox, LinkEvent, Out, Slots};
 use super::reload::Reload;
+use super::threads::thread;
 use super::{ClientError, Config, Ready as ReadyWatch, Shared, trust};
 use crate::engine::{
     Client, ClientOutput, ClientSettings, Evidence, Failure, GatewayMemory, GroupId,
@@ -35,6 +37,7 @@ use crate::uplink::Uplink;
 
 mod context;
 mod keys;
+mod letters;
 mod report;
 
 pub(super) use context::{ProxyContext, Refused};
@@ -129,6 +132,7 @@ pub(super) fn start<F>(
     config: Config,
     shutdown: Shutdown,
     (shared, ready): (Shared, ReadyWatch),
+    mail: Option<Mail>,
     attend: impl FnOnce(Rc<ProxyContext>) -> F + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, ClientError>
 where
@@ -184,7 +188,9 @@ where
             sender.set_gateways(&named, &memory);
             let user = User { client: sender, clock, failures: VecDeque::new() };
             let context = ProxyContext::new(user);
+            let letters = mail.as_ref().map(|mail| mail.orders.clone());
             let driver = Driver {
+                letters,
                 context: context.clone(),
                 slots,
                 network,
@@ -211,7 +217,8 @@ where
                 linked: None,
                 spares: RefCell::default(),
             };
-            tokio::join!(drive(driver, clock, events, &shutdown), attend(context));
+            let posting = letters::post(context.clone(), mail, &shutdown);
+            tokio::join!(drive(driver, clock, events, &shutdown), attend(context), posting);
         });
         let _ = link_thread.join();
     })
@@ -269,18 +276,11 @@ fn settings(config: &Config, class: &Class) -> ClientSettings {
     }
 }
 
-/// A thread with a runtime of its own.
-pub(super) fn thread(
-    name: &str,
-    body: impl FnOnce(tokio::runtime::Runtime) + Send + 'static,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(name.into()).spawn(move || body(runtime))
-}
-
 struct Driver {
     /// What the proxy's connections share, the engine among it.
     context: Rc<ProxyContext>,
+    /// Where letters of the user's programs are kept, if it has programs that write any.
+    letters: Option<Orders>,
     /// The uplink, which the link's thread shares.
     slots: Arc<Slots>,
     /// The network, with its authorities.
@@ -514,12 +514,14 @@ impl Driver {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
                 None => return,
-                Some(ClientOutput::Message(..)) => {
+                Some(ClientOutput::Message(_, message)) => {
                     self.linked_since = hub.engine.borrow().clock.now();
+                    self.keep_letter(message);
                 }
                 // Nobody calls.
                 Some(ClientOutput::Media(_)) => {}
-                Some(ClientOutput::Left(_) | ClientOutput::Returned(..)) => {}
+                Some(ClientOutput::Left(id)) => self.tell(Order::Left(id)),
+                Some(ClientOutput::Returned(id, why)) => self.tell(Order::Returned(id, why)),
                 Some(ClientOutput::EpochChanged) => self.follow(),
                 Some(ClientOutput::LeaveGateway) => self.leave(),
                 Some(ClientOutput::ComeBack) => {

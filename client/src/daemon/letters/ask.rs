@@ -1,0 +1,103 @@
+//! What the command line asks a running client: letters that leave, and letters that came.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+/// Why a client could not be asked, or said no.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Nobody answers at the socket.
+    #[error("no client runs with the socket {}: start it, or name the right configuration", .0.display())]
+    NotRunning(PathBuf),
+    /// The client has gone, or what it says cannot be read.
+    #[error("the client at {} ended in the middle of its answer", .0.display())]
+    Broken(PathBuf, #[source] std::io::Error),
+    /// The client says why not.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection to a running client.
+pub struct Asking {
+    path: PathBuf,
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Asking {
+    /// Connects to the client whose control socket this is.
+    ///
+    /// # Errors
+    /// None runs there.
+    pub fn connect(control: &Path) -> Result<Self, AskError> {
+        let path = super::socket::path(control);
+        let connected =
+            UnixStream::connect(&path).and_then(|stream| Ok((stream.try_clone()?, stream)));
+        let Ok((read, stream)) = connected else { return Err(AskError::NotRunning(path)) };
+        let mut asking = Self { path, stream, lines: BufReader::new(read) };
+        asking.line()?;
+        Ok(asking)
+    }
+
+    /// The next line that the client says.
+    ///
+    /// # Errors
+    /// It has gone, or says why it does not do what was asked.
+    pub fn line(&mut self) -> Result<Value, AskError> {
+        let broken = |path: &Path, error| AskError::Broken(path.to_owned(), error);
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => Err(broken(&self.path, std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {
+                let said: Value = serde_json::from_str(&line)
+                    .map_err(|error| broken(&self.path, error.into()))?;
+                match said.get("error").and_then(Value::as_str) {
+                    Some(why) => Err(AskError::Refused(why.to_owned())),
+                    None => Ok(said),
+                }
+            }
+            Err(error) => Err(broken(&self.path, error)),
+        }
+    }
+
+    fn ask(&mut self, request: &Value) -> Result<(), AskError> {
+        let sent = self.stream.write_all(format!("{request}\n").as_bytes());
+        sent.map_err(|error| AskError::Broken(self.path.clone(), error))
+    }
+
+    /// Has the client send a letter. Its number, when it is on the disk.
+    ///
+    /// # Errors
+    /// The client refuses it, and why.
+    pub fn send(&mut self, to: &str, text: &str) -> Result<u64, AskError> {
+        self.ask(&json!({ "id": "send", "word": "send", "to": to, "text": text }))?;
+        loop {
+            // Events may come before it.
+            let said = self.line()?;
+            if said.get("id").and_then(Value::as_str) == Some("send") {
+                return Ok(said.get("number").and_then(Value::as_u64).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Asks for what waits and for all that happens, which [`Self::line`] then returns; if `once`, for what waits, and a line with
+    /// an `end` behind it.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn listen(&mut self, once: bool) -> Result<(), AskError> {
+        self.ask(&json!({ "id": "events", "word": "events", "once": once }))
+    }
+
+    /// Has the client forget what came up to this number.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn taken(&mut self, up_to: u64) -> Result<(), AskError> {
+        self.ask(&json!({ "id": "taken", "word": "taken", "up_to": up_to }))
+    }
+}
