@@ -107,6 +107,10 @@ pub const MAX_STOCK: usize = 480;
 /// With no word from the service for so long, what it reported counts for nothing.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// With more replies a second than this the user receives something that goes on, which may stand still for so long.
+const FLOW: f64 = 8.0;
+const STALLS: Duration = Duration::from_secs(10);
+
 /// What a service may have of SURBs that did not come back, beyond the stock that it shall have: what is under way, or was
 /// lost of late, or is kept back by one that says that it has none.
 const UNEXPLAINED: f64 = MAX_STOCK as f64;
@@ -171,9 +175,11 @@ impl SurbBudget {
         }
     }
 
-    /// The user sends or receives: replies are wanted soon.
+    /// The user sends or receives: replies are wanted soon. Where many came of late they are wanted for longer, as what was
+    /// under way can have stopped because all of it was lost.
     pub fn in_use(&mut self, now: Time) {
-        self.in_use_until = now + Duration::from_secs(3);
+        let lasts = if self.demand > FLOW { STALLS } else { Duration::from_secs(3) };
+        self.in_use_until = self.in_use_until.max(now + lasts);
     }
 
     /// How long ago the service last reported.
@@ -207,13 +213,14 @@ impl SurbBudget {
         *out = (*out - 1.0).max(0.0);
     }
 
-    /// How many more may be out, as far as honest services have them.
+    /// How many more may be out, as far as honest services have them. What is written off with time may be sent always:
+    /// the target falls when a service is silent, and it may be silent as it has none.
     pub fn room(&self, now: Time, of: Of) -> usize {
         let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
         let [present, next] = self.out;
         let out = if of == Of::Present { present } else { next };
         let out = (out - aged).max(0.0);
-        (self.target(now) + UNEXPLAINED - out).max(0.0) as usize
+        (self.target(now) + UNEXPLAINED - out).max(aged.min(IDLE)) as usize
     }
 
     fn out_mut(&mut self, of: Of) -> &mut f64 {

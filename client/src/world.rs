@@ -643,9 +643,11 @@ impl World {
         if let (Some(group), Some(stream)) = (self.group, self.stream) {
             let mut buf = [0; 4096];
             let Some(tunnel) = self.client.tunnel(group) else { return };
+            let mut is_read = false;
             loop {
                 match tunnel.read(stream, &mut buf) {
                     Read::Data(n) => {
+                        is_read = true;
                         self.read += n as u64;
                         self.stall = self.stall.max(now.since(self.read_at));
                         self.read_at = now;
@@ -658,7 +660,10 @@ impl World {
                 }
             }
             self.stall = self.stall.max(now.since(self.read_at));
-            self.client.touch(now, group);
+            // As the daemon does: who waits in vain uses nothing.
+            if is_read {
+                self.client.touch(now, group);
+            }
             if self.stream.is_none() {
                 self.client.closed(now, group);
             }

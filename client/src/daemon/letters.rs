@@ -171,7 +171,13 @@ impl Letters {
                 self.posted.insert(number, Some(id));
                 self.names.insert(id, number);
             }
-            Order::NoRoom(number) => _ = self.posted.remove(&number),
+            Order::NoRoom(number) => {
+                self.posted.remove(&number);
+                // Not at once: the engine's room is taken by what waits for slots.
+                if let Some(letter) = self.spool.outgoing.get_mut(&number) {
+                    letter.due_s = unix_s() + 1;
+                }
+            }
             Order::Left(id) => {
                 if let Some(number) = self.done(id) {
                     self.spool.left(number);

@@ -29,6 +29,14 @@ impl Client {
         if self.own_gateway(now).is_none() || self.protection(now).is_err() {
             return;
         }
+        // A question that has no answer yet: the service can have lost what it would answer by, whatever it said before.
+        if group.connected
+            && group.silence(now) > UNANSWERED
+            && let Some(group) = self.groups.get_mut(&id)
+        {
+            group.stock.in_use(now);
+        }
+        let Some(group) = self.groups.get(&id) else { return };
         let limit = if group.hopeless { CONNECT_LIMIT } else { LOOK_LIMIT };
         if !group.connected && now.since(group.born) > self.patience() * limit {
             return self.fail(now, id, Failure::NoAnswer);

@@ -3,6 +3,7 @@ mod epochs;
 mod gateways;
 mod inboxes;
 mod letters;
+mod outages;
 mod properties;
 mod refreshing;
 mod shares;

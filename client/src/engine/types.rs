@@ -52,7 +52,7 @@ pub enum ClientOutput {
     /// A person's message, by [`Client::post`]. Nothing in it says whose, and the gateway can have made it: it gives no
     /// credit until [`Client::authenticated`].
     Message(Handle, Vec<u8>),
-    /// A letter has left: the gateway of this client has it.
+    /// A letter has left, on the link to the gateway.
     Left(LetterId),
     /// A letter cannot leave, and waits no longer.
     Returned(LetterId, NotReached),

@@ -81,6 +81,25 @@ fn the_keys_of_who_is_written_to_while_away_open_what_waited_a_week_and_are_eras
 }
 
 #[test]
+fn a_machine_that_went_down_costs_no_key_of_who_is_written_to_while_away() {
+    for (reached, replaced) in [(Reached::WhileHere, 1), (Reached::WhileAway, 0)] {
+        let dir = directory("crash");
+        let mut periods = ClientKeyring::open(&dir.0, (DAY, reached), NOW).unwrap();
+        assert_eq!(periods.begin(NOW).unwrap(), 0);
+        let key = periods.present(NOW).unwrap().2.clone();
+        let memory = periods.memory(&key, 8);
+        // As another run of the machine left it, which did not end in order.
+        std::mem::forget(memory);
+        let boot = dir.0.join(format!("keys/{}", 20_000 * DAY)).join(BOOT);
+        fs::write(&boot, b"another run").unwrap();
+        drop(periods);
+        let mut periods = ClientKeyring::open(&dir.0, (DAY, reached), NOW).unwrap();
+        assert_eq!(periods.begin(NOW).unwrap(), replaced);
+        assert_eq!(public(&periods, NOW) == key.public(), replaced == 0);
+    }
+}
+
+#[test]
 fn whoever_is_here_every_day_has_a_key_for_two_days_and_no_longer() {
     let dir = directory("daily");
     let mut periods = ClientKeyring::open(&dir.0, (DAY, Reached::WhileAway), NOW).unwrap();
