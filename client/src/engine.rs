@@ -84,8 +84,6 @@ const QUERY_LIMIT: Duration = Duration::from_secs(12);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a group looks for a location that answers.
 const LOOK_LIMIT: Duration = Duration::from_secs(25);
-/// A service that leaves a question unanswered for so long is sent SURBs anew.
-const UNANSWERED: Duration = Duration::from_millis(1_500);
 /// A service that leaves a question unanswered for so long is tried at its other gateway.
 const SILENCE: Duration = Duration::from_secs(4);
 /// And after so long its streams end: the user's programs are told, and the next request starts anew.

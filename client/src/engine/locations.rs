@@ -8,6 +8,9 @@ use super::*;
 use crate::message::ToService;
 use crate::tunnel::Tunnel;
 
+/// A service that leaves a question unanswered for so long is sent SURBs anew.
+const UNANSWERED: Duration = Duration::from_millis(1_500);
+
 impl Client {
     /// Looks what a group lacks, and does the next thing for it.
     pub(super) fn tick(&mut self, now: Time, id: GroupId) {
