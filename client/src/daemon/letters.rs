@@ -1,6 +1,6 @@
 //! Letters of a user's programs: kept on disk until they have left, or until a program has taken them.
 //!
-//! A thread of its own owns the files, so that no disk holds up the engine. Programs ask it over a socket ([`socket`]); the
+//! A thread of its own owns the files, so that no disk holds up the engine. Programs ask it over a socket (docs/letters.md); the
 //! engine's thread takes from it what is to be posted, and tells it what came and what left.
 
 pub mod ask;
