@@ -404,11 +404,13 @@ impl Drive for Driver {
                 self.left = self.left.filter(|(left, _)| self.linked != Some(*left));
                 user.client.set_inbox(inbox);
                 user.client.set_link(now, Some(gateway));
-                // It came with the first word.
-                self.told = self.keys.lock().ok().and_then(|keys| {
+                if self.descriptor.is_some()
+                    && let Ok(keys) = self.keys.lock()
+                {
+                    // It came with the first word.
                     keys.periods.told(unix_s());
-                    keys.periods.present(unix_s()).map(|(begins, ..)| begins)
-                });
+                    self.told = keys.periods.present(unix_s()).map(|(begins, ..)| begins);
+                }
                 self.linked_since = now;
                 self.slots.started.notify_one();
             }

@@ -14,6 +14,7 @@ use crate::daemon::clock::unix_s;
 const RENEWED_AFTER: Duration = Duration::from_secs(30);
 /// When no letter has come over a link for so long, none waits at the gateway.
 const DRAINED: Duration = Duration::from_secs(60);
+
 /// When a gateway is told of the key of a period: soon after it began, at an instant that does not depend on when the engine
 /// looks at its keys.
 fn renewed_at(now: Time, begins: u64) -> Time {
