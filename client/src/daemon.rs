@@ -124,6 +124,7 @@ pub fn check(config: &Config) -> Result<(), ClientError> {
     secret::is_private_directory(&config.data_dir)?;
     let socket = socket(config);
     control::check_path(&socket)?;
+    control::check_path(&letters::socket::path(&socket))?;
     socket.parent().map(secret::is_private_directory).transpose()?;
     let usual = Parameters::default();
     if usual.class(&config.class).is_none() {

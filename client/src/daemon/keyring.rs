@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::keys::ReplayCache;
 
-/// The longest time for which a key opens packets after its period, of whom nobody writes to while he is away.
+/// The longest time for which a key opens packets after its period, of a client to which nobody writes while it is away.
 const GRACE_S: u64 = 3_600;
 /// For so many periods after its own a descriptor of a person holds, who may be away all the while; then packets may wait at
 /// the gateway for as many again. Longer periods than a day count as a day.
@@ -60,6 +60,8 @@ pub(super) struct ClientKeyring {
     reached: Reached,
     /// By the second at which the period begins.
     keys: BTreeMap<u64, SecretKey>,
+    /// When gateways were told of them, by the beginning of the period.
+    told: BTreeMap<u64, u64>,
     /// The beginnings of those that were given out last, in their order.
     given: Vec<u64>,
     /// Held by the program that uses the keys.
@@ -83,14 +85,20 @@ impl ClientKeyring {
         let dir = data_dir.join("keys");
         secret::private_directory(&dir)?;
         let io = |source| SecretError::Io { path: dir.clone(), source };
-        let mut keys = BTreeMap::new();
+        let (mut keys, mut told) = (BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&dir).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
             let Some(begins) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else {
                 continue;
             };
-            match secret::read(&dir.join(name).join(KEY)) {
-                Ok(bytes) => _ = keys.insert(begins, SecretKey::from_bytes(*bytes)),
+            match secret::read(&dir.join(&name).join(KEY)) {
+                Ok(bytes) => {
+                    keys.insert(begins, SecretKey::from_bytes(*bytes));
+                    let text = fs::read_to_string(dir.join(name).join(TOLD));
+                    told.extend(
+                        text.ok().and_then(|text| Some((begins, text.trim().parse().ok()?))),
+                    );
+                }
                 // Erased halfway.
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error),
@@ -98,7 +106,8 @@ impl ClientKeyring {
         }
         let (given, lock, trouble, unwritten) = Default::default();
         let length_s = length_s.max(1);
-        let mut periods = Self { dir, length_s, reached, keys, given, lock, trouble, unwritten };
+        let mut periods =
+            Self { dir, length_s, reached, keys, told, given, lock, trouble, unwritten };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
     }
@@ -260,15 +269,17 @@ impl ClientKeyring {
     }
 
     /// A gateway has the descriptor of the present period, and answers with it.
-    pub(super) fn told(&self, unix_s: u64) {
+    pub(super) fn told(&mut self, unix_s: u64) {
         let Some((begins, ..)) = self.present(unix_s) else { return };
-        let path = self.dir.join(begins.to_string()).join(TOLD);
+        if self.told.contains_key(&begins) {
+            return;
+        }
         // Rounded up: the disk need not say when its owner was here.
         let grain = (self.length_s / 24).max(1);
         let unix_s = unix_s.div_ceil(grain) * grain;
-        if !path.exists()
-            && let Err(error) = secret::replace(&path, unix_s.to_string().as_bytes())
-        {
+        self.told.insert(begins, unix_s);
+        let path = self.dir.join(begins.to_string()).join(TOLD);
+        if let Err(error) = secret::replace(&path, unix_s.to_string().as_bytes()) {
             // Older keys then stay for as long as they would if nobody had come back.
             warn!("{}", chain(&error));
         }
@@ -280,13 +291,10 @@ impl ClientKeyring {
     /// # Errors
     /// They cannot be erased.
     pub(super) fn drained(&mut self, unix_s: u64) -> Result<bool, SecretError> {
-        let told = |begins: &u64| {
-            let text = fs::read_to_string(self.dir.join(begins.to_string()).join(TOLD)).ok()?;
-            text.trim().parse::<u64>().ok()
-        };
         let since = unix_s.saturating_sub(self.length_s.min(DAY_S));
-        let known = |begins: &&u64| told(begins).is_some_and(|told| told <= since);
+        let known = |begins: &&u64| self.told.get(begins).is_some_and(|told| *told <= since);
         let Some(newest) = self.keys.keys().rev().find(known).copied() else { return Ok(false) };
+        self.told.retain(|begins, _| *begins >= newest);
         let older: Vec<u64> = self.keys.range(..newest).map(|(begins, _)| *begins).collect();
         for begins in &older {
             self.keys.remove(begins);

@@ -7,8 +7,10 @@ pub mod ask;
 pub(super) mod socket;
 mod spool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ use shoal_sphinx::MESSAGE_LEN;
 use shoal_topology::Seed;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::clock::unix_s;
 use super::threads::thread;
@@ -73,6 +75,8 @@ pub(super) type Orders = mpsc::Sender<Order>;
 pub(super) struct Mail {
     pub(super) orders: Orders,
     pub(super) posts: mpsc::Receiver<Post>,
+    /// Counts letters that came and could not be kept.
+    pub(super) lost: Arc<AtomicU64>,
 }
 
 /// Starts the thread over the letters in this data directory. It ends with the last sender of orders. What it gives is for the
@@ -84,25 +88,28 @@ pub(super) fn start(data_dir: &Path, seed: &Seed) -> Result<Mail, SecretError> {
     let spool = Spool::open(data_dir, seed.stream("retries of letters"))?;
     let (orders, received) = mpsc::channel(ORDERS);
     let (to_engine, posts) = mpsc::channel(POSTED);
-    let path = data_dir.to_owned();
+    let lost = Arc::<AtomicU64>::default();
+    let (path, counted) = (data_dir.to_owned(), lost.clone());
     let started = thread("shoal-letters", move |runtime| {
         let (events, _) = broadcast::channel(EVENTS);
         let (posted, names) = Default::default();
-        let letters = Letters { spool, to_engine, events, posted, names };
+        let letters = Letters { spool, to_engine, events, posted, names, lost: counted };
         runtime.block_on(letters.run(received));
     });
     started.map_err(|source| SecretError::Io { path, source })?;
-    Ok(Mail { orders, posts })
+    Ok(Mail { orders, posts, lost })
 }
 
 struct Letters {
     spool: Spool,
     to_engine: mpsc::Sender<Post>,
     events: broadcast::Sender<Event>,
-    /// Letters that the engine has, by number.
-    posted: BTreeMap<u64, Option<LetterId>>,
-    /// And by the engine's name.
+    /// The numbers of letters that the engine has, or is about to take.
+    posted: BTreeSet<u64>,
+    /// The numbers of those that it has, by its name for them.
     names: BTreeMap<LetterId, u64>,
+    /// Counts letters that came and could not be kept.
+    lost: Arc<AtomicU64>,
 }
 
 impl Letters {
@@ -120,21 +127,18 @@ impl Letters {
     /// Gives the engine what is due.
     fn post(&mut self) {
         let now_s = unix_s();
-        let due = self.spool.outgoing.iter().filter(|(_, letter)| letter.due_s <= now_s);
-        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
-        for number in due {
+        for (number, letter) in &self.spool.outgoing {
             if self.posted.len() >= POSTED {
                 return;
             }
-            if self.posted.contains_key(&number) {
+            if letter.due_s > now_s || self.posted.contains(number) {
                 continue;
             }
-            let Some(letter) = self.spool.outgoing.get(&number) else { continue };
-            let post = Post { number, to: letter.to, message: letter.message.clone() };
+            let post = Post { number: *number, to: letter.to, message: letter.message.clone() };
             if self.to_engine.try_send(post).is_err() {
                 return;
             }
-            self.posted.insert(number, None);
+            self.posted.insert(*number);
         }
     }
 
@@ -160,17 +164,10 @@ impl Letters {
             }
             Order::Received(message) => match self.spool.received(message.clone()) {
                 Ok(Some(number)) => self.tell(received(number, &message)),
-                Ok(None) => {
-                    warn!("a letter is lost, since too many wait for a program to take them")
-                }
-                Err(error) => {
-                    error!("a letter is lost, since it cannot be kept: {}", chain(&error))
-                }
+                Ok(None) => self.lose("too many wait for a program to take them"),
+                Err(error) => self.lose(&chain(&error)),
             },
-            Order::Posted(number, id) => {
-                self.posted.insert(number, Some(id));
-                self.names.insert(id, number);
-            }
+            Order::Posted(number, id) => _ = self.names.insert(id, number),
             Order::NoRoom(number) => {
                 self.posted.remove(&number);
                 // Not at once: the engine's room is taken by what waits for slots.
@@ -189,6 +186,13 @@ impl Letters {
                     self.returned(number, why);
                 }
             }
+        }
+    }
+
+    /// A letter is lost. The log has the first, status how many.
+    fn lose(&self, why: &str) {
+        if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            error!("a letter that came is lost: {why}");
         }
     }
 

@@ -189,8 +189,10 @@ where
             let user = User { client: sender, clock, failures: VecDeque::new() };
             let context = ProxyContext::new(user);
             let letters = mail.as_ref().map(|mail| mail.orders.clone());
+            let lost_letters = mail.as_ref().map(|mail| mail.lost.clone()).unwrap_or_default();
             let driver = Driver {
                 letters,
+                lost_letters,
                 context: context.clone(),
                 slots,
                 network,
@@ -209,7 +211,7 @@ where
                 keys,
                 descriptor,
                 told: None,
-                linked_since: Time::ZERO,
+                quiet_since: Time::ZERO,
                 waiting: VecDeque::new(),
                 followed_from: Time::ZERO,
                 news: false,
@@ -281,6 +283,8 @@ struct Driver {
     context: Rc<ProxyContext>,
     /// Where letters of the user's programs are kept, if it has programs that write any.
     letters: Option<Orders>,
+    /// Letters that came and could not be kept.
+    lost_letters: Arc<AtomicU64>,
     /// The uplink, which the link's thread shares.
     slots: Arc<Slots>,
     /// The network, with its authorities.
@@ -310,7 +314,7 @@ struct Driver {
     /// Of the key that the gateway was told of last, when its period begins.
     told: Option<u64>,
     /// When the link came up, or a letter last came over it: what waited at the gateway comes at once.
-    linked_since: Time,
+    quiet_since: Time,
     /// The gateway that was left, and what for.
     left: Option<(usize, Evidence)>,
     /// What the data directory says of the gateways.
@@ -405,13 +409,13 @@ impl Drive for Driver {
                 user.client.set_inbox(inbox);
                 user.client.set_link(now, Some(gateway));
                 if self.descriptor.is_some()
-                    && let Ok(keys) = self.keys.lock()
+                    && let Ok(mut keys) = self.keys.lock()
                 {
                     // It came with the first word.
                     keys.periods.told(unix_s());
                     self.told = keys.periods.present(unix_s()).map(|(begins, ..)| begins);
                 }
-                self.linked_since = now;
+                self.quiet_since = now;
                 self.slots.started.notify_one();
             }
             LinkEvent::Down(_, why) => {
@@ -517,7 +521,7 @@ impl Driver {
             match output {
                 None => return,
                 Some(ClientOutput::Message(_, message)) => {
-                    self.linked_since = hub.engine.borrow().clock.now();
+                    self.quiet_since = hub.engine.borrow().clock.now();
                     self.keep_letter(message);
                 }
                 // Nobody calls.

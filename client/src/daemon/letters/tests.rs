@@ -48,7 +48,7 @@ fn address() -> ServiceAddress {
 async fn programs_send_and_take_letters_and_are_told_what_became_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let control = dir.path().join("run/control.sock");
-    let Mail { orders, mut posts } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
+    let Mail { orders, mut posts, .. } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
     let _socket = socket::serve(&control, orders.clone()).await.unwrap();
     let (mut writer, mut listener) =
         (Program::connect(&control).await, Program::connect(&control).await);
@@ -90,7 +90,7 @@ async fn programs_send_and_take_letters_and_are_told_what_became_of_them() {
 async fn what_a_program_says_wrong_is_answered_and_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let control = dir.path().join("run/control.sock");
-    let Mail { orders, posts: _posts } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
+    let Mail { orders, posts: _posts, .. } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
     let _socket = socket::serve(&control, orders).await.unwrap();
     let mut program = Program::connect(&control).await;
     let long = "x".repeat(LONGEST + 1);

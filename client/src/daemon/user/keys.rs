@@ -30,7 +30,7 @@ impl Driver {
         let early = client.memory_fullness() > 0.75;
         let Ok(mut keys) = self.keys.lock() else { return };
         let periods = &mut keys.periods;
-        let is_drained = self.linked.is_some() && now.since(self.linked_since) > DRAINED;
+        let is_drained = self.linked.is_some() && now.since(self.quiet_since) > DRAINED;
         if self.descriptor.is_some()
             && is_drained
             && let Err(error) = periods.drained(unix_s)
@@ -49,7 +49,7 @@ impl Driver {
         {
             self.told = Some(begins);
             client.say(renewed_at(now, begins), word);
-            if let Ok(keys) = self.keys.lock() {
+            if let Ok(mut keys) = self.keys.lock() {
                 keys.periods.told(unix_s);
             }
         }

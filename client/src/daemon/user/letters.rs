@@ -1,17 +1,17 @@
 //! Letters of the user's programs, between the thread that keeps them and the engine.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use shoal_host::shutdown::Shutdown;
 use tokio::sync::mpsc::error::TrySendError;
-use tracing::warn;
 
 use super::{Driver, ProxyContext};
 use crate::daemon::letters::{Mail, Order, Post};
 
 /// Hands the engine what is due, until `shutdown`.
 pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown: &Shutdown) {
-    let Some(Mail { orders, mut posts }) = mail else { return };
+    let Some(Mail { orders, mut posts, .. }) = mail else { return };
     loop {
         let post = tokio::select! {
             post = posts.recv() => post,
@@ -38,7 +38,7 @@ impl Driver {
     pub(super) fn keep_letter(&self, message: Vec<u8>) {
         let Some(letters) = &self.letters else { return };
         if letters.try_send(Order::Received(message)).is_err() {
-            warn!("a letter is lost, since the disk is too slow to keep it");
+            self.lost_letters.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -98,6 +98,12 @@ impl Driver {
                 self.context.accept_failed.get()
             ));
         }
+        let lost = self.lost_letters.load(Ordering::Relaxed);
+        if lost > 0 {
+            warnings.push(format!(
+                "{lost} letters that came could not be kept: look at the disk, and have a program take those that wait"
+            ));
+        }
         if tally.turned_away > 0 {
             warnings.push(format!(
                 "{} connections of programs were turned away: all socks.max_connections = {} places were taken",

@@ -105,8 +105,8 @@ queries_per_s = {queries_per_s:?}
 # the clients of a network. Quota and expiry of one inbox are in the topology document.
 inbox = {inbox}
 # Whether they, and the descriptors of clients, survive a reboot of this machine: then the key of that file lies in
-# data_dir, and whoever takes the disk finds which clients there are, and how many packets came for each in a week, when. If
-# not, the key lies in the runtime directory, and people who were away lose at a reboot what waited for them.
+# data_dir, and whoever takes the disk finds which clients there are, and how many packets wait for each, since which five hours of
+# the week. If not, the key lies in the runtime directory, and people who were away lose at a reboot what waited for them.
 inbox_survives_reboot = {inbox_survives_reboot}
 max_inboxes = {max_inboxes}
 inbox_packets = {inbox_packets}
