@@ -182,10 +182,10 @@ impl Sender {
         self.slots.lock().end_call(until);
     }
 
-    /// A word to the gateway leaves in the first payload slot from `at` on: see [`Uplink::say`].
-    pub fn say(&mut self, at: Time, word: Packet) {
+    /// A control message to the gateway leaves in the first payload slot from `at` on: see [`Uplink::send_control`].
+    pub fn send_control(&mut self, at: Time, message: Packet) {
         if self.is_linked {
-            self.slots.lock().say(at, word);
+            self.slots.lock().send_control(at, message);
         }
     }
 

@@ -110,8 +110,8 @@ pub struct Filled {
     pub loops: u64,
     /// Packets that a random gateway drops.
     pub drops: u64,
-    /// Words to the gateway itself.
-    pub words: u64,
+    /// Control messages to the gateway.
+    pub controls: u64,
     /// Random bytes, because nothing was ready in time: they die at the first mix.
     pub filler: u64,
     /// No slots: frames of the user's that were sealed for one and left in none.
@@ -122,7 +122,7 @@ impl Filled {
     /// How many slots have passed.
     pub fn total(&self) -> u64 {
         let of_user = self.data + self.refill + self.letters + self.media;
-        of_user + self.loops + self.drops + self.words + self.filler
+        of_user + self.loops + self.drops + self.controls + self.filler
     }
 }
 
@@ -152,8 +152,8 @@ pub struct Uplink {
     spare: VecDeque<Cover>,
     /// The payload slots that belong to a call: from, until.
     call: (Time, Time),
-    /// A word to the gateway, and from when on it may leave.
-    word: Option<(Time, Packet)>,
+    /// A control message to the gateway, and from when on it may leave.
+    control: Option<(Time, Packet)>,
     /// The number of the next slot that is planned.
     next_number: u64,
     /// What left and what was thrown away, which the engine has not been told of yet.
@@ -175,7 +175,7 @@ impl Uplink {
             plan: VecDeque::new(),
             spare: VecDeque::new(),
             call: (Time::NEVER, Time::NEVER),
-            word: None,
+            control: None,
             next_number: 0,
             departed: Departed::default(),
             filled: Filled::default(),
@@ -202,8 +202,8 @@ impl Uplink {
     /// while nothing may be sent.
     pub fn clear(&mut self, turns: Vec<Turn>) {
         self.throw_away();
-        self.word = None;
-        for slot in self.plan.iter_mut().filter(|slot| slot.fill == Fill::Word) {
+        self.control = None;
+        for slot in self.plan.iter_mut().filter(|slot| slot.fill == Fill::Control) {
             slot.fill = Fill::Drop;
         }
         self.turns = turns;
@@ -255,11 +255,11 @@ impl Uplink {
         self.decide_anew();
     }
 
-    /// The first payload slot from `at` on that is not planned yet carries this word to the gateway, which so sees it come at
-    /// the same instant whatever the user does, if `at` lies beyond the horizon. A word that has not left yet gives way to
+    /// The first payload slot from `at` on that is not planned yet carries this control message to the gateway, which so sees it
+    /// come at the same instant whatever the user does, if `at` lies beyond the horizon. One that has not left yet gives way to
     /// it, and one for a gateway that is left goes with the link.
-    pub fn say(&mut self, at: Time, word: Packet) {
-        self.word = Some((at, word));
+    pub fn send_control(&mut self, at: Time, message: Packet) {
+        self.control = Some((at, message));
     }
 
     /// The instant of the next slot; never before there is a document ([`Uplink::clear`]).
@@ -280,10 +280,10 @@ impl Uplink {
         let slot = self.plan.pop_front();
         self.extend();
         let Some(mut slot) = slot else { return self.make_filler(None) };
-        if slot.fill == Fill::Word
-            && let Some((_, packet)) = self.word.take()
+        if slot.fill == Fill::Control
+            && let Some((_, packet)) = self.control.take()
         {
-            self.filled.words += 1;
+            self.filled.controls += 1;
             return Frame { epoch: 0, field: CLIENT_CONTROL, packet };
         }
         if let Some((ready, frame)) = slot.user.take() {
@@ -357,7 +357,7 @@ impl Uplink {
         wants.refill = REFILL.saturating_sub(ready(|of| *of == Ready::Refill));
         let letters = ready(|of| matches!(of, Ready::Letter(_))) < LETTERS;
         let free =
-            |slot: &Planned| slot.at >= from && slot.user.is_none() && slot.fill != Fill::Word;
+            |slot: &Planned| slot.at >= from && slot.user.is_none() && slot.fill != Fill::Control;
         let mut soon = false;
         for (ahead, slot) in self.plan.iter().enumerate().filter(|(_, slot)| free(slot)) {
             let Some(usable) = slot.slot() else { continue };
@@ -419,7 +419,7 @@ impl Uplink {
             planned.way == Some(slot.way)
                 && planned.user.is_none()
                 && planned.chance.is_some()
-                && planned.fill != Fill::Word
+                && planned.fill != Fill::Control
                 && (planned.fill == Fill::Media) == (ready == Ready::Media)
                 && (!matches!(ready, Ready::Letter(_)) || takes_letters(class, planned))
         };
@@ -477,10 +477,10 @@ impl Uplink {
                 user: None,
             };
             self.next_number += 1;
-            let says = self.word.as_ref().is_some_and(|(from, _)| *from <= at)
-                && self.plan.iter().all(|slot| slot.fill != Fill::Word);
-            if says && planned.chance.is_some() {
-                planned.fill = Fill::Word;
+            let is_due = self.control.as_ref().is_some_and(|(from, _)| *from <= at)
+                && self.plan.iter().all(|slot| slot.fill != Fill::Control);
+            if is_due && planned.chance.is_some() {
+                planned.fill = Fill::Control;
             } else {
                 decide(&mut self.account, &self.class, self.call, &mut planned);
             }
@@ -491,7 +491,7 @@ impl Uplink {
     /// A call begins or ends: what the planned slots carry is decided anew.
     fn decide_anew(&mut self) {
         let (mut lost, mut thrown) = (Vec::new(), Vec::new());
-        for slot in self.plan.iter_mut().filter(|slot| slot.fill != Fill::Word) {
+        for slot in self.plan.iter_mut().filter(|slot| slot.fill != Fill::Control) {
             let before = slot.fill;
             self.account.book(&self.class, -slot.booked);
             decide(&mut self.account, &self.class, self.call, slot);

@@ -160,8 +160,9 @@ pub enum Output {
     CloseClient(SessionId),
     /// A client was let in: it is no stranger any more.
     LetIn(SessionId),
-    /// Throw the oldest packets of an inbox away. They are not answered for any more. Where all go, the inbox goes, and the
-    /// descriptor that names it.
+    /// The inbox is known no longer: all that lies in it goes, and the descriptor that names it.
+    Forget(InboxId),
+    /// Throw the oldest packets of an inbox away. They are not answered for any more.
     Discard {
         /// The inbox to take them from.
         inbox: InboxId,

@@ -93,8 +93,8 @@ pub(super) enum Fill {
     Drop,
     /// Media of a call.
     Media,
-    /// A word to the gateway.
-    Word,
+    /// A control message to the gateway.
+    Control,
 }
 
 /// A loop or drop cover, sealed.

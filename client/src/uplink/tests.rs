@@ -314,14 +314,14 @@ fn a_machine_that_slept_sends_no_burst() {
 }
 
 #[test]
-fn a_word_to_the_gateway_takes_the_same_slot_whatever_else_there_is() {
+fn a_control_message_takes_the_same_slot_whatever_else_there_is() {
     let said = |busy: bool, call: bool| {
         let mut uplink = uplink();
-        let word = Packet::default();
+        let message = Packet::default();
         let mut said = 0;
         let seen = leaves(&mut uplink, Time::from_secs(4), |uplink, now, n| {
             if n == 10 {
-                uplink.say(Time::from_secs(2), word.clone());
+                uplink.send_control(Time::from_secs(2), message.clone());
             }
             if call && n == 60 {
                 uplink.begin_call(Time::from_millis(1_900));
@@ -337,10 +337,10 @@ fn a_word_to_the_gateway_takes_the_same_slot_whatever_else_there_is() {
                 wants.user.iter().for_each(|slot| uplink.put(Ready::Data, *slot, frame(slot)));
                 wants.media.iter().for_each(|slot| uplink.put(Ready::Media, *slot, frame(slot)));
             }
-            said = uplink.filled().words;
+            said = uplink.filled().controls;
         });
         let filled = uplink.filled();
-        assert_eq!((said, filled.words), (1, 1));
+        assert_eq!((said, filled.controls), (1, 1));
         assert_eq!(filled.total(), seen.len() as u64);
         assert!(!busy || filled.data + filled.letters > 50, "{filled:?}");
         seen
@@ -353,20 +353,20 @@ fn a_word_to_the_gateway_takes_the_same_slot_whatever_else_there_is() {
 }
 
 #[test]
-fn a_word_goes_with_the_link_and_a_later_one_takes_its_place() {
+fn a_control_message_goes_with_the_link_and_a_later_one_takes_its_place() {
     let mut uplink = uplink();
-    let word = |byte| {
+    let message = |byte| {
         let mut packet = Packet::default();
         packet.as_mut_bytes()[0] = byte;
         packet
     };
-    uplink.say(Time::ZERO, word(1));
+    uplink.send_control(Time::ZERO, message(1));
     leaves(&mut uplink, Time::from_millis(50), |_, _, _| {});
     uplink.clear(turns(0));
     leaves(&mut uplink, Time::from_secs(1), |_, _, _| {});
-    assert_eq!(uplink.filled().words, 0);
-    uplink.say(Time::ZERO, word(2));
-    uplink.say(Time::ZERO, word(3));
+    assert_eq!(uplink.filled().controls, 0);
+    uplink.send_control(Time::ZERO, message(2));
+    uplink.send_control(Time::ZERO, message(3));
     let mut said = Vec::new();
     while uplink.next_slot() < Time::from_secs(2) {
         let frame = uplink.take(uplink.next_slot());

@@ -265,19 +265,20 @@ impl EngineThread {
             }
             Output::Discard { inbox, packets } => {
                 // What stays for want of room expires.
-                self.order(match packets {
-                    u32::MAX => Order::Forget(inbox),
-                    packets => Order::Discard(inbox, packets as usize),
-                });
+                self.order(Order::Discard(inbox, packets as usize));
+                None
+            }
+            Output::Forget(inbox) => {
+                self.order(Order::Forget(inbox));
                 None
             }
             Output::StoreDescriptor { inbox, descriptor, not_after } => {
                 // What finds no room is missing after the next start, until its client is back.
-                self.order(Order::Describe(inbox, descriptor, not_after));
+                self.order(Order::StoreDescriptor(inbox, descriptor, not_after));
                 None
             }
             Output::DiscardDescriptor(inbox) => {
-                self.order(Order::Undescribe(inbox));
+                self.order(Order::DiscardDescriptor(inbox));
                 None
             }
             Output::Store { inbox, frame } => {

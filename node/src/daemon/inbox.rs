@@ -60,9 +60,9 @@ pub(super) enum Order {
     /// The inbox goes, with all that is in it.
     Forget(InboxId),
     /// A descriptor, valid up to this second, takes the place of what this inbox had.
-    Describe(InboxId, Arc<[u8]>, u64),
+    StoreDescriptor(InboxId, Arc<[u8]>, u64),
     /// The descriptor of this inbox goes.
-    Undescribe(InboxId),
+    DiscardDescriptor(InboxId),
     /// Packets expire after so many seconds from now on.
     Expiry(u32),
     /// All inboxes together hold so many packets from now on. What is beyond it stays until it goes.
@@ -282,8 +282,8 @@ impl Store {
                 Order::Fetch(inbox, _) => fetches.push(*inbox),
                 Order::Discard(..)
                 | Order::Forget(_)
-                | Order::Describe(..)
-                | Order::Undescribe(_) => {}
+                | Order::StoreDescriptor(..)
+                | Order::DiscardDescriptor(_) => {}
                 Order::Expiry(seconds) => self.expiry_s = (*seconds).min(LONGEST_S),
                 Order::Most(packets) => self.most = *packets,
             }
@@ -354,12 +354,14 @@ impl Store {
                         held = held.saturating_sub(discard(&mut packets, inbox, usize::MAX)?);
                         descriptors.remove(inbox.0.as_slice())?;
                     }
-                    Order::Describe(inbox, descriptor, not_after) => {
+                    Order::StoreDescriptor(inbox, descriptor, not_after) => {
                         let last = u32::try_from(not_after / 60).unwrap_or(u32::MAX);
                         let value = self.seal(DESCRIPTOR, inbox, last, &descriptor)?;
                         descriptors.insert(inbox.0.as_slice(), value.as_slice())?;
                     }
-                    Order::Undescribe(inbox) => _ = descriptors.remove(inbox.0.as_slice())?,
+                    Order::DiscardDescriptor(inbox) => {
+                        _ = descriptors.remove(inbox.0.as_slice())?
+                    }
                     Order::Expiry(_) | Order::Most(_) => {}
                 }
             }
@@ -511,7 +513,7 @@ mod tests {
         let mut store = open(&path, 5, 100);
         let (first, second) = (descriptor(1), descriptor(2));
         let describe =
-            |inbox, of: &(Arc<[u8]>, _), until| Order::Describe(inbox, of.0.clone(), until);
+            |inbox, of: &(Arc<[u8]>, _), until| Order::StoreDescriptor(inbox, of.0.clone(), until);
         store.write(vec![describe(a, &first, later), describe(b, &first, later)]).unwrap();
         store.write(vec![describe(a, &second, later), Order::Store(b, frame(1))]).unwrap();
         drop(store);
@@ -526,7 +528,7 @@ mod tests {
             read.open_table(DESCRIPTORS).unwrap().len().unwrap()
         };
         assert_eq!(rows(&store), 1);
-        store.write(vec![Order::Undescribe(b)]).unwrap();
+        store.write(vec![Order::DiscardDescriptor(b)]).unwrap();
         assert_eq!((rows(&store), known(&store)), (0, vec![(b, 1, None)]));
         store.write(vec![describe(b, &first, later), Order::Forget(b)]).unwrap();
         assert_eq!((rows(&store), store.held), (0, 0));

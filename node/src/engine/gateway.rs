@@ -372,7 +372,7 @@ impl Gateway {
                 let had_packets = self.inboxes.forget(&id) > 0;
                 let had_descriptor = self.forget_descriptor(&id);
                 if had_packets || had_descriptor {
-                    core.outputs.push_back(Output::Discard { inbox: id, packets: u32::MAX });
+                    core.outputs.push_back(Output::Forget(id));
                 }
             }
         }

@@ -45,10 +45,10 @@ impl Driver {
         if let (Some(begins), Some(descriptor), true) =
             (begins, &self.descriptor, self.linked.is_some())
             && self.told != Some(begins)
-            && let Ok(word) = (Renew { descriptor: descriptor() }).pack()
+            && let Ok(message) = (Renew { descriptor: descriptor() }).pack()
         {
             self.told = Some(begins);
-            client.say(renewed_at(now, begins), word);
+            client.send_control(renewed_at(now, begins), message);
             if let Ok(mut keys) = self.keys.lock() {
                 keys.periods.told(unix_s);
             }

@@ -177,7 +177,7 @@ impl Gateway {
             return Ok(());
         };
         self.forget_descriptor(&gone);
-        core.outputs.push_back(Output::Discard { inbox: gone, packets: u32::MAX });
+        core.outputs.push_back(Output::Forget(gone));
         Ok(())
     }
 }

@@ -307,13 +307,14 @@ impl Net {
                     self.written += 1;
                     self.nodes[node].descriptors.insert(inbox, descriptor);
                 }
+                Output::Forget(inbox) => {
+                    self.nodes[node].descriptors.remove(&inbox);
+                    self.nodes[node].inbox.remove(&inbox);
+                }
                 Output::DiscardDescriptor(inbox) => {
                     self.nodes[node].descriptors.remove(&inbox);
                 }
                 Output::Discard { inbox, packets } => {
-                    if packets == u32::MAX {
-                        self.nodes[node].descriptors.remove(&inbox);
-                    }
                     let kept = self.nodes[node].inbox.entry(inbox).or_default();
                     kept.drain(..kept.len().min(packets as usize));
                 }

@@ -185,7 +185,7 @@ impl Drive {
                     line.active = Some(self.now);
                     self.known.insert(inbox(line.who).1, true);
                 }
-                Output::Discard { inbox, packets: u32::MAX } => {
+                Output::Forget(inbox) => {
                     let here = self.known.remove(&inbox);
                     let full = self.known.len() + 1 >= MAX_INBOXES;
                     assert!(here.is_none() || here == Some(false) && full, "an inbox is forgotten");

@@ -155,13 +155,14 @@ impl World {
             Output::StoreDescriptor { inbox, descriptor, .. } => {
                 self.descriptors.insert((node as u32, inbox), descriptor);
             }
+            Output::Forget(inbox) => {
+                self.descriptors.remove(&(node as u32, inbox));
+                self.inboxes.remove(&(node as u32, inbox));
+            }
             Output::DiscardDescriptor(inbox) => {
                 self.descriptors.remove(&(node as u32, inbox));
             }
             Output::Discard { inbox, packets } => {
-                if packets == u32::MAX {
-                    self.descriptors.remove(&(node as u32, inbox));
-                }
                 let waiting = self.inboxes.entry((node as u32, inbox)).or_default();
                 waiting.drain(..waiting.len().min(packets as usize));
             }
