@@ -255,7 +255,7 @@ def measure(binaries, frames, class_):
         subprocess.run([binaries.client, "init", str(home)], stdout=subprocess.DEVNULL, check=True)
         (home / "client.toml").write_text(text)
         x = subprocess.Popen([binaries.client, "run", "-c", str(home / "client.toml")], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        control_socket = wait_until(lambda: list(home.rglob("*.sock")), 10) is not None and next(home.rglob("*.sock"))
+        control_socket = wait_until(lambda: list(home.rglob("control.sock")), 10) is not None and next(home.rglob("control.sock"))
         must(control_socket, "X made no control socket")
         must(wait_until(lambda: query(control_socket).get("ready") is True, 20) is not None, f"X is not ready: {query(control_socket)}")
         busy = ("127.0.0.1", ports[0])

@@ -115,7 +115,7 @@ def ready(net):
         began = time.monotonic()
         try:
             while time.monotonic() - began < 30:
-                for control in directory.rglob("*.sock"):
+                for control in directory.rglob("control.sock"):
                     try:
                         if (query(control) or {}).get("ready"):
                             return time.monotonic() - began
