@@ -43,6 +43,7 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
         )],
         allowed: NETWORK.nodes.iter().map(testing::TestNode::identity).collect(),
         allowed_exits: NETWORK.exits.iter().map(|exit| exit.body.identity).collect(),
+        allowed_organisations: vec![(secret(0).identity(), "acme".into())],
         seed: Seed::from_u64(n.into()),
     };
     let mut authority = Authority::new(settings, Box::new(Reputation::new()), None);
@@ -207,6 +208,7 @@ pub fn inputs(data: &[u8]) {
             3 => Input::Exit(bytes),
             4 => Input::Report(bytes),
             5 => Input::Document(bytes),
+            6 => Input::Head(bytes),
             _ => Input::Wake,
         };
         authority.handle(now, input);

@@ -97,7 +97,7 @@ fn word(kind: u8, now: u64, bytes: &[u8]) -> Input {
     let liar = secret(HONEST);
     let from = liar.identity();
     let message = |bytes| Input::Message { from, bytes };
-    match kind % 8 {
+    match kind % 9 {
         0 => message(bytes.to_vec()),
         1 => message(signed(HONEST, bytes)),
         2 => {
@@ -118,6 +118,7 @@ fn word(kind: u8, now: u64, bytes: &[u8]) -> Input {
         4 => Input::Descriptor(bytes.to_vec()),
         5 => Input::Exit(bytes.to_vec()),
         6 => Input::Report(bytes.to_vec()),
+        7 => Input::Head(bytes.to_vec()),
         _ => Input::Document(bytes.to_vec()),
     }
 }

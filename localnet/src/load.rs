@@ -305,6 +305,7 @@ fn configure(
         nodes,
         draw: Default::default(),
         exits: Vec::new(),
+        heads: Vec::new(),
     };
     document.check()?;
     secret::replace(&config.topology, &SignedDocument::new(&document, [&authority]).encode())?;

@@ -25,11 +25,12 @@ def scratch():
 class Binaries:
     def __init__(self, profile):
         at = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile
-        self.sim, self.node, self.client = (str(at / name) for name in ("shoal-sim", "shoal-node", "shoal-client"))
+        names = ("shoal-sim", "shoal-node", "shoal-client", "shoal-org")
+        self.sim, self.node, self.client, self.org = (str(at / name) for name in names)
 
     def missing(self):
         fetch = str(Path(self.sim).parent / "examples/fetch")
-        return [path for path in (self.sim, self.node, self.client, fetch) if not os.access(path, os.X_OK)]
+        return [path for path in (self.sim, self.node, self.client, self.org, fetch) if not os.access(path, os.X_OK)]
 
 
 def query(path):

@@ -4,6 +4,7 @@
 mod authorities;
 mod directory;
 mod messages;
+mod organisation;
 mod packets;
 
 use std::fmt::Write as _;
@@ -31,6 +32,7 @@ pub fn all() -> anyhow::Result<Vec<(&'static str, String)>> {
         ("reports.json", directory::reports()?),
         ("votes.json", authorities::votes()?),
         ("proofs.json", authorities::proofs()?),
+        ("organisation.json", organisation::organisation()?),
     ];
     let text = |value: &Value| serde_json::to_string_pretty(value).map(|text| text + "\n");
     files.iter().map(|(name, value)| Ok((*name, text(value)?))).collect()

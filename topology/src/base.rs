@@ -1,6 +1,6 @@
 //! What all else stands on: identities and signatures, time, randomness, the one encoding, errors.
 
-pub(crate) mod encoding;
+pub mod encoding;
 mod engine;
 mod error;
 pub(crate) mod identity;

@@ -39,8 +39,9 @@ pub use vote::{Basis, PeerMessage, Proposal, SignedVote, Vote};
 use crate::reputation::report::Report;
 use crate::reputation::{Judgement, Reputation};
 use crate::{
-    ClientDescriptor, Document, DocumentStore, Epoch, Error, Identity, Network, NodeDescriptor,
-    NotListed, Parameters, SecretIdentity, Seed, Signature, Signed, Stream, VerifiedDocument,
+    ClientDescriptor, Document, DocumentStore, Epoch, Error, HeadUpdate, Identity, Network,
+    NodeDescriptor, NotListed, Parameters, SecretIdentity, Seed, Signature, Signed, Stream,
+    VerifiedDocument,
 };
 use conduct::Conduct;
 
@@ -62,6 +63,8 @@ pub struct AuthoritySettings {
     pub allowed: Vec<Identity>,
     /// Services that may be listed as exits.
     pub allowed_exits: Vec<Identity>,
+    /// Organisations whose directories may have a head in the document: their keys, and the names that they go by.
+    pub allowed_organisations: Vec<(Identity, String)>,
     /// Where its secrets for draws come from.
     pub seed: Seed,
 }
@@ -81,6 +84,8 @@ pub enum Input {
     Descriptor(Vec<u8>),
     /// A service sent its signed descriptor.
     Exit(Vec<u8>),
+    /// An organisation sent the head of its directory, as a [`crate::HeadUpdate`].
+    Head(Vec<u8>),
     /// A node sent its signed report.
     Report(Vec<u8>),
     /// A document from elsewhere, with signatures.
@@ -231,6 +236,8 @@ pub struct Authority {
     nodes: BTreeMap<Identity, Signed<NodeDescriptor>>,
     /// The latest descriptor of each service on the list of exits.
     exits: BTreeMap<Identity, Signed<ClientDescriptor>>,
+    /// The latest head of each organisation on the list.
+    heads: BTreeMap<Identity, HeadUpdate>,
     /// The last report of each node, by epoch and part: one that comes again is not counted again.
     reported: BTreeMap<Identity, (Epoch, u16)>,
     /// The votes of sessions that are not over.
@@ -293,6 +300,7 @@ impl Authority {
             documents: DocumentStore::default(),
             nodes: BTreeMap::new(),
             exits: BTreeMap::new(),
+            heads: BTreeMap::new(),
             reported: BTreeMap::new(),
             ballots: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -328,6 +336,7 @@ impl Authority {
             Input::Message { from, bytes } => self.message(now, from, &bytes),
             Input::Descriptor(bytes) => self.describe(Some(now), &bytes),
             Input::Exit(bytes) => self.describe_exit(&bytes),
+            Input::Head(bytes) => self.describe_organisation(now, &bytes),
             Input::Report(bytes) => self.report(now, &bytes),
             Input::Document(bytes) => match self.document(now, &bytes) {
                 // Whoever starts again gives what it has, and what it kept may be old. Clocks are compared by votes.
@@ -336,21 +345,6 @@ impl Authority {
             },
             Input::Stored(ticket) => self.stored(now, ticket),
         }
-    }
-
-    /// Goes by these lists and votes for these parameters from now on: what an operator changes while it runs. Nodes and
-    /// services that are not on the lists any more are forgotten.
-    pub fn configure(
-        &mut self,
-        allowed: Vec<Identity>,
-        allowed_exits: Vec<Identity>,
-        parameters: Vec<(Epoch, Parameters)>,
-    ) {
-        // Else a node that was taken off the list would be voted for until its keys are over.
-        self.nodes.retain(|node, _| allowed.contains(node));
-        self.exits.retain(|exit, _| allowed_exits.contains(exit));
-        (self.settings.allowed, self.settings.allowed_exits) = (allowed, allowed_exits);
-        self.settings.parameters = for_network(&self.settings.network, parameters);
     }
 
     /// The next thing to do, until there is none.

@@ -4,6 +4,8 @@ pub mod address;
 mod delay;
 pub(crate) mod descriptor;
 pub(crate) mod document;
+mod head;
+pub(crate) mod heads;
 mod parameters;
 mod paths;
 pub(crate) mod spares;
@@ -17,6 +19,8 @@ pub use document::rules::NotListed;
 pub use document::{
     Document, Draw, FURTHER_EPOCHS, ListedNode, MAX_DOCUMENT_LEN, Network, SignedDocument, Standing,
 };
+pub use head::{DirectoryHead, MAX_ENTRIES};
+pub use heads::{HeadUpdate, MAX_HEADS};
 pub use parameters::{Class, Parameters};
 pub use paths::Paths;
 pub use spares::Spares;

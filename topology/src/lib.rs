@@ -13,12 +13,14 @@ pub mod reputation;
 pub mod testing;
 pub mod wire;
 
+pub use base::encoding;
 pub use base::{
     Context, Engine, Epoch, Error, Identity, SecretIdentity, Seed, Signature, Stream, Time,
     exponential, is_plain, random, time,
 };
 pub use directory::{
-    Class, ClientDescriptor, DelayLaw, Document, DocumentStore, Draw, EpochKey, EquivocationProof,
-    FURTHER_EPOCHS, ListedNode, MAX_DESCRIPTOR_LEN, MAX_DOCUMENT_LEN, Network, NodeDescriptor,
-    NotListed, Parameters, Paths, Role, Signed, SignedDocument, Spares, Standing, VerifiedDocument,
+    Class, ClientDescriptor, DelayLaw, DirectoryHead, Document, DocumentStore, Draw, EpochKey,
+    EquivocationProof, FURTHER_EPOCHS, HeadUpdate, ListedNode, MAX_DESCRIPTOR_LEN,
+    MAX_DOCUMENT_LEN, MAX_ENTRIES, Network, NodeDescriptor, NotListed, Parameters, Paths, Role,
+    Signed, SignedDocument, Spares, Standing, VerifiedDocument,
 };

@@ -216,6 +216,7 @@ impl TestNetwork {
             nodes,
             draw: Default::default(),
             exits: self.exits.iter().map(TestClient::sign).collect(),
+            heads: Vec::new(),
         }
     }
 

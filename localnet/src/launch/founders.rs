@@ -79,6 +79,7 @@ impl Founders {
             nodes: listed,
             draw: Default::default(),
             exits: services,
+            heads: Vec::new(),
         };
         document.check()?;
         // As many as a document needs: no more must be necessary.

@@ -76,7 +76,6 @@ pub(super) async fn run(
     let parameters = parameters(&config, &known)?;
     bears_no_liar(&known).into_iter().for_each(|warning| tracing::warn!("{warning}"));
     let state = read_state(&state_file(&config))?;
-    let (nodes, exits) = (config.authority.nodes.clone(), config.authority.exits.clone());
     let allow = Allow::list_and_remember(peers(&known.authorities, &config));
     let listed = Listed::default();
     let of_authorities: Vec<IpAddr> = authority_addresses
@@ -91,7 +90,8 @@ pub(super) async fn run(
             allow: allow.clone(),
             listed: listed.clone(),
             // The lists may become longer while it runs; who is not on them does not come so far.
-            max_connections: (2 * (known.authorities.len() + nodes.len() + exits.len()) + 16)
+            max_connections: (2 * (known.authorities.len() + config.authority.senders().count())
+                + 16)
                 .max(LinkSettings::default().max_connections),
             ..LinkSettings::default()
         },
@@ -103,7 +103,7 @@ pub(super) async fn run(
     let (authority_links, documents) =
         AuthorityLinks::start(&endpoint.dialler(), others, &shutdown);
 
-    let waiting = Arc::new(Waiting::new(&known.authorities, nodes.iter().chain(&exits)));
+    let waiting = Arc::new(Waiting::new(&known.authorities, config.authority.senders()));
     let clock: Clock = Arc::new(move || unix_ms().saturating_add_signed(clock_offset_ms));
     let (authorities, epoch_s) = (known.authorities.clone(), known.epoch_s);
     let network = known.clone();
@@ -116,8 +116,9 @@ pub(super) async fn run(
             secret: own,
             epoch_s,
             parameters: parameters.clone(),
-            allowed: nodes,
-            allowed_exits: exits,
+            allowed: config.authority.nodes.clone(),
+            allowed_exits: config.authority.exits.clone(),
+            allowed_organisations: config.authority.organisations(),
             seed: Seed::new(*secret::fresh()?),
         },
         Box::new(evidence(&evidence_file(&config))?),
@@ -175,10 +176,9 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Who may connect: authorities, and the nodes and services on the lists.
+/// Who may connect: authorities, and the nodes, services and organisations on the lists.
 fn peers(authorities: &[Identity], config: &Config) -> HashSet<[u8; 32]> {
-    let AuthorityConfig { nodes, exits, .. } = &config.authority;
-    authorities.iter().chain(nodes).chain(exits).map(|peer| peer.0).collect()
+    authorities.iter().chain(config.authority.senders()).map(|peer| peer.0).collect()
 }
 
 /// The state of the last run. One that cannot be read is not replaced: the authority might sign twice.
@@ -347,8 +347,9 @@ impl AuthorityDaemon {
         }
         let AuthorityConfig { nodes, exits, .. } = &config.authority;
         self.allow.replace(peers(&self.authorities, config));
-        self.waiting.replace_nodes(nodes.iter().chain(exits));
-        self.engine.configure(nodes.clone(), exits.clone(), self.parameters.clone());
+        self.waiting.replace_nodes(config.authority.senders());
+        let organisations = config.authority.organisations();
+        self.engine.configure(nodes.clone(), exits.clone(), organisations, self.parameters.clone());
         self.about.update(config);
         changes.say();
     }
@@ -373,6 +374,7 @@ impl AuthorityDaemon {
             }
             ToAuthority::Descriptor(bytes) => Input::Descriptor(bytes),
             ToAuthority::Exit(bytes) => Input::Exit(bytes),
+            ToAuthority::Head(bytes) => Input::Head(bytes),
             ToAuthority::Report(bytes) => Input::Report(bytes),
             ToAuthority::Peer(_) => return,
         };

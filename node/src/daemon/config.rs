@@ -161,12 +161,43 @@ pub struct AuthorityConfig {
     /// The services that may be listed as exits.
     #[serde(deserialize_with = "identities")]
     pub exits: Vec<Identity>,
+    /// The organisations whose directories may have a head in the document.
+    pub organisation: Vec<OrganisationConfig>,
     /// What the network fixes for everyone; empty: the defaults.
     pub parameters: PathBuf,
     /// What it fixes from an epoch on; empty: the same.
     pub next_parameters: PathBuf,
     /// The first epoch of `next_parameters`.
     pub next_from_epoch: u64,
+}
+
+impl AuthorityConfig {
+    /// Who may send something, beside the authorities: nodes, services, organisations.
+    pub fn senders(&self) -> impl Iterator<Item = &Identity> {
+        let organisations = self.organisation.iter().map(|organisation| &organisation.key);
+        self.nodes.iter().chain(&self.exits).chain(organisations)
+    }
+
+    /// Keys of organisations, and the names that they go by.
+    pub fn organisations(&self) -> Vec<(Identity, String)> {
+        let listed = self.organisation.iter();
+        listed.map(|organisation| (organisation.key, organisation.name.clone())).collect()
+    }
+}
+
+/// The table `[[authority.organisation]]`.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganisationConfig {
+    /// The name that it goes by.
+    pub name: String,
+    /// Its key, which signs the heads of its directory.
+    #[serde(deserialize_with = "identity")]
+    pub key: Identity,
+}
+
+fn identity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn identities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
@@ -393,7 +424,7 @@ impl Config {
         let others = match self.role {
             RoleName::Mix => 0,
             RoleName::Gateway => self.gateway.max_clients,
-            RoleName::Authority => 2 * (self.authority.nodes.len() + self.authority.exits.len()),
+            RoleName::Authority => 2 * self.authority.senders().count(),
         };
         u64::try_from(others.saturating_add(NODES_STRANGERS_AND_FILES)).unwrap_or(u64::MAX)
     }

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use shoal_host::network;
 use shoal_topology::reputation::report::pool_of;
-use shoal_topology::{Document, Identity, ListedNode, Role, SignedDocument, Standing};
+use shoal_topology::{
+    DirectoryHead, Document, Identity, ListedNode, Role, SignedDocument, Standing,
+};
 
 use super::NodeError;
 use super::topology::unix_s;
@@ -126,6 +128,14 @@ impl ShownDocument {
                 body.not_after
             );
         }
+        for head in &document.heads {
+            let head = head.body();
+            let _ = writeln!(
+                text,
+                "organisation {} ({}), directory of {} entries, signed at {} (Unix time)",
+                head.name, head.identity, head.size, head.signed_at
+            );
+        }
         text
     }
 
@@ -155,8 +165,20 @@ impl ShownDocument {
             "parameters": document.parameters,
             "nodes": nodes,
             "exits": document.exits.iter().map(exit).collect::<Vec<_>>(),
+            "organisations": document.heads.iter().map(|head| organisation(head.body())).collect::<Vec<_>>(),
         })
     }
+}
+
+fn organisation(head: &DirectoryHead) -> Value {
+    json!({
+        "name": head.name,
+        "identity": head.identity.to_string(),
+        "size": head.size,
+        "root": data_encoding::HEXLOWER.encode(&head.root),
+        "service": head.service().map(|service| service.to_string()),
+        "signed_at": head.signed_at,
+    })
 }
 
 fn position(node: &ListedNode) -> String {

@@ -104,11 +104,18 @@ fn merge(before: &Config, read: Config, most_clients: usize) -> (Config, Changes
             next.gateway = merge_gateway(&before.gateway, gateway, most_clients, &mut changes);
         }
         RoleName::Authority => {
-            let AuthorityConfig { nodes, exits, parameters, next_parameters, next_from_epoch } =
-                &authority;
+            let AuthorityConfig {
+                nodes,
+                exits,
+                organisation,
+                parameters,
+                next_parameters,
+                next_from_epoch,
+            } = &authority;
             let old = &before.authority;
             changes.at_once("authority.nodes", &old.nodes, nodes);
             changes.at_once("authority.exits", &old.exits, exits);
+            changes.at_once("authority.organisation", &old.organisation, organisation);
             changes.at_once("authority.parameters", &old.parameters, parameters);
             changes.at_once("authority.next_parameters", &old.next_parameters, next_parameters);
             changes.at_once("authority.next_from_epoch", &old.next_from_epoch, next_from_epoch);

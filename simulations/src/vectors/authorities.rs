@@ -16,6 +16,7 @@ use shoal_topology::{Context, Epoch, Identity, Seed, Signature, VerifiedDocument
 use super::directory::{
     EPOCH, EPOCH_S, NODES, client_descriptor, network, network_value, node_descriptor, parameters,
 };
+use super::organisation::head_update;
 use super::{hex, said, secret};
 
 const AUTHORITIES: u8 = 4;
@@ -28,6 +29,7 @@ fn authority(n: u8) -> Authority {
         parameters: vec![(Epoch(0), parameters())],
         allowed: (0..NODES).map(|n| secret(100 + n).identity()).collect(),
         allowed_exits: vec![secret(150).identity()],
+        allowed_organisations: vec![(secret(160).identity(), "acme".into())],
         seed: Seed::from_u64(n.into()),
     };
     Authority::new(settings, Box::new(Reputation::new()), None)
@@ -50,12 +52,14 @@ fn session() -> anyhow::Result<(Vec<Sent>, VerifiedDocument)> {
     let end = schedule.begins(EPOCH);
     let mut said: Vec<Sent> = Vec::new();
     let (mut way, mut made) = (VecDeque::<Sent>::new(), None);
+    let head = head_update()?;
     for authority in &mut authorities {
         authority.handle(now, Input::Wake);
         (0..NODES).for_each(|n| {
             authority.handle(now, Input::Descriptor(node_descriptor(n).encode()));
         });
         authority.handle(now, Input::Exit(client_descriptor().encode()));
+        authority.handle(now, Input::Head(head.encode()));
     }
     while now < end && made.is_none() {
         for (authority, from) in authorities.iter_mut().zip(&identities) {
@@ -135,6 +139,7 @@ pub(super) fn votes() -> anyhow::Result<Value> {
     let to = [
         ("Descriptor", ToAuthority::Descriptor(node_descriptor(2).encode())),
         ("Exit", ToAuthority::Exit(client_descriptor().encode())),
+        ("Head", ToAuthority::Head(head_update()?.encode())),
         ("Report", ToAuthority::Report(report.encode())),
         ("Peer", ToAuthority::Peer(PeerMessage::Ask.encode())),
     ];

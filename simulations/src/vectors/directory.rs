@@ -11,6 +11,7 @@ use shoal_topology::{
     NodeDescriptor, Parameters, Role, Signed, SignedDocument, Standing,
 };
 
+use super::organisation::head_update;
 use super::{hex, said, secret};
 
 /// The epoch of the example, and its length.
@@ -70,7 +71,7 @@ pub(super) fn client_descriptor() -> Signed<ClientDescriptor> {
 }
 
 /// A document of all nodes, in layers by their number.
-fn document() -> Document {
+fn document() -> anyhow::Result<Document> {
     let layer = |n: u8| if n < 2 { 0 } else { n / 2 };
     let mut nodes: Vec<ListedNode> =
         (0..NODES).map(|n| ListedNode::new(node_descriptor(n), layer(n))).collect();
@@ -78,7 +79,7 @@ fn document() -> Document {
     if let Some(first) = nodes.first_mut() {
         first.pool = 13;
     }
-    Document {
+    Ok(Document {
         network: network().name,
         epoch: EPOCH,
         begins: begins(),
@@ -88,11 +89,12 @@ fn document() -> Document {
         nodes,
         draw: Default::default(),
         exits: vec![client_descriptor()],
-    }
+        heads: vec![head_update()?.head],
+    })
 }
 
 pub(super) fn documents() -> anyhow::Result<Value> {
-    let document = document();
+    let document = document()?;
     document.check()?;
     let mut amended = document.clone();
     amended.amendment = 1;

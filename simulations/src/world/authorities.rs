@@ -145,6 +145,7 @@ impl Authorities {
             parameters: vec![(Epoch(0), self.parameters.clone())],
             allowed: self.allowed.clone(),
             allowed_exits: vec![self.exit.0],
+            allowed_organisations: Vec::new(),
             seed: self.seed.part(&format!("{n} {}", machine.starts)),
         };
         let state = machine.disk.as_ref().and_then(|bytes| State::decode(bytes).ok());

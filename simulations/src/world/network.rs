@@ -161,6 +161,7 @@ impl Network {
             nodes: nodes.collect(),
             draw: Default::default(),
             exits: vec![self.exit_descriptor.clone()],
+            heads: Vec::new(),
         };
         document.check()?;
         let signed = SignedDocument::new(&document, []).encode().into();

@@ -4,8 +4,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Error;
 
-/// Encodes; the types of this crate always can be.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+/// Encodes: a type of this project, which always can be.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     #[expect(
         clippy::expect_used,
         reason = "fails for maps of unknown length alone, which no type here has"
@@ -15,7 +15,10 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Decodes what [`encode`] wrote. Other bytes with the same meaning (long varints, trailing bytes) are refused:
 /// a signature or a hash must fix every bit.
-pub(crate) fn decode<T: Serialize + DeserializeOwned>(
+///
+/// # Errors
+/// Bytes of another form, or more than `max`; `what` names in it what was being read.
+pub fn decode<T: Serialize + DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
     max: usize,

@@ -28,24 +28,24 @@ impl Identity {
         // A weak key would sign everything.
         !key.is_weak() && key.verify(&context.separate(message), &signature.to_dalek()).is_ok()
     }
-}
 
-/// True if all of these signatures hold, for less than half of what one after the other costs. Signatures that hold
-/// alone hold together; which of them does not is for the caller to find.
-pub(crate) fn all_hold(context: Context, signed: &[(Identity, Vec<u8>, Signature)]) -> bool {
-    let keys: Option<Vec<VerifyingKey>> = signed
-        .iter()
-        .map(|(identity, ..)| {
+    /// True if each of these identities signed its message, all in one `context`, for less than half of what one after
+    /// the other costs. Signatures that hold alone hold together; which of them does not is for the caller to find.
+    pub fn all_signed(context: Context, signed: &[(Self, &[u8], Signature)]) -> bool {
+        let key = |identity: &Self| {
             VerifyingKey::from_bytes(&identity.0).ok().filter(|key| !key.is_weak())
-        })
-        .collect();
-    // A batch with a weak key could hold together although a signature in it does not hold alone.
-    let Some(keys) = keys else { return false };
-    let messages: Vec<Vec<u8>> =
-        signed.iter().map(|(_, message, _)| context.separate(message)).collect();
-    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    let signatures: Vec<_> = signed.iter().map(|(.., signature)| signature.to_dalek()).collect();
-    ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok()
+        };
+        // A batch with a weak key could hold together although a signature in it does not hold alone.
+        let keys: Option<Vec<VerifyingKey>> =
+            signed.iter().map(|(identity, ..)| key(identity)).collect();
+        let Some(keys) = keys else { return false };
+        let messages: Vec<Vec<u8>> =
+            signed.iter().map(|(_, message, _)| context.separate(message)).collect();
+        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        let signatures: Vec<_> =
+            signed.iter().map(|(.., signature)| signature.to_dalek()).collect();
+        ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok()
+    }
 }
 
 /// The full key, in base32; wrap it in `Sensitive` wherever it could be a client's.
@@ -90,6 +90,14 @@ pub enum Context {
     Report,
     /// An authority's vote, by its author and by those who pass it on.
     Vote,
+    /// The head of an organisation's directory.
+    Head,
+    /// A batch of entries of an organisation's directory.
+    Directory,
+    /// A device's request to be listed in an organisation's directory.
+    Enrolment,
+    /// A device's word that another one has the same owner.
+    Vouch,
 }
 
 impl Context {
@@ -101,6 +109,10 @@ impl Context {
             Self::Inbox => b"shoal 1 inbox proof\0",
             Self::Report => b"shoal 1 report\0",
             Self::Vote => b"shoal 1 vote\0",
+            Self::Head => b"shoal 1 directory head\0",
+            Self::Directory => b"shoal 1 directory batch\0",
+            Self::Enrolment => b"shoal 1 enrolment\0",
+            Self::Vouch => b"shoal 1 device of the same person\0",
         };
         // No name is the beginning of another, as each ends with a zero: so no message of one purpose can be one of
         // another.

@@ -6,7 +6,7 @@ use super::conduct::{Fault, Proof};
 use super::event::Event;
 use super::vote::PeerMessage;
 use super::{Authority, Output, vote};
-use crate::{Epoch, Error, Identity, Signature, SignedDocument, VerifiedDocument};
+use crate::{Epoch, Error, HeadUpdate, Identity, Signature, SignedDocument, VerifiedDocument};
 
 impl Authority {
     /// Says whether signatures of this epoch and amendment are kept: of those documents that are made in these
@@ -136,6 +136,9 @@ impl Authority {
         }
         for exit in &document.exits {
             self.keep_exit(exit.clone());
+        }
+        for head in &document.heads {
+            self.keep_head(HeadUpdate { head: head.clone(), proof: Vec::new() });
         }
         // What this one promised for the next draw is what it will reveal.
         let next = (self.own, vote::commitment(&self.state.next));

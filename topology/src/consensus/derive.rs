@@ -7,9 +7,10 @@ use super::event::NoDocument;
 use super::vote::{Basis, Proposal, Vote, commitment};
 use super::{draw, margin};
 use crate::base::encoding::encode;
+use crate::directory::heads;
 use crate::{
-    ClientDescriptor, Document, Draw, Epoch, FURTHER_EPOCHS, Identity, ListedNode, Network,
-    NodeDescriptor, NotListed, Signed, Standing,
+    ClientDescriptor, DirectoryHead, Document, Draw, Epoch, FURTHER_EPOCHS, HeadUpdate, Identity,
+    ListedNode, Network, NodeDescriptor, NotListed, Signed, Standing,
 };
 
 /// The document that most votes build on; of several the latest. One that no more name than may lie is none: where honest
@@ -73,6 +74,7 @@ pub(super) fn document(
         nodes,
         draw: before.map(|before| before.draw.clone()).unwrap_or_default(),
         exits: listed(&proposals, (majority, liars), |proposal| &proposal.exits).collect(),
+        heads: heads(&proposals, (majority, liars), before),
     };
     let every = u64::from(document.parameters.draw_every.max(1));
     let last = before.map(|before| before.epoch.0.saturating_add(FURTHER_EPOCHS));
@@ -90,6 +92,16 @@ pub(super) fn document(
     demote(&mut document, &accused);
     document.check().map_err(NoDocument::Unsound)?;
     Ok((document, left_out))
+}
+
+fn heads(
+    proposals: &[(&Vote, &Proposal)],
+    counts: (usize, usize),
+    before: Option<&Document>,
+) -> Vec<Signed<DirectoryHead>> {
+    let updates: Vec<&[HeadUpdate]> =
+        proposals.iter().map(|(_, proposal)| proposal.heads.as_slice()).collect();
+    heads::next(&updates, counts, before.map(|before| before.heads.as_slice()).unwrap_or_default())
 }
 
 /// What the votes say of a node: its pool, and whether clients may draw it.

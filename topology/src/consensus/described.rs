@@ -1,10 +1,32 @@
 //! What nodes and services say of themselves to an authority, and what nodes report.
 
-use super::{Authority, MAX_PARTS};
+use super::{Authority, MAX_PARTS, for_network};
 use crate::reputation::report::SignedReport;
-use crate::{ClientDescriptor, NodeDescriptor, Signed};
+use crate::{
+    ClientDescriptor, DirectoryHead, Document, Epoch, HeadUpdate, Identity, NodeDescriptor,
+    Parameters, Signed,
+};
 
 impl Authority {
+    /// Goes by these lists and votes for these parameters from now on: what an operator changes while it runs. Nodes,
+    /// services and organisations that are not on the lists any more are forgotten.
+    pub fn configure(
+        &mut self,
+        allowed: Vec<Identity>,
+        allowed_exits: Vec<Identity>,
+        allowed_organisations: Vec<(Identity, String)>,
+        parameters: Vec<(Epoch, Parameters)>,
+    ) {
+        // Else a node that was taken off the list would be voted for until its keys are over.
+        self.nodes.retain(|node, _| allowed.contains(node));
+        self.exits.retain(|exit, _| allowed_exits.contains(exit));
+        (self.settings.allowed, self.settings.allowed_exits) = (allowed, allowed_exits);
+        self.settings.allowed_organisations = allowed_organisations;
+        let listed = &self.settings.allowed_organisations;
+        self.heads.retain(|key, update| listed.contains(&(*key, update.head.body().name.clone())));
+        self.settings.parameters = for_network(&self.settings.network, parameters);
+    }
+
     /// True if it is on the list. Of two descriptors of a node the later holds.
     pub(super) fn keep_node(&mut self, signed: Signed<NodeDescriptor>) -> bool {
         let body = signed.body();
@@ -54,6 +76,62 @@ impl Authority {
             }
             Err(error) => self.refuse("an exit's descriptor", error),
         }
+    }
+
+    /// True if the organisation is on the list, by this name. Of two heads the later holds.
+    pub(super) fn keep_head(&mut self, update: HeadUpdate) -> bool {
+        let head = update.head.body();
+        let of = (head.identity, head.name.clone());
+        let listed = self.settings.allowed_organisations.contains(&of);
+        let age = |head: &DirectoryHead| (head.size, head.signed_at);
+        let known = self.heads.get(&head.identity).map(|known| age(known.head.body()));
+        // The same one again, with a proof from a later document, holds.
+        if listed && known.is_none_or(|known| known <= age(head)) {
+            self.heads.insert(head.identity, update);
+        }
+        listed
+    }
+
+    /// Takes a head that continues the one in the latest document, if that has one: nothing else can be voted for.
+    pub(super) fn describe_organisation(&mut self, now: u64, bytes: &[u8]) {
+        let what = "an organisation's head";
+        let update = match HeadUpdate::decode(bytes) {
+            Ok(update) => update,
+            Err(error) => return self.refuse(what, error),
+        };
+        let head = update.head.body();
+        if head.signed_at > now / 1_000 + self.clock_error_s(now) {
+            return self
+                .refuse(what, "it was signed in the future: look at the organisation's clock");
+        }
+        let key = head.identity;
+        let document = self.documents.newest().map(|held| held.document.clone());
+        let before = document.as_ref().and_then(|document| document.head(&key));
+        if let Err(error) = update.continues(before) {
+            return self.refuse(what, error);
+        }
+        // What cannot be voted for any more must not stand in the way of what can.
+        if self.heads.get(&key).is_some_and(|known| known.continues(before).is_err()) {
+            self.heads.remove(&key);
+        }
+        if !self.keep_head(update) {
+            self.refuse(what, "the organisation is not on the list, or goes by another name there");
+        }
+    }
+
+    /// The heads to vote for: what continues the document in use, else what that has.
+    pub(super) fn heads(&self, in_use: Option<&Document>) -> Vec<HeadUpdate> {
+        let best = |update: &HeadUpdate| {
+            let key = update.head.body().identity;
+            let before = in_use.and_then(|document| document.signed_head(&key));
+            match before {
+                Some(before) if update.continues(Some(before.body())).is_err() => {
+                    HeadUpdate { head: before.clone(), proof: Vec::new() }
+                }
+                _ => update.clone(),
+            }
+        };
+        self.heads.values().map(best).collect()
     }
 
     pub(super) fn report(&mut self, now: u64, bytes: &[u8]) {

@@ -93,6 +93,7 @@ impl Authority {
             nodes: self.nodes.values().filter(usable).cloned().collect(),
             pools: judged.pools,
             exits: self.exits.values().filter(valid).cloned().collect(),
+            heads: self.heads(in_use),
             restore: judged.restore,
             commitment: vote::commitment(commitment),
             reveal,

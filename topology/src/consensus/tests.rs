@@ -1,5 +1,6 @@
 //! Authorities in virtual time, on links that delay, lose and lie.
 
+mod heads;
 mod hostile;
 mod margins;
 
@@ -141,6 +142,7 @@ impl World {
             parameters: std::iter::once((Epoch(0), parameters)).chain(self.next.clone()).collect(),
             allowed: (0..20).map(|n| node(n, 0).body().identity).collect(),
             allowed_exits: Vec::new(),
+            allowed_organisations: vec![(heads::organisation().identity(), "acme".into())],
             seed: Seed::from_u64(self.now * 10 + n as u64),
         };
         let state = self.disks[n].as_ref().map(|bytes| State::decode(bytes).unwrap());
@@ -491,7 +493,7 @@ fn a_node_that_is_taken_off_the_lists_while_they_run_is_in_no_further_document()
     let allowed: Vec<Identity> = allowed.collect();
     for authority in world.authorities.iter_mut().flatten() {
         let parameters = authority.settings.parameters.clone();
-        authority.configure(allowed.clone(), Vec::new(), parameters);
+        authority.configure(allowed.clone(), Vec::new(), Vec::new(), parameters);
     }
     world.run(30_000);
     let gone = node(3, 0).body().identity;
@@ -834,6 +836,7 @@ proptest! {
         world.handle(0, Input::Message { from, bytes: bytes.clone() });
         world.handle(0, Input::Descriptor(bytes.clone()));
         world.handle(0, Input::Exit(bytes.clone()));
+        world.handle(0, Input::Head(bytes.clone()));
         world.handle(0, Input::Report(bytes.clone()));
         world.handle(0, Input::Document(bytes));
         // A vote with one bit flipped.

@@ -7,8 +7,8 @@ use crate::base::encoding::{decode, encode};
 use crate::directory::descriptor::verify_all;
 use crate::wire::authorities::MAX_MESSAGE_LEN;
 use crate::{
-    ClientDescriptor, Context, Document, Epoch, Error, Identity, NodeDescriptor, Parameters,
-    SecretIdentity, Signature, Signed,
+    ClientDescriptor, Context, Document, Epoch, Error, HeadUpdate, Identity, NodeDescriptor,
+    Parameters, SecretIdentity, Signature, Signed,
 };
 
 /// Names a certified document: epoch, amendment, hash of what was signed.
@@ -47,6 +47,9 @@ pub struct Proposal {
     pub pools: Vec<(Identity, u8)>,
     /// Services to be listed, ordered by identity.
     pub exits: Vec<Signed<ClientDescriptor>>,
+    /// Heads of organisations' directories, ordered by their keys, each with the proof that it continues the one in the
+    /// basis.
+    pub heads: Vec<HeadUpdate>,
     /// Nodes that behave again.
     pub restore: Vec<Identity>,
     /// Hash of what it will reveal for the draw after the next one that this document brings, or for the next.
@@ -84,7 +87,10 @@ impl Vote {
         let Some(proposal) = &self.proposal else { return false };
         let nodes = proposal.nodes.iter().map(|node| node.body().identity);
         let exits = proposal.exits.iter().map(|exit| exit.body().identity);
+        let heads = proposal.heads.iter().map(|update| update.head.body().identity);
         !nodes.is_sorted_by(|a, b| a < b)
+            || !heads.is_sorted_by(|a, b| a < b)
+            || proposal.heads.iter().any(|update| update.head.verify().is_err())
             || !exits.is_sorted_by(|a, b| a < b)
             || verify_all(proposal.nodes.iter()).is_err()
             || proposal.exits.iter().any(|exit| exit.verify().is_err())

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use shoal_sphinx::PublicKey;
 
+use super::head::DirectoryHead;
 use crate::base::encoding::{decode, encode};
-use crate::base::identity::all_hold;
 use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature, is_plain};
 
 /// Most bytes of one descriptor: what an answer by SURB can carry.
@@ -192,9 +192,10 @@ pub(crate) fn verify_all<'a>(
     descriptors: impl Iterator<Item = &'a Signed<NodeDescriptor>> + Clone,
 ) -> Result<(), Error> {
     descriptors.clone().try_for_each(|one| one.body.check())?;
-    let signed =
-        descriptors.clone().map(|one| (one.body.identity, encode(&one.body), one.signature));
-    if all_hold(Context::Node, &signed.collect::<Vec<_>>()) {
+    let bodies: Vec<Vec<u8>> = descriptors.clone().map(|one| encode(&one.body)).collect();
+    let signed = descriptors.clone().zip(&bodies);
+    let signed = signed.map(|(one, body)| (one.body.identity, body.as_slice(), one.signature));
+    if Identity::all_signed(Context::Node, &signed.collect::<Vec<_>>()) {
         return Ok(());
     }
     // Which one it is.
@@ -203,3 +204,4 @@ pub(crate) fn verify_all<'a>(
 
 signed!(NodeDescriptor, "node descriptor", Context::Node);
 signed!(ClientDescriptor, "client descriptor", Context::Client);
+signed!(DirectoryHead, "directory head", Context::Head);

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::encoding::{decode, encode};
 use crate::directory::descriptor::verify_all;
+use crate::directory::heads;
 use crate::{
-    ClientDescriptor, Context, Epoch, Error, Identity, NodeDescriptor, Parameters, Role,
-    SecretIdentity, Signature, Signed,
+    ClientDescriptor, Context, DirectoryHead, Epoch, Error, Identity, NodeDescriptor, Parameters,
+    Role, SecretIdentity, Signature, Signed,
 };
 
 /// What errors call it.
@@ -144,6 +145,8 @@ pub struct Document {
     pub draw: Draw,
     /// Services that everyone may use as exits.
     pub exits: Vec<Signed<ClientDescriptor>>,
+    /// Heads of the directories of organisations, ordered by their keys.
+    pub heads: Vec<Signed<DirectoryHead>>,
 }
 
 impl Document {
@@ -184,6 +187,7 @@ impl Document {
                 return wrong("an exit is listed twice".into());
             }
         }
+        heads::check(&self.heads)?;
         let authorities = self.draw.commitments.iter().map(|(authority, _)| authority);
         if !authorities.is_sorted_by(|a, b| a < b) {
             return wrong("its commitments are not ordered by authority".into());
@@ -245,6 +249,17 @@ impl Document {
     pub fn index_of(&self, identity: &Identity) -> Option<usize> {
         // `check` has seen that the list is in order.
         self.nodes.binary_search_by(|node| node.identity().cmp(identity)).ok()
+    }
+
+    /// The head of an organisation's directory.
+    pub fn head(&self, organisation: &Identity) -> Option<&DirectoryHead> {
+        self.signed_head(organisation).map(Signed::<DirectoryHead>::body)
+    }
+
+    /// The same, with the organisation's signature.
+    pub(crate) fn signed_head(&self, organisation: &Identity) -> Option<&Signed<DirectoryHead>> {
+        let at = self.heads.binary_search_by(|head| head.body().identity.cmp(organisation)).ok()?;
+        self.heads.get(at)
     }
 
     /// Indices of the gateways in good standing.

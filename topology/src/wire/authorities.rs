@@ -1,4 +1,4 @@
-//! What nodes, listed services and authorities say to each other on links to authorities.
+//! What nodes, listed services, organisations and authorities say to each other on links to authorities.
 //!
 //! A message is cut into parts of frames ([`crate::wire::client_gateway::DocumentPart`]), one message after the other.
 
@@ -10,7 +10,7 @@ use crate::base::encoding::{decode, encode};
 /// Most bytes of a message: a vote on a large network with the signatures of those who passed it on.
 pub const MAX_MESSAGE_LEN: usize = 4 << 20;
 
-/// What a node, a service or an authority sends to an authority.
+/// What a node, a service, an organisation or an authority sends to an authority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToAuthority {
     /// A node's signed descriptor.
@@ -21,6 +21,8 @@ pub enum ToAuthority {
     Report(Vec<u8>),
     /// From another authority: votes, signatures.
     Peer(Vec<u8>),
+    /// The head of an organisation's directory, with the proof that it continues the last one.
+    Head(Vec<u8>),
 }
 
 /// From an authority, to all who are linked to it.

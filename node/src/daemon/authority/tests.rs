@@ -24,6 +24,7 @@ fn engine(n: u8) -> Authority {
         parameters: vec![(Epoch(0), Parameters::default())],
         allowed: Vec::new(),
         allowed_exits: Vec::new(),
+        allowed_organisations: Vec::new(),
         seed: Seed::from_u64(n.into()),
     };
     Authority::new(settings, Box::new(Reputation::new()), None)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use shoal_topology::Identity;
 
-use super::{AdmissionName, Config, TokenConfig};
+use super::{AdmissionName, Config, OrganisationConfig, TokenConfig};
 
 impl Config {
     // Long: the text of the template, in which each field stands once, beside its comment.
@@ -133,6 +133,12 @@ parameters = {parameters}
 # one after the other, and change at once. "": none. `shoal-node status` says which epoch it is.
 next_parameters = {next_parameters}
 next_from_epoch = {next_from_epoch}
+
+# Organisations whose directories may have a head in the document, by the keys that `shoal-org` prints for authorities. A name
+# is one of at most 32 bytes, and the same at all authorities.
+# [[authority.organisation]]
+# name = "acme"
+# key = "…"
 "#,
             role = string(self.role.name()),
             listen = string(&self.listen.to_string()),
@@ -173,6 +179,10 @@ next_from_epoch = {next_from_epoch}
                 "\n[[gateway.token]]\nsecret = {}\nconnections = {connections}\nservice = {service}\n",
                 string(secret)
             );
+        }
+        for OrganisationConfig { name, key } in &self.authority.organisation {
+            let name = string(name);
+            let _ = write!(text, "\n[[authority.organisation]]\nname = {name}\nkey = \"{key}\"\n");
         }
         text
     }

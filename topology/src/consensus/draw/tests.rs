@@ -279,6 +279,7 @@ fn votes(before: &Document) -> Vec<Vote> {
             nodes: before.nodes.iter().map(|node| node.descriptor.clone()).collect(),
             pools: Vec::new(),
             exits: Vec::new(),
+            heads: Vec::new(),
             restore: Vec::new(),
             commitment: [n as u8; 32],
             reveal: Some(promise(n)),

@@ -1,0 +1,598 @@
+//! The files of an organisation: keys, directory, invitations, batches that wait for signatures.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shoal_host::secret::{self, Lock};
+use shoal_organisation::enrolment::{Invited, VALID_S};
+use shoal_organisation::{
+    Admin, Code, Directory, Draft, Entry, Error, Invitation, Policy, Request, Role, SignedBatch,
+};
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::{DirectoryHead, Identity, SecretIdentity, Signed};
+
+use crate::OrgError;
+use crate::files::{keep_request, read, read_directory, read_invitations, request_file, unix_s};
+use crate::invitations::{Line, Open, Slip};
+
+/// How long it waits for another run on the same files.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most invitations that are open at a time.
+const MAX_OPEN: usize = 10_000;
+
+/// The file `organisation.toml`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    /// The key of the organisation.
+    key: String,
+    /// The network file, from the directory of this file; empty: none.
+    #[serde(default)]
+    network: PathBuf,
+    /// The address of the service that gives the directory to members; empty: none.
+    #[serde(default)]
+    service: String,
+}
+
+/// What became of entries.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// They stand in the directory, by these numbers.
+    Standing(Range<u64>),
+    /// They lie in this file until another admin has signed them.
+    Draft(PathBuf),
+}
+
+/// The directory of files that one admin works on, or several. It is locked as long as this is held.
+pub struct Registry {
+    dir: PathBuf,
+    about: About,
+    directory: Directory,
+    open: Vec<Open>,
+    _held: Option<Lock>,
+}
+
+impl Registry {
+    /// Founds an organisation: makes its key, the key of its first owner, and the directory.
+    ///
+    /// # Errors
+    /// The files are there already or cannot be written, or a name cannot be used.
+    pub fn init(
+        dir: &Path,
+        name: &str,
+        owner: &str,
+        network: Option<&Path>,
+    ) -> Result<Self, OrgError> {
+        let about = dir.join("organisation.toml");
+        if about.exists() {
+            return Err(OrgError::Refused(format!(
+                "{} is there already: an organisation is founded once; choose another directory",
+                about.display()
+            )));
+        }
+        let network = match network {
+            Some(path) => {
+                shoal_host::network::load(path)?;
+                std::path::absolute(path)
+                    .map_err(|source| OrgError::File { path: path.into(), source })?
+            }
+            None => PathBuf::new(),
+        };
+        // What cannot be used is refused before a key is made.
+        let probe = |key: Identity| {
+            let role = Some(Role::Owner);
+            let owner = Admin { number: 1, name: owner.into(), key, role };
+            vec![Entry::Founded { name: name.into() }, Entry::Admin(owner)]
+        };
+        let [one, other] = [[1; 32], [2; 32]].map(|seed| SecretIdentity::from_bytes(&seed));
+        Directory::found(&one, 0, probe(other.identity()))?;
+        secret::private_directory(dir)?;
+        secret::private_directory(&dir.join("keys"))?;
+        let key = |name: &str| -> Result<SecretIdentity, OrgError> {
+            let seed = secret::read_or_create(&dir.join("keys").join(name))?;
+            Ok(SecretIdentity::from_bytes(&seed))
+        };
+        let (organisation, admin) = (key("organisation.key")?, key("admin-1.key")?);
+        let directory = Directory::found(&organisation, unix_s(), probe(admin.identity()))?;
+        let key = organisation.identity().to_string();
+        let about = About { key, network, service: String::new() };
+        let registry = Self { dir: dir.into(), about, directory, open: Vec::new(), _held: None };
+        registry.save()?;
+        registry.save_about()?;
+        Ok(registry)
+    }
+
+    /// Makes the files of another admin of an organisation: its directory of people, and a key of his own if there is none.
+    /// What he may do an owner of the organisation says ([`Entry::Admin`]).
+    ///
+    /// # Errors
+    /// The files are there already or cannot be written, or the directory is none.
+    pub fn join(dir: &Path, directory: &Path, key: &str) -> Result<Self, OrgError> {
+        let organisation: Identity = key.parse().map_err(shoal_organisation::Error::from)?;
+        let directory = read_directory(directory, &organisation)?;
+        if dir.join("organisation.toml").exists() {
+            return Err(OrgError::Refused(format!(
+                "{} has an organisation already",
+                dir.display()
+            )));
+        }
+        secret::private_directory(dir)?;
+        secret::private_directory(&dir.join("keys"))?;
+        let about = About { key: key.into(), network: PathBuf::new(), service: String::new() };
+        let registry = Self { dir: dir.into(), about, directory, open: Vec::new(), _held: None };
+        registry.save()?;
+        registry.save_about()?;
+        Ok(registry)
+    }
+
+    /// Opens the files, and verifies the whole directory.
+    ///
+    /// # Errors
+    /// They cannot be read, are damaged, or another run holds them.
+    pub fn open(dir: &Path) -> Result<Self, OrgError> {
+        let path = dir.join("organisation.toml");
+        let text = read(&path).map_err(|error| match error {
+            OrgError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                OrgError::Refused(format!(
+                    "{} is not there: `shoal-org init` founds an organisation; --dir says where its files are",
+                    path.display()
+                ))
+            }
+            error => error,
+        })?;
+        let wrong = |path: &Path, why: String| OrgError::Contents { path: path.into(), why };
+        let text = String::from_utf8(text).map_err(|error| wrong(&path, error.to_string()))?;
+        let about: About =
+            toml::from_str(&text).map_err(|error| wrong(&path, error.to_string()))?;
+        let held = secret::lock(dir, PATIENCE)?;
+        if held.is_none() {
+            return Err(OrgError::Refused(format!(
+                "another shoal-org works on {}: wait for it",
+                dir.display()
+            )));
+        }
+        let organisation: Identity = about
+            .key
+            .parse()
+            .map_err(|error: shoal_topology::Error| wrong(&path, error.to_string()))?;
+        let directory = read_directory(&dir.join("directory"), &organisation)?;
+        let path = dir.join("invitations.json");
+        let open = match path.exists() {
+            false => Vec::new(),
+            true => read_invitations(&path)?,
+        };
+        let mut registry = Self { dir: dir.into(), about, directory, open, _held: held };
+        registry.read_requests()?;
+        Ok(registry)
+    }
+
+    /// Requests lie in files of their own, so that a service that takes them needs no key and no lock.
+    fn read_requests(&mut self) -> Result<(), OrgError> {
+        for open in &mut self.open {
+            let path = request_file(&self.dir, &open.invitation.key);
+            open.request = match std::fs::exists(&path) {
+                Ok(true) => Some(
+                    Request::decode(&read(&path)?)
+                        .map_err(|error| OrgError::Contents { path, why: error.to_string() })?,
+                ),
+                Ok(false) => None,
+                Err(source) => return Err(OrgError::File { path, source }),
+            };
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<(), OrgError> {
+        secret::replace(&self.dir.join("directory"), &self.directory.encode())?;
+        let lines: Vec<Line> = self.open.iter().map(Line::of).collect();
+        let mut text = serde_json::to_vec_pretty(&lines).unwrap_or_default();
+        text.push(b'\n');
+        secret::replace(&self.dir.join("invitations.json"), &text)?;
+        Ok(())
+    }
+
+    fn save_about(&self) -> Result<(), OrgError> {
+        let text = toml::to_string(&self.about).unwrap_or_default();
+        secret::replace(&self.dir.join("organisation.toml"), text.as_bytes())?;
+        Ok(())
+    }
+
+    /// The directory of people and devices.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The network file that `init` was given.
+    pub fn network(&self) -> Option<&Path> {
+        Some(self.about.network.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Says where members get the directory; `None`: from no service.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_service(&mut self, service: Option<ServiceAddress>) -> Result<(), OrgError> {
+        self.about.service = service.map(|service| service.to_string()).unwrap_or_default();
+        self.save_about()
+    }
+
+    /// Where members get the directory.
+    pub fn service(&self) -> Option<ServiceAddress> {
+        self.about.service.parse().ok()
+    }
+
+    /// Keys of admins that lie here, by number. A file is `keys/admin-NUMBER.key`.
+    fn admin_keys(&self) -> Result<BTreeMap<u16, SecretIdentity>, OrgError> {
+        let mut keys = BTreeMap::new();
+        for admin in self.directory.admins().filter(|admin| admin.role.is_some()) {
+            let path = self.key_file(admin.number);
+            match secret::read(&path) {
+                Ok(seed) => {
+                    let secret = SecretIdentity::from_bytes(&seed);
+                    if secret.identity() != admin.key {
+                        let why = format!(
+                            "it is not the key that the directory has of admin {}",
+                            admin.number
+                        );
+                        return Err(OrgError::Contents { path, why });
+                    }
+                    keys.insert(admin.number, secret);
+                }
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The file of an admin's key.
+    pub fn key_file(&self, number: u16) -> PathBuf {
+        self.dir.join("keys").join(format!("admin-{number}.key"))
+    }
+
+    /// The key to sign as this admin, or as the only one whose key lies here.
+    fn signer(&self, admin: Option<u16>) -> Result<(u16, SecretIdentity), OrgError> {
+        let mut keys = self.admin_keys()?;
+        let refused = |why: String| Err(OrgError::Refused(why));
+        let number = match (admin, keys.keys().copied().collect::<Vec<_>>().as_slice()) {
+            (Some(number), _) => number,
+            (None, [only]) => *only,
+            (None, []) => {
+                return refused(format!(
+                    "no admin's key is in {}",
+                    self.dir.join("keys").display()
+                ));
+            }
+            (None, several) => {
+                let several: Vec<String> = several.iter().map(ToString::to_string).collect();
+                return refused(format!(
+                    "keys of admins {} are here: --admin says as whom to sign",
+                    several.join(", ")
+                ));
+            }
+        };
+        match keys.remove(&number) {
+            Some(secret) => Ok((number, secret)),
+            None => refused(format!(
+                "{} is not there, or is no admin's",
+                self.key_file(number).display()
+            )),
+        }
+    }
+
+    /// Puts entries into the directory, signed by an admin whose key lies here; or into a draft, where another one has to
+    /// sign too.
+    ///
+    /// # Errors
+    /// An entry breaks a rule, or there is no key.
+    pub fn enter(&mut self, entries: Vec<Entry>, admin: Option<u16>) -> Result<Entered, OrgError> {
+        let (number, secret) = self.signer(admin)?;
+        let mut draft = self.directory.draft(unix_s(), entries)?;
+        draft.sign(number, &secret);
+        self.take(&draft)
+    }
+
+    /// Adds the signature of an admin whose key lies here to a draft, and takes it if it is complete.
+    ///
+    /// # Errors
+    /// The draft does not follow the directory, or there is no key.
+    pub fn sign(&mut self, draft: SignedBatch, admin: Option<u16>) -> Result<Entered, OrgError> {
+        let (number, secret) = self.signer(admin)?;
+        let mut draft = Draft::of(self.directory.organisation(), draft);
+        draft.sign(number, &secret);
+        self.take(&draft)
+    }
+
+    /// Takes a batch that others signed.
+    ///
+    /// # Errors
+    /// It does not follow the directory, or cannot stand.
+    pub fn take(&mut self, draft: &Draft) -> Result<Entered, OrgError> {
+        let signed = draft.signed();
+        let path = self.draft_file(signed);
+        match self.directory.extend(vec![signed.clone()]) {
+            Ok(new) => {
+                self.close(&new);
+                self.save()?;
+                if path.exists() {
+                    std::fs::remove_file(&path)
+                        .map_err(|source| OrgError::File { path, source })?;
+                }
+                Ok(Entered::Standing(new))
+            }
+            Err(Error::Approvals { needed, found, .. }) if found > 0 && needed > found => {
+                secret::private_directory(&self.dir.join("drafts"))?;
+                secret::replace(&path, &signed.encode())?;
+                Ok(Entered::Draft(path))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Goes on as the directory file of another admin does, which must continue this one.
+    ///
+    /// # Errors
+    /// It is none, or says something else of what is here.
+    pub fn follow(&mut self, path: &Path) -> Result<Range<u64>, OrgError> {
+        let other = read_directory(path, &self.directory.organisation())?;
+        let own = self.directory.since(0).unwrap_or_default().len();
+        let batches = other.since(0).unwrap_or_default();
+        let more = batches.get(own..).unwrap_or_default().to_vec();
+        if !batches.starts_with(self.directory.since(0).unwrap_or_default()) {
+            let why =
+                "it does not continue the directory here: one of both is older, or they parted";
+            return Err(OrgError::Contents { path: path.into(), why: why.into() });
+        }
+        let new = self.directory.extend(more)?;
+        self.close(&new);
+        self.save()?;
+        Ok(new)
+    }
+
+    fn draft_file(&self, signed: &SignedBatch) -> PathBuf {
+        let hash = signed.batch.hash();
+        let name = data_encoding::HEXLOWER
+            .encode(hash.first_chunk::<4>().map_or(&[], |chunk| chunk.as_slice()));
+        self.dir.join("drafts").join(format!("{}-{name}.draft", signed.batch.number))
+    }
+
+    /// Invitations whose device is in the directory now are over.
+    fn close(&mut self, new: &Range<u64>) {
+        for listed in self.directory.entries(new.clone()) {
+            if let Entry::Device(device) = listed.entry {
+                let is_of =
+                    |open: &Open| open.request.as_ref().is_some_and(|r| r.device() == device.key);
+                self.open.retain(|open| !is_of(open));
+            }
+        }
+    }
+
+    /// Ends an invitation, with its request.
+    fn end(&mut self, key: &Identity) {
+        self.open.retain(|open| open.invitation.key != *key);
+        // Without its invitation the file says nothing to anybody, should it stay.
+        let _ = std::fs::remove_file(request_file(&self.dir, key));
+    }
+
+    /// Reads a draft.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn read_draft(path: &Path) -> Result<SignedBatch, OrgError> {
+        let wrong = |error: Error| OrgError::Contents { path: path.into(), why: error.to_string() };
+        SignedBatch::decode(&read(path)?).map_err(wrong)
+    }
+
+    /// Invites somebody: the code is for him alone, and this keeps none of it.
+    ///
+    /// # Errors
+    /// The person is not there, or too many are invited.
+    pub fn invite(&mut self, invited: Invited, valid_s: Option<u64>) -> Result<Slip, OrgError> {
+        let now = unix_s();
+        let over: Vec<Identity> = self
+            .open
+            .iter()
+            .filter(|open| open.invitation.expires < now)
+            .map(|open| open.invitation.key)
+            .collect();
+        over.iter().for_each(|key| self.end(key));
+        if self.open.len() >= MAX_OPEN {
+            return Err(OrgError::Refused(
+                "10,000 invitations are open: wait until some are over".into(),
+            ));
+        }
+        let seed = shoal_topology::Seed::new(*secret::fresh()?);
+        let code = Code::draw(&mut seed.stream("code of an invitation"));
+        let expires = now.saturating_add(valid_s.unwrap_or(VALID_S));
+        let invitation = Invitation { key: code.public(), invited, expires };
+        // Whether its entries could stand is seen now, not when the new member is there.
+        let seed = secret::fresh()?;
+        let probe = SecretIdentity::from_bytes(&seed);
+        let gateways = vec![probe.identity()];
+        let request =
+            Request::new(&code, self.directory.organisation(), &probe, ("device".into(), gateways));
+        self.directory.draft(now, request.entries(&self.directory, &invitation, now)?)?;
+        self.open.push(Open { invitation, request: None });
+        self.save()?;
+        let network = match self.network() {
+            Some(path) => String::from_utf8_lossy(&read(path)?).into_owned(),
+            None => String::new(),
+        };
+        Ok(Slip {
+            organisation: self.directory.name().into(),
+            key: self.about.key.clone(),
+            code: code.to_string(),
+            expires,
+            network,
+        })
+    }
+
+    /// Invitations that are open.
+    pub fn invitations(&self) -> &[Open] {
+        &self.open
+    }
+
+    /// Takes a request for an invitation that is open. The same request again is the same; another one for the same invitation
+    /// is refused, and the first stays, for an admin to look at.
+    ///
+    /// # Errors
+    /// There is no such invitation, or it was used.
+    pub fn receive(&mut self, request: Request) -> Result<&Open, OrgError> {
+        let key = request.invitation();
+        let directory = &self.directory;
+        let Some(at) = self.open.iter().position(|open| open.invitation.key == key) else {
+            let refused =
+                "no open invitation fits this request: it is over, or was used; invite again";
+            return Err(OrgError::Refused(refused.into()));
+        };
+        let Some(open) = self.open.get_mut(at) else {
+            return Err(OrgError::Refused(String::new()));
+        };
+        request.entries(directory, &open.invitation, unix_s())?;
+        match &open.request {
+            Some(known) if known.device() != request.device() => {
+                return Err(OrgError::Refused(
+                    "another device asked first with this code: refuse that one, if it is a stranger's, and invite again".into(),
+                ));
+            }
+            _ => {
+                keep_request(&self.dir, &request)?;
+                open.request = Some(request);
+            }
+        }
+        self.open.get(at).ok_or_else(|| OrgError::Refused(String::new()))
+    }
+
+    /// Lets a request in whose digits an admin heard from the new member.
+    ///
+    /// # Errors
+    /// No request has these digits, or its entries cannot stand.
+    pub fn approve(&mut self, digits: &str, admin: Option<u16>) -> Result<Entered, OrgError> {
+        let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+        let fits = |open: &&Open| open.request.as_ref().is_some_and(|r| r.digits() == digits);
+        let found: Vec<&Open> = self.open.iter().filter(fits).collect();
+        let (invitation, request) = match found.as_slice() {
+            [Open { invitation, request: Some(request) }] => (invitation, request),
+            [] => {
+                return Err(OrgError::Refused(format!(
+                    "no request shows the digits {digits}: `shoal-org requests` lists them. If the new member reads others than \
+                     are listed under his name, somebody else has used his code: refuse that request"
+                )));
+            }
+            _ => {
+                return Err(OrgError::Refused(format!(
+                    "two requests show the digits {digits}: refuse both and invite again"
+                )));
+            }
+        };
+        let entries = request.entries(&self.directory, invitation, unix_s())?;
+        self.enter(entries, admin)
+    }
+
+    /// Ends an open invitation, by the name that it is for or the digits of its request.
+    ///
+    /// # Errors
+    /// There is none, or several are meant.
+    pub fn refuse(&mut self, name_or_digits: &str) -> Result<(), OrgError> {
+        let is_meant = |open: &Open| {
+            let digits = open.request.as_ref().map(Request::digits);
+            digits.as_deref() == Some(name_or_digits)
+                || self.is_for(&open.invitation, name_or_digits)
+        };
+        let meant: Vec<Identity> = self
+            .open
+            .iter()
+            .filter(|open| is_meant(open))
+            .map(|open| open.invitation.key)
+            .collect();
+        match meant.as_slice() {
+            [key] => {
+                self.end(key);
+                self.save()
+            }
+            [] => Err(OrgError::Refused(format!("no open invitation is for {name_or_digits:?}"))),
+            several => Err(OrgError::Refused(format!(
+                "{} open invitations are for {name_or_digits:?}: say the digits of one",
+                several.len()
+            ))),
+        }
+    }
+
+    fn is_for(&self, invitation: &Invitation, wanted: &str) -> bool {
+        self.name_of(invitation).to_lowercase() == wanted.to_lowercase()
+    }
+
+    /// Whose name an invitation is for.
+    pub fn name_of(&self, invitation: &Invitation) -> String {
+        match &invitation.invited {
+            Invited::Person { name, .. } => name.clone(),
+            Invited::Device { person } => {
+                let member = self.directory.person(*person);
+                member.map(|member| member.person.name.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The only person whom a name means.
+    ///
+    /// # Errors
+    /// Nobody, or several.
+    pub fn person(&self, name: &str) -> Result<u32, OrgError> {
+        match self.directory.find(name).as_slice() {
+            [one] => Ok(one.person.id),
+            [] => Err(OrgError::Refused(format!("nobody in the directory is called {name:?}"))),
+            several => {
+                let names: Vec<String> = several
+                    .iter()
+                    .map(|member| format!("{:?} ({})", member.person.name, member.person.id))
+                    .collect();
+                Err(OrgError::Refused(format!(
+                    "{name:?} can mean {}: say the whole name, or --person NUMBER",
+                    names.join(" or ")
+                )))
+            }
+        }
+    }
+
+    /// The policy with some values changed.
+    pub fn policy_with(&self, change: impl FnOnce(&mut Policy)) -> Entry {
+        let mut policy = self.directory.policy();
+        change(&mut policy);
+        Entry::Policy(policy)
+    }
+
+    /// The head of the directory, signed now, and the key by which links to authorities are made.
+    ///
+    /// # Errors
+    /// The organisation's key is not here.
+    pub fn head(&self) -> Result<(Signed<DirectoryHead>, SecretIdentity), OrgError> {
+        let secret = self.organisation_key()?;
+        Ok((self.directory.head(&secret, self.service(), unix_s()), secret))
+    }
+
+    /// The seed of the organisation's key.
+    pub(crate) fn organisation_seed(&self) -> Result<secret::Secret, OrgError> {
+        Ok(secret::read(&self.dir.join("keys/organisation.key"))?)
+    }
+
+    fn organisation_key(&self) -> Result<SecretIdentity, OrgError> {
+        let seed = self.organisation_seed()?;
+        let secret = SecretIdentity::from_bytes(&seed);
+        if secret.identity() != self.directory.organisation() {
+            let path = self.dir.join("keys/organisation.key");
+            return Err(OrgError::Contents {
+                path,
+                why: "it is not the key of this organisation".into(),
+            });
+        }
+        Ok(secret)
+    }
+}

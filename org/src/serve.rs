@@ -1,0 +1,186 @@
+//! The service of an organisation inside the network: it takes requests, and gives members the directory.
+//!
+//! It reads the files of [`crate::Registry`] and writes requests alone: it needs no key but that of its own address, and
+//! whoever seizes it can let nobody in.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use shoal_client::{Config, Incoming, Listener, ServiceConfig, Shoal, Stream};
+use shoal_host::secret;
+use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, enrolled, since};
+use shoal_organisation::{Directory, Request, SignedBatch};
+use shoal_topology::Identity;
+use shoal_topology::directory::address::ServiceAddress;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::OrgError;
+use crate::files::{keep_request, kept_request, read_directory, read_invitations, unix_s};
+
+/// Questions that are answered at a time.
+const AT_ONCE: usize = 64;
+/// A question takes no longer, nor does one message of the answer.
+const STALLED: Duration = Duration::from_secs(120);
+
+/// The service, as it runs.
+pub struct Service {
+    listener: Listener,
+    desk: Arc<Desk>,
+    /// The client by which the service was started: it goes with it.
+    _client: Shoal,
+}
+
+/// What questions are answered from.
+struct Desk {
+    dir: PathBuf,
+    organisation: Identity,
+    /// The directory, and when its file was last changed.
+    held: Mutex<(Option<SystemTime>, Arc<Directory>)>,
+    room: Semaphore,
+}
+
+impl Service {
+    /// Starts the service over the files of an organisation, by the gateways of a client's configuration. `token` is the file
+    /// of the admission token that its gateways gave it.
+    ///
+    /// # Errors
+    /// The files cannot be read, or the client not be started.
+    pub async fn start(
+        dir: &Path,
+        organisation: Identity,
+        config: Config,
+        token: Option<&Path>,
+    ) -> Result<Self, OrgError> {
+        let keys = dir.join("service");
+        secret::private_directory(&keys)?;
+        let directory = read_directory(&dir.join("directory"), &organisation)?;
+        let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
+        let service = ServiceConfig::new(keys.join("keys"));
+        let service = token.map_or(service.clone(), |token| service.token(token));
+        let listener = shoal.listen(service).await?;
+        let held = Mutex::new((None, Arc::new(directory)));
+        let desk = Desk { dir: dir.into(), organisation, held, room: Semaphore::new(AT_ONCE) };
+        Ok(Self { listener, desk: Arc::new(desk), _client: shoal })
+    }
+
+    /// Where members find it, the preferred one first.
+    pub fn addresses(&self) -> Vec<ServiceAddress> {
+        self.listener.addresses().to_vec()
+    }
+
+    /// Returns when it can be reached. False if the client has ended.
+    pub async fn ready(&mut self) -> bool {
+        self.listener.ready().await
+    }
+
+    /// Answers questions until the client ends.
+    pub async fn run(mut self) {
+        while let Some(Incoming { port, stream }) = self.listener.accept().await {
+            if port != PORT {
+                continue;
+            }
+            let desk = self.desk.clone();
+            tokio::spawn(async move {
+                // Who goes in the middle has what he wanted, or asks again.
+                let _ = desk.attend(stream).await;
+            });
+        }
+    }
+}
+
+impl Desk {
+    async fn attend(&self, mut stream: Stream) -> std::io::Result<()> {
+        let Ok(_room) = self.room.try_acquire() else {
+            return say(&mut stream, &Answer::Refused(Refusal::Busy).encode()).await;
+        };
+        let question = timeout(STALLED, hear(&mut stream)).await??;
+        let directory = self.directory();
+        let batches = match self.answer(&directory, &question) {
+            Ok(batches) => batches,
+            Err(answer) => return say(&mut stream, &answer.encode()).await,
+        };
+        let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
+        say(&mut stream, &Answer::Batches(count).encode()).await?;
+        for batch in batches {
+            timeout(STALLED, say(&mut stream, &batch.encode())).await??;
+        }
+        stream.shutdown().await
+    }
+
+    /// The directory, read again when its file has changed. One that cannot be read leaves the last.
+    fn directory(&self) -> Arc<Directory> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.dir.join("directory");
+        let changed = std::fs::metadata(&path).and_then(|data| data.modified()).ok();
+        if changed.is_some()
+            && changed != held.0
+            && let Ok(directory) = read_directory(&path, &self.organisation)
+        {
+            *held = (changed, Arc::new(directory));
+        }
+        held.1.clone()
+    }
+
+    fn answer<'a>(
+        &self,
+        directory: &'a Directory,
+        question: &[u8],
+    ) -> Result<&'a [SignedBatch], Answer> {
+        match Question::decode(question) {
+            Ok(Question::Since { size, token }) => {
+                since(directory, (size, token), unix_s()).map_err(Answer::Refused)
+            }
+            Ok(Question::Enrol(request)) => match Request::decode(&request) {
+                Ok(request) => self.enrol(directory, &request),
+                Err(_) => Err(Answer::Refused(Refusal::Unreadable)),
+            },
+            Err(_) => Err(Answer::Refused(Refusal::Unreadable)),
+        }
+    }
+
+    fn enrol<'a>(
+        &self,
+        directory: &'a Directory,
+        request: &Request,
+    ) -> Result<&'a [SignedBatch], Answer> {
+        if let Some(batches) = enrolled(directory, request).map_err(Answer::Refused)? {
+            return Ok(batches);
+        }
+        let refused = |why| Err(Answer::Refused(why));
+        let open = read_invitations(&self.dir.join("invitations.json")).unwrap_or_default();
+        let key = request.invitation();
+        let Some(open) = open.iter().find(|open| open.invitation.key == key) else {
+            return refused(Refusal::NoInvitation);
+        };
+        if request.entries(directory, &open.invitation, unix_s()).is_err() {
+            return refused(Refusal::NoInvitation);
+        }
+        match kept_request(&self.dir, &key) {
+            Some(first) if first.device() != request.device() => return refused(Refusal::Used),
+            Some(_) => {}
+            None if keep_request(&self.dir, request).is_ok() => {}
+            None => return refused(Refusal::Busy),
+        }
+        Err(Answer::Waiting)
+    }
+}
+
+async fn say(stream: &mut Stream, message: &[u8]) -> std::io::Result<()> {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(message).await?;
+    stream.flush().await
+}
+
+async fn hear(stream: &mut Stream) -> std::io::Result<Vec<u8>> {
+    let length = stream.read_u32().await? as usize;
+    if length > MAX_MESSAGE {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}

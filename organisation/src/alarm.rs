@@ -1,0 +1,96 @@
+//! What the owner of a device has to be told about himself when the directory has grown.
+
+use std::ops::Range;
+
+use shoal_topology::Identity;
+use unicode_security::confusable_detection::skeleton;
+
+use crate::{Directory, Entry, Removed};
+
+/// Something that should not have happened unless its owner knows of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Alarm {
+    /// A device was added to the owner that is none of those he knows.
+    Device {
+        /// The entry that did it.
+        number: u64,
+        /// The number of the device.
+        device: u32,
+        /// The admins who signed.
+        by: Vec<u16>,
+    },
+    /// Another person has a name that looks like the owner's.
+    Twin {
+        /// The entry that did it.
+        number: u64,
+        /// The other person.
+        person: u32,
+        /// The admins who signed.
+        by: Vec<u16>,
+    },
+    /// The owner's name was changed.
+    Renamed {
+        /// The entry that did it.
+        number: u64,
+        /// The admins who signed.
+        by: Vec<u16>,
+    },
+    /// The owner, or the device that asks, belongs to the organisation no more.
+    Removed {
+        /// The entry that did it.
+        number: u64,
+        /// The admins who signed.
+        by: Vec<u16>,
+    },
+}
+
+/// What looks alike has one skeleton: by UTS 39, section 4, in lower case and without regard to white space.
+fn looks(name: &str) -> String {
+    let plain: Vec<String> =
+        skeleton(name).collect::<String>().split_whitespace().map(str::to_lowercase).collect();
+    // Once more, since lower case makes other letters look alike.
+    skeleton(&plain.join(" ")).collect()
+}
+
+/// What entries of these numbers mean to the person who owns the device of key `own`, who knows the devices `known` as
+/// his.
+pub fn alarms(
+    directory: &Directory,
+    numbers: Range<u64>,
+    own: &Identity,
+    known: &[Identity],
+) -> Vec<Alarm> {
+    let Some(own) = directory.device_of_key(own) else { return Vec::new() };
+    let Some(owner) = directory.person(own.device.person) else { return Vec::new() };
+    let name = looks(&owner.person.name);
+    let mut alarms = Vec::new();
+    for listed in directory.entries(numbers) {
+        let number = listed.number;
+        let by = || listed.batch.signatures.iter().map(|(admin, _)| *admin).collect();
+        match listed.entry {
+            Entry::Device(device) => {
+                let mine = device.person == owner.person.id && device.id != own.device.id;
+                // A device that moves to another gateway is none that was added.
+                let added = directory.device(device.id).is_some_and(|held| held.since == number);
+                if mine && added && !known.contains(&device.key) {
+                    alarms.push(Alarm::Device { number, device: device.id, by: by() });
+                }
+            }
+            Entry::Person(person) if person.id == owner.person.id && number == owner.since => {}
+            Entry::Person(person) if person.id == owner.person.id => {
+                alarms.push(Alarm::Renamed { number, by: by() });
+            }
+            Entry::Person(person) if looks(&person.name) == name => {
+                alarms.push(Alarm::Twin { number, person: person.id, by: by() });
+            }
+            Entry::Remove(Removed::Person(id)) if *id == owner.person.id => {
+                alarms.push(Alarm::Removed { number, by: by() });
+            }
+            Entry::Remove(Removed::Device(id)) if *id == own.device.id => {
+                alarms.push(Alarm::Removed { number, by: by() });
+            }
+            _ => {}
+        }
+    }
+    alarms
+}
