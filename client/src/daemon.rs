@@ -17,6 +17,7 @@ mod hub;
 mod keyring;
 pub mod letters;
 mod link;
+mod membership;
 mod own_host;
 mod owner;
 mod permits;
@@ -47,8 +48,10 @@ use shoal_host::process::Process;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
 use shoal_host::start::Boxed;
-use shoal_topology::Parameters;
+use shoal_topology::{Document, Parameters};
 use tokio::sync::watch;
+
+use membership::Membership;
 
 pub use config::{Config, ServiceKind};
 pub use files::{descriptor, identity, init, make};
@@ -143,6 +146,8 @@ pub fn check(config: &Config) -> Result<(), ClientError> {
 #[derive(Clone, Debug, Default)]
 struct EngineReport {
     status: Value,
+    /// The topology document in use.
+    document: Option<Arc<Document>>,
     /// Name, help and value of each metric.
     series: Vec<(&'static str, &'static str, f64)>,
 }
@@ -152,7 +157,7 @@ impl EngineReport {
     fn starting() -> Self {
         let status =
             json!({ "ready": false, "summary": "Not ready: starting.", "why_not": "starting" });
-        Self { status, series: Vec::new() }
+        Self { status, document: None, series: Vec::new() }
     }
 }
 
@@ -176,10 +181,15 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     let seed = files::run_seed()
         .map_err(|source| ClientError::System { what: "drawing a seed", source })?;
     let mail = letters::start(&config.data_dir, &seed)?;
-    let _programs = letters::socket::serve(&socket(&config), mail.orders.clone()).await?;
+    let membership = Membership::open(&config, shared.clone(), mail.orders.clone())?;
+    let words =
+        letters::socket::Words { orders: mail.orders.clone(), membership: membership.clone() };
+    let _programs = letters::socket::serve(&socket(&config), words).await?;
     let shoal = Shoal::begin(config, shutdown, (shared, ready), Some(mail))?;
     shoal.socks(listen).await?;
+    let following = tokio::spawn(membership::follow(membership, shoal.clone()));
     shoal.ended().await;
+    following.abort();
     Ok(())
 }
 

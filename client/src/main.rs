@@ -1,5 +1,7 @@
 //! `shoal-client`: the SOCKS5 proxy of a person, or a service.
 
+mod members;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,13 +56,13 @@ enum ClientVerb {
     ///
     /// Example: shoal-client check -c client.toml
     Check(Options),
-    /// Have a running client send a letter, the text of which it reads, to whoever has this address. Prints the letter's number.
+    /// Have a running client send a letter, the text of which it reads, to whoever has this address or name. Prints the letter's number.
     ///
     /// Example: echo hello | shoal-client send ADDRESS
     Send {
         #[command(flatten)]
         options: Options,
-        /// The address, as `shoal-client address` prints it where he is.
+        /// The address, as `shoal-client address` prints it where he is, or the name of somebody in the organisation.
         to: String,
         /// Return when it has left, or nobody was reached.
         #[arg(long)]
@@ -78,6 +80,50 @@ enum ClientVerb {
         /// Print what waits, and return.
         #[arg(long)]
         once: bool,
+    },
+    /// Have a running client ask an organisation to let it in, by a code that its admin gave, or by the file with it. Prints the six
+    /// digits for the admin, and returns when he has approved.
+    ///
+    /// Example: shoal-client join alice.toml
+    Join {
+        #[command(flatten)]
+        options: Options,
+        /// The code, or the file that `shoal-org invite --out` wrote.
+        code: String,
+        /// The organisation, by its name or key, where the network has several.
+        #[arg(long, default_value = "")]
+        organisation: String,
+        /// What the directory calls this device.
+        #[arg(long, default_value = "computer")]
+        device: String,
+        /// Return when the client has taken the code.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Print the people of the organisation, or those whom a name means.
+    ///
+    /// Example: shoal-client contacts alice
+    Contacts {
+        #[command(flatten)]
+        options: Options,
+        /// The name, or the beginning of a word of it.
+        name: Option<String>,
+        /// Print lines of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print how it stands with the organisation, and alarms: what somebody did in your name.
+    ///
+    /// Example: shoal-client organisation
+    Organisation {
+        #[command(flatten)]
+        options: Options,
+        /// Forget the alarms that are printed.
+        #[arg(long)]
+        seen: bool,
+        /// Print a line of JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Ask a running client how it is. The exit code is 0 when it is ready, and 1 when it is not or nothing runs.
     ///
@@ -186,6 +232,15 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
         ClientVerb::Check(options) => check(&read(&options)?)?,
         ClientVerb::Send { options, to, wait } => send(&options, &to, wait)?,
         ClientVerb::Events { options, take, once } => events(&options, take, once)?,
+        ClientVerb::Join { options, code, organisation, device, no_wait } => {
+            members::join(asking(&options)?, (&code, &organisation, &device), no_wait)?;
+        }
+        ClientVerb::Contacts { options, name, json } => {
+            members::contacts(asking(&options)?, name.as_deref(), json)?;
+        }
+        ClientVerb::Organisation { options, seen, json } => {
+            members::organisation(asking(&options)?, seen, json)?;
+        }
         ClientVerb::Status { options, json, watch, socket } => {
             let socket = match socket {
                 Some(socket) => socket,

@@ -23,7 +23,8 @@ fn made(dir: &Path) -> String {
     let config = home.join("client.toml");
     let identity = text(&done.stdout);
     let identity = identity.split_whitespace().find(|word| word.len() == 52).unwrap();
-    let gateway = format!("gateways = [{{ identity = \"{identity}\", address = \"127.0.0.1:9\" }}]");
+    let gateway =
+        format!("gateways = [{{ identity = \"{identity}\", address = \"127.0.0.1:9\" }}]");
     let written = std::fs::read_to_string(&config).unwrap();
     let lines: Vec<&str> = written.lines().filter(|line| !line.starts_with("gateways")).collect();
     std::fs::write(&config, format!("{gateway}\n{}\n", lines.join("\n"))).unwrap();

@@ -1,4 +1,5 @@
-"""An organisation on a network: the head of its directory in the document, on the word of most authorities."""
+"""An organisation on a network: the head of its directory in the document, and people who are invited, let in, found by their names, and
+removed."""
 
 import json
 import os
@@ -7,8 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+from letters import Person
 from localnet import Localnet, scratch
-from report import must
+from report import must, wait_until
 
 # Seconds; a head stands in the document of the epoch after the one in which it came.
 EPOCH = 10
@@ -29,7 +31,14 @@ def organisation(run, check):
         check("16 the document has a longer directory in the next epochs", acme.grows)
         check("16 a directory that parted from the published one is refused", acme.parts)
         check("16 heads outlive a restart of all authorities", acme.restarts)
+        check("16 the organisation's service runs inside the network", acme.serves)
+        check("16 two people are invited, read their digits, and are let in", acme.enrols)
+        check("16 they find each other by name and write", acme.writes)
+        check("16 a device that a rogue admin adds alarms its owner, and others hold back", acme.twin)
+        check("16 a member is killed, and is one when he is back", acme.killed)
+        check("16 who was removed is nobody's contact, and is told", acme.removes)
     finally:
+        acme.end()
         net.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -39,6 +48,17 @@ class Organisation:
         self.binaries, self.net, self.dir = binaries, net, directory
         self.network = Path(net.daemons["client-1"]["config"]).parent.parent / "network.toml"
         self.authorities = [name for name in net.daemons if name.startswith("authority")]
+        like = net.daemons["client-1"]["config"]
+        self.service = None
+        self.alice, self.bob = (Person(binaries, like, directory.with_name(name)) for name in ("alice", "bob"))
+
+    def end(self):
+        for person in (self.alice, self.bob):
+            if person.child:
+                person.kill()
+        if self.service:
+            self.service.terminate()
+            self.service.wait(10)
 
     def run(self, *args, ok=True, directory=None):
         command = [self.binaries.org, "--dir", str(directory or self.dir), *map(str, args)]
@@ -65,7 +85,7 @@ class Organisation:
                 config.write(f'\n[[authority.organisation]]\nname = "acme"\nkey = "{key}"\n')
             os.kill(node["pid"], signal.SIGHUP)
         said = self.run("publish").stdout.strip()
-        must(self.shown() == 2, f"the document has {self.shown()} entries")
+        self.has(2)
         return said
 
     def shown(self):
@@ -78,11 +98,15 @@ class Organisation:
         organisations = json.loads(done.stdout)["organisations"]
         return organisations[0]["size"] if organisations else None
 
+    def has(self, entries):
+        """The document has so many: each authority writes it down when it gets it."""
+        must(wait_until(lambda: self.shown() == entries, EPOCH) is not None, f"the document has {self.shown()} entries")
+
     def grows(self):
         self.run("announce", "Lunch is ready")
         self.run("announce", "Dinner too")
         said = self.run("publish").stdout.strip()
-        must(self.shown() == 4, f"the document has {self.shown()} entries")
+        self.has(4)
         return said
 
     def parts(self):
@@ -93,7 +117,7 @@ class Organisation:
         self.run("publish")
         said = self.run("publish", directory=other, ok=False)
         must(said.returncode == 1 and "not the one whose head" in said.stderr, said.stderr)
-        must(self.shown() == 5, f"the document has {self.shown()} entries")
+        self.has(5)
         return said.stderr.strip()[:120]
 
     def restarts(self):
@@ -104,5 +128,105 @@ class Organisation:
         must(self.net.settle(*self.authorities, within=60) is not None, "the authorities are not back")
         self.run("announce", "after the restart")
         said = self.run("publish").stdout.strip()
-        must(self.shown() == 6, f"the document has {self.shown()} entries")
+        self.has(6)
         return said
+
+    def serves(self):
+        config = Path(self.net.daemons["service"]["config"])
+        log = open(self.dir.with_name("service.log"), "wb")
+        self.service = subprocess.Popen(
+            [self.binaries.org, "--dir", str(self.dir), "serve", "-c", str(config), "--token", str(config.parent / "token")],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )
+        log.close()
+        said = lambda: self.dir.with_name("service.log").read_text()
+        must(wait_until(lambda: "ready at" in said(), 60) is not None, said()[-400:])
+        # Nothing is held back from new devices here, but for those of marked people.
+        self.run("policy", "--hold-s", 0)
+        self.run("publish")
+        return said().splitlines()[0]
+
+    def enrols(self):
+        took = []
+        for person, name, options in ((self.alice, "Alice Example", ["--unit", "Finance"]), (self.bob, "Bob Beispiel", ["--marked"])):
+            person.start()
+            out = person.dir / "invitation.toml"
+            self.run("invite", name, "--out", out, *options)
+            must(wait_until(lambda: "acme" in self.join(person, out), 30) is not None, self.join(person, out))
+            digits = json.loads(person.run("organisation", "--json").stdout)["digits"]
+            asked = lambda: f"{name}: asks with the digits {digits}" in self.run("requests").stdout
+            must(wait_until(asked, 90) is not None, self.run("requests").stdout)
+            # Somebody else's digits let nobody in.
+            other = "000000" if digits != "000000" else "000001"
+            must(self.run("approve", other, ok=False).returncode == 1, "other digits were approved")
+            self.run("approve", digits)
+            self.run("publish")
+            took.append(wait_until(lambda: self.shows(person)["member"], 120))
+            must(took[-1] is not None, f"{self.shows(person)}")
+        # Alice hears of Bob: by a head that all see, at an instant of her own.
+        must(wait_until(lambda: "Bob Beispiel" in self.alice.run("contacts").stdout, 90) is not None, f"{self.shows(self.alice)}")
+        return f"members {took[0]:.0f} s and {took[1]:.0f} s after the document has them"
+
+    def join(self, person, invitation):
+        done = person.run("join", str(invitation), "--no-wait", "--device", "laptop", ok=False)
+        return done.stdout + done.stderr
+
+    def shows(self, person):
+        return json.loads(person.run("organisation", "--json").stdout)
+
+    def writes(self):
+        # Bob is marked, so a day passes before others write to his new device; he is told apart from a mistake.
+        held = self.alice.send("bob", "x", ok=False)
+        must(held.returncode == 1 and "held back" in held.stderr, held.stderr)
+        must("is new" in self.alice.run("contacts", "bob").stdout, "the contact does not say so")
+        self.bob.send("alice example", "hello Alice", "--wait")
+        found = self.alice.takes_all(1)
+        must(found == ["hello Alice"], f"{found}")
+        nobody = self.bob.send("carol", "x", ok=False)
+        must("nobody in the directory" in nobody.stderr, nobody.stderr)
+        return found[0]
+
+    def twin(self):
+        """The admin enrols a device of his own as another one of Alice."""
+        rogue = Person(self.binaries, self.net.daemons["client-1"]["config"], self.dir.with_name("rogue"))
+        rogue.start()
+        try:
+            out = rogue.dir / "invitation.toml"
+            self.run("invite", "alice", "--device", "--out", out)
+            must(wait_until(lambda: "acme" in self.join(rogue, out), 30) is not None, self.join(rogue, out))
+            digits = self.shows(rogue)["digits"]
+            must(wait_until(lambda: digits in self.run("requests").stdout, 90) is not None, self.run("requests").stdout)
+            self.run("policy", "--hold-s", 3600)
+            self.run("approve", digits)
+            self.run("publish")
+            alarmed = lambda: any("was added to you by Olga Owner" in alarm for alarm in self.shows(self.alice)["alarms"])
+            took = wait_until(alarmed, 90)
+            must(took is not None, f"{self.shows(self.alice)}")
+            must(wait_until(lambda: "is new" in self.bob.run("contacts", "alice").stdout, 90) is not None, "Bob does not hold back")
+            self.bob.send("alice", "for Alice alone", "--wait")
+            must(self.alice.takes_all(1) == ["for Alice alone"], "Alice's own laptop did not get it")
+            must(rogue.takes() == [], "the rogue device got it")
+            self.run("remove", "--device", 2)
+            self.run("publish")
+            return f"alarmed {took:.0f} s after the document had it"
+        finally:
+            rogue.kill()
+
+    def killed(self):
+        self.alice.kill()
+        self.alice.start()
+        shown = self.shows(self.alice)
+        must(shown["member"] and shown["alarms"], f"{shown}")
+        return f"{shown['entries']} entries, {len(shown['alarms'])} alarms"
+
+    def removes(self):
+        self.run("remove", "Bob Beispiel")
+        self.run("publish")
+        gone = lambda: "Bob" not in self.alice.run("contacts").stdout
+        took = wait_until(gone, 90)
+        must(took is not None, self.alice.run("contacts").stdout)
+        told = lambda: any("removed this device" in alarm for alarm in self.shows(self.bob)["alarms"])
+        must(wait_until(told, 90) is not None, f"{self.shows(self.bob)}")
+        refused = self.alice.send("bob", "x", ok=False)
+        must("nobody in the directory" in refused.stderr, refused.stderr)
+        return f"gone {took:.0f} s after the document said so"

@@ -11,14 +11,14 @@ use std::time::Duration;
 use serde_json::Value;
 use shoal_host::admin::Readiness;
 use shoal_host::shutdown::Shutdown;
-use shoal_topology::Time;
+use shoal_topology::{Document, Time};
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
 use super::hub::{StreamDriver, TunnelIo};
 use super::link::{LinkEvent, Slots};
 use super::reload::Reload;
-use super::{EngineReport, Ready, Shared};
+use super::{Ready, Shared};
 
 /// How often the report is made anew.
 const REPORT: Duration = Duration::from_millis(500);
@@ -127,8 +127,15 @@ impl Publisher {
     ) {
         let readiness = not_ready.map_or(Readiness::Ready, Readiness::NotReady);
         if let Ok(mut report) = self.shared.lock() {
-            *report = EngineReport { status, series };
+            (report.status, report.series) = (status, series);
         }
         let _ = self.ready.send(readiness);
+    }
+
+    /// Shows the document in use to the other threads.
+    pub(super) fn show_document(&self, document: Option<&Arc<Document>>) {
+        if let Ok(mut report) = self.shared.lock() {
+            report.document = document.cloned();
+        }
     }
 }

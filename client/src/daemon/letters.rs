@@ -59,6 +59,8 @@ pub(super) enum Order {
     Left(LetterId),
     /// Nobody was reached.
     Returned(LetterId, NotReached),
+    /// Something that programs are told and that is no letter.
+    Tell(Event),
 }
 
 /// A letter for the engine.
@@ -168,6 +170,7 @@ impl Letters {
                 Err(error) => self.lose(&chain(&error)),
             },
             Order::Posted(number, id) => _ = self.names.insert(id, number),
+            Order::Tell(event) => self.tell(event),
             Order::NoRoom(number) => {
                 self.posted.remove(&number);
                 // Not at once: the engine's room is taken by what waits for slots.

@@ -84,6 +84,24 @@ impl Asking {
         }
     }
 
+    /// Asks something that has one answer.
+    ///
+    /// # Errors
+    /// The client says why not, or has gone.
+    pub fn once(&mut self, word: &str, fields: &Value) -> Result<Value, AskError> {
+        let mut request = json!({ "id": word, "word": word });
+        if let (Some(request), Some(fields)) = (request.as_object_mut(), fields.as_object()) {
+            request.extend(fields.clone());
+        }
+        self.ask(&request)?;
+        loop {
+            let said = self.line()?;
+            if said.get("id").and_then(Value::as_str) == Some(word) {
+                return Ok(said);
+            }
+        }
+    }
+
     /// Asks for what waits and for all that happens, which [`Self::line`] then returns; if `once`, for what waits, and a line with
     /// an `end` behind it.
     ///

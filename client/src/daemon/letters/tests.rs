@@ -39,6 +39,15 @@ fn data(dir: &tempfile::TempDir) -> std::path::PathBuf {
     data
 }
 
+/// What programs ask of a client that belongs to no organisation.
+fn words(dir: &tempfile::TempDir, orders: &Orders) -> socket::Words {
+    let config = crate::daemon::Config { data_dir: data(dir), ..Default::default() };
+    let shared = crate::daemon::reports().0;
+    let membership =
+        crate::daemon::membership::Membership::open(&config, shared, orders.clone()).unwrap();
+    socket::Words { orders: orders.clone(), membership }
+}
+
 fn address() -> ServiceAddress {
     let point = |n| shoal_topology::SecretIdentity::from_bytes(&[n; 32]).identity().0;
     ServiceAddress { identity: point(1), gateway: point(2) }
@@ -49,7 +58,7 @@ async fn programs_send_and_take_letters_and_are_told_what_became_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let control = dir.path().join("run/control.sock");
     let Mail { orders, mut posts, .. } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
-    let _socket = socket::serve(&control, orders.clone()).await.unwrap();
+    let _socket = socket::serve(&control, words(&dir, &orders)).await.unwrap();
     let (mut writer, mut listener) =
         (Program::connect(&control).await, Program::connect(&control).await);
     orders.send(Order::Received(b"waited".to_vec())).await.unwrap();
@@ -91,7 +100,7 @@ async fn what_a_program_says_wrong_is_answered_and_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let control = dir.path().join("run/control.sock");
     let Mail { orders, posts: _posts, .. } = start(&data(&dir), &Seed::from_u64(1)).unwrap();
-    let _socket = socket::serve(&control, orders).await.unwrap();
+    let _socket = socket::serve(&control, words(&dir, &orders)).await.unwrap();
     let mut program = Program::connect(&control).await;
     let long = "x".repeat(LONGEST + 1);
     let to = address();
@@ -101,7 +110,7 @@ async fn what_a_program_says_wrong_is_answered_and_harms_nobody() {
         ("{}".to_owned(), "no word"),
         (r#"{"word":"sing"}"#.to_owned(), "sing"),
         (r#"{"word":"send","text":"x"}"#.to_owned(), "\"to\""),
-        (r#"{"word":"send","to":"a.b","text":"x"}"#.to_owned(), "shoal"),
+        (r#"{"word":"send","to":"a.b","text":"x"}"#.to_owned(), "no address"),
         (format!(r#"{{"word":"send","to":"{to}","text":"{long}"}}"#), "at most"),
         (r#"{"word":"taken"}"#.to_owned(), "up_to"),
     ] {

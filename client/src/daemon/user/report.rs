@@ -226,6 +226,7 @@ impl Driver {
             let help = "Expected anonymity of the next packet, bits";
             gauges.push(("shoal_client_anonymity_bits", help, bits));
         }
+        self.publisher.show_document(document.as_ref());
         self.publisher.publish(status, gauges, not_ready);
     }
 }

@@ -1,0 +1,455 @@
+//! A person's organisation, as his client knows it: how it was let in, and the directory of people, which it keeps up to date.
+//!
+//! A task asks the organisation's service through a tunnel like any other. It goes by the head in the topology document, which all see:
+//! it takes the entries that the head covers and no more, and what contradicts the head is kept out and told.
+
+mod fetch;
+mod files;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shoal_host::secret::{self, SecretError};
+use shoal_organisation::wire::Refusal;
+use shoal_organisation::{
+    Alarm, Code, Directory, Entry, Member, MemberDevice, PersonFlags, Request, SignedBatch, alarms,
+};
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::{DirectoryHead, Document, Identity, SecretIdentity, Signed};
+use tokio::sync::Notify;
+
+use super::clock::unix_s;
+use super::letters::{Order, Orders};
+use super::{Config, Shared, Shoal};
+use files::Kept;
+
+/// How often it is looked whether the document has another head.
+const LOOK: Duration = Duration::from_secs(2);
+/// Longest drawn time between a new head and the question for what is new.
+const SPREAD: Duration = Duration::from_secs(600);
+/// Mean time between two questions whether a request was approved.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
+/// Most alarms that are kept.
+const ALARMS: usize = 100;
+
+/// The handle: what programs ask goes by it.
+#[derive(Clone)]
+pub(super) struct Membership(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    shared: Shared,
+    orders: Orders,
+    state: Mutex<Option<State>>,
+    /// There is something new to do.
+    changed: Notify,
+}
+
+/// An organisation that was asked, or is one's own.
+struct State {
+    kept: Kept,
+    request: Request,
+    /// Empty until the request was approved.
+    directory: Directory,
+    /// Why the service gave nothing when it was asked last.
+    refused: Option<String>,
+}
+
+impl State {
+    fn is_member(&self) -> bool {
+        self.directory.device_of_key(&self.request.device()).is_some()
+    }
+}
+
+impl Membership {
+    /// Reads what is on the disk.
+    ///
+    /// # Errors
+    /// Files that are there and cannot be read.
+    pub(super) fn open(
+        config: &Config,
+        shared: Shared,
+        orders: Orders,
+    ) -> Result<Self, SecretError> {
+        let state = files::read(&config.data_dir)?.map(|(kept, request, directory)| State {
+            kept,
+            request,
+            directory,
+            refused: None,
+        });
+        let (config, state) = (config.clone(), Mutex::new(state));
+        Ok(Self(Arc::new(Inner { config, shared, orders, state, changed: Notify::new() })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The document in use, once there is one.
+    fn document(&self) -> Option<Arc<Document>> {
+        let report = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        report.document.clone()
+    }
+
+    /// Asks to be let in: what people are told, with the digits.
+    ///
+    /// # Errors
+    /// Why it cannot be asked.
+    pub(super) fn join(
+        &self,
+        code: &str,
+        organisation: &str,
+        device: &str,
+    ) -> Result<Value, String> {
+        let config = &self.0.config;
+        if !config.reachable {
+            return Err("others write to the members of an organisation: set reachable = true in the configuration, and start \
+                        the client anew".into());
+        }
+        let code: Code = code.parse().map_err(|error| format!("code: {error}"))?;
+        let document = self
+            .document()
+            .ok_or("there is no topology document yet: wait until the client is connected")?;
+        let head = chosen(&document, organisation)?;
+        let mut state = self.state();
+        if state.as_ref().is_some_and(State::is_member) {
+            return Err("this client belongs to an organisation already".into());
+        }
+        let seed = secret::identity(&config.data_dir.join("identity.key"))
+            .map_err(|error| error.to_string())?;
+        let own = SecretIdentity::from_bytes(&seed);
+        let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
+        let request = Request::new(&code, head.identity, &own, (device.into(), gateways));
+        // What could never be taken is said now.
+        let request =
+            Request::decode(&request.encode()).map_err(|error| format!("device: {error}"))?;
+        let kept = Kept { organisation: head.identity, name: head.name.clone(), ..Kept::default() };
+        let directory = Directory::new(head.identity);
+        files::write(&config.data_dir, &kept, &request, &directory)
+            .map_err(|error| error.to_string())?;
+        let told = json!({ "organisation": kept.name, "key": kept.organisation.to_string(), "digits": request.digits() });
+        *state = Some(State { kept, request, directory, refused: None });
+        drop(state);
+        self.0.changed.notify_one();
+        Ok(told)
+    }
+
+    /// How it stands with the organisation.
+    pub(super) fn show(&self) -> Value {
+        let state = self.state();
+        let Some(state) = state.as_ref() else { return json!({ "organisation": null }) };
+        let size = self.document().and_then(|d| Some(d.head(&state.kept.organisation)?.size));
+        json!({
+            "organisation": state.kept.name,
+            "key": state.kept.organisation.to_string(),
+            "member": state.is_member(),
+            "digits": (!state.is_member()).then(|| state.request.digits()),
+            "refused": state.refused,
+            "entries": state.directory.size(),
+            "head": size,
+            "alarms": state.kept.alarms,
+        })
+    }
+
+    /// Forgets the alarms that were shown.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn calm(&self) -> Result<(), String> {
+        let mut state = self.state();
+        let Some(state) = state.as_mut() else { return Ok(()) };
+        state.kept.alarms.clear();
+        self.save(state)
+    }
+
+    fn save(&self, state: &State) -> Result<(), String> {
+        let written =
+            files::write(&self.0.config.data_dir, &state.kept, &state.request, &state.directory);
+        written.map_err(|error| error.to_string())
+    }
+
+    /// The people whom a name means, or all.
+    pub(super) fn contacts(&self, name: Option<&str>) -> Vec<Value> {
+        let state = self.state();
+        let Some(state) = state.as_ref() else { return Vec::new() };
+        let directory = &state.directory;
+        let own =
+            directory.device_of_key(&state.request.device()).map(|device| device.device.person);
+        let people = match name {
+            Some(name) => directory.find(name),
+            None => directory.people().filter(|member| !member.is_removed).collect(),
+        };
+        let device = |device: &MemberDevice| {
+            json!({
+                "name": device.device.name,
+                "address": device.address().map(|address| address.to_string()),
+                "held_until": state.kept.held_until(directory, device),
+            })
+        };
+        let contact = |member: &Member| {
+            let devices = member.devices.iter().filter_map(|id| directory.device(*id));
+            json!({
+                "person": member.person.id,
+                "name": member.person.name,
+                "unit": member.person.unit,
+                "external": member.person.flags.has(PersonFlags::EXTERNAL),
+                "own": own == Some(member.person.id),
+                "devices": devices.map(device).collect::<Vec<_>>(),
+            })
+        };
+        people.into_iter().map(contact).collect()
+    }
+
+    /// Where the only person whom a name means is reached: at the devices that nothing is held back from.
+    ///
+    /// # Errors
+    /// Nobody or several are meant, or all devices are too new.
+    pub(super) fn addresses(&self, name: &str) -> Result<Vec<ServiceAddress>, String> {
+        let state = self.state();
+        let state = state.as_ref().filter(|state| state.is_member());
+        let state = state.ok_or(
+            "it is no address, and this client belongs to no organisation whose people have names",
+        )?;
+        let directory = &state.directory;
+        let behind = self
+            .document()
+            .and_then(|d| Some(d.head(&state.kept.organisation)?.size > directory.size()));
+        if behind == Some(true) {
+            return Err(
+                "the directory has grown, and what is new is not here yet: again in a few minutes"
+                    .into(),
+            );
+        }
+        let found = directory.find(name);
+        let [member] = found.as_slice() else {
+            return Err(match found.len() {
+                0 => format!("nobody in the directory is called {name:?}"),
+                _ => {
+                    let names: Vec<&str> =
+                        found.iter().map(|member| member.person.name.as_str()).collect();
+                    format!("{name:?} can mean {}: say the whole name", names.join(" or "))
+                }
+            });
+        };
+        let devices = || member.devices.iter().filter_map(|id| directory.device(*id));
+        let free = devices().filter(|device| state.kept.held_until(directory, device).is_none());
+        let addresses: Vec<ServiceAddress> = free.filter_map(MemberDevice::address).collect();
+        if addresses.is_empty() {
+            return Err(
+                match devices().filter_map(|device| state.kept.held_until(directory, device)).min()
+                {
+                    Some(until) => format!(
+                        "the devices of {} are new, and what is written to them is held back until {until} (Unix time): ask him on \
+                     another way whether they are his",
+                        member.person.name
+                    ),
+                    None => format!("{} has no device", member.person.name),
+                },
+            );
+        }
+        Ok(addresses)
+    }
+
+    fn tell(&self, event: Value) {
+        // Whoever does not listen finds the same in what `show` says.
+        let _ = self.0.orders.try_send(Order::Tell(event));
+    }
+
+    /// Takes batches that the service gave, all or what is new, as far as the head goes. True if all that the head covers is here.
+    fn take(
+        &self,
+        batches: Vec<SignedBatch>,
+        head: &DirectoryHead,
+        whole: bool,
+    ) -> Result<bool, String> {
+        let mut state = self.state();
+        let Some(state) = state.as_mut() else { return Ok(false) };
+        let was_member = state.is_member();
+        let mut next = state.directory.clone();
+        // Of a whole directory what is here already must be the beginning.
+        let held = if whole { next.since(0).unwrap_or_default() } else { &[] };
+        if !batches.starts_with(held) {
+            return Err("its directory is not the one that is here".into());
+        }
+        let batches: Vec<SignedBatch> = batches.into_iter().skip(held.len()).collect();
+        // What no document covers yet may be shown to this client alone.
+        let covered = batches.into_iter().take_while(|signed| {
+            signed.batch.number + signed.batch.entries.len() as u64 <= head.size
+        });
+        let new = next.extend(covered.collect()).map_err(|error| error.to_string())?;
+        let is_whole = next.agrees(head).map_err(|error| error.to_string())?;
+        state.directory = next;
+        self.note(state, new, was_member);
+        self.save(state)?;
+        Ok(is_whole)
+    }
+
+    /// What new entries mean to this device.
+    fn note(&self, state: &mut State, new: Range<u64>, was_member: bool) {
+        let own = state.request.device();
+        if !was_member {
+            if state.is_member() {
+                // Who was there before this device is new to nobody here.
+                state.kept.known_up_to = state.directory.size();
+                self.tell(json!({ "event": "enrolled", "organisation": state.kept.name }));
+            }
+            return;
+        }
+        let now = unix_s();
+        let came: Vec<u32> = state
+            .directory
+            .devices()
+            .filter(|d| new.contains(&d.since))
+            .map(|d| d.device.id)
+            .collect();
+        came.into_iter().for_each(|id| state.kept.seen.push((id, now)));
+        for alarm in alarms(&state.directory, new.clone(), &own, &[]) {
+            let text = in_words(&state.directory, &alarm);
+            self.tell(json!({ "event": "alarm", "text": text }));
+            if state.kept.alarms.len() < ALARMS {
+                state.kept.alarms.push(text);
+            }
+        }
+        for listed in state.directory.entries(new) {
+            if let Entry::Announce { text } = listed.entry {
+                self.tell(json!({ "event": "announcement", "text": text }));
+            }
+        }
+        self.tell(json!({ "event": "directory", "entries": state.directory.size() }));
+    }
+
+    /// Keeps why the service gave nothing, and says it once.
+    fn refuse(&self, why: String, is_alarm: bool) {
+        let mut state = self.state();
+        let Some(state) = state.as_mut().filter(|state| state.refused.as_ref() != Some(&why))
+        else {
+            return;
+        };
+        self.tell(json!({ "event": if is_alarm { "alarm" } else { "organisation" }, "text": why }));
+        if is_alarm && state.kept.alarms.len() < ALARMS {
+            state.kept.alarms.push(why.clone());
+        }
+        state.refused = Some(why);
+    }
+
+    fn gave(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.refused = None;
+        }
+    }
+}
+
+/// The head of the organisation that is meant: by name or key, or the only one.
+fn chosen<'a>(document: &'a Document, organisation: &str) -> Result<&'a DirectoryHead, String> {
+    let heads = || document.heads.iter().map(Signed::<DirectoryHead>::body);
+    if organisation.is_empty() {
+        let mut all = heads();
+        return match (all.next(), all.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => {
+                Err("the network's document has no organisation: its admins have to publish it"
+                    .into())
+            }
+            _ => {
+                Err("the network has several organisations: say which one by its name or key"
+                    .into())
+            }
+        };
+    }
+    let key: Option<Identity> = organisation.parse().ok();
+    let found = heads().find(|head| Some(head.identity) == key || head.name == organisation);
+    found.ok_or_else(|| format!("the network's document has no organisation {organisation:?}: its admins have to publish it"))
+}
+
+fn in_words(directory: &Directory, alarm: &Alarm) -> String {
+    let admins = |by: &[u16]| {
+        let name = |number: &u16| {
+            let admin = directory.admins().find(|admin| admin.number == *number);
+            admin.map_or_else(|| format!("admin {number}"), |admin| admin.name.clone())
+        };
+        by.iter().map(name).collect::<Vec<_>>().join(" and ")
+    };
+    match alarm {
+        Alarm::Device { device, by, .. } => {
+            let device = directory.device(*device).map_or("", |device| device.device.name.as_str());
+            format!(
+                "a device {device:?} was added to you by {}: if it is not yours, somebody may be about to read what is meant for you; \
+                 ask for it to be removed",
+                admins(by)
+            )
+        }
+        Alarm::Twin { person, by, .. } => {
+            let person = directory.person(*person).map_or("", |member| member.person.name.as_str());
+            format!("{} listed another person whose name looks like yours: {person:?}", admins(by))
+        }
+        Alarm::Renamed { by, .. } => {
+            format!("{} changed what the directory says of you", admins(by))
+        }
+        Alarm::Removed { by, .. } => {
+            format!(
+                "{} removed this device from the organisation: nobody writes to it any more",
+                admins(by)
+            )
+        }
+    }
+}
+
+/// Follows the organisation until the client ends.
+pub(super) async fn follow(membership: Membership, shoal: Shoal) {
+    let mut asked: Option<u64> = None;
+    loop {
+        let next = {
+            let state = membership.state();
+            state
+                .as_ref()
+                .map(|state| (state.kept.organisation, state.is_member(), state.directory.size()))
+        };
+        let head =
+            next.and_then(|(organisation, ..)| membership.document()?.head(&organisation).cloned());
+        match (next, head) {
+            (Some((_, false, _)), Some(head)) => {
+                fetch::once(&membership, &shoal, &head).await;
+                let wait = shoal_topology::exponential(&mut fetch::stream(), ASK_AGAIN);
+                wait_for(&membership, wait).await;
+            }
+            (Some((_, true, size)), Some(head)) if head.size > size => {
+                // All see the new head at once; who asks at once would say that he is there.
+                if asked != Some(head.size) {
+                    asked = Some(head.size);
+                    let spread = membership.document().map_or(SPREAD, |document| {
+                        SPREAD.min(Duration::from_secs(u64::from(document.epoch_s)) / 2)
+                    });
+                    tokio::time::sleep(fetch::uniform(spread)).await;
+                    continue;
+                }
+                fetch::once(&membership, &shoal, &head).await;
+                wait_for(&membership, ASK_AGAIN).await;
+            }
+            _ => wait_for(&membership, LOOK).await,
+        }
+    }
+}
+
+/// Until something has changed, or for so long.
+async fn wait_for(membership: &Membership, longest: Duration) {
+    let _ = tokio::time::timeout(longest, membership.0.changed.notified()).await;
+}
+
+/// What the service said in place of batches.
+enum Said {
+    /// Nothing, until an admin approves.
+    Waiting,
+    /// Nothing, and why.
+    Refused(Refusal),
+}
+
+/// The directory of a client's data directory in which all of this lies.
+fn place(data_dir: &Path) -> std::path::PathBuf {
+    data_dir.join("organisation")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! One question to the organisation's service, and its answer.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shoal_host::secret;
+use shoal_organisation::SignedBatch;
+use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal};
+use shoal_topology::{DirectoryHead, Seed};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::{Membership, Said};
+use crate::daemon::Shoal;
+use crate::daemon::stream::Stream;
+use crate::engine::Isolation;
+
+/// Longest wait for one message of the service.
+const STALLED: Duration = Duration::from_secs(120);
+/// Most bytes of a batch.
+const MAX_BATCH: usize = 1 << 20;
+/// Most batches of an answer.
+const MAX_BATCHES: u32 = 1 << 20;
+
+/// Where drawn instants come from: of no use to whoever knows them later.
+pub(super) fn stream() -> shoal_topology::Stream {
+    let seed = secret::fresh().map(|seed| *seed).unwrap_or_default();
+    Seed::new(seed).stream("instants of a member")
+}
+
+/// A time below `longest`, uniform.
+pub(super) fn uniform(longest: Duration) -> Duration {
+    longest.mul_f64(stream().random::<f64>())
+}
+
+/// Asks for what is missing, and takes what comes.
+pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &DirectoryHead) {
+    let Some(service) = head.service() else {
+        return membership.refuse("the organisation has no service that gives its directory: its admins run `shoal-org serve`".into(), false);
+    };
+    let questions = {
+        let state = membership.state();
+        let Some(state) = state.as_ref() else { return };
+        let enrol = Question::Enrol(state.request.encode());
+        let size = state.directory.size();
+        let since = state.directory.reader_token(size).map(|token| Question::Since { size, token });
+        // The first is the shorter way; where it is too late for it, the second gives all.
+        since.into_iter().chain([enrol]).collect::<Vec<_>>()
+    };
+    let target = format!("{service}:{PORT}");
+    for question in questions {
+        // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
+        // that was enrolled, or asked the last time.
+        let isolation = Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
+        let asked = async {
+            let mut stream = shoal
+                .connect(&target, isolation)
+                .await
+                .map_err(|error| error.to_string())?;
+            ask(&mut stream, &question).await.map_err(|error| error.to_string())
+        };
+        let Ok(said) = timeout(10 * STALLED, asked).await else { return };
+        let batches = match said {
+            Ok(Ok(batches)) => batches,
+            Ok(Err(Said::Waiting)) => return membership.gave(),
+            Ok(Err(Said::Refused(Refusal::NoReader))) => continue,
+            Ok(Err(Said::Refused(why))) => return membership.refuse(why.to_string(), false),
+            Err(why) => {
+                return membership
+                    .refuse(format!("the organisation's service was not reached: {why}"), false);
+            }
+        };
+        let whole = matches!(question, Question::Enrol(_));
+        match membership.take(batches, head, whole) {
+            Ok(_) => membership.gave(),
+            Err(why) => membership
+                .refuse(format!("the organisation's service gave what cannot be: {why}"), true),
+        }
+        return;
+    }
+}
+
+async fn ask(
+    stream: &mut Stream,
+    question: &Question,
+) -> std::io::Result<Result<Vec<SignedBatch>, Said>> {
+    let message = question.encode();
+    stream.write_all(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes()).await?;
+    stream.write_all(&message).await?;
+    stream.flush().await?;
+    let wrong = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let count = match Answer::decode(&hear(stream, MAX_MESSAGE).await?).map_err(|_| wrong())? {
+        Answer::Batches(count) if count <= MAX_BATCHES => count,
+        Answer::Batches(_) => return Err(wrong()),
+        Answer::Waiting => return Ok(Err(Said::Waiting)),
+        Answer::Refused(why) => return Ok(Err(Said::Refused(why))),
+    };
+    let mut batches = Vec::new();
+    for _ in 0..count {
+        batches.push(SignedBatch::decode(&hear(stream, MAX_BATCH).await?).map_err(|_| wrong())?);
+    }
+    Ok(Ok(batches))
+}
+
+async fn hear(stream: &mut Stream, most: usize) -> std::io::Result<Vec<u8>> {
+    let message = async {
+        let length = stream.read_u32().await? as usize;
+        if length > most {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message).await?;
+        Ok(message)
+    };
+    timeout(STALLED, message).await?
+}

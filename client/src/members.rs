@@ -1,0 +1,119 @@
+//! What members of an organisation ask their client on the command line.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shoal_client::daemon::letters::ask::Asking;
+use shoal_host::stdout::line;
+
+/// What is needed of the file that `shoal-org invite --out` writes.
+#[derive(Deserialize)]
+struct Slip {
+    code: String,
+    key: String,
+}
+
+/// Asks to be let in, and waits until an admin approves.
+pub(crate) fn join(
+    mut asking: Asking,
+    (code, organisation, device): (&str, &str, &str),
+    no_wait: bool,
+) -> anyhow::Result<()> {
+    let (code, organisation) = match Path::new(code) {
+        path if path.is_file() => {
+            let slip: Slip = shoal_host::config::load(path, &[])?.config;
+            (slip.code, slip.key)
+        }
+        _ => (code.to_owned(), organisation.to_owned()),
+    };
+    if !no_wait {
+        asking.listen(false)?;
+    }
+    let request = json!({ "code": code, "organisation": organisation, "device": device });
+    let said = asking.once("join", &request)?;
+    let text = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    line(format_args!(
+        "{}: read these digits to the admin who invited you: {}",
+        text("organisation"),
+        text("digits")
+    ))?;
+    if no_wait {
+        return Ok(());
+    }
+    loop {
+        let event = asking.line()?;
+        match event.get("event").and_then(Value::as_str) {
+            Some("enrolled") => return Ok(line("You are in.")?),
+            Some("organisation" | "alarm") => {
+                line(event.get("text").and_then(Value::as_str).unwrap_or_default())?;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Prints the people whom a name means, or all of the organisation.
+pub(crate) fn contacts(
+    mut asking: Asking,
+    name: Option<&str>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let said = asking.once("contacts", &json!({ "name": name }))?;
+    let contacts = said.get("contacts").and_then(Value::as_array).cloned().unwrap_or_default();
+    for contact in contacts {
+        if as_json {
+            line(&contact)?;
+            continue;
+        }
+        let text = |key: &str| contact.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is = |key: &str| contact.get(key).and_then(Value::as_bool).unwrap_or_default();
+        let unit =
+            if text("unit").is_empty() { String::new() } else { format!(" ({})", text("unit")) };
+        let external = if is("external") { ", external" } else { "" };
+        let own = if is("own") { ", you" } else { "" };
+        line(format_args!("{}{unit}{external}{own}", text("name")))?;
+        for device in contact.get("devices").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(until) = device.get("held_until").and_then(Value::as_u64) {
+                let name = device.get("name").and_then(Value::as_str).unwrap_or_default();
+                line(format_args!(
+                    "    device {name:?} is new: what is written to it is held back until {until} (Unix time)"
+                ))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints how it stands with the organisation.
+pub(crate) fn organisation(mut asking: Asking, seen: bool, as_json: bool) -> anyhow::Result<()> {
+    let mut said = asking.once("organisation", &json!({ "seen": seen }))?;
+    if let Some(said) = said.as_object_mut() {
+        said.remove("id");
+    }
+    if as_json {
+        return Ok(line(&said)?);
+    }
+    let Some(name) = said.get("organisation").and_then(Value::as_str) else {
+        return Ok(line("This client belongs to no organisation: `shoal-client join CODE`.")?);
+    };
+    let number = |key: &str| said.get(key).and_then(Value::as_u64).unwrap_or_default();
+    if said.get("member").and_then(Value::as_bool).unwrap_or_default() {
+        let behind =
+            if number("head") > number("entries") { ", and more are on their way" } else { "" };
+        line(format_args!(
+            "Member of {name}; the directory has {} entries{behind}.",
+            number("entries")
+        ))?;
+    } else {
+        let digits = said.get("digits").and_then(Value::as_str).unwrap_or_default();
+        line(format_args!("Asked {name} to be let in: its admin wants to hear {digits}."))?;
+    }
+    if let Some(why) = said.get("refused").and_then(Value::as_str) {
+        line(why)?;
+    }
+    for alarm in said.get("alarms").and_then(Value::as_array).into_iter().flatten() {
+        line(format_args!("ALARM: {}", alarm.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
+}
