@@ -13,6 +13,7 @@ use shoal_topology::{
     Context, DirectoryHead, HeadUpdate, Identity, MAX_ENTRIES, SecretIdentity, Signature, Signed,
 };
 
+use crate::tree::Frontier;
 use crate::{
     Admin, Batch, Device, Draft, Entry, Error, FOUNDER, Person, Policy, Role, SignedBatch,
 };
@@ -82,7 +83,7 @@ pub struct Directory {
     organisation: Identity,
     batches: Vec<SignedBatch>,
     /// Over the entries.
-    tree: MemoryBackedTree<Sha256, Vec<u8>>,
+    tree: Frontier,
     /// [`Batch::hash`] of the last batch.
     last: [u8; 32],
     state: State,
@@ -97,7 +98,7 @@ impl Directory {
         Self {
             organisation,
             batches: Vec::new(),
-            tree: MemoryBackedTree::new(),
+            tree: Frontier::default(),
             last: [0; 32],
             state: State::default(),
         }
@@ -158,7 +159,7 @@ impl Directory {
         }
         let roles: Vec<Role> = signers.iter().map(|(_, role)| *role).collect();
         self.state.apply(&self.organisation, batch, &roles)?;
-        batch.entries.iter().for_each(|entry| self.tree.push(encode(entry)));
+        batch.entries.iter().for_each(|entry| self.tree.push(&encode(entry)));
         self.last = batch.hash();
         self.batches.push(signed);
         Ok(())
@@ -332,7 +333,7 @@ impl Directory {
 
     /// Root of the Merkle tree over all entries (RFC 6962).
     pub fn root(&self) -> [u8; 32] {
-        (*self.tree.root().as_bytes()).into()
+        self.tree.root()
     }
 
     /// The same over the first `size` entries.
@@ -340,9 +341,9 @@ impl Directory {
         if size >= self.size() {
             return (size == self.size()).then(|| self.root());
         }
-        let mut tree = MemoryBackedTree::<Sha256, Vec<u8>>::new();
-        self.entries(0..size).for_each(|listed| tree.push(encode(listed.entry)));
-        Some((*tree.root().as_bytes()).into())
+        let mut tree = Frontier::default();
+        self.entries(0..size).for_each(|listed| tree.push(&encode(listed.entry)));
+        Some(tree.root())
     }
 
     /// Says whether this directory, or a beginning of it, is the one that a document has the head of. `Ok(false)`: the
@@ -396,7 +397,9 @@ impl Directory {
         let proof = if more == 0 {
             Vec::new()
         } else {
-            let proof = self.tree.prove_consistency(more);
+            let mut tree = MemoryBackedTree::<Sha256, Vec<u8>>::new();
+            self.entries(0..self.size()).for_each(|listed| tree.push(encode(listed.entry)));
+            let proof = tree.prove_consistency(more);
             proof.as_bytes().as_chunks::<32>().0.to_vec()
         };
         Ok(HeadUpdate { head, proof })

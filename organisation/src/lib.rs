@@ -13,6 +13,7 @@ mod directory;
 pub mod enrolment;
 mod entry;
 mod error;
+mod tree;
 pub mod wire;
 
 pub use alarm::{Alarm, alarms};

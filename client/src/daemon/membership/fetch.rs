@@ -51,12 +51,11 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
     for question in questions {
         // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
         // that was enrolled, or asked the last time.
-        let isolation = Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
+        let isolation =
+            Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
         let asked = async {
-            let mut stream = shoal
-                .connect(&target, isolation)
-                .await
-                .map_err(|error| error.to_string())?;
+            let mut stream =
+                shoal.connect(&target, isolation).await.map_err(|error| error.to_string())?;
             ask(&mut stream, &question).await.map_err(|error| error.to_string())
         };
         let Ok(said) = timeout(10 * STALLED, asked).await else { return };
