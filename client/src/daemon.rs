@@ -181,7 +181,8 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     let seed = files::run_seed()
         .map_err(|source| ClientError::System { what: "drawing a seed", source })?;
     let mail = letters::start(&config.data_dir, &seed)?;
-    let membership = Membership::open(&config, shared.clone(), mail.orders.clone())?;
+    // Damaged files of the organisation take its names away, and nothing else.
+    let membership = Membership::open(&config, shared.clone(), mail.orders.clone());
     let words =
         letters::socket::Words { orders: mail.orders.clone(), membership: membership.clone() };
     let _programs = letters::socket::serve(&socket(&config), words).await?;

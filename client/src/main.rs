@@ -88,7 +88,8 @@ enum ClientVerb {
     Join {
         #[command(flatten)]
         options: Options,
-        /// The code, or the file that `shoal-org invite --out` wrote.
+        /// The file that `shoal-org invite --out` wrote, `-` to read the code, or the code itself, which others on this machine can
+        /// then see.
         code: String,
         /// The organisation, by its name or key, where the network has several.
         #[arg(long, default_value = "")]

@@ -25,6 +25,10 @@ pub(crate) fn join(
             let slip: Slip = shoal_host::config::load(path, &[])?.config;
             (slip.code, slip.key)
         }
+        // Not as an argument, where others on this machine could read it.
+        _ if code == "-" => {
+            (std::io::read_to_string(std::io::stdin())?.trim().to_owned(), organisation.to_owned())
+        }
         _ => (code.to_owned(), organisation.to_owned()),
     };
     if !no_wait {

@@ -144,7 +144,7 @@ enum Verb {
         /// The same for persons who are marked
         #[arg(long, value_name = "SECONDS")]
         marked_hold_s: Option<u32>,
-        /// With an older directory members are warned, and stop at twice that
+        /// Whoever holds a directory that is older than twice this has to name his device to get what is new
         #[arg(long, value_name = "SECONDS")]
         max_age_s: Option<u32>,
     },
@@ -281,7 +281,12 @@ fn run(Arguments { dir, admin, verb }: Arguments) -> Result<(), OrgError> {
             ))?)
         }
         Verb::AdminKey { number } => admin_key(&Registry::open(&dir)?, number),
-        Verb::Publish { network } => publish_head(&Registry::open(&dir)?, network),
+        Verb::Publish { network } => {
+            let mut registry = Registry::open(&dir)?;
+            // It waits for documents, and a removal must not wait for it.
+            registry.unlock();
+            publish_head(&registry, network)
+        }
         Verb::Serve { config, token } => serve(&dir, &config, token.as_deref()),
         verb => change_or_show(&mut Registry::open(&dir)?, admin, verb),
     }
@@ -434,6 +439,8 @@ fn sign(
     yes: bool,
 ) -> Result<(), OrgError> {
     let draft = Registry::read_draft(path)?;
+    // What could not stand is refused before a name in it reaches the terminal.
+    registry.check(&draft)?;
     stdout::line(show::batch(registry.directory(), &draft))?;
     if !yes && !asked("Sign this? [y/N] ")? {
         return Err(OrgError::Refused("not signed".into()));

@@ -15,11 +15,15 @@ use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{DirectoryHead, Identity, SecretIdentity, Signed};
 
 use crate::OrgError;
-use crate::files::{keep_request, read, read_directory, read_invitations, request_file, unix_s};
+use crate::files::{
+    keep_request, kept_request, read, read_directory, read_invitations, request_file, unix_s,
+};
 use crate::invitations::{Line, Open, Slip};
 
 /// How long it waits for another run on the same files.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How far a batch of another admin may be ahead of this machine's clock, seconds.
+const MOST_AHEAD_S: u64 = 3_600;
 /// Most invitations that are open at a time.
 const MAX_OPEN: usize = 10_000;
 
@@ -174,10 +178,8 @@ impl Registry {
         for open in &mut self.open {
             let path = request_file(&self.dir, &open.invitation.key);
             open.request = match std::fs::exists(&path) {
-                Ok(true) => Some(
-                    Request::decode(&read(&path)?)
-                        .map_err(|error| OrgError::Contents { path, why: error.to_string() })?,
-                ),
+                // One that cannot be read is none: whoever takes requests must not be able to stop admins.
+                Ok(true) => kept_request(&self.dir, &open.invitation.key),
                 Ok(false) => None,
                 Err(source) => return Err(OrgError::File { path, source }),
             };
@@ -311,12 +313,46 @@ impl Registry {
         self.take(&draft)
     }
 
+    /// Says whether a batch that others made could stand if enough admins sign it, by its date too.
+    ///
+    /// # Errors
+    /// It does not follow the directory, breaks a rule, or is of the future.
+    pub fn check(&self, signed: &SignedBatch) -> Result<(), OrgError> {
+        self.date(signed)?;
+        let draft = self.directory.draft(signed.batch.at, signed.batch.entries.clone())?;
+        if draft.signed().batch != signed.batch {
+            return Err(OrgError::Refused(
+                "the draft does not follow the directory here: take the latest one first, or have the draft made anew".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A date can never be taken back, and no later one may be before it.
+    fn date(&self, signed: &SignedBatch) -> Result<(), OrgError> {
+        let (at, now) = (signed.batch.at, unix_s());
+        if at > now.saturating_add(MOST_AHEAD_S) {
+            return Err(OrgError::Refused(format!(
+                "the batch at entry {} is dated {} s from now: look at the clocks of this machine and of the admin who made it",
+                signed.batch.number,
+                at - now
+            )));
+        }
+        Ok(())
+    }
+
+    /// Lets others work on the files: for what only reads from here on.
+    pub fn unlock(&mut self) {
+        self._held = None;
+    }
+
     /// Takes a batch that others signed.
     ///
     /// # Errors
     /// It does not follow the directory, or cannot stand.
     pub fn take(&mut self, draft: &Draft) -> Result<Entered, OrgError> {
         let signed = draft.signed();
+        self.date(signed)?;
         let path = self.draft_file(signed);
         match self.directory.extend(vec![signed.clone()]) {
             Ok(new) => {
@@ -351,6 +387,7 @@ impl Registry {
                 "it does not continue the directory here: one of both is older, or they parted";
             return Err(OrgError::Contents { path: path.into(), why: why.into() });
         }
+        more.iter().try_for_each(|signed| self.date(signed))?;
         let new = self.directory.extend(more)?;
         self.close(&new);
         self.save()?;

@@ -22,8 +22,12 @@ use crate::files::{keep_request, kept_request, read_directory, read_invitations,
 
 /// Questions that are answered at a time.
 const AT_ONCE: usize = 64;
-/// A question takes no longer, nor does one message of the answer.
-const STALLED: Duration = Duration::from_secs(120);
+/// Streams at a time on which no question has come yet.
+const SILENT: usize = 512;
+/// A question takes no longer, nor does a short answer.
+const HEAR: Duration = Duration::from_secs(20);
+/// A batch takes no longer to leave: the largest takes a quarter of an hour in class text.
+const STALLED: Duration = Duration::from_secs(1_800);
 
 /// The service, as it runs.
 pub struct Service {
@@ -40,6 +44,8 @@ struct Desk {
     /// The directory, and when its file was last changed.
     held: Mutex<(Option<SystemTime>, Arc<Directory>)>,
     room: Semaphore,
+    /// For streams on which no question has come yet.
+    silent: Semaphore,
 }
 
 impl Service {
@@ -62,7 +68,13 @@ impl Service {
         let service = token.map_or(service.clone(), |token| service.token(token));
         let listener = shoal.listen(service).await?;
         let held = Mutex::new((None, Arc::new(directory)));
-        let desk = Desk { dir: dir.into(), organisation, held, room: Semaphore::new(AT_ONCE) };
+        let desk = Desk {
+            dir: dir.into(),
+            organisation,
+            held,
+            room: Semaphore::new(AT_ONCE),
+            silent: Semaphore::new(SILENT),
+        };
         Ok(Self { listener, desk: Arc::new(desk), _client: shoal })
     }
 
@@ -93,21 +105,25 @@ impl Service {
 
 impl Desk {
     async fn attend(&self, mut stream: Stream) -> std::io::Result<()> {
+        // Who says nothing takes no room from who does.
+        let Ok(silent) = self.silent.try_acquire() else { return Ok(()) };
+        let question = timeout(HEAR, hear(&mut stream)).await??;
+        drop(silent);
         let Ok(_room) = self.room.try_acquire() else {
-            return say(&mut stream, &Answer::Refused(Refusal::Busy).encode()).await;
+            let busy = Answer::Refused(Refusal::Busy).encode();
+            return timeout(HEAR, say(&mut stream, &busy)).await?;
         };
-        let question = timeout(STALLED, hear(&mut stream)).await??;
         let directory = self.directory();
         let batches = match self.answer(&directory, &question) {
             Ok(batches) => batches,
-            Err(answer) => return say(&mut stream, &answer.encode()).await,
+            Err(answer) => return timeout(HEAR, say(&mut stream, &answer.encode())).await?,
         };
         let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-        say(&mut stream, &Answer::Batches(count).encode()).await?;
+        timeout(HEAR, say(&mut stream, &Answer::Batches(count).encode())).await??;
         for batch in batches {
             timeout(STALLED, say(&mut stream, &batch.encode())).await??;
         }
-        stream.shutdown().await
+        timeout(STALLED, stream.shutdown()).await?
     }
 
     /// The directory, read again when its file has changed. One that cannot be read leaves the last.
@@ -115,11 +131,12 @@ impl Desk {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.dir.join("directory");
         let changed = std::fs::metadata(&path).and_then(|data| data.modified()).ok();
-        if changed.is_some()
-            && changed != held.0
-            && let Ok(directory) = read_directory(&path, &self.organisation)
-        {
-            *held = (changed, Arc::new(directory));
+        if changed.is_some() && changed != held.0 {
+            // Also where it cannot be read: it is tried again when it has changed once more.
+            held.0 = changed;
+            if let Ok(directory) = read_directory(&path, &self.organisation) {
+                held.1 = Arc::new(directory);
+            }
         }
         held.1.clone()
     }

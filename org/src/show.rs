@@ -69,7 +69,7 @@ pub(crate) fn policy(policy: &Policy) -> String {
         "approvals {}: admins who sign what gives somebody power\n\
          hold_s {}: how long members hold back what they write to a device that is new to them\n\
          marked_hold_s {}: the same for persons who are marked\n\
-         max_age_s {}: with an older directory members are warned, and stop at twice that",
+         max_age_s {}: who holds a directory older than twice this has to name his device to get what is new",
         policy.approvals, policy.hold_s, policy.marked_hold_s, policy.max_age_s
     )
 }
@@ -182,8 +182,8 @@ fn said(directory: &Directory, entry: &Entry) -> String {
         |id: u32| directory.person(id).map_or("somebody new", |member| member.person.name.as_str());
     match entry {
         Entry::Founded { name } => format!("{name} is founded"),
-        Entry::Admin(Admin { number, name, role: given, .. }) => {
-            format!("admin {number}, {name}: {}", role(*given))
+        Entry::Admin(Admin { number, name, role: given, key }) => {
+            format!("admin {number}, {name}: {} ({key})", role(*given))
         }
         Entry::Person(person) => {
             let unit =
@@ -191,12 +191,19 @@ fn said(directory: &Directory, entry: &Entry) -> String {
             format!("person {}, {}{unit}{}", person.id, person.name, marks(person.flags))
         }
         Entry::Device(device) => {
+            let gateways: Vec<String> = device.gateways.iter().map(ToString::to_string).collect();
+            let vouched = device
+                .vouched
+                .as_ref()
+                .map(|vouch| format!(", on the word of device {}", vouch.device));
             format!(
-                "device {}, {}, of {} ({})",
+                "device {}, {}, of {} ({}), at {}{}",
                 device.id,
                 device.name,
                 name(device.person),
-                device.key
+                device.key,
+                gateways.join(" and "),
+                vouched.unwrap_or_default()
             )
         }
         Entry::Remove(Removed::Person(id)) => format!("{} is removed", name(*id)),
@@ -236,9 +243,15 @@ fn signers(directory: &Directory, signed: &SignedBatch) -> String {
 
 /// A batch, for whoever is about to sign it.
 pub(crate) fn batch(directory: &Directory, signed: &SignedBatch) -> String {
-    let mut text = String::new();
+    let mut text = format!("made at {} (Unix time)\n", signed.batch.at);
     for entry in &signed.batch.entries {
-        line!(text, "{}", said(directory, entry));
+        let known = match entry {
+            Entry::Admin(admin) => directory.admins().any(|known| known.number == admin.number),
+            Entry::Person(person) => directory.person(person.id).is_some(),
+            Entry::Device(device) => directory.device(device.id).is_some(),
+            _ => true,
+        };
+        line!(text, "{}{}", if known { "" } else { "NEW: " }, said(directory, entry));
     }
     line!(text, "signed by {}", signers(directory, signed));
     trimmed(text)

@@ -1,5 +1,6 @@
 //! What the owner of a device has to be told about himself when the directory has grown.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use shoal_topology::Identity;
@@ -19,7 +20,16 @@ pub enum Alarm {
         /// The admins who signed.
         by: Vec<u16>,
     },
-    /// Another person has a name that looks like the owner's.
+    /// One of the owner's devices is said to be reached at other gateways.
+    Moved {
+        /// The entry that did it.
+        number: u64,
+        /// The number of the device.
+        device: u32,
+        /// The admins who signed.
+        by: Vec<u16>,
+    },
+    /// Another person has a name that looks like the owner's, or like one that he had.
     Twin {
         /// The entry that did it.
         number: u64,
@@ -62,25 +72,37 @@ pub fn alarms(
 ) -> Vec<Alarm> {
     let Some(own) = directory.device_of_key(own) else { return Vec::new() };
     let Some(owner) = directory.person(own.device.person) else { return Vec::new() };
-    let name = looks(&owner.person.name);
+    // Also the names that he had: an admin may rename him first.
+    let is_his =
+        |entry: &&Entry| matches!(entry, Entry::Person(person) if person.id == owner.person.id);
+    let names = directory.entries(0..directory.size()).map(|listed| listed.entry).filter(is_his);
+    let names: BTreeSet<String> = names
+        .filter_map(|entry| {
+            if let Entry::Person(person) = entry { Some(looks(&person.name)) } else { None }
+        })
+        .collect();
     let mut alarms = Vec::new();
     for listed in directory.entries(numbers) {
         let number = listed.number;
         let by = || listed.batch.signatures.iter().map(|(admin, _)| *admin).collect();
         match listed.entry {
             Entry::Device(device) => {
-                let mine = device.person == owner.person.id && device.id != own.device.id;
-                // A device that moves to another gateway is none that was added.
-                let added = directory.device(device.id).is_some_and(|held| held.since == number);
-                if mine && added && !known.contains(&device.key) {
-                    alarms.push(Alarm::Device { number, device: device.id, by: by() });
+                if device.person != owner.person.id {
+                    continue;
+                }
+                let (id, by) = (device.id, by());
+                let added = directory.device(id).is_some_and(|held| held.since == number);
+                if !added {
+                    alarms.push(Alarm::Moved { number, device: id, by });
+                } else if id != own.device.id && !known.contains(&device.key) {
+                    alarms.push(Alarm::Device { number, device: id, by });
                 }
             }
             Entry::Person(person) if person.id == owner.person.id && number == owner.since => {}
             Entry::Person(person) if person.id == owner.person.id => {
                 alarms.push(Alarm::Renamed { number, by: by() });
             }
-            Entry::Person(person) if looks(&person.name) == name => {
+            Entry::Person(person) if names.contains(&looks(&person.name)) => {
                 alarms.push(Alarm::Twin { number, person: person.id, by: by() });
             }
             Entry::Remove(Removed::Person(id)) if *id == owner.person.id => {

@@ -21,6 +21,11 @@ use crate::{
 /// Most bytes of a whole directory.
 const MAX_LEN: usize = 64 << 20;
 
+/// Most bytes of a batch with its signatures.
+const MAX_BATCH_LEN: usize = 1 << 20;
+/// Latest date of a batch, Unix seconds: in the year 36812.
+const MAX_AT: u64 = 1 << 40;
+
 /// A person of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -86,6 +91,8 @@ pub struct Directory {
     tree: Frontier,
     /// [`Batch::hash`] of the last batch.
     last: [u8; 32],
+    /// Bytes of all batches, with their signatures.
+    bytes: usize,
     state: State,
 }
 
@@ -100,6 +107,7 @@ impl Directory {
             batches: Vec::new(),
             tree: Frontier::default(),
             last: [0; 32],
+            bytes: 0,
             state: State::default(),
         }
     }
@@ -161,6 +169,7 @@ impl Directory {
         self.state.apply(&self.organisation, batch, &roles)?;
         batch.entries.iter().for_each(|entry| self.tree.push(&encode(entry)));
         self.last = batch.hash();
+        self.bytes += signed.encode().len();
         self.batches.push(signed);
         Ok(())
     }
@@ -175,6 +184,12 @@ impl Directory {
         }
         if self.batches.last().is_some_and(|last| batch.at < last.batch.at) {
             return wrong("it was made before the last one, by its date".into());
+        }
+        if batch.at > MAX_AT {
+            return wrong("its date is no date".into());
+        }
+        if self.bytes + encode(batch).len() > MAX_LEN - MAX_BATCH_LEN {
+            return wrong("the directory would have more than 63 MiB".into());
         }
         if batch.entries.is_empty() || batch.entries.len() > crate::MAX_BATCH {
             return wrong("a batch has 1 to 1,024 entries".into());

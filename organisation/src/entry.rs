@@ -160,7 +160,7 @@ pub struct Policy {
     pub hold_s: u32,
     /// The same for devices of persons that are marked, seconds.
     pub marked_hold_s: u32,
-    /// With a directory that is older than this members are warned; and nothing leaves after twice that. Seconds.
+    /// Whoever holds a directory that is older than twice this has to name his device to get what is new. Seconds.
     pub max_age_s: u32,
 }
 

@@ -101,7 +101,7 @@ pub fn since(
     let new = directory.since(size).ok_or(Refusal::NoReader)?;
     let oldest = 2 * u64::from(directory.policy().max_age_s);
     match new.first() {
-        Some(next) if next.batch.at + oldest < now_unix_s => Err(Refusal::NoReader),
+        Some(next) if next.batch.at.saturating_add(oldest) < now_unix_s => Err(Refusal::NoReader),
         _ => Ok(new),
     }
 }

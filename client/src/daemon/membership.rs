@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_host::secret::{self, SecretError};
+use shoal_host::exit::chain;
+use shoal_host::secret;
 use shoal_organisation::wire::Refusal;
 use shoal_organisation::{
     Alarm, Code, Directory, Entry, Member, MemberDevice, PersonFlags, Request, SignedBatch, alarms,
@@ -44,6 +45,8 @@ struct Inner {
     shared: Shared,
     orders: Orders,
     state: Mutex<Option<State>>,
+    /// Why what is on the disk could not be read.
+    damaged: Option<String>,
     /// There is something new to do.
     changed: Notify,
 }
@@ -56,32 +59,48 @@ struct State {
     directory: Directory,
     /// Why the service gave nothing when it was asked last.
     refused: Option<String>,
+    /// The service said no for good: it is asked again after the next start, or when there is another request.
+    is_over: bool,
+    /// The head (size and root) of which it was seen last that the directory is the one.
+    agreed: Option<(u64, [u8; 32])>,
 }
 
 impl State {
+    fn device(&self) -> Option<&MemberDevice> {
+        self.directory.device_of_key(&self.request.device())
+    }
+
     fn is_member(&self) -> bool {
-        self.directory.device_of_key(&self.request.device()).is_some()
+        self.device().is_some_and(|device| !device.is_removed)
+    }
+
+    fn was_removed(&self) -> bool {
+        self.device().is_some_and(|device| device.is_removed)
     }
 }
 
 impl Membership {
-    /// Reads what is on the disk.
-    ///
-    /// # Errors
-    /// Files that are there and cannot be read.
-    pub(super) fn open(
-        config: &Config,
-        shared: Shared,
-        orders: Orders,
-    ) -> Result<Self, SecretError> {
-        let state = files::read(&config.data_dir)?.map(|(kept, request, directory)| State {
+    /// Reads what is on the disk. What cannot be read is told to whoever asks, and nothing is written over it.
+    pub(super) fn open(config: &Config, shared: Shared, orders: Orders) -> Self {
+        let read = files::read(&config.data_dir).map_err(|error| chain(&error));
+        if let Err(why) = &read {
+            tracing::error!("the organisation is unknown: {why}");
+        }
+        let (state, damaged) = match read {
+            Ok(read) => (read, None),
+            Err(why) => (None, Some(why)),
+        };
+        let state = state.map(|(kept, request, directory)| State {
             kept,
             request,
             directory,
             refused: None,
+            is_over: false,
+            agreed: None,
         });
         let (config, state) = (config.clone(), Mutex::new(state));
-        Ok(Self(Arc::new(Inner { config, shared, orders, state, changed: Notify::new() })))
+        let changed = Notify::new();
+        Self(Arc::new(Inner { config, shared, orders, state, damaged, changed }))
     }
 
     fn state(&self) -> MutexGuard<'_, Option<State>> {
@@ -105,6 +124,9 @@ impl Membership {
         device: &str,
     ) -> Result<Value, String> {
         let config = &self.0.config;
+        if let Some(why) = &self.0.damaged {
+            return Err(why.clone());
+        }
         if !config.reachable {
             return Err("others write to the members of an organisation: set reachable = true in the configuration, and start \
                         the client anew".into());
@@ -117,6 +139,13 @@ impl Membership {
         let mut state = self.state();
         if state.as_ref().is_some_and(State::is_member) {
             return Err("this client belongs to an organisation already".into());
+        }
+        if state
+            .as_ref()
+            .is_some_and(|state| state.was_removed() && state.kept.organisation == head.identity)
+        {
+            return Err("this device was removed from the organisation, and its key is never listed again: join with a new client \
+                        (shoal-client init)".into());
         }
         let seed = secret::identity(&config.data_dir.join("identity.key"))
             .map_err(|error| error.to_string())?;
@@ -131,7 +160,8 @@ impl Membership {
         files::write(&config.data_dir, &kept, &request, &directory)
             .map_err(|error| error.to_string())?;
         let told = json!({ "organisation": kept.name, "key": kept.organisation.to_string(), "digits": request.digits() });
-        *state = Some(State { kept, request, directory, refused: None });
+        *state =
+            Some(State { kept, request, directory, refused: None, is_over: false, agreed: None });
         drop(state);
         self.0.changed.notify_one();
         Ok(told)
@@ -140,13 +170,16 @@ impl Membership {
     /// How it stands with the organisation.
     pub(super) fn show(&self) -> Value {
         let state = self.state();
-        let Some(state) = state.as_ref() else { return json!({ "organisation": null }) };
+        let Some(state) = state.as_ref() else {
+            return json!({ "organisation": null, "refused": self.0.damaged });
+        };
         let size = self.document().and_then(|d| Some(d.head(&state.kept.organisation)?.size));
         json!({
             "organisation": state.kept.name,
             "key": state.kept.organisation.to_string(),
             "member": state.is_member(),
-            "digits": (!state.is_member()).then(|| state.request.digits()),
+            "removed": state.was_removed(),
+            "digits": state.device().is_none().then(|| state.request.digits()),
             "refused": state.refused,
             "entries": state.directory.size(),
             "head": size,
@@ -186,7 +219,7 @@ impl Membership {
             json!({
                 "name": device.device.name,
                 "address": device.address().map(|address| address.to_string()),
-                "held_until": state.kept.held_until(directory, device),
+                "held_until": state.kept.held_until(device.device.id),
             })
         };
         let contact = |member: &Member| {
@@ -214,10 +247,12 @@ impl Membership {
             "it is no address, and this client belongs to no organisation whose people have names",
         )?;
         let directory = &state.directory;
-        let behind = self
-            .document()
-            .and_then(|d| Some(d.head(&state.kept.organisation)?.size > directory.size()));
-        if behind == Some(true) {
+        // What every document has now, and nothing older: whoever it names may have been removed since.
+        let head =
+            self.document().and_then(|document| document.head(&state.kept.organisation).cloned());
+        let head = head.ok_or("no topology document that can be used has the organisation now: again when the client is connected")?;
+        let known = state.agreed == Some((head.size, head.root));
+        if !known && !directory.agrees(&head).map_err(|error| error.to_string())? {
             return Err(
                 "the directory has grown, and what is new is not here yet: again in a few minutes"
                     .into(),
@@ -235,12 +270,11 @@ impl Membership {
             });
         };
         let devices = || member.devices.iter().filter_map(|id| directory.device(*id));
-        let free = devices().filter(|device| state.kept.held_until(directory, device).is_none());
+        let free = devices().filter(|device| state.kept.held_until(device.device.id).is_none());
         let addresses: Vec<ServiceAddress> = free.filter_map(MemberDevice::address).collect();
         if addresses.is_empty() {
             return Err(
-                match devices().filter_map(|device| state.kept.held_until(directory, device)).min()
-                {
+                match devices().filter_map(|device| state.kept.held_until(device.device.id)).min() {
                     Some(until) => format!(
                         "the devices of {} are new, and what is written to them is held back until {until} (Unix time): ask him on \
                      another way whether they are his",
@@ -258,7 +292,8 @@ impl Membership {
         let _ = self.0.orders.try_send(Order::Tell(event));
     }
 
-    /// Takes batches that the service gave, all or what is new, as far as the head goes. True if all that the head covers is here.
+    /// Takes batches that the service gave, all or what is new, as far as the head goes and no less: who takes a part would be known by
+    /// it when he asks for the rest. False if there are too few.
     fn take(
         &self,
         batches: Vec<SignedBatch>,
@@ -267,51 +302,48 @@ impl Membership {
     ) -> Result<bool, String> {
         let mut state = self.state();
         let Some(state) = state.as_mut() else { return Ok(false) };
-        let was_member = state.is_member();
-        let mut next = state.directory.clone();
+        let before = state.directory.clone();
         // Of a whole directory what is here already must be the beginning.
-        let held = if whole { next.since(0).unwrap_or_default() } else { &[] };
+        let held = if whole { before.since(0).unwrap_or_default() } else { &[] };
         if !batches.starts_with(held) {
             return Err("its directory is not the one that is here".into());
         }
-        let batches: Vec<SignedBatch> = batches.into_iter().skip(held.len()).collect();
         // What no document covers yet may be shown to this client alone.
-        let covered = batches.into_iter().take_while(|signed| {
-            signed.batch.number + signed.batch.entries.len() as u64 <= head.size
-        });
+        let ends = |signed: &SignedBatch| {
+            signed.batch.number.saturating_add(signed.batch.entries.len() as u64)
+        };
+        let covered =
+            batches.into_iter().skip(held.len()).take_while(|signed| ends(signed) <= head.size);
+        let mut next = before.clone();
         let new = next.extend(covered.collect()).map_err(|error| error.to_string())?;
-        let is_whole = next.agrees(head).map_err(|error| error.to_string())?;
+        if !next.agrees(head).map_err(|error| error.to_string())? {
+            return Ok(false);
+        }
         state.directory = next;
-        self.note(state, new, was_member);
+        (state.agreed, state.kept.agreed_at) = (Some((head.size, head.root)), unix_s());
+        self.note(state, &before, new);
         self.save(state)?;
-        Ok(is_whole)
+        Ok(true)
     }
 
     /// What new entries mean to this device.
-    fn note(&self, state: &mut State, new: Range<u64>, was_member: bool) {
+    fn note(&self, state: &mut State, before: &Directory, new: Range<u64>) {
         let own = state.request.device();
-        if !was_member {
-            if state.is_member() {
-                // Who was there before this device is new to nobody here.
-                state.kept.known_up_to = state.directory.size();
-                self.tell(json!({ "event": "enrolled", "organisation": state.kept.name }));
-            }
+        let was_there = before.device_of_key(&own).is_some();
+        if !was_there && !state.is_member() {
             return;
         }
-        let now = unix_s();
-        let came: Vec<u32> = state
-            .directory
-            .devices()
-            .filter(|d| new.contains(&d.since))
-            .map(|d| d.device.id)
-            .collect();
-        came.into_iter().for_each(|id| state.kept.seen.push((id, now)));
-        for alarm in alarms(&state.directory, new.clone(), &own, &[]) {
+        // Also what stood there before it was let in: a device that somebody added to its owner meanwhile, a twin.
+        let told = if was_there { new.clone() } else { 0..state.directory.size() };
+        if was_there {
+            state.kept.hold(before, &state.directory);
+        } else {
+            state.kept.begin(&state.directory);
+            self.tell(json!({ "event": "enrolled", "organisation": state.kept.name }));
+        }
+        for alarm in alarms(&state.directory, told, &own, &[]) {
             let text = in_words(&state.directory, &alarm);
-            self.tell(json!({ "event": "alarm", "text": text }));
-            if state.kept.alarms.len() < ALARMS {
-                state.kept.alarms.push(text);
-            }
+            self.alarm(state, text);
         }
         for listed in state.directory.entries(new) {
             if let Entry::Announce { text } = listed.entry {
@@ -321,6 +353,35 @@ impl Membership {
         self.tell(json!({ "event": "directory", "entries": state.directory.size() }));
     }
 
+    fn alarm(&self, state: &mut State, text: String) {
+        self.tell(json!({ "event": "alarm", "text": text }));
+        if state.kept.alarms.len() < ALARMS && !state.kept.alarms.contains(&text) {
+            state.kept.alarms.push(text);
+        }
+    }
+
+    /// Sees whether a head that is no longer than the directory is still of this one.
+    fn compare(&self, head: &DirectoryHead) {
+        let mut state = self.state();
+        let Some(state) =
+            state.as_mut().filter(|state| state.agreed != Some((head.size, head.root)))
+        else {
+            return;
+        };
+        match state.directory.agrees(head) {
+            Ok(true) => {
+                (state.agreed, state.kept.agreed_at) = (Some((head.size, head.root)), unix_s());
+            }
+            Ok(false) => {}
+            Err(error) if state.refused.as_deref() == Some(error.to_string().as_str()) => {}
+            Err(error) => {
+                self.alarm(state, error.to_string());
+                state.refused = Some(error.to_string());
+                let _ = self.save(state);
+            }
+        }
+    }
+
     /// Keeps why the service gave nothing, and says it once.
     fn refuse(&self, why: String, is_alarm: bool) {
         let mut state = self.state();
@@ -328,11 +389,20 @@ impl Membership {
         else {
             return;
         };
-        self.tell(json!({ "event": if is_alarm { "alarm" } else { "organisation" }, "text": why }));
-        if is_alarm && state.kept.alarms.len() < ALARMS {
-            state.kept.alarms.push(why.clone());
+        if is_alarm {
+            self.alarm(state, why.clone());
+            let _ = self.save(state);
+        } else {
+            self.tell(json!({ "event": "organisation", "text": why }));
         }
         state.refused = Some(why);
+    }
+
+    /// The service said no for good.
+    fn end(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.is_over = true;
+        }
     }
 
     fn gave(&self) {
@@ -381,6 +451,13 @@ fn in_words(directory: &Directory, alarm: &Alarm) -> String {
                 admins(by)
             )
         }
+        Alarm::Moved { device, by, .. } => {
+            let device = directory.device(*device).map_or("", |device| device.device.name.as_str());
+            format!(
+                "{} changed at which gateways your device {device:?} is reached: others write to it there now",
+                admins(by)
+            )
+        }
         Alarm::Twin { person, by, .. } => {
             let person = directory.person(*person).map_or("", |member| member.person.name.as_str());
             format!("{} listed another person whose name looks like yours: {person:?}", admins(by))
@@ -403,9 +480,8 @@ pub(super) async fn follow(membership: Membership, shoal: Shoal) {
     loop {
         let next = {
             let state = membership.state();
-            state
-                .as_ref()
-                .map(|state| (state.kept.organisation, state.is_member(), state.directory.size()))
+            let state = state.as_ref().filter(|state| !state.is_over && !state.was_removed());
+            state.map(|state| (state.kept.organisation, state.is_member(), state.directory.size()))
         };
         let head =
             next.and_then(|(organisation, ..)| membership.document()?.head(&organisation).cloned());
@@ -427,6 +503,10 @@ pub(super) async fn follow(membership: Membership, shoal: Shoal) {
                 }
                 fetch::once(&membership, &shoal, &head).await;
                 wait_for(&membership, ASK_AGAIN).await;
+            }
+            (Some((_, true, _)), Some(head)) => {
+                membership.compare(&head);
+                wait_for(&membership, LOOK).await;
             }
             _ => wait_for(&membership, LOOK).await,
         }

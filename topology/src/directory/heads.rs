@@ -121,7 +121,15 @@ pub(crate) fn next(
             }
         }
     }
-    let mut heads: Vec<Signed<DirectoryHead>> = Vec::new();
+    // Who is there goes when a majority lists it no more: one that lies, or is behind, takes nobody's head out.
+    let omitted = |held: &Signed<DirectoryHead>| {
+        let by = found.get(&held.body().identity).map_or(0, Vec::len);
+        proposals.len().saturating_sub(by) >= majority
+    };
+    let stays = |held: &&Signed<DirectoryHead>| {
+        !omitted(held) && found.get(&held.body().identity).is_none_or(|by| by.len() < majority)
+    };
+    let mut heads: Vec<Signed<DirectoryHead>> = before.iter().filter(stays).cloned().collect();
     for (identity, mut updates) in found.into_iter().filter(|(_, by)| by.len() >= majority) {
         let held = before.iter().find(|held| held.body().identity == identity);
         let contradicts = |one: &DirectoryHead, other: &DirectoryHead| {
@@ -249,7 +257,7 @@ mod tests {
         assert_eq!(sizes(&[&new, &new, &new, &new]), [8]);
         assert_eq!(sizes(&[&new, &new, &new, &newer]), [8], "one alone does not move it");
         assert_eq!(sizes(&[&new, &newer, &newer, &none]), [9]);
-        assert_eq!(sizes(&[&new, &new, &none, &none]), [0; 0], "two of four are no majority");
+        assert_eq!(sizes(&[&new, &new, &none, &none]), [5], "two of four are no majority");
     }
 
     #[test]
@@ -262,6 +270,20 @@ mod tests {
         let held = |proposals: &[&[HeadUpdate]]| next(proposals, (2, 0), &before) == before;
         assert!(held(&[&one, &one, &other]), "one size, two roots");
         assert!(held(&[&back, &back, &back]), "an entry was taken back");
+    }
+
+    #[test]
+    fn a_head_goes_when_most_authorities_list_its_organisation_no_more_and_not_before() {
+        let before = [signed(&tree(5, 40, 0), 10)];
+        let new = [update(&tree(8, 40, 0), 5, 20)];
+        let none: [HeadUpdate; 0] = [];
+        assert_eq!(
+            next(&[&new, &new, &none, &none], (3, 1), &before),
+            before,
+            "two of four are no majority"
+        );
+        assert!(next(&[&new, &none, &none, &none], (3, 1), &before).is_empty());
+        assert!(next(&[&new, &new, &none, &none], (3, 1), &[]).is_empty(), "nor enough to come in");
     }
 
     #[test]

@@ -43,8 +43,7 @@ fn data(dir: &tempfile::TempDir) -> std::path::PathBuf {
 fn words(dir: &tempfile::TempDir, orders: &Orders) -> socket::Words {
     let config = crate::daemon::Config { data_dir: data(dir), ..Default::default() };
     let shared = crate::daemon::reports().0;
-    let membership =
-        crate::daemon::membership::Membership::open(&config, shared, orders.clone()).unwrap();
+    let membership = crate::daemon::membership::Membership::open(&config, shared, orders.clone());
     socket::Words { orders: orders.clone(), membership }
 }
 

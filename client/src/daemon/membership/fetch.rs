@@ -12,15 +12,18 @@ use tokio::time::timeout;
 
 use super::{Membership, Said};
 use crate::daemon::Shoal;
+use crate::daemon::clock::unix_s;
 use crate::daemon::stream::Stream;
 use crate::engine::Isolation;
 
-/// Longest wait for one message of the service.
-const STALLED: Duration = Duration::from_secs(120);
+/// Longest wait for one message of the service: a batch of the largest size takes a quarter of an hour in class text.
+const STALLED: Duration = Duration::from_secs(1_800);
+/// Longest wait for a whole answer.
+const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 /// Most bytes of a batch.
 const MAX_BATCH: usize = 1 << 20;
-/// Most batches of an answer.
-const MAX_BATCHES: u32 = 1 << 20;
+/// Most bytes of an answer: those of the largest directory.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Where drawn instants come from: of no use to whoever knows them later.
 pub(super) fn stream() -> shoal_topology::Stream {
@@ -44,8 +47,14 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
         let enrol = Question::Enrol(state.request.encode());
         let size = state.directory.size();
         let since = state.directory.reader_token(size).map(|token| Question::Since { size, token });
-        // The first is the shorter way; where it is too late for it, the second gives all.
-        since.into_iter().chain([enrol]).collect::<Vec<_>>()
+        // The second names this device, so it is asked only where the first is known to be in vain: else a service could have
+        // everybody name himself by a refusal.
+        let oldest = 2 * u64::from(state.directory.policy().max_age_s);
+        let is_late = state.kept.agreed_at.saturating_add(oldest) < unix_s();
+        match since {
+            Some(since) if !is_late => vec![since],
+            since => since.into_iter().chain([enrol]).collect(),
+        }
     };
     let target = format!("{service}:{PORT}");
     for question in questions {
@@ -56,14 +65,19 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
         let asked = async {
             let mut stream =
                 shoal.connect(&target, isolation).await.map_err(|error| error.to_string())?;
-            ask(&mut stream, &question).await.map_err(|error| error.to_string())
+            ask(&mut stream, (&question, head.size)).await.map_err(|error| error.to_string())
         };
-        let Ok(said) = timeout(10 * STALLED, asked).await else { return };
+        let Ok(said) = timeout(LONGEST, asked).await else { return };
         let batches = match said {
             Ok(Ok(batches)) => batches,
             Ok(Err(Said::Waiting)) => return membership.gave(),
             Ok(Err(Said::Refused(Refusal::NoReader))) => continue,
-            Ok(Err(Said::Refused(why))) => return membership.refuse(why.to_string(), false),
+            Ok(Err(Said::Refused(why))) => {
+                if matches!(why, Refusal::NoInvitation | Refusal::Used | Refusal::Removed) {
+                    membership.end();
+                }
+                return membership.refuse(why.to_string(), false);
+            }
             Err(why) => {
                 return membership
                     .refuse(format!("the organisation's service was not reached: {why}"), false);
@@ -71,7 +85,13 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
         };
         let whole = matches!(question, Question::Enrol(_));
         match membership.take(batches, head, whole) {
-            Ok(_) => membership.gave(),
+            Ok(true) => membership.gave(),
+            Ok(false) => {
+                membership.refuse(
+                    "the organisation's service does not have all yet that the document has".into(),
+                    false,
+                );
+            }
             Err(why) => membership
                 .refuse(format!("the organisation's service gave what cannot be: {why}"), true),
         }
@@ -81,7 +101,7 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
 
 async fn ask(
     stream: &mut Stream,
-    question: &Question,
+    (question, most): (&Question, u64),
 ) -> std::io::Result<Result<Vec<SignedBatch>, Said>> {
     let message = question.encode();
     stream.write_all(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes()).await?;
@@ -89,14 +109,20 @@ async fn ask(
     stream.flush().await?;
     let wrong = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let count = match Answer::decode(&hear(stream, MAX_MESSAGE).await?).map_err(|_| wrong())? {
-        Answer::Batches(count) if count <= MAX_BATCHES => count,
+        // No more than there are entries: each batch has one at least.
+        Answer::Batches(count) if u64::from(count) <= most => count,
         Answer::Batches(_) => return Err(wrong()),
         Answer::Waiting => return Ok(Err(Said::Waiting)),
         Answer::Refused(why) => return Ok(Err(Said::Refused(why))),
     };
-    let mut batches = Vec::new();
+    let (mut batches, mut bytes) = (Vec::new(), 0);
     for _ in 0..count {
-        batches.push(SignedBatch::decode(&hear(stream, MAX_BATCH).await?).map_err(|_| wrong())?);
+        let message = hear(stream, MAX_BATCH).await?;
+        bytes += message.len();
+        if bytes > MAX_BYTES {
+            return Err(wrong());
+        }
+        batches.push(SignedBatch::decode(&message).map_err(|_| wrong())?);
     }
     Ok(Ok(batches))
 }

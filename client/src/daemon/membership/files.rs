@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shoal_host::secret::{self, SecretError};
-use shoal_organisation::{Directory, MemberDevice, PersonFlags, Request};
+use shoal_organisation::{Directory, Entry, PersonFlags, Request};
 use shoal_topology::Identity;
 use shoal_topology::encoding::{decode, encode};
+
+use crate::daemon::clock::unix_s;
 
 /// Most bytes of the small file.
 const MAX_KEPT: usize = 4 << 20;
@@ -18,10 +20,11 @@ pub(super) struct Kept {
     pub(super) organisation: Identity,
     /// Its name when it was asked.
     pub(super) name: String,
-    /// Entries that were there when this device was let in.
-    pub(super) known_up_to: u64,
-    /// Devices that came later, and when this client saw each first, Unix seconds.
-    pub(super) seen: Vec<(u32, u64)>,
+    /// When a document last had the head of the directory that is here, Unix seconds.
+    pub(super) agreed_at: u64,
+    /// Devices that are new to this client, or whose owner goes by a new name, and until when what is written to them is held
+    /// back, Unix seconds. By when this client saw it, not by the date of an entry, which an admin can choose.
+    pub(super) held: Vec<(u32, u64)>,
     /// Alarms that nobody has acknowledged.
     pub(super) alarms: Vec<String>,
 }
@@ -31,32 +34,79 @@ impl Default for Kept {
         Self {
             organisation: Identity([0; 32]),
             name: String::new(),
-            known_up_to: 0,
-            seen: Vec::new(),
+            agreed_at: 0,
+            held: Vec::new(),
             alarms: Vec::new(),
         }
     }
 }
 
 impl Kept {
-    /// Until when what is written to a device is held back, Unix seconds; `None` if it is not. By when this client saw it, not by
-    /// the date of its entry, which an admin can choose. Devices of people who are new too: a removed person of the same name
-    /// may be meant.
-    pub(super) fn held_until(&self, directory: &Directory, device: &MemberDevice) -> Option<u64> {
-        if device.since < self.known_up_to || device.device.vouched.is_some() {
-            return None;
+    /// Until when what is written to a device is held back; `None` if it is not.
+    pub(super) fn held_until(&self, device: u32) -> Option<u64> {
+        let (_, until) = self.held.iter().find(|(id, _)| *id == device)?;
+        (*until > unix_s()).then_some(*until)
+    }
+
+    /// Notes which devices are new by the entries between two states of a directory. What is held back already stays so as
+    /// long as it was to: an entry cannot shorten it.
+    pub(super) fn hold(&mut self, before: &Directory, after: &Directory) {
+        let now = unix_s();
+        self.held.retain(|(_, until)| *until > now);
+        // By the policy and the mark that hold longer: both could be part of what is new.
+        let longest = |person: u32| {
+            let hold = |directory: &Directory| {
+                let marked = directory
+                    .person(person)
+                    .is_some_and(|m| m.person.flags.has(PersonFlags::MARKED));
+                let policy = directory.policy();
+                if marked { policy.marked_hold_s.max(policy.hold_s) } else { policy.hold_s }
+            };
+            u64::from(hold(before).max(hold(after)))
+        };
+        for device in after.devices().filter(|device| !device.is_removed) {
+            let (id, person) = (device.device.id, device.device.person);
+            let name =
+                |directory: &Directory| directory.person(person).map(|m| m.person.name.clone());
+            let is_new = before.device(id).is_none();
+            let renamed = name(before).is_some_and(|was| Some(was) != name(after));
+            // The word of a device that others write to already.
+            let vouched = device.device.vouched.as_ref().is_some_and(|vouch| {
+                before.device(vouch.device).is_some() && self.held_until(vouch.device).is_none()
+            });
+            if !(is_new && !vouched || renamed) {
+                continue;
+            }
+            let until = now.saturating_add(longest(person));
+            match self.held.iter_mut().find(|(held, _)| *held == id) {
+                Some((_, held)) => *held = until.max(*held),
+                None => self.held.push((id, until)),
+            }
         }
-        let (_, seen) = self.seen.iter().find(|(id, _)| *id == device.device.id)?;
-        let owner = directory.person(device.device.person)?;
-        let policy = directory.policy();
-        let marked = owner.person.flags.has(PersonFlags::MARKED);
-        let hold = if marked { policy.marked_hold_s } else { policy.hold_s };
-        let until = seen.saturating_add(hold.into());
-        (until > crate::daemon::clock::unix_s()).then_some(until)
+    }
+
+    /// Notes which devices are new to a client that was let in just now: those whose entries are younger than what the policy
+    /// holds back.
+    pub(super) fn begin(&mut self, directory: &Directory) {
+        let now = unix_s();
+        for listed in directory.entries(0..directory.size()) {
+            let Entry::Device(device) = listed.entry else { continue };
+            let policy = directory.policy();
+            let marked = directory
+                .person(device.person)
+                .is_some_and(|m| m.person.flags.has(PersonFlags::MARKED));
+            let hold = if marked { policy.marked_hold_s } else { policy.hold_s };
+            let until = listed.batch.batch.at.min(now).saturating_add(hold.into());
+            let first = directory.device(device.id).is_some_and(|held| held.since == listed.number);
+            if first && until > now {
+                self.held.push((device.id, until));
+            }
+        }
     }
 }
 
-/// Writes all of it: the directory last, as the others say what it is.
+/// Writes all of it: the directory last, so that after a crash in between its entries are new once more, and nothing is told too
+/// seldom.
 pub(super) fn write(
     data_dir: &Path,
     kept: &Kept,
@@ -66,8 +116,8 @@ pub(super) fn write(
     let place = super::place(data_dir);
     secret::private_directory(&place)?;
     secret::replace(&place.join("request"), &request.encode())?;
-    secret::replace(&place.join("directory"), &directory.encode())?;
-    secret::replace(&place.join("kept"), &encode(kept))
+    secret::replace(&place.join("kept"), &encode(kept))?;
+    secret::replace(&place.join("directory"), &directory.encode())
 }
 
 /// Reads all of it; `None` if no organisation was ever asked.
@@ -88,6 +138,9 @@ pub(super) fn read(data_dir: &Path) -> Result<Option<(Kept, Request, Directory)>
     let kept: Kept =
         decode("state of a member", &bytes("kept")?, MAX_KEPT).map_err(|e| wrong("kept", &e))?;
     let request = Request::decode(&bytes("request")?).map_err(|e| wrong("request", &e))?;
-    let directory = Directory::decode(&bytes("directory")?).map_err(|e| wrong("directory", &e))?;
+    let directory = match place.join("directory").exists() {
+        true => Directory::decode(&bytes("directory")?).map_err(|e| wrong("directory", &e))?,
+        false => Directory::new(kept.organisation),
+    };
     Ok(Some((kept, request, directory)))
 }

@@ -61,7 +61,7 @@ impl Client {
         secret::store(&data_dir.join("identity.key"), &[50 + 1; 32]).unwrap();
         let shared = crate::daemon::reports().0;
         let (orders, told) = tokio::sync::mpsc::channel(100);
-        let membership = Membership::open(&config(&dir), shared.clone(), orders).unwrap();
+        let membership = Membership::open(&config(&dir), shared.clone(), orders);
         let client = Self { membership, shared, told, dir };
         client.shows(head);
         client
@@ -139,7 +139,7 @@ fn a_client_is_let_in_knows_the_people_and_starts_again_as_a_member() {
     let code = Code::draw(&mut Seed::from_u64(4).stream("code")).to_string();
     assert!(client.membership.join(&code, "", "desk").unwrap_err().contains("already"));
     let (orders, _told) = tokio::sync::mpsc::channel(100);
-    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders).unwrap();
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
     assert_eq!(again.show(), client.membership.show());
 }
 
@@ -184,16 +184,122 @@ fn what_is_new_is_held_back_and_what_concerns_the_owner_raises_an_alarm_that_sta
             > unix_s()
     );
     let (orders, _told) = tokio::sync::mpsc::channel(100);
-    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders).unwrap();
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
     assert_eq!(again.show()["alarms"].as_array().unwrap().len(), 2);
     again.calm().unwrap();
     assert_eq!(again.show()["alarms"].as_array().unwrap().len(), 0);
-    // Where the policy holds nothing back, both get it.
+    // A policy that holds nothing back comes too late for what is held back, and for what comes with it.
     let size = acme.size();
-    add(&mut acme, vec![Entry::Policy(Policy { hold_s: 0, ..Policy::default() })]);
+    let policy = |hold_s| Entry::Policy(Policy { hold_s, ..Policy::default() });
+    add(&mut acme, vec![policy(0), device(4, 0, 62)]);
+    client.shows(&acme);
+    client.take(&acme, size).unwrap();
+    assert_eq!(client.membership.addresses("bob").unwrap().len(), 1);
+    // From then on it counts.
+    let size = acme.size();
+    add(&mut acme, vec![device(5, 0, 63)]);
     client.shows(&acme);
     client.take(&acme, size).unwrap();
     assert_eq!(client.membership.addresses("bob").unwrap().len(), 2);
+}
+
+/// Whom "bob" means to a client that knows him, when these entries have come; the devices are those of the keys.
+fn reached(entries: impl FnOnce(&Directory) -> Vec<Entry>) -> Result<Vec<[u8; 32]>, String> {
+    let mut acme = acme();
+    let client = Client::new(&acme);
+    add(&mut acme, vec![person(1, "Mallory"), device(1, 1, 70)]);
+    let code = Code::draw(&mut Seed::from_u64(3).stream("code"));
+    client.membership.join(&code.to_string(), "acme", "desk").unwrap();
+    let new = [person(2, "Alice"), device(2, 2, 51)];
+    add(&mut acme, new.to_vec());
+    client.shows(&acme);
+    client.take(&acme, 0).unwrap();
+    let size = acme.size();
+    let entries = entries(&acme);
+    add(&mut acme, entries);
+    client.shows(&acme);
+    client.take(&acme, size).unwrap();
+    let addresses = client.membership.addresses("bob")?;
+    Ok(addresses.iter().map(|address| address.identity).collect())
+}
+
+#[test]
+fn no_entry_of_a_rogue_admin_turns_letters_to_another_device_at_once() {
+    let laptop = secret(50).identity().0;
+    assert_eq!(reached(|_| vec![Entry::Announce { text: "x".into() }]), Ok(vec![laptop]));
+    // Another person takes the name, or the shorter one.
+    assert!(reached(|_| vec![person(1, "Bob")]).unwrap_err().contains("held back"));
+    let taken = reached(|_| vec![person(0, "Robert"), person(1, "Bob Beispiel")]);
+    assert!(taken.unwrap_err().contains("held back"));
+    // A rogue device, and one that it vouches for.
+    let vouched = reached(|acme| {
+        let key = secret(61).identity();
+        let vouch =
+            shoal_organisation::Vouch::new((3, &secret(60)), &acme.organisation(), (0, &key));
+        let Entry::Device(second) = device(4, 0, 61) else { unreachable!() };
+        vec![device(3, 0, 60), Entry::Device(Device { vouched: Some(vouch), ..second })]
+    });
+    assert_eq!(vouched, Ok(vec![laptop]));
+    // The word of a device that letters go to already counts.
+    let vouched = reached(|acme| {
+        let key = secret(61).identity();
+        let vouch =
+            shoal_organisation::Vouch::new((0, &secret(50)), &acme.organisation(), (0, &key));
+        let Entry::Device(second) = device(3, 0, 61) else { unreachable!() };
+        vec![Entry::Device(Device { vouched: Some(vouch), ..second })]
+    });
+    assert_eq!(vouched, Ok(vec![laptop, secret(61).identity().0]));
+}
+
+#[test]
+fn what_was_entered_while_somebody_was_let_in_is_told_and_held_back() {
+    let mut acme = acme();
+    let client = Client::new(&acme);
+    let code = Code::draw(&mut Seed::from_u64(3).stream("code"));
+    client.membership.join(&code.to_string(), "acme", "desk").unwrap();
+    let now = unix_s();
+    let entries = vec![person(1, "Alice"), device(1, 1, 51), device(2, 1, 60), device(3, 0, 61)];
+    let mut draft = acme.draft(now, entries).unwrap();
+    draft.sign(1, &secret(ADMIN));
+    acme.extend(vec![draft.signed().clone()]).unwrap();
+    client.shows(&acme);
+    client.take(&acme, 0).unwrap();
+    let alarms = client.membership.show()["alarms"].clone();
+    assert!(alarms[0].as_str().unwrap().contains("\"device 2\" was added to you"), "{alarms}");
+    let to = client.membership.addresses("bob").unwrap();
+    assert_eq!(to.len(), 1, "the device of that very moment waits");
+}
+
+#[test]
+fn without_a_head_that_fits_nobody_is_written_to_by_name() {
+    let mut acme = acme();
+    let client = Client::new(&acme);
+    invited(&client, &mut acme);
+    client.shows(&acme);
+    client.take(&acme, 0).unwrap();
+    assert!(client.membership.addresses("bob").is_ok());
+    client.shared.lock().unwrap().document = None;
+    assert!(client.membership.addresses("bob").unwrap_err().contains("no topology document"));
+    // As many entries, and others: only what compares sees it.
+    let mut other = super::tests::acme();
+    add(&mut other, vec![person(1, "Eve"), device(1, 1, 71)]);
+    client.shows(&other);
+    client.membership.compare(&client.head());
+    assert!(client.membership.addresses("bob").unwrap_err().contains("somebody shows another one"));
+    assert!(
+        client.membership.show()["alarms"][0]
+            .as_str()
+            .unwrap()
+            .contains("somebody shows another one")
+    );
+    // A part of what the document has is no answer.
+    let size = acme.size();
+    add(&mut acme, vec![person(2, "Carol")]);
+    let part = acme.clone();
+    add(&mut acme, vec![person(3, "Dave")]);
+    client.shows(&acme);
+    assert_eq!(client.take(&part, size), Ok(false));
+    assert_eq!(client.membership.show()["entries"], size);
 }
 
 #[test]
@@ -236,6 +342,6 @@ fn whoever_cannot_be_asked_or_written_to_is_told_what_to_do() {
     assert!(join(&code, "acme").contains("no topology document"));
     let (orders, _told) = tokio::sync::mpsc::channel(1);
     let closed = Config { reachable: false, ..config(&client.dir) };
-    let closed = Membership::open(&closed, client.shared.clone(), orders).unwrap();
+    let closed = Membership::open(&closed, client.shared.clone(), orders);
     assert!(closed.join(&code, "acme", "desk").unwrap_err().contains("reachable = true"));
 }
