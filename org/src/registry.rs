@@ -1,5 +1,7 @@
 //! The files of an organisation: keys, directory, invitations, batches that wait for signatures.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,25 +9,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_host::secret::{self, Lock};
-use shoal_organisation::enrolment::{Invited, VALID_S};
-use shoal_organisation::{
-    Admin, Code, Directory, Draft, Entry, Error, Invitation, Policy, Request, Role, SignedBatch,
-};
+use shoal_organisation::{Admin, Directory, Draft, Entry, Error, Policy, Role, SignedBatch};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{DirectoryHead, Identity, SecretIdentity, Signed};
 
 use crate::OrgError;
-use crate::files::{
-    keep_request, kept_request, read, read_directory, read_invitations, request_file, unix_s,
-};
-use crate::invitations::{Line, Open, Slip};
+use crate::files::{kept_request, read, read_directory, read_invitations, request_file, unix_s};
+use crate::invitations::{Line, Open};
 
 /// How long it waits for another run on the same files.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How far a batch of another admin may be ahead of this machine's clock, seconds.
 const MOST_AHEAD_S: u64 = 3_600;
-/// Most invitations that are open at a time.
-const MAX_OPEN: usize = 10_000;
 
 /// The file `organisation.toml`.
 #[derive(Serialize, Deserialize)]
@@ -426,156 +421,6 @@ impl Registry {
     pub fn read_draft(path: &Path) -> Result<SignedBatch, OrgError> {
         let wrong = |error: Error| OrgError::Contents { path: path.into(), why: error.to_string() };
         SignedBatch::decode(&read(path)?).map_err(wrong)
-    }
-
-    /// Invites somebody: the code is for him alone, and this keeps none of it.
-    ///
-    /// # Errors
-    /// The person is not there, or too many are invited.
-    pub fn invite(&mut self, invited: Invited, valid_s: Option<u64>) -> Result<Slip, OrgError> {
-        let now = unix_s();
-        let over: Vec<Identity> = self
-            .open
-            .iter()
-            .filter(|open| open.invitation.expires < now)
-            .map(|open| open.invitation.key)
-            .collect();
-        over.iter().for_each(|key| self.end(key));
-        if self.open.len() >= MAX_OPEN {
-            return Err(OrgError::Refused(
-                "10,000 invitations are open: wait until some are over".into(),
-            ));
-        }
-        let seed = shoal_topology::Seed::new(*secret::fresh()?);
-        let code = Code::draw(&mut seed.stream("code of an invitation"));
-        let expires = now.saturating_add(valid_s.unwrap_or(VALID_S));
-        let invitation = Invitation { key: code.public(), invited, expires };
-        // Whether its entries could stand is seen now, not when the new member is there.
-        let seed = secret::fresh()?;
-        let probe = SecretIdentity::from_bytes(&seed);
-        let gateways = vec![probe.identity()];
-        let request =
-            Request::new(&code, self.directory.organisation(), &probe, ("device".into(), gateways));
-        self.directory.draft(now, request.entries(&self.directory, &invitation, now)?)?;
-        self.open.push(Open { invitation, request: None });
-        self.save()?;
-        let network = match self.network() {
-            Some(path) => String::from_utf8_lossy(&read(path)?).into_owned(),
-            None => String::new(),
-        };
-        Ok(Slip {
-            organisation: self.directory.name().into(),
-            key: self.about.key.clone(),
-            code: code.to_string(),
-            expires,
-            network,
-        })
-    }
-
-    /// Invitations that are open.
-    pub fn invitations(&self) -> &[Open] {
-        &self.open
-    }
-
-    /// Takes a request for an invitation that is open. The same request again is the same; another one for the same invitation
-    /// is refused, and the first stays, for an admin to look at.
-    ///
-    /// # Errors
-    /// There is no such invitation, or it was used.
-    pub fn receive(&mut self, request: Request) -> Result<&Open, OrgError> {
-        let key = request.invitation();
-        let directory = &self.directory;
-        let Some(at) = self.open.iter().position(|open| open.invitation.key == key) else {
-            let refused =
-                "no open invitation fits this request: it is over, or was used; invite again";
-            return Err(OrgError::Refused(refused.into()));
-        };
-        let Some(open) = self.open.get_mut(at) else {
-            return Err(OrgError::Refused(String::new()));
-        };
-        request.entries(directory, &open.invitation, unix_s())?;
-        match &open.request {
-            Some(known) if known.device() != request.device() => {
-                return Err(OrgError::Refused(
-                    "another device asked first with this code: refuse that one, if it is a stranger's, and invite again".into(),
-                ));
-            }
-            _ => {
-                keep_request(&self.dir, &request)?;
-                open.request = Some(request);
-            }
-        }
-        self.open.get(at).ok_or_else(|| OrgError::Refused(String::new()))
-    }
-
-    /// Lets a request in whose digits an admin heard from the new member.
-    ///
-    /// # Errors
-    /// No request has these digits, or its entries cannot stand.
-    pub fn approve(&mut self, digits: &str, admin: Option<u16>) -> Result<Entered, OrgError> {
-        let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
-        let fits = |open: &&Open| open.request.as_ref().is_some_and(|r| r.digits() == digits);
-        let found: Vec<&Open> = self.open.iter().filter(fits).collect();
-        let (invitation, request) = match found.as_slice() {
-            [Open { invitation, request: Some(request) }] => (invitation, request),
-            [] => {
-                return Err(OrgError::Refused(format!(
-                    "no request shows the digits {digits}: `shoal-org requests` lists them. If the new member reads others than \
-                     are listed under his name, somebody else has used his code: refuse that request"
-                )));
-            }
-            _ => {
-                return Err(OrgError::Refused(format!(
-                    "two requests show the digits {digits}: refuse both and invite again"
-                )));
-            }
-        };
-        let entries = request.entries(&self.directory, invitation, unix_s())?;
-        self.enter(entries, admin)
-    }
-
-    /// Ends an open invitation, by the name that it is for or the digits of its request.
-    ///
-    /// # Errors
-    /// There is none, or several are meant.
-    pub fn refuse(&mut self, name_or_digits: &str) -> Result<(), OrgError> {
-        let is_meant = |open: &Open| {
-            let digits = open.request.as_ref().map(Request::digits);
-            digits.as_deref() == Some(name_or_digits)
-                || self.is_for(&open.invitation, name_or_digits)
-        };
-        let meant: Vec<Identity> = self
-            .open
-            .iter()
-            .filter(|open| is_meant(open))
-            .map(|open| open.invitation.key)
-            .collect();
-        match meant.as_slice() {
-            [key] => {
-                self.end(key);
-                self.save()
-            }
-            [] => Err(OrgError::Refused(format!("no open invitation is for {name_or_digits:?}"))),
-            several => Err(OrgError::Refused(format!(
-                "{} open invitations are for {name_or_digits:?}: say the digits of one",
-                several.len()
-            ))),
-        }
-    }
-
-    fn is_for(&self, invitation: &Invitation, wanted: &str) -> bool {
-        self.name_of(invitation).to_lowercase() == wanted.to_lowercase()
-    }
-
-    /// Whose name an invitation is for.
-    pub fn name_of(&self, invitation: &Invitation) -> String {
-        match &invitation.invited {
-            Invited::Person { name, .. } => name.clone(),
-            Invited::Device { person } => {
-                let member = self.directory.person(*person);
-                member.map(|member| member.person.name.clone()).unwrap_or_default()
-            }
-        }
     }
 
     /// The only person whom a name means.

@@ -22,7 +22,7 @@ import subprocess
 import sys
 
 NAME = re.compile(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`")
-COMMAND = re.compile(r"`((?:shoal-(?:sim|node|client)|cargo|scripts/|\.ci/)[^`]*)`")
+COMMAND = re.compile(r"`((?:shoal-(?:sim|node|client|org)|cargo|scripts/|\.ci/)[^`]*)`")
 CHECK = re.compile(r"\b(acceptance|release-check), checks? (\w+)")
 BLOCK = re.compile(r"^```\n(.*?)^```", flags=re.M | re.S)
 PARAGRAPH = re.compile(r"\n(?=\s*\n|- |\d+\. |\| )")
