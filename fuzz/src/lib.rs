@@ -11,6 +11,7 @@
 pub mod authorities;
 pub mod fixtures;
 pub mod liveness;
+pub mod organisation;
 mod packets;
 pub mod seeds;
 
@@ -41,6 +42,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("reports", authorities::report),
     ("authority_inputs", authorities::inputs),
     ("authority_liveness", liveness::liveness),
+    ("directory_entries", organisation::directory_entries),
+    ("organisation_words", organisation::organisation_words),
     ("control_words", control_words),
     ("addresses", addresses),
     ("socks_handshake", socks_handshake),

@@ -123,6 +123,8 @@ targets! {
     reports: 2_000,
     authority_inputs: 300,
     authority_liveness: 60,
+    directory_entries: 1_000,
+    organisation_words: 5_000,
     control_words: 20_000,
     addresses: 20_000,
     socks_handshake: 20_000,

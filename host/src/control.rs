@@ -35,13 +35,13 @@ pub const LONGEST_PATH: usize = 107;
 pub enum ControlError {
     /// The system cannot name it.
     #[error(
-        "the path of the control socket {} has {} bytes, and it may have {LONGEST_PATH}: choose a shorter `runtime_dir`",
+        "the path of the socket {} has {} bytes, and it may have {LONGEST_PATH}: choose a shorter `runtime_dir`",
         .0.display(),
         .0.as_os_str().len()
     )]
     TooLong(PathBuf),
     /// Another daemon answers there.
-    #[error("another daemon runs with the control socket {}: stop it, or give this one a path of its own", .0.display())]
+    #[error("another daemon runs with the socket {}: stop it, or give this one a path of its own", .0.display())]
     Running(PathBuf),
     /// Something that is no socket is there.
     #[error("{} is in the way: it is no socket, so it is not replaced", .0.display())]
@@ -50,7 +50,7 @@ pub enum ControlError {
     #[error(transparent)]
     Directory(#[from] SecretError),
     /// The socket cannot be made.
-    #[error("cannot make the control socket {}", .0.display())]
+    #[error("cannot make the socket {}", .0.display())]
     Bind(PathBuf, #[source] io::Error),
     /// Nobody answers at the socket.
     #[error("no daemon runs with the control socket {}: start it, or name the right configuration", .0.display())]

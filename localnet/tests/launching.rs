@@ -31,10 +31,7 @@ fn a_directory_whose_sockets_have_too_long_names_is_refused_with_the_remedy() {
     let deep = base.path().join("results-of-an-experiment-with-a-long-name/".repeat(3));
     private(&deep);
     let said = fails(&deep, &[]);
-    assert!(
-        said.contains("the path of the control socket ") && said.contains("it may have 107"),
-        "{said}"
-    );
+    assert!(said.contains("the path of the socket ") && said.contains("it may have 107"), "{said}");
     assert!(said.contains("choose a shorter directory with --dir"), "{said}");
 }
 

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use shoal_organisation::{Code, Directory, Request};
+use shoal_organisation::{Code, Directory, Entry, Request};
 use shoal_topology::{Identity, SecretIdentity};
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
@@ -166,6 +166,9 @@ fn what_needs_two_admins_waits_for_the_second() {
         said.contains("person 0, Bob Beispiel") && said.contains("signed by Olga Owner (1)"),
         "{said}"
     );
+    // The second one sees whose key it is, and that the device is new.
+    let key = SecretIdentity::from_bytes(&[1; 32]).identity().to_string();
+    assert!(said.contains("NEW: device 0") && said.contains(&key), "{said}");
     assert_eq!(directory(&other).find("bob").len(), 1);
     done(&dir, &["take", other.join("directory").to_str().unwrap()]);
     assert_eq!(directory(&dir).find("bob").len(), 1);
@@ -175,6 +178,35 @@ fn what_needs_two_admins_waits_for_the_second() {
     done(&other, &["announce", "other"]);
     let (error, _) = refused(&dir, &["take", other.join("directory").to_str().unwrap()]);
     assert!(error.contains("they parted"), "{error}");
+}
+
+/// A batch that the first owner signed, with this date and these entries, in a file.
+fn signed(dir: &Path, at: u64, entries: Vec<Entry>) -> String {
+    let seed = shoal_host::secret::read(&dir.join("keys/admin-1.key")).unwrap();
+    let mut draft = directory(dir).draft(at, entries).unwrap();
+    draft.sign(1, &SecretIdentity::from_bytes(&seed));
+    let path = dir.join(format!("{at}.draft"));
+    std::fs::write(&path, draft.signed().encode()).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn a_batch_of_the_future_and_junk_for_a_request_stop_no_admin() {
+    let (_scratch, dir) = founded();
+    let announce = |text: &str| vec![Entry::Announce { text: text.into() }];
+    let ahead = signed(&dir, 4_000_000_000, announce("from 2096"));
+    for verb in [vec!["take", &ahead], vec!["sign", "--yes", &ahead]] {
+        assert!(refused(&dir, &verb).0.contains("look at the clocks"), "{verb:?}");
+    }
+    let now = signed(&dir, 1_800_000, announce("from now"));
+    done(&dir, &["take", &now]);
+    // A service that was seized writes what it likes where requests lie.
+    let code = invite(&dir, &["Alice"]);
+    let requests = dir.join("requests");
+    std::fs::create_dir(&requests).unwrap();
+    std::fs::write(requests.join(format!("{}.request", code.public())), b"junk").unwrap();
+    assert!(done(&dir, &["requests"]).contains("Alice: no request yet"));
+    done(&dir, &["announce", "all is well"]);
 }
 
 #[test]

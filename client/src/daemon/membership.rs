@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const SPREAD: Duration = Duration::from_secs(600);
 /// Mean time between two questions whether a request was approved.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
+/// How often it is written down that the directory is still the one of the document, seconds.
+const WRITE_DOWN_S: u64 = 3_600;
 /// Most alarms that are kept.
 const ALARMS: usize = 100;
 
@@ -363,14 +365,19 @@ impl Membership {
     /// Sees whether a head that is no longer than the directory is still of this one.
     fn compare(&self, head: &DirectoryHead) {
         let mut state = self.state();
-        let Some(state) =
-            state.as_mut().filter(|state| state.agreed != Some((head.size, head.root)))
-        else {
-            return;
-        };
-        match state.directory.agrees(head) {
+        let Some(state) = state.as_mut() else { return };
+        let now = unix_s();
+        let agreed = (head.size, head.root);
+        let result =
+            if state.agreed == Some(agreed) { Ok(true) } else { state.directory.agrees(head) };
+        match result {
             Ok(true) => {
-                (state.agreed, state.kept.agreed_at) = (Some((head.size, head.root)), unix_s());
+                state.agreed = Some(agreed);
+                // Written down now and then: by it a client that comes back knows how long it was away.
+                if state.kept.agreed_at.saturating_add(WRITE_DOWN_S) < now {
+                    state.kept.agreed_at = now;
+                    let _ = self.save(state);
+                }
             }
             Ok(false) => {}
             Err(error) if state.refused.as_deref() == Some(error.to_string().as_str()) => {}
@@ -476,40 +483,42 @@ fn in_words(directory: &Directory, alarm: &Alarm) -> String {
 
 /// Follows the organisation until the client ends.
 pub(super) async fn follow(membership: Membership, shoal: Shoal) {
-    let mut asked: Option<u64> = None;
+    // The head that was waited for, and how often it was asked for in vain.
+    let (mut awaited, mut in_vain) = (None, 0_i32);
     loop {
         let next = {
             let state = membership.state();
             let state = state.as_ref().filter(|state| !state.is_over && !state.was_removed());
             state.map(|state| (state.kept.organisation, state.is_member(), state.directory.size()))
         };
-        let head =
-            next.and_then(|(organisation, ..)| membership.document()?.head(&organisation).cloned());
-        match (next, head) {
-            (Some((_, false, _)), Some(head)) => {
-                fetch::once(&membership, &shoal, &head).await;
-                let wait = shoal_topology::exponential(&mut fetch::stream(), ASK_AGAIN);
-                wait_for(&membership, wait).await;
-            }
-            (Some((_, true, size)), Some(head)) if head.size > size => {
-                // All see the new head at once; who asks at once would say that he is there.
-                if asked != Some(head.size) {
-                    asked = Some(head.size);
-                    let spread = membership.document().map_or(SPREAD, |document| {
-                        SPREAD.min(Duration::from_secs(u64::from(document.epoch_s)) / 2)
-                    });
-                    tokio::time::sleep(fetch::uniform(spread)).await;
-                    continue;
-                }
-                fetch::once(&membership, &shoal, &head).await;
-                wait_for(&membership, ASK_AGAIN).await;
-            }
-            (Some((_, true, _)), Some(head)) => {
-                membership.compare(&head);
-                wait_for(&membership, LOOK).await;
-            }
-            _ => wait_for(&membership, LOOK).await,
+        let document = membership.document();
+        let head = next
+            .zip(document.as_ref())
+            .and_then(|((key, ..), document)| document.head(&key).cloned());
+        let (Some((_, is_member, size)), Some(head)) = (next, head) else {
+            wait_for(&membership, LOOK).await;
+            continue;
+        };
+        if is_member && head.size <= size {
+            membership.compare(&head);
+            wait_for(&membership, LOOK).await;
+            continue;
         }
+        if awaited != Some((is_member, head.size)) {
+            (awaited, in_vain) = (Some((is_member, head.size)), 0);
+            // All see the new head at once; who asks at once would say that he is there.
+            if is_member {
+                let epoch = document
+                    .map_or(SPREAD, |document| Duration::from_secs(document.epoch_s.into()));
+                tokio::time::sleep(fetch::uniform(SPREAD.min(epoch / 2))).await;
+                continue;
+            }
+        }
+        fetch::once(&membership, &shoal, &head).await;
+        // Less and less often: an admin may take days, a service that is down is asked by all.
+        let mean = ASK_AGAIN.mul_f64(1.2_f64.powi(in_vain)).min(SPREAD);
+        in_vain = in_vain.saturating_add(1);
+        wait_for(&membership, shoal_topology::exponential(&mut fetch::stream(), mean)).await;
     }
 }
 

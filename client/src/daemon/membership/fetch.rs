@@ -41,61 +41,49 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
     let Some(service) = head.service() else {
         return membership.refuse("the organisation has no service that gives its directory: its admins run `shoal-org serve`".into(), false);
     };
-    let questions = {
+    let question = {
         let state = membership.state();
         let Some(state) = state.as_ref() else { return };
-        let enrol = Question::Enrol(state.request.encode());
         let size = state.directory.size();
         let since = state.directory.reader_token(size).map(|token| Question::Since { size, token });
-        // The second names this device, so it is asked only where the first is known to be in vain: else a service could have
-        // everybody name himself by a refusal.
+        // To enrol names this device, so it is asked only where a member has been away for too long to be given what is new: never
+        // because the service refuses that, which could have everybody name himself.
         let oldest = 2 * u64::from(state.directory.policy().max_age_s);
         let is_late = state.kept.agreed_at.saturating_add(oldest) < unix_s();
-        match since {
-            Some(since) if !is_late => vec![since],
-            since => since.into_iter().chain([enrol]).collect(),
+        since.filter(|_| !is_late).unwrap_or_else(|| Question::Enrol(state.request.encode()))
+    };
+    // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
+    // that was enrolled, or asked the last time.
+    let isolation = Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
+    let target = format!("{service}:{PORT}");
+    let asked = async {
+        let mut stream =
+            shoal.connect(&target, isolation).await.map_err(|error| error.to_string())?;
+        ask(&mut stream, (&question, head.size)).await.map_err(|error| error.to_string())
+    };
+    let Ok(said) = timeout(LONGEST, asked).await else { return };
+    let batches = match said {
+        Ok(Ok(batches)) => batches,
+        Ok(Err(Said::Waiting)) => return membership.gave(),
+        Ok(Err(Said::Refused(why))) => {
+            if matches!(why, Refusal::NoInvitation | Refusal::Used | Refusal::Removed) {
+                membership.end();
+            }
+            return membership.refuse(why.to_string(), false);
+        }
+        Err(why) => {
+            return membership
+                .refuse(format!("the organisation's service was not reached: {why}"), false);
         }
     };
-    let target = format!("{service}:{PORT}");
-    for question in questions {
-        // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
-        // that was enrolled, or asked the last time.
-        let isolation =
-            Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
-        let asked = async {
-            let mut stream =
-                shoal.connect(&target, isolation).await.map_err(|error| error.to_string())?;
-            ask(&mut stream, (&question, head.size)).await.map_err(|error| error.to_string())
-        };
-        let Ok(said) = timeout(LONGEST, asked).await else { return };
-        let batches = match said {
-            Ok(Ok(batches)) => batches,
-            Ok(Err(Said::Waiting)) => return membership.gave(),
-            Ok(Err(Said::Refused(Refusal::NoReader))) => continue,
-            Ok(Err(Said::Refused(why))) => {
-                if matches!(why, Refusal::NoInvitation | Refusal::Used | Refusal::Removed) {
-                    membership.end();
-                }
-                return membership.refuse(why.to_string(), false);
-            }
-            Err(why) => {
-                return membership
-                    .refuse(format!("the organisation's service was not reached: {why}"), false);
-            }
-        };
-        let whole = matches!(question, Question::Enrol(_));
-        match membership.take(batches, head, whole) {
-            Ok(true) => membership.gave(),
-            Ok(false) => {
-                membership.refuse(
-                    "the organisation's service does not have all yet that the document has".into(),
-                    false,
-                );
-            }
-            Err(why) => membership
-                .refuse(format!("the organisation's service gave what cannot be: {why}"), true),
-        }
-        return;
+    match membership.take(batches, head, matches!(question, Question::Enrol(_))) {
+        Ok(true) => membership.gave(),
+        Ok(false) => membership.refuse(
+            "the organisation's service does not have all yet that the document has".into(),
+            false,
+        ),
+        Err(why) => membership
+            .refuse(format!("the organisation's service gave what cannot be: {why}"), true),
     }
 }
 
