@@ -98,7 +98,7 @@ pub fn organisation_words(data: &[u8]) {
     }
 }
 
-/// Valid inputs.
+/// Valid inputs of both targets, from which mutations start.
 pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     let person = |id: u32, name: &str| {
         let (name, unit, flags) = (name.to_owned(), "unit".to_owned(), PersonFlags::MARKED);
