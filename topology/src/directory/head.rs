@@ -12,7 +12,7 @@ pub const MAX_ENTRIES: u64 = 1 << 24;
 /// What an organisation's directory is at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DirectoryHead {
-    /// The organisation's name, 1 to [`MAX_NAME_LEN`] bytes.
+    /// The organisation's name, 1 to 32 bytes.
     pub name: String,
     /// The organisation's key.
     pub identity: Identity,
