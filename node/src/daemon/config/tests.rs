@@ -17,7 +17,8 @@ fn what_init_writes_explains_every_key() {
     for name in names {
         let has = |line: &str| {
             let line = line.trim_start_matches("# ").trim_start_matches('[');
-            let rest = line.trim_start_matches("gateway.").strip_prefix(name);
+            let line = line.trim_start_matches("gateway.").trim_start_matches("authority.");
+            let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(" =") || rest.starts_with(']'))
         };
         assert!(text.lines().any(has), "{name} is not explained");
@@ -45,6 +46,13 @@ fn what_is_written_is_read_back() {
             service_per_s: 1.5,
             token: vec![token],
             ..GatewayConfig::default()
+        },
+        authority: AuthorityConfig {
+            organisation: vec![OrganisationConfig {
+                name: "Ä\"cme".into(),
+                key: Identity([7; 32]),
+            }],
+            ..AuthorityConfig::default()
         },
         ..Config::default()
     };
