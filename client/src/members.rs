@@ -116,6 +116,10 @@ pub(crate) fn organisation(mut asking: Asking, seen: bool, as_json: bool) -> any
     if let Some(why) = said.get("refused").and_then(Value::as_str) {
         line(why)?;
     }
+    for text in said.get("announcements").and_then(Value::as_array).into_iter().flatten() {
+        // On one line, whatever lines it has.
+        line(format_args!("announced: {:?}", text.as_str().unwrap_or_default()))?;
+    }
     for alarm in said.get("alarms").and_then(Value::as_array).into_iter().flatten() {
         line(format_args!("ALARM: {}", alarm.as_str().unwrap_or_default()))?;
     }

@@ -13,6 +13,7 @@ pub mod host_port;
 pub mod link;
 pub mod logs;
 pub mod memory;
+pub mod messages;
 pub mod network;
 pub mod process;
 pub mod reconnect;

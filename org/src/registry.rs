@@ -28,7 +28,7 @@ const MOST_AHEAD_S: u64 = 3_600;
 struct About {
     /// The key of the organisation.
     key: String,
-    /// The network file, from the directory of this file; empty: none.
+    /// The network file, with its whole path; empty: none.
     #[serde(default)]
     network: PathBuf,
     /// The address of the service that gives the directory to members; empty: none.
@@ -104,8 +104,8 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Makes the files of another admin of an organisation: its directory of people, and a key of his own if there is none.
-    /// What he may do an owner of the organisation says ([`Entry::Admin`]).
+    /// Makes the files of another admin of an organisation, without a key: `shoal-org admin-key` makes that. What he may do an
+    /// owner of the organisation says ([`Entry::Admin`]).
     ///
     /// # Errors
     /// The files are there already or cannot be written, or the directory is none.
@@ -271,7 +271,7 @@ impl Registry {
             (None, several) => {
                 let several: Vec<String> = several.iter().map(ToString::to_string).collect();
                 return refused(format!(
-                    "keys of admins {} are here: --admin says as whom to sign",
+                    "keys of admins {} are here: --as says as whom to sign",
                     several.join(", ")
                 ));
             }

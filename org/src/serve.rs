@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use shoal_client::{Config, Incoming, Listener, ServiceConfig, Shoal, Stream};
-use shoal_host::secret;
+use shoal_host::{messages, secret};
 use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, enrolled, since};
 use shoal_organisation::{Directory, Request, SignedBatch};
 use shoal_topology::Identity;
 use shoal_topology::directory::address::ServiceAddress;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -107,21 +107,23 @@ impl Desk {
     async fn attend(&self, mut stream: Stream) -> std::io::Result<()> {
         // Who says nothing takes no room from who does.
         let Ok(silent) = self.silent.try_acquire() else { return Ok(()) };
-        let question = timeout(HEAR, hear(&mut stream)).await??;
+        let question = timeout(HEAR, messages::receive(&mut stream, MAX_MESSAGE)).await??;
         drop(silent);
         let Ok(_room) = self.room.try_acquire() else {
             let busy = Answer::Refused(Refusal::Busy).encode();
-            return timeout(HEAR, say(&mut stream, &busy)).await?;
+            return timeout(HEAR, messages::send(&mut stream, &busy)).await?;
         };
         let directory = self.directory();
         let batches = match self.answer(&directory, &question) {
             Ok(batches) => batches,
-            Err(answer) => return timeout(HEAR, say(&mut stream, &answer.encode())).await?,
+            Err(answer) => {
+                return timeout(HEAR, messages::send(&mut stream, &answer.encode())).await?;
+            }
         };
         let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-        timeout(HEAR, say(&mut stream, &Answer::Batches(count).encode())).await??;
+        timeout(HEAR, messages::send(&mut stream, &Answer::Batches(count).encode())).await??;
         for batch in batches {
-            timeout(STALLED, say(&mut stream, &batch.encode())).await??;
+            timeout(STALLED, messages::send(&mut stream, &batch.encode())).await??;
         }
         timeout(STALLED, stream.shutdown()).await?
     }
@@ -167,7 +169,10 @@ impl Desk {
             return Ok(batches);
         }
         let refused = |why| Err(Answer::Refused(why));
-        let open = read_invitations(&self.dir.join("invitations.json")).unwrap_or_default();
+        // A file that cannot be read now says nothing of the invitation: a device that is told that there is none gives up.
+        let Ok(open) = read_invitations(&self.dir.join("invitations.json")) else {
+            return refused(Refusal::Busy);
+        };
         let key = request.invitation();
         let Some(open) = open.iter().find(|open| open.invitation.key == key) else {
             return refused(Refusal::NoInvitation);
@@ -183,21 +188,4 @@ impl Desk {
         }
         Err(Answer::Waiting)
     }
-}
-
-async fn say(stream: &mut Stream, message: &[u8]) -> std::io::Result<()> {
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    stream.write_all(&length.to_be_bytes()).await?;
-    stream.write_all(message).await?;
-    stream.flush().await
-}
-
-async fn hear(stream: &mut Stream) -> std::io::Result<Vec<u8>> {
-    let length = stream.read_u32().await? as usize;
-    if length > MAX_MESSAGE {
-        return Err(std::io::ErrorKind::InvalidData.into());
-    }
-    let mut message = vec![0; length];
-    stream.read_exact(&mut message).await?;
-    Ok(message)
 }

@@ -11,7 +11,7 @@ use crate::{Directory, Entry, Removed};
 /// Something that should not have happened unless its owner knows of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Alarm {
-    /// A device was added to the owner that is none of those he knows.
+    /// A device was added to the owner, and not on the word of the one that asks.
     Device {
         /// The entry that did it.
         number: u64,
@@ -62,14 +62,8 @@ fn looks(name: &str) -> String {
     skeleton(&plain.join(" ")).collect()
 }
 
-/// What entries of these numbers mean to the person who owns the device of key `own`, who knows the devices `known` as
-/// his.
-pub fn alarms(
-    directory: &Directory,
-    numbers: Range<u64>,
-    own: &Identity,
-    known: &[Identity],
-) -> Vec<Alarm> {
+/// What entries of these numbers mean to the person who owns the device of key `own`.
+pub fn alarms(directory: &Directory, numbers: Range<u64>, own: &Identity) -> Vec<Alarm> {
     let Some(own) = directory.device_of_key(own) else { return Vec::new() };
     let Some(owner) = directory.person(own.device.person) else { return Vec::new() };
     // Also the names that he had: an admin may rename him first.
@@ -94,7 +88,9 @@ pub fn alarms(
                 let added = directory.device(id).is_some_and(|held| held.since == number);
                 if !added {
                     alarms.push(Alarm::Moved { number, device: id, by });
-                } else if id != own.device.id && !known.contains(&device.key) {
+                } else if id != own.device.id
+                    && device.vouched.as_ref().is_none_or(|vouch| vouch.device != own.device.id)
+                {
                     alarms.push(Alarm::Device { number, device: id, by });
                 }
             }

@@ -85,8 +85,8 @@ macro_rules! message {
 message!(Question);
 message!(Answer);
 
-/// What a device gets that asks for what is new. `Err` also where what it holds is older than twice what the policy allows:
-/// whoever was removed must not read on for ever.
+/// What a device gets that asks for what is new. Nothing where what it holds is older than twice what the policy allows, so that
+/// a list which somebody kept does not open the present one.
 ///
 /// # Errors
 /// Why it gets nothing.

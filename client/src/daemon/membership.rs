@@ -14,7 +14,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shoal_host::exit::chain;
 use shoal_host::secret;
-use shoal_organisation::wire::Refusal;
 use shoal_organisation::{
     Alarm, Code, Directory, Entry, Member, MemberDevice, PersonFlags, Request, SignedBatch, alarms,
 };
@@ -35,6 +34,8 @@ const SPREAD: Duration = Duration::from_secs(600);
 const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// How often it is written down that the directory is still the one of the document, seconds.
 const WRITE_DOWN_S: u64 = 3_600;
+/// Announcements that are shown, the latest.
+const ANNOUNCEMENTS: usize = 10;
 /// Most alarms that are kept.
 const ALARMS: usize = 100;
 
@@ -157,7 +158,7 @@ impl Membership {
         // What could never be taken is said now.
         let request =
             Request::decode(&request.encode()).map_err(|error| format!("device: {error}"))?;
-        let kept = Kept { organisation: head.identity, name: head.name.clone(), ..Kept::default() };
+        let kept = Kept::new(head.identity, head.name.clone());
         let directory = Directory::new(head.identity);
         files::write(&config.data_dir, &kept, &request, &directory)
             .map_err(|error| error.to_string())?;
@@ -169,14 +170,25 @@ impl Membership {
         Ok(told)
     }
 
-    /// How it stands with the organisation.
-    pub(super) fn show(&self) -> Value {
-        let state = self.state();
-        let Some(state) = state.as_ref() else {
-            return json!({ "organisation": null, "refused": self.0.damaged });
+    /// How it stands with the organisation. What is `seen` of alarms here is forgotten.
+    ///
+    /// # Errors
+    /// The file of alarms cannot be written.
+    pub(super) fn show(&self, seen: bool) -> Result<Value, String> {
+        let mut state = self.state();
+        let Some(state) = state.as_mut() else {
+            return Ok(json!({ "organisation": null, "refused": self.0.damaged }));
         };
         let size = self.document().and_then(|d| Some(d.head(&state.kept.organisation)?.size));
-        json!({
+        let announced = state.directory.entries(0..state.directory.size());
+        let mut announcements: Vec<&str> = announced
+            .filter_map(|listed| match listed.entry {
+                Entry::Announce { text } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        let latest = announcements.split_off(announcements.len().saturating_sub(ANNOUNCEMENTS));
+        let shown = json!({
             "organisation": state.kept.name,
             "key": state.kept.organisation.to_string(),
             "member": state.is_member(),
@@ -186,18 +198,18 @@ impl Membership {
             "entries": state.directory.size(),
             "head": size,
             "alarms": state.kept.alarms,
-        })
+            "announcements": latest,
+        });
+        // Under the same lock: an alarm that comes in between is not forgotten unseen.
+        if seen && !state.kept.alarms.is_empty() {
+            state.kept.alarms.clear();
+            self.save_kept(state)?;
+        }
+        Ok(shown)
     }
 
-    /// Forgets the alarms that were shown.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub(super) fn calm(&self) -> Result<(), String> {
-        let mut state = self.state();
-        let Some(state) = state.as_mut() else { return Ok(()) };
-        state.kept.alarms.clear();
-        self.save(state)
+    fn save_kept(&self, state: &State) -> Result<(), String> {
+        files::write_kept(&self.0.config.data_dir, &state.kept).map_err(|error| error.to_string())
     }
 
     fn save(&self, state: &State) -> Result<(), String> {
@@ -343,7 +355,7 @@ impl Membership {
             state.kept.begin(&state.directory);
             self.tell(json!({ "event": "enrolled", "organisation": state.kept.name }));
         }
-        for alarm in alarms(&state.directory, told, &own, &[]) {
+        for alarm in alarms(&state.directory, told, &own) {
             let text = in_words(&state.directory, &alarm);
             self.alarm(state, text);
         }
@@ -376,7 +388,7 @@ impl Membership {
                 // Written down now and then: by it a client that comes back knows how long it was away.
                 if state.kept.agreed_at.saturating_add(WRITE_DOWN_S) < now {
                     state.kept.agreed_at = now;
-                    let _ = self.save(state);
+                    let _ = self.save_kept(state);
                 }
             }
             Ok(false) => {}
@@ -384,7 +396,7 @@ impl Membership {
             Err(error) => {
                 self.alarm(state, error.to_string());
                 state.refused = Some(error.to_string());
-                let _ = self.save(state);
+                let _ = self.save_kept(state);
             }
         }
     }
@@ -398,7 +410,7 @@ impl Membership {
         };
         if is_alarm {
             self.alarm(state, why.clone());
-            let _ = self.save(state);
+            let _ = self.save_kept(state);
         } else {
             self.tell(json!({ "event": "organisation", "text": why }));
         }
@@ -525,14 +537,6 @@ pub(super) async fn follow(membership: Membership, shoal: Shoal) {
 /// Until something has changed, or for so long.
 async fn wait_for(membership: &Membership, longest: Duration) {
     let _ = tokio::time::timeout(longest, membership.0.changed.notified()).await;
-}
-
-/// What the service said in place of batches.
-enum Said {
-    /// Nothing, until an admin approves.
-    Waiting,
-    /// Nothing, and why.
-    Refused(Refusal),
 }
 
 /// The directory of a client's data directory in which all of this lies.

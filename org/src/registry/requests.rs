@@ -70,28 +70,20 @@ impl Registry {
     /// There is no such invitation, or it was used.
     pub fn receive(&mut self, request: Request) -> Result<&Open, OrgError> {
         let key = request.invitation();
-        let directory = &self.directory;
-        let Some(at) = self.open.iter().position(|open| open.invitation.key == key) else {
+        let Some(open) = self.open.iter_mut().find(|open| open.invitation.key == key) else {
             let refused =
                 "no open invitation fits this request: it is over, or was used; invite again";
             return Err(OrgError::Refused(refused.into()));
         };
-        let Some(open) = self.open.get_mut(at) else {
-            return Err(OrgError::Refused(String::new()));
-        };
-        request.entries(directory, &open.invitation, unix_s())?;
-        match &open.request {
-            Some(known) if known.device() != request.device() => {
-                return Err(OrgError::Refused(
-                    "another device asked first with this code: refuse that one, if it is a stranger's, and invite again".into(),
-                ));
-            }
-            _ => {
-                keep_request(&self.dir, &request)?;
-                open.request = Some(request);
-            }
+        request.entries(&self.directory, &open.invitation, unix_s())?;
+        if open.request.as_ref().is_some_and(|known| known.device() != request.device()) {
+            return Err(OrgError::Refused(
+                "another device asked first with this code: refuse that one, if it is a stranger's, and invite again".into(),
+            ));
         }
-        self.open.get(at).ok_or_else(|| OrgError::Refused(String::new()))
+        keep_request(&self.dir, &request)?;
+        open.request = Some(request);
+        Ok(open)
     }
 
     /// Lets a request in whose digits an admin heard from the new member.

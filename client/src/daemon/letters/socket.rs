@@ -133,11 +133,7 @@ fn join(request: &Value, membership: &Membership) -> Result<Value, String> {
 }
 
 fn organisation(request: &Value, membership: &Membership) -> Result<Value, String> {
-    let shown = membership.show();
-    if request.get("seen").and_then(Value::as_bool).unwrap_or_default() {
-        membership.calm()?;
-    }
-    Ok(shown)
+    membership.show(request.get("seen").and_then(Value::as_bool).unwrap_or_default())
 }
 
 async fn send(request: &Value, orders: &Orders, membership: &Membership) -> Result<Value, String> {

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shoal_host::secret;
+use shoal_host::{messages, secret};
 use shoal_organisation::SignedBatch;
 use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal};
 use shoal_topology::{DirectoryHead, Seed};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::{Membership, Said};
+use super::Membership;
 use crate::daemon::Shoal;
 use crate::daemon::clock::unix_s;
 use crate::daemon::stream::Stream;
@@ -24,6 +23,14 @@ const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 const MAX_BATCH: usize = 1 << 20;
 /// Most bytes of an answer: those of the largest directory.
 const MAX_BYTES: usize = 64 << 20;
+
+/// What the service said in place of batches.
+enum Said {
+    /// Nothing, until an admin approves.
+    Waiting,
+    /// Nothing, and why.
+    Refused(Refusal),
+}
 
 /// Where drawn instants come from: of no use to whoever knows them later.
 pub(super) fn stream() -> shoal_topology::Stream {
@@ -91,10 +98,7 @@ async fn ask(
     stream: &mut Stream,
     (question, most): (&Question, u64),
 ) -> std::io::Result<Result<Vec<SignedBatch>, Said>> {
-    let message = question.encode();
-    stream.write_all(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes()).await?;
-    stream.write_all(&message).await?;
-    stream.flush().await?;
+    messages::send(stream, &question.encode()).await?;
     let wrong = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let count = match Answer::decode(&hear(stream, MAX_MESSAGE).await?).map_err(|_| wrong())? {
         // No more than there are entries: each batch has one at least.
@@ -116,14 +120,5 @@ async fn ask(
 }
 
 async fn hear(stream: &mut Stream, most: usize) -> std::io::Result<Vec<u8>> {
-    let message = async {
-        let length = stream.read_u32().await? as usize;
-        if length > most {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
-        let mut message = vec![0; length];
-        stream.read_exact(&mut message).await?;
-        Ok(message)
-    };
-    timeout(STALLED, message).await?
+    timeout(STALLED, messages::receive(stream, most)).await?
 }

@@ -29,19 +29,19 @@ pub(super) struct Kept {
     pub(super) alarms: Vec<String>,
 }
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self {
-            organisation: Identity([0; 32]),
-            name: String::new(),
-            agreed_at: 0,
-            held: Vec::new(),
-            alarms: Vec::new(),
-        }
-    }
+/// How long what is written to a new device of this person is held back, seconds.
+fn hold_s(directory: &Directory, person: u32) -> u64 {
+    let marked = directory.person(person).is_some_and(|m| m.person.flags.has(PersonFlags::MARKED));
+    let policy = directory.policy();
+    (if marked { policy.marked_hold_s.max(policy.hold_s) } else { policy.hold_s }).into()
 }
 
 impl Kept {
+    /// Of an organisation that is about to be asked.
+    pub(super) fn new(organisation: Identity, name: String) -> Self {
+        Self { organisation, name, agreed_at: 0, held: Vec::new(), alarms: Vec::new() }
+    }
+
     /// Until when what is written to a device is held back; `None` if it is not.
     pub(super) fn held_until(&self, device: u32) -> Option<u64> {
         let (_, until) = self.held.iter().find(|(id, _)| *id == device)?;
@@ -54,16 +54,7 @@ impl Kept {
         let now = unix_s();
         self.held.retain(|(_, until)| *until > now);
         // By the policy and the mark that hold longer: both could be part of what is new.
-        let longest = |person: u32| {
-            let hold = |directory: &Directory| {
-                let marked = directory
-                    .person(person)
-                    .is_some_and(|m| m.person.flags.has(PersonFlags::MARKED));
-                let policy = directory.policy();
-                if marked { policy.marked_hold_s.max(policy.hold_s) } else { policy.hold_s }
-            };
-            u64::from(hold(before).max(hold(after)))
-        };
+        let longest = |person| hold_s(before, person).max(hold_s(after, person));
         for device in after.devices().filter(|device| !device.is_removed) {
             let (id, person) = (device.device.id, device.device.person);
             let name =
@@ -91,12 +82,8 @@ impl Kept {
         let now = unix_s();
         for listed in directory.entries(0..directory.size()) {
             let Entry::Device(device) = listed.entry else { continue };
-            let policy = directory.policy();
-            let marked = directory
-                .person(device.person)
-                .is_some_and(|m| m.person.flags.has(PersonFlags::MARKED));
-            let hold = if marked { policy.marked_hold_s } else { policy.hold_s };
-            let until = listed.batch.batch.at.min(now).saturating_add(hold.into());
+            let until =
+                listed.batch.batch.at.min(now).saturating_add(hold_s(directory, device.person));
             let first = directory.device(device.id).is_some_and(|held| held.since == listed.number);
             if first && until > now {
                 self.held.push((device.id, until));
@@ -116,8 +103,13 @@ pub(super) fn write(
     let place = super::place(data_dir);
     secret::private_directory(&place)?;
     secret::replace(&place.join("request"), &request.encode())?;
-    secret::replace(&place.join("kept"), &encode(kept))?;
+    write_kept(data_dir, kept)?;
     secret::replace(&place.join("directory"), &directory.encode())
+}
+
+/// Writes what changes though the directory does not.
+pub(super) fn write_kept(data_dir: &Path, kept: &Kept) -> Result<(), SecretError> {
+    secret::replace(&super::place(data_dir).join("kept"), &encode(kept))
 }
 
 /// Reads all of it; `None` if no organisation was ever asked.
@@ -142,5 +134,8 @@ pub(super) fn read(data_dir: &Path) -> Result<Option<(Kept, Request, Directory)>
         true => Directory::decode(&bytes("directory")?).map_err(|e| wrong("directory", &e))?,
         false => Directory::new(kept.organisation),
     };
+    // After a crash while another organisation was asked it is still that of the one before.
+    let is_its = directory.organisation() == kept.organisation;
+    let directory = if is_its { directory } else { Directory::new(kept.organisation) };
     Ok(Some((kept, request, directory)))
 }

@@ -124,13 +124,13 @@ fn a_client_is_let_in_knows_the_people_and_starts_again_as_a_member() {
     assert!(client.membership.addresses("bob").unwrap_err().contains("no organisation"));
     let told = invited(&client, &mut acme);
     assert_eq!(told["digits"].as_str().unwrap().len(), 6);
-    assert_eq!(client.membership.show()["member"], false);
+    assert_eq!(client.membership.show(false).unwrap()["member"], false);
     // The entries stand at the service, and no document covers them: nobody else sees them yet.
     assert_eq!(client.take(&acme, 0), Ok(true));
-    assert_eq!(client.membership.show()["member"], false);
+    assert_eq!(client.membership.show(false).unwrap()["member"], false);
     client.shows(&acme);
     assert_eq!(client.take(&acme, 0), Ok(true));
-    assert_eq!(client.membership.show()["member"], true);
+    assert_eq!(client.membership.show(false).unwrap()["member"], true);
     assert_eq!(client.events()[0]["event"], "enrolled");
     assert_eq!(client.membership.addresses("bob").unwrap()[0].identity, secret(50).identity().0);
     assert!(client.membership.addresses("carol").unwrap_err().contains("nobody"));
@@ -140,7 +140,7 @@ fn a_client_is_let_in_knows_the_people_and_starts_again_as_a_member() {
     assert!(client.membership.join(&code, "", "desk").unwrap_err().contains("already"));
     let (orders, _told) = tokio::sync::mpsc::channel(100);
     let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
-    assert_eq!(again.show(), client.membership.show());
+    assert_eq!(again.show(false).unwrap(), client.membership.show(false).unwrap());
 }
 
 #[test]
@@ -185,9 +185,9 @@ fn what_is_new_is_held_back_and_what_concerns_the_owner_raises_an_alarm_that_sta
     );
     let (orders, _told) = tokio::sync::mpsc::channel(100);
     let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
-    assert_eq!(again.show()["alarms"].as_array().unwrap().len(), 2);
-    again.calm().unwrap();
-    assert_eq!(again.show()["alarms"].as_array().unwrap().len(), 0);
+    assert_eq!(again.show(false).unwrap()["alarms"].as_array().unwrap().len(), 2);
+    assert_eq!(again.show(true).unwrap()["alarms"].as_array().unwrap().len(), 2);
+    assert_eq!(again.show(false).unwrap()["alarms"].as_array().unwrap().len(), 0);
     // A policy that holds nothing back comes too late for what is held back, and for what comes with it.
     let size = acme.size();
     let policy = |hold_s| Entry::Policy(Policy { hold_s, ..Policy::default() });
@@ -264,7 +264,7 @@ fn what_was_entered_while_somebody_was_let_in_is_told_and_held_back() {
     acme.extend(vec![draft.signed().clone()]).unwrap();
     client.shows(&acme);
     client.take(&acme, 0).unwrap();
-    let alarms = client.membership.show()["alarms"].clone();
+    let alarms = client.membership.show(false).unwrap()["alarms"].clone();
     assert!(alarms[0].as_str().unwrap().contains("\"device 2\" was added to you"), "{alarms}");
     let to = client.membership.addresses("bob").unwrap();
     assert_eq!(to.len(), 1, "the device of that very moment waits");
@@ -287,7 +287,7 @@ fn without_a_head_that_fits_nobody_is_written_to_by_name() {
     client.membership.compare(&client.head());
     assert!(client.membership.addresses("bob").unwrap_err().contains("somebody shows another one"));
     assert!(
-        client.membership.show()["alarms"][0]
+        client.membership.show(false).unwrap()["alarms"][0]
             .as_str()
             .unwrap()
             .contains("somebody shows another one")
@@ -299,7 +299,7 @@ fn without_a_head_that_fits_nobody_is_written_to_by_name() {
     add(&mut acme, vec![person(3, "Dave")]);
     client.shows(&acme);
     assert_eq!(client.take(&part, size), Ok(false));
-    assert_eq!(client.membership.show()["entries"], size);
+    assert_eq!(client.membership.show(false).unwrap()["entries"], size);
 }
 
 #[test]
@@ -344,4 +344,21 @@ fn whoever_cannot_be_asked_or_written_to_is_told_what_to_do() {
     let closed = Config { reachable: false, ..config(&client.dir) };
     let closed = Membership::open(&closed, client.shared.clone(), orders);
     assert!(closed.join(&code, "acme", "desk").unwrap_err().contains("reachable = true"));
+}
+
+#[test]
+fn after_a_crash_between_two_files_no_directory_is_taken_for_another_one() {
+    let mut acme = acme();
+    let client = Client::new(&acme);
+    invited(&client, &mut acme);
+    client.shows(&acme);
+    client.take(&acme, 0).unwrap();
+    // What is written first when another organisation is asked.
+    let other = Kept::new(secret(77).identity(), "other".into());
+    files::write_kept(&client.dir.path().join("data"), &other).unwrap();
+    let (orders, _told) = tokio::sync::mpsc::channel(1);
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
+    let shown = again.show(false).unwrap();
+    assert_eq!((&shown["organisation"], &shown["entries"]), (&json!("other"), &json!(0)));
+    assert!(again.addresses("bob").is_err());
 }
