@@ -13,7 +13,7 @@ mod store;
 
 pub use delay::DelayLaw;
 pub use descriptor::{
-    ClientDescriptor, EpochKey, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
+    ClientDescriptor, EpochKey, MAX_ATTACHED_LEN, MAX_DESCRIPTOR_LEN, NodeDescriptor, Role, Signed,
 };
 pub use document::rules::NotListed;
 pub use document::{

@@ -20,7 +20,7 @@ pub use base::{
 };
 pub use directory::{
     Class, ClientDescriptor, DelayLaw, DirectoryHead, Document, DocumentStore, Draw, EpochKey,
-    EquivocationProof, FURTHER_EPOCHS, HeadUpdate, ListedNode, MAX_DESCRIPTOR_LEN,
-    MAX_DOCUMENT_LEN, MAX_ENTRIES, Network, NodeDescriptor, NotListed, Parameters, Paths, Role,
-    Signed, SignedDocument, Spares, Standing, VerifiedDocument,
+    EquivocationProof, FURTHER_EPOCHS, HeadUpdate, ListedNode, MAX_ATTACHED_LEN,
+    MAX_DESCRIPTOR_LEN, MAX_DOCUMENT_LEN, MAX_ENTRIES, Network, NodeDescriptor, NotListed,
+    Parameters, Paths, Role, Signed, SignedDocument, Spares, Standing, VerifiedDocument,
 };

@@ -144,6 +144,7 @@ impl TestClient {
             gateways: gateways.to_vec(),
             not_before: 0,
             not_after: u64::MAX,
+            attached: Vec::new(),
         };
         Self { secret, body }
     }

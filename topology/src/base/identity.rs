@@ -98,6 +98,8 @@ pub enum Context {
     Enrolment,
     /// A device's word that another one has the same owner.
     Vouch,
+    /// A device's word that a session with another device is its own.
+    Opening,
 }
 
 impl Context {
@@ -113,6 +115,7 @@ impl Context {
             Self::Directory => b"shoal 1 directory batch\0",
             Self::Enrolment => b"shoal 1 enrolment\0",
             Self::Vouch => b"shoal 1 device of the same person\0",
+            Self::Opening => b"shoal 1 opening of a session\0",
         };
         // No name is the beginning of another, as each ends with a zero: so no message of one purpose can be one of
         // another.

@@ -68,13 +68,18 @@ impl Authority {
     }
 
     pub(super) fn describe_exit(&mut self, bytes: &[u8]) {
+        let what = "an exit's descriptor";
         match Signed::<ClientDescriptor>::decode(bytes) {
+            // No document with it would be taken by anybody.
+            Ok(signed) if !signed.body().attached.is_empty() => {
+                self.refuse(what, "it carries bytes that are for nobody");
+            }
             Ok(signed) => {
                 if !self.keep_exit(signed) {
-                    self.refuse("an exit's descriptor", "the service is not on the list");
+                    self.refuse(what, "the service is not on the list");
                 }
             }
-            Err(error) => self.refuse("an exit's descriptor", error),
+            Err(error) => self.refuse(what, error),
         }
     }
 

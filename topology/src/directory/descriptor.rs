@@ -11,6 +11,8 @@ use crate::{Context, Epoch, Error, Identity, SecretIdentity, Signature, is_plain
 
 /// Most bytes of one descriptor: what an answer by SURB can carry.
 pub const MAX_DESCRIPTOR_LEN: usize = 1_900;
+/// Most bytes that a client's descriptor carries beside what the mixnet needs.
+pub const MAX_ATTACHED_LEN: usize = 1_300;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -111,6 +113,9 @@ pub struct ClientDescriptor {
     pub not_before: u64,
     /// Last second of the period.
     pub not_after: u64,
+    /// What it tells those who know it from elsewhere: of a member of an organisation, the keys with which others open sessions.
+    /// At most [`MAX_ATTACHED_LEN`] bytes; most clients, and all exits, have none.
+    pub attached: Vec<u8>,
 }
 
 impl ClientDescriptor {
@@ -129,6 +134,9 @@ impl ClientDescriptor {
         }
         if self.not_before > self.not_after {
             return wrong("its period ends before it begins");
+        }
+        if self.attached.len() > MAX_ATTACHED_LEN {
+            return wrong("it carries more than 1,300 bytes for those who know the client");
         }
         Ok(())
     }

@@ -183,6 +183,9 @@ impl Document {
         let mut identities = HashSet::new();
         for exit in &self.exits {
             exit.verify()?;
+            if !exit.body().attached.is_empty() {
+                return wrong("an exit carries bytes that are for nobody".into());
+            }
             if !identities.insert(exit.body().identity) {
                 return wrong("an exit is listed twice".into());
             }

@@ -63,6 +63,7 @@ fn client_descriptors_with_values_out_of_bounds_are_refused() {
     assert!(refused(|c| c.gateways = vec![c.identity; 3]).contains("one or two gateways"));
     assert!(refused(|c| c.key = [0; 32]).contains("small order"));
     assert!(refused(|c| c.not_after = c.not_before - 1).contains("ends before"));
+    assert!(refused(|c| c.attached = vec![0; MAX_ATTACHED_LEN + 1]).contains("1,300"));
 }
 
 #[test]
@@ -96,7 +97,8 @@ fn a_node_has_the_key_of_the_epoch() {
 
 #[test]
 fn the_longest_client_descriptor_fits_an_answer_by_surb() {
-    let len = Signed::<ClientDescriptor>::new(client(2), &secret(1)).encode().len();
+    let longest = ClientDescriptor { attached: vec![1; MAX_ATTACHED_LEN], ..client(2) };
+    let len = Signed::<ClientDescriptor>::new(longest, &secret(1)).encode().len();
     assert!(len <= MAX_DESCRIPTOR_LEN && 2 + MAX_DESCRIPTOR_LEN <= shoal_sphinx::MESSAGE_LEN);
 }
 

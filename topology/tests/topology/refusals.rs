@@ -240,12 +240,16 @@ fn descriptors_with_values_out_of_bounds() {
 }
 
 #[test]
-fn an_exit_that_is_listed_twice_or_did_not_sign() {
+fn an_exit_that_is_listed_twice_carries_more_or_did_not_sign() {
     let exit = |n: u64, signer: u64| {
         let body = testing::TestClient::new(bytes(n), &[secret(0).identity()]).body;
         Signed::<ClientDescriptor>::new(body, &secret(signer))
     };
     says(&refused(|d| d.exits = vec![exit(50, 50), exit(50, 50)]), "an exit is listed twice");
+    let body = exit(50, 50).body().clone();
+    let more = ClientDescriptor { attached: vec![1], ..body };
+    let more = Signed::<ClientDescriptor>::new(more, &secret(50));
+    says(&refused(|d| d.exits = vec![more.clone()]), "bytes that are for nobody");
     assert_eq!(
         refused(|d| d.exits = vec![exit(50, 51)]),
         Error::Signature { what: "client descriptor" }

@@ -1,0 +1,150 @@
+//! A message that was written here, and how it stands with each device that it goes to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::MessageName;
+
+/// Where a message stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum State {
+    /// It has not left yet, and why.
+    Queued(Waiting),
+    /// It has left; nobody has acknowledged it.
+    Left,
+    /// A device of the person has it, whole.
+    Delivered,
+    /// It has left and was not acknowledged; it is sent again at this second of Unix time.
+    Waiting {
+        /// When it is sent again.
+        next_s: u64,
+        /// What happened when it was sent last.
+        why: Waiting,
+    },
+    /// It was not acknowledged in two weeks, and is sent no more.
+    Expired(Waiting),
+}
+
+/// Why a message has not arrived.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, thiserror::Error,
+)]
+pub enum Waiting {
+    /// It waits for a slot.
+    #[error("it waits for its turn")]
+    Turn,
+    /// There is no link to a gateway.
+    #[error("this client is not connected")]
+    Offline,
+    /// The directory is not the present one.
+    #[error("the organisation's directory is on its way")]
+    Directory,
+    /// All devices of the person are new.
+    #[error(
+        "the person's device is new, and nothing is written to it before its owner had time to object"
+    )]
+    Held,
+    /// The keys of the period are asked for.
+    #[error("the keys of the person's device are on their way")]
+    Keys,
+    /// Nobody has answered when the keys were asked for.
+    #[error(
+        "the person's device has published no keys yet, was not here for a week, or its gateway does not answer"
+    )]
+    NoKeys,
+    /// No acknowledgement has come.
+    #[error("the person's device has not been here since")]
+    NoAck,
+    /// The person belongs to the organisation no more.
+    #[error("the person has no device in the organisation's directory any more")]
+    Removed,
+}
+
+/// A message that was written here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Outgoing {
+    /// By which all know it.
+    pub(crate) name: MessageName,
+    /// The streams to the same person before that of its name, the last one first.
+    pub(crate) before: Vec<u64>,
+    /// To whom it goes.
+    pub(crate) person: u32,
+    /// What its parts carry.
+    pub(crate) parts: Vec<Vec<u8>>,
+    /// When it was written, Unix milliseconds.
+    pub(crate) written: u64,
+    /// For how long it is kept after it is read, seconds.
+    pub(crate) expires_s: u32,
+    /// For each device, how it stands with each part.
+    pub(crate) targets: BTreeMap<u32, Vec<Delivery>>,
+    /// What was told of it last.
+    pub(crate) told: State,
+}
+
+/// A part on its way to a device.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Delivery {
+    /// The device has it.
+    pub(crate) is_acked: bool,
+    /// When it is sent, or sent again, Unix milliseconds.
+    pub(crate) due: u64,
+    /// When it left for the first time, Unix milliseconds.
+    pub(crate) left: Option<u64>,
+    /// How often it was encrypted.
+    pub(crate) tries: u8,
+    /// How often the device wanted it again.
+    pub(crate) wanted: u8,
+    /// What leaves next is the second copy of a try.
+    pub(crate) is_second: bool,
+    /// The packets of the present try: kept, so that a program that was killed sends the same ones again.
+    pub(crate) sealed: Vec<Vec<u8>>,
+    /// Why it has not arrived.
+    pub(crate) why: Waiting,
+    /// Letters that the mixnet's client has.
+    #[serde(skip)]
+    pub(crate) posted: u8,
+}
+
+impl Delivery {
+    /// One that is due.
+    pub(crate) fn new(due: u64) -> Self {
+        let (sealed, why) = (Vec::new(), Waiting::Turn);
+        let (is_acked, is_second, left) = (false, false, None);
+        let (tries, wanted, posted) = (0, 0, 0);
+        Self { is_acked, due, left, tries, wanted, is_second, sealed, why, posted }
+    }
+}
+
+impl Outgoing {
+    /// True if a device has all of it.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.targets.values().any(|parts| parts.iter().all(|part| part.is_acked))
+    }
+
+    /// True if no device waits for any of it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.targets.values().flatten().all(|part| part.is_acked)
+    }
+
+    /// Where it stands.
+    pub(crate) fn state(&self) -> State {
+        if self.is_delivered() {
+            return State::Delivered;
+        }
+        if matches!(self.told, State::Expired(_)) {
+            return self.told.clone();
+        }
+        let parts = || self.targets.values().flatten().filter(|part| !part.is_acked);
+        let why = parts().map(|part| part.why).max().unwrap_or(Waiting::Removed);
+        // By the device that is nearest to having it.
+        let has_left = |parts: &Vec<Delivery>| parts.iter().all(|part| part.left.is_some());
+        let nearest = self.targets.values().find(|parts| has_left(parts));
+        let Some(nearest) = nearest else { return State::Queued(why) };
+        if nearest.iter().all(|part| part.tries <= 1 && part.why == Waiting::Turn) {
+            return State::Left;
+        }
+        let next = nearest.iter().filter(|part| !part.is_acked).map(|part| part.due).min();
+        State::Waiting { next_s: next.unwrap_or_default() / 1_000, why }
+    }
+}
