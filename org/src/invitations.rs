@@ -5,11 +5,29 @@ use shoal_organisation::enrolment::Invited;
 use shoal_organisation::{Code, Invitation, PersonFlags, Request};
 use shoal_topology::Identity;
 
+use crate::signed_in::SignedIn;
+
+/// Who says yes to the request that comes for an invitation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Approval {
+    /// An admin, who has heard the digits.
+    #[default]
+    Admin,
+    /// The service, unseen, where it runs with `--auto`.
+    Service,
+}
+
 /// An invitation that has not ended in a device, with the request that came for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Open {
     /// Whom it is for, and until when.
     pub invitation: Invitation,
+    /// Who says yes.
+    pub approval: Approval,
+    /// By what the organisation's provider knows whom it is for, if an admin said so.
+    pub account: Option<String>,
+    /// The sign-in that it follows from; nobody was given a code then.
+    pub signed_in: Option<SignedIn>,
     /// The request, if one came.
     pub request: Option<Request>,
 }
@@ -31,6 +49,12 @@ pub(crate) struct Line {
     /// For a further device of this person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     person: Option<u32>,
+    /// The service says yes, and no admin.
+    #[serde(default)]
+    auto: bool,
+    /// By what the organisation's provider knows him.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
 }
 
 impl Line {
@@ -43,6 +67,8 @@ impl Line {
             marked: false,
             external: false,
             person: None,
+            auto: open.approval == Approval::Service,
+            account: open.account.clone(),
         };
         match &open.invitation.invited {
             Invited::Person { name, unit, flags } => Self {
@@ -67,7 +93,8 @@ impl Line {
             _ => return Err("an invitation is for a name or for a person of the directory".into()),
         };
         let invitation = Invitation { key, invited, expires: self.expires };
-        Ok(Open { invitation, request: None })
+        let approval = if self.auto { Approval::Service } else { Approval::Admin };
+        Ok(Open { invitation, approval, account: self.account, signed_in: None, request: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // The program's own edge of the world.
 
+mod running;
 mod show;
 
 use std::io::Read as _;
@@ -9,11 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shoal_client::Config;
 use shoal_host::exit::{Exit, report};
-use shoal_host::shutdown::Shutdown;
-use shoal_host::{about, logs, memory, secret, stdout};
-use shoal_org::{Entered, OrgError, Registry, Service, publish};
+use shoal_host::{about, memory, secret, stdout};
+use shoal_org::{Approval, Entered, OrgError, Registry};
 use shoal_organisation::enrolment::Invited;
 use shoal_organisation::{Admin, Draft, Entry, PersonFlags, Removed, Request, Role};
 use shoal_topology::{Identity, SecretIdentity};
@@ -90,6 +89,12 @@ enum Verb {
         /// Hours until it is over
         #[arg(long, value_name = "HOURS", default_value_t = 72, value_parser = clap::value_parser!(u64).range(1..=8_760))]
         hours: u64,
+        /// Whoever has the code is let in unseen, by a service that runs with --auto: nobody hears his digits
+        #[arg(long)]
+        auto: bool,
+        /// By what the organisation's provider knows him, as SCIM's userName does: `shoal-org scim` finds him by it
+        #[arg(long, value_name = "ACCOUNT")]
+        account: Option<String>,
         /// A file with the code, the organisation's key and the network file, for `shoal-client join`
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -116,6 +121,17 @@ enum Verb {
     Refuse {
         /// The name or the digits
         name: String,
+    },
+    /// Print by what the organisation's provider knows its people, or say it of one: the userName of SCIM
+    #[command(
+        after_help = "Example: shoal-org --dir acme account 'Alice Example' alice@example.org"
+    )]
+    Account {
+        /// Of whom in the directory
+        #[arg(requires = "account")]
+        name: Option<String>,
+        /// By what the provider's admins know him
+        account: Option<String>,
     },
     /// Remove a person with all devices, or one device
     #[command(
@@ -201,14 +217,10 @@ enum Verb {
     #[command(
         after_help = "Example: shoal-org --dir acme serve -c client.toml --token gateway.token"
     )]
-    Serve {
-        /// The configuration of a client, of which it takes network, gateways and admission
-        #[arg(short, long, value_name = "FILE", default_value = "client.toml")]
-        config: PathBuf,
-        /// The file of the token by which its gateways let a service in
-        #[arg(long, value_name = "FILE")]
-        token: Option<PathBuf>,
-    },
+    Serve(running::ServeOptions),
+    /// Remove people whose accounts the organisation's provider ends: an endpoint for SCIM 2.0 on loopback, until SIGTERM or Ctrl-C
+    #[command(after_help = "Example: shoal-org --dir acme scim --publish")]
+    Scim(running::ScimOptions),
 }
 
 #[derive(Subcommand)]
@@ -285,9 +297,10 @@ fn run(Arguments { dir, admin, verb }: Arguments) -> Result<(), OrgError> {
             let mut registry = Registry::open(&dir)?;
             // It waits for documents, and a removal must not wait for it.
             registry.unlock();
-            publish_head(&registry, network)
+            running::publish_head(&registry, network.as_deref())
         }
-        Verb::Serve { config, token } => serve(&dir, &config, token.as_deref()),
+        Verb::Serve(options) => running::serve(&dir, admin, &options),
+        Verb::Scim(options) => running::scim(&dir, admin, &options),
         verb => change_or_show(&mut Registry::open(&dir)?, admin, verb),
     }
 }
@@ -298,7 +311,7 @@ fn change_or_show(registry: &mut Registry, admin: Option<u16>, verb: Verb) -> Re
             let entry = admin_entry(registry, verb)?;
             entered(registry.enter(vec![entry], admin)?)
         }
-        Verb::Invite { name, unit, marked, external, device, hours, out } => {
+        Verb::Invite { name, unit, marked, external, device, hours, auto, account, out } => {
             let invited = if device {
                 Invited::Device { person: registry.person(&name)? }
             } else {
@@ -307,7 +320,8 @@ fn change_or_show(registry: &mut Registry, admin: Option<u16>, verb: Verb) -> Re
                     one(marked, PersonFlags::MARKED).with(one(external, PersonFlags::EXTERNAL));
                 Invited::Person { name, unit, flags }
             };
-            invite(registry, invited, hours, out.as_deref())
+            let approval = if auto { Approval::Service } else { Approval::Admin };
+            invite(registry, invited, (approval, account), (hours, out.as_deref()))
         }
         Verb::Requests { json } => Ok(stdout::line(show::requests(registry, json))?),
         Verb::Receive { file } => {
@@ -322,6 +336,10 @@ fn change_or_show(registry: &mut Registry, admin: Option<u16>, verb: Verb) -> Re
         }
         Verb::Approve { digits } => entered(registry.approve(&digits, admin)?),
         Verb::Refuse { name } => registry.refuse(&name),
+        Verb::Account { name: Some(name), account: Some(account) } => {
+            registry.set_account(registry.person(&name)?, &account)
+        }
+        Verb::Account { .. } => Ok(stdout::line(show::accounts(registry))?),
         Verb::Remove { name, person, device } => {
             let removed = match (name, person, device) {
                 (_, _, Some(device)) => Removed::Device(device),
@@ -360,7 +378,8 @@ fn change_or_show(registry: &mut Registry, admin: Option<u16>, verb: Verb) -> Re
         | Verb::Join { .. }
         | Verb::AdminKey { .. }
         | Verb::Publish { .. }
-        | Verb::Serve { .. } => Ok(()),
+        | Verb::Serve(_)
+        | Verb::Scim(_) => Ok(()),
     }
 }
 
@@ -419,13 +438,13 @@ fn admin_entry(registry: &Registry, verb: AdminVerb) -> Result<Entry, OrgError> 
 fn invite(
     registry: &mut Registry,
     invited: Invited,
-    hours: u64,
-    out: Option<&Path>,
+    terms: (Approval, Option<String>),
+    (hours, out): (u64, Option<&Path>),
 ) -> Result<(), OrgError> {
     if let Some(out) = out.filter(|out| out.exists()) {
         return Err(OrgError::Refused(format!("{} is there already", out.display())));
     }
-    let slip = registry.invite(invited, Some(hours * 3_600))?;
+    let slip = registry.invite(invited, Some(hours * 3_600), terms)?;
     if let Some(out) = out {
         secret::replace(out, slip.to_toml().as_bytes())?;
     }
@@ -465,59 +484,6 @@ fn take(registry: &mut Registry, path: &Path) -> Result<(), OrgError> {
         Err(_) => Entered::Standing(registry.follow(path)?),
     };
     entered(done)
-}
-
-fn publish_head(registry: &Registry, network: Option<PathBuf>) -> Result<(), OrgError> {
-    let network = network.as_deref().or(registry.network());
-    let Some(network) = network else {
-        return Err(OrgError::Refused(
-            "--network FILE says of which network: `init` was given none".into(),
-        ));
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let published = runtime.block_on(publish(registry, network))?;
-    Ok(stdout::line(format!(
-        "the document of epoch {} has the head of the directory, of {} entries",
-        published.epoch, published.size
-    ))?)
-}
-
-/// Runs the service. Its address goes into the files, so that the next `publish` says it to members.
-fn serve(dir: &Path, config: &Path, token: Option<&Path>) -> Result<(), OrgError> {
-    let organisation = Registry::open(dir)?.directory().organisation();
-    let (config, warnings) = Config::read(config)?;
-    let level = |error: logs::BadLevel| OrgError::Refused(error.to_string());
-    logs::init(None, &config.log).map_err(level)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
-        let shutdown = Shutdown::new();
-        shutdown.on_signals()?;
-        let mut service = Service::start(dir, organisation, config, token).await?;
-        let address = service.addresses().first().copied();
-        let mut registry = Registry::open(dir)?;
-        if registry.service() != address {
-            registry.set_service(address)?;
-            stdout::line("its address is new: `shoal-org publish` tells the members")?;
-        }
-        drop(registry);
-        let run = async {
-            if service.ready().await {
-                stdout::line(format!(
-                    "ready at {}",
-                    address.map(|address| address.to_string()).unwrap_or_default()
-                ))?;
-                service.run().await;
-            }
-            Ok::<(), std::io::Error>(())
-        };
-        tokio::select! {
-            ended = run => ended?,
-            () = shutdown.wait() => {}
-        }
-        Ok(())
-    })
 }
 
 /// A small file, or standard input.

@@ -1,5 +1,6 @@
 //! The files of an organisation: keys, directory, invitations, batches that wait for signatures.
 
+mod accounts;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_host::secret::{self, Lock};
-use shoal_organisation::{Admin, Directory, Draft, Entry, Error, Policy, Role, SignedBatch};
+use shoal_organisation::{
+    Admin, Device, Directory, Draft, Entry, Error, Policy, Role, SignedBatch,
+};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{DirectoryHead, Identity, SecretIdentity, Signed};
 
 use crate::OrgError;
+use crate::accounts::{Account, end_sign_in, read_accounts, write_accounts};
 use crate::files::{kept_request, read, read_directory, read_invitations, request_file, unix_s};
 use crate::invitations::{Line, Open};
 
@@ -51,6 +55,7 @@ pub struct Registry {
     about: About,
     directory: Directory,
     open: Vec<Open>,
+    accounts: Vec<Account>,
     _held: Option<Lock>,
 }
 
@@ -98,7 +103,7 @@ impl Registry {
         let directory = Directory::found(&organisation, unix_s(), probe(admin.identity()))?;
         let key = organisation.identity().to_string();
         let about = About { key, network, service: String::new() };
-        let registry = Self { dir: dir.into(), about, directory, open: Vec::new(), _held: None };
+        let registry = Self::fresh(dir, about, directory);
         registry.save()?;
         registry.save_about()?;
         Ok(registry)
@@ -121,10 +126,15 @@ impl Registry {
         secret::private_directory(dir)?;
         secret::private_directory(&dir.join("keys"))?;
         let about = About { key: key.into(), network: PathBuf::new(), service: String::new() };
-        let registry = Self { dir: dir.into(), about, directory, open: Vec::new(), _held: None };
+        let registry = Self::fresh(dir, about, directory);
         registry.save()?;
         registry.save_about()?;
         Ok(registry)
+    }
+
+    fn fresh(dir: &Path, about: About, directory: Directory) -> Self {
+        let (open, accounts) = (Vec::new(), Vec::new());
+        Self { dir: dir.into(), about, directory, open, accounts, _held: None }
     }
 
     /// Opens the files, and verifies the whole directory.
@@ -163,8 +173,10 @@ impl Registry {
             false => Vec::new(),
             true => read_invitations(&path)?,
         };
-        let mut registry = Self { dir: dir.into(), about, directory, open, _held: held };
+        let accounts = read_accounts(dir)?;
+        let mut registry = Self { dir: dir.into(), about, directory, open, accounts, _held: held };
         registry.read_requests()?;
+        registry.read_sign_ins();
         Ok(registry)
     }
 
@@ -184,11 +196,13 @@ impl Registry {
 
     fn save(&self) -> Result<(), OrgError> {
         secret::replace(&self.dir.join("directory"), &self.directory.encode())?;
-        let lines: Vec<Line> = self.open.iter().map(Line::of).collect();
+        // Sign-ins have files of their own, beside their requests.
+        let invited = self.open.iter().filter(|open| open.signed_in.is_none());
+        let lines: Vec<Line> = invited.map(Line::of).collect();
         let mut text = serde_json::to_vec_pretty(&lines).unwrap_or_default();
         text.push(b'\n');
         secret::replace(&self.dir.join("invitations.json"), &text)?;
-        Ok(())
+        write_accounts(&self.dir, &self.accounts)
     }
 
     fn save_about(&self) -> Result<(), OrgError> {
@@ -396,13 +410,23 @@ impl Registry {
         self.dir.join("drafts").join(format!("{}-{name}.draft", signed.batch.number))
     }
 
-    /// Invitations whose device is in the directory now are over.
+    /// Invitations whose device is in the directory now are over; whose account it is stays.
     fn close(&mut self, new: &Range<u64>) {
-        for listed in self.directory.entries(new.clone()) {
-            if let Entry::Device(device) = listed.entry {
-                let is_of =
-                    |open: &Open| open.request.as_ref().is_some_and(|r| r.device() == device.key);
-                self.open.retain(|open| !is_of(open));
+        let devices: Vec<Device> = self
+            .directory
+            .entries(new.clone())
+            .filter_map(|listed| match listed.entry {
+                Entry::Device(device) => Some(device.clone()),
+                _ => None,
+            })
+            .collect();
+        for device in devices {
+            let is_of = |open: &&Open| {
+                open.request.as_ref().is_some_and(|request| request.device() == device.key)
+            };
+            for open in self.open.iter().filter(is_of).cloned().collect::<Vec<_>>() {
+                self.note_account(device.person, &open);
+                self.end(&open.invitation.key);
             }
         }
     }
@@ -410,8 +434,8 @@ impl Registry {
     /// Ends an invitation, with its request.
     fn end(&mut self, key: &Identity) {
         self.open.retain(|open| open.invitation.key != *key);
-        // Without its invitation the file says nothing to anybody, should it stay.
-        let _ = std::fs::remove_file(request_file(&self.dir, key));
+        // Without its invitation a request says nothing to anybody, should it stay.
+        end_sign_in(&self.dir, key);
     }
 
     /// Reads a draft.

@@ -1,24 +1,29 @@
 //! The service of an organisation inside the network: it takes requests, and gives members the directory.
 //!
-//! It reads the files of [`crate::Registry`] and writes requests alone: it needs no key but that of its own address, and
-//! whoever seizes it can let nobody in.
+//! It reads the files of [`Registry`] and writes requests alone: it needs no key but that of its own address, and whoever
+//! seizes it can let nobody in. With [`Duties::auto`] it has an issuer's key, and whoever seizes it can do what an issuer can.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_client::{Config, Incoming, Listener, ServiceConfig, Shoal, Stream};
+use shoal_host::exit::chain;
 use shoal_host::{messages, secret};
 use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, enrolled, since};
 use shoal_organisation::{Directory, Request, SignedBatch};
 use shoal_topology::Identity;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use crate::OrgError;
-use crate::files::{keep_request, kept_request, read_directory, read_invitations, unix_s};
+use crate::accounts::kept_sign_in;
+use crate::current::Current;
+use crate::files::{keep_request, kept_request, read_invitations, unix_s};
+use crate::oidc::{OidcConfig, Provider};
+use crate::sign_ins::SignIns;
+use crate::{Approval, Open, OrgError, Registry};
 
 /// Questions that are answered at a time.
 const AT_ONCE: usize = 64;
@@ -29,10 +34,21 @@ const HEAR: Duration = Duration::from_secs(20);
 /// A batch takes no longer to leave: the largest takes a quarter of an hour in class text.
 const STALLED: Duration = Duration::from_secs(1_800);
 
+/// What the service does beside giving the directory and keeping requests.
+#[derive(Clone, Default)]
+pub struct Duties {
+    /// Lets in whoever asks with an invitation that says so, as the issuer of this number ([`Registry::issuer`]).
+    pub auto: Option<u16>,
+    /// Lets people ask by a sign-in at this provider.
+    pub oidc: Option<OidcConfig>,
+}
+
 /// The service, as it runs.
 pub struct Service {
     listener: Listener,
     desk: Arc<Desk>,
+    /// As whom requests are approved.
+    issuer: Option<u16>,
     /// The client by which the service was started: it goes with it.
     _client: Shoal,
 }
@@ -40,9 +56,11 @@ pub struct Service {
 /// What questions are answered from.
 struct Desk {
     dir: PathBuf,
-    organisation: Identity,
-    /// The directory, and when its file was last changed.
-    held: Mutex<(Option<SystemTime>, Arc<Directory>)>,
+    current: Arc<Current>,
+    /// Where people sign in; nowhere: they need invitations.
+    sign_ins: Option<Arc<SignIns>>,
+    /// A request is here that no admin has to look at.
+    unseen: Notify,
     room: Semaphore,
     /// For streams on which no question has come yet.
     silent: Semaphore,
@@ -59,23 +77,26 @@ impl Service {
         organisation: Identity,
         config: Config,
         token: Option<&Path>,
+        duties: Duties,
     ) -> Result<Self, OrgError> {
         let keys = dir.join("service");
         secret::private_directory(&keys)?;
-        let directory = read_directory(&dir.join("directory"), &organisation)?;
+        let current = Arc::new(Current::open(dir, organisation)?);
+        let provider = duties.oidc.map(Provider::new).transpose()?;
+        let sign_ins = provider.map(|provider| Arc::new(SignIns::new(provider, dir.into())));
         let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
         let service = ServiceConfig::new(keys.join("keys"));
         let service = token.map_or(service.clone(), |token| service.token(token));
         let listener = shoal.listen(service).await?;
-        let held = Mutex::new((None, Arc::new(directory)));
         let desk = Desk {
             dir: dir.into(),
-            organisation,
-            held,
+            current,
+            sign_ins,
+            unseen: Notify::new(),
             room: Semaphore::new(AT_ONCE),
             silent: Semaphore::new(SILENT),
         };
-        Ok(Self { listener, desk: Arc::new(desk), _client: shoal })
+        Ok(Self { listener, desk: Arc::new(desk), issuer: duties.auto, _client: shoal })
     }
 
     /// Where members find it, the preferred one first.
@@ -90,6 +111,13 @@ impl Service {
 
     /// Answers questions until the client ends.
     pub async fn run(mut self) {
+        if let Some(sign_ins) = self.desk.sign_ins.clone() {
+            tokio::spawn(async move { sign_ins.look().await });
+        }
+        let approves = self.issuer.map(|issuer| {
+            let desk = self.desk.clone();
+            tokio::spawn(async move { desk.approve(issuer).await })
+        });
         while let Some(Incoming { port, stream }) = self.listener.accept().await {
             if port != PORT {
                 continue;
@@ -99,6 +127,9 @@ impl Service {
                 // Who goes in the middle has what he wanted, or asks again.
                 let _ = desk.attend(stream).await;
             });
+        }
+        if let Some(task) = approves {
+            task.abort();
         }
     }
 }
@@ -113,8 +144,8 @@ impl Desk {
             let busy = Answer::Refused(Refusal::Busy).encode();
             return timeout(HEAR, messages::send(&mut stream, &busy)).await?;
         };
-        let directory = self.directory();
-        let batches = match self.answer(&directory, &question) {
+        let directory = self.current.directory();
+        let batches = match self.answer(&directory, &question).await {
             Ok(batches) => batches,
             Err(answer) => {
                 return timeout(HEAR, messages::send(&mut stream, &answer.encode())).await?;
@@ -128,36 +159,71 @@ impl Desk {
         timeout(STALLED, stream.shutdown()).await?
     }
 
-    /// The directory, read again when its file has changed. One that cannot be read leaves the last.
-    fn directory(&self) -> Arc<Directory> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.dir.join("directory");
-        let changed = std::fs::metadata(&path).and_then(|data| data.modified()).ok();
-        if changed.is_some() && changed != held.0 {
-            // Also where it cannot be read: it is tried again when it has changed once more.
-            held.0 = changed;
-            if let Ok(directory) = read_directory(&path, &self.organisation) {
-                held.1 = Arc::new(directory);
+    /// Lets in whoever waits and needs no admin, each time that somebody says so. What fails is tried again when its device asks
+    /// again.
+    async fn approve(&self, issuer: u16) {
+        let mut said = String::new();
+        loop {
+            self.unseen.notified().await;
+            let dir = self.dir.clone();
+            let work = move || Registry::open(&dir)?.approve_unseen(issuer);
+            let why = match tokio::task::spawn_blocking(work).await {
+                Ok(Ok((_, None))) => String::new(),
+                Ok(Ok((_, Some(why))) | Err(why)) => chain(&why),
+                Err(_) => "it ended in the middle".into(),
+            };
+            // A device asks three times a minute, and a log says it once.
+            if !why.is_empty() && why != said {
+                tracing::warn!("a request that needs no admin waits all the same: {why}");
             }
+            said = why;
         }
-        held.1.clone()
     }
 
-    fn answer<'a>(
+    async fn answer<'a>(
         &self,
         directory: &'a Directory,
         question: &[u8],
     ) -> Result<&'a [SignedBatch], Answer> {
+        let unreadable = Answer::Refused(Refusal::Unreadable);
+        let request = |bytes: &[u8]| Request::decode(bytes).map_err(|_| unreadable.clone());
         match Question::decode(question) {
             Ok(Question::Since { size, token }) => {
                 since(directory, (size, token), unix_s()).map_err(Answer::Refused)
             }
-            Ok(Question::Enrol(request)) => match Request::decode(&request) {
-                Ok(request) => self.enrol(directory, &request),
-                Err(_) => Err(Answer::Refused(Refusal::Unreadable)),
-            },
-            Err(_) => Err(Answer::Refused(Refusal::Unreadable)),
+            Ok(Question::Enrol(bytes)) => self.enrol(directory, &request(&bytes)?),
+            Ok(Question::SignIn(bytes)) => self.sign_in(directory, request(&bytes)?).await,
+            Err(_) => Err(unreadable),
         }
+    }
+
+    /// What a device gets that has no invitation: where to sign in, until somebody did.
+    async fn sign_in<'a>(
+        &self,
+        directory: &'a Directory,
+        request: Request,
+    ) -> Result<&'a [SignedBatch], Answer> {
+        let key = request.invitation();
+        let known = kept_sign_in(&self.dir, &key).is_some();
+        // Nobody puts another request in the place of one that an invitation has.
+        let invited = kept_request(&self.dir, &key).is_some() || self.is_invited(&key);
+        if known || invited || enrolled(directory, &request).map_err(Answer::Refused)?.is_some() {
+            return self.enrol(directory, &request);
+        }
+        let Some(sign_ins) = &self.sign_ins else {
+            return Err(Answer::Refused(Refusal::NoSignIn));
+        };
+        if request.organisation() != directory.organisation() {
+            return Err(Answer::Refused(Refusal::Unreadable));
+        }
+        Err(sign_ins.ask(&self.current, request).await)
+    }
+
+    /// True if an open invitation has this key; also where that cannot be seen.
+    fn is_invited(&self, key: &Identity) -> bool {
+        let path = self.dir.join("invitations.json");
+        let has = |open: Vec<Open>| open.iter().any(|open| open.invitation.key == *key);
+        path.exists() && read_invitations(&path).map_or(true, has)
     }
 
     fn enrol<'a>(
@@ -169,11 +235,21 @@ impl Desk {
             return Ok(batches);
         }
         let refused = |why| Err(Answer::Refused(why));
+        let key = request.invitation();
+        if let Some(signed_in) = kept_sign_in(&self.dir, &key) {
+            let first = kept_request(&self.dir, &key);
+            if first.is_none_or(|first| first.device() != request.device()) {
+                return refused(Refusal::Used);
+            }
+            if signed_in.auto {
+                self.unseen.notify_one();
+            }
+            return Err(Answer::Waiting);
+        }
         // A file that cannot be read now says nothing of the invitation: a device that is told that there is none gives up.
         let Ok(open) = read_invitations(&self.dir.join("invitations.json")) else {
             return refused(Refusal::Busy);
         };
-        let key = request.invitation();
         let Some(open) = open.iter().find(|open| open.invitation.key == key) else {
             return refused(Refusal::NoInvitation);
         };
@@ -186,6 +262,67 @@ impl Desk {
             None if keep_request(&self.dir, request).is_ok() => {}
             None => return refused(Refusal::Busy),
         }
+        if open.approval == Approval::Service {
+            self.unseen.notify_one();
+        }
         Err(Answer::Waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_organisation::enrolment::Invited;
+    use shoal_organisation::{Code, PersonFlags};
+    use shoal_topology::{SecretIdentity, Seed};
+
+    use super::*;
+    use crate::accounts::keep_sign_in;
+    use crate::{SignedIn, Subject};
+
+    fn request(directory: &Directory, code: &Code, device: u8) -> Request {
+        let device = SecretIdentity::from_bytes(&[device; 32]);
+        let named = ("laptop".into(), vec![Identity([9; 32])]);
+        Request::new(code, directory.organisation(), &device, named)
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_takes_the_place_of_no_invitation_and_of_no_other_device() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("acme");
+        let mut registry = Registry::init(&dir, "acme", "Olga Owner", None).unwrap();
+        let flags = PersonFlags::default();
+        let invited = Invited::Person { name: "Alice".into(), unit: String::new(), flags };
+        let slip = registry.invite(invited, None, (Approval::Admin, None)).unwrap();
+        let directory = registry.directory().clone();
+        drop(registry);
+        let current = Arc::new(Current::open(&dir, directory.organisation()).unwrap());
+        let (room, silent, unseen) = (Semaphore::new(1), Semaphore::new(1), Notify::new());
+        let desk = Desk { dir: dir.clone(), current, sign_ins: None, unseen, room, silent };
+        let said = async |question: Question| desk.answer(&directory, &question.encode()).await;
+        let invited = slip.code().unwrap();
+        let sign_in =
+            |code: &Code, device| Question::SignIn(request(&directory, code, device).encode());
+        // Whoever has a code of the organisation asks with that, whatever he calls it, and once.
+        assert_eq!(said(sign_in(&invited, 1)).await, Err(Answer::Waiting));
+        assert_eq!(said(sign_in(&invited, 2)).await, Err(Answer::Refused(Refusal::Used)));
+        let kept = kept_request(&dir, &invited.public()).unwrap();
+        assert_eq!(kept, request(&directory, &invited, 1));
+        // Without a provider there is nowhere to sign in.
+        let own = Code::draw(&mut Seed::from_u64(3).stream("code"));
+        assert_eq!(said(sign_in(&own, 3)).await, Err(Answer::Refused(Refusal::NoSignIn)));
+        // Once somebody has signed in, his device waits, and no other one of the same key.
+        let by = Subject { issuer: "https://login.example".into(), subject: "1".into() };
+        let (account, name, unit) = ("bob@example.org".into(), "Bob".into(), String::new());
+        let expires = unix_s() + 60;
+        let signed_in = SignedIn { by, account, name, unit, auto: false, expires };
+        keep_sign_in(&dir, &request(&directory, &own, 3), &signed_in).unwrap();
+        assert_eq!(said(sign_in(&own, 3)).await, Err(Answer::Waiting));
+        let enrol = Question::Enrol(request(&directory, &own, 3).encode());
+        assert_eq!(said(enrol).await, Err(Answer::Waiting));
+        assert_eq!(said(sign_in(&own, 4)).await, Err(Answer::Refused(Refusal::Used)));
+        assert_eq!(
+            said(Question::SignIn(vec![1, 2, 3])).await,
+            Err(Answer::Refused(Refusal::Unreadable))
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shoal_org::{Open, Registry, Slip};
+use shoal_org::{Approval, Open, Registry, Slip};
+use shoal_organisation::enrolment::Invited;
 use shoal_organisation::{
     Admin, Device, Directory, Entry, FOUNDER, PersonFlags, Policy, Removed, Request, Role,
     SignedBatch,
@@ -79,22 +80,52 @@ pub(crate) fn requests(registry: &Registry, as_json: bool) -> String {
         return "no invitation is open".into();
     }
     let mut text = String::new();
-    for Open { invitation, request } in registry.invitations() {
+    for Open { invitation, request, approval, signed_in, .. } in registry.invitations() {
         let name = registry.name_of(invitation);
         let digits = request.as_ref().map(Request::digits);
         if as_json {
+            let by = signed_in.as_ref().map(|by| {
+                json!({ "account": by.account, "name": by.name, "issuer": by.by.issuer, "subject": by.by.subject })
+            });
             line!(
                 text,
                 "{}",
-                json!({ "name": name, "expires": invitation.expires, "digits": digits })
+                json!({
+                    "name": name, "expires": invitation.expires, "digits": digits,
+                    "auto": *approval == Approval::Service, "signed_in": by,
+                })
             );
         } else {
             let state = digits
                 .map_or("no request yet".into(), |digits| format!("asks with the digits {digits}"));
-            line!(text, "{name}: {state}; over at {} (Unix time)", invitation.expires);
+            let unseen = match approval {
+                Approval::Admin => "",
+                Approval::Service => ", let in unseen by `serve --auto`",
+            };
+            let further = match invitation.invited {
+                Invited::Device { .. } => " (a further device)",
+                Invited::Person { .. } => "",
+            };
+            let by = signed_in.as_ref().map_or(String::new(), |by| {
+                format!(", signed in as {:?} at {}", by.account, by.by.issuer)
+            });
+            let until = invitation.expires;
+            line!(text, "{name}{further}: {state}{by}{unseen}; over at {until} (Unix time)");
         }
     }
     trimmed(text)
+}
+
+pub(crate) fn accounts(registry: &Registry) -> String {
+    let mut text = String::new();
+    for known in registry.accounts() {
+        let person = registry.directory().person(known.person);
+        let name = person.map_or("", |member| member.person.name.as_str());
+        let gone = if person.is_some_and(|member| member.is_removed) { ", removed" } else { "" };
+        let by = known.subject.as_ref().map_or(String::new(), |by| format!(", by {}", by.issuer));
+        line!(text, "{:5} {name}: {:?}{by}{gone}", known.person, known.account);
+    }
+    if text.is_empty() { "no account is known".into() } else { trimmed(text) }
 }
 
 pub(crate) fn people(directory: &Directory, all: bool, as_json: bool) -> String {

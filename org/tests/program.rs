@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use shoal_org::Registry;
 use shoal_organisation::{Code, Directory, Entry, Request};
 use shoal_topology::{Identity, SecretIdentity};
 
@@ -207,6 +208,77 @@ fn a_batch_of_the_future_and_junk_for_a_request_stop_no_admin() {
     std::fs::write(requests.join(format!("{}.request", code.public())), b"junk").unwrap();
     assert!(done(&dir, &["requests"]).contains("Alice: no request yet"));
     done(&dir, &["announce", "all is well"]);
+}
+
+#[test]
+fn nobody_is_let_in_unseen_unless_the_invitation_says_so_and_an_issuer_signs() {
+    let (_scratch, dir) = founded();
+    // Of whoever may make admins, no key is taken by a service.
+    for admin in [None, Some(1)] {
+        let error = Registry::open(&dir).unwrap().issuer(admin).unwrap_err().to_string();
+        assert!(error.contains("admin-key 2") && error.contains("--role issuer"), "{error}");
+    }
+    let error = refused(&dir, &["serve", "--auto"]).0;
+    assert!(error.contains("--role issuer"), "{error}");
+    let service = second_admin(&dir, "issuer");
+    let [seen, unseen] = [vec!["Bob Beispiel"], vec!["Alice Example", "--auto"]]
+        .map(|arguments| invite(&service, &arguments));
+    let receive = |code, seed| {
+        let (file, digits) = request(&service, code, seed);
+        done(&service, &["receive", &file]);
+        digits
+    };
+    let (_, alices) = (receive(&seen, 1), receive(&unseen, 2));
+    let listed = done(&service, &["requests"]);
+    let alice = format!("Alice Example: asks with the digits {alices}, let in unseen by `serve");
+    assert!(listed.contains(&alice) && listed.matches("unseen").count() == 1, "{listed}");
+    let mut registry = Registry::open(&service).unwrap();
+    assert_eq!(registry.issuer(None).unwrap(), 2);
+    let (new, why) = registry.approve_unseen(2).unwrap();
+    assert!(new == 2 && why.is_none(), "{new} {why:?}");
+    assert_eq!(registry.approve_unseen(2).unwrap().0, 0, "once");
+    drop(registry);
+    let directory = directory(&service);
+    assert_eq!((directory.find("alice").len(), directory.find("bob").len()), (1, 0));
+    assert!(done(&service, &["log"]).contains("person 0, Alice Example; by Otto Other (2)"));
+    // The owner takes what the service entered, and can end it.
+    let file = service.join("directory");
+    done(&dir, &["take", file.to_str().unwrap()]);
+    done(&dir, &["admin", "end", "2"]);
+    done(&service, &["take", dir.join("directory").to_str().unwrap()]);
+    assert!(Registry::open(&service).unwrap().approve_unseen(2).is_err());
+}
+
+#[test]
+fn where_two_admins_approve_nobody_is_let_in_unseen() {
+    let (_scratch, dir) = founded();
+    let service = second_admin(&dir, "issuer");
+    let code = invite(&service, &["Alice Example", "--auto"]);
+    let (file, _) = request(&service, &code, 1);
+    done(&service, &["receive", &file]);
+    // The policy changes after the invitation.
+    let other = dir.with_file_name("other-owner");
+    done(
+        &other,
+        &[
+            "join",
+            "--directory",
+            dir.join("directory").to_str().unwrap(),
+            "--key",
+            &directory(&dir).organisation().to_string(),
+        ],
+    );
+    let public = done(&other, &["admin-key", "3"]);
+    done(&dir, &["admin", "add", "Owen Owner", "--role", "owner", "--key", public.trim()]);
+    done(&dir, &["policy", "--approvals", "2"]);
+    done(&service, &["take", dir.join("directory").to_str().unwrap()]);
+    let error = Registry::open(&service).unwrap().approve_unseen(2).unwrap_err().to_string();
+    assert!(error.contains("the policy has two admins approve"), "{error}");
+    for verb in [vec!["invite", "Bob", "--auto"], vec!["serve", "--auto"]] {
+        let (error, code) = refused(&service, &verb);
+        assert!(error.contains("the policy has two admins approve") && code == 1, "{error}");
+    }
+    assert!(directory(&service).find("alice").is_empty());
 }
 
 #[test]

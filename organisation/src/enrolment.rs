@@ -128,6 +128,11 @@ impl Request {
         self.asked.invitation
     }
 
+    /// The organisation that it is for.
+    pub fn organisation(&self) -> Identity {
+        self.asked.organisation
+    }
+
     /// The device that asks.
     pub fn device(&self) -> Identity {
         self.asked.device
@@ -139,6 +144,12 @@ impl Request {
         let hash = blake3::derive_key("shoal 2026 digits of an enrolment", &encode(&self.asked));
         let number = hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         format!("{:06}", number % 1_000_000)
+    }
+
+    /// What goes along with a sign-in for it, so that a provider which carries it signs for this device and no other.
+    pub fn nonce(&self) -> String {
+        let hash = blake3::derive_key("shoal 2026 nonce of a sign-in", &encode(&self.asked));
+        data_encoding::HEXLOWER.encode(&hash)
     }
 
     /// The entries that let it in, as the directory stands.
