@@ -12,14 +12,17 @@ pub mod connection;
 pub mod dial;
 mod documents;
 mod driver;
+mod events;
 mod files;
 mod hub;
 mod keyring;
-pub mod letters;
 mod link;
+mod mail;
 mod membership;
 mod own_host;
 mod owner;
+pub mod page;
+pub mod people;
 mod permits;
 mod proxy;
 mod relay;
@@ -55,6 +58,7 @@ use membership::Membership;
 
 pub use config::{Config, ServiceKind};
 pub use files::{descriptor, identity, init, make};
+pub use membership::enrol;
 pub use shoal::Shoal;
 
 /// Why a client ends, or does not start.
@@ -79,6 +83,9 @@ pub enum ClientError {
         _ => .1.to_string(),
     })]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// Messages that cannot be read.
+    #[error(transparent)]
+    Messages(#[from] people::StoreError),
     /// The tunnels of a service.
     #[error(transparent)]
     Tunnel(#[from] crate::tunnel::TunnelError),
@@ -127,7 +134,8 @@ pub fn check(config: &Config) -> Result<(), ClientError> {
     secret::is_private_directory(&config.data_dir)?;
     let socket = socket(config);
     control::check_path(&socket)?;
-    control::check_path(&letters::socket::path(&socket))?;
+    control::check_path(&people::socket::path(&socket))?;
+    control::check_path(&page::open::path(&socket))?;
     socket.parent().map(secret::is_private_directory).transpose()?;
     let usual = Parameters::default();
     if usual.class(&config.class).is_none() {
@@ -180,18 +188,41 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     let listen = config.socks.listen;
     let seed = files::run_seed()
         .map_err(|source| ClientError::System { what: "drawing a seed", source })?;
-    let mail = letters::start(&config.data_dir, &seed)?;
+    let ((orders, received), events) = (mail::orders(), events::events());
     // Damaged files of the organisation take its names away, and nothing else.
-    let membership = Membership::open(&config, shared.clone(), mail.orders.clone());
-    let words =
-        letters::socket::Words { orders: mail.orders.clone(), membership: membership.clone() };
-    let _programs = letters::socket::serve(&socket(&config), words).await?;
-    let shoal = Shoal::begin(config, shutdown, (shared, ready), Some(mail))?;
+    let membership = Membership::open(&config, shared.clone(), events.clone());
+    let words = people::socket::Words { orders: orders.clone(), membership: membership.clone() };
+    // Whom nobody can write to has no messages, and no files for them.
+    let mail = if config.reachable {
+        let own = people::Own {
+            data_dir: &config.data_dir,
+            membership: membership.clone(),
+            copies_per_s: copies_per_s(&config),
+            events,
+            seed,
+        };
+        Some(people::start(own, (orders, received))?)
+    } else {
+        tokio::spawn(people::refuse(received, events));
+        None
+    };
+    let _programs = people::socket::serve(&socket(&config), words).await?;
+    // Its pages speak to `programs.sock`.
+    let _page = page::of(&config).await?;
+    let shoal = Shoal::begin(config, shutdown, (shared, ready), mail)?;
     shoal.socks(listen).await?;
     let following = tokio::spawn(membership::follow(membership, shoal.clone()));
     shoal.ended().await;
     following.abort();
     Ok(())
+}
+
+/// Second copies of messages that may leave, 1/s: with as many as that, half of what the class carries for people without a trace
+/// is left for messages themselves.
+fn copies_per_s(config: &Config) -> f64 {
+    let usual = Parameters::default();
+    let class = usual.class(&config.class).or(usual.classes.first());
+    class.map_or(0.0, |class| 0.5 * class.loop_share * class.payload_per_s)
 }
 
 /// Runs a service until `shutdown`: an exit, or an internal target.

@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod engine;
 pub mod gauge;
+pub mod key_life;
 pub mod keys;
 pub mod message;
 pub mod policy;

@@ -1,15 +1,15 @@
 //! `shoal-client`: the SOCKS5 proxy of a person, or a service.
 
 mod members;
+mod messages;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use serde_json::Value;
-use shoal_client::daemon::letters::ask::Asking;
-use shoal_client::daemon::{self, ClientError, Config, ServiceKind, config};
+use shoal_client::daemon::people::ask::Asking;
+use shoal_client::daemon::{self, ClientError, Config, ServiceKind, config, page};
 use shoal_client::engine::{Replies, download_bytes_per_s};
 use shoal_host::exit::{Exit, chain, report};
 use shoal_host::secret::SecretError;
@@ -56,25 +56,71 @@ enum ClientVerb {
     ///
     /// Example: shoal-client check -c client.toml
     Check(Options),
-    /// Have a running client send a letter, the text of which it reads, to whoever has this address or name. Prints the letter's number.
+    /// Have a running client send a message, the text of which it reads, to somebody in the organisation.
     ///
-    /// Example: echo hello | shoal-client send ADDRESS
+    /// Example: echo hello | shoal-client send Alice
     Send {
         #[command(flatten)]
         options: Options,
-        /// The address, as `shoal-client address` prints it where he is, or the name of somebody in the organisation.
-        to: String,
-        /// Return when it has left, or nobody was reached.
+        /// The whole name, or the beginning of a word of it.
+        name: String,
+        /// Have both ends erase it so many seconds after it was read.
+        #[arg(long, value_name = "SECONDS")]
+        expires: Option<u32>,
+        /// Return when it has left.
         #[arg(long)]
         wait: bool,
     },
-    /// Print what a running client was sent and no program has taken, and what happens from then on, as lines of JSON.
+    /// Print the conversations: with whom, how much is new, and the last message of each.
+    ///
+    /// Example: shoal-client inbox
+    Inbox {
+        #[command(flatten)]
+        options: Options,
+        /// Print lines of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a conversation, then send each line that is typed and show what comes.
+    ///
+    /// Example: shoal-client chat Alice
+    Chat {
+        #[command(flatten)]
+        options: Options,
+        /// The whole name, or the beginning of a word of it.
+        name: String,
+    },
+    /// Print digits that are the same at both ends if nobody stands between: compare them where you know each other.
+    ///
+    /// Example: shoal-client verify Alice
+    Verify {
+        #[command(flatten)]
+        options: Options,
+        /// The whole name, or the beginning of a word of it.
+        name: String,
+        /// Keep that they were the same.
+        #[arg(long)]
+        same: bool,
+        /// Forget that they were.
+        #[arg(long, conflicts_with = "same")]
+        different: bool,
+    },
+    /// Print messages that have a text in them, the latest first.
+    ///
+    /// Example: shoal-client search lunch
+    Search {
+        #[command(flatten)]
+        options: Options,
+        /// The text, in capitals or not.
+        text: String,
+    },
+    /// Print messages that came and no program has taken, and what happens from then on, as lines of JSON.
     ///
     /// Example: shoal-client events --take
     Events {
         #[command(flatten)]
         options: Options,
-        /// Have the client forget each letter when it is printed.
+        /// Have the client count each message as taken when it is printed.
         #[arg(long)]
         take: bool,
         /// Print what waits, and return.
@@ -85,12 +131,17 @@ enum ClientVerb {
     /// digits for the admin, and returns when he has approved.
     ///
     /// Example: shoal-client join alice.toml
+    /// Example: shoal-client join --sign-in --organisation acme
     Join {
         #[command(flatten)]
         options: Options,
         /// The file that `shoal-org invite --out` wrote, `-` to read the code, or the code itself, which others on this machine can
         /// then see.
+        #[arg(required_unless_present = "sign_in", default_value = "")]
         code: String,
+        /// Ask without a code: prints where to sign in at the organisation's own provider, and what to type there.
+        #[arg(long, conflicts_with = "code")]
+        sign_in: bool,
         /// The organisation, by its name or key, where the network has several.
         #[arg(long, default_value = "")]
         organisation: String,
@@ -125,6 +176,19 @@ enum ClientVerb {
         /// Print a line of JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Open the messenger of a running client in your browser.
+    ///
+    /// Example: shoal-client open -c client.toml
+    Open {
+        #[command(flatten)]
+        options: Options,
+        /// Print the path of a file for your browser to open, within a minute, instead.
+        #[arg(long)]
+        print: bool,
+        /// Print where the page is, and a code to type there within a minute: for browsers that may not read the file.
+        #[arg(long, conflicts_with = "print")]
+        code: bool,
     },
     /// Ask a running client how it is. The exit code is 0 when it is ready, and 1 when it is not or nothing runs.
     ///
@@ -231,10 +295,24 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
             }
         }
         ClientVerb::Check(options) => check(&read(&options)?)?,
-        ClientVerb::Send { options, to, wait } => send(&options, &to, wait)?,
-        ClientVerb::Events { options, take, once } => events(&options, take, once)?,
-        ClientVerb::Join { options, code, organisation, device, no_wait } => {
-            members::join(asking(&options)?, (&code, &organisation, &device), no_wait)?;
+        ClientVerb::Send { options, name, expires, wait } => {
+            messages::send(asking(&options)?, &name, expires, wait)?;
+        }
+        ClientVerb::Inbox { options, json } => messages::inbox(asking(&options)?, json)?,
+        ClientVerb::Chat { options, name } => {
+            messages::chat(asking(&options)?, asking(&options)?, &name)?;
+        }
+        ClientVerb::Verify { options, name, same, different } => {
+            let same = (same || different).then_some(same);
+            messages::verify(asking(&options)?, &name, same)?;
+        }
+        ClientVerb::Search { options, text } => messages::search(asking(&options)?, &text)?,
+        ClientVerb::Events { options, take, once } => {
+            messages::events(asking(&options)?, take, once)?;
+        }
+        ClientVerb::Join { options, code, sign_in, organisation, device, no_wait } => {
+            let code = (!sign_in).then_some(code.as_str());
+            members::join(asking(&options)?, (code, &organisation, &device), no_wait)?;
         }
         ClientVerb::Contacts { options, name, json } => {
             members::contacts(asking(&options)?, name.as_deref(), json)?;
@@ -242,6 +320,7 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
         ClientVerb::Organisation { options, seen, json } => {
             members::organisation(asking(&options)?, seen, json)?;
         }
+        ClientVerb::Open { options, print, code } => open(&options, print, code)?,
         ClientVerb::Status { options, json, watch, socket } => {
             let socket = match socket {
                 Some(socket) => socket,
@@ -270,66 +349,15 @@ fn asking(options: &Options) -> anyhow::Result<Asking> {
     Ok(Asking::connect(&daemon::socket(&config))?)
 }
 
-fn send(options: &Options, to: &str, wait: bool) -> anyhow::Result<()> {
-    let mut asking = asking(options)?;
-    // Not as an argument: others on this machine can read those.
-    let text = std::io::read_to_string(std::io::stdin())?;
-    if wait {
-        asking.listen(false)?;
-    }
-    let number = asking.send(to, text.strip_suffix('\n').unwrap_or(&text))?;
-    line(format_args!("number: {number}"))?;
-    if wait { departs(&mut asking, number) } else { Ok(()) }
-}
-
-/// Returns when a letter has left.
-fn departs(asking: &mut Asking, number: u64) -> anyhow::Result<()> {
-    loop {
-        let event = asking.line()?;
-        if event.get("number").and_then(Value::as_u64) != Some(number) {
-            continue;
-        }
-        match event.get("event").and_then(Value::as_str) {
-            Some("left") => return Ok(line("It has left.")?),
-            Some("waits" | "expired") => {
-                let why = event.get("why").and_then(Value::as_str).unwrap_or_default();
-                anyhow::bail!("it waits: {why}");
-            }
-            _ => {}
-        }
-    }
-}
-
-fn events(options: &Options, take: bool, once: bool) -> anyhow::Result<()> {
-    let mut asking = asking(options)?;
-    asking.listen(once)?;
-    let mut last = 0;
-    loop {
-        let mut event = asking.line()?;
-        if event.get("end").is_some() {
-            break;
-        }
-        if event.get("event").is_none() {
-            continue;
-        }
-        if let Some(fields) = event.as_object_mut() {
-            fields.remove("id");
-        }
-        line(&event)?;
-        let number = event.get("number").and_then(Value::as_u64);
-        if let (Some("received"), Some(number)) =
-            (event.get("event").and_then(Value::as_str), number)
-        {
-            last = number;
-            if take && !once {
-                asking.taken(number)?;
-            }
-        }
-    }
-    if take && last > 0 {
-        asking.taken(last)?;
-        // It has been done when it is answered.
-        while asking.line()?.get("id").and_then(Value::as_str) != Some("taken") {}
+fn open(options: &Options, print: bool, code: bool) -> anyhow::Result<()> {
+    let config = config::read(&options.config, &options.overrides)?.0;
+    let way = page::open::ask(&config)?;
+    if print {
+        line(way.file.display())?;
+    } else if code {
+        line(format_args!("{}\n{}", way.address, *way.code))?;
+    } else {
+        page::open::browse(&way.file)?;
     }
     Ok(())
 }

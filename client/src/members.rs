@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shoal_client::daemon::letters::ask::Asking;
+use shoal_client::daemon::people::ask::Asking;
 use shoal_host::stdout::line;
 
 /// What is needed of the file that `shoal-org invite --out` writes.
@@ -14,13 +14,26 @@ struct Slip {
     key: String,
 }
 
+/// What stands in place of a code where somebody signs in at the organisation's provider.
+const SIGN_IN: &str = "sign-in";
+
+/// Says where to sign in. Whoever types a code that somebody else gave him lets that one in, in his name.
+fn sign_in(address: &str, code: &str) -> std::io::Result<()> {
+    line(format_args!(
+        "Sign in at {address} and type {code} there. Type no code that somebody else sends you: it would let him in as you."
+    ))
+}
+
 /// Asks to be let in, and waits until an admin approves.
 pub(crate) fn join(
     mut asking: Asking,
-    (code, organisation, device): (&str, &str, &str),
+    (code, organisation, device): (Option<&str>, &str, &str),
     no_wait: bool,
 ) -> anyhow::Result<()> {
+    let by_sign_in = code.is_none();
+    let code = code.unwrap_or(SIGN_IN);
     let (code, organisation) = match Path::new(code) {
+        _ if by_sign_in => (code.to_owned(), organisation.to_owned()),
         path if path.is_file() => {
             let slip: Slip = shoal_host::config::load(path, &[])?.config;
             (slip.code, slip.key)
@@ -37,8 +50,9 @@ pub(crate) fn join(
     let request = json!({ "code": code, "organisation": organisation, "device": device });
     let said = asking.once("join", &request)?;
     let text = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let whom = if by_sign_in { "an admin who asks for them" } else { "the admin who invited you" };
     line(format_args!(
-        "{}: read these digits to the admin who invited you: {}",
+        "{}: read these digits to {whom}: {}",
         text("organisation"),
         text("digits")
     ))?;
@@ -48,7 +62,13 @@ pub(crate) fn join(
     loop {
         let event = asking.line()?;
         match event.get("event").and_then(Value::as_str) {
-            Some("enrolled") => return Ok(line("You are in.")?),
+            Some("enrolled") => {
+                return Ok(line("You are in: shoal-client open, or shoal-client chat NAME.")?);
+            }
+            Some("sign-in") => {
+                let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+                sign_in(text("address"), text("code"))?;
+            }
             Some("organisation" | "alarm") => {
                 line(event.get("text").and_then(Value::as_str).unwrap_or_default())?;
             }
@@ -115,6 +135,10 @@ pub(crate) fn organisation(mut asking: Asking, seen: bool, as_json: bool) -> any
     }
     if let Some(why) = said.get("refused").and_then(Value::as_str) {
         line(why)?;
+    }
+    if let Some(page) = said.get("sign_in").filter(|page| page.is_object()) {
+        let text = |key: &str| page.get(key).and_then(Value::as_str).unwrap_or_default();
+        sign_in(text("address"), text("code"))?;
     }
     for text in said.get("announcements").and_then(Value::as_array).into_iter().flatten() {
         // On one line, whatever lines it has.

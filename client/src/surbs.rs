@@ -149,6 +149,8 @@ pub struct SurbBudget {
     demand: f64,
     /// Until when the user counts as sending or receiving.
     in_use_until: Time,
+    /// Until when a stream may stand still for want of SURBs.
+    stalls_until: Time,
     /// Most that the service shall have.
     most: f64,
     /// SURBs that are out, less what is written off: of the present epoch, and of the next one.
@@ -168,6 +170,7 @@ impl SurbBudget {
             sent: VecDeque::new(),
             demand: 0.0,
             in_use_until: now,
+            stalls_until: now,
             most: MAX_STOCK as f64 * 0.8,
             out: [0.0; 2],
             written_off: now,
@@ -180,6 +183,12 @@ impl SurbBudget {
     pub fn in_use(&mut self, now: Time) {
         let lasts = if self.demand > FLOW { STALLS } else { Duration::from_secs(3) };
         self.in_use_until = self.in_use_until.max(now + lasts);
+    }
+
+    /// A stream is open that was used of late: the service may have more for it, and nothing to send it by. To be said
+    /// several times a second, as long as it is so. This is not use: it brings what is written off with time and no more.
+    pub fn may_stall(&mut self, now: Time) {
+        self.stalls_until = now + PATIENCE;
     }
 
     /// How long ago the service last reported.
@@ -216,11 +225,16 @@ impl SurbBudget {
     /// How many more may be out, as far as honest services have them. What is written off with time may be sent always:
     /// the target falls when a service is silent, and it may be silent as it has none.
     pub fn room(&self, now: Time, of: Of) -> usize {
-        let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
+        let aged = self.aged(now);
         let [present, next] = self.out;
         let out = if of == Of::Present { present } else { next };
         let out = (out - aged).max(0.0);
         (self.target(now) + UNEXPLAINED - out).max(aged.min(IDLE)) as usize
+    }
+
+    /// What was written off with time since the last SURBs left.
+    fn aged(&self, now: Time) -> f64 {
+        WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64()
     }
 
     fn out_mut(&mut self, of: Of) -> &mut f64 {
@@ -238,15 +252,16 @@ impl SurbBudget {
         if count == 0 {
             return;
         }
-        let aged = WRITTEN_OFF_PER_S * now.since(self.written_off).as_secs_f64();
+        let aged = self.aged(now);
         // What is written off with time comes off what was out in that time, before what leaves now is added to it.
         self.out = self.out.map(|out| (out - aged).max(0.0));
         self.written_off = now;
         *self.out_mut(of) += (1.0 - self.lost) * count as f64;
         self.sent.push_back((now, of, count as u8));
-        while self.sent.front().is_some_and(|(at, ..)| now.since(*at) > PATIENCE)
-            || self.sent.len() > 1024
-        {
+        // Who is idle knows of these alone what the service has, until it reports.
+        let in_use = self.is_in_use(now);
+        let is_over = |(at, ..): &(Time, Of, u8)| in_use && now.since(*at) > PATIENCE;
+        while self.sent.front().is_some_and(is_over) || self.sent.len() > 1024 {
             self.sent.pop_front();
         }
     }
@@ -281,7 +296,12 @@ impl SurbBudget {
             .filter(|(at, which, _)| *which == of && (!in_use || now.since(*at) < PATIENCE))
             .map(|(.., count)| f64::from(*count))
             .sum();
-        let lacks = (self.target(now) - base - under_way).max(0.0) as usize;
+        let mut lacks = (self.target(now) - base - under_way).max(0.0) as usize;
+        // Not in use, and silent: a service that lost its SURBs says nothing of it, and its last word may be old.
+        let stalls = !in_use && silence > PATIENCE && self.stalls_until > now;
+        if stalls && of == Of::Present {
+            lacks = lacks.max(self.aged(now).min(IDLE) as usize);
+        }
         // The room bounds what a service that lies about its stock can bring a client to send.
         lacks.min(self.room(now, of))
     }
@@ -455,6 +475,32 @@ mod tests {
             stock.sent.clear();
         }
         assert!(stock.room(Time::from_secs(599), Of::Present) <= 2);
+    }
+
+    #[test]
+    fn a_silent_service_of_an_open_stream_is_sent_what_is_written_off_with_time_and_no_more() {
+        for may_stall in [false, true] {
+            let mut stock = SurbBudget::new(Time::ZERO);
+            stock.reported(Time::ZERO, [100, 0], Duration::from_millis(100));
+            let mut sent = 0;
+            for tick in 0..4 * 60 {
+                let now = Time::from_millis(250 * tick);
+                if may_stall {
+                    stock.may_stall(now);
+                }
+                let missing = stock.missing(now, Of::Present);
+                assert_eq!(stock.missing(now, Of::Next), if tick == 0 { 16 } else { 0 });
+                stock.sent(now, Of::Next, if tick == 0 { 16 } else { 0 });
+                if missing >= 5 {
+                    sent += missing;
+                    stock.sent(now, Of::Present, missing);
+                }
+            }
+            // Two a second of a minute, but for the first seconds.
+            assert!(if may_stall { (105..=120).contains(&sent) } else { sent == 0 }, "{sent}");
+            let later = Time::from_secs(100);
+            assert_eq!(stock.missing(later, Of::Present), 0, "the stream has ended");
+        }
     }
 
     #[test]

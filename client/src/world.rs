@@ -202,6 +202,8 @@ pub(crate) struct Faults {
     pub(crate) gateway: (f64, f64),
     /// The share that a mix takes.
     pub(crate) mix: Option<(&'static str, f64)>,
+    /// Shares of the packets that are lost between the gateway of the exit and the exit, on the way to it and from it.
+    pub(crate) exit: (f64, f64),
     /// A mix that takes so much longer.
     pub(crate) slow: Option<(&'static str, Duration)>,
     /// Packets/s of others for the person.
@@ -481,7 +483,8 @@ impl World {
                 if person && at > now {
                     return self.push(at, Event::Up(person, frame));
                 }
-                if person && self.happens(self.faults.gateway.0) {
+                let lost = if person { self.faults.gateway.0 } else { self.faults.exit.1 };
+                if self.happens(lost) {
                     return;
                 }
                 let found = self.document_of(frame.epoch).and_then(|(epoch, document)| {
@@ -507,6 +510,9 @@ impl World {
                 }
             }
             Event::ToExit(packet) => {
+                if self.happens(self.faults.exit.0) {
+                    return;
+                }
                 self.at_exit.push(now);
                 if self.gives_away(&packet) {
                     return;

@@ -60,6 +60,10 @@ fn a_mistake_is_one_line_with_its_place_and_a_code_of_its_own() {
         (vec!["status", "-c", &config], 1, "control.sock"),
         (vec!["events", "-c", &config, "--once"], 1, "no client runs"),
         (vec!["send", "-c", &config, "nobody.shoal"], 1, "no client runs"),
+        (vec!["open", "-c", &config], 1, "reachable = true"),
+        (vec!["open", "-c", &config, "-o", "reachable=true"], 1, "no client runs"),
+        (vec!["open", "-c", &config, "-o", "page.listen="], 1, "page.listen"),
+        (vec!["check", "-c", &config, "-o", "page.listen=0.0.0.0:7460"], 78, "loopback"),
     ] {
         let done = shoal_client(&arguments);
         let said = text(&done.stderr);

@@ -41,6 +41,8 @@ pub struct Config {
     pub protect: Protect,
     /// The settings of the admin page.
     pub admin: Admin,
+    /// The settings of the page in a browser.
+    pub page: Page,
     /// What `serve` offers, and to whom.
     pub serve: Serve,
     /// The file that it was read from, if it was.
@@ -97,6 +99,21 @@ pub struct Admin {
     pub listen: String,
 }
 
+/// The messenger in a browser on this machine.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Page {
+    /// Where it is, if others can write to this client; empty turns it off.
+    pub listen: String,
+}
+
+impl Page {
+    /// Where it is. None if it is turned off.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+}
+
 /// What `serve` offers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -144,6 +161,7 @@ impl Default for Config {
             socks: Socks::default(),
             protect: Protect::default(),
             admin: Admin::default(),
+            page: Page::default(),
             serve: Serve::default(),
             source: None,
         }
@@ -158,6 +176,12 @@ impl Default for Socks {
             request_timeout_s: 30,
             extended_errors: false,
         }
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7460".into() }
     }
 }
 
@@ -225,8 +249,9 @@ impl Config {
     pub fn descriptors(&self) -> u64 {
         const FILES: usize = 64;
         const OF_A_TUNNEL: usize = 32;
+        const PAGE: usize = 96;
         let served = self.serve.max_tunnels.saturating_mul(OF_A_TUNNEL);
-        let most = self.socks.max_connections.max(served).saturating_add(FILES);
+        let most = self.socks.max_connections.max(served).saturating_add(FILES + PAGE);
         u64::try_from(most).unwrap_or(u64::MAX)
     }
 
@@ -278,21 +303,47 @@ impl Config {
         if self.protect.min_bits.is_some_and(|bits| !(0.0..=64.0).contains(&bits)) {
             return wrong("protect.min_bits", "must lie between 0 and 64 bits".into());
         }
+        self.check_listeners(&wrong)?;
+        self.check_rules(&wrong)
+    }
+
+    /// Where the admin page and the page of a member are.
+    fn check_listeners(
+        &self,
+        wrong: &dyn Fn(&str, String) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
         let admin = &self.admin.listen;
         if !admin.is_empty() {
             let message = match admin.parse::<SocketAddr>() {
-                Err(_) => "must be an address and a port, or empty",
-                Ok(admin) if !admin.ip().is_loopback() => {
-                    "must be a loopback address: metrics are for this machine; forward them from here"
-                }
+                Err(_) => Some("must be an address and a port, or empty"),
+                Ok(admin) if !admin.ip().is_loopback() => Some(
+                    "must be a loopback address: metrics are for this machine; forward them from here",
+                ),
                 Ok(admin) if admin.port() != 0 && admin == self.socks.listen => {
-                    "is the address of the SOCKS proxy already: choose another port"
+                    Some("is the address of the SOCKS proxy already: choose another port")
                 }
-                Ok(_) => return self.check_rules(&wrong),
+                Ok(_) => None,
             };
-            return wrong("admin.listen", message.into());
+            message.map_or(Ok(()), |message| wrong("admin.listen", message.into()))?;
         }
-        self.check_rules(&wrong)
+        let page = &self.page.listen;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let message = match page.parse::<SocketAddr>() {
+            Err(_) => "must be an address and a port, 127.0.0.1:7460 as a rule, or empty",
+            Ok(page) if !page.ip().is_loopback() => {
+                "must be a loopback address: the page is for a browser on this machine"
+            }
+            Ok(page) if page.port() != 0 && page == self.socks.listen => {
+                "is the address of the SOCKS proxy already: choose another port"
+            }
+            Ok(page) if page.port() != 0 && admin.parse() == Ok(page) => {
+                "is the address of the admin page already: choose another port"
+            }
+            Ok(_) => return Ok(()),
+        };
+        wrong("page.listen", message.into())
     }
 
     /// Rules of the exit that can never match, or that leave nothing.
@@ -394,6 +445,11 @@ strict = false
 # a person's client; a service's numbers stand still within an epoch, and are rounded.
 listen = ""
 
+[page]
+# The messenger for a browser on this machine, on loopback, while reachable = true: `shoal-client open` opens it, and nobody else
+# on this machine gets in. "" turns it off. Where several people use one machine, each needs a port of his own.
+listen = "127.0.0.1:7460"
+
 # What `shoal-client serve` offers; `run` does not use it.
 [serve]
 # "exit" connects its clients to where they say; "target" to one address, whatever they say.
@@ -445,7 +501,11 @@ mod tests {
     }
     #[test]
     fn listeners_beyond_loopback_are_refused() {
-        for (key, value) in [("socks.listen", "0.0.0.0:1080"), ("admin.listen", "[::]:9100")] {
+        for (key, value) in [
+            ("socks.listen", "0.0.0.0:1080"),
+            ("admin.listen", "[::]:9100"),
+            ("page.listen", "192.0.2.1:7460"),
+        ] {
             let over = [
                 format!("{key}={value}"),
                 "gateways=[{identity=\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",address=\"127.0.0.1:1\"}]".into(),
@@ -453,6 +513,33 @@ mod tests {
             let (config, _) = shoal_host::config::parse::<Config>(TEMPLATE, "t", &over).unwrap();
             let refused = config.check(Path::new("t")).unwrap_err().to_string();
             assert!(refused.contains(key) && refused.contains("loopback"), "{refused}");
+        }
+    }
+    #[test]
+    fn the_page_has_a_port_of_its_own() {
+        let gateway = "gateways=[{identity=\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",address=\"127.0.0.1:1\"}]";
+        for (value, says) in [
+            ("127.0.0.1:1080", Some("SOCKS")),
+            ("127.0.0.1:9180", Some("admin page")),
+            ("localhost:7460", Some("an address and a port")),
+            ("[::1]:7460", None),
+            ("127.0.0.1:0", None),
+            ("", None),
+        ] {
+            let over = [
+                format!("page.listen={value}"),
+                "admin.listen=127.0.0.1:9180".into(),
+                gateway.into(),
+            ];
+            let (config, _) = shoal_host::config::parse::<Config>(TEMPLATE, "t", &over).unwrap();
+            let checked = config.check(Path::new("t")).map_err(|error| error.to_string());
+            match says {
+                None => assert_eq!(checked, Ok(()), "{value}"),
+                Some(says) => {
+                    let refused = checked.unwrap_err();
+                    assert!(refused.contains("page.listen") && refused.contains(says), "{refused}");
+                }
+            }
         }
     }
     #[test]

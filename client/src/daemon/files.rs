@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use shoal_host::config::ConfigError;
 use shoal_host::secret::{self, SecretError};
+use shoal_people::Published;
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed};
 
 use super::Config;
 use super::clock::unix_s;
 use super::config::TEMPLATE;
-use super::keyring::{ClientKeyring, Reached};
+use super::keyring::ClientKeyring;
+use super::mail::Member;
+use crate::key_life::Reached;
 
 /// How long a descriptor is valid that goes into topology documents: its key is kept as long as they list it.
 const LISTED_S: u64 = 30 * 86_400;
@@ -41,8 +44,18 @@ impl Keys {
     }
 
     /// The descriptor of the present period, for the gateways. None if there is no key.
-    pub(super) fn descriptor(&self, gateways: Vec<Identity>) -> Option<Signed<ClientDescriptor>> {
+    /// Of a member of an organisation it says the number of the device, and how many entries of the directory it holds.
+    pub(super) fn descriptor(
+        &self,
+        gateways: Vec<Identity>,
+        member: Option<(u32, u64)>,
+    ) -> Option<Signed<ClientDescriptor>> {
         let (begins, until, key) = self.periods.present(unix_s())?;
+        let sessions = self.periods.sessions(unix_s()).into_iter().next();
+        let sessions = sessions.filter(|keys| keys.begins() == begins);
+        let published = member.zip(sessions).map(|((device, size), keys)| {
+            Published { keys: keys.public().clone(), device, size }.encode()
+        });
         let secret = SecretIdentity::from_bytes(&self.identity);
         let body = ClientDescriptor {
             identity: secret.identity(),
@@ -52,6 +65,7 @@ impl Keys {
             // The period, not the second: a descriptor does not tell when a service started.
             not_before: begins,
             not_after: until,
+            attached: published.unwrap_or_default(),
         };
         Some(Signed::<ClientDescriptor>::new(body, &secret))
     }
@@ -61,9 +75,11 @@ impl Keys {
 pub(super) fn descriptor_of(
     keys: Arc<Mutex<Keys>>,
     gateways: Vec<Identity>,
+    member: Arc<Member>,
 ) -> impl Fn() -> Vec<u8> + Send + Sync {
     move || {
-        let signed = keys.lock().ok().and_then(|keys| keys.descriptor(gateways.clone()));
+        let member = member.describe();
+        let signed = keys.lock().ok().and_then(|keys| keys.descriptor(gateways.clone(), member));
         signed.map(|signed| signed.encode()).unwrap_or_default()
     }
 }
@@ -124,7 +140,7 @@ pub fn descriptor(config: &Config) -> Result<Signed<ClientDescriptor>, SecretErr
     let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
     let secret = SecretIdentity::from_bytes(&keys.identity);
     let missing = || SecretError::Malformed(config.data_dir.join("keys"));
-    let of_period = keys.descriptor(gateways).ok_or_else(missing)?;
+    let of_period = keys.descriptor(gateways, None).ok_or_else(missing)?;
     let body = of_period.body().clone();
     let not_after = body.not_after.max(body.not_before.saturating_add(LISTED_S));
     Ok(Signed::<ClientDescriptor>::new(ClientDescriptor { not_after, ..body }, &secret))

@@ -14,20 +14,19 @@ use std::time::{Duration, Instant};
 use shoal_host::exit::chain;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::taglog::TagLog;
+use shoal_people::PeriodKeys;
 use shoal_sphinx::replay::{self, Replay};
 use shoal_sphinx::{PublicKey, ReplayTag, SecretKey};
 use tracing::{error, info, warn};
 
+use crate::key_life::{KeyLife, Reached};
 use crate::keys::ReplayCache;
 
-/// The longest time for which a key opens packets after its period, of a client to which nobody writes while it is away.
-const GRACE_S: u64 = 3_600;
-/// For so many periods after its own a descriptor of a person holds, who may be away all the while; then packets may wait at
-/// the gateway for as many again. Longer periods than a day count as a day.
-const AWAY: u64 = 7;
-const DAY_S: u64 = 86_400;
 /// Name of the key in its directory.
 const KEY: &str = "packets.key";
+/// Name of the secret from which the keys follow by which others open sessions. It has nothing to do with the other key: whoever
+/// computes that one from its public half has not got this one.
+const SESSIONS: &str = "sessions.key";
 /// Name of the log of what it opened.
 const TAGS: &str = "packets.tags";
 /// Name of the file that says at which second a gateway was first told of the key.
@@ -44,22 +43,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 const OVER: &str = "the key that opens packets is over, and there is no other yet";
 const STUCK: &str = "packets are not taken, since what came cannot be written to the data directory: look at its disk";
 
-/// Who sends to a client by what it has published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reached {
-    /// Those who talk to it, while it is here.
-    WhileHere,
-    /// Whoever has its address, also while it is away.
-    WhileAway,
-}
-
 /// The keys that are on disk.
 pub(super) struct ClientKeyring {
     dir: PathBuf,
-    length_s: u64,
-    reached: Reached,
+    life: KeyLife,
     /// By the second at which the period begins.
-    keys: BTreeMap<u64, SecretKey>,
+    keys: BTreeMap<u64, PeriodSecrets>,
     /// When gateways were told of them, by the beginning of the period.
     told: BTreeMap<u64, u64>,
     /// The beginnings of those that were given out last, in their order.
@@ -70,6 +59,24 @@ pub(super) struct ClientKeyring {
     trouble: Option<String>,
     /// True if tags could not be written of late.
     unwritten: Arc<AtomicBool>,
+}
+
+/// What a period's directory holds that is secret.
+struct PeriodSecrets {
+    /// Opens the packets that end here.
+    packets: SecretKey,
+    /// Opens sessions of those who write while the client may be away.
+    sessions: Option<secret::Secret>,
+}
+
+impl PeriodSecrets {
+    fn new(dir: &Path, packets: secret::Secret, reached: Reached) -> Result<Self, SecretError> {
+        let sessions = match reached {
+            Reached::WhileAway => Some(secret::read_or_create(&dir.join(SESSIONS))?),
+            Reached::WhileHere => None,
+        };
+        Ok(Self { packets: SecretKey::from_bytes(*packets), sessions })
+    }
 }
 
 impl ClientKeyring {
@@ -91,10 +98,11 @@ impl ClientKeyring {
             let Some(begins) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else {
                 continue;
             };
-            match secret::read(&dir.join(&name).join(KEY)) {
+            let of_period = dir.join(&name);
+            match secret::read(&of_period.join(KEY)) {
                 Ok(bytes) => {
-                    keys.insert(begins, SecretKey::from_bytes(*bytes));
-                    let text = fs::read_to_string(dir.join(name).join(TOLD));
+                    keys.insert(begins, PeriodSecrets::new(&of_period, bytes, reached)?);
+                    let text = fs::read_to_string(of_period.join(TOLD));
                     told.extend(
                         text.ok().and_then(|text| Some((begins, text.trim().parse().ok()?))),
                     );
@@ -105,9 +113,8 @@ impl ClientKeyring {
             }
         }
         let (given, lock, trouble, unwritten) = Default::default();
-        let length_s = length_s.max(1);
-        let mut periods =
-            Self { dir, length_s, reached, keys, told, given, lock, trouble, unwritten };
+        let life = KeyLife::new(length_s, reached);
+        let mut periods = Self { dir, life, keys, told, given, lock, trouble, unwritten };
         periods.make(unix_s, unix_s)?;
         Ok(periods)
     }
@@ -130,6 +137,7 @@ impl ClientKeyring {
         for at in begins {
             let dir = self.dir.join(at.to_string());
             let Some(key) = self.keys.get(&at) else { continue };
+            let key = &key.packets;
             let ended = match fs::read(dir.join(BOOT)) {
                 // Nothing was opened with it yet.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
@@ -140,7 +148,7 @@ impl ClientKeyring {
             let why = match TagLog::open(&dir.join(TAGS), key.public().as_bytes()) {
                 Ok(_) if ended => continue,
                 // Letters wait for this key, and one that comes twice harms less than one that never does.
-                Ok(_) if self.reached == Reached::WhileAway => continue,
+                Ok(_) if self.life.reached() == Reached::WhileAway => continue,
                 Ok(_) => "the machine may have gone down while it was used".into(),
                 Err(error) if error.is_absent() || error.is_unsound() => error.to_string(),
                 Err(error) => return Err(error),
@@ -158,7 +166,8 @@ impl ClientKeyring {
     /// cannot be used takes nothing.
     pub(super) fn memory(&self, of: &SecretKey, room: usize) -> Box<dyn ReplayCache> {
         let of = of.public();
-        let at = self.keys.iter().find(|(_, key)| key.public() == of).map(|(at, _)| *at);
+        let mut all = self.keys.iter();
+        let at = all.find(|(_, key)| key.packets.public() == of).map(|(at, _)| *at);
         let Some(at) = at else { return Box::new(Shut) };
         let dir = self.dir.join(at.to_string());
         match Durable::open(dir.clone(), &of, room, self.unwritten.clone()) {
@@ -195,17 +204,11 @@ impl ClientKeyring {
         is_published: impl Fn(&PublicKey) -> bool,
     ) -> Result<bool, SecretError> {
         let mut turned = self.make(unix_s, unix_s)?;
-        let ahead = unix_s.saturating_add(self.length_s / 2);
-        turned |= self.make(ahead, unix_s)?;
+        turned |= self.make(self.life.ahead(unix_s), unix_s)?;
         let begins: Vec<u64> = self.keys.keys().copied().collect();
         for (own, next) in begins.iter().zip(begins.iter().skip(1)) {
-            // Who was away has no key of the periods in between; what was told of this one ends all the same.
-            let ends = match self.reached {
-                Reached::WhileHere => *next,
-                Reached::WhileAway => self.ends(*own),
-            };
-            let over = ends.saturating_add(self.kept_s()) <= unix_s;
-            let told = self.keys.get(own).is_some_and(|key| is_published(&key.public()));
+            let over = self.life.over(*own, *next) <= unix_s;
+            let told = self.keys.get(own).is_some_and(|key| is_published(&key.packets.public()));
             if over && !told {
                 self.keys.remove(own);
                 erase(&self.dir.join(own.to_string()))?;
@@ -260,12 +263,17 @@ impl ClientKeyring {
     /// The key of the present period, with its beginning and the second at which others use it no longer.
     pub(super) fn present(&self, unix_s: u64) -> Option<(u64, u64, &SecretKey)> {
         let (begins, key) = self.keys.range(..=unix_s).next_back()?;
-        let ends = self.ends(*begins);
-        let used_s = match self.reached {
-            Reached::WhileHere => self.kept_s(),
-            Reached::WhileAway => self.kept_s() / 2,
-        };
-        Some((*begins, ends + used_s, key))
+        Some((*begins, self.life.used_until(*begins), &key.packets))
+    }
+
+    /// The keys by which others open sessions, those of the present period first. None where nobody is to.
+    pub(super) fn sessions(&self, unix_s: u64) -> Vec<PeriodKeys> {
+        let present = self.present(unix_s).map(|(begins, ..)| begins);
+        let mut all: Vec<_> = self.keys.iter().rev().collect();
+        all.sort_by_key(|(at, _)| Some(**at) != present);
+        let made =
+            |(at, of): (&u64, &PeriodSecrets)| Some(PeriodKeys::new(of.sessions.as_deref()?, *at));
+        all.into_iter().filter_map(made).collect()
     }
 
     /// A gateway has the descriptor of the present period, and answers with it.
@@ -274,9 +282,7 @@ impl ClientKeyring {
         if self.told.contains_key(&begins) {
             return;
         }
-        // Rounded up: the disk need not say when its owner was here.
-        let grain = (self.length_s / 24).max(1);
-        let unix_s = unix_s.div_ceil(grain) * grain;
+        let unix_s = self.life.told_at(unix_s);
         self.told.insert(begins, unix_s);
         let path = self.dir.join(begins.to_string()).join(TOLD);
         if let Err(error) = secret::replace(&path, unix_s.to_string().as_bytes()) {
@@ -291,9 +297,8 @@ impl ClientKeyring {
     /// # Errors
     /// They cannot be erased.
     pub(super) fn drained(&mut self, unix_s: u64) -> Result<bool, SecretError> {
-        let since = unix_s.saturating_sub(self.length_s.min(DAY_S));
-        let known = |begins: &&u64| self.told.get(begins).is_some_and(|told| *told <= since);
-        let Some(newest) = self.keys.keys().rev().find(known).copied() else { return Ok(false) };
+        let newest = self.life.settled(&self.told, self.keys.keys(), unix_s);
+        let Some(newest) = newest else { return Ok(false) };
         self.told.retain(|begins, _| *begins >= newest);
         let older: Vec<u64> = self.keys.range(..newest).map(|(begins, _)| *begins).collect();
         for begins in &older {
@@ -306,28 +311,15 @@ impl ClientKeyring {
     /// All keys by their beginning, that of the present period first.
     pub(super) fn all(&self, unix_s: u64) -> Vec<(u64, SecretKey)> {
         let present = self.present(unix_s).map(|(begins, ..)| begins);
-        let mut all: Vec<_> = self.keys.iter().rev().map(|(at, key)| (*at, key.clone())).collect();
+        let key = |(at, of): (&u64, &PeriodSecrets)| (*at, of.packets.clone());
+        let mut all: Vec<_> = self.keys.iter().rev().map(key).collect();
         all.sort_by_key(|(at, _)| Some(*at) != present);
         all
     }
 
-    /// When the period ends in which a key was made.
-    fn ends(&self, begins: u64) -> u64 {
-        (begins / self.length_s + 1).saturating_mul(self.length_s)
-    }
-
-    /// For how long a key opens packets after its period, seconds: an hour and less where periods are short, or twice as long
-    /// as a person may be away.
-    fn kept_s(&self) -> u64 {
-        match self.reached {
-            Reached::WhileHere => GRACE_S.min(self.length_s / 4),
-            Reached::WhileAway => 2 * AWAY * self.length_s.min(DAY_S),
-        }
-    }
-
     /// Makes the key for this second, if there is none for its period. True if it did.
     fn make(&mut self, for_s: u64, unix_s: u64) -> Result<bool, SecretError> {
-        let begins = for_s / self.length_s * self.length_s;
+        let begins = self.life.begins(for_s);
         // One that was made early serves until its period ends.
         if self.keys.range(begins..=for_s.max(unix_s)).next().is_some() {
             return Ok(false);
@@ -339,15 +331,16 @@ impl ClientKeyring {
     fn create(&mut self, begins: u64) -> Result<(), SecretError> {
         let dir = self.dir.join(begins.to_string());
         secret::private_directory(&dir)?;
-        let secret = SecretKey::from_bytes(*secret::read_or_create(&dir.join(KEY))?);
-        let log = TagLog::create(&dir.join(TAGS), secret.public().as_bytes());
+        let packets = secret::read_or_create(&dir.join(KEY))?;
+        let secrets = PeriodSecrets::new(&dir, packets, self.life.reached())?;
+        let log = TagLog::create(&dir.join(TAGS), secrets.packets.public().as_bytes());
         match log {
             // Two programs made it at once.
             Err(SecretError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::AlreadyExists => {}
             log => log?.sync().map_err(|source| SecretError::Io { path: dir, source })?,
         }
-        self.keys.insert(begins, secret);
+        self.keys.insert(begins, secrets);
         Ok(())
     }
 }
@@ -455,8 +448,10 @@ fn boot() -> Option<Vec<u8>> {
     fs::read("/proc/sys/kernel/random/boot_id").ok()
 }
 
-/// Overwrites and removes what a period's directory holds, the key first.
+/// Overwrites and removes what a period's directory holds, the keys first.
 fn erase(dir: &Path) -> Result<(), SecretError> {
+    // Without the first the directory is no key's: it goes last.
+    secret::erase(&dir.join(SESSIONS))?;
     secret::erase(&dir.join(KEY))?;
     let io = |source| SecretError::Io { path: dir.to_owned(), source };
     fs::remove_dir_all(dir).or_else(absent).map_err(io)

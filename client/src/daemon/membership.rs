@@ -5,6 +5,7 @@
 
 mod fetch;
 mod files;
+mod people;
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,18 +15,21 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shoal_host::exit::chain;
 use shoal_host::secret;
+use shoal_organisation::wire::SignIn;
 use shoal_organisation::{
     Alarm, Code, Directory, Entry, Member, MemberDevice, PersonFlags, Request, SignedBatch, alarms,
 };
-use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{DirectoryHead, Document, Identity, SecretIdentity, Signed};
 use tokio::sync::Notify;
 
 use super::clock::unix_s;
-use super::letters::{Order, Orders};
+use super::events::Events;
 use super::{Config, Shared, Shoal};
 use files::Kept;
+pub(super) use people::{PersonKeys, RosterMark};
 
+/// What stands in place of a code where somebody signs in.
+const SIGN_IN: &str = "sign-in";
 /// How often it is looked whether the document has another head.
 const LOOK: Duration = Duration::from_secs(2);
 /// Longest drawn time between a new head and the question for what is new.
@@ -46,7 +50,8 @@ pub(super) struct Membership(Arc<Inner>);
 struct Inner {
     config: Config,
     shared: Shared,
-    orders: Orders,
+    /// Where what happens is told.
+    events: Events,
     state: Mutex<Option<State>>,
     /// Why what is on the disk could not be read.
     damaged: Option<String>,
@@ -62,6 +67,8 @@ struct State {
     directory: Directory,
     /// Why the service gave nothing when it was asked last.
     refused: Option<String>,
+    /// Where its owner has to sign in.
+    sign_in: Option<SignIn>,
     /// The service said no for good: it is asked again after the next start, or when there is another request.
     is_over: bool,
     /// The head (size and root) of which it was seen last that the directory is the one.
@@ -84,7 +91,7 @@ impl State {
 
 impl Membership {
     /// Reads what is on the disk. What cannot be read is told to whoever asks, and nothing is written over it.
-    pub(super) fn open(config: &Config, shared: Shared, orders: Orders) -> Self {
+    pub(super) fn open(config: &Config, shared: Shared, events: Events) -> Self {
         let read = files::read(&config.data_dir).map_err(|error| chain(&error));
         if let Err(why) = &read {
             tracing::error!("the organisation is unknown: {why}");
@@ -98,12 +105,13 @@ impl Membership {
             request,
             directory,
             refused: None,
+            sign_in: None,
             is_over: false,
             agreed: None,
         });
         let (config, state) = (config.clone(), Mutex::new(state));
         let changed = Notify::new();
-        Self(Arc::new(Inner { config, shared, orders, state, damaged, changed }))
+        Self(Arc::new(Inner { config, shared, events, state, damaged, changed }))
     }
 
     fn state(&self) -> MutexGuard<'_, Option<State>> {
@@ -116,7 +124,20 @@ impl Membership {
         report.document.clone()
     }
 
-    /// Asks to be let in: what people are told, with the digits.
+    /// How well the network protects now, in the words of `shoal-client status`.
+    pub(super) fn status(&self) -> Value {
+        let report = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |key: &str| report.status.get(key).cloned().unwrap_or(Value::Null);
+        json!({
+            "connected": of("ready"),
+            "why": of("why_not"),
+            "summary": of("summary"),
+            "warnings": of("warnings"),
+        })
+    }
+
+    /// Asks to be let in, by the code of an invitation or, with [`SIGN_IN`] in its place, by a sign-in at the organisation's own
+    /// provider: what people are told, with the digits.
     ///
     /// # Errors
     /// Why it cannot be asked.
@@ -134,7 +155,12 @@ impl Membership {
             return Err("others write to the members of an organisation: set reachable = true in the configuration, and start \
                         the client anew".into());
         }
-        let code: Code = code.parse().map_err(|error| format!("code: {error}"))?;
+        let by_sign_in = code == SIGN_IN;
+        let code = match by_sign_in {
+            // Of no use to anybody else: the service lets its key in once its owner has signed in.
+            true => Code::draw(&mut fetch::stream()),
+            false => code.parse().map_err(|error| format!("code: {error}"))?,
+        };
         let document = self
             .document()
             .ok_or("there is no topology document yet: wait until the client is connected")?;
@@ -158,13 +184,20 @@ impl Membership {
         // What could never be taken is said now.
         let request =
             Request::decode(&request.encode()).map_err(|error| format!("device: {error}"))?;
-        let kept = Kept::new(head.identity, head.name.clone());
+        let kept = Kept { by_sign_in, ..Kept::new(head.identity, head.name.clone()) };
         let directory = Directory::new(head.identity);
         files::write(&config.data_dir, &kept, &request, &directory)
             .map_err(|error| error.to_string())?;
         let told = json!({ "organisation": kept.name, "key": kept.organisation.to_string(), "digits": request.digits() });
-        *state =
-            Some(State { kept, request, directory, refused: None, is_over: false, agreed: None });
+        *state = Some(State {
+            kept,
+            request,
+            directory,
+            refused: None,
+            sign_in: None,
+            is_over: false,
+            agreed: None,
+        });
         drop(state);
         self.0.changed.notify_one();
         Ok(told)
@@ -195,6 +228,9 @@ impl Membership {
             "removed": state.was_removed(),
             "digits": state.device().is_none().then(|| state.request.digits()),
             "refused": state.refused,
+            "sign_in": state.sign_in.as_ref().map(|sign_in| {
+                json!({ "address": sign_in.address, "code": sign_in.code })
+            }),
             "entries": state.directory.size(),
             "head": size,
             "alarms": state.kept.alarms,
@@ -250,60 +286,9 @@ impl Membership {
         people.into_iter().map(contact).collect()
     }
 
-    /// Where the only person whom a name means is reached: at the devices that nothing is held back from.
-    ///
-    /// # Errors
-    /// Nobody or several are meant, or all devices are too new.
-    pub(super) fn addresses(&self, name: &str) -> Result<Vec<ServiceAddress>, String> {
-        let state = self.state();
-        let state = state.as_ref().filter(|state| state.is_member());
-        let state = state.ok_or(
-            "it is no address, and this client belongs to no organisation whose people have names",
-        )?;
-        let directory = &state.directory;
-        // What every document has now, and nothing older: whoever it names may have been removed since.
-        let head =
-            self.document().and_then(|document| document.head(&state.kept.organisation).cloned());
-        let head = head.ok_or("no topology document that can be used has the organisation now: again when the client is connected")?;
-        let known = state.agreed == Some((head.size, head.root));
-        if !known && !directory.agrees(&head).map_err(|error| error.to_string())? {
-            return Err(
-                "the directory has grown, and what is new is not here yet: again in a few minutes"
-                    .into(),
-            );
-        }
-        let found = directory.find(name);
-        let [member] = found.as_slice() else {
-            return Err(match found.len() {
-                0 => format!("nobody in the directory is called {name:?}"),
-                _ => {
-                    let names: Vec<&str> =
-                        found.iter().map(|member| member.person.name.as_str()).collect();
-                    format!("{name:?} can mean {}: say the whole name", names.join(" or "))
-                }
-            });
-        };
-        let devices = || member.devices.iter().filter_map(|id| directory.device(*id));
-        let free = devices().filter(|device| state.kept.held_until(device.device.id).is_none());
-        let addresses: Vec<ServiceAddress> = free.filter_map(MemberDevice::address).collect();
-        if addresses.is_empty() {
-            return Err(
-                match devices().filter_map(|device| state.kept.held_until(device.device.id)).min() {
-                    Some(until) => format!(
-                        "the devices of {} are new, and what is written to them is held back until {until} (Unix time): ask him on \
-                     another way whether they are his",
-                        member.person.name
-                    ),
-                    None => format!("{} has no device", member.person.name),
-                },
-            );
-        }
-        Ok(addresses)
-    }
-
     fn tell(&self, event: Value) {
         // Whoever does not listen finds the same in what `show` says.
-        let _ = self.0.orders.try_send(Order::Tell(event));
+        let _ = self.0.events.send(event);
     }
 
     /// Takes batches that the service gave, all or what is new, as far as the head goes and no less: who takes a part would be known by
@@ -420,15 +405,45 @@ impl Membership {
     /// The service said no for good.
     fn end(&self) {
         if let Some(state) = self.state().as_mut() {
-            state.is_over = true;
+            (state.is_over, state.sign_in) = (true, None);
         }
     }
 
     fn gave(&self) {
         if let Some(state) = self.state().as_mut() {
-            state.refused = None;
+            (state.refused, state.sign_in) = (None, None);
         }
     }
+
+    /// The owner has to sign in; he is told once where, and once more when the page wants another code.
+    fn sign_in(&self, sign_in: SignIn) {
+        let mut state = self.state();
+        let Some(state) = state.as_mut() else { return };
+        state.refused = None;
+        let (address, code) = (sign_in.address.clone(), sign_in.code.clone());
+        let known = state.sign_in.replace(sign_in);
+        if known.is_none_or(|known| known.code != code || known.address != address) {
+            self.tell(json!({ "event": "sign-in", "address": address, "code": code }));
+        }
+    }
+}
+
+/// Makes a client that does not run a member, of an organisation whose directory has its device: for whoever makes both, such as the
+/// launcher of a network for trial.
+///
+/// # Errors
+/// The client has no identity, or its files cannot be written.
+pub fn enrol(config: &Config, directory: &Directory) -> Result<(), secret::SecretError> {
+    let seed = secret::identity(&config.data_dir.join("identity.key"))?;
+    let own = SecretIdentity::from_bytes(&seed);
+    let device = directory.device_of_key(&own.identity());
+    let name = device.map_or_else(String::new, |device| device.device.name.clone());
+    let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
+    let code = Code::draw(&mut fetch::stream());
+    let request = Request::new(&code, directory.organisation(), &own, (name, gateways));
+    let mut kept = Kept::new(directory.organisation(), directory.name().to_owned());
+    kept.begin(directory);
+    files::write(&config.data_dir, &kept, &request, directory)
 }
 
 /// The head of the organisation that is meant: by name or key, or the only one.
@@ -527,6 +542,10 @@ pub(super) async fn follow(membership: Membership, shoal: Shoal) {
             }
         }
         fetch::once(&membership, &shoal, &head).await;
+        if membership.state().as_ref().is_some_and(|state| state.sign_in.is_some()) {
+            // Its owner sits before the page, and the page is there for minutes.
+            in_vain = 0;
+        }
         // Less and less often: an admin may take days, a service that is down is asked by all.
         let mean = ASK_AGAIN.mul_f64(1.2_f64.powi(in_vain)).min(SPREAD);
         in_vain = in_vain.saturating_add(1);
@@ -545,4 +564,4 @@ fn place(data_dir: &Path) -> std::path::PathBuf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

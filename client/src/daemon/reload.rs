@@ -86,6 +86,7 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
         socks,
         protect,
         admin,
+        page,
         serve,
         source: _,
     } = read;
@@ -97,6 +98,7 @@ fn merge(before: &Config, read: Config) -> (Config, Changes) {
     changes.at_next_start("key_period_s", &before.key_period_s, &key_period_s);
     changes.at_next_start("reachable", &before.reachable, &reachable);
     changes.at_next_start("admin", &before.admin, &admin);
+    changes.at_next_start("page", &before.page, &page);
     let Socks { listen, max_connections, request_timeout_s, extended_errors } = socks;
     changes.at_next_start("socks.listen", &before.socks.listen, &listen);
     changes.at_next_start("socks.max_connections", &before.socks.max_connections, &max_connections);

@@ -31,6 +31,7 @@ use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, addresses, descriptor_of, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
 use super::link::{DownReason, GatewayLink, Has, Inbox, LinkEvent, Out, Slots};
+use super::mail::Member;
 use super::permits::Quotas;
 use super::reload::Reload;
 use super::stream::Incoming;
@@ -155,7 +156,7 @@ pub(super) fn start(
             let keys = Arc::new(Mutex::new(keys));
             let mut renew = Vec::new();
             let descriptor: Arc<dyn Fn() -> Vec<u8> + Send + Sync> =
-                Arc::new(descriptor_of(keys.clone(), gateways));
+                Arc::new(descriptor_of(keys.clone(), gateways, Arc::<Member>::default()));
             let (overrun, has) = (Arc::new(AtomicU64::new(0)), Has::default());
             let mut links = HashMap::new();
             for gateway in config.gateways.clone() {

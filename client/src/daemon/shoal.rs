@@ -24,7 +24,7 @@ pub use listener::{Listener, ServiceConfig};
 pub use super::stream::{Incoming, Stream};
 
 use super::config::Socks;
-use super::letters::Mail;
+use super::mail::Mail;
 use super::user::Refused;
 use super::{ClientError, Config, EngineReport, Ready, Shared, files, user};
 use crate::engine::Isolation;

@@ -22,8 +22,8 @@ use super::documents::{found_proof, keep_proof, verify};
 use super::driver::{Drive, Publisher, drive};
 use super::files::{Keys, descriptor_of, run_seed, token};
 use super::hub::{Key, StreamDriver, TunnelIo};
-use super::letters::{Mail, Order, Orders};
 use super::link::{DownReason, GatewayLink, Goal, Has, Inbox, LinkEvent, Out, Slots};
+use super::mail::{Mail, Member, Order, Orders};
 use super::reload::Reload;
 use super::threads::thread;
 use super::{ClientError, Config, Ready as ReadyWatch, Shared, trust};
@@ -156,8 +156,10 @@ where
     let (overrun, dummies) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let named: Vec<Identity> = config.gateways.iter().map(|gateway| gateway.identity).collect();
     let keys = Arc::new(Mutex::new(keys));
-    let descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>> =
-        config.reachable.then(|| Arc::new(descriptor_of(keys.clone(), named.clone())) as _);
+    let member = mail.as_ref().map(|mail| mail.member.clone()).unwrap_or_default();
+    let descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>> = config
+        .reachable
+        .then(|| Arc::new(descriptor_of(keys.clone(), named.clone(), member.clone())) as _);
     let memory = trust::remembered(&config.data_dir);
     let goal = Arc::new(Goal::new(memory.begins_at(&named, unix_s())));
     let has = Has::default();
@@ -188,11 +190,12 @@ where
             sender.set_gateways(&named, &memory);
             let user = User { client: sender, clock, failures: VecDeque::new() };
             let context = ProxyContext::new(user);
-            let letters = mail.as_ref().map(|mail| mail.orders.clone());
+            let orders = mail.as_ref().map(|mail| mail.orders.clone());
             let lost_letters = mail.as_ref().map(|mail| mail.lost.clone()).unwrap_or_default();
             let driver = Driver {
-                letters,
+                orders,
                 lost_letters,
+                member,
                 context: context.clone(),
                 slots,
                 network,
@@ -281,10 +284,12 @@ fn settings(config: &Config, class: &Class) -> ClientSettings {
 struct Driver {
     /// What the proxy's connections share, the engine among it.
     context: Rc<ProxyContext>,
-    /// Where letters of the user's programs are kept, if it has programs that write any.
-    letters: Option<Orders>,
+    /// The way to the thread of messages, if there is one.
+    orders: Option<Orders>,
     /// Letters that came and could not be kept.
     lost_letters: Arc<AtomicU64>,
+    /// What the descriptor says of the client as a member of an organisation.
+    member: Arc<Member>,
     /// The uplink, which the link's thread shares.
     slots: Arc<Slots>,
     /// The network, with its authorities.
@@ -311,8 +316,8 @@ struct Driver {
     keys: Arc<Mutex<Keys>>,
     /// Makes the descriptor for the gateway, of whom others can write to.
     descriptor: Option<Arc<dyn Fn() -> Vec<u8> + Send + Sync>>,
-    /// Of the key that the gateway was told of last, when its period begins.
-    told: Option<u64>,
+    /// Of the key that the gateway was told of last, when its period begins, and whether it was told of a member.
+    told: Option<(u64, bool)>,
     /// When the link came up, or a letter last came over it: what waited at the gateway comes at once.
     quiet_since: Time,
     /// The gateway that was left, and what for.
@@ -413,9 +418,11 @@ impl Drive for Driver {
                 {
                     // It came with the first word.
                     keys.periods.told(unix_s());
-                    self.told = keys.periods.present(unix_s()).map(|(begins, ..)| begins);
+                    let present = keys.periods.present(unix_s());
+                    self.told = present.map(|(begins, ..)| (begins, self.member.was_told()));
                 }
                 self.quiet_since = now;
+                self.tell(Order::Linked(true));
                 self.slots.started.notify_one();
             }
             LinkEvent::Down(_, why) => {
@@ -427,6 +434,7 @@ impl Drive for Driver {
                 }
                 self.down = Some(why);
                 user.client.set_link(now, None);
+                self.tell(Order::Linked(false));
             }
             LinkEvent::Frame(_, frame) => {
                 // Those that came before it are known before it: they say how long it can have waited in a queue.
@@ -527,7 +535,8 @@ impl Driver {
                 // Nobody calls.
                 Some(ClientOutput::Media(_)) => {}
                 Some(ClientOutput::Left(id)) => self.tell(Order::Left(id)),
-                Some(ClientOutput::Returned(id, why)) => self.tell(Order::Returned(id, why)),
+                Some(ClientOutput::Described(of, found)) => self.tell(Order::Described(of, found)),
+                Some(ClientOutput::Returned(id, _)) => self.tell(Order::Returned(id)),
                 Some(ClientOutput::EpochChanged) => self.follow(),
                 Some(ClientOutput::LeaveGateway) => self.leave(),
                 Some(ClientOutput::ComeBack) => {

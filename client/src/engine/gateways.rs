@@ -14,6 +14,9 @@ use shoal_topology::{Identity, Stream};
 /// A gateway that was left for what it did is not gone back to for so long by a client that leaves the other one.
 const HOLD_OFF: Duration = Duration::from_secs(600);
 const DAY_S: u64 = 86_400;
+/// For so long, and up to twice as long, whoever others write to stays away from a first gateway that was down: what is written
+/// to him waits there.
+const DOWN_S: std::ops::Range<f64> = 600.0..1_200.0;
 /// The longest time away from a gateway, without what is drawn.
 const MAX_AWAY_S: u64 = 16 * DAY_S;
 /// How long it holds against moving to a gateway that it was late.
@@ -142,12 +145,19 @@ impl Gateways {
     }
 
     /// The link to this gateway stands, which may be said again and again. Away from the first one, the instant of coming
-    /// back is drawn, whatever the reason.
-    pub(super) fn linked(&mut self, unix_s: u64, to: &Identity) {
+    /// back is drawn, whatever the reason: soon for whoever others write to (`is_reachable`), unless the first was left for what
+    /// it did.
+    pub(super) fn linked(&mut self, unix_s: u64, to: &Identity, is_reachable: bool) {
         self.leaving = self.leaving.filter(|left| left == to);
         match self.records.iter().position(|of| of.identity == *to) {
             Some(0) => self.back_s = 0,
-            Some(_) if self.back_s == 0 => self.back_s = self.come_back_s(unix_s),
+            Some(_) if self.back_s == 0 => {
+                let was_left = self.records.first().is_some_and(|first| first.left_s > 0);
+                self.back_s = match is_reachable && !was_left {
+                    true => unix_s + self.rng.random_range(DOWN_S) as u64,
+                    false => self.come_back_s(unix_s),
+                };
+            }
             _ => {}
         }
     }
@@ -233,13 +243,13 @@ mod tests {
     fn gateways(seed: u64) -> Gateways {
         let mut gateways = Gateways::new(Seed::from_u64(seed).stream("gateways"));
         gateways.set(&[id(1), id(2)], &GatewayMemory::default());
-        gateways.linked(NOW, &id(1));
+        gateways.linked(NOW, &id(1), false);
         gateways
     }
 
     /// The seconds until it comes back from the second gateway.
     fn away(gateways: &mut Gateways, from: u64) -> u64 {
-        gateways.linked(from, &id(2));
+        gateways.linked(from, &id(2), false);
         (0..).step_by(60).find(|after| gateways.comes_back(from + after, &id(2))).unwrap()
     }
 
@@ -256,7 +266,7 @@ mod tests {
                 assert!(drawn.contains(&(after + 5)), "{days} days: {after}");
                 instants.push(after % DAY_S);
                 now += after;
-                gateways.linked(now, &id(1));
+                gateways.linked(now, &id(1), false);
                 assert!(!gateways.comes_back(now + 100 * DAY_S, &id(1)));
             }
             // It has behaved for long: a day again.
@@ -281,13 +291,13 @@ mod tests {
         for minute in 0..5 {
             // The link has not moved yet: the other gateway does not answer.
             assert!(gateways.leave(NOW + 60 * minute, &id(1), Blame::Lost));
-            gateways.linked(NOW + 60 * minute + 1, &id(1));
+            gateways.linked(NOW + 60 * minute + 1, &id(1), false);
             assert!(gateways.leave(NOW + 60 * minute + 30, &id(1), Blame::Garbage));
         }
         assert!((DAY_S - 300..DAY_S * 5 / 4 + 60).contains(&away(&mut gateways, NOW + 300)));
         // It is left again soon after: that is the second one.
         let now = NOW + 2 * DAY_S;
-        gateways.linked(now, &id(1));
+        gateways.linked(now, &id(1), false);
         assert!(gateways.leave(now, &id(1), Blame::Lost));
         assert!(gateways.leave(now + 60, &id(1), Blame::Lost));
         let after = away(&mut gateways, now + 60);
@@ -299,17 +309,17 @@ mod tests {
         let mut gateways = gateways(1);
         gateways.measured(NOW, &id(1), true);
         assert!(gateways.leave(NOW, &id(1), Blame::Late));
-        gateways.linked(NOW, &id(2));
+        gateways.linked(NOW, &id(2), false);
         // The second is not late: the first is come back to, and left again a day later.
         gateways.measured(NOW + 60, &id(2), false);
-        gateways.linked(NOW + 3_600, &id(1));
+        gateways.linked(NOW + 3_600, &id(1), false);
         assert!(!gateways.leave(NOW + DAY_S - 1, &id(1), Blame::Late));
         assert!(gateways.leave(NOW + DAY_S, &id(1), Blame::Late));
         // Now it is late as well: it is the provider.
-        gateways.linked(NOW + DAY_S, &id(2));
+        gateways.linked(NOW + DAY_S, &id(2), false);
         gateways.measured(NOW + DAY_S + 60, &id(2), true);
         assert!(!gateways.leave(NOW + 2 * DAY_S + 60, &id(2), Blame::Late), "to a late one");
-        gateways.linked(NOW + 3 * DAY_S, &id(1));
+        gateways.linked(NOW + 3 * DAY_S, &id(1), false);
         gateways.measured(NOW + 3 * DAY_S + 60, &id(1), true);
         assert!(!gateways.leave(NOW + 3 * DAY_S + 60, &id(1), Blame::Late), "both are late");
         // What takes packets is left all the same.
@@ -317,10 +327,28 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_written_to_comes_back_soon_to_a_gateway_that_was_down_and_not_to_one_that_was_left()
+     {
+        for seed in 0..50 {
+            let mut down = gateways(seed);
+            down.linked(NOW, &id(2), true);
+            assert!(!down.comes_back(NOW + 599, &id(2)));
+            assert!(down.comes_back(NOW + 1_200, &id(2)));
+            // It is still down: once more as long.
+            down.linked(NOW + 1_210, &id(2), true);
+            assert!(!down.comes_back(NOW + 1_809, &id(2)) && down.comes_back(NOW + 2_410, &id(2)));
+            let mut left = gateways(seed);
+            assert!(left.leave(NOW, &id(1), Blame::Lost));
+            left.linked(NOW + 5, &id(2), true);
+            assert!(!left.comes_back(NOW + DAY_S - 1, &id(2)));
+        }
+    }
+
+    #[test]
     fn when_both_take_packets_it_is_neither_for_ten_minutes() {
         let mut gateways = gateways(1);
         assert!(gateways.leave(NOW, &id(1), Blame::Garbage));
-        gateways.linked(NOW, &id(2));
+        gateways.linked(NOW, &id(2), false);
         assert!(!gateways.leave(NOW + 599, &id(2), Blame::Lost));
         assert!(gateways.leave(NOW + 600, &id(2), Blame::Lost));
         let mut one = Gateways::new(Seed::from_u64(1).stream("gateways"));
@@ -340,7 +368,7 @@ mod tests {
         after.set(&[id(1), id(2)], &memory);
         let begins = |first, second, at| memory.begins_at(&[id(first), id(second)], NOW + at);
         assert_eq!([begins(1, 2, 200), begins(1, 2, 2 * DAY_S)], [1, 0]);
-        after.linked(NOW + 300, &id(2));
+        after.linked(NOW + 300, &id(2), false);
         assert_eq!(after.memory(), memory);
         assert!(!after.leave(NOW + 3_600, &id(2), Blame::Late), "once a day");
         // With other gateways there is nothing to come back from.

@@ -110,6 +110,9 @@ const LEAD_S: std::ops::Range<f64> = 30.0..90.0;
 const LINGER_S: std::ops::Range<f64> = 60.0..300.0;
 /// A group without streams for so long is given up, and its pseudonym with it, if there are few.
 const IDLE: Duration = Duration::from_secs(600);
+/// A stream that is open may stand still for want of SURBs for so long after it was used. Then its tunnel's signs of life
+/// are enough to find that out.
+const STALLED: Duration = Duration::from_secs(60);
 /// Whoever asked for a group opens a stream in it within this time after it stands.
 const JUST_NOW: Duration = Duration::from_secs(1);
 /// A successor connects early for a group that was given a new stream in this time.
@@ -236,6 +239,11 @@ impl Group {
     /// True if nobody uses it, nor has just asked for it.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         self.streams == 0 && self.connected && now.since(self.last_used) > JUST_NOW
+    }
+
+    /// True if its service may have more for a stream, and nothing to send it by.
+    pub(super) fn may_stall(&self, now: Time) -> bool {
+        self.connected && self.streams > 0 && now.since(self.last_used) < STALLED
     }
 
     /// How long the service has left a question unanswered.

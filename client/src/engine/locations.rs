@@ -39,6 +39,14 @@ impl Client {
         {
             group.stock.in_use(now);
         }
+        // Who only receives asks nothing while nothing comes, until the tunnel's next sign of life. That has to do where services
+        // must not gather SURBs by which they could send more at once than arrives at rest.
+        if self.settings.replies == Replies::Downlink
+            && let Some(group) = self.groups.get_mut(&id)
+            && group.may_stall(now)
+        {
+            group.stock.may_stall(now);
+        }
         let Some(group) = self.groups.get(&id) else { return };
         let limit = if group.hopeless { CONNECT_LIMIT } else { LOOK_LIMIT };
         if !group.connected && now.since(group.born) > self.patience() * limit {

@@ -5,6 +5,7 @@
 //! letter waits a time of its own, drawn anew, so that those of a burst come apart and nobody who knows when they were
 //! written knows when to look. How much it hides is in THREAT-MODEL.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shoal_sphinx::MESSAGE_LEN;
@@ -53,13 +54,16 @@ pub(super) struct Outbox {
     waiting: Vec<Letter>,
     /// Those that are sealed for a slot.
     sealed: Vec<Letter>,
+    /// Of whom descriptors are wanted.
+    sought: BTreeSet<ServiceAddress>,
     next_id: u64,
     holds: Stream,
 }
 
 impl Outbox {
     pub(super) fn new(holds: Stream) -> Self {
-        Self { waiting: Vec::new(), sealed: Vec::new(), next_id: 0, holds }
+        let (waiting, sealed, sought) = Default::default();
+        Self { waiting, sealed, sought, next_id: 0, holds }
     }
 
     /// How many letters have not left.
@@ -93,13 +97,14 @@ impl Outbox {
         }
     }
 
-    /// The addresses that letters wait for, each once.
+    /// The addresses that letters, or others, wait for, each once.
     pub(super) fn addresses(&self) -> Vec<ServiceAddress> {
         let address = |letter: &Letter| match &letter.to {
             To::Address(address) => Some(*address),
             To::Contact(_) => None,
         };
         let mut all: Vec<_> = self.waiting.iter().filter_map(address).collect();
+        all.extend(&self.sought);
         all.sort_unstable();
         all.dedup();
         all
@@ -150,6 +155,18 @@ impl Client {
         self.take_letter(now, To::Address(to), message)
     }
 
+    /// Asks for the descriptor of whoever has this address, unless one is known that carries something: it comes as
+    /// [`ClientOutput::Described`], once.
+    pub fn seek(&mut self, now: Time, address: ServiceAddress) {
+        self.next_tick = now;
+        // It may carry something by now. Nobody talks to a service by the address of a person.
+        if self.descriptors.get(&address).is_some_and(|known| known.descriptor.attached.is_empty())
+        {
+            self.descriptors.remove(&address);
+        }
+        self.outbox.sought.insert(address);
+    }
+
     fn take_letter(&mut self, now: Time, to: To, message: &[u8]) -> Result<LetterId, NotPosted> {
         if message.len() >= MESSAGE_LEN {
             return Err(NotPosted::TooLong);
@@ -171,6 +188,7 @@ impl Client {
         }
         for address in self.outbox.addresses() {
             if self.contact(now, &address).is_some() {
+                self.describe(&address);
                 continue;
             }
             if self.router.gateway(now, &Identity(address.gateway)).is_none() {
@@ -190,10 +208,22 @@ impl Client {
         }
     }
 
-    /// Letters to an address wait no longer.
+    /// Letters to an address, and who asked for its descriptor, wait no longer.
     pub(super) fn give_back(&mut self, of: &ServiceAddress, why: NotReached) {
         let given = self.outbox.give_back(of);
         self.outputs.extend(given.into_iter().map(|id| ClientOutput::Returned(id, why)));
+        if self.outbox.sought.remove(of) {
+            self.outputs.push_back(ClientOutput::Described(*of, Err(why)));
+        }
+    }
+
+    /// Whoever asked for a descriptor gets it.
+    fn describe(&mut self, of: &ServiceAddress) {
+        let Some(cached) = self.descriptors.get(of) else { return };
+        if self.outbox.sought.remove(of) {
+            let descriptor = Box::new(cached.descriptor.clone());
+            self.outputs.push_back(ClientOutput::Described(*of, Ok(descriptor)));
+        }
     }
 
     /// Where whoever has this address is reached, if that is known.

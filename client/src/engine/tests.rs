@@ -363,6 +363,7 @@ fn service(client: &mut Client, gateways: &[&str]) -> Target {
         gateways,
         not_before: 0,
         not_after: u64::MAX,
+        attached: Vec::new(),
     };
     client.descriptors.insert(target, Cached { descriptor, refresh: Time::NEVER });
     Target::Service(target)

@@ -82,7 +82,7 @@ impl Client {
         if self.gateways.comes_back(unix_s, &own) {
             self.outputs.push_back(ClientOutput::ComeBack);
         }
-        self.gateways.linked(unix_s, &own);
+        self.gateways.linked(unix_s, &own, self.settings.reachable);
         // What was made up is certain and lost loops are a matter of chance, so the former comes first.
         let evidence = self.suspicion.evidence().or_else(|| self.loops.blame_gateway(now));
         if let Some(late) = self.loops.are_late(now) {

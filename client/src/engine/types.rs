@@ -1,7 +1,8 @@
 //! What the engine is given and what it says: settings, outputs, totals, and why nothing leaves.
 
 use shoal_sphinx::{MESSAGE_LEN, PublicKey};
-use shoal_topology::Identity;
+use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::{ClientDescriptor, Identity};
 
 #[cfg(doc)]
 use super::Client;
@@ -56,6 +57,8 @@ pub enum ClientOutput {
     Left(LetterId),
     /// A letter cannot leave, and waits no longer.
     Returned(LetterId, NotReached),
+    /// What [`Client::seek`] found, or why nothing.
+    Described(ServiceAddress, Result<Box<ClientDescriptor>, NotReached>),
     /// What a contact said in a call.
     Media(Vec<u8>),
     /// Another epoch began, or another document came: [`Uplink::follow`] wants [`Client::turns`].

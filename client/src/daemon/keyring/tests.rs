@@ -4,6 +4,7 @@ use std::time::Duration;
 use shoal_sphinx::{Codec as _, Hop};
 
 use super::*;
+use crate::key_life::GRACE_S;
 use crate::world::Keyed;
 
 const DAY: u64 = 86_400;
@@ -275,4 +276,31 @@ fn when_the_last_key_is_over_nothing_is_taken_and_it_is_said() {
     let (_, until, _) = periods.present(NOW).unwrap();
     assert_eq!(periods.why_stuck(until - 1), None);
     assert_eq!(periods.why_stuck(until).as_deref(), Some(OVER));
+}
+
+#[test]
+fn the_keys_of_sessions_come_and_go_with_those_of_packets_and_do_not_follow_from_them() {
+    const AWAY: (u64, Reached) = (DAY, Reached::WhileAway);
+    let dir = directory("sessions");
+    let periods = ClientKeyring::open(&dir.0, AWAY, NOW).unwrap();
+    let first = periods.sessions(NOW).remove(0);
+    assert_eq!(first.begins(), 20_000 * DAY);
+    let path = dir.0.join(format!("keys/{}", first.begins()));
+    assert_eq!(fs::metadata(path.join(SESSIONS)).unwrap().mode() & 0o777, 0o600);
+    let of_packets = secret::read(&path.join(KEY)).unwrap();
+    assert!(PeriodKeys::new(&of_packets, 0).public() != first.public());
+    // The same after a start; and with the next period's the present one's come first.
+    let mut periods = ClientKeyring::open(&dir.0, AWAY, NOW).unwrap();
+    assert!(periods.sessions(NOW)[0].public() == first.public());
+    let next = NOW + DAY;
+    periods.rotate(next, |_| false).unwrap();
+    let begins: Vec<u64> = periods.sessions(next).iter().map(PeriodKeys::begins).collect();
+    assert_eq!(begins, [20_001 * DAY, 20_000 * DAY]);
+    periods.told(next);
+    assert!(periods.drained(next + 2 * DAY).unwrap());
+    assert!(!path.exists());
+    assert!(periods.sessions(next).iter().all(|keys| keys.public() != first.public()));
+    // Who is not written to while away has none.
+    let dir = directory("no-sessions");
+    assert!(ClientKeyring::open(&dir.0, HERE, NOW).unwrap().sessions(NOW).is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shoal_host::{messages, secret};
 use shoal_organisation::SignedBatch;
-use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal};
+use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, SignIn};
 use shoal_topology::{DirectoryHead, Seed};
 use tokio::time::timeout;
 
@@ -30,6 +30,8 @@ enum Said {
     Waiting,
     /// Nothing, and why.
     Refused(Refusal),
+    /// Nothing, until the owner has signed in.
+    SignIn(SignIn),
 }
 
 /// Where drawn instants come from: of no use to whoever knows them later.
@@ -57,7 +59,12 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
         // because the service refuses that, which could have everybody name himself.
         let oldest = 2 * u64::from(state.directory.policy().max_age_s);
         let is_late = state.kept.agreed_at.saturating_add(oldest) < unix_s();
-        since.filter(|_| !is_late).unwrap_or_else(|| Question::Enrol(state.request.encode()))
+        let request = state.request.encode();
+        let named = match state.kept.by_sign_in && state.device().is_none() {
+            true => Question::SignIn(request),
+            false => Question::Enrol(request),
+        };
+        since.filter(|_| !is_late).unwrap_or(named)
     };
     // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
     // that was enrolled, or asked the last time.
@@ -72,9 +79,16 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
     let batches = match said {
         Ok(Ok(batches)) => batches,
         Ok(Err(Said::Waiting)) => return membership.gave(),
+        Ok(Err(Said::SignIn(sign_in))) => return membership.sign_in(sign_in),
         Ok(Err(Said::Refused(why))) => {
-            if matches!(why, Refusal::NoInvitation | Refusal::Used | Refusal::Removed) {
-                membership.end();
+            match why {
+                Refusal::NoInvitation
+                | Refusal::Used
+                | Refusal::Removed
+                | Refusal::NoSignIn
+                | Refusal::NotSignedIn
+                | Refusal::NotAllowed => membership.end(),
+                Refusal::NoReader | Refusal::Unreadable | Refusal::Busy => {}
             }
             return membership.refuse(why.to_string(), false);
         }
@@ -83,7 +97,8 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
                 .refuse(format!("the organisation's service was not reached: {why}"), false);
         }
     };
-    match membership.take(batches, head, matches!(question, Question::Enrol(_))) {
+    let whole = matches!(question, Question::Enrol(_) | Question::SignIn(_));
+    match membership.take(batches, head, whole) {
         Ok(true) => membership.gave(),
         Ok(false) => membership.refuse(
             "the organisation's service does not have all yet that the document has".into(),
@@ -106,6 +121,7 @@ async fn ask(
         Answer::Batches(_) => return Err(wrong()),
         Answer::Waiting => return Ok(Err(Said::Waiting)),
         Answer::Refused(why) => return Ok(Err(Said::Refused(why))),
+        Answer::SignIn(sign_in) => return Ok(Err(Said::SignIn(sign_in))),
     };
     let (mut batches, mut bytes) = (Vec::new(), 0);
     for _ in 0..count {

@@ -27,6 +27,8 @@ pub(super) struct Kept {
     pub(super) held: Vec<(u32, u64)>,
     /// Alarms that nobody has acknowledged.
     pub(super) alarms: Vec<String>,
+    /// It asked by a sign-in at the organisation's provider, and not by an invitation.
+    pub(super) by_sign_in: bool,
 }
 
 /// How long what is written to a new device of this person is held back, seconds.
@@ -39,7 +41,8 @@ fn hold_s(directory: &Directory, person: u32) -> u64 {
 impl Kept {
     /// Of an organisation that is about to be asked.
     pub(super) fn new(organisation: Identity, name: String) -> Self {
-        Self { organisation, name, agreed_at: 0, held: Vec::new(), alarms: Vec::new() }
+        let (held, alarms) = (Vec::new(), Vec::new());
+        Self { organisation, name, agreed_at: 0, held, alarms, by_sign_in: false }
     }
 
     /// Until when what is written to a device is held back; `None` if it is not.

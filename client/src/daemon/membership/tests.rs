@@ -1,11 +1,16 @@
 use shoal_organisation::enrolment::{Invitation, Invited};
 use shoal_organisation::{Admin, Device, Entry, Person, Policy, Role};
+use shoal_people::RosterDevice;
 use shoal_topology::Seed;
+use shoal_topology::directory::address::ServiceAddress;
+
+use tokio::sync::broadcast;
 
 use super::*;
+use crate::daemon::events::{self, Event};
 use crate::world::Authority;
 
-fn secret(n: u8) -> SecretIdentity {
+pub(in crate::daemon) fn secret(n: u8) -> SecretIdentity {
     SecretIdentity::from_bytes(&[n; 32])
 }
 
@@ -13,7 +18,7 @@ const ORGANISATION: u8 = 1;
 const ADMIN: u8 = 2;
 
 /// An organisation with one owner and Bob, who has a laptop.
-fn acme() -> Directory {
+pub(in crate::daemon) fn acme() -> Directory {
     let admin = Admin {
         number: 1,
         name: "Olga".into(),
@@ -29,46 +34,69 @@ fn acme() -> Directory {
     Directory::found(&secret(ORGANISATION), 100, entries).unwrap()
 }
 
-fn person(id: u32, name: &str) -> Entry {
+pub(in crate::daemon) fn person(id: u32, name: &str) -> Entry {
     let (name, unit, flags) = (name.into(), String::new(), PersonFlags::default());
     Entry::Person(Person { id, name, unit, flags })
 }
 
-fn device(id: u32, person: u32, key: u8) -> Entry {
+pub(in crate::daemon) fn device(id: u32, person: u32, key: u8) -> Entry {
     let (key, gateways) = (secret(key).identity(), vec![secret(9).identity()]);
     Entry::Device(Device { id, person, name: format!("device {id}"), key, gateways, vouched: None })
 }
 
-fn add(directory: &mut Directory, entries: Vec<Entry>) {
+pub(in crate::daemon) fn add(directory: &mut Directory, entries: Vec<Entry>) {
     let mut draft = directory.draft(200, entries).unwrap();
     draft.sign(1, &secret(ADMIN));
     directory.extend(vec![draft.signed().clone()]).unwrap();
 }
 
 /// A client that can be a member, with a document that has this head.
-struct Client {
-    membership: Membership,
+pub(in crate::daemon) struct Client {
+    pub(in crate::daemon) membership: Membership,
     shared: Shared,
-    told: tokio::sync::mpsc::Receiver<Order>,
-    dir: tempfile::TempDir,
+    told: broadcast::Receiver<Event>,
+    pub(in crate::daemon) dir: tempfile::TempDir,
 }
 
 impl Client {
     fn new(head: &Directory) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), head, 50 + 1, events::events())
+    }
+
+    /// One with this key and data directory, that tells others what happens.
+    pub(in crate::daemon) fn at(
+        dir: tempfile::TempDir,
+        head: &Directory,
+        key: u8,
+        events: Events,
+    ) -> Self {
         let data_dir = dir.path().join("data");
         secret::private_directory(&data_dir).unwrap();
-        secret::store(&data_dir.join("identity.key"), &[50 + 1; 32]).unwrap();
+        let identity = data_dir.join("identity.key");
+        if !identity.exists() {
+            secret::store(&identity, &[key; 32]).unwrap();
+        }
         let shared = crate::daemon::reports().0;
-        let (orders, told) = tokio::sync::mpsc::channel(100);
-        let membership = Membership::open(&config(&dir), shared.clone(), orders);
+        let told = events.subscribe();
+        let membership = Membership::open(&config(&dir), shared.clone(), events);
         let client = Self { membership, shared, told, dir };
         client.shows(head);
         client
     }
 
+    /// Asks to be let in, unless it was before, and takes the directory, which has it already.
+    pub(in crate::daemon) fn join(&self, directory: &Directory) {
+        if self.membership.show(false).unwrap()["member"] == true {
+            return self.membership.compare(&self.head());
+        }
+        let code = Code::draw(&mut Seed::from_u64(3).stream("code")).to_string();
+        self.membership.join(&code, "acme", "desk").unwrap();
+        self.take(directory, 0).unwrap();
+        self.membership.compare(&self.head());
+    }
+
     /// The document has the head of this directory now.
-    fn shows(&self, directory: &Directory) {
+    pub(in crate::daemon) fn shows(&self, directory: &Directory) {
         let authority = Authority::new(20);
         let mut document = authority.document(1_000);
         document.heads = vec![directory.head(&secret(ORGANISATION), None, 300)];
@@ -87,7 +115,7 @@ impl Client {
     /// Events since the last time.
     fn events(&mut self) -> Vec<Value> {
         let mut events = Vec::new();
-        while let Ok(Order::Tell(event)) = self.told.try_recv() {
+        while let Ok(event) = self.told.try_recv() {
             events.push(event);
         }
         events
@@ -103,6 +131,18 @@ fn config(dir: &tempfile::TempDir) -> Config {
         gateways: vec![gateway],
         ..Config::default()
     }
+}
+
+/// Where somebody is written to at once, by name.
+fn addresses(membership: &Membership, name: &str) -> Result<Vec<ServiceAddress>, String> {
+    let (person, _) = membership.person(name)?;
+    let (_, roster) = membership.roster(&mut RosterMark::default()).ok_or("no device")?;
+    if !roster.is_current {
+        return Err("nobody: the directory is not the present one".into());
+    }
+    let free = |device: &&RosterDevice| device.person == person && device.held_until == 0;
+    let free: Vec<_> = roster.devices.values().filter(free).map(|device| device.address).collect();
+    if free.is_empty() { Err("all devices are held back".into()) } else { Ok(free) }
 }
 
 /// A code, and what an admin enters for whoever asked with it.
@@ -121,7 +161,7 @@ fn invited(client: &Client, directory: &mut Directory) -> Value {
 fn a_client_is_let_in_knows_the_people_and_starts_again_as_a_member() {
     let mut acme = acme();
     let mut client = Client::new(&acme);
-    assert!(client.membership.addresses("bob").unwrap_err().contains("no organisation"));
+    assert!(addresses(&client.membership, "bob").unwrap_err().contains("no organisation"));
     let told = invited(&client, &mut acme);
     assert_eq!(told["digits"].as_str().unwrap().len(), 6);
     assert_eq!(client.membership.show(false).unwrap()["member"], false);
@@ -132,14 +172,13 @@ fn a_client_is_let_in_knows_the_people_and_starts_again_as_a_member() {
     assert_eq!(client.take(&acme, 0), Ok(true));
     assert_eq!(client.membership.show(false).unwrap()["member"], true);
     assert_eq!(client.events()[0]["event"], "enrolled");
-    assert_eq!(client.membership.addresses("bob").unwrap()[0].identity, secret(50).identity().0);
-    assert!(client.membership.addresses("carol").unwrap_err().contains("nobody"));
+    assert_eq!(addresses(&client.membership, "bob").unwrap()[0].identity, secret(50).identity().0);
+    assert!(addresses(&client.membership, "carol").unwrap_err().contains("nobody"));
     let contacts = client.membership.contacts(None);
     assert_eq!((&contacts[0]["name"], &contacts[1]["own"]), (&json!("Bob Beispiel"), &json!(true)));
     let code = Code::draw(&mut Seed::from_u64(4).stream("code")).to_string();
     assert!(client.membership.join(&code, "", "desk").unwrap_err().contains("already"));
-    let (orders, _told) = tokio::sync::mpsc::channel(100);
-    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), events::events());
     assert_eq!(again.show(false).unwrap(), client.membership.show(false).unwrap());
 }
 
@@ -163,7 +202,7 @@ fn what_is_new_is_held_back_and_what_concerns_the_owner_raises_an_alarm_that_sta
     );
     client.shows(&acme);
     assert!(
-        client.membership.addresses("bob").unwrap_err().contains("not here yet"),
+        addresses(&client.membership, "bob").unwrap_err().contains("not the present one"),
         "P7: not to who may be gone"
     );
     assert_eq!(client.take(&acme, size), Ok(true));
@@ -177,14 +216,13 @@ fn what_is_new_is_held_back_and_what_concerns_the_owner_raises_an_alarm_that_sta
     assert!(alarms[1].contains("name looks like yours"), "{alarms:?}");
     assert_eq!(events.iter().find(|e| e["event"] == "announcement").unwrap()["text"], "Lunch");
     // Bob's laptop was there before; his new device waits.
-    let to = client.membership.addresses("bob").unwrap();
+    let to = addresses(&client.membership, "bob").unwrap();
     assert_eq!(to.iter().map(|to| to.identity).collect::<Vec<_>>(), [secret(50).identity().0]);
     assert!(
         client.membership.contacts(Some("bob"))[0]["devices"][1]["held_until"].as_u64().unwrap()
             > unix_s()
     );
-    let (orders, _told) = tokio::sync::mpsc::channel(100);
-    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), events::events());
     assert_eq!(again.show(false).unwrap()["alarms"].as_array().unwrap().len(), 2);
     assert_eq!(again.show(true).unwrap()["alarms"].as_array().unwrap().len(), 2);
     assert_eq!(again.show(false).unwrap()["alarms"].as_array().unwrap().len(), 0);
@@ -194,13 +232,13 @@ fn what_is_new_is_held_back_and_what_concerns_the_owner_raises_an_alarm_that_sta
     add(&mut acme, vec![policy(0), device(4, 0, 62)]);
     client.shows(&acme);
     client.take(&acme, size).unwrap();
-    assert_eq!(client.membership.addresses("bob").unwrap().len(), 1);
+    assert_eq!(addresses(&client.membership, "bob").unwrap().len(), 1);
     // From then on it counts.
     let size = acme.size();
     add(&mut acme, vec![device(5, 0, 63)]);
     client.shows(&acme);
     client.take(&acme, size).unwrap();
-    assert_eq!(client.membership.addresses("bob").unwrap().len(), 2);
+    assert_eq!(addresses(&client.membership, "bob").unwrap().len(), 2);
 }
 
 /// Whom "bob" means to a client that knows him, when these entries have come; the devices are those of the keys.
@@ -219,7 +257,7 @@ fn reached(entries: impl FnOnce(&Directory) -> Vec<Entry>) -> Result<Vec<[u8; 32
     add(&mut acme, entries);
     client.shows(&acme);
     client.take(&acme, size).unwrap();
-    let addresses = client.membership.addresses("bob")?;
+    let addresses = addresses(&client.membership, "bob")?;
     Ok(addresses.iter().map(|address| address.identity).collect())
 }
 
@@ -266,7 +304,7 @@ fn what_was_entered_while_somebody_was_let_in_is_told_and_held_back() {
     client.take(&acme, 0).unwrap();
     let alarms = client.membership.show(false).unwrap()["alarms"].clone();
     assert!(alarms[0].as_str().unwrap().contains("\"device 2\" was added to you"), "{alarms}");
-    let to = client.membership.addresses("bob").unwrap();
+    let to = addresses(&client.membership, "bob").unwrap();
     assert_eq!(to.len(), 1, "the device of that very moment waits");
 }
 
@@ -277,15 +315,15 @@ fn without_a_head_that_fits_nobody_is_written_to_by_name() {
     invited(&client, &mut acme);
     client.shows(&acme);
     client.take(&acme, 0).unwrap();
-    assert!(client.membership.addresses("bob").is_ok());
+    assert!(addresses(&client.membership, "bob").is_ok());
     client.shared.lock().unwrap().document = None;
-    assert!(client.membership.addresses("bob").unwrap_err().contains("no topology document"));
+    assert!(addresses(&client.membership, "bob").unwrap_err().contains("not the present one"));
     // As many entries, and others: only what compares sees it.
     let mut other = super::tests::acme();
     add(&mut other, vec![person(1, "Eve"), device(1, 1, 71)]);
     client.shows(&other);
     client.membership.compare(&client.head());
-    assert!(client.membership.addresses("bob").unwrap_err().contains("somebody shows another one"));
+    assert!(addresses(&client.membership, "bob").unwrap_err().contains("not the present one"));
     assert!(
         client.membership.show(false).unwrap()["alarms"][0]
             .as_str()
@@ -317,7 +355,7 @@ fn another_directory_than_everybody_sees_is_kept_out() {
     let error = client.take(&other, size).unwrap_err();
     assert!(error.contains("somebody shows another one"), "{error}");
     assert!(client.take(&other, 0).unwrap_err().contains("somebody shows another one"));
-    assert!(client.membership.addresses("mallory").is_err());
+    assert!(addresses(&client.membership, "mallory").is_err());
     assert_eq!(client.take(&acme, size), Ok(true));
     // A whole one that is not what is here already.
     let mut forged = super::tests::acme();
@@ -340,9 +378,8 @@ fn whoever_cannot_be_asked_or_written_to_is_told_what_to_do() {
     );
     client.shared.lock().unwrap().document = None;
     assert!(join(&code, "acme").contains("no topology document"));
-    let (orders, _told) = tokio::sync::mpsc::channel(1);
     let closed = Config { reachable: false, ..config(&client.dir) };
-    let closed = Membership::open(&closed, client.shared.clone(), orders);
+    let closed = Membership::open(&closed, client.shared.clone(), events::events());
     assert!(closed.join(&code, "acme", "desk").unwrap_err().contains("reachable = true"));
 }
 
@@ -356,9 +393,46 @@ fn after_a_crash_between_two_files_no_directory_is_taken_for_another_one() {
     // What is written first when another organisation is asked.
     let other = Kept::new(secret(77).identity(), "other".into());
     files::write_kept(&client.dir.path().join("data"), &other).unwrap();
-    let (orders, _told) = tokio::sync::mpsc::channel(1);
-    let again = Membership::open(&config(&client.dir), client.shared.clone(), orders);
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), events::events());
     let shown = again.show(false).unwrap();
     assert_eq!((&shown["organisation"], &shown["entries"]), (&json!("other"), &json!(0)));
-    assert!(again.addresses("bob").is_err());
+    assert!(addresses(&again, "bob").is_err());
+}
+
+#[test]
+fn whoever_signs_in_is_told_where_once_and_asks_so_after_a_start_too() {
+    let acme = acme();
+    let mut client = Client::new(&acme);
+    client.membership.join("sign-in", "acme", "desk").unwrap();
+    let first = client.membership.show(false).unwrap();
+    assert_eq!((&first["member"], &first["sign_in"]), (&json!(false), &Value::Null));
+    client.events();
+    let page = |code: &str| SignIn {
+        address: "https://login.example.org/device".into(),
+        code: code.into(),
+        expires_s: 600,
+    };
+    client.membership.refuse("busy".into(), false);
+    client.membership.sign_in(page("BCDF-GHJK"));
+    client.membership.sign_in(SignIn { expires_s: 580, ..page("BCDF-GHJK") });
+    client.membership.sign_in(page("QRST-VWXZ"));
+    let codes: Vec<Value> = client
+        .events()
+        .into_iter()
+        .filter(|event| event["event"] == "sign-in")
+        .map(|event| event["code"].clone())
+        .collect();
+    assert_eq!(codes, ["BCDF-GHJK", "QRST-VWXZ"]);
+    let shown = client.membership.show(false).unwrap();
+    assert_eq!((&shown["sign_in"]["code"], &shown["refused"]), (&json!("QRST-VWXZ"), &Value::Null));
+    let again = Membership::open(&config(&client.dir), client.shared.clone(), events::events());
+    let asks_so = again.state().as_ref().map(|state| state.kept.by_sign_in);
+    assert_eq!(asks_so, Some(true));
+    // Once somebody signed in there is nothing more to do there.
+    client.membership.gave();
+    assert_eq!(client.membership.show(false).unwrap()["sign_in"], Value::Null);
+    // A code drawn for a sign-in is another one each time.
+    let digits = client.membership.show(false).unwrap()["digits"].clone();
+    client.membership.join("sign-in", "acme", "desk").unwrap();
+    assert_ne!(client.membership.show(false).unwrap()["digits"], digits);
 }

@@ -9,11 +9,8 @@ use tracing::warn;
 
 use super::{Driver, MESSAGES};
 use crate::daemon::clock::unix_s;
-
-/// A period's descriptor goes to the gateway so long after it began, in a slot.
-const RENEWED_AFTER: Duration = Duration::from_secs(30);
-/// When no letter has come over a link for so long, none waits at the gateway.
-const DRAINED: Duration = Duration::from_secs(60);
+use crate::daemon::mail::Order;
+use crate::key_life::{DRAINED, RENEWED_AFTER};
 
 /// When a gateway is told of the key of a period: soon after it began, at an instant that does not depend on when the engine
 /// looks at its keys.
@@ -39,16 +36,21 @@ impl Driver {
         }
         if let Some(all) = periods.rotate_now(unix_s, early, |_| false) {
             client.set_keys(all, |key| periods.memory(key, MESSAGES));
+            self.tell(Order::Keys(periods.sessions(unix_s)));
         }
         let begins = periods.present(unix_s).map(|(begins, ..)| begins);
         drop(keys);
+        let is_member = self.member.is_one();
         if let (Some(begins), Some(descriptor), true) =
             (begins, &self.descriptor, self.linked.is_some())
-            && self.told != Some(begins)
+            && self.told != Some((begins, is_member))
             && let Ok(message) = (Renew { descriptor: descriptor() }).pack()
         {
-            self.told = Some(begins);
-            client.send_control(renewed_at(now, begins), message);
+            // Who was let in just now is to be found at once.
+            let is_period = self.told.is_none_or(|(told, _)| told != begins);
+            let at = if is_period { renewed_at(now, begins) } else { now };
+            self.told = Some((begins, is_member));
+            client.send_control(at, message);
             if let Ok(mut keys) = self.keys.lock() {
                 keys.periods.told(unix_s);
             }

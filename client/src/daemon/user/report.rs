@@ -101,7 +101,7 @@ impl Driver {
         let lost = self.lost_letters.load(Ordering::Relaxed);
         if lost > 0 {
             warnings.push(format!(
-                "{lost} letters that came could not be kept: look at the disk, and have a program take those that wait"
+                "{lost} letters that came were lost: look at the disk of the data directory; a client that is no member of an organisation keeps none"
             ));
         }
         if tally.turned_away > 0 {

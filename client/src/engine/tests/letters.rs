@@ -15,6 +15,11 @@ fn address(gateway: &str) -> ServiceAddress {
 
 /// What a gateway answers that has a descriptor of the person.
 fn answer(gateway: &str) -> Vec<u8> {
+    answer_with(gateway, &[])
+}
+
+/// The same, of a person whose descriptor carries something.
+fn answer_with(gateway: &str, attached: &[u8]) -> Vec<u8> {
     let secret = SecretIdentity::from_bytes(&PERSON);
     let body = ClientDescriptor {
         identity: secret.identity(),
@@ -23,6 +28,7 @@ fn answer(gateway: &str) -> Vec<u8> {
         gateways: vec![identity(gateway)],
         not_before: 0,
         not_after: u64::MAX,
+        attached: attached.to_vec(),
     };
     let signed = Signed::<ClientDescriptor>::new(body, &secret);
     [&[kind::ANSWER, 1][..], &signed.encode()].concat()
@@ -129,6 +135,48 @@ fn letters_that_reach_nobody_come_back_with_the_reason() {
     }
     assert_eq!(returned(&mut client), [(id, NotReached::NoAnswer)]);
     assert!(client.queries.is_empty() && client.outbox.len() == 0);
+}
+
+#[test]
+fn a_descriptor_that_is_wanted_comes_once_or_with_the_reason_why_not() {
+    let described = |client: &mut Client| {
+        let of = |output| match output {
+            ClientOutput::Described(of, found) => Some((of, found.map(|found| found.inbox))),
+            _ => None,
+        };
+        outputs(client).into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let (mut client, _) = linked();
+    let to = address(GATEWAYS[1]);
+    client.seek(Time::ZERO, to);
+    client.seek(Time::ZERO, to);
+    client.handle_timeout(Time::from_secs(1));
+    assert!(client.queries.contains_key(&to) && described(&mut client).is_empty());
+    client.handle_answer(Time::from_secs(2), to, Some(&answer(GATEWAYS[1])));
+    client.handle_timeout(Time::from_secs(2));
+    assert_eq!(described(&mut client), [(to, Ok(Identity([7; 32])))]);
+    // What carries nothing is asked for once more; what carries something is known, and nobody is asked.
+    client.seek(Time::from_secs(2), to);
+    client.handle_timeout(Time::from_secs(2));
+    assert!(client.queries.contains_key(&to) && described(&mut client).is_empty());
+    let keys = answer_with(GATEWAYS[1], b"keys");
+    client.handle_answer(Time::from_secs(2), to, Some(&keys));
+    client.handle_timeout(Time::from_secs(2));
+    assert_eq!(described(&mut client), [(to, Ok(Identity([7; 32])))]);
+    client.seek(Time::from_secs(3), to);
+    client.handle_timeout(Time::from_secs(3));
+    assert_eq!(described(&mut client), [(to, Ok(Identity([7; 32])))]);
+    assert!(client.queries.is_empty());
+    let other = ServiceAddress { identity: [6; 32], ..to };
+    client.seek(Time::from_secs(4), other);
+    client.handle_timeout(Time::from_secs(4));
+    client.handle_answer(Time::from_secs(5), other, Some(&[kind::ANSWER, 0]));
+    client.handle_timeout(Time::from_secs(5));
+    assert_eq!(described(&mut client), [(other, Err(NotReached::Unknown))]);
+    let nowhere = ServiceAddress { gateway: [9; 32], ..to };
+    client.seek(Time::from_secs(6), nowhere);
+    client.handle_timeout(Time::from_secs(6));
+    assert_eq!(described(&mut client), [(nowhere, Err(NotReached::UnknownGateway))]);
 }
 
 #[test]

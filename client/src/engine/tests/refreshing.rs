@@ -17,6 +17,7 @@ fn descriptor(n: u8, begins: u64) -> ClientDescriptor {
         gateways: vec![identity(GATEWAYS[2])],
         not_before: begins,
         not_after: begins + PERIOD + PERIOD / 4,
+        attached: Vec::new(),
     }
 }
 

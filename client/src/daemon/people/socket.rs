@@ -1,12 +1,4 @@
-//! The socket of a user's programs: lines of JSON, a request and its answers each.
-//!
-//! The first line is the client's: `{"shoal": version, "protocol": 1}`. Requests, each with an `id` that its answers repeat:
-//! `{"id": 1, "word": "send", "to": address, "text": text}` is answered by the letter's `number` as soon as it is on the disk;
-//! `{"id": 2, "word": "events"}` by what waits and then by all that happens, an `event` each (`received`, `left`, `waits`,
-//! `expired`), with `"once": true` by what waits and then `"end": true`; `{"id": 3, "word": "taken", "up_to": number}` by `{"id": 3}`, and what came up to that number is forgotten. What
-//! cannot be done is answered by an `error`. `{"word": "join", "code": …, "organisation": name, "device": name}` asks an organisation to let this client
-//! in and is answered by the digits; `{"word": "organisation"}` by how that stands, with alarms, which `"seen": true` has forgotten;
-//! `{"word": "contacts", "name": …}` by people of the directory. `send` takes the name of one of them as `to`.
+//! The socket of a user's programs: lines of JSON, a request and its answers each. docs/messages.md has all words.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,18 +6,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shoal_host::about;
 use shoal_host::control::{ControlError, Socket};
-use shoal_topology::directory::address::{ServiceAddress, is_shoal_host};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
-use super::{Event, LONGEST, Order, Orders};
+use crate::daemon::events::Event;
+use crate::daemon::mail::{MessageRequest, Order, Orders, Whom};
 use crate::daemon::membership::Membership;
 
 /// The version of what is said on the socket.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// Programs at a time; one more is closed at once.
 const PROGRAMS: usize = 32;
 /// The longest line, bytes.
@@ -93,23 +85,23 @@ async fn program(stream: UnixStream, words: Words) -> std::io::Result<()> {
         };
         let id = request.get("id").cloned().unwrap_or(Value::Null);
         let mut answer = match request.get("word").and_then(Value::as_str) {
-            Some("send") => send(&request, &orders, &membership).await,
             Some("join") => join(&request, &membership),
             Some("organisation") => organisation(&request, &membership),
             Some("contacts") => {
                 let name = request.get("name").and_then(Value::as_str);
                 Ok(json!({ "contacts": membership.contacts(name) }))
             }
-            Some("taken") => taken(&request, &orders).await,
             Some("events") if listens.is_empty() => {
-                let once = request.get("once").and_then(Value::as_bool).unwrap_or_default();
-                listens.spawn(listen(lines.clone(), orders.clone(), (id, once)));
+                let is = |key: &str| request.get(key).and_then(Value::as_bool).unwrap_or_default();
+                let wanted = Wanted { id, once: is("once"), new: is("new") };
+                listens.spawn(listen(lines.clone(), orders.clone(), wanted));
                 continue;
             }
             Some("events") => Err("this connection listens already".to_owned()),
-            Some(word) => Err(format!(
-                "there is no word {word:?}: send, events, taken, join, organisation and contacts are"
-            )),
+            Some(word) => match read(word, &request) {
+                Ok(request) => ask(request, &orders).await,
+                Err(why) => Err(why),
+            },
             None => Err("the line has no word".to_owned()),
         }
         .unwrap_or_else(|why| json!({ "error": why }));
@@ -136,42 +128,73 @@ fn organisation(request: &Value, membership: &Membership) -> Result<Value, Strin
     membership.show(request.get("seen").and_then(Value::as_bool).unwrap_or_default())
 }
 
-async fn send(request: &Value, orders: &Orders, membership: &Membership) -> Result<Value, String> {
+/// Reads what is asked of the thread of messages.
+fn read(word: &str, request: &Value) -> Result<MessageRequest, String> {
     let text = |key: &str| {
         let text = request.get(key).and_then(Value::as_str);
-        text.ok_or_else(|| format!("send wants a text as {key:?}"))
+        text.map(str::to_owned).ok_or_else(|| format!("{word} wants a text as {key:?}"))
     };
-    let to = text("to")?.trim();
-    // An address, or the name of somebody in the directory.
-    let to: Vec<ServiceAddress> = match to.parse() {
-        Ok(address) => vec![address],
-        Err(error) if is_shoal_host(to) => return Err(format!("to: {error}")),
-        Err(_) => membership.addresses(to).map_err(|why| format!("to: {why}"))?,
+    let number = |key: &str| match request.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value.as_u64();
+            number.map(Some).ok_or_else(|| format!("{word} wants a number as {key:?}"))
+        }
     };
-    let message = text("text")?.as_bytes().to_vec();
-    if message.len() > LONGEST {
-        return Err(format!("text: a letter has at most {LONGEST} bytes, not {}", message.len()));
-    }
-    let mut numbers = Vec::new();
-    for to in to {
-        let (answer, answered) = oneshot::channel();
-        orders.send(Order::Send(to, message.clone(), answer)).await.map_err(|_| ENDED)?;
-        numbers.push(answered.await.map_err(|_| ENDED)??);
-    }
-    Ok(json!({ "number": numbers.first(), "numbers": numbers }))
+    let needed =
+        |key: &str| number(key)?.ok_or_else(|| format!("{word} wants a number as {key:?}"));
+    let whom = || match number("person")? {
+        Some(person) => u32::try_from(person)
+            .map(Whom::Number)
+            .map_err(|_| format!("there is no person of the number {person}")),
+        None => text("name").map(|name| Whom::Name(name.trim().to_owned())),
+    };
+    Ok(match word {
+        "send" => {
+            let expires = number("expires_s")?.unwrap_or_default();
+            let expires = u32::try_from(expires).map_err(|_| "expires_s: too long")?;
+            MessageRequest::Send(whom()?, text("text")?, expires)
+        }
+        "conversations" => MessageRequest::Conversations,
+        "messages" if request.get("number").is_some() => MessageRequest::Message(needed("number")?),
+        "messages" => {
+            let last = number("last")?.map(|last| usize::try_from(last).unwrap_or(usize::MAX));
+            MessageRequest::Messages(whom()?, number("before")?, last)
+        }
+        "read" => MessageRequest::Read(whom()?, needed("up_to")?),
+        "search" => MessageRequest::Search(text("text")?),
+        "delete" => MessageRequest::Delete(needed("number")?),
+        "verify" => MessageRequest::Verify(whom()?, request.get("same").and_then(Value::as_bool)),
+        "taken" => MessageRequest::Taken(needed("up_to")?),
+        "status" => MessageRequest::Status,
+        _ => {
+            return Err(format!(
+                "there is no word {word:?}: send, conversations, messages, read, search, delete, verify, events, taken, join, \
+                 organisation, contacts and status are"
+            ));
+        }
+    })
 }
 
-async fn taken(request: &Value, orders: &Orders) -> Result<Value, String> {
-    let up_to = request.get("up_to").and_then(Value::as_u64);
-    let up_to = up_to.ok_or("taken wants a number as \"up_to\"")?;
+async fn ask(request: MessageRequest, orders: &Orders) -> Result<Value, String> {
     let (answer, answered) = oneshot::channel();
-    orders.send(Order::Taken(up_to, answer)).await.map_err(|_| ENDED)?;
-    answered.await.map_err(|_| ENDED)?;
-    Ok(json!({}))
+    orders.send(Order::Ask(request, answer)).await.map_err(|_| ENDED)?;
+    answered.await.map_err(|_| ENDED)?
+}
+
+/// What a program wants to be told.
+struct Wanted {
+    /// What each line repeats.
+    id: Value,
+    /// What waits, and no more.
+    once: bool,
+    /// Nothing of what waits.
+    new: bool,
 }
 
 /// Tells a program all that happens, until it goes.
-async fn listen(lines: Lines, orders: Orders, (id, once): (Value, bool)) -> std::io::Result<()> {
+async fn listen(lines: Lines, orders: Orders, wanted: Wanted) -> std::io::Result<()> {
+    let Wanted { id, once, new } = wanted;
     let (answer, answered) = oneshot::channel();
     if orders.send(Order::Listen(answer)).await.is_err() {
         return Ok(());
@@ -185,11 +208,12 @@ async fn listen(lines: Lines, orders: Orders, (id, once): (Value, bool)) -> std:
         }
         event
     };
-    for event in waiting {
+    for event in waiting.into_iter().filter(|_| !new) {
         say(&lines, &with_id(event)).await?;
     }
+    say(&lines, &with_id(json!({ "end": true }))).await?;
     if once {
-        return say(&lines, &with_id(json!({ "end": true }))).await;
+        return Ok(());
     }
     loop {
         match events.recv().await {

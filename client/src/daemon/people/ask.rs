@@ -1,4 +1,4 @@
-//! What the command line asks a running client: letters that leave, and letters that came.
+//! What the command line asks a running client.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -69,31 +69,12 @@ impl Asking {
         sent.map_err(|error| AskError::Broken(self.path.clone(), error))
     }
 
-    /// Has the client send a letter. Its number, when it is on the disk.
-    ///
-    /// # Errors
-    /// The client refuses it, and why.
-    pub fn send(&mut self, to: &str, text: &str) -> Result<u64, AskError> {
-        self.ask(&json!({ "id": "send", "word": "send", "to": to, "text": text }))?;
-        loop {
-            // Events may come before it.
-            let said = self.line()?;
-            if said.get("id").and_then(Value::as_str) == Some("send") {
-                return Ok(said.get("number").and_then(Value::as_u64).unwrap_or_default());
-            }
-        }
-    }
-
     /// Asks something that has one answer.
     ///
     /// # Errors
     /// The client says why not, or has gone.
     pub fn once(&mut self, word: &str, fields: &Value) -> Result<Value, AskError> {
-        let mut request = json!({ "id": word, "word": word });
-        if let (Some(request), Some(fields)) = (request.as_object_mut(), fields.as_object()) {
-            request.extend(fields.clone());
-        }
-        self.ask(&request)?;
+        self.ask(&request(word, fields))?;
         loop {
             let said = self.line()?;
             if said.get("id").and_then(Value::as_str) == Some(word) {
@@ -111,11 +92,20 @@ impl Asking {
         self.ask(&json!({ "id": "events", "word": "events", "once": once }))
     }
 
-    /// Has the client forget what came up to this number.
+    /// Asks something whose answer is of no interest; it comes among the other lines.
     ///
     /// # Errors
     /// The client has gone.
-    pub fn taken(&mut self, up_to: u64) -> Result<(), AskError> {
-        self.ask(&json!({ "id": "taken", "word": "taken", "up_to": up_to }))
+    pub fn tell(&mut self, word: &str, fields: &Value) -> Result<(), AskError> {
+        self.ask(&request(word, fields))
     }
+}
+
+/// A request with these fields, whose answer is known by its word.
+fn request(word: &str, fields: &Value) -> Value {
+    let mut request = json!({ "id": word, "word": word });
+    if let (Some(request), Some(fields)) = (request.as_object_mut(), fields.as_object()) {
+        request.extend(fields.clone());
+    }
+    request
 }

@@ -1,0 +1,117 @@
+// A conversation, and the dialogs over it.
+import { Around, Avatar, day, dayOf, hour, html, Icon, long, Name, plain, Round, Strip, visible } from "./parts.js";
+import * as store from "./store.js";
+import { S } from "./store.js";
+import { T } from "./texts.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./vendor.js";
+
+const TOGETHER = 180; // Seconds within which messages of one side stand together.
+
+export const textOf = (m) => visible(m.text ?? T.unknown(plain(m.unknown)));
+export const heldUntil = ({ devices = [] }) => devices.map((of) => of.held_until).filter((until) => until * 1000 > Date.now()).sort().at(-1);
+const Why = () => html`<button class="link" onClick=${() => store.panel("about")}>${T.why}</button>`;
+const close = () => store.panel(null);
+
+export function Conversation({ person }) {
+	const contact = S.contacts.get(person), name = store.nameOf(person), verified = S.talks.get(person)?.verified, of = { name, person };
+	const held = contact && heldUntil(contact);
+	return html`<header class="bar head">
+			<${Round} icon="back" kind="narrow" label=${T.back} onClick=${() => store.open(null)} /><${Avatar} of=${of} />
+			<div class="who"><h1><${Name} of=${name} />${contact?.external && html`<span class="tag">${T.external}</span>`}</h1>
+				<p class="under dim">${contact?.unit && html`<span class="unit"><bdi>${plain(contact.unit)}</bdi> · </span>`}<button class="link" onClick=${() => store.panel("about")}>${T.noPresence}</button></p></div>
+			<button class=${`quiet ${verified ? "good" : ""}`} onClick=${() => store.panel("verify")}><${Icon} of=${verified ? "shield" : "weak"} /> <span>${verified ? T.verified : T.verify}</span></button>
+		</header>
+		${held && html`<${Strip} kind="warn" icon="queued"><p>${T.held(long(held))}</p><//>`}
+		<${Messages} of=${of} key=${person} /><${Composer} of=${of} contact=${contact} key=${`c${person}`} />`;
+}
+
+function Messages({ of, of: { person } }) {
+	const held = S.messages.get(person) || {}, { list = [], mark } = held, missed = S.missed.get(person);
+	const ref = useRef(), atEnd = useRef(true), fromEnd = useRef(0), [far, setFar] = useState(false);
+	const toEnd = () => (ref.current.scrollTop = ref.current.scrollHeight);
+	const moved = () => {
+		const el = ref.current;
+		fromEnd.current = el.scrollHeight - el.scrollTop;
+		atEnd.current = fromEnd.current - el.clientHeight < 60;
+		setFar(!atEnd.current);
+	};
+	// What comes keeps the end in sight, if it was; what is put before leaves what is read where it is.
+	useLayoutEffect(() => {
+		const el = ref.current, marked = el.querySelector(".marked");
+		if (marked) marked.scrollIntoView({ block: "center" });
+		else if (atEnd.current) toEnd();
+		else el.scrollTop = el.scrollHeight - fromEnd.current;
+		moved();
+	}, [list[0]?.number, mark]);
+	useLayoutEffect(() => void (atEnd.current && toEnd()), [list.at(-1)?.number, missed]);
+	const begins = (m, before) => before?.own !== m.own || m.sent_at - before.sent_at > TOGETHER;
+	const lastOwn = list.findLast((m) => m.own);
+	return html`<div class="scroll" ref=${ref} onScroll=${moved} tabindex="0" role="region" aria-label=${T.messages}>
+		${held.hasMore ? html`<button class="quiet center" onClick=${() => store.earlier(person)}>${T.earlier}</button>`
+			: held.list && html`<div class="empty"><${Avatar} of=${of} kind="large" /><p><${Around} parts=${T.beginning(of.name)} /></p><p class="dim small">${T.byDesign}</p></div>`}
+		<ol class="messages">${list.map((m, i) => html`
+			${dayOf(m.sent_at) !== (i && dayOf(list[i - 1].sent_at)) && html`<li class="day" key=${`d${m.number}`}><h2>${day(m.sent_at)}</h2></li>`}
+			<${Message} m=${m} key=${m.number} kind=${`${begins(m, list[i - 1]) && "begins"} ${mark === m.number ? "marked" : ""}`} />
+			${m === lastOwn && m.state !== "delivered" && html`<li class="reason own" key="late">${T.late} <${Why} /></li>`}`)}</ol>
+		${missed && html`<${Strip} kind="warn" icon="expired">${T.missed(missed)}<//>`}
+		${(far || held.isLatest === false) && html`<${Round} icon="down" kind="float" label=${T.latest} onClick=${() => (held.isLatest ? toEnd() : store.latest(person))} />`}</div>`;
+}
+
+const stateOf = (m) => (T.states[m.state] || plain(m.state)) + (m.next_try && m.state === "waiting" ? ` · ${T.nextTry(long(m.next_try))}` : "");
+
+function Message({ m, kind }) {
+	return html`<li class=${`message ${m.own ? "own" : ""} ${kind}`}><div class=${`bubble ${m.state === "expired" ? "failed" : ""}`}>
+			<span class="unseen">${m.own ? T.you : plain(m.name)}: </span><div class="text" dir="auto">${textOf(m)}</div>
+			<button class="meta" title=${T.details} onClick=${() => store.panel({ m })}>${m.edited && `${T.edited} · `}${m.expires_at && html`<${Icon} of="queued" label=${`${T.erased} ${long(m.expires_at)}`} />`}
+				<time>${hour(m.sent_at)}</time>${m.own && html`${stateOf(m)} <${Icon} of=${m.state} />`}</button></div>
+		${m.own && m.why && m.state !== "delivered" && html`<p class="reason">${m.why}</p>`}</li>`;
+}
+
+function Composer({ of: { name, person }, contact }) {
+	const [text, setText] = useState(S.drafts.get(person) || ""), field = useRef();
+	const write = (value) => (setText(value), S.drafts.set(person, value));
+	useEffect(() => void (innerWidth > 719 && field.current?.focus()), []);
+	const send = () => {
+		if (!text.trim()) return;
+		write("");
+		store.send(person, text).catch((error) => (write(text), store.fail(error)));
+		field.current.focus();
+	};
+	if (!store.isMember() || !contact) return html`<${Strip}><p>${store.isMember() ? T.gone : html`<${Around} parts=${T.out(S.org.organisation)} />`}</p><//>`;
+	const onKey = (e) => e.key === "Enter" && !e.shiftKey && !e.isComposing && (e.preventDefault(), send());
+	return html`<form class="composer" onSubmit=${(e) => (e.preventDefault(), send())}>
+		<textarea ref=${field} rows=${Math.min(text.split("\n").length, 7)} maxlength="15000" dir="auto" value=${text} placeholder=${T.write} aria-label=${`${T.writeTo(plain(name))}. ${T.enter}`} onInput=${(e) => write(e.target.value)} onKeyDown=${onKey}></textarea>
+		<${Round} icon="send" kind="primary" label=${T.send} disabled=${!text.trim()} /></form>`;
+}
+
+// A dialog over the page, which keeps the focus, and gives it back.
+export function Dialog({ title, kind, children }) {
+	const ref = useRef();
+	useLayoutEffect(() => {
+		const before = document.activeElement;
+		ref.current.showModal();
+		return () => before?.isConnected && before.focus();
+	}, []);
+	return html`<dialog ref=${ref} class=${kind} aria-labelledby="title" onCancel=${(e) => (e.preventDefault(), close())} onClick=${(e) => e.target === ref.current && close()}>
+		<div class="sheet"><header class="bar"><h2 id="title">${title}</h2><${Round} icon="close" label=${T.close} onClick=${close} /></header><div class="body">${children}</div></div></dialog>`;
+}
+
+export function Details({ m }) {
+	const now = S.messages.get(m.person)?.list.find((other) => other.number === m.number) || m;
+	const times = [[T.written, now.sent_at], [T.came, now.came_at], [T.erased, now.expires_at]].filter(([, s]) => s);
+	return html`<${Dialog} title=${T.details}><blockquote dir="auto">${textOf(now).slice(0, 300)}</blockquote>
+		<dl>${times.map(([what, s]) => html`<dt>${what}</dt><dd>${long(s)}</dd>`)}${now.own && html`<dt>${T.state}</dt><dd><${Icon} of=${now.state} /> ${stateOf(now)}<p class="dim">${now.why || T.hints[now.state]}</p></dd>`}</dl>
+		${now.own && html`<p class="dim">${T.byDesign}</p>`}
+		<p><button class="quiet bad" onClick=${() => store.remove(m).catch(store.fail)}>${T.remove}</button> <span class="dim small">${T.removeHint}</span></p><//>`;
+}
+
+export function Verify({ person }) {
+	const [said, setSaid] = useState(null), ask = (same) => store.verify(person, same).then(setSaid, (error) => setSaid({ error: error.message }));
+	useEffect(() => void ask(), []);
+	const groups = String(said?.digits ?? "").replace(/\D/g, "").match(/.{1,5}/g) || [];
+	return html`<${Dialog} title=${T.digits}><p><${Around} parts=${T.compare(store.nameOf(person))} /></p>
+		${said?.error && html`<${Strip} kind="bad" role="alert">${said.error}<//>`}
+		${said?.digits && html`<ol class="digits">${groups.map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
+			${said.verified ? html`<${Strip} kind="good" icon="shield">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}
+			<p><button class=${said.verified ? "quiet" : "primary"} onClick=${() => ask(!said.verified)}>${said.verified ? T.unmark : T.same}</button></p>`}<//>`;
+}

@@ -1,0 +1,93 @@
+//! The files of the page, in the program itself. They lie in `client/page`, as they are served: nothing builds them.
+
+/// Path, kind, bytes.
+const FILES: [(&str, &str, &[u8]); 11] = [
+    ("/", HTML, include_bytes!("../../../page/index.html")),
+    ("/style.css", "text/css; charset=utf-8", include_bytes!("../../../page/style.css")),
+    ("/icon.svg", "image/svg+xml", include_bytes!("../../../page/icon.svg")),
+    ("/vendor.js", SCRIPT, include_bytes!("../../../page/vendor.js")),
+    ("/app.js", SCRIPT, include_bytes!("../../../page/app.js")),
+    ("/net.js", SCRIPT, include_bytes!("../../../page/net.js")),
+    ("/store.js", SCRIPT, include_bytes!("../../../page/store.js")),
+    ("/chat.js", SCRIPT, include_bytes!("../../../page/chat.js")),
+    ("/panels.js", SCRIPT, include_bytes!("../../../page/panels.js")),
+    ("/parts.js", SCRIPT, include_bytes!("../../../page/parts.js")),
+    ("/texts.js", SCRIPT, include_bytes!("../../../page/texts.js")),
+];
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The kind and the bytes of a file.
+pub(super) fn find(path: &str) -> Option<(&'static str, &'static [u8])> {
+    FILES.iter().find(|(at, ..)| *at == path).map(|(_, kind, bytes)| (*kind, *bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The file of preact and htm as npm has it (docs/page.md).
+    const VENDORED: &str = "75c2b23d96a698bfadde52c7cae5c22e2df7710d";
+
+    fn own_scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let own = FILES.iter().filter(|(path, kind, _)| *kind == SCRIPT && *path != "/vendor.js");
+        own.map(|(path, _, bytes)| (*path, std::str::from_utf8(bytes).unwrap()))
+    }
+
+    #[test]
+    fn the_page_is_small() {
+        let bytes: usize = FILES.iter().map(|(.., bytes)| bytes.len()).sum();
+        assert!(bytes <= 60_000, "{bytes} bytes, and it may have 60,000");
+        let lines: usize = own_scripts().map(|(_, text)| text.lines().count()).sum();
+        assert!(lines <= 2_000, "{lines} lines, and it may have 2,000");
+    }
+
+    #[test]
+    fn the_library_is_the_one_that_was_looked_at() {
+        let (_, bytes) = find("/vendor.js").unwrap();
+        assert_eq!(blake3::hash(bytes).to_hex()[..VENDORED.len()], *VENDORED);
+    }
+
+    #[test]
+    fn every_file_of_the_page_is_served() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
+        let mut there: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|file| format!("/{}", file.unwrap().file_name().to_str().unwrap()))
+            .map(|path| if path == "/index.html" { "/".into() } else { path })
+            .collect();
+        let mut served: Vec<String> = FILES.iter().map(|(path, ..)| (*path).into()).collect();
+        there.sort();
+        served.sort();
+        assert_eq!(there, served);
+    }
+
+    #[test]
+    fn nothing_in_the_page_makes_markup_of_text_or_asks_another_host() {
+        for (path, text) in own_scripts() {
+            for unwanted in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "document.cookie",
+                "http://",
+            ] {
+                assert!(!text.contains(unwanted), "{path} has {unwanted}");
+            }
+        }
+        let (_, html) = find("/").unwrap();
+        let html = std::str::from_utf8(html).unwrap();
+        assert!(
+            !html.contains("<style")
+                && !html.contains("//")
+                && html.matches("<script").count() == 1,
+            "{html}"
+        );
+    }
+}

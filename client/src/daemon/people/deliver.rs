@@ -1,0 +1,249 @@
+//! What the engine of messages wants done: first to the disk, then to the world.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use shoal_people::{Body, MessageName, Output, ReceivedMessage, State};
+
+use super::history::{Changes, Content, MessageRecord};
+use super::*;
+
+/// What programs are told once it lies on the disk.
+enum Told {
+    /// A message is new.
+    New(u64, MessageRecord),
+    /// A message is another one, or gone.
+    Changed(u64, u32),
+}
+
+impl Messages {
+    /// Does what the engine wants done, as far as the disk takes it.
+    pub(super) fn deliver(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        self.undone.extend(std::iter::from_fn(|| engine.poll_output()));
+        let mut was_kept = false;
+        while !self.undone.is_empty() {
+            // One write for what is saved at once and for what it brings with it.
+            let is_save = |output: &Output| matches!(output, Output::Save(_));
+            let count =
+                1 + self.undone.iter().skip(1).take_while(|output| !is_save(output)).count();
+            match self.keep(count) {
+                Ok(told) => {
+                    was_kept = true;
+                    let done: Vec<Output> = self.undone.drain(..count).collect();
+                    told.into_iter().for_each(|told| self.announce(told));
+                    done.into_iter().for_each(|output| self.act(output));
+                }
+                Err(error) => return self.stuck(&error),
+            }
+        }
+        if was_kept && self.trouble.take().is_some() {
+            tracing::info!("messages can be kept again");
+        }
+    }
+
+    /// Writes what the next outputs say.
+    fn keep(&mut self, count: usize) -> Result<Vec<Told>, StoreError> {
+        let pieces = match self.undone.front() {
+            // A message that came is kept among the others, in its own place.
+            Some(Output::Save(changes)) => changes
+                .iter()
+                .filter(|(key, _)| !matches!(key, shoal_people::Key::Received(_)))
+                .cloned()
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut changes = self.history.begin(pieces);
+        let (mut told, mut gone, mut states) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for output in self.undone.iter().take(count) {
+            match output {
+                Output::State(name, state) => _ = states.insert(*name, state.clone()),
+                Output::Received(message) => {
+                    told.extend(keep_received(
+                        &mut self.history,
+                        &mut changes,
+                        message,
+                        &mut gone,
+                    )?);
+                }
+                _ => {}
+            }
+        }
+        for (name, state) in states {
+            match (self.history.number(&name), self.written.get(&name)) {
+                (Some(number), _) => {
+                    self.history.change(&mut changes, number, |record| {
+                        let is_away = matches!(state, State::Left | State::Delivered);
+                        if is_away && record.expires_s > 0 && record.expires_at == 0 {
+                            record.expires_at = unix_ms() / 1_000 + u64::from(record.expires_s);
+                        }
+                        record.state = Some(state);
+                    })?;
+                }
+                (None, Some(record)) => {
+                    let record = MessageRecord { state: Some(state), ..record.clone() };
+                    let number = self.history.add(&mut changes, &record)?;
+                    told.push(Told::New(number, record));
+                }
+                // It was erased here, and goes on.
+                (None, None) => {}
+            }
+        }
+        self.history.commit(changes)?;
+        if !gone.is_empty() {
+            let people =
+                gone.iter().filter_map(|of| Some(Told::Changed(*of, self.history.person(*of)?)));
+            told.extend(people.collect::<Vec<_>>());
+            self.history.erase(&gone)?;
+        }
+        self.written.retain(|name, _| self.history.number(name).is_none());
+        Ok(told)
+    }
+
+    fn announce(&self, told: Told) {
+        match told {
+            Told::New(number, record) => {
+                let mut event = self.shown(number, &record);
+                let what = if record.is_own { "sent" } else { "received" };
+                event.insert("event".into(), what.into());
+                self.tell(event.into());
+            }
+            Told::Changed(number, person) => self.changed(number, person),
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Post { letter, to, message } => {
+                self.give(ToEngine::Post { letter, to, message });
+            }
+            Output::Seek { device, address } => {
+                self.sought.insert(address, device);
+                self.give(ToEngine::Seek(address));
+            }
+            Output::State(name, state) => {
+                let Some(number) = self.history.number(&name) else { return };
+                let mut event = Map::new();
+                event.insert("event".into(), "state".into());
+                event.insert("number".into(), number.into());
+                event.insert("message".into(), named(&name).into());
+                event.insert("person".into(), json!(self.history.person(number)));
+                put_state(&mut event, &state);
+                self.tell(event.into());
+            }
+            Output::Missed(device, parts) => {
+                let person = self.membership.person_of(device);
+                let name = person.map(|person| self.membership.name_of(person));
+                self.tell(
+                    json!({ "event": "missed", "person": person, "name": name, "parts": parts }),
+                );
+            }
+            Output::Save(_) | Output::Received(_) => {}
+        }
+    }
+
+    /// A message as programs are shown it.
+    pub(super) fn shown(&self, number: u64, record: &MessageRecord) -> Map<String, Value> {
+        let mut shown = Map::new();
+        let mut put = |key: &str, value: Value| _ = shown.insert(key.into(), value);
+        put("number", number.into());
+        put("message", named(&record.name).into());
+        put("person", record.person.into());
+        put("name", self.membership.name_of(record.person).into());
+        put("own", record.is_own.into());
+        match &record.content {
+            Content::Text(text) => put("text", text.as_str().into()),
+            Content::Unknown(kind) => put("unknown", (*kind).into()),
+        }
+        put("sent_at", record.sent_at.into());
+        if !record.is_own {
+            put("came_at", record.came_at.into());
+            put("read", record.is_read.into());
+        }
+        if record.is_edited {
+            put("edited", true.into());
+        }
+        if record.expires_at > 0 {
+            put("expires_at", record.expires_at.into());
+        }
+        if let Some(state) = &record.state {
+            put_state(&mut shown, state);
+        }
+        shown
+    }
+}
+
+/// Keeps what came. What programs are told of it.
+fn keep_received(
+    history: &mut History,
+    changes: &mut Changes,
+    message: &ReceivedMessage,
+    gone: &mut Vec<u64>,
+) -> Result<Option<Told>, StoreError> {
+    let ReceivedMessage { name, person, sent_at, expires_s, body, .. } = message;
+    // Whoever wrote a message changes it, and nobody else.
+    let theirs = |name: &MessageName| {
+        let number = history.number(name)?;
+        (history.person(number) == Some(*person) && name.device == message.name.device)
+            .then_some(number)
+    };
+    let content = match body {
+        Body::Text(text) => Content::Text(text.clone()),
+        Body::Edit(of, text) => {
+            let Some(number) = theirs(of) else { return Ok(None) };
+            history.change(changes, number, |record| {
+                (record.content, record.is_edited) = (Content::Text(text.clone()), true);
+            })?;
+            return Ok(Some(Told::Changed(number, *person)));
+        }
+        Body::Delete(of) => {
+            gone.extend(theirs(of));
+            return Ok(None);
+        }
+        Body::Other(kind, _) => Content::Unknown(*kind),
+        // Of the engine alone, or what nothing shows yet.
+        Body::Reaction(..) | Body::Want(_) | Body::Read(_) | Body::Empty => return Ok(None),
+    };
+    // Where the disk took the first part of what is to be written and not the rest, all of it comes once more.
+    if history.number(name).is_some() {
+        return Ok(None);
+    }
+    let record = MessageRecord {
+        name: *name,
+        person: *person,
+        is_own: false,
+        sent_at: *sent_at,
+        came_at: unix_ms() / 1_000,
+        content,
+        state: None,
+        is_read: false,
+        is_edited: false,
+        expires_s: *expires_s,
+        expires_at: 0,
+    };
+    let number = history.add(changes, &record)?;
+    Ok(Some(Told::New(number, record)))
+}
+
+/// The name of a message, as programs are told it.
+pub(super) fn named(name: &MessageName) -> String {
+    format!("{}-{:016x}-{}", name.device, name.stream, name.sequence)
+}
+
+/// Where a message stands, for people.
+fn put_state(shown: &mut Map<String, Value>, state: &State) {
+    let (state, why, next_try) = match state {
+        State::Queued(why) => ("queued", Some(why), None),
+        State::Left => ("left", None, None),
+        State::Delivered => ("delivered", None, None),
+        State::Waiting { next_s, why } => ("waiting", Some(why), Some(*next_s)),
+        State::Expired(why) => ("expired", Some(why), None),
+    };
+    shown.insert("state".into(), state.into());
+    if let Some(why) = why {
+        shown.insert("why".into(), why.to_string().into());
+    }
+    if let Some(at) = next_try {
+        shown.insert("next_try".into(), at.into());
+    }
+}

@@ -1,0 +1,177 @@
+//! What programs ask.
+
+use serde_json::{Value, json};
+use shoal_people::Body;
+
+use super::deliver::named;
+use super::history::{Content, Conversation, MessageRecord};
+use super::*;
+use crate::daemon::mail::{MessageRequest, Whom};
+
+/// Most messages of one answer.
+const MOST: usize = 500;
+/// Messages of an answer where nobody says how many.
+const USUAL: usize = 50;
+/// The longest text to search for, bytes.
+const WANTED: usize = 1_000;
+
+impl Messages {
+    /// Answers a program.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(super) fn answer(&mut self, request: MessageRequest) -> Result<Value, String> {
+        let failed = |error: StoreError| format!("the messages cannot be used: {}", chain(&error));
+        match request {
+            MessageRequest::Send(whom, text, expires_s) => self.send(&whom, text, expires_s),
+            MessageRequest::Conversations => {
+                let all = self.history.conversations().map_err(failed)?;
+                let shown = all.into_iter().map(|Conversation { person, unread, last }| {
+                    json!({
+                        "person": person,
+                        "name": self.membership.name_of(person),
+                        "unread": unread,
+                        "last": last.map(|(number, record)| self.shown(number, &record)),
+                        "verified": self.history.is_verified(person),
+                    })
+                });
+                Ok(json!({ "conversations": shown.collect::<Vec<_>>() }))
+            }
+            MessageRequest::Messages(whom, before, last) => {
+                let (person, _) = self.person(&whom)?;
+                let last = last.unwrap_or(USUAL).min(MOST);
+                let all = self.history.messages(person, before, last).map_err(failed)?;
+                Ok(self.list(&all))
+            }
+            MessageRequest::Message(number) => {
+                let found = self.history.read(number).map_err(failed)?;
+                Ok(self.list(&found.map(|record| (number, record)).into_iter().collect::<Vec<_>>()))
+            }
+            MessageRequest::Read(whom, up_to) => {
+                let (person, _) = self.person(&whom)?;
+                let read =
+                    self.history.set_read(person, up_to, unix_ms() / 1_000).map_err(failed)?;
+                read.into_iter().for_each(|number| self.changed(number, person));
+                Ok(json!({}))
+            }
+            MessageRequest::Search(text) => {
+                if text.trim().is_empty() || text.len() > WANTED {
+                    return Err(format!("text: search for 1 to {WANTED} bytes"));
+                }
+                let found = self.history.search(text.trim()).map_err(failed)?;
+                Ok(self.list(&found))
+            }
+            MessageRequest::Delete(number) => {
+                let person = self.history.person(number);
+                let person = person.ok_or(format!("there is no message of the number {number}"))?;
+                self.history.erase(&[number]).map_err(failed)?;
+                self.changed(number, person);
+                Ok(json!({}))
+            }
+            MessageRequest::Verify(whom, is_same) => {
+                let (person, name) = self.person(&whom)?;
+                let (organisation, people) = self.membership.keys_of(person)?;
+                if let Some(is_same) = is_same {
+                    self.history.verify(person, is_same).map_err(failed)?;
+                }
+                let (digits, verified) =
+                    (digits(&organisation, people), self.history.is_verified(person));
+                Ok(
+                    json!({ "person": person, "name": name, "digits": digits, "verified": verified }),
+                )
+            }
+            MessageRequest::Taken(up_to) => {
+                self.history.taken(up_to).map_err(failed)?;
+                Ok(json!({}))
+            }
+            MessageRequest::Status => Ok(self.status()),
+        }
+    }
+
+    /// How the client is. Of packets that were of no use there are totals alone.
+    fn status(&self) -> Value {
+        let mut status = self.membership.status();
+        let counts = self.engine.as_ref().map(People::counts).unwrap_or_default();
+        if let Some(status) = status.as_object_mut() {
+            status.insert("trouble".into(), json!(self.trouble));
+            let dropped = json!({
+                "unreadable": counts.unreadable,
+                "unknown": counts.unknown,
+                "displaced": counts.displaced,
+                "broken": counts.broken,
+                "no_room": counts.no_room,
+                "lost": self.lost.load(Ordering::Relaxed),
+            });
+            status.insert("dropped".into(), dropped);
+        }
+        status
+    }
+
+    fn list(&self, all: &[(u64, MessageRecord)]) -> Value {
+        let shown = all.iter().map(|(number, record)| self.shown(*number, record));
+        json!({ "messages": shown.collect::<Vec<_>>() })
+    }
+
+    /// The number and the name of whoever is meant.
+    fn person(&self, whom: &Whom) -> Result<(u32, String), String> {
+        match whom {
+            Whom::Name(name) => self.membership.person(name),
+            Whom::Number(person) => Ok((*person, self.membership.name_of(*person))),
+        }
+    }
+
+    fn send(&mut self, whom: &Whom, text: String, expires_s: u32) -> Result<Value, String> {
+        let (person, name) = self.person(whom)?;
+        if self.membership.is_own(person) {
+            return Err("this is you: write to somebody else".into());
+        }
+        if let (false, Some(why)) = (self.undone.is_empty(), &self.trouble) {
+            return Err(format!("messages cannot be kept now: {why}"));
+        }
+        let trouble = self.trouble.clone();
+        let Some(engine) = &mut self.engine else {
+            return Err(trouble.unwrap_or_else(|| {
+                "this client is no member of an organisation yet, or has no keys: again in a moment".into()
+            }));
+        };
+        let now = unix_ms();
+        let sent = engine.send(now, person, &Body::Text(text.clone()), expires_s);
+        let message = sent.map_err(|error| format!("{name}: {error}"))?;
+        let record = MessageRecord {
+            name: message,
+            person,
+            is_own: true,
+            sent_at: now / 1_000,
+            came_at: 0,
+            content: Content::Text(text),
+            state: None,
+            is_read: false,
+            is_edited: false,
+            expires_s,
+            // From when it has left.
+            expires_at: 0,
+        };
+        self.written.insert(message, record);
+        self.deliver();
+        match (self.history.number(&message), &self.trouble) {
+            (None, Some(why)) => Err(format!(
+                "the message is not on the disk: {why}; it is sent as soon as it is there, unless the client ends before"
+            )),
+            (number, _) => Ok(json!({ "message": named(&message), "number": number })),
+        }
+    }
+
+    /// What came and no program has taken.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn untaken(&mut self) -> Result<Vec<Event>, StoreError> {
+        let untaken = self.history.untaken().inspect_err(|error| error!("{}", chain(error)))?;
+        let event = |(number, record): &(u64, MessageRecord)| {
+            let mut event = self.shown(*number, record);
+            event.insert("event".into(), "received".into());
+            event.into()
+        };
+        Ok(untaken.iter().map(event).collect())
+    }
+}
