@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use shoal_client::daemon as client;
 use shoal_host::shutdown::Shutdown;
 use shoal_host::{logs, memory, stdout};
 use shoal_node::daemon::Faults;
@@ -96,6 +97,9 @@ pub struct LocalnetArgs {
     /// Clients with a SOCKS port.
     #[arg(long, default_value_t = 1, value_name = "N")]
     clients: usize,
+    /// People of an organisation, each with a client of his own, who can write to each other; two or more.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    people: usize,
     /// Their class: text, web, fast or call.
     #[arg(long, default_value = "web", value_name = "NAME")]
     class: String,
@@ -167,7 +171,8 @@ fn localnet(args: LocalnetArgs) -> anyhow::Result<()> {
         gateways: args.gateways,
         authorities: args.authorities,
         epoch: Duration::from_secs(args.epoch),
-        clients: args.clients,
+        clients: args.clients.max(args.people),
+        people: args.people,
         class: args.class,
         socks: args.socks,
         processes: args.processes,
@@ -221,6 +226,13 @@ fn say(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Where the page of a person is, with a code that opens it.
+fn page(config: &Path) -> anyhow::Result<String> {
+    let config = client::config::read(config, &[])?.0;
+    let way = client::page::open::ask(&config)?;
+    Ok(format!("{}#{}", way.address, *way.code))
+}
+
 /// What to do with a localnet that is ready, without the last line break.
 fn explain(net: &Localnet, duration: Option<u64>) -> String {
     let Some(socks) = net.socks.first() else { return String::new() };
@@ -244,6 +256,21 @@ fn explain(net: &Localnet, duration: Option<u64>) -> String {
     lines.extend(client.map(status));
     for (n, socks) in net.socks.iter().enumerate().skip(1) {
         lines.push(format!("  client {} has its SOCKS port at {socks}", n + 1));
+    }
+    if let [(name, config), (other, _), ..] = net.people.as_slice() {
+        let names: Vec<&str> = net.people.iter().map(|(name, _)| name.as_str()).collect();
+        let names = names.join(", ");
+        lines.push(format!(
+            "\n{names} belong to one organisation. Their pages, whose codes are good once and for a minute:"
+        ));
+        let page = |(name, config): &(String, PathBuf)| {
+            let address = page(config).unwrap_or_else(|error| error.to_string());
+            format!("  {name}: {address}")
+        };
+        lines.extend(net.people.iter().map(page));
+        lines.push(format!("Later, and as {name} in a terminal:"));
+        lines.push(format!("  shoal-client open -c {}", config.display()));
+        lines.push(format!("  shoal-client chat -c {} {other}", config.display()));
     }
     lines.push(format!("\nEverything is in {}.", net.dir().display()));
     lines.push(

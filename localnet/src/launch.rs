@@ -7,6 +7,7 @@
 
 mod daemon;
 mod founders;
+mod people;
 mod plan;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use daemon::Run;
 pub(crate) use daemon::spawn;
 pub use daemon::{Daemon, DaemonKind, log_level, run, run_with_faults};
+use people::Organisation;
 use plan::LaunchPlan;
 
 /// How long daemons may take until all are ready.
@@ -48,6 +50,8 @@ pub struct Options {
     pub epoch: Duration,
     /// Clients with a SOCKS port.
     pub clients: usize,
+    /// Of these, the first so many belong to people of an organisation, who can write to each other.
+    pub people: usize,
     /// The class of all of them.
     pub class: String,
     /// SOCKS address of the first client; the others follow on the ports after it. Port 0 takes free ones.
@@ -76,6 +80,7 @@ impl Default for Options {
             authorities: 4,
             epoch: Duration::from_secs(1200),
             clients: 1,
+            people: 0,
             class: "web".into(),
             socks: None,
             processes: false,
@@ -107,6 +112,8 @@ pub struct Localnet {
     pub target: SocketAddr,
     /// Time from start to ready.
     pub took: Duration,
+    /// The people of its organisation: name, and the configuration of the client.
+    pub people: Vec<(String, PathBuf)>,
     page: JoinHandle<()>,
     dir: PathBuf,
     /// Held as long as it runs: two in one directory would take each other's files.
@@ -144,7 +151,14 @@ impl Localnet {
         all.clone().try_for_each(|daemon| check_socket(&daemon.control, &dir))?;
         let socks: Vec<SocketAddr> = clients.iter().filter_map(|client| client.listen).collect();
 
-        founders.found(&options, &dir, &nodes, &exits)?;
+        let members = clients.get(..options.people).unwrap_or(&clients);
+        let organisation = match members {
+            [] => None,
+            members => Some(Organisation::found(&dir, members)?),
+        };
+        founders.found(&options, &dir, (&nodes, &exits), organisation.as_ref())?;
+        let people = members.iter().enumerate();
+        let people = people.map(|(n, daemon)| (people::name(n), daemon.config.clone())).collect();
         drop(plan); // frees the ports that the daemons take now
         let mut daemons: Vec<Daemon> = authorities;
         daemons.extend(nodes);
@@ -156,6 +170,7 @@ impl Localnet {
             service: format!("{service}:{SERVICE_PORT}"),
             target,
             took: Duration::ZERO,
+            people,
             page,
             dir,
             _lock: lock,
@@ -192,8 +207,10 @@ impl Localnet {
             })
             .collect();
         let socks: Vec<String> = self.socks.iter().map(ToString::to_string).collect();
+        let person = |(name, config): &(String, PathBuf)| json!({ "name": name, "config": config });
         json!({
             "ready": true,
+            "people": self.people.iter().map(person).collect::<Vec<_>>(),
             "socks": socks,
             "service": self.service,
             "nodes": nodes,
@@ -307,6 +324,9 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
     }
     if !(1..=1_000).contains(&options.clients) {
         bail!("--clients must lie between 1 and 1,000");
+    }
+    if options.people == 1 || options.people > options.clients {
+        bail!("--people: an organisation has two people or more, and each a client");
     }
     if options.epoch < Duration::from_secs(2) || options.epoch > Duration::from_secs(31_536_000) {
         bail!("--epoch must lie between 2 seconds and a year");

@@ -46,7 +46,10 @@ use shoal_topology::consensus::Schedule;
 use shoal_topology::{DocumentStore, Identity, Role, SecretIdentity, Seed};
 use tokio::sync::watch;
 
-pub use config::{AdmissionName, AuthorityConfig, Config, GatewayConfig, RoleName, TokenConfig};
+pub use config::{
+    AdmissionName, AuthorityConfig, Config, GatewayConfig, OrganisationConfig, RoleName,
+    TokenConfig,
+};
 pub use faults::Faults;
 pub use keys::{Keyring, Prepared, descriptor, prepare};
 

@@ -11,6 +11,7 @@ use shoal_topology::{
     Document, Epoch, ListedNode, Network, Parameters, Role, SecretIdentity, SignedDocument,
 };
 
+use super::people::Organisation;
 use super::{Daemon, Options};
 
 /// The authorities, before anything runs.
@@ -28,8 +29,8 @@ impl Founders {
         &self,
         options: &Options,
         dir: &Path,
-        nodes: &[Daemon],
-        exits: &[PathBuf],
+        (nodes, exits): (&[Daemon], &[PathBuf]),
+        organisation: Option<&Organisation>,
     ) -> anyhow::Result<()> {
         let parameters = parameters(options);
         secret::replace(
@@ -64,6 +65,9 @@ impl Founders {
                 parameters: "../parameters.toml".into(),
                 ..node::AuthorityConfig::default()
             };
+            if let Some(organisation) = organisation {
+                organisation.list(&mut config.authority);
+            }
             secret::replace(path, config.to_toml().as_bytes())?;
             files.push(path.with_file_name("topology"));
         }
@@ -79,7 +83,7 @@ impl Founders {
             nodes: listed,
             draw: Default::default(),
             exits: services,
-            heads: Vec::new(),
+            heads: organisation.map(Organisation::head).into_iter().collect(),
         };
         document.check()?;
         // As many as a document needs: no more must be necessary.

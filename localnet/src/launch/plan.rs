@@ -196,7 +196,8 @@ impl<'a> LaunchPlan<'a> {
         let mut services = Vec::new();
         for (name, text) in [("exit", exit), ("service", service)] {
             let gateways = of_services(self.options.gateways);
-            let daemon = self.client(name, DaemonKind::Service, &gateways, nodes, None, &text)?;
+            let daemon =
+                self.client(name, DaemonKind::Service, &gateways, nodes, None, ("", &text))?;
             let (config, _) = client::config::read(&daemon.config, &[])?;
             let body = client::descriptor(&config)?.body().clone();
             services.push((daemon, body));
@@ -211,8 +212,13 @@ impl<'a> LaunchPlan<'a> {
         (0..self.options.clients)
             .map(|n| {
                 let socks = self.socks(n)?;
+                // A person of the organisation has a page, at a port of its own.
+                let (reachable, page) = match n < self.options.people {
+                    true => ("reachable = true\n", format!("[page]\nlisten = \"{}\"\n\n", self.ports.next()?)),
+                    false => ("", String::new()),
+                };
                 let text = format!(
-                    "[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
+                    "{page}[socks]\nlisten = \"{socks}\"\n\n[protect]\n\
                      # A localnet is small: it goes on where a real client would stop.\n\
                      allow_shared_gateway = {shared}\nmin_mixes_per_layer = 1\nallow_small_crowd = {}\n",
                     !self.options.trial
@@ -224,7 +230,7 @@ impl<'a> LaunchPlan<'a> {
                     &gateways,
                     nodes,
                     Some(socks),
-                    &text,
+                    (reachable, &text),
                 )
             })
             .collect()
@@ -260,7 +266,7 @@ impl<'a> LaunchPlan<'a> {
         gateways: &[usize],
         nodes: &[Daemon],
         listen: Option<SocketAddr>,
-        text: &str,
+        (keys, tables): (&str, &str),
     ) -> anyhow::Result<Daemon> {
         let dir = self.dir.join(name);
         secret::private_directory(&dir)?;
@@ -274,6 +280,7 @@ impl<'a> LaunchPlan<'a> {
             secret::replace(&dir.join("token"), self.token.as_bytes())?;
             toml.push_str("token = \"token\"\n");
         }
+        toml.push_str(keys);
         write!(toml, "\n[admin]\nlisten = \"{admin}\"\n\n")?;
         for gateway in gateways {
             let name = format!("gateway-{}", gateway + 1);
@@ -283,7 +290,7 @@ impl<'a> LaunchPlan<'a> {
             let address = gateway.listen.context("a gateway listens")?;
             write!(toml, "[[gateways]]\nidentity = \"{identity}\"\naddress = \"{address}\"\n\n")?;
         }
-        toml.push_str(text);
+        toml.push_str(tables);
         let path = dir.join("client.toml");
         secret::replace(&path, toml.as_bytes())?;
         let (config, _) = client::config::read(&path, &[])?;
