@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod liveness;
 pub mod organisation;
 mod packets;
+pub mod people;
 pub mod seeds;
 
 use shoal_client::message::{FromService, ToService};
@@ -44,6 +45,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("authority_liveness", liveness::liveness),
     ("directory_entries", organisation::directory_entries),
     ("organisation_words", organisation::organisation_words),
+    ("people_packets", people::people_packets),
+    ("people_words", people::people_words),
     ("control_words", control_words),
     ("addresses", addresses),
     ("socks_handshake", socks_handshake),

@@ -1,7 +1,7 @@
 //! Directories of organisations: their entries are signed anew, so that changes get behind the signatures.
 
 use shoal_organisation::enrolment::Request;
-use shoal_organisation::wire::{Answer, Question};
+use shoal_organisation::wire::{Answer, Question, SignIn};
 use shoal_organisation::{
     Admin, Code, Device, Directory, Entry, Person, PersonFlags, Policy, Removed, Role, SignedBatch,
 };
@@ -132,8 +132,15 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         directory.encode(),
         update.encode(),
         Question::Enrol(request.encode()).encode(),
+        Question::SignIn(request.encode()).encode(),
         Question::Since { size: 4, token: [7; 32] }.encode(),
         Answer::Batches(3).encode(),
+        Answer::SignIn(SignIn {
+            address: "https://a.example/device".into(),
+            code: "AB-CD".into(),
+            expires_s: 600,
+        })
+        .encode(),
         request.encode(),
         code.to_string().into_bytes(),
     ]

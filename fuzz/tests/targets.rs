@@ -125,6 +125,8 @@ targets! {
     authority_liveness: 60,
     directory_entries: 1_000,
     organisation_words: 5_000,
+    people_packets: 300,
+    people_words: 10_000,
     control_words: 20_000,
     addresses: 20_000,
     socks_handshake: 20_000,

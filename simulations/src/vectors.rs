@@ -6,6 +6,7 @@ mod directory;
 mod messages;
 mod organisation;
 mod packets;
+mod people;
 
 use std::fmt::Write as _;
 
@@ -33,6 +34,7 @@ pub fn all() -> anyhow::Result<Vec<(&'static str, String)>> {
         ("votes.json", authorities::votes()?),
         ("proofs.json", authorities::proofs()?),
         ("organisation.json", organisation::organisation()?),
+        ("messages.json", people::people()?),
     ];
     let text = |value: &Value| serde_json::to_string_pretty(value).map(|text| text + "\n");
     files.iter().map(|(name, value)| Ok((*name, text(value)?))).collect()

@@ -4,6 +4,7 @@ mod calendar;
 mod columns;
 mod csv;
 mod fit;
+mod letters;
 mod recorded;
 mod session;
 mod settings;
@@ -11,6 +12,7 @@ mod synthetic;
 
 pub use csv::What;
 pub use fit::{Fit, fit};
+pub use letters::LetterSettings;
 pub use recorded::{BadRecords, Entry, Missed, Recorded};
 pub use session::{BrowseSettings, DownloadSettings};
 pub use settings::{WorkloadKind, WorkloadSettings};

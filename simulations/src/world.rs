@@ -16,6 +16,9 @@ mod experiment;
 mod faults;
 mod history;
 mod injector;
+mod keyed;
+mod keyring;
+mod letter;
 mod liar;
 mod links;
 mod matrix;
@@ -24,6 +27,7 @@ mod network;
 mod observer;
 mod person;
 mod rate;
+mod reachable;
 mod release;
 pub mod reproduce;
 mod run;
@@ -38,7 +42,7 @@ pub use measure::Service;
 pub use rate::{EventRate, Rate, event_rate};
 pub use run::{Report, World, run};
 pub use settings::{
-    Attack, ClassSettings, CodecChoice, Fault, FaultKind, Injected, Injection, Interruption, Lie,
-    LinkSettings, NetworkSettings, Observed, ObserverSettings, PeopleSettings, Settings,
-    SharedGateway, Trial,
+    Absence, Attack, ClassSettings, CodecChoice, Fault, FaultKind, Injected, Injection,
+    Interruption, Lie, LinkSettings, NetworkSettings, Observed, ObserverSettings, PeopleSettings,
+    Settings, SharedGateway, Trial,
 };

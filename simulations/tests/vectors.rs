@@ -8,13 +8,20 @@ use std::path::Path;
 use serde_json::Value;
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::{Request, Response, UdpPacket};
+use shoal_people::{
+    Ack, Body, Frame as MessageFrame, Input, Output, People, PeriodKeys, Published,
+    ReceivedMessage, Roster, RosterDevice, Settings,
+};
 use shoal_sphinx::{Codec as _, Frame, Packet, SecretKey, Sphinx, Surb};
 use shoal_topology::consensus::{PeerMessage as Peer, Proof};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::reputation::report::SignedReport;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::wire::client_gateway::{ControlMessage, DocumentPart, Hello, Notice, Renew};
-use shoal_topology::{ClientDescriptor, Identity, Network, NodeDescriptor, Signed, SignedDocument};
+use shoal_topology::{
+    ClientDescriptor, Engine as _, Identity, Network, NodeDescriptor, SecretIdentity, Seed, Signed,
+    SignedDocument,
+};
 
 fn text(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors").join(name);
@@ -236,5 +243,104 @@ fn addresses_are_written_as_they_stand_there() {
     }
     for of in list(&file["networks"]) {
         assert_eq!(network(of).fingerprint(), of["fingerprint"].as_str().unwrap());
+    }
+}
+
+/// What a device says that it has received, when these packets come: the one that an example's session is opened with.
+fn received(session: &Value, packets: &[Vec<u8>]) -> Vec<ReceivedMessage> {
+    let (opener, reader) = (&session["opener"], &session["reader"]);
+    let (number, now) =
+        (opener["device"].as_u64().unwrap() as u32, opener["opened"].as_u64().unwrap());
+    let address = ServiceAddress { identity: [8; 32], gateway: [9; 32] };
+    let listed =
+        |key| RosterDevice { person: 0, key: Identity(array(key)), address, held_until: 0 };
+    let roster = Roster {
+        organisation: Identity(array(&session["organisation"])),
+        size: 12,
+        head: 12,
+        is_current: true,
+        devices: [(number, listed(&opener["key"])), (number + 1, listed(&reader["key"]))].into(),
+    };
+    // The key of the reader does nothing but to be the one that the opener wrote to.
+    let me = (number + 1, SecretIdentity::from_bytes(&[171; 32]));
+    assert!(me.1.identity() == Identity(array(&reader["key"])));
+    let settings = Settings { copies_per_s: 1.0 };
+    let mut people =
+        People::restore(now, me, settings, roster, &Seed::from_u64(1), []).ok().unwrap();
+    let keys = PeriodKeys::new(&array(&reader["random"]), reader["begins"].as_u64().unwrap());
+    people.handle(now, Input::Keys(vec![keys]));
+    packets.iter().for_each(|packet| people.handle(now, Input::Packet(packet.clone())));
+    std::iter::from_fn(|| people.poll_output())
+        .filter_map(|output| match output {
+            Output::Received(message) => Some(message),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_packets_of_a_session_are_read_by_the_device_that_they_are_for() {
+    for session in list(&read("messages.json")["sessions"]) {
+        // What the opener writes before he is answered: the rest needs the keys that the example's reader drew.
+        let packets = list(&session["packets"]).iter();
+        let packets: Vec<&Value> = packets.take_while(|packet| packet["by"] == "opener").collect();
+        let bodies = |messages: Vec<ReceivedMessage>| -> Vec<Vec<u8>> {
+            messages.iter().map(|message| message.body.encode()).collect()
+        };
+        let written: Vec<Vec<u8>> = packets
+            .iter()
+            .map(|packet| MessageFrame::decode(&bytes(&packet["frame"])).unwrap().content)
+            .collect();
+        let sent: Vec<Vec<u8>> = packets.iter().map(|packet| bytes(&packet["packet"])).collect();
+        assert_eq!(bodies(received(session, &sent)), written);
+        let kinds: Vec<u8> = sent.iter().map(|packet| packet[0]).collect();
+        assert_eq!(kinds, [1, 1, 0]);
+        is_fixed_to_the_byte(&sent[0], |packet| {
+            bodies(received(session, &[packet.to_vec()])) == written[..1]
+        });
+        is_fixed_to_the_byte(&sent[2], |packet| {
+            let packets = [sent[0].clone(), packet.to_vec()];
+            bodies(received(session, &packets)) == [written[0].clone(), written[2].clone()]
+        });
+    }
+}
+
+#[test]
+fn what_stands_in_messages_is_read_and_written_again() {
+    let file = read("messages.json");
+    for of in list(&file["keys"]) {
+        let published = Published::decode(&bytes(&of["bytes"])).unwrap();
+        assert!(published.keys == *PeriodKeys::new(&array(&of["random"]), 0).public());
+        assert_eq!(of["value"]["device"], published.device);
+        assert_eq!(of["value"]["size"], published.size);
+    }
+    for of in list(&file["frames"]) {
+        let bytes = bytes(&of["bytes"]);
+        let frame = MessageFrame::decode(&bytes).unwrap();
+        assert_eq!(frame.encode(), bytes);
+        assert_eq!(of["value"]["stream"], frame.stream);
+    }
+    for of in list(&file["refused"]) {
+        assert!(MessageFrame::decode(&bytes(&of["bytes"])).is_err(), "{}", of["rule"]);
+    }
+    for of in list(&file["acknowledgements"]) {
+        let ack: Ack = shoal_topology::encoding::decode("ack", &bytes(&of["bytes"]), 64).unwrap();
+        for (n, says) in (0..).zip(of["says"].as_str().unwrap().chars()) {
+            assert_eq!((ack.has(n), ack.lacks(n)), (says == '+', says == '-'), "{n}");
+        }
+    }
+    for of in list(&file["messages"]) {
+        let frames = list(&of["frames"]).iter().map(|frame| bytes(&frame["bytes"]));
+        let parts = frames.flat_map(|frame| MessageFrame::decode(&frame).unwrap().content);
+        let Body::Edit(_, text) = Body::decode(&parts.collect::<Vec<u8>>()) else { panic!() };
+        assert_eq!(of["body"]["Edit"][1], text);
+    }
+    for of in list(&file["bodies"]) {
+        let bytes = bytes(&of["bytes"]);
+        let body = Body::decode(&bytes);
+        assert!(
+            body.encode() == bytes
+                && matches!(body, Body::Other(..)) == of["value"]["Other"].is_array()
+        );
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn client_descriptor() -> Signed<ClientDescriptor> {
         gateways: vec![super::secret(100).identity(), super::secret(101).identity()],
         not_before: begins() - 3_600,
         not_after: begins() + 86_400,
+        attached: Vec::new(),
     };
     Signed::<ClientDescriptor>::new(body, &secret)
 }

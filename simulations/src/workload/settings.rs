@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use shoal_topology::Time;
 
 use super::fit::fit;
+use super::letters::LetterSettings;
 use super::recorded::{Entry, Missed, Recorded};
 use super::session::{BrowseSettings, DownloadSettings};
 use super::synthetic::{Rows, SyntheticSettings};
@@ -28,6 +29,8 @@ pub enum WorkloadKind {
     Csv,
     /// A list made by the laws of recorded ones.
     Synthetic,
+    /// Letters that the scenario names.
+    Letters,
     /// Nobody does anything.
     None,
     /// Downloads of one size.
@@ -40,7 +43,8 @@ pub enum WorkloadKind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkloadSettings {
-    /// "calls" or "messages" (of the Copenhagen Networks Study), "csv", "synthetic", "none", "download" or "browse".
+    /// "calls" or "messages" (of the Copenhagen Networks Study), "csv", "synthetic", "letters", "none", "download" or
+    /// "browse".
     pub kind: WorkloadKind,
     /// With "csv": a file of time (seconds, or a date), from, to, and for calls the duration (seconds; -1 for a missed
     /// call), in this order or with these names in its first line.
@@ -56,11 +60,13 @@ pub struct WorkloadSettings {
     pub longest_call_s: f64,
     /// True if whoever is in a call takes and makes no other: such calls are left out.
     pub one_at_a_time: bool,
-    /// With "download", "browse" and "none": number of people. With lists: 0 for all people of the list, all present
+    /// With "letters", "download", "browse" and "none": number of people. With lists: 0 for all people of the list, all present
     /// throughout; else the first so many of those who do something in the window.
     pub people: u32,
     /// The laws of "synthetic".
     pub synthetic: SyntheticSettings,
+    /// With "letters": which.
+    pub letters: Vec<LetterSettings>,
     /// The settings of "download".
     pub download: DownloadSettings,
     /// The settings of "browse".
@@ -79,6 +85,7 @@ impl Default for WorkloadSettings {
             one_at_a_time: false,
             people: 0,
             synthetic: SyntheticSettings::default(),
+            letters: Vec::new(),
             download: DownloadSettings::default(),
             browse: BrowseSettings::default(),
         }
@@ -116,10 +123,11 @@ impl WorkloadSettings {
         self.synthetic.check(&format!("{table}.synthetic"))?;
         self.download.check(&format!("{table}.download"))?;
         self.browse.check(&format!("{table}.browse"))?;
+        LetterSettings::check(&self.letters, &format!("{table}.letters"), self.people)?;
         let rate = match self.kind {
             WorkloadKind::Download => 1.0 / self.download.every_s,
             WorkloadKind::Browse => self.browse.objects / self.browse.think_s,
-            WorkloadKind::None => 0.0,
+            WorkloadKind::None | WorkloadKind::Letters => 0.0,
             _ => return Ok(()),
         };
         if !(1..=1_000_000).contains(&self.people) {
@@ -147,7 +155,10 @@ impl WorkloadSettings {
                 Recorded::read(file)?
             }
             WorkloadKind::Synthetic => self.synthetic.records(seed),
-            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => return Ok(None),
+            WorkloadKind::Download
+            | WorkloadKind::Browse
+            | WorkloadKind::Letters
+            | WorkloadKind::None => return Ok(None),
         }))
     }
 
@@ -200,9 +211,10 @@ impl WorkloadSettings {
             (most, if self.window_s > 0.0 { self.window_s } else { all_s })
         };
         match self.kind {
-            WorkloadKind::Download | WorkloadKind::Browse | WorkloadKind::None => {
-                Ok((self.people, self.window_s))
-            }
+            WorkloadKind::Download
+            | WorkloadKind::Browse
+            | WorkloadKind::Letters
+            | WorkloadKind::None => Ok((self.people, self.window_s)),
             WorkloadKind::Synthetic => {
                 Ok(of_list(self.synthetic.people, self.synthetic.days * 86_400.0))
             }
@@ -239,6 +251,9 @@ impl WorkloadSettings {
             return Ok(match self.kind {
                 WorkloadKind::Download => self.download.workload(self.people, self.window_s, seed),
                 WorkloadKind::Browse => self.browse.workload(self.people, self.window_s, seed),
+                WorkloadKind::Letters => {
+                    LetterSettings::workload(&self.letters, self.people, self.window_s)
+                }
                 _ => Workload {
                     people: self.people,
                     end: Time::from_nanos((self.window_s * 1e9) as u64),

@@ -168,8 +168,12 @@ impl Downloads {
         self.waiting.push_back((activity, bytes, now));
     }
 
-    /// The tunnel ended: what was under way begins again.
-    pub(super) fn failed(&mut self, why: Failure) {
+    /// A tunnel ended: what was under way in it begins again. Others end beside it, as those of groups that took its place
+    /// and were never used.
+    pub(super) fn failed(&mut self, ended: GroupId, why: Failure) {
+        if self.group != Some(ended) {
+            return;
+        }
         self.broken += u64::from(why != Failure::Idle);
         self.failed += u64::from(self.stream.is_some());
         #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How well the network served its users: what was delivered, and when.
 
+use std::collections::BTreeMap;
+
 use shoal_topology::Time;
 
 use crate::experiment::{Estimate, Measured};
@@ -15,6 +17,14 @@ pub struct Service {
     pub messages: u64,
     /// From writing to reading, seconds, of those that arrived.
     pub message_delays_s: Vec<f32>,
+    /// Arrivals of messages that had arrived already.
+    pub messages_again: u64,
+    /// When messages arrived first, by activity.
+    pub(super) read_at: BTreeMap<usize, Time>,
+    /// Letters to addresses that have left.
+    pub letters_left: u64,
+    /// Times that a letter to an address reached nobody.
+    pub letters_returned: u64,
     /// Calls that lasted: in those of 0 s, which nobody took, nothing is said.
     pub calls: u64,
     /// Calls in which at least one datagram arrived.
@@ -60,6 +70,9 @@ impl Service {
     pub(super) fn read(&mut self, activity: usize, written: Time, now: Time) {
         if self.first(activity) {
             self.message_delays_s.push(now.since(written).as_secs_f32());
+            self.read_at.insert(activity, now);
+        } else {
+            self.messages_again += 1;
         }
     }
 

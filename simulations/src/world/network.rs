@@ -214,9 +214,13 @@ impl Network {
         Signed::<NodeDescriptor>::new(body, secret)
     }
 
-    /// The key of a node for an epoch, where authorities list one for each.
-    pub(super) fn epoch_key(&self, number: usize, epoch: Epoch) -> SecretKey {
-        let own = node_seed(&self.seed, number);
+    /// The key of a node for an epoch, where authorities list one for each, after its machine has started again so many
+    /// times.
+    pub(super) fn epoch_key(&self, number: usize, epoch: Epoch, reboots: u32) -> SecretKey {
+        let own = match reboots {
+            0 => node_seed(&self.seed, number),
+            _ => node_seed(&self.seed, number).part(&format!("reboot {reboots}")),
+        };
         SecretKey::generate(&mut own.stream(&format!("key of epoch {epoch}")))
     }
 
@@ -358,6 +362,8 @@ fn parameters(settings: &Settings, class: &Class) -> Parameters {
         layers: network.layers,
         min_mixes_per_layer: 1,
         node_loops_per_s: network.node_loops_per_s,
+        inbox_packets: network.inbox_packets,
+        inbox_expiry_s: network.inbox_expiry_s,
         classes: vec![class.clone()],
         ..Parameters::default()
     };
@@ -386,6 +392,7 @@ fn describe_exit(
         gateways,
         not_before: 0,
         not_after: u64::MAX,
+        attached: Vec::new(),
     };
     Signed::<ClientDescriptor>::new(body, &long)
 }

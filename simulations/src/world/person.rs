@@ -7,8 +7,8 @@ use std::time::Instant;
 use rand::Rng;
 use shoal_client::engine::{Client, ClientSettings, Contact, NotPosted, Replies};
 use shoal_client::sender::{Produced, Sender, SlotQueue};
-use shoal_client::uplink::Uplink;
-use shoal_sphinx::{CLIENT_CONTROL, Frame, SecretKey};
+use shoal_client::uplink::{Filled, Uplink};
+use shoal_sphinx::{CLIENT_CONTROL, Frame, PublicKey, SecretKey};
 use shoal_topology::wire::client_gateway::{
     Assembly, Away, ControlMessage, DocumentPart, Hello, Mode,
 };
@@ -17,7 +17,9 @@ use shoal_topology::{
 };
 
 use super::exit::Downloads;
-use super::network::{Network, UNIX, bytes, identity};
+use super::letter::{Letter, Recipients};
+use super::network::{Network, Power, identity};
+use super::reachable::Reachable;
 use super::settings::{Settings, SharedGateway};
 
 /// Documents that it tells its gateway to have: that in use, the next, and amendments.
@@ -34,65 +36,27 @@ pub(super) enum Stage {
     Online,
 }
 
-/// The secrets of pairs of people, which stand for their sessions: who has one can vouch for a letter.
-pub(super) struct PairKeys {
-    root: [u8; 32],
-}
-
-impl PairKeys {
-    pub(super) fn new(seed: &Seed) -> Self {
-        Self { root: bytes(seed, "sessions") }
-    }
-
-    /// What vouches for `text` from one of a pair to the other.
-    fn code(&self, from: u32, to: u32, text: &[u8]) -> blake3::Hash {
-        let mut pair = [from.min(to).to_be_bytes(), from.max(to).to_be_bytes()].concat();
-        let key = blake3::keyed_hash(&self.root, &pair);
-        pair.clear();
-        pair.extend(from.to_be_bytes());
-        pair.extend(text);
-        blake3::keyed_hash(key.as_bytes(), &pair)
-    }
-}
-
-/// Something for another person.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Letter {
-    /// Number of who wrote it.
-    pub(super) from: u32,
-    /// Number of whom it is for.
-    pub(super) to: u32,
-    /// Number of the activity.
-    pub(super) activity: u32,
-    /// Number of the datagram of a call.
-    pub(super) tick: u32,
-}
-
-impl Letter {
-    /// As it travels: writer, activity, datagram, 4 bytes each, and 16 bytes that vouch for them.
-    pub(super) fn bytes(self, pairs: &PairKeys) -> Vec<u8> {
-        let words = [self.from, self.activity, self.tick];
-        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        let code = pairs.code(self.from, self.to, &bytes);
-        bytes.extend(code.as_bytes().iter().take(16));
-        bytes
-    }
-
-    /// What came for a person, if the writer's session vouches for it.
-    pub(super) fn read(message: &[u8], pairs: &PairKeys, to: u32) -> Option<Self> {
-        let (text, code) = message.split_at_checked(12)?;
-        let word = |n: usize| {
-            let bytes = text.get(4 * n..)?.first_chunk::<4>()?;
-            Some(u32::from_be_bytes(*bytes))
-        };
-        let letter = Self { from: word(0)?, to, activity: word(1)?, tick: word(2)? };
-        (letter.bytes(pairs).get(12..) == Some(code)).then_some(letter)
-    }
+/// What an engine had done when it ended with its program.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Done {
+    slots: u64,
+    filler: u64,
+    media_late: u64,
 }
 
 /// A person, with the client.
 pub(super) struct Person {
     pub(super) client: Sender,
+    /// Whether its program runs.
+    pub(super) power: Power,
+    /// Until when its program is off, as far as that is known.
+    pub(super) off_until: Time,
+    /// What engines before this one did.
+    before: Vec<Done>,
+    /// Its own seed.
+    seed: Seed,
+    /// What its program keeps so that others can write to it by its address.
+    pub(super) reachable: Option<Box<Reachable>>,
     /// The slots of its link.
     pub(super) slots: Arc<SlotQueue>,
     pub(super) gateway: u32,
@@ -128,47 +92,33 @@ impl Person {
         seed: &Seed,
     ) -> Option<(Self, Contact)> {
         let inbox = identity(seed, "inbox");
-        let secret = SecretKey::generate(&mut seed.stream("packets key"));
-        let contact = Contact {
-            inbox: inbox.identity(),
-            key: secret.public(),
-            gateway: network.identity(gateway)?,
+        let (at, unix_s) = (network.identity(gateway)?, network.unix_s(Time::ZERO));
+        let mut reachable = (settings.people.key_period_s > 0).then(|| {
+            let period_s = settings.people.key_period_s;
+            Box::new(Reachable::new(period_s, (inbox.identity(), at), seed, unix_s))
+        });
+        let secret = match &reachable {
+            Some(reachable) => reachable.key(unix_s)?,
+            None => SecretKey::generate(&mut seed.stream("packets key")),
         };
-        let client_settings = ClientSettings {
-            allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
-            replies: if settings.people.strict { Replies::Resting } else { Replies::Downlink },
-            // What is studied here may be small.
-            allow_small_crowd: true,
-            // Everyone has everyone's descriptor.
-            reachable: true,
-            letters_at_once: !settings.trial.letters_wait,
-            tunnel: shoal_client::tunnel::TunnelSettings {
-                // As the daemon has it: three hops each way and the slots.
-                initial_rtt: 3 * network.class.delay.total_mean(3),
-                ..Default::default()
-            },
-            ..ClientSettings::default()
-        };
-        let mut client = Client::new(
-            network.codec(),
-            (base, Time::ZERO),
-            seed,
-            network.class.clone(),
-            (secret, contact.inbox),
-            client_settings,
-        );
-        if let Some(held) = network.held() {
-            client.set_document(Time::ZERO, UNIX, held.clone()).ok()?;
+        let contact = Contact { inbox: inbox.identity(), key: secret.public(), gateway: at };
+        let secrets = (secret, contact.inbox);
+        let mut client = engine(network, settings, (base, Time::ZERO), secrets, seed);
+        if let Some(reachable) = &mut reachable {
+            reachable.begin(&mut client, unix_s);
         }
-        let uplink = Uplink::new(&seed.part("uplink"), network.class.clone(), Time::ZERO);
-        let mut client = Sender::new(client, uplink);
-        if !settings.trial.credits {
-            client = client.without_credit();
+        if let Some(held) = network.held() {
+            client.set_document(Time::ZERO, unix_s, held.clone()).ok()?;
         }
         let churns = settings.people.online_mean_s > 0.0;
         let person = Self {
             slots: client.slots(),
             client,
+            power: Power::On,
+            off_until: Time::ZERO,
+            before: Vec::new(),
+            seed: seed.clone(),
+            reachable,
             gateway,
             stage: Stage::Away,
             session: 0,
@@ -187,6 +137,61 @@ impl Person {
         Some((person, contact))
     }
 
+    /// Its program ends, and with it what the engine knows.
+    pub(super) fn switch_off(&mut self, now: Time) {
+        if self.stage != Stage::Away {
+            self.down(now);
+        }
+        (self.power, self.scheduled) = (Power::Off, Time::NEVER);
+    }
+
+    /// Its program starts again, with what lies on its disk: only those have something there whom others can write to by
+    /// an address.
+    pub(super) fn switch_on(
+        &mut self,
+        network: &Network,
+        settings: &Settings,
+        (base, now): (Instant, Time),
+    ) {
+        self.before.push(self.of_engine());
+        let (unix_s, starts) = (network.unix_s(now), self.before.len());
+        let seed = self.seed.part(&format!("start {starts}"));
+        let Some(reachable) = &mut self.reachable else { return };
+        reachable.open(unix_s);
+        let Some(key) = reachable.key(unix_s) else { return };
+        let secrets = (key, self.inbox.identity());
+        let mut client = engine(network, settings, (base, now), secrets, &seed);
+        reachable.begin(&mut client, unix_s);
+        self.documents.clear();
+        if let Some(held) = network.held()
+            && client.set_document(now, unix_s, held.clone()).is_ok()
+        {
+            self.documents.push(DocumentPart::tag_of(&held.signed));
+        }
+        (self.slots, self.client, self.power) = (client.slots(), client, Power::On);
+    }
+
+    /// What its engine has done so far.
+    fn of_engine(&self) -> Done {
+        let filled: Filled = self.slots.filled();
+        let media_late = self.client.counts().media_late;
+        Done { slots: filled.total(), filler: filled.filler, media_late }
+    }
+
+    fn done(&self, of: impl Fn(Done) -> u64) -> u64 {
+        of(self.of_engine()) + self.before.iter().copied().map(of).sum::<u64>()
+    }
+
+    /// Slots that passed, and those of them that random bytes took.
+    pub(super) fn filled(&self) -> (u64, u64) {
+        (self.done(|done| done.slots), self.done(|done| done.filler))
+    }
+
+    /// Media of calls that made way for later ones.
+    pub(super) fn media_late(&self) -> u64 {
+        self.done(|done| done.media_late)
+    }
+
     /// A new connection begins: who it is on it.
     pub(super) fn connect(&mut self, number: u32) -> Identity {
         let generation = self.session >> 32;
@@ -198,14 +203,20 @@ impl Person {
         self.peer
     }
 
-    /// Its answer to a gateway's challenge.
-    pub(super) fn hello(&self, gateway: &Identity, nonce: &[u8; 32], class: &str) -> Option<Frame> {
+    /// Its answer to a gateway's challenge, at this second of Unix time.
+    pub(super) fn hello(
+        &self,
+        (gateway, unix_s): (&Identity, u64),
+        nonce: &[u8; 32],
+        class: &str,
+    ) -> Option<Frame> {
+        let reachable = self.reachable.as_ref();
         let hello = Hello {
             inbox: self.inbox.identity(),
             proof: Hello::prove(&self.inbox, gateway, &self.peer, nonce),
             token: Vec::new(),
             mode: Mode::Class(class.to_owned()),
-            descriptor: None,
+            descriptor: reachable.and_then(|reachable| reachable.descriptor(unix_s)),
             documents: self.documents.clone(),
             away: Away::Keep,
         };
@@ -213,8 +224,11 @@ impl Person {
     }
 
     /// The gateway let it in: its schedule begins.
-    pub(super) fn up(&mut self, now: Time, gateway: Identity) {
+    pub(super) fn up(&mut self, (now, unix_s): (Time, u64), gateway: Identity) {
         self.stage = Stage::Online;
+        if let Some(reachable) = &mut self.reachable {
+            reachable.up(now, unix_s);
+        }
         self.client.set_link(now, Some(gateway));
     }
 
@@ -252,16 +266,37 @@ impl Person {
         Ok(())
     }
 
+    /// Turns the keys of its periods. Its present one, if it has such.
+    pub(super) fn turn_keys(&mut self, (now, unix_s): (Time, u64)) -> Option<PublicKey> {
+        let reachable = self.reachable.as_mut()?;
+        let is_linked = self.stage == Stage::Online;
+        if is_linked {
+            reachable.drain(now, unix_s);
+        }
+        reachable.turn_keys(&mut self.client, unix_s);
+        if is_linked {
+            reachable.renew(&mut self.client, now, unix_s);
+        }
+        Some(reachable.key(unix_s)?.public())
+    }
+
     /// Writes a message.
-    pub(super) fn write(&mut self, letter: Letter) {
-        self.letters.push_back(letter);
+    pub(super) fn write(&mut self, letter: Letter, now: Time) {
+        match &mut self.reachable {
+            Some(reachable) => reachable.write(letter, now),
+            None => self.letters.push_back(letter),
+        }
     }
 
     /// Fills what the slots have room for.
-    pub(super) fn produce(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
+    pub(super) fn produce(&mut self, now: Time, to: &Recipients) {
         loop {
-            if self.stage == Stage::Online && !self.letters.is_empty() {
-                self.post(now, contacts, pairs);
+            if self.stage == Stage::Online
+                && let Some(reachable) = &mut self.reachable
+            {
+                reachable.post(&mut self.client, now, to);
+            } else if self.stage == Stage::Online && !self.letters.is_empty() {
+                self.post(now, to);
             }
             if self.client.produce(now, now) == Produced::Nothing {
                 return;
@@ -270,14 +305,14 @@ impl Person {
     }
 
     /// What programs want sent is handed over no sooner than it can leave, so that they may still drop it.
-    fn post(&mut self, now: Time, contacts: &[Contact], pairs: &PairKeys) {
+    fn post(&mut self, now: Time, to: &Recipients) {
         for _ in 0..self.client.room(now) {
             if self.client.is_paused() {
                 return;
             }
             let Some(letter) = self.letters.pop_front() else { return };
-            let Some(contact) = contacts.get(letter.to as usize) else { continue };
-            let bytes = letter.bytes(pairs);
+            let Some(contact) = to.contacts.get(letter.to as usize) else { continue };
+            let bytes = letter.bytes(&to.pairs);
             // One without a path is lost, as it would be to its user.
             if self.client.post(now, contact, &bytes) == Err(NotPosted::Full) {
                 self.letters.push_front(letter);
@@ -287,31 +322,38 @@ impl Person {
     }
 
     /// When it wants to be called again.
-    pub(super) fn next_wake(&mut self) -> Time {
-        self.client.next_timeout().min(self.slots.next_slot())
+    pub(super) fn next_wake(&mut self, now: Time) -> Time {
+        let next_try = self.reachable.as_ref().map_or(Time::NEVER, |of| of.next_try(now));
+        self.client.next_timeout().min(self.slots.next_slot()).min(next_try)
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_letter_is_read_by_whom_it_is_for_and_if_nothing_of_it_was_changed() {
-        let pairs = PairKeys::new(&Seed::from_u64(1));
-        let letter = Letter { from: 3, to: 5, activity: 70_000, tick: 9 };
-        let bytes = letter.bytes(&pairs);
-        assert_eq!(Letter::read(&bytes, &pairs, 5), Some(letter));
-        assert_eq!(Letter::read(&bytes, &pairs, 6), None);
-        assert_eq!(Letter::read(&bytes, &PairKeys::new(&Seed::from_u64(2)), 5), None);
-        for index in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            *changed.get_mut(index).unwrap() ^= 1;
-            assert_eq!(Letter::read(&changed, &pairs, 5), None, "{index}");
-        }
-        // It does not come back to its writer.
-        assert_eq!(Letter::read(&bytes, &pairs, 3), None);
-        assert_eq!(Letter::read(&[], &pairs, 5), None);
-    }
+/// An engine with its slots, which has no document yet.
+fn engine(
+    network: &Network,
+    settings: &Settings,
+    times: (Instant, Time),
+    secrets: (SecretKey, Identity),
+    seed: &Seed,
+) -> Sender {
+    let client_settings = ClientSettings {
+        allow_shared_gateway: settings.people.shared_gateway == SharedGateway::Allowed,
+        replies: if settings.people.strict { Replies::Resting } else { Replies::Downlink },
+        // What is studied here may be small.
+        allow_small_crowd: true,
+        // Everyone has everyone's descriptor, or asks for it.
+        reachable: true,
+        letters_at_once: !settings.trial.letters_wait,
+        tunnel: shoal_client::tunnel::TunnelSettings {
+            // As the daemon has it: three hops each way and the slots.
+            initial_rtt: 3 * network.class.delay.total_mean(3),
+            ..Default::default()
+        },
+        ..ClientSettings::default()
+    };
+    let class = network.class.clone();
+    let uplink = Uplink::new(&seed.part("uplink"), class.clone(), times.1);
+    let client = Client::new(network.codec(), times, seed, class, secrets, client_settings);
+    let sender = Sender::new(client, uplink);
+    if settings.trial.credits { sender } else { sender.without_credit() }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "the world numbers its nodes and people itself")]
 
+mod absences;
 mod activity;
 #[cfg(test)]
 mod arrivals;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use shoal_client::engine::Contact;
 use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, InboxId, Input, Room};
 use shoal_sphinx::Frame;
@@ -27,11 +27,13 @@ use super::directory::Directory;
 use super::exit::Exit;
 use super::faults::Faults;
 use super::injector::Injector;
+use super::letter::{PairKeys, Recipients};
 use super::links::Links;
 use super::measure::Service;
 use super::network::{Network, Node};
 use super::observer::{Corrupt, NodeArrival, Observer, fingerprint};
-use super::person::{PairKeys, Person};
+use super::person::Person;
+use super::reachable::KEYS_LOOK;
 use super::release::Release;
 use super::settings::Settings;
 use super::spans::{seconds, span};
@@ -73,6 +75,12 @@ enum Event {
     Leave(u32),
     /// A person's connection is interrupted, as this one of the settings says.
     Interrupt { interruption: u32, person: u32 },
+    /// A person's program ends, as this one of the settings says.
+    Off { absence: u32, person: u32 },
+    /// It starts again.
+    On(u32),
+    /// A person's program looks at its keys.
+    Keys(u32),
     /// A node's clock passes into the next epoch.
     Epoch(u32),
     /// A node forgets its replay tags.
@@ -114,6 +122,13 @@ pub struct Report {
     pub packets: u64,
 }
 
+/// A descriptor on the disk of a gateway.
+struct KeptDescriptor {
+    bytes: Arc<[u8]>,
+    /// The last second of Unix time at which it holds.
+    not_after: u64,
+}
+
 /// The engines, the links, and what people do.
 pub struct World {
     now: Time,
@@ -124,13 +139,15 @@ pub struct World {
     pub(super) nodes: Vec<Node>,
     links: Links,
     pub(super) people: Vec<Person>,
-    contacts: Vec<Contact>,
+    recipients: Recipients,
+    /// What tunnels' clocks show at the zero of the world.
+    base: Instant,
     pub(super) exit: Exit,
     exit_gateways: Vec<u32>,
     /// Packets for those who are away, by gateway.
     inboxes: BTreeMap<(u32, InboxId), VecDeque<(Time, Frame)>>,
     /// Descriptors that gateways keep.
-    descriptors: BTreeMap<(u32, InboxId), Arc<[u8]>>,
+    descriptors: BTreeMap<(u32, InboxId), KeptDescriptor>,
     /// Authorities and what follows them, where documents follow each other.
     pub(super) directory: Option<Directory>,
     faults: Faults,
@@ -138,7 +155,6 @@ pub struct World {
     watched: Watched,
     injector: Injector,
     release: Release,
-    pairs: PairKeys,
     unreadable: Vec<Time>,
     pub(super) service: Service,
     warm_up: Duration,
@@ -204,6 +220,8 @@ impl World {
                 contacts.push(contact);
             }
         }
+        let reachable = people.iter().filter_map(|person| person.reachable.as_ref());
+        let addresses = reachable.map(|reachable| reachable.address()).collect();
         let count = network.nodes();
         let nodes =
             (0..count).filter_map(|node| network.node(node, settings, workload.people)).collect();
@@ -230,10 +248,10 @@ impl World {
             } else {
                 &[]
             }),
-            pairs: PairKeys::new(&seed),
             unreadable: Vec::new(),
             service: Service::new(workload),
-            contacts,
+            recipients: Recipients { contacts, addresses, pairs: PairKeys::new(&seed) },
+            base,
             network,
             hops: 0,
             events: 0,
@@ -276,6 +294,7 @@ impl World {
                 self.wheel.insert(at, Event::Interrupt { interruption, person });
             }
         }
+        self.begin_absences();
         for (number, planned) in self.faults.planned.iter().enumerate() {
             self.wheel.insert(planned.begins, Event::Fault(number as u32));
         }
@@ -354,6 +373,12 @@ impl World {
             Event::Join(person) => self.join(person),
             Event::Leave(person) => self.leave(person),
             Event::Interrupt { interruption, person } => self.interrupt(interruption, person),
+            Event::Off { absence, person } => self.switch_off_person(absence, person),
+            Event::On(person) => self.switch_on_person(person),
+            Event::Keys(person) => {
+                self.turn_keys(person);
+                self.wheel.insert(now + KEYS_LOOK, Event::Keys(person));
+            }
             Event::Epoch(node) => self.epoch(node),
             Event::Forget(node) => {
                 self.nodes[node as usize].opener = self.network.opener(node as usize, now);

@@ -1,5 +1,6 @@
 //! What a scenario file says of the world.
 
+mod absences;
 mod adversaries;
 mod check;
 mod faults;
@@ -13,9 +14,11 @@ use shoal_sphinx::{Codec, NullCodec};
 use shoal_topology::consensus::Schedule;
 use shoal_topology::{Class, Parameters};
 
+use super::keyed::KeyedCodec;
 use crate::experiment::Wrong;
 use crate::workload::WorkloadSettings;
 
+pub use absences::Absence;
 pub use adversaries::{Attack, Injected, Injection, Interruption, Trial};
 pub(super) use faults::Culprit;
 pub use faults::{Fault, FaultKind, Lie};
@@ -27,6 +30,8 @@ pub enum CodecChoice {
     /// Of the same lengths, without cryptography; older scenarios call it "stand-in".
     #[serde(alias = "stand-in")]
     Null,
+    /// As those, but that a hop opens only what was sealed to its key.
+    Keyed,
     /// The real ones.
     Sphinx,
 }
@@ -36,6 +41,7 @@ impl CodecChoice {
     pub fn codec(self) -> Arc<dyn Codec> {
         match self {
             Self::Null => Arc::new(NullCodec),
+            Self::Keyed => Arc::new(KeyedCodec::default()),
             Self::Sphinx => Backend::best_codec(),
         }
     }
@@ -71,6 +77,13 @@ pub struct NetworkSettings {
     pub replay_tags_s: f64,
     /// Packets that a node's pool holds.
     pub pool_packets: usize,
+    /// Packets that an inbox holds for a person who is away.
+    pub inbox_packets: u32,
+    /// How long it holds them, seconds.
+    pub inbox_expiry_s: u32,
+    /// Whether what waits at a gateway, and the descriptors that it keeps, are still there when its machine has started
+    /// again, as in service unless its operator wants it otherwise.
+    pub inbox_survives_reboot: bool,
 }
 
 impl Default for NetworkSettings {
@@ -87,6 +100,9 @@ impl Default for NetworkSettings {
             clock_offset_ms: 0.0,
             replay_tags_s: 600.0,
             pool_packets: 1 << 20,
+            inbox_packets: parameters.inbox_packets,
+            inbox_expiry_s: parameters.inbox_expiry_s,
+            inbox_survives_reboot: true,
         }
     }
 }
@@ -210,6 +226,10 @@ pub struct PeopleSettings {
     pub access_loss: f64,
     /// And what each frame takes there beside, at most, milliseconds; uniform, order is kept.
     pub access_jitter_ms: f64,
+    /// Length of the periods of people's keys, whole seconds; a day in service. Each period has a key of its own, which its
+    /// person's gateway has in a descriptor; whoever writes has an address and asks for that first. Letters that reach
+    /// nobody are tried again, and keys last as in service. With 0 each person has one key, and everyone knows it.
+    pub key_period_s: u32,
 }
 
 impl PeopleSettings {
@@ -229,6 +249,7 @@ impl Default for PeopleSettings {
             offline_mean_s: 0.0,
             access_loss: 0.0,
             access_jitter_ms: 0.0,
+            key_period_s: 0,
         }
     }
 }
@@ -304,7 +325,7 @@ impl Default for ObserverSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// "null" (the same lengths, no cryptography) or "sphinx".
+    /// "null" (the same lengths, no cryptography), "keyed" (as that, but each packet is opened by its keys alone) or "sphinx".
     pub codec: CodecChoice,
     /// Seconds before the observation begins: everybody joins, pools fill.
     pub warm_up_s: f64,
@@ -326,6 +347,8 @@ pub struct Settings {
     pub injections: Vec<Injection>,
     /// Connections that somebody interrupts.
     pub interruptions: Vec<Interruption>,
+    /// People whose programs are off for a time.
+    pub absences: Vec<Absence>,
     /// What goes wrong: nodes and authorities that are away, lose packets, have a wrong clock, or lie.
     pub faults: Vec<Fault>,
     /// What is tried with the engines that they do not do in service.
@@ -348,6 +371,7 @@ impl Default for Settings {
             attacks: Vec::new(),
             injections: Vec::new(),
             interruptions: Vec::new(),
+            absences: Vec::new(),
             faults: Vec::new(),
             trial: Trial::default(),
             workload: WorkloadSettings::default(),

@@ -1,3 +1,4 @@
+mod away;
 mod day;
 mod epochs;
 mod non_interference;

@@ -65,6 +65,8 @@ pub(super) struct Watcher {
     number: usize,
     /// The public halves.
     keys: BTreeMap<Epoch, [u8; 32]>,
+    /// Times that keys were lost with the machine's memory.
+    reboots: u32,
     /// Nothing is to be made or erased before, milliseconds of the node's clock.
     due_ms: u64,
     grace: Duration,
@@ -90,6 +92,7 @@ impl Watcher {
         Self {
             number,
             keys: BTreeMap::new(),
+            reboots: 0,
             due_ms: 0,
             grace: Parameters::default().key_grace(),
             said: Vec::new(),
@@ -130,7 +133,7 @@ impl Watcher {
         }
         for epoch in (present..=present + AHEAD).map(Epoch) {
             self.keys.entry(epoch).or_insert_with(|| {
-                let secret = network.epoch_key(self.number, epoch);
+                let secret = network.epoch_key(self.number, epoch, self.reboots);
                 let public = *secret.public().as_bytes();
                 opener.add_key(epoch, epoch, secret, network.tags());
                 public
@@ -264,6 +267,14 @@ impl Watcher {
         (self.reported, self.present, self.neighbours) = (None, None, None);
         self.documents = DocumentStore::default();
         kept
+    }
+
+    /// The machine starts again, after [`Self::stop`]: the runtime directory is empty, so that all keys are gone.
+    pub(super) fn reboot(&mut self, opener: &Opener) {
+        std::mem::take(&mut self.keys).into_keys().for_each(|key| opener.erase(key, key));
+        self.reboots += 1;
+        self.due_ms = 0;
+        self.said.clear();
     }
 
     /// Keys that it has, for tests that nothing grows.

@@ -8,8 +8,9 @@ use shoal_topology::Time;
 
 use super::{Event, World};
 use crate::workload::{Activity, Workload};
+use crate::world::letter::Letter;
 use crate::world::measure::{CALL_GAP_S, Service};
-use crate::world::person::{Letter, Stage};
+use crate::world::person::Stage;
 use crate::world::spans::span;
 
 /// From ringing, and from hanging up, to the instant that was agreed on: about a round trip.
@@ -31,7 +32,7 @@ impl World {
         match activity {
             Activity::Message { from, to, .. } if from < people && to < people => {
                 let letter = Letter { from, to, activity: number, tick: 0 };
-                self.people[from as usize].write(letter);
+                self.people[from as usize].write(letter, now);
                 self.work(from);
             }
             Activity::Call { from, to, seconds, .. } if from < people && to < people => {
@@ -66,7 +67,7 @@ impl World {
         let begin = now + AGREED;
         for (party, other) in [(from, to), (to, from)] {
             let begin = begin - self.links.latency(self.links.up(party));
-            let contact = self.contacts[other as usize];
+            let contact = self.recipients.contacts[other as usize];
             let person = &mut self.people[party as usize];
             person.client.begin_call(contact, begin);
             person.call_until = Time::NEVER;
@@ -104,7 +105,7 @@ impl World {
         let now = self.now;
         for (speaker, listener) in [(from, to), (to, from)] {
             let letter = Letter { from: speaker, to: listener, activity, tick };
-            let media = letter.bytes(&self.pairs);
+            let media = letter.bytes(&self.recipients.pairs);
             self.service.voice += 1;
             let person = &mut self.people[speaker as usize];
             self.service.voice_unsent += u64::from(person.client.speak(now, &media).is_err());

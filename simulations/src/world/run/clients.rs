@@ -9,8 +9,9 @@ use shoal_topology::wire::client_gateway::{Away, ControlMessage, Hello, Mode, No
 use shoal_topology::{Identity, Time, exponential};
 
 use super::{AGAIN, Event, World, activity, person};
+use crate::world::letter::Letter;
 use crate::world::network::Power;
-use crate::world::person::{Letter, Person, Stage};
+use crate::world::person::{Person, Stage};
 use crate::world::spans::span;
 
 impl World {
@@ -88,7 +89,8 @@ impl World {
         let Some(gateway) = self.network.identity(person.gateway) else { return };
         match Notice::unpack(&frame.packet) {
             Ok(Notice::Challenge { nonce }) => {
-                let hello = person.hello(&gateway, &nonce, &self.network.class.name);
+                let unix_s = self.network.unix_s(now);
+                let hello = person.hello((&gateway, unix_s), &nonce, &self.network.class.name);
                 let (session, gateway) = (person.session, person.gateway);
                 if let Some(frame) = hello {
                     let event = |frame| Event::FromClient { session, gateway, sent: now, frame };
@@ -96,7 +98,7 @@ impl World {
                 }
             }
             Ok(Notice::Welcome) => {
-                person.up(now, gateway);
+                person.up((now, self.network.unix_s(now)), gateway);
                 self.work(number);
             }
             Ok(Notice::Refused(_)) | Err(_) => self.refused += 1,
@@ -128,7 +130,7 @@ impl World {
 
     pub(super) fn join(&mut self, number: u32) {
         let person = &mut self.people[number as usize];
-        if person.stage != Stage::Away {
+        if person.stage != Stage::Away || person.power == Power::Off {
             return;
         }
         if self.nodes[person.gateway as usize].power == Power::Off {
@@ -202,12 +204,17 @@ impl World {
     /// What came for a person's programs, and what they want sent.
     pub(super) fn work(&mut self, number: u32) {
         let now = self.now;
-        let Self { people, service, workload, contacts, warm_up, pairs, .. } = self;
+        let Self { people, service, workload, recipients, warm_up, .. } = self;
+        let pairs = &recipients.pairs;
         let person = &mut people[number as usize];
+        if person.power == Power::Off {
+            return;
+        }
         let mut take = |person: &mut Person| {
             while let Some(output) = person.client.poll_output() {
                 match output {
                     ClientOutput::Message(handle, message) => {
+                        person.reachable.iter_mut().for_each(|of| of.came(now));
                         // A letter that no session vouches for is none.
                         if let Some(letter) = Letter::read(&message, pairs, number) {
                             let what = (letter.activity, letter.tick);
@@ -215,9 +222,9 @@ impl World {
                             authenticated(person, &letter, handle, now);
                         }
                     }
-                    ClientOutput::Failed(_, why) => {
+                    ClientOutput::Failed(group, why) => {
                         if let Some(downloads) = &mut person.downloads {
-                            downloads.failed(why);
+                            downloads.failed(group, why);
                         }
                     }
                     ClientOutput::Media(media) => {
@@ -229,10 +236,19 @@ impl World {
                     ClientOutput::EpochChanged => person.client.follow_from(now, now),
                     // Everyone stays where the scenario puts them.
                     ClientOutput::LeaveGateway => person.dissatisfied += 1,
+                    ClientOutput::Left(id) => {
+                        let left = person.reachable.as_mut().is_some_and(|of| of.left(id));
+                        service.letters_left += u64::from(left);
+                    }
+                    ClientOutput::Returned(id, _) => {
+                        if let Some(reachable) = &mut person.reachable {
+                            service.letters_returned += 1;
+                            reachable.returned(id, now);
+                        }
+                    }
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
-                    | ClientOutput::Left(_)
-                    | ClientOutput::Returned(..)
+                    | ClientOutput::Described(..)
                     | ClientOutput::ComeBack => {}
                 }
             }
@@ -242,8 +258,8 @@ impl World {
             downloads.work(now, &mut person.client, service);
             person.downloads = Some(downloads);
         }
-        person.produce(now, contacts, pairs);
-        let at = person.next_wake();
+        person.produce(now, recipients);
+        let at = person.next_wake(now);
         if at < person.scheduled {
             person.scheduled = at;
             self.wheel.insert(at, Event::Person(number));

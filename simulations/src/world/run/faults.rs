@@ -22,7 +22,7 @@ impl World {
         };
         let (fault, culprit, ends) = (fault.clone(), *culprit, *ends);
         match (fault.kind, culprit) {
-            (FaultKind::Restart, Culprit::Node(node)) => self.switch_off(node),
+            (FaultKind::Restart | FaultKind::Reboot, Culprit::Node(node)) => self.switch_off(node),
             (FaultKind::Lossy, Culprit::Node(node)) => {
                 self.faults.set_share(node, fault.share.unwrap_or_default());
             }
@@ -55,6 +55,10 @@ impl World {
         let Some(planned) = self.faults.planned.get(number) else { return };
         match (planned.fault.kind, planned.culprit) {
             (FaultKind::Restart, Culprit::Node(node)) => self.switch_on(node),
+            (FaultKind::Reboot, Culprit::Node(node)) => {
+                self.lose_memory(node);
+                self.switch_on(node);
+            }
             (FaultKind::Lossy, Culprit::Node(node)) => self.faults.set_share(node, 0.0),
             (FaultKind::Restart, Culprit::Authority(n)) => {
                 self.faults.restarts += 1;
@@ -85,6 +89,19 @@ impl World {
                 person.down(now);
                 self.wheel.insert(now + AGAIN, Event::Join(number as u32));
             }
+        }
+    }
+
+    /// A node's machine has started again: what lay in its runtime directory is gone. Where there is one document for ever
+    /// its key stays: there would be no other.
+    fn lose_memory(&mut self, node: usize) {
+        if let Some(directory) = &mut self.directory {
+            directory.watchers[node].reboot(&self.nodes[node].opener);
+        }
+        if !self.settings.network.inbox_survives_reboot {
+            // The key of the file lay there, and what nobody can read any more is thrown away.
+            self.inboxes.retain(|(of, _), _| *of as usize != node);
+            self.descriptors.retain(|(of, _), _| *of as usize != node);
         }
     }
 
@@ -133,8 +150,11 @@ impl World {
         for ((_, inbox), packets) in self.inboxes.range(here.clone()) {
             known.entry(*inbox).or_default().0 = packets.len() as u32;
         }
-        for ((_, inbox), bytes) in self.descriptors.range(here) {
-            known.entry(*inbox).or_default().1 = Signed::<ClientDescriptor>::decode(bytes).ok();
+        let unix_s = self.network.unix_s(self.now);
+        let descriptors = self.descriptors.range(here);
+        for ((_, inbox), kept) in descriptors.filter(|(_, kept)| kept.not_after >= unix_s) {
+            let descriptor = Signed::<ClientDescriptor>::decode(&kept.bytes).ok();
+            known.entry(*inbox).or_default().1 = descriptor;
         }
         let client = |(inbox, (waiting, descriptor))| KnownClient { inbox, waiting, descriptor };
         known.into_iter().map(client).collect()

@@ -8,7 +8,7 @@ use shoal_node::{Arrived, InboxId, Input, Output, SessionId};
 use shoal_sphinx::{Downward, Frame, Peeled};
 use shoal_topology::{Epoch, Identity, Time};
 
-use super::{AGAIN, Event, NodeArrival, World, fingerprint, party, person};
+use super::{AGAIN, Event, KeptDescriptor, NodeArrival, World, fingerprint, party, person};
 use crate::trace::Party;
 use crate::world::network::Power;
 use crate::world::spans::span;
@@ -152,8 +152,9 @@ impl World {
             }
             // There are no strangers.
             Output::LetIn(_) => {}
-            Output::StoreDescriptor { inbox, descriptor, .. } => {
-                self.descriptors.insert((node as u32, inbox), descriptor);
+            Output::StoreDescriptor { inbox, descriptor: bytes, not_after } => {
+                let kept = KeptDescriptor { bytes, not_after };
+                self.descriptors.insert((node as u32, inbox), kept);
             }
             Output::Forget(inbox) => {
                 self.descriptors.remove(&(node as u32, inbox));

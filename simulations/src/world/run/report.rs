@@ -8,9 +8,12 @@ use shoal_topology::{Epoch, Time};
 use super::{Report, World};
 use crate::experiment::{Estimate, Measured};
 use crate::trace::{Link, Party, Public, View};
+use crate::workload::Activity;
 use crate::world::authorities::first_epoch;
 use crate::world::directory::Directory;
 use crate::world::history::AuthorityRecord;
+use crate::world::person::Person;
+use crate::world::spans::seconds;
 
 /// Figures that are counted and not estimated.
 struct Counted<'a>(&'a mut Vec<Measured>);
@@ -31,10 +34,13 @@ impl Counted<'_> {
 impl World {
     /// What the run gives.
     pub fn report(mut self) -> Report {
-        let late: u64 = self.people.iter().map(|person| person.client.counts().media_late).sum();
+        let late: u64 = self.people.iter().map(Person::media_late).sum();
         self.service.voice_unsent += late;
         let mut measured = self.service.measured();
         let mut counted = Counted(&mut measured);
+        if self.settings.people.key_period_s > 0 {
+            self.count_letters(&mut counted);
+        }
         self.count_packets(&mut counted);
         if let Some(directory) = &self.directory {
             self.count_epochs(directory, &mut counted);
@@ -101,9 +107,9 @@ impl World {
         exact("packets_dropped_by_nodes", "packets", dropped as f64);
         exact("node_loops_lost", "packets", self.count(|c| c.loops_lost) as f64);
         exact("clients_refused", "1", self.refused as f64);
-        let filled = self.people.iter().map(|person| person.slots.filled());
+        let filled = self.people.iter().map(Person::filled);
         let (total, filler) =
-            filled.fold((0, 0), |(all, filler), f| (all + f.total(), filler + f.filler));
+            filled.fold((0, 0), |(all, filler), (own, of_it)| (all + own, filler + of_it));
         exact("slots", "packets", total as f64);
         exact("slots_with_filler", "packets", filler as f64);
         let (dropped, copied) = self.links.tampered();
@@ -116,6 +122,50 @@ impl World {
         }
         if !self.settings.injections.is_empty() {
             exact("packets_injected", "packets", self.injector.injected() as f64);
+        }
+    }
+
+    /// What became of letters, and of those to people who were away.
+    fn count_letters(&self, counted: &mut Counted<'_>) {
+        let service = &self.service;
+        let reachable = self.people.iter().filter_map(|person| person.reachable.as_ref());
+        let waiting: usize = reachable.map(|of| of.waiting()).sum();
+        let arrived = service.message_delays_s.len() as u64;
+        for (name, letters) in [
+            ("letters_written", service.messages),
+            ("letters_left", service.letters_left),
+            ("letters_not_left", waiting as u64),
+            ("letters_that_reached_nobody_at_first", service.letters_returned),
+            ("letters_arrived", arrived),
+            ("letters_arrived_twice", service.messages_again),
+        ] {
+            counted.add(name, "1", letters as f64);
+        }
+        for (number, absence) in self.settings.absences.iter().enumerate() {
+            let mut add = |name: &str, unit: &str, value: f64| {
+                counted.add(format!("absence_{}_{name}", number + 1), unit, value);
+            };
+            let (begin, end) = (seconds(absence.begin_s), seconds(absence.end_s));
+            let meanwhile = |activity: &Activity| {
+                matches!(activity, Activity::Message { to, at, .. }
+                    if absence.people.contains(to) && (begin..end).contains(at))
+            };
+            let written = self.workload.activities.iter().enumerate();
+            let written = written.filter(|(_, activity)| meanwhile(activity));
+            let numbers: Vec<usize> = written.map(|(number, _)| number).collect();
+            let read = numbers.iter().filter_map(|number| service.read_at.get(number));
+            // Also those that were written in its last moments come behind it.
+            let after: Vec<f64> =
+                read.map(|at| at.since(end + self.warm_up).as_secs_f64()).collect();
+            add("letters_written", "1", numbers.len() as f64);
+            add("letters_arrived", "1", after.len() as f64);
+            if let (Some(first), Some(last)) = (
+                after.iter().copied().min_by(f64::total_cmp),
+                after.iter().copied().max_by(f64::total_cmp),
+            ) {
+                add("first_letter_after", "s", first);
+                add("last_letter_after", "s", last);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which settings of a world can be.
 
-use super::{Interruption, NetworkSettings, Settings};
+use super::{Injected, Interruption, NetworkSettings, Settings};
 use crate::experiment::Wrong;
 use crate::world::ends::Ends;
 use crate::world::matrix::LatencyMatrix;
@@ -11,6 +11,9 @@ const MOST_EVENTS: f64 = 1e12;
 const MOST_JOINS: f64 = 1e7;
 /// Most nodes of which authorities make documents: 4 MiB hold several times as many.
 const MOST_VOTED: usize = 1_000;
+
+/// Shortest period of keys, seconds: its descriptor goes to the gateway half a minute after it began.
+const SHORTEST_PERIOD_S: f64 = 120.0;
 
 pub(super) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), Wrong> {
     if (low..=high).contains(&value) {
@@ -94,7 +97,32 @@ impl Settings {
             return Err(Wrong::new("people.offline_mean_s", why).or("people.online_mean_s"));
         }
         within("people.access_loss", people.access_loss, 0.0, 0.5)?;
-        within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)
+        within("people.access_jitter_ms", people.access_jitter_ms, 0.0, 1_000.0)?;
+        self.check_keys()
+    }
+
+    /// What keys of periods leave out.
+    fn check_keys(&self) -> Result<(), Wrong> {
+        let period_s = self.people.key_period_s;
+        if period_s == 0 {
+            // Only then there is something that a program finds again when it starts.
+            return match self.absences.is_empty() {
+                true => Ok(()),
+                false => {
+                    let why =
+                        "must be given with absences: it is the keys that wait for who is away";
+                    Err(Wrong::new("people.key_period_s", why).or("absences"))
+                }
+            };
+        }
+        within("people.key_period_s", f64::from(period_s), SHORTEST_PERIOD_S, 1e9)?;
+        let sealed = self.injections.iter().position(|one| one.what == Injected::Sealed);
+        if let Some(number) = sealed {
+            let key = format!("injections.{}.what", number + 1);
+            let why = "\"sealed\" is to a key that stays: set people.key_period_s to 0, or leave this table out";
+            return Err(Wrong::new(&key, why).or("people.key_period_s"));
+        }
+        Ok(())
     }
 
     /// What authorities need: time for the first document before anybody joins, and links that bring votes in time.
@@ -155,7 +183,8 @@ impl Settings {
             self.injections.iter().enumerate().map(|(n, one)| ("injections", n, &one.people));
         let interrupted =
             self.interruptions.iter().enumerate().map(|(n, one)| ("interruptions", n, &one.people));
-        for (table, number, named) in injected.chain(interrupted) {
+        let absent = self.absences.iter().enumerate().map(|(n, one)| ("absences", n, &one.people));
+        for (table, number, named) in injected.chain(interrupted).chain(absent) {
             if let Some(nobody) = named.iter().find(|person| **person >= people) {
                 let why = format!(
                     "there is no person {nobody}: people are 0 to {}",
@@ -238,6 +267,8 @@ impl Settings {
                 return Err(Wrong::new(&key("end_s"), "must not be before begin_s of its table"));
             }
         }
+        let mut absences = self.absences.iter().enumerate();
+        absences.try_for_each(|(number, absence)| absence.check(number))?;
         let mut faults = self.faults.iter().enumerate();
         faults.try_for_each(|(number, fault)| fault.check(number, self))
     }
@@ -256,6 +287,8 @@ impl NetworkSettings {
         within("network.epoch_s", f64::from(self.epoch_s), shortest_s, 1e9)?;
         within("network.clock_offset_ms", self.clock_offset_ms, 0.0, 30_000.0)?;
         within("network.replay_tags_s", self.replay_tags_s, 1.0, 1e9)?;
-        within("network.pool_packets", self.pool_packets as f64, 1.0, 1e8)
+        within("network.pool_packets", self.pool_packets as f64, 1.0, 1e8)?;
+        within("network.inbox_packets", f64::from(self.inbox_packets), 0.0, 1e8)?;
+        within("network.inbox_expiry_s", f64::from(self.inbox_expiry_s), 0.0, 1e9)
     }
 }

@@ -12,6 +12,8 @@ use crate::experiment::Wrong;
 pub enum FaultKind {
     /// A node or an authority ends and starts again.
     Restart,
+    /// The machine of a node does: what lay in the node's runtime directory is gone.
+    Reboot,
     /// A node takes a share of the packets that come to it from other nodes.
     Lossy,
     /// The clock of an authority is wrong.
@@ -44,7 +46,7 @@ pub enum Lie {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What: "restart", "lossy", "clock" or "liar".
+    /// What: "restart", "reboot", "lossy", "clock" or "liar".
     pub kind: FaultKind,
     /// Which node: "mix-2-1" or "gateway-1".
     pub node: Option<String>,
@@ -55,7 +57,7 @@ pub struct Fault {
     pub at_s: f64,
     /// With "lossy" and "clock": until when; to the end without it.
     pub until_s: Option<f64>,
-    /// With "restart": how long it is away, seconds.
+    /// With "restart" and "reboot": how long it is away, seconds.
     pub down_s: Option<f64>,
     /// With "lossy": the share of the packets that it takes.
     pub share: Option<f64>,
@@ -78,6 +80,7 @@ impl FaultKind {
     fn name(self) -> &'static str {
         match self {
             Self::Restart => "restart",
+            Self::Reboot => "reboot",
             Self::Lossy => "lossy",
             Self::Clock => "clock",
             Self::Liar => "liar",
@@ -115,10 +118,11 @@ impl Fault {
         let key = |name: &str| format!("faults.{}.{name}", number + 1);
         self.check_culprit(&key, settings)?;
         within(&key("at_s"), self.at_s, 0.0, 1e9)?;
-        let (restart, lossy) = (FaultKind::Restart, FaultKind::Lossy);
+        let restarts = [FaultKind::Restart, FaultKind::Reboot];
+        let lossy = FaultKind::Lossy;
         let (clock, liar) = (FaultKind::Clock, FaultKind::Liar);
         self.belongs(&key("until_s"), self.until_s.is_some(), &[lossy, clock], Needed::No)?;
-        self.belongs(&key("down_s"), self.down_s.is_some(), &[restart], Needed::Yes)?;
+        self.belongs(&key("down_s"), self.down_s.is_some(), &restarts, Needed::Yes)?;
         self.belongs(&key("share"), self.share.is_some(), &[lossy], Needed::Yes)?;
         self.belongs(&key("ahead_s"), self.ahead_s.is_some(), &[clock], Needed::Yes)?;
         self.belongs(&key("lie"), self.lie.is_some(), &[liar], Needed::Yes)?;
@@ -165,10 +169,10 @@ impl Fault {
             (FaultKind::Restart, None, None) => {
                 return wrong("node", "give node or authority with kind = \"restart\"".into());
             }
-            (FaultKind::Lossy, None, _) => {
+            (FaultKind::Lossy | FaultKind::Reboot, None, _) => {
                 return wrong("node", format!("must be given with kind = \"{kind}\""));
             }
-            (FaultKind::Lossy, _, Some(_)) => {
+            (FaultKind::Lossy | FaultKind::Reboot, _, Some(_)) => {
                 return wrong("authority", format!("kind = \"{kind}\" is of a node: leave it out"));
             }
             (FaultKind::Clock | FaultKind::Liar, _, None) => {

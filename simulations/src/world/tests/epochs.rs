@@ -183,8 +183,10 @@ impl Run {
             assert_eq!(person.slots.filled().filler, 0);
         }
         let counts = self.world.exit.service.counts();
-        let bad = (counts.unknown, counts.replayed, counts.surbs_bad, counts.starved);
-        assert_eq!(bad, (0, 0, 0, 0), "{counts:?}");
+        let bad = (counts.unknown, counts.replayed, counts.surbs_bad);
+        assert_eq!(bad, (0, 0, 0), "{counts:?}");
+        // A group is followed by another one after ten minutes, and its stock may run out while that takes over its share.
+        assert!(counts.starved <= self.epochs / 60, "{counts:?}");
     }
 
     /// The most that anyone keeps in the last third is what it is in the second.
