@@ -25,8 +25,9 @@ PARAMETERS = "max_delay_us = 2000000\nclock_error_s = 2\ndraw_every = 6\n"
 
 
 def ports(count):
-    """Free ports below those of outgoing connections, which could take the port of a program that starts again."""
-    held, tried = [], random.sample(range(20_000, 30_000), 4 * count)
+    """Free ports below those of localnets and of outgoing connections, either of which could take the port of a program that
+    starts later, or again."""
+    held, tried = [], random.sample(range(2_000, 10_000), 4 * count)
     for port in tried:
         s = socket.socket()
         try:
@@ -72,6 +73,10 @@ class Program:
         self.process.send_signal(with_signal)
         code = self.process.wait(20)
         must(with_signal == signal.SIGKILL or code == 0, f"{self.name} ended with {code}")
+
+    def said(self):
+        """The last line of its log."""
+        return ((self.dir / "log").read_text().splitlines() or ["nothing"])[-1]
 
     def status(self):
         return query(self.dir / "run/control.sock")
@@ -306,7 +311,7 @@ def joins(net):
     mix = net.add_node("mix", "mix-10", "mixes 10")
     mix.start()
     asks = lambda: mix.identity in net.pending()
-    must(wait_until(asks, 30) is not None, "the authority does not say who asks")
+    must(wait_until(asks, 30) is not None, f"the authority does not say who asks; who asks said: {mix.said()}")
     net.lists()
     read_again(net)
     return net.wait_document(lambda document: lists(document, mix), "lists the mix")

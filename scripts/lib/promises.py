@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Reads a line of JSON and prints what was obtained beside what is promised.
 
-usage: promises.py speed|packets|load|full-load|endurance|events|document|day   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`,
-`shoal-sim events`, a measurement of shoal-topology, `shoal-sim run` of a day)
+usage: promises.py speed|packets|load|full-load|endurance|events|document|day|messages   (of `shoal-sim speed`, `shoal-node bench`, `shoal-sim load`,
+`shoal-sim events`, measurements of shoal-topology and shoal-client, `shoal-sim run` of a day)
 """
 
 import json
@@ -29,6 +29,7 @@ FULL_LOAD = [("ratio", 2.5, "", True)]
 ENDURANCE = [("rss_beside_replay_mb", 100, "MB", False)]
 EVENTS = [("events_per_s", 1_000_000, "/s", True)]
 DAY = [("cpu_s", 600, "s", False)]
+MESSAGES = [("searched_s", 0.5, "s", False)]
 DOCUMENT = [("bytes", 1_000_000, "", False), ("verify_ms", 50, "ms", False)]
 
 
@@ -51,6 +52,7 @@ def main():
         "events": lambda _: EVENTS,
         "document": lambda _: DOCUMENT,
         "day": lambda _: DAY,
+        "messages": lambda _: MESSAGES,
     }.get(what)
     if promises is None:
         print(__doc__, file=sys.stderr)

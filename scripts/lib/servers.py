@@ -44,8 +44,9 @@ main().catch(e => fetch("/report", {{method: "POST", body: "failed " + e}}));
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # A browser keeps spare connections: their threads must not wait for ever.
-    timeout = 120
+    # A browser keeps spare connections: their threads must not wait for ever. Longer than a slow download takes, which would
+    # be cut off.
+    timeout = 600
 
     def log_message(self, *_):
         pass

@@ -66,13 +66,15 @@ def connect(proxy, host, port, user=None, timeout=60):
     return s
 
 
-def get(proxy, host, port, path="/", user=None, timeout=60):
-    """The body of an HTTP answer."""
+def get(proxy, host, port, path="/", user=None, timeout=60, came=None):
+    """The body of an HTTP answer. `timeout` is how long no byte may come; `came` is told how many have, as they do."""
     with connect(proxy, host, port, user, timeout) as s:
         s.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
         data = b""
         while more := s.recv(1 << 16):
             data += more
+            if came:
+                came(len(data))
     head, _, body = data.partition(b"\r\n\r\n")
     if b" 200 " not in head.split(b"\r\n")[0] + b" ":
         raise ConnectionError(f"HTTP answered {head[:40]!r}")
