@@ -197,7 +197,7 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
         let own = people::Own {
             data_dir: &config.data_dir,
             membership: membership.clone(),
-            copies_per_s: copies_per_s(&config),
+            settings: messages(&config),
             events,
             seed,
         };
@@ -217,12 +217,11 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     Ok(())
 }
 
-/// Second copies of messages that may leave, 1/s: with as many as that, half of what the class carries for people without a trace
-/// is left for messages themselves.
-fn copies_per_s(config: &Config) -> f64 {
+/// How many messages the client's class carries.
+fn messages(config: &Config) -> shoal_people::Settings {
     let usual = Parameters::default();
     let class = usual.class(&config.class).or(usual.classes.first());
-    class.map_or(0.0, |class| 0.5 * class.loop_share * class.payload_per_s)
+    class.map(shoal_people::Settings::of).unwrap_or_default()
 }
 
 /// Runs a service until `shutdown`: an exit, or an internal target.

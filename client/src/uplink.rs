@@ -65,7 +65,7 @@ pub enum Ready {
     Data,
     /// SURBs for a service that runs low.
     Refill,
-    /// A message to a person, which takes the place of drop cover and never of a loop.
+    /// A message to a person, in a slot that is kept for them.
     Letter(LetterId),
     /// Media of a call, or the silence that stands for it.
     Media,
@@ -84,8 +84,7 @@ pub struct Wants {
     pub data: usize,
     /// How many may take SURBs, behind them.
     pub refill: usize,
-    /// Payload slots that are free for letters: of drop cover, and the same as some of the user's. None while enough letters
-    /// stand ready.
+    /// Payload slots that are kept for letters, and the same as some of the user's. None while enough letters stand ready.
     pub letters: Vec<Slot>,
     /// Slots of a call that lack media.
     pub media: Vec<Slot>,
@@ -579,11 +578,12 @@ impl Uplink {
     }
 }
 
-/// True if a slot is one that letters may take: of drop cover, so that the loops of whoever writes stay what they are.
+/// True if a slot is one that letters may take, so that the loops of whoever writes stay what they are.
 /// A class all of whose slots carry loops has no others.
 fn takes_letters(class: &Class, slot: &Planned) -> bool {
     let of_loops = class.loop_share >= 1.0 && slot.fill == Fill::Loop;
-    slot.chance.is_some() && (slot.fill == Fill::Drop || of_loops)
+    let is_kept = slot.chance.is_some_and(|chance| chance.is_for_letters);
+    (is_kept && slot.fill == Fill::Drop) || (of_loops && slot.chance.is_some())
 }
 
 /// What a slot carries if nothing of the user's does.

@@ -1,8 +1,8 @@
 //! Packets between people's devices, and what descriptors carry for them.
 
 use shoal_people::{
-    Body, Frame, Input, Output, People, PeriodKeys, Published, ReceivedMessage, Roster,
-    RosterDevice, Settings,
+    Body, Frame, Input, Output, PacketNumber, People, PeriodKeys, Published, ReceivedMessage,
+    Roster, RosterDevice, Settings,
 };
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{Engine, SecretIdentity, Seed};
@@ -24,7 +24,7 @@ fn device(n: u8) -> People {
     let organisation = secret(200).identity();
     let roster = Roster { organisation, size: 3, head: 3, is_current: true, devices };
     let me = (u32::from(n), secret(n));
-    let settings = Settings { copies_per_s: 1.0 };
+    let settings = Settings { copies_per_s: 1.0, ..Settings::default() };
     let mut people = People::restore(NOW, me, settings, roster, &Seed::from_u64(n.into()), [])
         .expect("nothing was saved");
     people.handle(NOW, Input::Keys(vec![PeriodKeys::new(&[n; 32], 0)]));
@@ -58,7 +58,7 @@ pub fn people_packets(data: &[u8]) {
     while let Some(([high, low], behind)) = rest.split_first_chunk::<2>() {
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
         let (packet, after) = behind.split_at(len);
-        reader.handle(NOW, Input::Packet(packet.to_vec()));
+        reader.handle(NOW, Input::Packet(PacketNumber(0), packet.to_vec()));
         rest = after;
     }
     while let Some(output) = reader.poll_output() {

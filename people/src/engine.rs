@@ -19,7 +19,8 @@ use crate::session::FURTHER_FRAME;
 use crate::{Body, MessageName, PeriodKeys, Published, Roster, State, Waiting};
 pub use records::{Change, Key};
 pub use types::{
-    Input, LetterNumber, NotRestored, NotSent, Output, PeopleCounts, ReceivedMessage, Settings,
+    Input, LetterNumber, NotRestored, NotSent, Output, PacketNumber, PeopleCounts, ReceivedMessage,
+    Settings,
 };
 use zeroize::Zeroizing;
 
@@ -83,9 +84,9 @@ pub struct People {
     /// Parts of messages of which others have not come.
     pieces: BTreeMap<MessageName, incoming::Pieces>,
     /// Packets of no session that is known: the one that opens it may be on its way.
-    strays: VecDeque<Vec<u8>>,
+    strays: VecDeque<incoming::Came>,
     /// Openings by devices of a longer directory, and those that came before the keys.
-    held: VecDeque<Vec<u8>>,
+    held: VecDeque<incoming::Came>,
     counts: PeopleCounts,
     changes: BTreeMap<Key, Option<Change>>,
     effects: VecDeque<Output>,
@@ -250,7 +251,7 @@ impl People {
             Input::Described { device, found } => self.described(now, device, found),
             Input::Left(letter) => self.left(now, letter),
             Input::Returned(letter) => self.returned(now, letter),
-            Input::Packet(packet) => self.packet(now, packet),
+            Input::Packet(number, bytes) => self.packet(now, incoming::Came { number, bytes }),
         }
         self.pump(now);
         self.flush();

@@ -17,8 +17,8 @@ mod roster;
 mod session;
 
 pub use engine::{
-    Change, Input, Key, LetterNumber, NotRestored, NotSent, Output, People, PeopleCounts,
-    ReceivedMessage, Settings,
+    Change, Input, Key, LetterNumber, NotRestored, NotSent, Output, PacketNumber, People,
+    PeopleCounts, ReceivedMessage, Settings,
 };
 pub use error::Error;
 pub use frame::{Ack, Before, Body, Frame, GroupMark, MAX_PARTS, MessageName};

@@ -23,6 +23,7 @@ mod liar;
 mod links;
 mod matrix;
 mod measure;
+mod member;
 mod network;
 mod observer;
 mod person;

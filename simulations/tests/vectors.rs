@@ -9,7 +9,7 @@ use serde_json::Value;
 use shoal_client::message::{FromService, ToService};
 use shoal_client::request::{Request, Response, UdpPacket};
 use shoal_people::{
-    Ack, Body, Frame as MessageFrame, Input, Output, People, PeriodKeys, Published,
+    Ack, Body, Frame as MessageFrame, Input, Output, PacketNumber, People, PeriodKeys, Published,
     ReceivedMessage, Roster, RosterDevice, Settings,
 };
 use shoal_sphinx::{Codec as _, Frame, Packet, SecretKey, Sphinx, Surb};
@@ -264,12 +264,14 @@ fn received(session: &Value, packets: &[Vec<u8>]) -> Vec<ReceivedMessage> {
     // The key of the reader does nothing but to be the one that the opener wrote to.
     let me = (number + 1, SecretIdentity::from_bytes(&[171; 32]));
     assert!(me.1.identity() == Identity(array(&reader["key"])));
-    let settings = Settings { copies_per_s: 1.0 };
+    let settings = Settings { copies_per_s: 1.0, ..Settings::default() };
     let mut people =
         People::restore(now, me, settings, roster, &Seed::from_u64(1), []).ok().unwrap();
     let keys = PeriodKeys::new(&array(&reader["random"]), reader["begins"].as_u64().unwrap());
     people.handle(now, Input::Keys(vec![keys]));
-    packets.iter().for_each(|packet| people.handle(now, Input::Packet(packet.clone())));
+    for (number, packet) in (0..).zip(packets) {
+        people.handle(now, Input::Packet(PacketNumber(number), packet.clone()));
+    }
     std::iter::from_fn(|| people.poll_output())
         .filter_map(|output| match output {
             Output::Received(message) => Some(message),

@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 use shoal_people::{LetterNumber, PeriodKeys};
-use shoal_topology::ClientDescriptor;
 use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::{ClientDescriptor, Identity};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::events::Event;
-use crate::engine::{LetterId, NotReached};
+use crate::engine::{Handle, LetterId, NotReached};
 pub(super) use member::Member;
 
 /// Orders that wait for the thread.
@@ -60,8 +60,8 @@ pub(super) enum Order {
     Linked(bool),
     /// The keys of the periods, the present one's first.
     Keys(Vec<PeriodKeys>),
-    /// A letter came.
-    Received(Vec<u8>),
+    /// A letter came, which the client's engine knows by this.
+    Received(Handle, Vec<u8>),
     /// The client's engine has taken a letter, under this name.
     Posted(LetterNumber, LetterId),
     /// It has no room for it now.
@@ -87,6 +87,8 @@ pub(super) enum ToEngine {
     },
     /// The descriptor of whoever has this address is wanted.
     Seek(ServiceAddress),
+    /// A session vouches for a letter that came: the device with this key has made it.
+    Vouch(Handle, Identity),
 }
 
 /// The way to the thread.

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use shoal_host::exit::chain;
 use shoal_host::secret::SecretError;
-use shoal_people::{Input, LetterNumber, MessageName, Output, People, PeriodKeys, Settings};
+use shoal_people::{
+    Input, LetterNumber, MessageName, Output, PacketNumber, People, PeriodKeys, Settings,
+};
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Engine as _, Identity, Seed};
 use tokio::sync::mpsc;
@@ -32,7 +34,7 @@ use super::events::{Event, Events};
 use super::mail::{Mail, Member, Order, Orders, ToEngine};
 use super::membership::{Membership, PersonKeys, RosterMark};
 use super::threads::thread;
-use crate::engine::LetterId;
+use crate::engine::{Handle, LetterId};
 use history::History;
 pub use store::StoreError;
 
@@ -49,8 +51,8 @@ pub(super) struct Own<'a> {
     pub(super) data_dir: &'a Path,
     /// Where programs find it.
     pub(super) membership: Membership,
-    /// Second copies of messages that may leave, 1/s.
-    pub(super) copies_per_s: f64,
+    /// How many messages its class carries.
+    pub(super) settings: Settings,
     /// Where what happens is told.
     pub(super) events: Events,
     /// Draws what this run draws.
@@ -65,7 +67,7 @@ pub(super) fn start(
     own: Own<'_>,
     (orders, received): (Orders, mpsc::Receiver<Order>),
 ) -> Result<Mail, StoreError> {
-    let Own { data_dir, membership, copies_per_s, events, seed } = own;
+    let Own { data_dir, membership, settings, events, seed } = own;
     let dir = data_dir.join("people");
     let history = History::open(&dir)?;
     let (send, to_engine) = mpsc::channel(POSTED);
@@ -80,7 +82,7 @@ pub(super) fn start(
         let messages = Messages {
             membership,
             history,
-            settings: Settings { copies_per_s },
+            settings,
             seed,
             engine,
             mark: RosterMark::default(),
@@ -137,7 +139,7 @@ struct Messages {
     /// The devices whose descriptors are wanted.
     sought: BTreeMap<ServiceAddress, u32>,
     /// Letters that came before the engine was there.
-    early: VecDeque<Vec<u8>>,
+    early: VecDeque<(Handle, Vec<u8>)>,
     /// What the engine wants done, while the disk takes nothing.
     undone: VecDeque<Output>,
     /// What was written here and is not on the disk yet.
@@ -240,7 +242,9 @@ impl Messages {
         if self.is_linked {
             engine.handle(now, Input::Connected);
         }
-        self.early.drain(..).for_each(|packet| engine.handle(now, Input::Packet(packet)));
+        for (Handle(number), packet) in self.early.drain(..) {
+            engine.handle(now, Input::Packet(PacketNumber(number), packet));
+        }
         self.engine = Some(engine);
         Ok(())
     }
@@ -267,7 +271,7 @@ impl Messages {
                     self.follow();
                 }
             },
-            Order::Received(packet) => self.received(packet),
+            Order::Received(letter, packet) => self.received(letter, packet),
             Order::Posted(letter, id) => _ = self.names.insert(id, letter),
             Order::NoRoom(wanted) => self.again.push_back(wanted),
             Order::Left(id) => {
@@ -290,12 +294,14 @@ impl Messages {
         }
     }
 
-    fn received(&mut self, packet: Vec<u8>) {
+    fn received(&mut self, letter: Handle, packet: Vec<u8>) {
         match &mut self.engine {
             // What comes while the disk takes nothing would be acknowledged and never kept: its writer sends it again.
             Some(_) if !self.undone.is_empty() => self.lose("the disk takes nothing"),
-            Some(engine) => engine.handle(unix_ms(), Input::Packet(packet)),
-            None if self.early.len() < EARLY => self.early.push_back(packet),
+            Some(engine) => {
+                engine.handle(unix_ms(), Input::Packet(PacketNumber(letter.0), packet));
+            }
+            None if self.early.len() < EARLY => self.early.push_back((letter, packet)),
             None => self.lose("this client is no member of an organisation yet"),
         }
     }

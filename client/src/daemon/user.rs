@@ -528,9 +528,9 @@ impl Driver {
             let output = hub.engine.borrow_mut().client.poll_output();
             match output {
                 None => return,
-                Some(ClientOutput::Message(_, message)) => {
+                Some(ClientOutput::Message(letter, message)) => {
                     self.quiet_since = hub.engine.borrow().clock.now();
-                    self.keep_letter(message);
+                    self.keep_letter(letter, message);
                 }
                 // Nobody calls.
                 Some(ClientOutput::Media(_)) => {}

@@ -33,7 +33,7 @@ pub type ContactId = [u8; 32];
 /// A letter that was given out ([`ClientOutput::Message`](super::ClientOutput::Message)): its session may answer for it
 /// once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Handle(u64);
+pub struct Handle(pub u64);
 
 /// The credits that one source has left.
 #[derive(Clone, Copy)]

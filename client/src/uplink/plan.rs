@@ -80,6 +80,8 @@ impl Grid {
 pub(super) struct Chance {
     /// True if it carries a loop at rest, or media in a call.
     pub(super) chosen: bool,
+    /// True if it is kept for letters: it carries drop cover else, whatever becomes of the slots around it.
+    pub(super) is_for_letters: bool,
     /// Says whether a debt or a credit is settled in it: uniform in [0, 1).
     pub(super) settle: f64,
 }

@@ -376,3 +376,90 @@ fn a_control_message_goes_with_the_link_and_a_later_one_takes_its_place() {
     }
     assert_eq!(said, [3]);
 }
+
+/// Slots before and behind one with a letter at which loops are counted.
+const AROUND: usize = 24;
+
+/// Loops in each slot around those in which letters left, less those around any slot that a letter may take, each in standard
+/// deviations. Letters are written at random instants, and take the first slot that they may.
+fn around_letters(name: &str, letters: u64) -> Vec<f64> {
+    let class = class(name);
+    let mut uplink = uplink_of(name);
+    let rng = &mut Seed::from_u64(2).stream("instants of letters");
+    let mean = Duration::from_secs_f64(40.0 / class.payload_per_s);
+    let mut due = Time::ZERO + shoal_topology::exponential(rng, mean);
+    // Of each slot: whether a loop left in it, whether a letter did, and whether one could have.
+    let mut slots: Vec<(bool, bool, bool)> = Vec::new();
+    while uplink.filled().letters < letters {
+        let at = uplink.next_slot();
+        cover(&mut uplink, at);
+        let wants = uplink.wants(at);
+        let may = wants.letters.first().filter(|slot| slot.at == at);
+        if let Some(slot) = may
+            && due <= at
+        {
+            uplink.put(Ready::Letter(LetterId(1)), *slot, frame(slot));
+            due = at + shoal_topology::exponential(rng, mean);
+        }
+        let before = uplink.filled();
+        uplink.take(at);
+        let after = uplink.filled();
+        let is_letter = after.letters > before.letters;
+        slots.push((after.loops > before.loops, is_letter, may.is_some()));
+    }
+    let loops = |of: fn(&(bool, bool, bool)) -> bool| {
+        let mut sums = vec![0.0; 2 * AROUND + 1];
+        let inner = slots.len().saturating_sub(2 * AROUND);
+        let middles = slots.iter().enumerate().skip(AROUND).take(inner).filter(|(_, s)| of(s));
+        let mut count = 0.0;
+        for (middle, _) in middles {
+            count += 1.0;
+            for (sum, slot) in sums.iter_mut().zip(&slots[middle - AROUND..]) {
+                *sum += f64::from(u8::from(slot.0));
+            }
+        }
+        sums.iter_mut().for_each(|sum| *sum /= count);
+        (sums, count)
+    };
+    let ((with, count), (any, of_any)) = (loops(|slot| slot.1), loops(|slot| slot.2));
+    let z = |(with, any): (&f64, &f64)| {
+        let deviation = (any * (1.0 - any)).max(1e-4).sqrt();
+        (with - any) / (deviation * (1.0 / count + 1.0 / of_any).sqrt())
+    };
+    with.iter().zip(&any).map(z).collect()
+}
+
+#[test]
+fn when_a_letter_leaves_says_nothing_of_the_loops_around_it() {
+    for name in ["text", "call", "web"] {
+        let z = around_letters(name, 4_000);
+        // Of 49 each: beyond 4 by chance in one run of three hundred.
+        assert!(z.iter().all(|z| z.abs() < 4.0), "{name}: {z:.1?}");
+    }
+}
+
+#[test]
+fn letters_have_the_share_of_slots_that_the_class_has_for_them() {
+    for name in ["text", "call", "web", "fast"] {
+        let class = class(name);
+        let mut uplink = uplink_of(name);
+        let (mut kept, mut all, mut loops) = (0.0, 0.0, 0.0);
+        for _ in 0..40_000 {
+            let at = uplink.next_slot();
+            cover(&mut uplink, at);
+            let wants = uplink.wants(at);
+            let is =
+                |slots: &[Slot]| f64::from(u8::from(slots.first().is_some_and(|s| s.at == at)));
+            kept += is(&wants.letters);
+            let before = uplink.filled();
+            uplink.take(at);
+            all += 1.0;
+            loops += (uplink.filled().loops - before.loops) as f64;
+        }
+        let payload = all * class.payload_per_s / (class.payload_per_s + class.loops_per_s);
+        let share = kept / payload;
+        assert!((share - class.letter_share()).abs() < 0.001, "{name}: {share}");
+        let share = (loops - (all - payload)) / payload;
+        assert!((share - class.loop_share).abs() < 0.01, "{name}: {share} of loops");
+    }
+}

@@ -22,6 +22,13 @@ const GAP_MS: u64 = 6 * HOUR_MS;
 /// How often a part is sent again since its reader wants it.
 const WANTED: u8 = 16;
 
+/// A packet, as it came.
+pub(super) struct Came {
+    /// By which the driver knows it.
+    pub(super) number: PacketNumber,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// The parts of a message that have come.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Pieces {
@@ -68,8 +75,8 @@ type Attempt = Option<(u32, u32, Read)>;
 
 impl People {
     /// A packet has come.
-    pub(super) fn packet(&mut self, now: u64, packet: Vec<u8>) {
-        let attempt = match parse(&packet) {
+    pub(super) fn packet(&mut self, now: u64, packet: Came) {
+        let attempt = match parse(&packet.bytes) {
             None => {
                 self.counts.unreadable += 1;
                 return;
@@ -130,7 +137,7 @@ impl People {
     }
 
     /// A device opens a session.
-    fn accept(&mut self, now: u64, opened: Opened, opened_by: [u8; 16], packet: Vec<u8>) {
+    fn accept(&mut self, now: u64, opened: Opened, opened_by: [u8; 16], packet: Came) {
         let device = opened.from;
         let Some(listed) = self.roster.devices.get(&device).filter(|_| device != self.me.0) else {
             // It may stand in a directory that is on its way.
@@ -144,7 +151,7 @@ impl People {
         };
         let key = listed.key;
         let accepted = self.keys.iter().find_map(|keys| {
-            let of_it = keys.public().id() == key_id(&packet)?;
+            let of_it = keys.public().id() == key_id(&packet.bytes)?;
             of_it.then(|| Session::accept(now, &opened, &key, keys, opened_by)).flatten()
         });
         let Some((session, frame)) = accepted else {
@@ -158,7 +165,7 @@ impl People {
         for packet in std::mem::take(&mut self.strays) {
             let peer = self.peers.get_mut(&device);
             let session = peer.and_then(|peer| peer.sessions.get_mut(&number));
-            let read = match (parse(&packet), session) {
+            let read = match (parse(&packet.bytes), session) {
                 (Some(Parsed::Further { nonce, sealed }), Some(session)) => {
                     session.read(now, nonce, sealed)
                 }
@@ -172,11 +179,18 @@ impl People {
     }
 
     /// A packet belongs to a session.
-    fn read(&mut self, now: u64, of: (u32, u32), read: Read, packet: &[u8]) {
+    fn read(&mut self, now: u64, of: (u32, u32), read: Read, packet: &Came) {
         let (device, number) = of;
         let Some(peer) = self.peers.get_mut(&device) else { return };
+        if matches!(read, Read::Other) {
+            return;
+        }
+        // Also for a second copy, and for one that the ratchet does not open: nobody else can hide a packet so.
+        if let Some(listed) = self.roster.devices.get(&device) {
+            self.effects.push_back(Output::Vouched(packet.number, listed.key));
+        }
         // A second copy is nothing new, and one that could not be opened says so once.
-        let is_new = !peer.came_before(packet);
+        let is_new = !peer.came_before(&packet.bytes);
         let bytes = match read {
             Read::Other => return,
             Read::Broken => {
@@ -250,7 +264,8 @@ impl People {
             received.checks = CHECKS;
         }
         let kept = &mut peer.kept;
-        kept.owed_at.get_or_insert_with(|| later(&mut self.draws, now, ACK_MS));
+        let mean_ms = self.settings.receipts_ms;
+        kept.owed_at.get_or_insert_with(|| later(&mut self.draws, now, mean_ms));
         if is_missed {
             kept.want_at.get_or_insert_with(|| later(&mut self.draws, now, ACK_MS));
         } else if gaps {
@@ -358,12 +373,7 @@ impl People {
 
 /// Keeps a packet among at most so many: another one, whichever, makes room, so that nobody who sends many knows which.
 /// How many made room.
-fn keep_some(
-    kept: &mut VecDeque<Vec<u8>>,
-    packet: Vec<u8>,
-    most: usize,
-    draws: &mut Stream,
-) -> u64 {
+fn keep_some(kept: &mut VecDeque<Came>, packet: Came, most: usize, draws: &mut Stream) -> u64 {
     let is_full = kept.len() >= most;
     if is_full {
         kept.swap_remove_back(draws.random_range(0..most));

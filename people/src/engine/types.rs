@@ -1,6 +1,7 @@
 //! What goes into the engine, and what comes out of it.
 
 use shoal_topology::directory::address::ServiceAddress;
+use shoal_topology::{Class, Identity};
 
 use super::{Change, Key};
 use crate::{Body, GroupMark, MessageName, PeriodKeys, Published, Roster, State};
@@ -8,8 +9,24 @@ use crate::{Body, GroupMark, MessageName, PeriodKeys, Published, Roster, State};
 /// What may be set.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Settings {
-    /// Second copies of messages that may leave, 1/s: half of what the class carries for people without a trace.
+    /// Second copies of messages that may leave, 1/s.
     pub copies_per_s: f64,
+    /// The mean time until an acknowledgement leaves by itself, milliseconds.
+    pub receipts_ms: u64,
+}
+
+impl Settings {
+    /// For a client of this class: with as many second copies, half of the slots for letters are left for messages themselves.
+    pub fn of(class: &Class) -> Self {
+        Self { copies_per_s: 0.5 * class.letter_share() * class.payload_per_s, ..Self::default() }
+    }
+}
+
+impl Default for Settings {
+    /// Without second copies.
+    fn default() -> Self {
+        Self { copies_per_s: 0.0, receipts_ms: super::ACK_MS }
+    }
 }
 
 /// Packets that came and were of no use, since the start.
@@ -30,6 +47,10 @@ pub struct PeopleCounts {
 /// By which the engine and the mixnet's client know a letter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LetterNumber(pub u64);
+
+/// By which the driver knows a packet that came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PacketNumber(pub u64);
 
 /// What a driver tells the engine.
 pub enum Input {
@@ -54,7 +75,7 @@ pub enum Input {
     /// A letter will not leave: nobody knows its addressee.
     Returned(LetterNumber),
     /// A letter has come.
-    Packet(Vec<u8>),
+    Packet(PacketNumber, Vec<u8>),
 }
 
 /// What the engine wants done, or tells.
@@ -78,6 +99,9 @@ pub enum Output {
         /// Where it is reached.
         address: ServiceAddress,
     },
+    /// A session vouches for a packet: a listed device, which has this key, has made it. The mixnet's client takes it for a
+    /// packet of somebody else's, which none that the gateway makes up is.
+    Vouched(PacketNumber, Identity),
     /// Where a message of this device stands.
     State(MessageName, State),
     /// A message has come, whole and for the first time; it stands in the changes that were saved before.

@@ -10,6 +10,7 @@ pub mod decision;
 pub mod experiments;
 pub mod likelihood;
 pub mod linear;
+pub mod receipts;
 pub mod steady;
 
 /// A frame up, as it came to the gateway.

@@ -10,6 +10,7 @@ use crate::adversary::at_gateway::attacks::{
     self, ActiveAdversary, ActiveOutcome, GatewayReading, Instant,
 };
 use crate::adversary::at_gateway::experiments::{Busy, Case, steady};
+use crate::adversary::at_gateway::receipts::{Ranked, Ring, Trace};
 use crate::experiment::Estimate;
 use crate::score::scoreboard::active::question;
 
@@ -17,7 +18,8 @@ use crate::score::scoreboard::active::question;
 #[derive(clap::Args, Clone, Debug)]
 pub struct GatewayArgs {
     /// What to ask: "steady" (whether arrivals follow one law), "onsets" (beginnings, ends, bursts), "active" (stalls,
-    /// holds, injections, tags: seconds to a decision) or "release" (a release at the first mix that counts from the slot).
+    /// holds, injections, tags: seconds to a decision), "release" (a release at the first mix that counts from the slot) or
+    /// "receipts" (whether receipts tell who wrote).
     pub question: String,
     /// Class of all people, for "steady" and "onsets".
     #[arg(long, default_value = "call", value_name = "NAME")]
@@ -37,6 +39,18 @@ pub struct GatewayArgs {
     /// Arrivals from others take no loop's place: what the tests must then find.
     #[arg(long)]
     pub without_credits: bool,
+    /// People are members of an organisation: their messages have sessions, second copies and receipts.
+    #[arg(long)]
+    pub members: bool,
+    /// With "receipts": how many messages each member writes, one each --every seconds.
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub messages: u32,
+    /// With "receipts": the mean time between two of them.
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS", value_parser = seconds)]
+    pub every: f64,
+    /// Receipts leave at once and do not wait a drawn time: what "receipts" must then find.
+    #[arg(long)]
+    pub receipts_at_once: bool,
     /// Letters leave at once and do not wait a drawn time: what the tests must then find.
     #[arg(long)]
     pub letters_at_once: bool,
@@ -51,8 +65,16 @@ pub struct GatewayArgs {
     pub json: bool,
 }
 
+/// Length of the periods of members' keys, as in service, seconds.
+const KEY_PERIOD_S: u32 = 86_400;
 /// Permutations of a test.
 const PERMUTATIONS: u32 = 10_000;
+
+/// Seconds between two messages.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "must be 1 to 86400".into())
+}
 
 /// Answers the question.
 ///
@@ -64,8 +86,9 @@ pub fn gateway(args: &GatewayArgs, to: &mut dyn Write) -> anyhow::Result<()> {
         "onsets" => pool(args.threads)?.install(|| ask_onsets(args))?,
         "active" => pool(args.threads)?.install(|| ask_active(args))?,
         "release" => pool(args.threads)?.install(|| ask_release(args))?,
+        "receipts" => ask_receipts(args)?,
         other => {
-            let why = format!("no question \"{other}\": steady, onsets, active, release");
+            let why = format!("no question \"{other}\": steady, onsets, active, release, receipts");
             return Err(Usage(why).into());
         }
     };
@@ -92,7 +115,51 @@ fn case(args: &GatewayArgs, busy: Busy, seed: u64) -> Case {
     case.settings.people.access_jitter_ms = args.access_jitter_ms;
     case.settings.trial.credits = !args.without_credits;
     case.settings.trial.letters_wait = !args.letters_at_once;
+    if args.members {
+        case.settings.people.members = true;
+        case.settings.people.key_period_s = KEY_PERIOD_S;
+    }
     case
+}
+
+/// Who wrote, of a ring of members.
+fn ask_receipts(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
+    let size = (4 * args.pairs, args.messages, args.every);
+    let mut ring = Ring::new(&args.class, size, args.seed);
+    let trial = &mut ring.settings.trial;
+    trial.credits = !args.without_credits;
+    trial.letters_wait = !args.letters_at_once;
+    trial.receipts_wait = !args.receipts_at_once;
+    let (ranked, report) = ring.run()?;
+    let of_service = (report.service.message_delays_s.len(), report.service.receipt_delays_s.len());
+    let row = |of: &Ranked| {
+        let trace = match of.trace {
+            Trace::Receipt(mean_s) => format!("receipts {mean_s} s later on average"),
+            Trace::Room(within_s) => format!("room for the letter within {within_s} s"),
+        };
+        let told = if of.is_told { ", told when messages came" } else { "" };
+        let line = format!(
+            "class {}, {} members, {} messages each; {trace}{told}: the writer is first for {} of {} readers, by chance {:.1}; mean rank {:.2} \
+             (0 first, 1 last); p = {:.3}; {} messages read, {} receipts",
+            args.class,
+            ring.people,
+            ring.messages,
+            of.first,
+            of.readers,
+            of.readers as f64 / f64::from(ring.people - 1),
+            of.mean_rank,
+            of.p,
+            of_service.0,
+            of_service.1,
+        );
+        let value = json!({
+            "class": args.class, "members": ring.people, "messages": ring.messages, "trace": trace, "told": of.is_told,
+            "first": of.first, "readers": of.readers, "mean_rank": of.mean_rank, "p": of.p,
+            "read": of_service.0, "receipts": of_service.1,
+        });
+        (line, value)
+    };
+    Ok(ranked.iter().map(row).collect())
 }
 
 /// What may be done in rest of each class.

@@ -80,6 +80,11 @@ impl PersonKeyring {
         Some(all)
     }
 
+    /// The periods of the keys that were given out last, by the second at which each begins, in their order.
+    pub(super) fn periods(&self) -> &[u64] {
+        &self.given
+    }
+
     /// The key of the present period, with its beginning and the second at which others use it no longer.
     pub(super) fn present(&self, unix_s: u64) -> Option<(u64, u64, &SecretKey)> {
         let (begins, key) = self.keys.range(..=unix_s).next_back()?;

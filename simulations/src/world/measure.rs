@@ -20,7 +20,13 @@ pub struct Service {
     /// Arrivals of messages that had arrived already.
     pub messages_again: u64,
     /// When messages arrived first, by activity.
-    pub(super) read_at: BTreeMap<usize, Time>,
+    pub read_at: BTreeMap<usize, Time>,
+    /// From reading a message to its writer's knowing of it, seconds, of those whose writers do.
+    pub receipt_delays_s: Vec<f32>,
+    /// Messages whose writers were told that they have not arrived.
+    pub messages_expired: u64,
+    /// Messages that nobody had read when their writers were told that they had arrived.
+    pub receipts_without_reading: u64,
     /// Letters to addresses that have left.
     pub letters_left: u64,
     /// Times that a letter to an address reached nobody.
@@ -76,6 +82,14 @@ impl Service {
         }
     }
 
+    /// The writer of a message knows that it was read.
+    pub(super) fn delivered(&mut self, activity: usize, now: Time) {
+        match self.read_at.get(&activity) {
+            Some(read) => self.receipt_delays_s.push(now.since(*read).as_secs_f32()),
+            None => self.receipts_without_reading += 1,
+        }
+    }
+
     /// A datagram of a call was heard.
     pub(super) fn heard(&mut self, activity: usize, spoken: Time, now: Time) {
         self.calls_heard += u64::from(self.first(activity));
@@ -96,6 +110,11 @@ impl Service {
         if self.messages > 0 {
             share(&mut all, "messages_delivered", self.message_delays_s.len(), self.messages);
             quantiles(&mut all, "message_delay", &self.message_delays_s);
+            if !self.receipt_delays_s.is_empty() {
+                let receipts = self.receipt_delays_s.len();
+                share(&mut all, "messages_with_a_receipt", receipts, self.messages);
+                quantiles(&mut all, "receipt_delay", &self.receipt_delays_s);
+            }
         }
         if self.calls > 0 {
             share(&mut all, "calls_heard", self.calls_heard as usize, self.calls);

@@ -332,6 +332,11 @@ impl Network {
         1_000 * self.unix_s + now.as_nanos() / 1_000_000
     }
 
+    /// Both of these.
+    pub(super) fn unix(&self, now: Time) -> (u64, u64) {
+        (self.unix_s(now), self.unix_ms(now))
+    }
+
     /// The nanosecond of Unix time by a node's clock.
     pub(super) fn unix_nanos(&self, number: usize, now: Time) -> u64 {
         let offset = self.offsets.get(number).copied().unwrap_or_default();

@@ -8,6 +8,7 @@ use rand::Rng;
 use shoal_client::engine::{Client, ClientSettings, Contact, NotPosted, Replies};
 use shoal_client::sender::{Produced, Sender, SlotQueue};
 use shoal_client::uplink::{Filled, Uplink};
+use shoal_people::Roster;
 use shoal_sphinx::{CLIENT_CONTROL, Frame, PublicKey, SecretKey};
 use shoal_topology::wire::client_gateway::{
     Assembly, Away, ControlMessage, DocumentPart, Hello, Mode,
@@ -18,6 +19,7 @@ use shoal_topology::{
 
 use super::exit::Downloads;
 use super::letter::{Letter, Recipients};
+use super::member::Member;
 use super::network::{Network, Power, identity};
 use super::reachable::Reachable;
 use super::settings::{Settings, SharedGateway};
@@ -92,7 +94,8 @@ impl Person {
         seed: &Seed,
     ) -> Option<(Self, Contact)> {
         let inbox = identity(seed, "inbox");
-        let (at, unix_s) = (network.identity(gateway)?, network.unix_s(Time::ZERO));
+        let at = network.identity(gateway)?;
+        let unix @ (unix_s, _) = network.unix(Time::ZERO);
         let mut reachable = (settings.people.key_period_s > 0).then(|| {
             let period_s = settings.people.key_period_s;
             Box::new(Reachable::new(period_s, (inbox.identity(), at), seed, unix_s))
@@ -105,7 +108,7 @@ impl Person {
         let secrets = (secret, contact.inbox);
         let mut client = engine(network, settings, (base, Time::ZERO), secrets, seed);
         if let Some(reachable) = &mut reachable {
-            reachable.begin(&mut client, unix_s);
+            reachable.begin(&mut client, unix);
         }
         if let Some(held) = network.held() {
             client.set_document(Time::ZERO, unix_s, held.clone()).ok()?;
@@ -137,10 +140,30 @@ impl Person {
         Some((person, contact))
     }
 
+    /// It is the member with this number of an organisation.
+    ///
+    /// # Errors
+    /// Its messages cannot begin.
+    pub(super) fn enrol(
+        &mut self,
+        (network, settings): (&Network, &Settings),
+        number: u32,
+        roster: &Roster,
+    ) -> anyhow::Result<()> {
+        let Some(reachable) = &mut self.reachable else { return Ok(()) };
+        let unix_ms = network.unix_ms(Time::ZERO);
+        let own = (number, reachable.identity());
+        let of_class = (settings, &network.class);
+        let seed = self.seed.part("messages");
+        let member = Member::new(own, of_class, roster.clone(), seed, unix_ms)?;
+        reachable.enrol(member, unix_ms);
+        Ok(())
+    }
+
     /// Its program ends, and with it what the engine knows.
-    pub(super) fn switch_off(&mut self, now: Time) {
+    pub(super) fn switch_off(&mut self, now: Time, unix_ms: u64) {
         if self.stage != Stage::Away {
-            self.down(now);
+            self.down(now, unix_ms);
         }
         (self.power, self.scheduled) = (Power::Off, Time::NEVER);
     }
@@ -154,14 +177,16 @@ impl Person {
         (base, now): (Instant, Time),
     ) {
         self.before.push(self.of_engine());
-        let (unix_s, starts) = (network.unix_s(now), self.before.len());
+        let (unix @ (unix_s, _), starts) = (network.unix(now), self.before.len());
         let seed = self.seed.part(&format!("start {starts}"));
         let Some(reachable) = &mut self.reachable else { return };
         reachable.open(unix_s);
         let Some(key) = reachable.key(unix_s) else { return };
         let secrets = (key, self.inbox.identity());
         let mut client = engine(network, settings, (base, now), secrets, &seed);
-        reachable.begin(&mut client, unix_s);
+        if !reachable.begin(&mut client, unix) {
+            return;
+        }
         self.documents.clear();
         if let Some(held) = network.held()
             && client.set_document(now, unix_s, held.clone()).is_ok()
@@ -224,17 +249,18 @@ impl Person {
     }
 
     /// The gateway let it in: its schedule begins.
-    pub(super) fn up(&mut self, (now, unix_s): (Time, u64), gateway: Identity) {
+    pub(super) fn up(&mut self, now: Time, unix: (u64, u64), gateway: Identity) {
         self.stage = Stage::Online;
         if let Some(reachable) = &mut self.reachable {
-            reachable.up(now, unix_s);
+            reachable.up(now, unix);
         }
         self.client.set_link(now, Some(gateway));
     }
 
     /// The connection ended.
-    pub(super) fn down(&mut self, now: Time) {
+    pub(super) fn down(&mut self, now: Time, unix_ms: u64) {
         self.stage = Stage::Away;
+        self.reachable.iter_mut().for_each(|of| of.down(unix_ms));
         self.client.set_link(now, None);
     }
 
@@ -267,13 +293,14 @@ impl Person {
     }
 
     /// Turns the keys of its periods. Its present one, if it has such.
-    pub(super) fn turn_keys(&mut self, (now, unix_s): (Time, u64)) -> Option<PublicKey> {
+    pub(super) fn turn_keys(&mut self, now: Time, unix: (u64, u64)) -> Option<PublicKey> {
+        let (unix_s, _) = unix;
         let reachable = self.reachable.as_mut()?;
         let is_linked = self.stage == Stage::Online;
         if is_linked {
             reachable.drain(now, unix_s);
         }
-        reachable.turn_keys(&mut self.client, unix_s);
+        reachable.turn_keys(&mut self.client, unix);
         if is_linked {
             reachable.renew(&mut self.client, now, unix_s);
         }
@@ -281,20 +308,20 @@ impl Person {
     }
 
     /// Writes a message.
-    pub(super) fn write(&mut self, letter: Letter, now: Time) {
+    pub(super) fn write(&mut self, letter: Letter, times: (Time, u64)) {
         match &mut self.reachable {
-            Some(reachable) => reachable.write(letter, now),
+            Some(reachable) => reachable.write(letter, times),
             None => self.letters.push_back(letter),
         }
     }
 
     /// Fills what the slots have room for.
-    pub(super) fn produce(&mut self, now: Time, to: &Recipients) {
+    pub(super) fn produce(&mut self, (now, unix_ms): (Time, u64), to: &Recipients) {
         loop {
             if self.stage == Stage::Online
                 && let Some(reachable) = &mut self.reachable
             {
-                reachable.post(&mut self.client, now, to);
+                reachable.post(&mut self.client, (now, unix_ms), to);
             } else if self.stage == Stage::Online && !self.letters.is_empty() {
                 self.post(now, to);
             }
@@ -322,8 +349,8 @@ impl Person {
     }
 
     /// When it wants to be called again.
-    pub(super) fn next_wake(&mut self, now: Time) -> Time {
-        let next_try = self.reachable.as_ref().map_or(Time::NEVER, |of| of.next_try(now));
+    pub(super) fn next_wake(&mut self, now: Time, unix_ms: u64) -> Time {
+        let next_try = self.reachable.as_mut().map_or(Time::NEVER, |of| of.next_try(now, unix_ms));
         self.client.next_timeout().min(self.slots.next_slot()).min(next_try)
     }
 }

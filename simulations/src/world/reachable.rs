@@ -16,6 +16,7 @@ use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed, S
 
 use super::keyring::PersonKeyring;
 use super::letter::{Letter, Recipients};
+use super::member::{Member, Outcome};
 use super::network::identity;
 use super::spans::span;
 
@@ -49,6 +50,10 @@ pub(super) struct Reachable {
     inbox: Identity,
     gateway: Identity,
     keys: PersonKeyring,
+    /// Its messages, if it is a member of the organisation.
+    pub(super) member: Option<Member>,
+    /// What has become of them since somebody asked.
+    pub(super) outcomes: Vec<Outcome>,
     /// Of the key that the gateway was told of last, when its period begins.
     told: Option<u64>,
     /// When the link came up, or a letter last came over it.
@@ -76,6 +81,8 @@ impl Reachable {
             inbox,
             gateway,
             keys: PersonKeyring::new(life, seed.part("keys of periods"), unix_s),
+            member: None,
+            outcomes: Vec::new(),
             told,
             quiet_since: Time::ZERO,
             outgoing,
@@ -83,6 +90,17 @@ impl Reachable {
             next: 0,
             draws: seed.stream("retries of letters"),
         }
+    }
+
+    /// By which it signs.
+    pub(super) fn identity(&self) -> SecretIdentity {
+        self.identity.clone()
+    }
+
+    /// It is a member from now on.
+    pub(super) fn enrol(&mut self, mut member: Member, unix_ms: u64) {
+        member.turn_keys(self.keys.periods(), unix_ms);
+        self.member = Some(member);
     }
 
     /// What others need to know to write to it.
@@ -105,7 +123,7 @@ impl Reachable {
             gateways: vec![self.gateway],
             not_before: begins,
             not_after: until,
-            attached: Vec::new(),
+            attached: self.member.as_ref().map(|of| of.published(begins)).unwrap_or_default(),
         };
         Some(Signed::<ClientDescriptor>::new(body, &self.identity).encode())
     }
@@ -115,20 +133,31 @@ impl Reachable {
         self.keys.open(unix_s);
     }
 
-    /// Its engine begins: it gets all keys with what they remember, and letters that an earlier one had are for it.
-    pub(super) fn begin(&mut self, client: &mut Sender, unix_s: u64) {
+    /// Its engine begins: it gets all keys with what they remember, and letters that an earlier one had are for it. False if what
+    /// lies on the disk cannot be read.
+    pub(super) fn begin(&mut self, client: &mut Sender, (unix_s, unix_ms): (u64, u64)) -> bool {
         self.posted.clear();
         self.told = None;
         if let Some(all) = self.keys.rotate(unix_s) {
             client.begin_keys(all, |key| self.keys.memory(key));
         }
+        let Some(member) = &mut self.member else { return true };
+        let has_started = member.start(unix_ms);
+        member.turn_keys(self.keys.periods(), unix_ms);
+        has_started
     }
 
     /// The gateway let it in, and has its descriptor: that came with the first word.
-    pub(super) fn up(&mut self, now: Time, unix_s: u64) {
+    pub(super) fn up(&mut self, now: Time, (unix_s, unix_ms): (u64, u64)) {
         self.keys.told(unix_s);
         self.told = self.keys.present(unix_s).map(|(begins, ..)| begins);
         self.quiet_since = now;
+        self.member.iter_mut().for_each(|member| member.linked(true, unix_ms));
+    }
+
+    /// There is no link any more.
+    pub(super) fn down(&mut self, unix_ms: u64) {
+        self.member.iter_mut().for_each(|member| member.linked(false, unix_ms));
     }
 
     /// A letter came.
@@ -144,9 +173,12 @@ impl Reachable {
     }
 
     /// Turns keys whose time has come.
-    pub(super) fn turn_keys(&mut self, client: &mut Sender, unix_s: u64) {
+    pub(super) fn turn_keys(&mut self, client: &mut Sender, (unix_s, unix_ms): (u64, u64)) {
         if let Some(all) = self.keys.rotate(unix_s) {
             client.set_keys(all, |key| self.keys.memory(key));
+            if let Some(member) = &mut self.member {
+                member.turn_keys(self.keys.periods(), unix_ms);
+            }
         }
     }
 
@@ -167,14 +199,25 @@ impl Reachable {
     }
 
     /// Writes a letter.
-    pub(super) fn write(&mut self, letter: Letter, now: Time) {
+    pub(super) fn write(&mut self, letter: Letter, (now, unix_ms): (Time, u64)) {
+        if let Some(member) = &mut self.member {
+            return member.write(letter.to, letter.activity, unix_ms);
+        }
         let outgoing = Outgoing { letter, due: now, until: now + LIVES, tries: 0 };
         self.outgoing.insert(self.next, outgoing);
         self.next += 1;
     }
 
     /// Gives the engine what is due.
-    pub(super) fn post(&mut self, client: &mut Sender, now: Time, to: &Recipients) {
+    pub(super) fn post(
+        &mut self,
+        client: &mut Sender,
+        (now, unix_ms): (Time, u64),
+        to: &Recipients,
+    ) {
+        if let Some(member) = &mut self.member {
+            return self.outcomes.extend(member.work(client, (now, unix_ms)));
+        }
         if self.outgoing.len() == self.posted.len() {
             return;
         }
@@ -190,13 +233,20 @@ impl Reachable {
     }
 
     /// A letter has left. False if it is none of these.
-    pub(super) fn left(&mut self, id: LetterId) -> bool {
+    pub(super) fn left(&mut self, id: LetterId, unix_ms: u64) -> bool {
+        if let Some(member) = &mut self.member {
+            return member.ended(id, true, unix_ms);
+        }
         let number = self.posted.remove(&id);
         number.is_some_and(|number| self.outgoing.remove(&number).is_some())
     }
 
     /// A letter reached nobody: it is tried again later, or given up.
-    pub(super) fn returned(&mut self, id: LetterId, now: Time) {
+    pub(super) fn returned(&mut self, id: LetterId, (now, unix_ms): (Time, u64)) {
+        if let Some(member) = &mut self.member {
+            member.ended(id, false, unix_ms);
+            return;
+        }
         let Some(number) = self.posted.remove(&id) else { return };
         let Some(outgoing) = self.outgoing.get_mut(&number) else { return };
         let after = RETRIES_S.get(outgoing.tries).or(RETRIES_S.last()).copied();
@@ -208,13 +258,16 @@ impl Reachable {
         }
     }
 
-    /// Letters that have not left.
+    /// Letters that have not left; of a member, messages of which it is not known whether they arrive.
     pub(super) fn waiting(&self) -> usize {
-        self.outgoing.len()
+        self.member.as_ref().map_or(self.outgoing.len(), Member::waiting)
     }
 
     /// When a letter is due that is to be tried again.
-    pub(super) fn next_try(&self, now: Time) -> Time {
+    pub(super) fn next_try(&mut self, now: Time, unix_ms: u64) -> Time {
+        if let Some(member) = &mut self.member {
+            return member.next_wake(now, unix_ms);
+        }
         let later = self.outgoing.values().map(|outgoing| outgoing.due).filter(|due| *due > now);
         later.min().unwrap_or(Time::NEVER)
     }

@@ -30,6 +30,7 @@ use super::injector::Injector;
 use super::letter::{PairKeys, Recipients};
 use super::links::Links;
 use super::measure::Service;
+use super::member::roster;
 use super::network::{Network, Node};
 use super::observer::{Corrupt, NodeArrival, Observer, fingerprint};
 use super::person::Person;
@@ -221,7 +222,13 @@ impl World {
             }
         }
         let reachable = people.iter().filter_map(|person| person.reachable.as_ref());
-        let addresses = reachable.map(|reachable| reachable.address()).collect();
+        let addresses: Vec<_> = reachable.map(|reachable| reachable.address()).collect();
+        if settings.people.members {
+            let roster = roster(addresses.iter().copied(), &seed);
+            for (number, person) in (0..).zip(&mut people) {
+                person.enrol((&network, settings), number, &roster)?;
+            }
+        }
         let count = network.nodes();
         let nodes =
             (0..count).filter_map(|node| network.node(node, settings, workload.people)).collect();

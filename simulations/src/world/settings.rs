@@ -230,6 +230,9 @@ pub struct PeopleSettings {
     /// person's gateway has in a descriptor; whoever writes has an address and asks for that first. Letters that reach
     /// nobody are tried again, and keys last as in service. With 0 each person has one key, and everyone knows it.
     pub key_period_s: u32,
+    /// Whether people are members of one organisation, whose messages have sessions, receipts and second copies, as in service.
+    /// It needs keys of periods. Else a message is one packet, and its writer is never told that it has arrived.
+    pub members: bool,
 }
 
 impl PeopleSettings {
@@ -250,6 +253,7 @@ impl Default for PeopleSettings {
             access_loss: 0.0,
             access_jitter_ms: 0.0,
             key_period_s: 0,
+            members: false,
         }
     }
 }

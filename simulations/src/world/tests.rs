@@ -1,6 +1,7 @@
 mod away;
 mod day;
 mod epochs;
+mod members;
 mod non_interference;
 
 use std::collections::BTreeSet;
@@ -158,7 +159,7 @@ fn a_download_arrives_and_does_not_show() {
 #[test]
 fn both_codecs_give_one_hash() {
     let mut settings = class("web");
-    (settings.warm_up_s, settings.drain_s) = (1.5, 0.5);
+    (settings.warm_up_s, settings.drain_s) = (1.5, 1.0);
     let call = Activity::Call { from: 0, to: 1, at: Time::from_millis(10), seconds: 1.0 };
     let workload = Workload { activities: vec![call], ..nothing(3, 1) };
     let stand_in = go(&settings, &workload, 5);
@@ -166,7 +167,7 @@ fn both_codecs_give_one_hash() {
     let real = go(&settings, &workload, 5);
     assert_eq!(stand_in.trace_hash, real.trace_hash);
     assert!(stand_in.view.trace == real.view.trace);
-    assert!(of(&real, "voice_delivered") > 0.5);
+    assert!(of(&real, "voice_delivered") > 0.5, "{:?}", real.measured);
 }
 
 #[test]
@@ -192,7 +193,8 @@ fn whoever_observes_and_whatever_runs_beside_it_the_hash_is_the_same() {
     assert_ne!(hashes[0], go(&settings, &workload, 7).trace_hash);
 }
 
-/// Scenarios with one document, and the hashes of their traces before there were worlds with authorities.
+/// Scenarios with one document, and the hashes of their traces: they move when the law by which clients fill their slots does, and
+/// with nothing else that is done to the world.
 const RECORDED: [(&str, u64, &str); 3] = [
     (
         r#"
@@ -200,7 +202,7 @@ const RECORDED: [(&str, u64, &str); 3] = [
         workload = { kind = "calls", window_s = 30.0, people = 10 }
         "#,
         1,
-        "be9c7b621b3020681672068988b0bd32",
+        "4e27a4806f4c378beac39cd8288f6721",
     ),
     (
         r#"
@@ -211,7 +213,7 @@ const RECORDED: [(&str, u64, &str); 3] = [
         workload = { kind = "browse", people = 5, window_s = 30.0 }
         "#,
         1,
-        "69ed44bdb1d82aaa66fdf0fca5e0255b",
+        "d64dbea8d0456e74a14d251224f8ae44",
     ),
     (
         r#"
@@ -223,17 +225,18 @@ const RECORDED: [(&str, u64, &str); 3] = [
         interruptions = [{ people = [2], every_s = 9.0 }]
         "#,
         7,
-        "86dcc164e66bbe091de2ebf624777886",
+        "0c91b94caf4804dc7b1240ba89b66e27",
     ),
 ];
 
 #[test]
 fn worlds_with_one_document_have_the_traces_that_they_had() {
-    for (text, seed, hash) in RECORDED {
+    let hash = |(text, seed, _): (&str, u64, &str)| {
         let settings: Settings = toml::from_str(text).unwrap();
         let workload = settings.workload.workload(seed).unwrap();
-        assert_eq!(go(&settings, &workload, seed).trace_hash, hash, "{text}");
-    }
+        go(&settings, &workload, seed).trace_hash
+    };
+    assert_eq!(RECORDED.map(hash), RECORDED.map(|(.., hash)| hash));
 }
 
 #[test]

@@ -46,7 +46,17 @@ impl Default for Class {
     }
 }
 
+/// Slots for letters, 1/s: as many as a person and his groups need. With more of them the loops, which must do without, come so
+/// evenly that other packets stand out.
+pub const LETTERS_PER_S: f64 = 2.5;
+
 impl Class {
+    /// Share of the payload slots that letters may take, and loops never: [`LETTERS_PER_S`], but at most half of those without a
+    /// loop.
+    pub fn letter_share(&self) -> f64 {
+        ((1.0 - self.loop_share) / 2.0).min(LETTERS_PER_S / self.payload_per_s)
+    }
+
     /// Packets/s that a service may send to a client of this class: 0.95 · (down − λ_L).
     pub fn budget_per_s(&self) -> f64 {
         0.95 * (self.down_per_s - self.loops_per_s)

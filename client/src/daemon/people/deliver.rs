@@ -121,6 +121,7 @@ impl Messages {
                 self.sought.insert(address, device);
                 self.give(ToEngine::Seek(address));
             }
+            Output::Vouched(packet, by) => self.give(ToEngine::Vouch(Handle(packet.0), by)),
             Output::State(name, state) => {
                 let Some(number) = self.history.number(&name) else { return };
                 let mut event = Map::new();

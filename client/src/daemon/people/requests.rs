@@ -128,6 +128,8 @@ impl Messages {
         if let (false, Some(why)) = (self.undone.is_empty(), &self.trouble) {
             return Err(format!("messages cannot be kept now: {why}"));
         }
+        // Who was found by name may stand in a directory that came just now.
+        self.follow();
         let trouble = self.trouble.clone();
         let Some(engine) = &mut self.engine else {
             return Err(trouble.unwrap_or_else(|| {

@@ -91,6 +91,8 @@ struct End {
 struct Net {
     ends: Vec<(u8, Orders)>,
     organisation: Directory,
+    /// Whose sessions vouched for which letters, and whose device had made them.
+    vouched: Vec<(u8, Handle, Identity)>,
 }
 
 /// Bob and Alice.
@@ -118,7 +120,7 @@ impl End {
             let own = Own {
                 data_dir: &data_dir,
                 membership,
-                copies_per_s: 0.0,
+                settings: Settings::default(),
                 events: events.clone(),
                 seed,
             };
@@ -177,6 +179,9 @@ fn carry(net: Arc<std::sync::Mutex<Net>>, from: u8, mut to_engine: mpsc::Receive
         while let Some(wanted) = to_engine.recv().await {
             let (mut own, mut others) = (Vec::new(), Vec::new());
             match wanted {
+                ToEngine::Vouch(letter, by) => {
+                    net.lock().unwrap().vouched.push((from, letter, by));
+                }
                 ToEngine::Seek(address) => {
                     let found = net.lock().unwrap().descriptor(address);
                     own.push(Order::Described(address, Ok(Box::new(found))));
@@ -187,7 +192,7 @@ fn carry(net: Arc<std::sync::Mutex<Net>>, from: u8, mut to_engine: mpsc::Receive
                         Order::Left(LetterId(letter.0)),
                     ]);
                     let key = net.lock().unwrap().key_of(&to);
-                    others.push((key, Order::Received(message)));
+                    others.push((key, Order::Received(Handle(letter.0), message)));
                 }
             }
             others.extend(own.into_iter().map(|order| (from, order)));
@@ -208,7 +213,7 @@ async fn both() -> (Arc<std::sync::Mutex<Net>>, End, End) {
     let (alice, of_alice) = End::start(&organisation, ALICE, new()).await;
     let (bob, of_bob) = End::start(&organisation, BOB, new()).await;
     let ends = vec![(ALICE, alice.orders.clone()), (BOB, bob.orders.clone())];
-    let net = Arc::new(std::sync::Mutex::new(Net { ends, organisation }));
+    let net = Arc::new(std::sync::Mutex::new(Net { ends, organisation, vouched: Vec::new() }));
     carry(net.clone(), ALICE, of_alice);
     carry(net.clone(), BOB, of_bob);
     (net, alice, bob)
@@ -216,7 +221,7 @@ async fn both() -> (Arc<std::sync::Mutex<Net>>, End, End) {
 
 #[tokio::test]
 async fn two_members_write_read_find_verify_and_delete() {
-    let (_net, alice, bob) = both().await;
+    let (net, alice, bob) = both().await;
     let mut asks = Program::connect(&alice.control).await;
     let mut of_alice = Program::connect(&alice.control).await;
     let mut of_bob = Program::connect(&bob.control).await;
@@ -283,13 +288,22 @@ async fn two_members_write_read_find_verify_and_delete() {
     assert_eq!((&mine["verified"], &theirs["verified"]), (&json!(false), &json!(true)));
 
     // A packet of nobody's.
-    alice.orders.send(Order::Received(vec![7; 600])).await.unwrap();
+    alice.orders.send(Order::Received(Handle(99), vec![7; 600])).await.unwrap();
     let status = asks.ask(json!({ "word": "status" })).await;
     assert_eq!(
         (&status["trouble"], &status["dropped"]["unreadable"]),
         (&Value::Null, &json!(1)),
         "{status}"
     );
+    // Whoever hides arrivals knows whose the letters were, and that the last one is nobody's.
+    let vouched = net.lock().unwrap().vouched.clone();
+    for (reader, writer) in [(ALICE, BOB), (BOB, ALICE)] {
+        let is_one = |(of, _, by): &&(u8, Handle, Identity)| {
+            *of == reader && *by == secret(writer).identity()
+        };
+        assert!(vouched.iter().find(is_one).is_some(), "{vouched:?}");
+    }
+    assert!(!vouched.iter().any(|(_, letter, _)| *letter == Handle(99)), "{vouched:?}");
     asks.ask(json!({ "word": "delete", "number": back["number"] })).await;
     assert_eq!(of_alice.event("changed").await["number"], back["number"]);
     let messages = asks.ask(json!({ "word": "messages", "name": "bob" })).await;

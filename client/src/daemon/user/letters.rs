@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Driver, ProxyContext};
 use crate::daemon::mail::{Mail, Order, ToEngine};
+use crate::engine::Handle;
 
 /// Hands the engine what the thread wants of it, until `shutdown`.
 pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown: &Shutdown) {
@@ -24,6 +25,10 @@ pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown
             match wanted {
                 ToEngine::Seek(address) => {
                     user.client.seek(now, address);
+                    None
+                }
+                ToEngine::Vouch(letter, by) => {
+                    user.client.authenticated(now, by.0, letter);
                     None
                 }
                 ToEngine::Post { letter, to, message } => {
@@ -45,9 +50,9 @@ pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown
 
 impl Driver {
     /// A letter came.
-    pub(super) fn keep_letter(&self, message: Vec<u8>) {
+    pub(super) fn keep_letter(&self, letter: Handle, message: Vec<u8>) {
         let Some(orders) = &self.orders else { return };
-        if orders.try_send(Order::Received(message)).is_err() {
+        if orders.try_send(Order::Received(letter, message)).is_err() {
             self.lost_letters.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -11,7 +11,7 @@ impl World {
     pub(super) fn opens(&mut self, n: usize, packet: &[u8]) -> bool {
         let engine = &mut self.nodes[n].engine;
         let before = engine.peers.values().filter_map(|peer| peer.kept.heard).max();
-        engine.handle(self.now, Input::Packet(packet.to_vec()));
+        engine.handle(self.now, Input::Packet(PacketNumber(0), packet.to_vec()));
         engine.peers.values().filter_map(|peer| peer.kept.heard).max() > before
     }
 }
@@ -50,13 +50,40 @@ fn nobody_writes_in_another_ones_name() {
     let mut world = World::new(3, Net::GOOD, 1);
     // Device 2 is a member, and says that it is device 0.
     let packet = forged(&world, 0, 2, "it is me");
-    world.input(1, Input::Packet(packet));
+    world.comes(1, packet);
     assert!(world.shown(1).is_empty());
     // Under its own name it is heard: so the check above is what refused it.
     let packet = forged(&world, 2, 2, "it is me");
-    world.input(1, Input::Packet(packet));
+    world.comes(1, packet);
     let shown = world.shown(1);
     assert_eq!((shown.len(), shown[0].person), (1, 2));
+    // Nor does anything vouch for the first one, which the gateway might have made.
+    assert_eq!(world.nodes[1].vouched, [(PacketNumber(2), secret(2).identity())]);
+}
+
+#[test]
+fn a_session_vouches_for_each_copy_of_what_its_device_made_and_for_nothing_else() {
+    let mut world = World::new(2, Net::GOOD, 8);
+    world.write(0, 1, "first");
+    world.run_until(BEGIN + 10 * MINUTE);
+    world.write(1, 0, "answer");
+    world.run_until(BEGIN + 20 * MINUTE);
+    world.write(0, 1, "second");
+    world.run_until(BEGIN + 30 * MINUTE);
+    let of_first = secret(0).identity();
+    let node = &world.nodes[1];
+    assert!(node.vouched.iter().all(|(_, by)| *by == of_first), "{:?}", node.vouched);
+    // Each packet that came, second copies among them.
+    let came: Vec<u64> = node.vouched.iter().map(|(PacketNumber(number), _)| *number).collect();
+    assert!(came.len() >= 3 && came == (1..=node.came).collect::<Vec<_>>(), "{came:?}");
+    let packets: Vec<_> = world.nodes[0].posted.iter().map(|(_, packet)| packet.clone()).collect();
+    let before = world.nodes[1].vouched.len();
+    for packet in packets {
+        let mut changed = packet.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        world.comes(1, changed);
+        assert_eq!(world.nodes[1].vouched.len(), before, "what was changed");
+    }
 }
 
 #[test]
@@ -82,14 +109,14 @@ fn changed_and_repeated_packets_do_nothing() {
     world.run_until(BEGIN + 30 * MINUTE);
     let packets: Vec<_> = world.nodes[0].posted.iter().map(|(_, packet)| packet.clone()).collect();
     for packet in &packets {
-        world.input(1, Input::Packet(packet.clone()));
+        world.comes(1, packet.clone());
         for at in [0, 1, 5, 700, 1_200, packet.len() - 1] {
             let mut changed = packet.clone();
             if let Some(byte) = changed.get_mut(at) {
                 *byte ^= 1;
             }
-            world.input(1, Input::Packet(changed));
-            world.input(1, Input::Packet(packet[..at.min(packet.len())].to_vec()));
+            world.comes(1, changed);
+            world.comes(1, packet[..at.min(packet.len())].to_vec());
         }
     }
     assert_eq!(world.texts(1), ["once", "twice"]);
@@ -134,11 +161,11 @@ fn no_member_fills_the_memory_of_another() {
     let mut rng = Seed::from_u64(1).stream("junk");
     for n in 0..2_000u32 {
         let packet = forged(&world, 9, 9, "unknown device, and a directory that is longer");
-        world.input(1, Input::Packet(packet));
+        world.comes(1, packet);
         let mut junk = vec![0; 200];
         rng.fill_bytes(&mut junk);
         junk[0] = (n % 3) as u8;
-        world.input(1, Input::Packet(junk));
+        world.comes(1, junk);
         if n >= 200 {
             break;
         }

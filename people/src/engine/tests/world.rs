@@ -54,6 +54,10 @@ pub(super) struct Node {
     pub(super) posted: Vec<(u64, Vec<u8>)>,
     /// How often it asked for keys.
     pub(super) sought: usize,
+    /// How many packets have come, which is the number of the last one.
+    pub(super) came: u64,
+    /// The packets that a session vouched for, and whose it is.
+    pub(super) vouched: Vec<(PacketNumber, Identity)>,
     /// Parts that it was told are lost.
     pub(super) missed: u32,
     /// The next program ends after so many outputs.
@@ -110,6 +114,8 @@ impl World {
             periods,
             posted,
             sought: 0,
+            came: 0,
+            vouched: Vec::new(),
             missed: 0,
             dies_after: None,
         });
@@ -118,7 +124,7 @@ impl World {
 
     fn engine(&mut self, n: u32, run: u64, disk: BTreeMap<Key, Vec<u8>>) -> People {
         let seed = Seed::from_u64(1_000 * u64::from(n) + run);
-        let settings = Settings { copies_per_s: 1.0 };
+        let settings = Settings { copies_per_s: 1.0, ..Settings::default() };
         People::restore(self.now, (n, secret(n)), settings, self.roster.clone(), &seed, disk)
             .unwrap()
     }
@@ -175,6 +181,13 @@ impl World {
         self.outputs(n);
     }
 
+    /// A packet comes.
+    pub(super) fn comes(&mut self, n: usize, packet: Vec<u8>) {
+        self.nodes[n].came += 1;
+        let number = PacketNumber(self.nodes[n].came);
+        self.input(n, Input::Packet(number, packet));
+    }
+
     pub(super) fn write(&mut self, from: usize, to: u32, text: &str) -> MessageName {
         let body = Body::Text(text.into());
         let name = self.nodes[from].engine.send(self.now, to, &body, 0).unwrap();
@@ -202,6 +215,7 @@ impl World {
                 Output::State(name, state) => _ = node.states.insert(name, state),
                 // It is on disk already.
                 Output::Received(_) => {}
+                Output::Vouched(packet, by) => node.vouched.push((packet, by)),
                 Output::Missed(_, count) => node.missed += count,
                 Output::Seek { device, .. } => {
                     node.sought += 1;
@@ -245,7 +259,7 @@ impl World {
             Event::Arrives(to, packet) => {
                 let node = &mut self.nodes[to as usize];
                 if node.is_on {
-                    self.input(to as usize, Input::Packet(packet));
+                    self.comes(to as usize, packet);
                 } else if node.inbox.len() < 5_000 {
                     node.inbox.push(packet);
                 }

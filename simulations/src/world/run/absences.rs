@@ -34,7 +34,7 @@ impl World {
         person.off_until = person.off_until.max(until);
         self.wheel.insert(until, Event::On(number));
         let (session, stage) = (SessionId(person.session), person.stage);
-        person.switch_off(self.now);
+        person.switch_off(self.now, self.network.unix_ms(self.now));
         let gateway = person.gateway as usize;
         if stage != Stage::Away {
             self.node(gateway, Input::Left(session));
@@ -54,12 +54,12 @@ impl World {
 
     /// A person's program looks at its keys.
     pub(super) fn turn_keys(&mut self, number: u32) {
-        let times = (self.now, self.network.unix_s(self.now));
+        let unix = self.network.unix(self.now);
         let person = &mut self.people[number as usize];
         if person.power == Power::Off {
             return;
         }
-        if let Some(key) = person.turn_keys(times) {
+        if let Some(key) = person.turn_keys(self.now, unix) {
             self.recipients.contacts[number as usize].key = key;
         }
         self.work(number);

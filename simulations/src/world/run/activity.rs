@@ -10,7 +10,8 @@ use super::{Event, World};
 use crate::workload::{Activity, Workload};
 use crate::world::letter::Letter;
 use crate::world::measure::{CALL_GAP_S, Service};
-use crate::world::person::Stage;
+use crate::world::member::Outcome;
+use crate::world::person::{Person, Stage};
 use crate::world::spans::span;
 
 /// From ringing, and from hanging up, to the instant that was agreed on: about a round trip.
@@ -32,7 +33,8 @@ impl World {
         match activity {
             Activity::Message { from, to, .. } if from < people && to < people => {
                 let letter = Letter { from, to, activity: number, tick: 0 };
-                self.people[from as usize].write(letter, now);
+                let times = (now, self.network.unix_ms(now));
+                self.people[from as usize].write(letter, times);
                 self.work(from);
             }
             Activity::Call { from, to, seconds, .. } if from < people && to < people => {
@@ -119,6 +121,24 @@ impl World {
 /// When a datagram of a call that rang at an instant is spoken.
 fn spoken(rang: Time, tick: u32) -> Time {
     rang + AGREED + span(f64::from(tick) * CALL_GAP_S)
+}
+
+/// What a person, as a member, was told of messages.
+pub(super) fn ended(
+    service: &mut Service,
+    workload: &Workload,
+    warm_up: Duration,
+    person: &mut Person,
+    now: Time,
+) {
+    let Some(reachable) = &mut person.reachable else { return };
+    for outcome in reachable.outcomes.drain(..) {
+        match outcome {
+            Outcome::Read(activity) => received(service, workload, warm_up, (activity, 0), now),
+            Outcome::Delivered(activity) => service.delivered(activity as usize, now),
+            Outcome::Expired => service.messages_expired += 1,
+        }
+    }
 }
 
 /// Something arrived for a person's programs.

@@ -98,7 +98,7 @@ impl World {
                 }
             }
             Ok(Notice::Welcome) => {
-                person.up((now, self.network.unix_s(now)), gateway);
+                person.up(now, self.network.unix(now), gateway);
                 self.work(number);
             }
             Ok(Notice::Refused(_)) | Err(_) => self.refused += 1,
@@ -153,7 +153,7 @@ impl World {
         if person.stage == Stage::Away {
             return;
         }
-        person.down(self.now);
+        person.down(self.now, self.network.unix_ms(self.now));
         let (session, gateway) = (SessionId(person.session), person.gateway as usize);
         if let Some(churn) = &mut person.churn {
             let away = exponential(churn, span(self.settings.people.offline_mean_s));
@@ -175,7 +175,7 @@ impl World {
         if person.stage == Stage::Away {
             return;
         }
-        person.down(self.now);
+        person.down(self.now, self.network.unix_ms(self.now));
         let (session, gateway) = (SessionId(person.session), person.gateway as usize);
         self.wheel.insert(self.now + AGAIN, Event::Join(number));
         self.node(gateway, Input::Left(session));
@@ -203,7 +203,7 @@ impl World {
 
     /// What came for a person's programs, and what they want sent.
     pub(super) fn work(&mut self, number: u32) {
-        let now = self.now;
+        let (now, unix_ms) = (self.now, self.network.unix_ms(self.now));
         let Self { people, service, workload, recipients, warm_up, .. } = self;
         let pairs = &recipients.pairs;
         let person = &mut people[number as usize];
@@ -214,7 +214,13 @@ impl World {
             while let Some(output) = person.client.poll_output() {
                 match output {
                     ClientOutput::Message(handle, message) => {
-                        person.reachable.iter_mut().for_each(|of| of.came(now));
+                        if let Some(reachable) = &mut person.reachable {
+                            reachable.came(now);
+                            if let Some(member) = &mut reachable.member {
+                                member.came(handle, message, unix_ms);
+                                continue;
+                            }
+                        }
                         // A letter that no session vouches for is none.
                         if let Some(letter) = Letter::read(&message, pairs, number) {
                             let what = (letter.activity, letter.tick);
@@ -237,18 +243,24 @@ impl World {
                     // Everyone stays where the scenario puts them.
                     ClientOutput::LeaveGateway => person.dissatisfied += 1,
                     ClientOutput::Left(id) => {
-                        let left = person.reachable.as_mut().is_some_and(|of| of.left(id));
+                        let left = person.reachable.as_mut();
+                        let left = left.is_some_and(|of| of.left(id, unix_ms));
                         service.letters_left += u64::from(left);
                     }
                     ClientOutput::Returned(id, _) => {
                         if let Some(reachable) = &mut person.reachable {
                             service.letters_returned += 1;
-                            reachable.returned(id, now);
+                            reachable.returned(id, (now, unix_ms));
+                        }
+                    }
+                    ClientOutput::Described(of, found) => {
+                        let reachable = person.reachable.as_mut();
+                        if let Some(member) = reachable.and_then(|of| of.member.as_mut()) {
+                            member.described(&of, found.as_deref().ok(), unix_ms);
                         }
                     }
                     ClientOutput::Connected(_)
                     | ClientOutput::Tunnel(..)
-                    | ClientOutput::Described(..)
                     | ClientOutput::ComeBack => {}
                 }
             }
@@ -258,8 +270,9 @@ impl World {
             downloads.work(now, &mut person.client, service);
             person.downloads = Some(downloads);
         }
-        person.produce(now, recipients);
-        let at = person.next_wake(now);
+        person.produce((now, unix_ms), recipients);
+        activity::ended(service, workload, *warm_up, person, now);
+        let at = person.next_wake(now, unix_ms);
         if at < person.scheduled {
             person.scheduled = at;
             self.wheel.insert(at, Event::Person(number));

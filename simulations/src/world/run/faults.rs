@@ -81,12 +81,12 @@ impl World {
 
     /// A node's program ends: what is in its pool is lost, and clients lose their links to it.
     fn switch_off(&mut self, node: usize) {
-        let now = self.now;
+        let (now, unix_ms) = (self.now, self.network.unix_ms(self.now));
         (self.nodes[node].power, self.nodes[node].scheduled) = (Power::Off, Time::NEVER);
         for number in 0..self.people.len() {
             let person = &mut self.people[number];
             if person.gateway as usize == node && person.stage != Stage::Away {
-                person.down(now);
+                person.down(now, unix_ms);
                 self.wheel.insert(now + AGAIN, Event::Join(number as u32));
             }
         }

@@ -137,7 +137,7 @@ impl World {
                 if let Some(number) = person(session.0)
                     && self.people[number as usize].session == session.0
                 {
-                    self.people[number as usize].down(now);
+                    self.people[number as usize].down(now, self.network.unix_ms(now));
                     self.wheel.insert(now + AGAIN, Event::Join(number));
                 } else if session.0 == 0 && self.directory.is_some() {
                     let index = self.exit_gateway(node);

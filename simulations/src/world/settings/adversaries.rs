@@ -101,6 +101,9 @@ pub struct Trial {
     pub credits: bool,
     /// Whether letters wait a drawn time before they take a slot. Without it a burst arrives as one.
     pub letters_wait: bool,
+    /// Whether receipts of messages wait for an hour on average, unless something is written to the same person meanwhile. Without
+    /// it they leave as soon as they are owed.
+    pub receipts_wait: bool,
     /// A frame leaves its first mix no sooner than so long after the instant of its slot, milliseconds, plus an
     /// exponential delay of mean `release_spread_ms`, in place of the delay that its header asks for; 0 for as it asks. It
     /// stands for an absolute instant in the header, and for clocks that agree.
@@ -111,6 +114,12 @@ pub struct Trial {
 
 impl Default for Trial {
     fn default() -> Self {
-        Self { credits: true, letters_wait: true, release_ms: 0.0, release_spread_ms: 10.0 }
+        Self {
+            credits: true,
+            letters_wait: true,
+            receipts_wait: true,
+            release_ms: 0.0,
+            release_spread_ms: 10.0,
+        }
     }
 }

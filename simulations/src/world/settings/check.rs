@@ -104,6 +104,10 @@ impl Settings {
     /// What keys of periods leave out.
     fn check_keys(&self) -> Result<(), Wrong> {
         let period_s = self.people.key_period_s;
+        if period_s == 0 && self.people.members {
+            let why = "must be given with people.members: sessions begin with keys of periods";
+            return Err(Wrong::new("people.key_period_s", why).or("people.members"));
+        }
         if period_s == 0 {
             // Only then there is something that a program finds again when it starts.
             return match self.absences.is_empty() {
