@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::admin::{AdminError, AdminServer, Readiness};
 use shoal_host::config::ConfigError;
 use shoal_host::control::{self, Control, ControlError};
 use shoal_host::exit::Exit;
@@ -254,7 +254,7 @@ fn reports() -> (Shared, Ready) {
 
 /// What a program shows of itself as long as these are kept: the admin page and the control socket.
 struct Surfaces {
-    _admin: Option<Admin>,
+    _admin: Option<AdminServer>,
     _control: Control,
 }
 
@@ -278,7 +278,7 @@ async fn surfaces(
             if shows_process {
                 tokio::spawn(observe(process, shutdown.clone()));
             }
-            Some(Admin::start(address, registry, ready.subscribe()).await?)
+            Some(AdminServer::start(address, registry, ready.subscribe()).await?)
         }
         Err(_) => None,
     };

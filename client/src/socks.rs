@@ -73,7 +73,7 @@ pub enum Command {
 
 /// A request, well-formed in all its parts. `Debug` shows the command alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct SocksRequest {
     /// What is asked for.
     pub command: Command,
     /// The host that the request is about.
@@ -105,7 +105,7 @@ pub enum Step {
     /// The handshake is over but for the final reply.
     Done {
         /// What is asked for.
-        request: Request,
+        request: SocksRequest,
         /// What the application sent ahead, the first bytes of its stream.
         leftover: Vec<u8>,
     },
@@ -115,14 +115,14 @@ pub enum Step {
         /// What to send before closing.
         reply: Vec<u8>,
         /// The reason, for a counter.
-        reason: Refusal,
+        reason: SocksRefusal,
     },
 }
 
 /// Why a handshake ended without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum SocksRefusal {
     /// HTTP; the reply is a page that explains, if it is a person who asks and not another page.
     #[error("the application speaks HTTP to the SOCKS port")]
     Http,
@@ -184,8 +184,8 @@ enum Look {
     /// Drop so many bytes of the input, send this, go on in this state.
     Next(usize, Vec<u8>, HandshakeState),
     /// Drop so many bytes; the request is complete.
-    Request(usize, Request),
-    Refuse(Vec<u8>, Refusal),
+    Request(usize, SocksRequest),
+    Refuse(Vec<u8>, SocksRefusal),
 }
 
 impl Handshake {
@@ -198,14 +198,14 @@ impl Handshake {
     /// is over.
     pub fn handle(&mut self, input: &[u8]) -> Step {
         if self.input.len() + input.len() > LONGEST_HANDSHAKE + self.limits.early_bytes {
-            return self.refuse(Vec::new(), Refusal::TooMuch);
+            return self.refuse(Vec::new(), SocksRefusal::TooMuch);
         }
         self.input.extend_from_slice(input);
         let look = match &mut self.state {
             HandshakeState::Greeting => greeting(&self.input),
             HandshakeState::Authentication => authentication(&self.input),
             HandshakeState::Request(isolation) => request(&self.input, isolation),
-            HandshakeState::Over => Look::Refuse(Vec::new(), Refusal::Over),
+            HandshakeState::Over => Look::Refuse(Vec::new(), SocksRefusal::Over),
         };
         match look {
             Look::Short => Step::NeedMore,
@@ -230,7 +230,7 @@ impl Handshake {
         self.input = rest;
     }
 
-    fn refuse(&mut self, reply: Vec<u8>, reason: Refusal) -> Step {
+    fn refuse(&mut self, reply: Vec<u8>, reason: SocksRefusal) -> Step {
         self.input.zeroize();
         self.state = HandshakeState::Over;
         Step::Refuse { reply, reason }
@@ -257,11 +257,11 @@ fn greeting(input: &[u8]) -> Look {
             } else if methods.contains(&NO_AUTHENTICATION) {
                 Look::Next(used, vec![SOCKS5, NO_AUTHENTICATION], HandshakeState::Request(None))
             } else {
-                Look::Refuse(vec![SOCKS5, NO_METHOD], Refusal::NoMethod)
+                Look::Refuse(vec![SOCKS5, NO_METHOD], SocksRefusal::NoMethod)
             }
         }
-        [SOCKS4, ..] => Look::Refuse(reply::SOCKS4_REJECTED.to_vec(), Refusal::Socks4),
-        [TLS_HANDSHAKE, ..] => Look::Refuse(Vec::new(), Refusal::Tls),
+        [SOCKS4, ..] => Look::Refuse(reply::SOCKS4_REJECTED.to_vec(), SocksRefusal::Socks4),
+        [TLS_HANDSHAKE, ..] => Look::Refuse(Vec::new(), SocksRefusal::Tls),
         _ => {
             if let Some(method) = HTTP_METHODS.iter().find(|m| input.starts_with(m)) {
                 let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -270,11 +270,11 @@ fn greeting(input: &[u8]) -> Look {
                 let head = input.get(..end).unwrap_or_default();
                 let page =
                     if reply::a_person_asks(head) { reply::http_page(method) } else { Vec::new() };
-                Look::Refuse(page, Refusal::Http)
+                Look::Refuse(page, SocksRefusal::Http)
             } else if HTTP_METHODS.iter().any(|m| m.starts_with(input)) {
                 Look::Short
             } else {
-                Look::Refuse(Vec::new(), Refusal::NotSocks)
+                Look::Refuse(Vec::new(), SocksRefusal::NotSocks)
             }
         }
     }
@@ -285,7 +285,7 @@ fn authentication(input: &[u8]) -> Look {
     match input {
         [] | [1] => return Look::Short,
         [1, ..] => {}
-        _ => return Look::Refuse(vec![1, 1], Refusal::BadAuthentication),
+        _ => return Look::Refuse(vec![1, 1], SocksRefusal::BadAuthentication),
     }
     let text = |at: usize| {
         let length = usize::from(*input.get(at)?);
@@ -303,7 +303,7 @@ fn authentication(input: &[u8]) -> Look {
 
 fn request(input: &[u8], isolation: &mut Option<Isolation>) -> Look {
     let no = |code, reason| Look::Refuse(reply(code, None), reason);
-    let malformed = || no(ReplyCode::GeneralFailure, Refusal::BadRequest);
+    let malformed = || no(ReplyCode::GeneralFailure, SocksRefusal::BadRequest);
     match input {
         [] => return Look::Short,
         [SOCKS5, ..] => {}
@@ -315,7 +315,7 @@ fn request(input: &[u8], isolation: &mut Option<Isolation>) -> Look {
         Some(3) => Command::UdpAssociate,
         Some(0xf0) => Command::Resolve,
         Some(0xf1) => Command::ResolvePtr,
-        Some(_) => return no(ReplyCode::CommandNotSupported, Refusal::Command),
+        Some(_) => return no(ReplyCode::CommandNotSupported, SocksRefusal::Command),
     };
     match input.get(2) {
         None => return Look::Short,
@@ -331,22 +331,22 @@ fn request(input: &[u8], isolation: &mut Option<Isolation>) -> Look {
         Ok(target) => target,
         Err(TargetError::Short) => return Look::Short,
         Err(TargetError::AddressType) => {
-            return no(ReplyCode::AddressTypeNotSupported, Refusal::AddressType);
+            return no(ReplyCode::AddressTypeNotSupported, SocksRefusal::AddressType);
         }
-        Err(TargetError::Name) => return no(ReplyCode::HostUnreachable, Refusal::BadHost),
+        Err(TargetError::Name) => return no(ReplyCode::HostUnreachable, SocksRefusal::BadHost),
     };
     if command == Command::Connect && port == 0 {
-        return no(ReplyCode::GeneralFailure, Refusal::PortZero);
+        return no(ReplyCode::GeneralFailure, SocksRefusal::PortZero);
     }
     if command == Command::ResolvePtr && matches!(host, Host::Name(_)) {
-        return no(ReplyCode::AddressTypeNotSupported, Refusal::AddressType);
+        return no(ReplyCode::AddressTypeNotSupported, SocksRefusal::AddressType);
     }
-    Look::Request(3 + used, Request { command, host, port, isolation: isolation.take() })
+    Look::Request(3 + used, SocksRequest { command, host, port, isolation: isolation.take() })
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for SocksRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("command", &self.command).finish_non_exhaustive()
+        f.debug_struct("SocksRequest").field("command", &self.command).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_topology::consensus::{Authority, AuthoritySettings, Input, Output};
+use shoal_topology::consensus::{Authority, AuthorityInput, AuthorityOutput, AuthoritySettings};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
 use shoal_topology::{
@@ -47,8 +47,9 @@ pub(crate) fn authority(n: u8, now: u64) -> Authority {
         seed: Seed::from_u64(n.into()),
     };
     let mut authority = Authority::new(settings, Box::new(Reputation::new()), None);
-    authority.handle(now, Input::Wake);
-    described().for_each(|descriptor| authority.handle(now, Input::Descriptor(descriptor)));
+    authority.handle(now, AuthorityInput::Wake);
+    described()
+        .for_each(|descriptor| authority.handle(now, AuthorityInput::Descriptor(descriptor)));
     authority
 }
 
@@ -70,22 +71,22 @@ impl Watched {
         loop {
             while let Some(output) = authority.poll_output() {
                 match output {
-                    Output::Send { to, bytes } => {
+                    AuthorityOutput::Send { to, bytes } => {
                         self.signature(&bytes);
                         self.sent.push((to, bytes));
                     }
-                    Output::Store { ticket, state } => {
+                    AuthorityOutput::Store { ticket, state } => {
                         assert!(state.len() < STATE, "the state grows: {}", state.len());
                         stored.push_back(ticket);
                     }
-                    Output::Evidence(_)
-                    | Output::Document(_)
-                    | Output::Liar { .. }
-                    | Output::Event(_) => {}
+                    AuthorityOutput::Evidence(_)
+                    | AuthorityOutput::Document(_)
+                    | AuthorityOutput::Liar { .. }
+                    | AuthorityOutput::Event(_) => {}
                 }
             }
             match stored.pop_front() {
-                Some(ticket) => authority.handle(now, Input::Stored(ticket)),
+                Some(ticket) => authority.handle(now, AuthorityInput::Stored(ticket)),
                 None => break,
             }
         }
@@ -111,7 +112,7 @@ pub(crate) fn votes() -> (u64, Vec<Vec<u8>>) {
         let mut watched = Watched::default();
         watched.watch(&mut authority, BEGINS);
         watched.sent.clear();
-        authority.handle(main, Input::Wake);
+        authority.handle(main, AuthorityInput::Wake);
         watched.watch(&mut authority, main);
         let relay = watched.sent.into_iter().find(|(_, bytes)| bytes.first() == Some(&RELAY));
         let (_, relay) = relay.expect("an authority votes when the session begins");
@@ -138,19 +139,19 @@ pub fn vote(data: &[u8]) {
     let (main, honest) = votes();
     let (mut authority, mut watched) = (authority(0, BEGINS), Watched::default());
     watched.watch(&mut authority, BEGINS);
-    authority.handle(main, Input::Wake);
+    authority.handle(main, AuthorityInput::Wake);
     watched.watch(&mut authority, main);
     let from = |n: u8| secret(n).identity();
     for (n, vote) in (1u8..).zip(honest.iter().skip(1)) {
         let bytes = if n == 1 { signed(1, data) } else { signed(n, vote) };
-        authority.handle(main + 100, Input::Message { from: from(n), bytes });
+        authority.handle(main + 100, AuthorityInput::Message { from: from(n), bytes });
     }
     // The bytes themselves too, without a signature, and as what they might be besides.
-    authority.handle(main + 100, Input::Message { from: from(1), bytes: data.to_vec() });
+    authority.handle(main + 100, AuthorityInput::Message { from: from(1), bytes: data.to_vec() });
     let schedule = *authority.schedule();
     let end = main + schedule.session_ms();
     for at in [main + 100, end - 1, end, end + schedule.session_ms()] {
-        authority.handle(at, Input::Wake);
+        authority.handle(at, AuthorityInput::Wake);
         watched.watch(&mut authority, at);
     }
     assert!(watched.signed.len() <= 2, "a session makes a document, or none");
@@ -202,14 +203,14 @@ pub fn inputs(data: &[u8]) {
         let from = secret(kind % AUTHORITIES).identity();
         let bytes = bytes.to_vec();
         let input = match kind / AUTHORITIES {
-            0 => Input::Message { from, bytes },
-            1 => Input::Message { from, bytes: signed(kind % AUTHORITIES, &bytes) },
-            2 => Input::Descriptor(bytes),
-            3 => Input::Exit(bytes),
-            4 => Input::Report(bytes),
-            5 => Input::Document(bytes),
-            6 => Input::Head(bytes),
-            _ => Input::Wake,
+            0 => AuthorityInput::Message { from, bytes },
+            1 => AuthorityInput::Message { from, bytes: signed(kind % AUTHORITIES, &bytes) },
+            2 => AuthorityInput::Descriptor(bytes),
+            3 => AuthorityInput::Exit(bytes),
+            4 => AuthorityInput::Report(bytes),
+            5 => AuthorityInput::Document(bytes),
+            6 => AuthorityInput::Head(bytes),
+            _ => AuthorityInput::Wake,
         };
         authority.handle(now, input);
         watched.watch(&mut authority, now);

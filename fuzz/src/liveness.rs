@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_topology::consensus::{Authority, Input, Output};
+use shoal_topology::consensus::{Authority, AuthorityInput, AuthorityOutput};
 use shoal_topology::{Context, Epoch, Identity, SignedDocument};
 
 use crate::authorities::{AUTHORITIES, BEGINS, EPOCH_S, authority, network, secret, signed};
@@ -31,17 +31,17 @@ impl World {
         let documents = vec![BTreeMap::new(); usize::from(HONEST)];
         let mut world =
             Self { now: BEGINS, authorities, under_way: BTreeMap::new(), sent: 0, documents };
-        (0..usize::from(HONEST)).for_each(|n| world.handle(n, Input::Wake));
+        (0..usize::from(HONEST)).for_each(|n| world.handle(n, AuthorityInput::Wake));
         world
     }
 
-    fn handle(&mut self, n: usize, input: Input) {
+    fn handle(&mut self, n: usize, input: AuthorityInput) {
         let Some(authority) = self.authorities.get_mut(n) else { return };
         authority.handle(self.now, input);
         let mut liars = 0;
         while let Some(output) = authority.poll_output() {
             match output {
-                Output::Send { to, bytes } => {
+                AuthorityOutput::Send { to, bytes } => {
                     let to = (0..HONEST).position(|n| secret(n).identity() == to);
                     let from = u8::try_from(n).map(|n| secret(n).identity());
                     if let (Some(to), Ok(from)) = (to, from) {
@@ -49,21 +49,23 @@ impl World {
                         self.under_way.insert((self.now + LINK, self.sent), (to, from, bytes));
                     }
                 }
-                Output::Store { ticket, .. } => authority.handle(self.now, Input::Stored(ticket)),
-                Output::Document(held) => {
+                AuthorityOutput::Store { ticket, .. } => {
+                    authority.handle(self.now, AuthorityInput::Stored(ticket))
+                }
+                AuthorityOutput::Document(held) => {
                     let body = SignedDocument::peek(&held.signed).expect("it was verified").0;
                     let body = postcard::to_stdvec(&body).expect("documents have an encoding");
                     if let Some(documents) = self.documents.get_mut(n) {
                         documents.insert(held.document.epoch, body);
                     }
                 }
-                Output::Liar { authority, proof } => {
+                AuthorityOutput::Liar { authority, proof } => {
                     liars += 1;
                     let proven = proof.verify(&network());
                     assert!(proven == Ok(authority), "a proof proves what it says");
                     assert!(authority == secret(HONEST).identity(), "an honest one is accused");
                 }
-                Output::Evidence(_) | Output::Event(_) => {}
+                AuthorityOutput::Evidence(_) | AuthorityOutput::Event(_) => {}
             }
         }
         assert!(liars < 4, "each kind of lie is shown once");
@@ -82,10 +84,10 @@ impl World {
             self.now = self.now.max(next);
             if message.is_some_and(|at| at <= next) {
                 if let Some((_, (to, from, bytes))) = self.under_way.pop_first() {
-                    self.handle(to, Input::Message { from, bytes });
+                    self.handle(to, AuthorityInput::Message { from, bytes });
                 }
             } else if let Some((_, n)) = wake {
-                self.handle(n, Input::Wake);
+                self.handle(n, AuthorityInput::Wake);
             }
         }
         self.now = until;
@@ -93,10 +95,10 @@ impl World {
 }
 
 /// What a part of the input makes the liar say.
-fn word(kind: u8, now: u64, bytes: &[u8]) -> Input {
+fn word(kind: u8, now: u64, bytes: &[u8]) -> AuthorityInput {
     let liar = secret(HONEST);
     let from = liar.identity();
-    let message = |bytes| Input::Message { from, bytes };
+    let message = |bytes| AuthorityInput::Message { from, bytes };
     match kind % 9 {
         0 => message(bytes.to_vec()),
         1 => message(signed(HONEST, bytes)),
@@ -115,11 +117,11 @@ fn word(kind: u8, now: u64, bytes: &[u8]) -> Input {
             let document = SignedDocument::of_body(bytes.to_vec(), [&liar]).encode();
             message(postcard::to_stdvec(&(2_u8, document)).unwrap_or_default())
         }
-        4 => Input::Descriptor(bytes.to_vec()),
-        5 => Input::Exit(bytes.to_vec()),
-        6 => Input::Report(bytes.to_vec()),
-        7 => Input::Head(bytes.to_vec()),
-        _ => Input::Document(bytes.to_vec()),
+        4 => AuthorityInput::Descriptor(bytes.to_vec()),
+        5 => AuthorityInput::Exit(bytes.to_vec()),
+        6 => AuthorityInput::Report(bytes.to_vec()),
+        7 => AuthorityInput::Head(bytes.to_vec()),
+        _ => AuthorityInput::Document(bytes.to_vec()),
     }
 }
 

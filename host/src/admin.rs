@@ -59,7 +59,7 @@ pub enum AdminError {
 }
 
 /// The admin page; it closes when this is dropped.
-pub struct Admin {
+pub struct AdminServer {
     address: SocketAddr,
     task: AbortHandle,
 }
@@ -70,7 +70,7 @@ struct Shared {
     ready: watch::Receiver<Readiness>,
 }
 
-impl Admin {
+impl AdminServer {
     /// Serves `registry` and `ready` at `address`, which must be on loopback (port 0: any free one). Not ready
     /// any more once the sender of `ready` is gone. To be called within a tokio runtime.
     ///
@@ -111,7 +111,7 @@ impl Admin {
     }
 }
 
-impl Drop for Admin {
+impl Drop for AdminServer {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -372,7 +372,7 @@ impl Behaviour {
         ConnectionDenied::new(io::Error::other(why))
     }
 
-    fn handler(&self, peer: &PeerId, role: Role) -> Result<Handler, ConnectionDenied> {
+    fn handler(&self, peer: &PeerId, role: StreamRole) -> Result<Handler, ConnectionDenied> {
         let peer = key_of(peer).ok_or_else(|| ConnectionDenied::new(LinkError::BadKey))?;
         let waiting = Some(Box::pin(tokio::time::sleep(self.timeout)));
         Ok(Handler { peer, role, waiting, counters: self.counters.clone() })
@@ -426,7 +426,7 @@ impl NetworkBehaviour for Behaviour {
         }
         let (origin, standing) = (self.room.origin(id), Standing::stranger(&self.room, id));
         let taker = Taker { links: self.links.clone(), origin, standing };
-        let handler = self.handler(&peer, Role::Listener(Some(taker)))?;
+        let handler = self.handler(&peer, StreamRole::Listener(Some(taker)))?;
         self.established.insert(id, (peer, whence));
         Ok(handler)
     }
@@ -441,7 +441,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<Handler, ConnectionDenied> {
         let reply =
             self.dials.remove(&id).ok_or_else(|| ConnectionDenied::new(LinkError::Closed))?;
-        self.handler(&peer, Role::Dialler(StreamRequest::Due, Some(reply)))
+        self.handler(&peer, StreamRole::Dialler(StreamRequest::Due, Some(reply)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -486,13 +486,13 @@ impl NetworkBehaviour for Behaviour {
 /// One connection: waits for its one stream, a while, and then lives as long as that.
 struct Handler {
     peer: [u8; 32],
-    role: Role,
+    role: StreamRole,
     /// Runs while there is no stream yet; the connection closes when it ends.
     waiting: Option<Pin<Box<Sleep>>>,
     counters: Arc<Counters>,
 }
 
-enum Role {
+enum StreamRole {
     /// Asks for a stream, and whom to give it to.
     Dialler(StreamRequest, Option<Reply>),
     /// Takes one stream; who gets it.
@@ -542,7 +542,7 @@ impl ConnectionHandler for Handler {
         {
             self.waiting = None;
         }
-        if let Role::Dialler(request @ StreamRequest::Due, _) = &mut self.role {
+        if let StreamRole::Dialler(request @ StreamRequest::Due, _) = &mut self.role {
             *request = StreamRequest::Made;
             let protocol = SubstreamProtocol::new(ReadyUpgrade::new(FRAMES), ());
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
@@ -565,8 +565,8 @@ impl ConnectionHandler for Handler {
             }) => {
                 let taker = match &mut self.role {
                     // Taken out, so that a second stream finds nobody and is refused.
-                    Role::Listener(taker) => taker.take(),
-                    Role::Dialler(..) => None,
+                    StreamRole::Listener(taker) => taker.take(),
+                    StreamRole::Dialler(..) => None,
                 };
                 match taker.map(|taker| taker.give(self.peer, stream)) {
                     Some(true) => self.waiting = None,
@@ -578,7 +578,7 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 self.waiting = None;
-                if let Role::Dialler(_, reply) = &mut self.role
+                if let StreamRole::Dialler(_, reply) = &mut self.role
                     && let Some(reply) = reply.take()
                 {
                     let (origin, standing) = Default::default();
@@ -587,7 +587,7 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::DialUpgradeError(_) => {
                 self.waiting = None;
-                if let Role::Dialler(_, reply) = &mut self.role {
+                if let StreamRole::Dialler(_, reply) = &mut self.role {
                     reply.take(); // Dropped: `dial` takes that for a refusal.
                 }
             }

@@ -61,7 +61,7 @@ impl Identity {
 
     fn certified(&self) -> Arc<CertifiedKey> {
         let spki = CertificateDer::from(spki(&self.public()).to_vec());
-        Arc::new(CertifiedKey::new(vec![spki], Arc::new(Key(self.clone()))))
+        Arc::new(CertifiedKey::new(vec![spki], Arc::new(TlsSigningKey(self.clone()))))
     }
 }
 
@@ -226,15 +226,15 @@ fn verify(
 }
 
 /// Our key, as rustls wants it. Its `Debug` shows nothing.
-struct Key(Identity);
+struct TlsSigningKey(Identity);
 
-impl fmt::Debug for Key {
+impl fmt::Debug for TlsSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key")
+        f.write_str("TlsSigningKey")
     }
 }
 
-impl SigningKey for Key {
+impl SigningKey for TlsSigningKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         // The key has one scheme. A peer that does not offer it cannot be answered.
         offered.contains(&SignatureScheme::ED25519).then(|| Box::new(Self(self.0.clone())) as _)
@@ -249,7 +249,7 @@ impl SigningKey for Key {
     }
 }
 
-impl Signer for Key {
+impl Signer for TlsSigningKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         Ok(self.0.0.sign(message).to_bytes().to_vec())
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus::{IntCounter, Registry};
-use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::admin::{AdminError, AdminServer, Readiness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ async fn the_three_pages_say_what_they_should() {
     registry.register(Box::new(counter.clone())).unwrap();
     counter.inc_by(41);
     let (ready, watched) = watch::channel(Readiness::NotReady("no topology yet".into()));
-    let admin = Admin::start(ANY.parse().unwrap(), registry, watched).await.unwrap();
+    let admin = AdminServer::start(ANY.parse().unwrap(), registry, watched).await.unwrap();
     let at = admin.address();
 
     assert!(get(at, "/livez").await.starts_with("HTTP/1.1 200 "));
@@ -52,7 +52,7 @@ async fn the_three_pages_say_what_they_should() {
 #[tokio::test]
 async fn web_pages_are_refused_even_by_dns_rebinding() {
     let (_ready, watched) = watch::channel(Readiness::Ready);
-    let admin = Admin::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
+    let admin = AdminServer::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
     let at = admin.address();
     let ask = async |request: String| {
         let mut stream = TcpStream::connect(at).await.unwrap();
@@ -104,7 +104,7 @@ async fn web_pages_are_refused_even_by_dns_rebinding() {
 #[tokio::test]
 async fn idle_connections_do_not_shut_others_out() {
     let (_ready, watched) = watch::channel(Readiness::Ready);
-    let admin = Admin::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
+    let admin = AdminServer::start(ANY.parse().unwrap(), Registry::new(), watched).await.unwrap();
     let mut idle = Vec::new();
     for _ in 0..80 {
         idle.push(TcpStream::connect(admin.address()).await.unwrap());
@@ -117,7 +117,7 @@ async fn idle_connections_do_not_shut_others_out() {
 #[tokio::test]
 async fn a_port_in_use_and_a_public_address_are_told_apart() {
     let (_ready, watched) = watch::channel(Readiness::Ready);
-    let start = |address: SocketAddr| Admin::start(address, Registry::new(), watched.clone());
+    let start = |address: SocketAddr| AdminServer::start(address, Registry::new(), watched.clone());
     let first = start(ANY.parse().unwrap()).await.unwrap();
     assert!(matches!(start(first.address()).await, Err(AdminError::PortInUse(_))));
     assert!(matches!(start("0.0.0.0:0".parse().unwrap()).await, Err(AdminError::NotLoopback(_))));

@@ -21,7 +21,7 @@ use crate::speed;
 
 /// What to run.
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum LocalnetVerb {
     /// Run a whole mixnet on loopback: real daemons, an exit, an internal service, clients.
     ///
     /// Example: shoal-sim localnet --socks 127.0.0.1:1080 --for 600
@@ -135,18 +135,25 @@ pub struct LocalnetArgs {
 ///
 /// # Errors
 /// What did not start or failed; [`Usage`] where no localnet can have the options.
-pub fn run(verb: Verb) -> anyhow::Result<()> {
+pub fn run(verb: LocalnetVerb) -> anyhow::Result<()> {
     match verb {
-        Verb::Localnet(args) => localnet(args),
-        Verb::Speed { json, quick } => speed(json, quick),
-        Verb::Load { rate, ratio, seconds, seed, json } => {
+        LocalnetVerb::Localnet(args) => localnet(args),
+        LocalnetVerb::Speed { json, quick } => speed(json, quick),
+        LocalnetVerb::Load { rate, ratio, seconds, seed, json } => {
             let rate = match ratio {
                 Some(times) => Rate::TimesReference(times),
                 None => Rate::PerSecond(rate.unwrap_or(2_000)),
             };
             load(&Load { rate, seconds, seed }, json)
         }
-        Verb::Daemon { kind, config, drop_share, drop_clients, late_ms, clock_offset_ms } => {
+        LocalnetVerb::Daemon {
+            kind,
+            config,
+            drop_share,
+            drop_clients,
+            late_ms,
+            clock_offset_ms,
+        } => {
             let late = Duration::from_millis(late_ms);
             daemon(kind, config, Faults { drop_share, drop_clients, late, clock_offset_ms })
         }

@@ -117,7 +117,7 @@ struct Prepared {
     delay: Duration,
 }
 
-struct Ends {
+struct EndKeys {
     gateway: SecretIdentity,
     gateway_seed: [u8; 32],
     sink: SecretIdentity,
@@ -136,7 +136,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     let (rate, packets) = load.resolve(reference)?;
 
     let dir = temporary("shoal-load-")?;
-    let ends = Ends::new()?;
+    let ends = EndKeys::new()?;
     let sink_at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut sink = endpoint(&ends.sink_seed, Some(sink_at))?;
     let sink_at = sink.listen_addr().context("the sink does not listen")?;
@@ -209,7 +209,7 @@ pub async fn run(load: &Load) -> anyhow::Result<Value> {
     }))
 }
 
-impl Ends {
+impl EndKeys {
     fn new() -> anyhow::Result<Self> {
         let (gateway_seed, sink_seed) = (*secret::fresh()?, *secret::fresh()?);
         Ok(Self {
@@ -242,7 +242,7 @@ fn epoch_s(seconds: u32) -> anyhow::Result<u32> {
 fn configure(
     dir: &Path,
     (rate, seconds): (u32, u32),
-    ends: &Ends,
+    ends: &EndKeys,
     sink_at: SocketAddr,
 ) -> anyhow::Result<node::Config> {
     let free = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
@@ -319,7 +319,7 @@ struct Recipe {
     epoch: Epoch,
     mix: [u8; 32],
     mix_key: SecretKey,
-    ends: Arc<Ends>,
+    ends: Arc<EndKeys>,
 }
 
 impl Recipe {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use shoal_host::exit::{Exit, report};
 use shoal_host::stdout;
-use shoal_localnet::commands::{self, LocalnetArgs, Usage, Verb};
+use shoal_localnet::commands::{self, LocalnetArgs, LocalnetVerb, Usage};
 
 /// A whole mixnet on loopback: real daemons, an exit, an internal service, clients. With a verb: measurements of it.
 ///
@@ -15,14 +15,14 @@ use shoal_localnet::commands::{self, LocalnetArgs, Usage, Verb};
 #[command(name = "shoal-localnet", version, args_conflicts_with_subcommands = true)]
 struct LocalnetCli {
     #[command(subcommand)]
-    verb: Option<Verb>,
+    verb: Option<LocalnetVerb>,
     #[command(flatten)]
     localnet: LocalnetArgs,
 }
 
 fn main() -> ExitCode {
     let LocalnetCli { verb, localnet } = LocalnetCli::parse();
-    let verb = verb.unwrap_or(Verb::Localnet(localnet));
+    let verb = verb.unwrap_or(LocalnetVerb::Localnet(localnet));
     let Err(error) = commands::run(verb) else { return Exit::Done.into() };
     // Who reads our output has seen enough.
     if stdout::is_unread(error.as_ref()) {

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
-use shoal_host::admin::{Admin, AdminError, Readiness};
+use shoal_host::admin::{AdminError, AdminServer, Readiness};
 use shoal_host::authorities::AuthorityLinks;
 use shoal_host::coarse::Coarse;
 use shoal_host::config::ConfigError;
@@ -56,8 +56,8 @@ pub use keys::{Keyring, Prepared, descriptor, prepare};
 use crate::engine::{NodeEngine, NodeSettings};
 use crate::opener::Opener;
 use engine_thread::{EngineEvent, Events, NodeClock};
-use links::{LinkContext, Neighbourhood, Outgoing};
-use metrics::{Kept, Metrics, Shared};
+use links::{LinkContext, Neighbourhood, OutgoingLinks};
+use metrics::{Metrics, Shared, Subsystem};
 use reload::Reload;
 use summary::About;
 use topology::{File, unix_ms, unix_s};
@@ -388,7 +388,7 @@ async fn start(
     let process = Process::new("shoal-node", known.epoch_s.into(), *secret::fresh()?);
     registry.register(Box::new(process.clone()))?;
     let admin = match config.admin {
-        Some(address) => Some(Admin::start(address, registry, say.subscribe()).await?),
+        Some(address) => Some(AdminServer::start(address, registry, say.subscribe()).await?),
         None => None,
     };
 
@@ -423,7 +423,7 @@ async fn start(
     };
     let (tell_around, around) = watch::channel(Neighbourhood::default());
     let dialler = endpoint.dialler();
-    let outgoing = Outgoing::new(context.clone(), dialler.clone());
+    let outgoing = OutgoingLinks::new(context.clone(), dialler.clone());
     let accepting = tokio::spawn(links::accept(endpoint, role, context, work, around));
     tracing::info!("the node runs");
 
@@ -465,7 +465,7 @@ async fn start(
         let readiness = watcher.look().await;
         metrics.observe(unix_s());
         process.observe(unix_s());
-        shared.stands(Kept::Connections, accept_errors.look());
+        shared.stands(Subsystem::Connections, accept_errors.look());
         let news = words(&readiness);
         // At first every node waits for every other.
         starting &= news.is_some() && began.elapsed() < START;

@@ -55,7 +55,7 @@ pub trait Log: Send + Sync {
 pub struct NotWritten;
 
 /// A secret key, the epochs in which it opens packets, and the tags of what it opened.
-struct Key {
+struct MixKey {
     first: Epoch,
     last: Epoch,
     secret: SecretKey,
@@ -65,7 +65,7 @@ struct Key {
     log: Option<Box<dyn Log>>,
 }
 
-impl Key {
+impl MixKey {
     /// True if frames of this byte are for it. A key of one epoch opens from when it is made until it is erased; its
     /// owner keeps fewer than 128 epochs of them, so that a byte names one.
     fn opens(&self, low_byte: u8, now: u64) -> bool {
@@ -117,7 +117,7 @@ impl Key {
 
 /// When an epoch began, on the node's clock.
 #[derive(Clone, Copy)]
-struct Begun {
+struct EpochStart {
     epoch: Epoch,
     at: Time,
     /// How long it had lasted by then.
@@ -126,7 +126,7 @@ struct Begun {
     error: Duration,
 }
 
-impl Begun {
+impl EpochStart {
     /// How the key of an epoch stands at `now`.
     fn life(&self, now: Time, key: Epoch) -> Life {
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
@@ -158,12 +158,12 @@ pub struct Room {
 /// Opens packets. Shared by all workers.
 pub struct Opener {
     codec: Arc<dyn Codec>,
-    keys: RwLock<Vec<Arc<Key>>>,
+    keys: RwLock<Vec<Arc<MixKey>>>,
     /// The present epoch.
     epoch: AtomicU64,
     /// The longest delay, in nanoseconds.
     max_delay: AtomicU64,
-    begun: RwLock<Option<Begun>>,
+    epoch_start: RwLock<Option<EpochStart>>,
     /// Who brings packets, at most: they share what keys may come to know.
     neighbours: AtomicUsize,
 }
@@ -172,13 +172,13 @@ impl Opener {
     /// Without keys, and before any epoch: it opens nothing.
     pub fn new(codec: Arc<dyn Codec>) -> Self {
         let epoch = AtomicU64::new(u64::MAX);
-        let (keys, max_delay, begun) = Default::default();
-        Self { codec, keys, epoch, max_delay, begun, neighbours: AtomicUsize::new(1) }
+        let (keys, max_delay, epoch_start) = Default::default();
+        Self { codec, keys, epoch, max_delay, epoch_start, neighbours: AtomicUsize::new(1) }
     }
 
     /// Adds a key for the epochs `first..=last`. `replay` belongs to this key alone, and its tags end with the process.
     pub fn add_key(&self, first: Epoch, last: Epoch, secret: SecretKey, replay: Replay) {
-        self.add(Key { first, last, secret, replay, budget: None, log: None });
+        self.add(MixKey { first, last, secret, replay, budget: None, log: None });
     }
 
     /// Adds the key of an epoch. `replay` and `log` belong to this key alone, and `replay` knows what `log` has; `budget`
@@ -191,7 +191,7 @@ impl Opener {
         log: Box<dyn Log>,
     ) {
         let budget = Some(Mutex::new(budget));
-        self.add(Key { first: epoch, last: epoch, secret, replay, budget, log: Some(log) });
+        self.add(MixKey { first: epoch, last: epoch, secret, replay, budget, log: Some(log) });
     }
 
     /// At `now` `epoch` has lasted for so long. Epochs have this length, and clocks may be wrong by `error`: packets of
@@ -203,8 +203,8 @@ impl Opener {
         length: Duration,
         error: Duration,
     ) {
-        let begun = Begun { epoch, at: now, lasted, length, error };
-        *self.begun.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        let epoch_start = EpochStart { epoch, at: now, lasted, length, error };
+        *self.epoch_start.write().unwrap_or_else(PoisonError::into_inner) = Some(epoch_start);
     }
 
     /// From now on packets come from so many neighbours. Each has a part of the declared rate to itself.
@@ -213,14 +213,14 @@ impl Opener {
     }
 
     fn life(&self, now: Time, key: Epoch) -> Life {
-        match *self.begun.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(begun) => begun.life(now, key),
+        match *self.epoch_start.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(epoch_start) => epoch_start.life(now, key),
             None if key.0 > self.epoch.load(Ordering::Relaxed) => Life::Early,
             None => Life::Open(Time::ZERO),
         }
     }
 
-    fn add(&self, key: Key) {
+    fn add(&self, key: MixKey) {
         self.keys.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(key));
     }
 
@@ -355,7 +355,7 @@ impl Opener {
         })
     }
 
-    fn key(&self, low_byte: u8) -> Option<Arc<Key>> {
+    fn key(&self, low_byte: u8) -> Option<Arc<MixKey>> {
         let now = self.epoch.load(Ordering::Relaxed);
         if now == u64::MAX {
             return None;

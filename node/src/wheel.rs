@@ -19,34 +19,34 @@ const LEVELS: usize = 8;
 const KEPT_CAPACITY: usize = 1_024;
 
 /// Something that waits, with the number that orders those of one instant.
-struct Entry<T> {
+struct Scheduled<T> {
     at: Time,
     sequence: u64,
     value: T,
 }
 
-impl<T> Entry<T> {
+impl<T> Scheduled<T> {
     fn key(&self) -> (Time, u64) {
         (self.at, self.sequence)
     }
 }
 
-impl<T> PartialEq for Entry<T> {
+impl<T> PartialEq for Scheduled<T> {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl<T> Eq for Entry<T> {}
+impl<T> Eq for Scheduled<T> {}
 
-impl<T> PartialOrd for Entry<T> {
+impl<T> PartialOrd for Scheduled<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 /// Turned round: the heap gives its greatest, and wanted is the earliest.
-impl<T> Ord for Entry<T> {
+impl<T> Ord for Scheduled<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         other.key().cmp(&self.key())
     }
@@ -54,7 +54,7 @@ impl<T> Ord for Entry<T> {
 
 struct Slot<T> {
     earliest: Time,
-    entries: Vec<Entry<T>>,
+    entries: Vec<Scheduled<T>>,
 }
 
 struct Level<T> {
@@ -67,7 +67,7 @@ struct Level<T> {
 pub struct Wheel<T> {
     /// The tick whose entries, and all earlier ones, are in `ready`.
     cursor: u64,
-    ready: BinaryHeap<Entry<T>>,
+    ready: BinaryHeap<Scheduled<T>>,
     levels: Vec<Level<T>>,
     sequence: u64,
     len: usize,
@@ -108,7 +108,7 @@ impl<T> Wheel<T> {
         let sequence = self.sequence;
         self.sequence += 1;
         self.len += 1;
-        self.place(Entry { at, sequence, value });
+        self.place(Scheduled { at, sequence, value });
     }
 
     /// When the earliest entry is due, exactly.
@@ -141,7 +141,7 @@ impl<T> Wheel<T> {
         Some((entry.at, entry.value))
     }
 
-    fn place(&mut self, entry: Entry<T>) {
+    fn place(&mut self, entry: Scheduled<T>) {
         let tick = tick(entry.at);
         // The slots of this tick have been emptied already, so nobody would look there again. The heap has the order.
         if tick <= self.cursor {

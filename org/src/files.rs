@@ -8,7 +8,7 @@ use shoal_organisation::{Directory, Request};
 use shoal_topology::Identity;
 
 use crate::OrgError;
-use crate::invitations::{Line, Open};
+use crate::invitations::{InvitationRecord, Open};
 
 /// Most bytes of a file that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -32,9 +32,9 @@ pub(crate) fn kept_request(dir: &Path, invitation: &Identity) -> Option<Request>
 /// Invitations that are open, by a file.
 pub(crate) fn read_invitations(path: &Path) -> Result<Vec<Open>, OrgError> {
     let wrong = |why: String| OrgError::Contents { path: path.into(), why };
-    let lines: Vec<Line> =
+    let records: Vec<InvitationRecord> =
         serde_json::from_slice(&read(path)?).map_err(|error| wrong(error.to_string()))?;
-    lines.into_iter().map(Line::read).collect::<Result<_, _>>().map_err(wrong)
+    records.into_iter().map(InvitationRecord::read).collect::<Result<_, _>>().map_err(wrong)
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, OrgError> {

@@ -35,7 +35,7 @@ pub struct Open {
 /// The invitation in the file `invitations.json`; requests lie in files of their own.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Line {
+pub(crate) struct InvitationRecord {
     key: String,
     expires: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub(crate) struct Line {
     account: Option<String>,
 }
 
-impl Line {
+impl InvitationRecord {
     pub(crate) fn of(open: &Open) -> Self {
         let line = Self {
             key: open.invitation.key.to_string(),

@@ -21,7 +21,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::OrgError;
 use crate::files::unix_s;
 pub(crate) use claims::Who;
-use https::{Answered, Https, Sent};
+use https::{Answered, Https, HttpsRequest};
 
 /// Most bytes of a client's secret.
 const MAX_SECRET: u64 = 4_096;
@@ -189,7 +189,7 @@ struct Discovered {
 }
 
 /// A sign-in that has begun.
-pub(crate) struct Begun {
+pub(crate) struct DeviceAuthorization {
     /// What its owner has to do.
     pub(crate) sign_in: SignIn,
     /// What this service asks with; whoever has it gets the tokens.
@@ -278,7 +278,7 @@ impl Provider {
         }
         let issuer = self.config.issuer.trim_end_matches('/');
         let at = address(&format!("{issuer}/.well-known/openid-configuration"))?;
-        let answered = self.https.ask(&at, Sent::Get, None).await?;
+        let answered = self.https.ask(&at, HttpsRequest::Get, None).await?;
         let said: Discovered = read("openid-configuration", &answered)?;
         if said.issuer != self.config.issuer {
             let why =
@@ -310,7 +310,7 @@ impl Provider {
     ) -> Result<Answered, ProviderError> {
         let (form, authorization) = self.form(basic, fields);
         let authorization = authorization.as_ref().map(|text| text.as_str());
-        self.https.ask(uri, Sent::Form(form), authorization).await
+        self.https.ask(uri, HttpsRequest::Form(form), authorization).await
     }
 
     /// A form, and the header by which the provider knows this client.
@@ -345,7 +345,7 @@ impl Provider {
     ///
     /// # Errors
     /// The provider cannot be asked or refuses, or what it says cannot be shown to anybody.
-    pub(crate) async fn begin(&self, nonce: &str) -> Result<Begun, ProviderError> {
+    pub(crate) async fn begin(&self, nonce: &str) -> Result<DeviceAuthorization, ProviderError> {
         let endpoints = self.endpoints().await?;
         let scope = self.config.scopes.join(" ");
         let fields = [("scope", scope.as_str()), ("nonce", nonce)];
@@ -358,7 +358,7 @@ impl Provider {
             .check()
             .map_err(|error| ProviderError::Answer("answer to a device", error.to_string()))?;
         let interval = Duration::from_secs(said.interval.unwrap_or(INTERVAL_S).clamp(1, 60));
-        Ok(Begun { sign_in, device_code, interval })
+        Ok(DeviceAuthorization { sign_in, device_code, interval })
     }
 
     /// Asks whether somebody signed in.
@@ -388,7 +388,7 @@ impl Provider {
         // Most say names and groups there alone (OpenID Connect Core, section 5.4).
         if let (Some(userinfo), Some(access)) = (&endpoints.userinfo, &access) {
             let bearer = Zeroizing::new(format!("Bearer {}", **access));
-            let answered = self.https.ask(userinfo, Sent::Get, Some(&bearer)).await?;
+            let answered = self.https.ask(userinfo, HttpsRequest::Get, Some(&bearer)).await?;
             let more: serde_json::Map<String, Value> = read("answer about a user", &answered)?;
             if more.get("sub") != claims.get("sub") {
                 return Err(ProviderError::Token("userinfo is of somebody else"));

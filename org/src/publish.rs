@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Where a head stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Published {
+pub struct PublishedHead {
     /// The epoch of the first document that has it.
     pub epoch: u64,
     /// Entries of the directory.
@@ -37,7 +37,7 @@ pub struct Published {
 ///
 /// # Errors
 /// No authority answers, the document has another directory, or none has this one in time.
-pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Published, OrgError> {
+pub async fn publish(registry: &Registry, network_file: &Path) -> Result<PublishedHead, OrgError> {
     let known = network::load(network_file)?;
     let addresses = network::authority_addresses(network_file)?;
     let (head, secret) = registry.head()?;
@@ -45,7 +45,7 @@ pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Publish
     let settings = LinkSettings { listen: None, ..LinkSettings::default() };
     let endpoint = Endpoint::new(&LinkKey::from_seed(&*registry.organisation_seed()?), settings)?;
     // Its links go with it, also where it is given up in the middle.
-    let shutdown = Ending(Shutdown::new());
+    let shutdown = ShutdownOnDrop(Shutdown::new());
     let of = addresses.len();
     let (links, mut documents) = AuthorityLinks::start(&endpoint.dialler(), addresses, &shutdown.0);
     let mut last = Instant::now() + FIRST;
@@ -84,7 +84,7 @@ pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Publish
                 && registry.directory().agrees(before) == Ok(true)
         };
         if before.is_some_and(is_there) {
-            return Ok(Published { epoch: document.epoch.0, size });
+            return Ok(PublishedHead { epoch: document.epoch.0, size });
         }
         let update = registry.directory().update(head.clone(), before)?;
         links.announce(&ToAuthority::Head(update.encode()));
@@ -92,9 +92,9 @@ pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Publish
     }
 }
 
-struct Ending(Shutdown);
+struct ShutdownOnDrop(Shutdown);
 
-impl Drop for Ending {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         self.0.trigger();
     }
@@ -151,7 +151,7 @@ fn changed(dir: &Path) -> [Option<SystemTime>; 2] {
         .map(|name| std::fs::metadata(dir.join(name)).and_then(|data| data.modified()).ok())
 }
 
-async fn once(dir: &Path, network_file: &Path) -> Result<Published, OrgError> {
+async fn once(dir: &Path, network_file: &Path) -> Result<PublishedHead, OrgError> {
     let dir = dir.to_owned();
     let open = move || {
         let mut registry = Registry::open(&dir)?;

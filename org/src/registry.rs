@@ -19,7 +19,7 @@ use shoal_topology::{DirectoryHead, Identity, SecretIdentity, Signed};
 use crate::OrgError;
 use crate::accounts::{Account, end_sign_in, read_accounts, write_accounts};
 use crate::files::{kept_request, read, read_directory, read_invitations, request_file, unix_s};
-use crate::invitations::{Line, Open};
+use crate::invitations::{InvitationRecord, Open};
 
 /// How long it waits for another run on the same files.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -198,8 +198,8 @@ impl Registry {
         secret::replace(&self.dir.join("directory"), &self.directory.encode())?;
         // Sign-ins have files of their own, beside their requests.
         let invited = self.open.iter().filter(|open| open.signed_in.is_none());
-        let lines: Vec<Line> = invited.map(Line::of).collect();
-        let mut text = serde_json::to_vec_pretty(&lines).unwrap_or_default();
+        let records: Vec<InvitationRecord> = invited.map(InvitationRecord::of).collect();
+        let mut text = serde_json::to_vec_pretty(&records).unwrap_or_default();
         text.push(b'\n');
         secret::replace(&self.dir.join("invitations.json"), &text)?;
         write_accounts(&self.dir, &self.accounts)

@@ -9,8 +9,8 @@ use shoal_host::config::parse_address;
 use shoal_host::shutdown::Shutdown;
 use shoal_host::{logs, stdout};
 use shoal_org::{
-    Duties, OidcConfig, OrgError, Registry, Scim, ScimConfig, Service, keep_published, publish,
-    token_file,
+    DirectoryService, Duties, OidcConfig, OrgError, Registry, Scim, ScimConfig, keep_published,
+    publish, token_file,
 };
 
 /// Options of `serve`.
@@ -113,7 +113,7 @@ pub(crate) fn serve(
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
         let token = options.token.as_deref();
-        let mut service = Service::start(dir, organisation, config, token, duties).await?;
+        let mut service = DirectoryService::start(dir, organisation, config, token, duties).await?;
         let address = service.addresses().first().copied();
         let mut registry = Registry::open(dir)?;
         if registry.service() != address {

@@ -59,7 +59,7 @@ pub struct Scim {
     router: Router,
 }
 
-struct Desk {
+struct ScimState {
     dir: PathBuf,
     config: ScimConfig,
     /// Of the token: it compares in constant time, and is of no use to whoever reads it.
@@ -88,7 +88,7 @@ impl Scim {
         let listener = TcpListener::bind(at)
             .await
             .map_err(|error| refused(format!("cannot listen at {at}: {error}")))?;
-        let desk = Arc::new(Desk { dir: dir.into(), config, token, turn: Mutex::new(()) });
+        let shared = Arc::new(ScimState { dir: dir.into(), config, token, turn: Mutex::new(()) });
         let router = Router::new()
             .route("/scim/v2/ServiceProviderConfig", get(async || scim(200, &provider_config())))
             .route("/scim/v2/Users", get(users).post(create))
@@ -96,8 +96,8 @@ impl Scim {
             .method_not_allowed_fallback(async || ScimError::method().into_response())
             .fallback(async || ScimError::nowhere().into_response())
             .layer(DefaultBodyLimit::max(MAX_BODY))
-            .layer(from_fn_with_state(desk.clone(), guard))
-            .with_state(desk);
+            .layer(from_fn_with_state(shared.clone(), guard))
+            .with_state(shared);
         Ok(Self { listener, router })
     }
 
@@ -142,14 +142,14 @@ fn scim(status: u16, body: &serde_json::Value) -> Response {
 }
 
 /// Nobody is answered who does not have the token.
-async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+async fn guard(State(shared): State<Arc<ScimState>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|given| {
         let (kind, token) = given.split_once(' ')?;
         kind.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
     // Hashes compare in constant time, whatever was given.
-    if token.is_some_and(|token| blake3::hash(token.as_bytes()) == desk.token) {
+    if token.is_some_and(|token| blake3::hash(token.as_bytes()) == shared.token) {
         return next.run(request).await;
     }
     let mut refused = ScimError::new(401, "the bearer token is missing or wrong").into_response();
@@ -160,7 +160,7 @@ async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> R
 }
 
 async fn users(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<ScimState>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ScimError> {
     let query = query.unwrap_or_default();
@@ -178,7 +178,7 @@ async fn users(
     let start = number(wanted("startIndex"), 1).max(1);
     let count = number(wanted("count"), PAGE).min(PAGE);
     let filter = wanted("filter").as_deref().map(filtered).transpose()?;
-    let found = desk.read(move |registry| match filter {
+    let found = shared.read(move |registry| match filter {
         Some(filter) => find(registry, filter.as_deref()),
         None => all(registry),
     });
@@ -188,10 +188,10 @@ async fn users(
 }
 
 async fn one(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<ScimState>>,
     Segment(id): Segment<String>,
 ) -> Result<Response, ScimError> {
-    let found = desk.read(move |registry| known(registry, &id)).await?;
+    let found = shared.read(move |registry| known(registry, &id)).await?;
     Ok(scim(200, &user(&found.ok_or_else(ScimError::nobody)?)))
 }
 
@@ -203,32 +203,32 @@ async fn create() -> ScimError {
 }
 
 async fn patch(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<ScimState>>,
     Segment(id): Segment<String>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Response, ScimError> {
     let active = active_of_patch(&body.map_err(|_| ScimError::large())?)?;
-    desk.change(id, active).await
+    shared.change(id, active).await
 }
 
 async fn put(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<ScimState>>,
     Segment(id): Segment<String>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Response, ScimError> {
     let active = active_of_user(&body.map_err(|_| ScimError::large())?)?;
-    desk.change(id, active).await
+    shared.change(id, active).await
 }
 
 async fn remove(
-    State(desk): State<Arc<Desk>>,
+    State(shared): State<Arc<ScimState>>,
     Segment(id): Segment<String>,
 ) -> Result<Response, ScimError> {
-    desk.change(id, Some(false)).await?;
+    shared.change(id, Some(false)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-impl Desk {
+impl ScimState {
     /// Looks into the files, which are verified whole.
     async fn read<T: Send + 'static>(
         &self,

@@ -44,17 +44,17 @@ pub struct Duties {
 }
 
 /// The service, as it runs.
-pub struct Service {
+pub struct DirectoryService {
     listener: Listener,
-    desk: Arc<Desk>,
+    handler: Arc<RequestHandler>,
     /// As whom requests are approved.
     issuer: Option<u16>,
     /// The client by which the service was started: it goes with it.
     _client: Shoal,
 }
 
-/// What questions are answered from.
-struct Desk {
+/// Answers what devices ask.
+struct RequestHandler {
     dir: PathBuf,
     current: Arc<Current>,
     /// Where people sign in; nowhere: they need invitations.
@@ -66,7 +66,7 @@ struct Desk {
     silent: Semaphore,
 }
 
-impl Service {
+impl DirectoryService {
     /// Starts the service over the files of an organisation, by the gateways of a client's configuration. `token` is the file
     /// of the admission token that its gateways gave it.
     ///
@@ -88,7 +88,7 @@ impl Service {
         let service = ServiceConfig::new(keys.join("keys"));
         let service = token.map_or(service.clone(), |token| service.token(token));
         let listener = shoal.listen(service).await?;
-        let desk = Desk {
+        let handler = RequestHandler {
             dir: dir.into(),
             current,
             sign_ins,
@@ -96,7 +96,7 @@ impl Service {
             room: Semaphore::new(AT_ONCE),
             silent: Semaphore::new(SILENT),
         };
-        Ok(Self { listener, desk: Arc::new(desk), issuer: duties.auto, _client: shoal })
+        Ok(Self { listener, handler: Arc::new(handler), issuer: duties.auto, _client: shoal })
     }
 
     /// Where members find it, the preferred one first.
@@ -111,21 +111,21 @@ impl Service {
 
     /// Answers questions until the client ends.
     pub async fn run(mut self) {
-        if let Some(sign_ins) = self.desk.sign_ins.clone() {
+        if let Some(sign_ins) = self.handler.sign_ins.clone() {
             tokio::spawn(async move { sign_ins.look().await });
         }
         let approves = self.issuer.map(|issuer| {
-            let desk = self.desk.clone();
-            tokio::spawn(async move { desk.approve(issuer).await })
+            let handler = self.handler.clone();
+            tokio::spawn(async move { handler.approve(issuer).await })
         });
         while let Some(Incoming { port, stream }) = self.listener.accept().await {
             if port != PORT {
                 continue;
             }
-            let desk = self.desk.clone();
+            let handler = self.handler.clone();
             tokio::spawn(async move {
                 // Who goes in the middle has what he wanted, or asks again.
-                let _ = desk.attend(stream).await;
+                let _ = handler.attend(stream).await;
             });
         }
         if let Some(task) = approves {
@@ -134,7 +134,7 @@ impl Service {
     }
 }
 
-impl Desk {
+impl RequestHandler {
     async fn attend(&self, mut stream: Stream) -> std::io::Result<()> {
         // Who says nothing takes no room from who does.
         let Ok(silent) = self.silent.try_acquire() else { return Ok(()) };
@@ -297,8 +297,9 @@ mod tests {
         drop(registry);
         let current = Arc::new(Current::open(&dir, directory.organisation()).unwrap());
         let (room, silent, unseen) = (Semaphore::new(1), Semaphore::new(1), Notify::new());
-        let desk = Desk { dir: dir.clone(), current, sign_ins: None, unseen, room, silent };
-        let said = async |question: Question| desk.answer(&directory, &question.encode()).await;
+        let handler =
+            RequestHandler { dir: dir.clone(), current, sign_ins: None, unseen, room, silent };
+        let said = async |question: Question| handler.answer(&directory, &question.encode()).await;
         let invited = slip.code().unwrap();
         let sign_in =
             |code: &Code, device| Question::SignIn(request(&directory, code, device).encode());

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::accounts::keep_sign_in;
 use crate::current::Current;
 use crate::files::unix_s;
-use crate::oidc::{Begun, Polled, Provider, Who};
+use crate::oidc::{DeviceAuthorization, Polled, Provider, Who};
 use crate::signed_in::{SignedIn, Subject};
 
 /// Sign-ins that are open at a time; a device that comes later is told that the service is busy.
@@ -30,7 +30,7 @@ const SLOWER: Duration = Duration::from_secs(5);
 const FAILURES: usize = 5;
 
 /// How far a sign-in is.
-enum Stage {
+enum SignInStage {
     /// The provider is being asked.
     Beginning,
     /// Somebody has to sign in.
@@ -40,7 +40,7 @@ enum Stage {
 }
 
 struct Flow {
-    stage: Stage,
+    stage: SignInStage,
     until: Instant,
 }
 
@@ -92,12 +92,14 @@ impl SignIns {
         }
         let nonce = request.nonce();
         match self.provider.begin(&nonce).await {
-            Ok(begun) => {
-                let sign_in = begun.sign_in.clone();
+            Ok(authorization) => {
+                let sign_in = authorization.sign_in.clone();
                 let until = Instant::now() + Duration::from_secs(sign_in.expires_s.into());
-                self.set(key, Stage::Open(sign_in.clone()), until);
+                self.set(key, SignInStage::Open(sign_in.clone()), until);
                 let (own, current) = (self.clone(), current.clone());
-                tokio::spawn(async move { own.wait(&current, request, begun, until).await });
+                tokio::spawn(
+                    async move { own.wait(&current, request, authorization, until).await },
+                );
                 Answer::SignIn(sign_in)
             }
             Err(error) => {
@@ -113,15 +115,15 @@ impl SignIns {
         let (mut flows, now) = (self.flows(), Instant::now());
         flows.of.retain(|_, flow| flow.until > now);
         match flows.of.get(key) {
-            Some(Flow { stage: Stage::Beginning, .. }) => {
+            Some(Flow { stage: SignInStage::Beginning, .. }) => {
                 return Some(Answer::Refused(Refusal::Busy));
             }
-            Some(Flow { stage: Stage::Open(sign_in), until }) => {
+            Some(Flow { stage: SignInStage::Open(sign_in), until }) => {
                 let left = until.saturating_duration_since(now).as_secs();
                 let expires_s = u32::try_from(left).unwrap_or_default();
                 return Some(Answer::SignIn(SignIn { expires_s, ..sign_in.clone() }));
             }
-            Some(Flow { stage: Stage::Refused(why), .. }) => {
+            Some(Flow { stage: SignInStage::Refused(why), .. }) => {
                 return Some(Answer::Refused(*why));
             }
             None => {}
@@ -131,25 +133,31 @@ impl SignIns {
             return Some(Answer::Refused(Refusal::Busy));
         }
         flows.last = Some(now);
-        let flow = Flow { stage: Stage::Beginning, until: now + REMEMBERED };
+        let flow = Flow { stage: SignInStage::Beginning, until: now + REMEMBERED };
         flows.of.insert(*key, flow);
         None
     }
 
-    fn set(&self, key: Identity, stage: Stage, until: Instant) {
+    fn set(&self, key: Identity, stage: SignInStage, until: Instant) {
         self.flows().of.insert(key, Flow { stage, until });
     }
 
     /// Asks until somebody signed in, and keeps the request then.
-    async fn wait(&self, current: &Current, request: Request, begun: Begun, until: Instant) {
-        let (mut interval, mut failures) = (begun.interval, 0);
+    async fn wait(
+        &self,
+        current: &Current,
+        request: Request,
+        authorization: DeviceAuthorization,
+        until: Instant,
+    ) {
+        let (mut interval, mut failures) = (authorization.interval, 0);
         let nonce = request.nonce();
         let why = loop {
             sleep(interval).await;
             if Instant::now() >= until {
                 break Refusal::NotSignedIn;
             }
-            match self.provider.poll(&begun.device_code, &nonce).await {
+            match self.provider.poll(&authorization.device_code, &nonce).await {
                 Ok(Polled::Pending) => failures = 0,
                 Ok(Polled::SlowDown) => interval += SLOWER,
                 Ok(Polled::Done(who)) => match self.keep(&current.directory(), &request, who) {
@@ -177,7 +185,7 @@ impl SignIns {
                 }
             }
         };
-        self.set(request.invitation(), Stage::Refused(why), Instant::now() + REMEMBERED);
+        self.set(request.invitation(), SignInStage::Refused(why), Instant::now() + REMEMBERED);
     }
 
     /// Keeps a request by whoever signed in, if his name can stand in the directory.

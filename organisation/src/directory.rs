@@ -71,7 +71,7 @@ pub struct ListedEntry<'a> {
 
 /// What the entries so far amount to.
 #[derive(Clone, Default, Debug)]
-struct State {
+struct DirectoryState {
     name: String,
     admins: BTreeMap<u16, Admin>,
     people: Vec<Member>,
@@ -93,7 +93,7 @@ pub struct Directory {
     last: [u8; 32],
     /// Bytes of all batches, with their signatures.
     bytes: usize,
-    state: State,
+    state: DirectoryState,
 }
 
 /// Signatures that are still to be verified: by whom, of what, in the batch at which entry by which admin.
@@ -108,7 +108,7 @@ impl Directory {
             tree: Frontier::default(),
             last: [0; 32],
             bytes: 0,
-            state: State::default(),
+            state: DirectoryState::default(),
         }
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Opening {
 }
 
 /// What a session begins with at both ends.
-pub(crate) struct Begun {
+pub(crate) struct InitialSecrets {
     /// The root of the ratchet.
     pub(crate) root: Secret,
     /// Hides the ratchet's messages.
@@ -189,12 +189,12 @@ fn seal_key(secret: &[u8; 32], transcript: &[u8; 32]) -> Secret {
     expand(secret, b"opener", transcript)
 }
 
-fn begun(secret: &[u8; 32], bound: &[u8; 32]) -> Begun {
+fn initial_secrets(secret: &[u8; 32], bound: &[u8; 32]) -> InitialSecrets {
     let both = expand::<64>(secret, b"session", bound);
     let (mut root, mut hide) = (Secret::default(), Secret::default());
     root.copy_from_slice(both.first_chunk::<32>().unwrap_or(&[0; 32]));
     hide.copy_from_slice(both.last_chunk::<32>().unwrap_or(&[0; 32]));
-    Begun { root, hide }
+    InitialSecrets { root, hide }
 }
 
 fn encrypt(key: &[u8; 32], rng: &mut Stream, plain: &[u8]) -> ([u8; NONCE_LEN], Vec<u8>) {
@@ -221,7 +221,7 @@ impl Opening {
         opened: u64,
         ratchet: &[u8; 32],
         rng: &mut Stream,
-    ) -> Result<(Self, Begun), Error> {
+    ) -> Result<(Self, InitialSecrets), Error> {
         let kem = x_wing::EncapsulationKey::try_from(keys.kem.as_slice())
             .map_err(|_| Error::Malformed("a key to encapsulate to is none"))?;
         let (ciphertext, shared) = kem.encapsulate_with_rng(rng);
@@ -239,7 +239,7 @@ impl Opening {
             opened,
             signature: encode(&signature),
         };
-        Ok((opening, begun(&shared, &bound)))
+        Ok((opening, initial_secrets(&shared, &bound)))
     }
 
     /// A packet of the session that can be read without any other.
@@ -286,10 +286,10 @@ impl Opened {
     }
 
     /// What the session begins with, if the device with this key signed it for this beginning of the ratchet.
-    pub(crate) fn verify(&self, by: &Identity, ratchet: &[u8; 32]) -> Option<Begun> {
+    pub(crate) fn verify(&self, by: &Identity, ratchet: &[u8; 32]) -> Option<InitialSecrets> {
         let bound = with_sender(&self.transcript, (self.from, by), self.opened);
         let signed = by.verify(Context::Opening, &[bound, *ratchet].concat(), &self.signature);
-        signed.then(|| begun(&self.secret, &bound))
+        signed.then(|| initial_secrets(&self.secret, &bound))
     }
 }
 

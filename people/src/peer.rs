@@ -37,7 +37,7 @@ const LONGEST_MS: u64 = 4 * 86_400_000;
 pub(crate) struct Peer {
     /// By their number; a higher one is newer.
     pub(crate) sessions: BTreeMap<u32, Session>,
-    pub(crate) kept: Kept,
+    pub(crate) kept: PeerRecord,
     /// Its keys of the period, as its gateway gave them out.
     pub(crate) found: Option<Found>,
     /// Its keys are being asked for.
@@ -48,7 +48,7 @@ pub(crate) struct Peer {
 
 /// What is kept of it beside its sessions.
 #[derive(Default, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct PeerRecord {
     next_session: u32,
     pub(crate) streams: Vec<Received>,
     /// When it is told what came, if nothing is sent to it before. Unix milliseconds.
@@ -157,7 +157,7 @@ impl Peer {
     /// The clock was set back: nothing was later than now, and nothing waits for longer than anything does.
     pub(crate) fn clamp(&mut self, now: u64) {
         let last = now.saturating_add(LONGEST_MS);
-        let Kept { owed_at, want_at, broken_at, heard, streams, .. } = &mut self.kept;
+        let PeerRecord { owed_at, want_at, broken_at, heard, streams, .. } = &mut self.kept;
         for at in [owed_at, want_at, broken_at].into_iter().flatten() {
             *at = last.min(*at);
         }

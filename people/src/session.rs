@@ -12,7 +12,9 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::KeyId;
-use crate::packet::{self, Begun, Between, FURTHER_ROOM, OPENING_ROOM, Opened, Opener, Opening};
+use crate::packet::{
+    self, Between, FURTHER_ROOM, InitialSecrets, OPENING_ROOM, Opened, Opener, Opening,
+};
 use crate::{Error, PeriodKeys, PublicKeys};
 
 /// What a message of the ratchet has beside its text, at most: its keys and counters, a MAC, and padding to blocks of 16.
@@ -27,12 +29,12 @@ const MAX_SAVED: usize = 64 << 10;
 /// A session. The one that opened it repeats the opening in each packet until something has come back.
 pub(crate) struct Session {
     ratchet: Ratchet,
-    kept: Kept,
+    kept: SessionRecord,
 }
 
 /// What is kept beside the ratchet.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct Kept {
+struct SessionRecord {
     /// Hides the ratchet's messages.
     hide: [u8; 32],
     /// The opening, of one who opened it and has heard nothing.
@@ -64,7 +66,7 @@ struct Kept {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     ratchet: Vec<u8>,
-    kept: Kept,
+    kept: SessionRecord,
 }
 
 /// What became of a packet.
@@ -114,7 +116,8 @@ impl Session {
         rng.fill_bytes(own.as_mut_slice());
         let own_secret = StaticSecret::from(*own);
         let public = PublicKey::from(&own_secret).to_bytes();
-        let (opening, Begun { root, hide }) = Opening::new(between, keys, me, now, &public, rng)?;
+        let (opening, InitialSecrets { root, hide }) =
+            Opening::new(between, keys, me, now, &public, rng)?;
         let agreed = own_secret.diffie_hellman(&PublicKey::from(keys.prekey));
         if !agreed.was_contributory() {
             return Err(Error::Malformed("a prekey is a point of small order"));
@@ -123,7 +126,7 @@ impl Session {
         let (root, chain) = both.split_at(32);
         let (root, chain) =
             (root.try_into().unwrap_or(&[0; 32]), chain.try_into().unwrap_or(&[0; 32]));
-        let kept = Kept {
+        let kept = SessionRecord {
             hide: *hide,
             opening: Some(opening),
             seal: None,
@@ -150,12 +153,12 @@ impl Session {
         fingerprint: [u8; 16],
     ) -> Option<(Self, Zeroizing<Vec<u8>>)> {
         let message = Message::from_bytes(&opened.message).ok()?;
-        let begun = opened.verify(by, &message.ratchet_key().to_bytes())?;
+        let initial = opened.verify(by, &message.ratchet_key().to_bytes())?;
         // It sends nothing before it has received: the chain is of no use.
-        let mut ratchet = ratchet(&begun.root, &[0; 32], keys.prekey());
+        let mut ratchet = ratchet(&initial.root, &[0; 32], keys.prekey());
         let frame = Zeroizing::new(ratchet.decrypt(&OlmMessage::Normal(message)).ok()?);
-        let kept = Kept {
-            hide: *begun.hide,
+        let kept = SessionRecord {
+            hide: *initial.hide,
             opening: None,
             seal: Some(*opened.seal),
             fingerprint: Some(fingerprint),
@@ -257,7 +260,7 @@ impl Session {
 
     /// The clock was set back: nothing happened later than now.
     pub(crate) fn clamp(&mut self, now: u64) {
-        let Kept { since, opened, heard, .. } = &mut self.kept;
+        let SessionRecord { since, opened, heard, .. } = &mut self.kept;
         [since, opened, heard].into_iter().for_each(|at| *at = now.min(*at));
     }
 

@@ -5,7 +5,7 @@ Usage: house.py [--root DIR]                the checks; prints file:line for eac
        house.py --left                      the checks, and what LEFT excuses
        house.py --table [PATH...]           the measures of the tree, or of what lies under the paths
        house.py --words                     how often words occur in identifiers that the glossary would rather not have
-       house.py --names                     structs, enums and traits of one name that are declared more than twice
+       house.py --names                     structs, enums and traits of one name that are declared more than twice (not the `Error` of each crate)
 
 It fails for:
 
@@ -728,16 +728,26 @@ def words_report(sources):
         print(f"{word:12} {sum(counts.values()):5}  {most}")
 
 
-def names_report(sources):
+def is_conventional(name, path):
+    """Whether a name stands where every library has it: the one `Error` of a crate, in `src/error.rs`. From outside its path says whose it is, as with
+    `std::io::Error`, and another name would say no more."""
+    return name == "Error" and path.endswith("/src/error.rs")
+
+
+def repeated_names(sources):
+    """Names of types and traits of production that are declared more than twice: [(name, [path:line])], the most frequent first."""
     where = collections.defaultdict(list)
     for path, source in sources.items():
-        code = source.code
-        for at, token in enumerate(code[:-1]):
-            if token.kind == "ident" and token.text in ("struct", "enum", "trait") and code[at + 1].kind == "ident" and not source.tested(token.line):
-                where[code[at + 1].text].append(f"{path}:{token.line}")
-    for name, places in sorted(where.items(), key=lambda entry: (-len(entry[1]), entry[0])):
-        if len(places) > 2:
-            print(f"{name} {len(places)}: {', '.join(places)}")
+        for token, name in zip(source.code, source.code[1:]):
+            is_declared = token.kind == name.kind == "ident" and token.text in ("struct", "enum", "trait") and not source.tested(token.line)
+            if is_declared and not is_conventional(name.text, path):
+                where[name.text].append(f"{path}:{token.line}")
+    return [(name, places) for name, places in sorted(where.items(), key=lambda entry: (-len(entry[1]), entry[0])) if len(places) > 2]
+
+
+def names_report(sources):
+    for name, places in repeated_names(sources):
+        print(f"{name} {len(places)}: {', '.join(places)}")
 
 
 def main():

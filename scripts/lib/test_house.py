@@ -183,6 +183,12 @@ class Words(unittest.TestCase):
     def test_names_are_words_in_snake_and_camel_case(self):
         self.assertEqual(house.parts("TwoDocumentsOfTLS_at"), ["two", "documents", "of", "tls", "at"])
 
+    def test_a_type_name_stands_twice_at_most_but_for_the_error_of_a_crate(self):
+        texts = {"a/src/lib.rs": "struct A; struct B;", "b/src/lib.rs": "enum A {} struct B;", "c/src/lib.rs": "\ntrait A {}\n#[cfg(test)] struct B;"}
+        errors = {f"{crate}/src/error.rs": "pub enum Error {}" for crate in "abc"}
+        found = house.repeated_names(house.sort_out({**texts, **errors}))
+        self.assertEqual(found, [("A", ["a/src/lib.rs:1", "b/src/lib.rs:1", "c/src/lib.rs:2"])])
+
 
 class Left(unittest.TestCase):
     def test_what_is_excused_has_a_number(self):

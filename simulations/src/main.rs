@@ -31,7 +31,7 @@ struct Cli {
 enum Verb {
     #[cfg(feature = "localnet")]
     #[command(flatten)]
-    Localnet(shoal_localnet::commands::Verb),
+    Localnet(shoal_localnet::commands::LocalnetVerb),
     /// Write examples of every format on the wire, for whoever implements SPECIFICATION.md.
     ///
     /// Example: shoal-sim vectors docs/vectors

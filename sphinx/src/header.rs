@@ -42,13 +42,13 @@ pub(crate) fn draw(rng: &mut dyn CryptoRng, path: &[Hop]) -> Result<Drawn, Error
 }
 
 /// A header that is being built.
-pub(crate) struct Draft<'a> {
+pub(crate) struct HeaderDraft<'a> {
     path: &'a [Hop],
     id: PacketId,
     drawn: Drawn,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> HeaderDraft<'a> {
     /// Draws what a header for a path of 1 to [`MAX_HOPS`] hops needs.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ pub(crate) struct Built {
 type Keyed = (HopKeys, Zeroizing<[u8; ROUTING_LEN + HOP_LEN]>);
 
 /// The keys that each draft's sender shares with each hop of its path.
-fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
+fn share(kernel: Kernel, drafts: &[HeaderDraft<'_>]) -> Vec<Vec<Keyed>> {
     let mut senders: Vec<Sender> =
         drafts.iter().map(|draft| Sender::new(&draft.drawn.secret)).collect();
     let mut keyed: Vec<Vec<Keyed>> =
@@ -120,7 +120,7 @@ fn share(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Vec<Keyed>> {
 }
 
 /// Headers (Danezis and Goldberg, section 3.2, figure 2), in the order of the drafts.
-pub(crate) fn build(kernel: Kernel, drafts: &[Draft<'_>]) -> Vec<Built> {
+pub(crate) fn build(kernel: Kernel, drafts: &[HeaderDraft<'_>]) -> Vec<Built> {
     let keyed = share(kernel, drafts);
 
     // From the last hop to the first: each wraps what the next will see. In a batch, the last hops of all paths are
@@ -200,7 +200,7 @@ fn forward_block(
 }
 
 /// The routing block that the last hop gets.
-fn last_block(draft: &Draft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
+fn last_block(draft: &HeaderDraft<'_>, hops: &[Keyed]) -> [u8; ROUTING_LEN] {
     // What will have come in at the end of the block until then.
     let mut filler = Vec::with_capacity(ROUTING_LEN);
     for (_, stream) in hops.iter().take(hops.len() - 1) {

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::backend::{Kernel, Layer, wipe_stack};
-use crate::header::{self, Built, Draft, FINAL, FORWARD};
+use crate::header::{self, Built, FINAL, FORWARD, HeaderDraft};
 use crate::hop_keys::{HOP_LEN, HopKeys, ROUTING_LEN, VERSION, part};
 use crate::packet::{pad, unpad};
 use crate::{
@@ -227,7 +227,7 @@ fn build<'a>(
     for job in jobs {
         // Drawn in the order of the jobs and before any of them is built: the batch has the bytes that one at a time
         // would have.
-        let draft = job.and_then(|(path, id)| Draft::new(rng, path, id));
+        let draft = job.and_then(|(path, id)| HeaderDraft::new(rng, path, id));
         failures.push(draft.map(|draft| drafts.push(draft)));
     }
     let mut built = header::build(kernel, &drafts).into_iter();

@@ -70,7 +70,7 @@ pub struct AuthoritySettings {
 }
 
 /// What happens to an authority.
-pub enum Input {
+pub enum AuthorityInput {
     /// The instant of [`Authority::next_wake`] has come.
     Wake,
     /// Another authority sent this; the link has proven who it is.
@@ -90,12 +90,12 @@ pub enum Input {
     Report(Vec<u8>),
     /// A document from elsewhere, with signatures.
     Document(Vec<u8>),
-    /// What [`Output::Store`] asked for lies on the disk.
+    /// What [`AuthorityOutput::Store`] asked for lies on the disk.
     Stored(u64),
 }
 
 /// What an authority wants done.
-pub enum Output {
+pub enum AuthorityOutput {
     /// To be kept, once an epoch: what the reports showed so far, for [`Reputation::decode`] after a restart. Nothing waits for it,
     /// and without it an authority begins to judge anew.
     Evidence(Vec<u8>),
@@ -106,7 +106,7 @@ pub enum Output {
         /// A [`PeerMessage`], encoded.
         bytes: Vec<u8>,
     },
-    /// Put this on the disk, in place of what was there, and answer with [`Input::Stored`].
+    /// Put this on the disk, in place of what was there, and answer with [`AuthorityInput::Stored`].
     Store {
         /// The name by which the answer says what was stored.
         ticket: u64,
@@ -212,11 +212,11 @@ type Signatures = BTreeMap<(Epoch, u16), BTreeMap<Identity, ([u8; 32], Signature
 
 /// The engine of an authority.
 ///
-/// One thread owns it. It calls [`Authority::handle`] for all that happens and, with [`Input::Wake`], at
+/// One thread owns it. It calls [`Authority::handle`] for all that happens and, with [`AuthorityInput::Wake`], at
 /// [`Authority::next_wake`] at the latest, and after each call takes all outputs by [`Authority::poll_output`], in
 /// their order. Time is milliseconds of Unix time by this machine's clock.
-/// [`Authority::next_wake`] and [`Authority::status`] go stale with each call. An [`Output::Store`] must be on the
-/// disk before its ticket comes back as [`Input::Stored`]: the signature that then leaves is bound to it.
+/// [`Authority::next_wake`] and [`Authority::status`] go stale with each call. An [`AuthorityOutput::Store`] must be on the
+/// disk before its ticket comes back as [`AuthorityInput::Stored`]: the signature that then leaves is bound to it.
 pub struct Authority {
     /// What it was told when it started; lists and parameters change by [`Authority::configure`].
     settings: AuthoritySettings,
@@ -256,7 +256,7 @@ pub struct Authority {
     session: Option<SessionId>,
     /// How far the last vote of each other authority came outside of its round, milliseconds.
     strays: BTreeMap<Identity, i64>,
-    /// The ticket of the last [`Output::Store`] of a document.
+    /// The ticket of the last [`AuthorityOutput::Store`] of a document.
     ticket: u64,
     /// The last trouble, until a document stands.
     trouble: Option<String>,
@@ -271,7 +271,7 @@ pub struct Authority {
     /// True if the last document has fewer mixes in a layer than `settings` asks for.
     is_short: bool,
     /// What was not taken yet.
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<AuthorityOutput>,
 }
 
 impl Authority {
@@ -328,27 +328,27 @@ impl Authority {
     }
 
     /// Takes note of something at `now`, milliseconds of Unix time.
-    pub fn handle(&mut self, now: u64, input: Input) {
+    pub fn handle(&mut self, now: u64, input: AuthorityInput) {
         // Sessions that are over by now are closed first: the input belongs to the one that runs.
         self.advance(now);
         match input {
-            Input::Wake => {}
-            Input::Message { from, bytes } => self.message(now, from, &bytes),
-            Input::Descriptor(bytes) => self.describe(Some(now), &bytes),
-            Input::Exit(bytes) => self.describe_exit(&bytes),
-            Input::Head(bytes) => self.describe_organisation(now, &bytes),
-            Input::Report(bytes) => self.report(now, &bytes),
-            Input::Document(bytes) => match self.document(now, &bytes) {
+            AuthorityInput::Wake => {}
+            AuthorityInput::Message { from, bytes } => self.message(now, from, &bytes),
+            AuthorityInput::Descriptor(bytes) => self.describe(Some(now), &bytes),
+            AuthorityInput::Exit(bytes) => self.describe_exit(&bytes),
+            AuthorityInput::Head(bytes) => self.describe_organisation(now, &bytes),
+            AuthorityInput::Report(bytes) => self.report(now, &bytes),
+            AuthorityInput::Document(bytes) => match self.document(now, &bytes) {
                 // Whoever starts again gives what it has, and what it kept may be old. Clocks are compared by votes.
                 Ok(()) | Err(Error::Stale { .. }) => {}
                 Err(error) => self.refuse("a document", error),
             },
-            Input::Stored(ticket) => self.stored(now, ticket),
+            AuthorityInput::Stored(ticket) => self.stored(now, ticket),
         }
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<AuthorityOutput> {
         self.outputs.pop_front()
     }
 
@@ -416,13 +416,14 @@ impl Authority {
             Event::Fault(..) | Event::Lied(..) => {}
             _ => self.trouble = Some(event.to_string()),
         }
-        self.outputs.push_back(Output::Event(event));
+        self.outputs.push_back(AuthorityOutput::Event(event));
     }
 
     fn refuse(&mut self, what: &'static str, why: impl fmt::Display) {
         // Not in the status: anybody on the list could fill it.
         if self.conduct.refuse(what) {
-            self.outputs.push_back(Output::Event(Event::Refused(format!("{what}: {why}"))));
+            self.outputs
+                .push_back(AuthorityOutput::Event(Event::Refused(format!("{what}: {why}"))));
         }
     }
 
@@ -441,7 +442,7 @@ impl Authority {
         // run.
         if self.conduct.shows(authority, &proof) {
             self.event(Event::Lied(authority, proof.kind()));
-            self.outputs.push_back(Output::Liar { authority, proof: Box::new(proof) });
+            self.outputs.push_back(AuthorityOutput::Liar { authority, proof: Box::new(proof) });
         }
     }
 
@@ -467,7 +468,7 @@ impl Authority {
         let bytes = word.encode();
         // To each of them directly: what only some got a liar could withhold from the others.
         for to in self.others() {
-            self.outputs.push_back(Output::Send { to, bytes: bytes.clone() });
+            self.outputs.push_back(AuthorityOutput::Send { to, bytes: bytes.clone() });
         }
     }
 
@@ -552,7 +553,7 @@ impl Authority {
         if session.index == self.schedule.main()
             && let Some(evidence) = self.judge.evidence()
         {
-            self.outputs.push_back(Output::Evidence(evidence));
+            self.outputs.push_back(AuthorityOutput::Evidence(evidence));
         }
     }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::encoding::{decode, encode};
 use crate::reputation::report::Report;
 use crate::{Document, Epoch, Error, Identity, ListedNode, Standing};
-use likelihood::{Cell, Question};
+use likelihood::{Cell, Hypothesis};
 
 /// Probability that one test convicts a node that loses no more than the others of its layer and the tolerance.
 pub const FALSE_ALARMS: f64 = 1e-9;
@@ -129,25 +129,25 @@ impl Record {
     }
 
     /// −ln of the false alarms that one window may raise.
-    fn enough(question: Question) -> f64 {
-        match question {
+    fn enough(hypothesis: Hypothesis) -> f64 {
+        match hypothesis {
             // The windows share the false alarms that one test may raise.
-            Question::Worse => (HALF_LIVES.len() as f64 / FALSE_ALARMS).ln(),
-            Question::NoWorse => (1.0 / FALSE_PARDONS).ln(),
+            Hypothesis::Worse => (HALF_LIVES.len() as f64 / FALSE_ALARMS).ln(),
+            Hypothesis::NoWorse => (1.0 / FALSE_PARDONS).ln(),
         }
     }
 
     /// True if the evidence against it is enough in one of the windows.
     fn is_convicted(&self) -> bool {
-        let enough = Self::enough(Question::Worse);
+        let enough = Self::enough(Hypothesis::Worse);
         let mut windows = 0..HALF_LIVES.len();
-        windows.any(|n| likelihood::weigh(Question::Worse, &self.window(n), enough) >= enough)
+        windows.any(|n| likelihood::weigh(Hypothesis::Worse, &self.window(n), enough) >= enough)
     }
 
     /// True if it does what it should: for long, and of late too.
     fn is_cleared(&self) -> bool {
-        let enough = Self::enough(Question::NoWorse);
-        let weigh = |n, enough| likelihood::weigh(Question::NoWorse, &self.window(n), enough);
+        let enough = Self::enough(Hypothesis::NoWorse);
+        let weigh = |n, enough| likelihood::weigh(Hypothesis::NoWorse, &self.window(n), enough);
         self.sessions >= self.pause() && weigh(LONG, enough) >= enough && weigh(OF_LATE, 0.0) > 0.0
     }
 

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use super::clock::unix_s;
 use super::events::Events;
 use super::{Config, Shared, Shoal};
-use files::Kept;
+use files::MembershipRecord;
 pub(super) use people::{PersonKeys, RosterMark};
 
 /// What stands in place of a code where somebody signs in.
@@ -52,7 +52,7 @@ struct Inner {
     shared: Shared,
     /// Where what happens is told.
     events: Events,
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<MembershipState>>,
     /// Why what is on the disk could not be read.
     damaged: Option<String>,
     /// There is something new to do.
@@ -60,8 +60,8 @@ struct Inner {
 }
 
 /// An organisation that was asked, or is one's own.
-struct State {
-    kept: Kept,
+struct MembershipState {
+    kept: MembershipRecord,
     request: Request,
     /// Empty until the request was approved.
     directory: Directory,
@@ -75,7 +75,7 @@ struct State {
     agreed: Option<(u64, [u8; 32])>,
 }
 
-impl State {
+impl MembershipState {
     fn device(&self) -> Option<&MemberDevice> {
         self.directory.device_of_key(&self.request.device())
     }
@@ -100,7 +100,7 @@ impl Membership {
             Ok(read) => (read, None),
             Err(why) => (None, Some(why)),
         };
-        let state = state.map(|(kept, request, directory)| State {
+        let state = state.map(|(kept, request, directory)| MembershipState {
             kept,
             request,
             directory,
@@ -114,7 +114,7 @@ impl Membership {
         Self(Arc::new(Inner { config, shared, events, state, damaged, changed }))
     }
 
-    fn state(&self) -> MutexGuard<'_, Option<State>> {
+    fn state(&self) -> MutexGuard<'_, Option<MembershipState>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,7 +166,7 @@ impl Membership {
             .ok_or("there is no topology document yet: wait until the client is connected")?;
         let head = chosen(&document, organisation)?;
         let mut state = self.state();
-        if state.as_ref().is_some_and(State::is_member) {
+        if state.as_ref().is_some_and(MembershipState::is_member) {
             return Err("this client belongs to an organisation already".into());
         }
         if state
@@ -184,12 +184,15 @@ impl Membership {
         // What could never be taken is said now.
         let request =
             Request::decode(&request.encode()).map_err(|error| format!("device: {error}"))?;
-        let kept = Kept { by_sign_in, ..Kept::new(head.identity, head.name.clone()) };
+        let kept = MembershipRecord {
+            by_sign_in,
+            ..MembershipRecord::new(head.identity, head.name.clone())
+        };
         let directory = Directory::new(head.identity);
         files::write(&config.data_dir, &kept, &request, &directory)
             .map_err(|error| error.to_string())?;
         let told = json!({ "organisation": kept.name, "key": kept.organisation.to_string(), "digits": request.digits() });
-        *state = Some(State {
+        *state = Some(MembershipState {
             kept,
             request,
             directory,
@@ -244,11 +247,11 @@ impl Membership {
         Ok(shown)
     }
 
-    fn save_kept(&self, state: &State) -> Result<(), String> {
+    fn save_kept(&self, state: &MembershipState) -> Result<(), String> {
         files::write_kept(&self.0.config.data_dir, &state.kept).map_err(|error| error.to_string())
     }
 
-    fn save(&self, state: &State) -> Result<(), String> {
+    fn save(&self, state: &MembershipState) -> Result<(), String> {
         let written =
             files::write(&self.0.config.data_dir, &state.kept, &state.request, &state.directory);
         written.map_err(|error| error.to_string())
@@ -326,7 +329,7 @@ impl Membership {
     }
 
     /// What new entries mean to this device.
-    fn note(&self, state: &mut State, before: &Directory, new: Range<u64>) {
+    fn note(&self, state: &mut MembershipState, before: &Directory, new: Range<u64>) {
         let own = state.request.device();
         let was_there = before.device_of_key(&own).is_some();
         if !was_there && !state.is_member() {
@@ -352,7 +355,7 @@ impl Membership {
         self.tell(json!({ "event": "directory", "entries": state.directory.size() }));
     }
 
-    fn alarm(&self, state: &mut State, text: String) {
+    fn alarm(&self, state: &mut MembershipState, text: String) {
         self.tell(json!({ "event": "alarm", "text": text }));
         if state.kept.alarms.len() < ALARMS && !state.kept.alarms.contains(&text) {
             state.kept.alarms.push(text);
@@ -441,7 +444,7 @@ pub fn enrol(config: &Config, directory: &Directory) -> Result<(), secret::Secre
     let gateways = config.gateways.iter().map(|gateway| gateway.identity).collect();
     let code = Code::draw(&mut fetch::stream());
     let request = Request::new(&code, directory.organisation(), &own, (name, gateways));
-    let mut kept = Kept::new(directory.organisation(), directory.name().to_owned());
+    let mut kept = MembershipRecord::new(directory.organisation(), directory.name().to_owned());
     kept.begin(directory);
     files::write(&config.data_dir, &kept, &request, directory)
 }

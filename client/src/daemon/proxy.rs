@@ -22,7 +22,9 @@ use super::user::{ProxyContext, Refused};
 use super::virtual_addresses::VirtualAddresses;
 use crate::engine::{Isolation, Target};
 use crate::request::{Request, Response};
-use crate::socks::{self, Command, Handshake, Host, Limits, Refusal, ReplyCode, Step};
+use crate::socks::{
+    self, Command, Handshake, Host, Limits, ReplyCode, SocksRefusal, SocksRequest, Step,
+};
 
 /// A handshake takes no longer.
 const HANDSHAKE: Duration = Duration::from_secs(20);
@@ -108,10 +110,7 @@ async fn connection(
     }
 }
 
-async fn handshake(
-    tcp: &mut TcpStream,
-    context: &ProxyContext,
-) -> Option<(socks::Request, Vec<u8>)> {
+async fn handshake(tcp: &mut TcpStream, context: &ProxyContext) -> Option<(SocksRequest, Vec<u8>)> {
     let mut handshake = Handshake::new(Limits::default());
     let mut buf = [0; READ];
     let mut input = 0;
@@ -126,7 +125,7 @@ async fn handshake(
             }
             Step::Done { request, leftover } => return Some((request, leftover)),
             Step::Refuse { reply, reason } => {
-                if reason != Refusal::Over {
+                if reason != SocksRefusal::Over {
                     context.tally.borrow_mut().malformed += 1;
                 }
                 tcp.write_all(&reply).await.ok()?;
@@ -148,7 +147,7 @@ enum Done {
 async fn answer(
     tcp: &mut TcpStream,
     context: &ProxyContext,
-    request: &socks::Request,
+    request: &SocksRequest,
 ) -> Result<Done, Refused> {
     let credentials =
         request.isolation.as_ref().map(|i| (i.user.as_slice(), i.password.as_slice()));
@@ -207,7 +206,7 @@ pub(super) enum Translated {
 /// # Errors
 /// What the program is told.
 pub(super) fn translate(
-    request: &socks::Request,
+    request: &SocksRequest,
     virtual_addresses: &RefCell<VirtualAddresses>,
 ) -> Result<Translated, ReplyCode> {
     let (host, port) = (&request.host, request.port);

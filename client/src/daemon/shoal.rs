@@ -28,7 +28,7 @@ use super::mail::Mail;
 use super::user::Refused;
 use super::{ClientError, Config, EngineReport, Ready, Shared, files, user};
 use crate::engine::Isolation;
-use crate::socks::{self, Host, ReplyCode};
+use crate::socks::{self, Host, ReplyCode, SocksRequest};
 
 /// Requests that wait for the engine's thread.
 const COMMANDS: usize = 256;
@@ -38,18 +38,18 @@ enum Command {
     /// Asks an exit or a service, as a SOCKS program would.
     Ask {
         /// What is asked for, and of whom.
-        request: socks::Request,
+        request: SocksRequest,
         /// What it may share a tunnel with.
         isolation: Isolation,
         /// For the answer; nobody waits for it any more once this is closed.
-        answer: oneshot::Sender<Result<Answer, ConnectError>>,
+        answer: oneshot::Sender<Result<CommandReply, ConnectError>>,
     },
     /// Serves SOCKS5 on this listener.
     Socks(std::net::TcpListener, Socks),
 }
 
 /// What comes of a request.
-enum Answer {
+enum CommandReply {
     /// A connection to the target.
     Connected(Stream),
     /// The addresses of the name.
@@ -221,8 +221,8 @@ impl Shoal {
         let (host, port) = target.as_ref().rsplit_once(':').ok_or(ConnectError::BadTarget)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or(ConnectError::BadTarget)?;
         match self.ask(socks::Command::Connect, (host, port), isolation).await? {
-            Answer::Connected(stream) => Ok(stream),
-            Answer::Resolved(_) => Err(ConnectError::Far(ReplyCode::GeneralFailure)),
+            CommandReply::Connected(stream) => Ok(stream),
+            CommandReply::Resolved(_) => Err(ConnectError::Far(ReplyCode::GeneralFailure)),
         }
     }
 
@@ -237,8 +237,8 @@ impl Shoal {
         isolation: Isolation,
     ) -> Result<Vec<IpAddr>, ConnectError> {
         match self.ask(socks::Command::Resolve, (name.as_ref(), 0), isolation).await? {
-            Answer::Resolved(addresses) => Ok(addresses),
-            Answer::Connected(_) => Err(ConnectError::Far(ReplyCode::GeneralFailure)),
+            CommandReply::Resolved(addresses) => Ok(addresses),
+            CommandReply::Connected(_) => Err(ConnectError::Far(ReplyCode::GeneralFailure)),
         }
     }
 
@@ -247,9 +247,9 @@ impl Shoal {
         command: socks::Command,
         (host, port): (&str, u16),
         isolation: Isolation,
-    ) -> Result<Answer, ConnectError> {
+    ) -> Result<CommandReply, ConnectError> {
         let host = Host::parse(host.as_bytes()).map_err(|_| ConnectError::BadTarget)?;
-        let request = socks::Request { command, host, port, isolation: None };
+        let request = SocksRequest { command, host, port, isolation: None };
         let (answer, answered) = oneshot::channel();
         let ask = Command::Ask { request, isolation, answer };
         self.0.commands.send(ask).await.map_err(|_| ConnectError::Ended)?;

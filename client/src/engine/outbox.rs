@@ -13,7 +13,7 @@ use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::wire::client_gateway::kind;
 use shoal_topology::{Class, Identity, Stream, Time, exponential};
 
-use super::packets::Draft;
+use super::packets::PacketDraft;
 use super::types::{MAX_LETTERS, NotReached};
 use super::{Client, ClientOutput, Contact, NotPosted, QUERY_LIMIT, Query};
 use crate::route::Recipient;
@@ -252,7 +252,7 @@ impl Client {
     }
 
     /// A letter for a slot, if one has waited long enough.
-    pub(super) fn make_letter(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    pub(super) fn make_letter(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         let due = self.outbox.waiting.iter().enumerate();
         let (at, contact) =
             due.filter(|(_, letter)| letter.due <= slot.at).find_map(|(at, letter)| {

@@ -18,7 +18,7 @@ use crate::tunnel::Tunnel;
 use crate::uplink::{Ready, Slot, Wants};
 
 /// A packet that is to be sealed, and the slot that it is for.
-pub(super) struct Draft {
+pub(super) struct PacketDraft {
     ready: Ready,
     slot: Slot,
     route: Route,
@@ -26,7 +26,7 @@ pub(super) struct Draft {
     message: Vec<u8>,
 }
 
-impl Draft {
+impl PacketDraft {
     /// The same, for what it is for.
     pub(super) fn ready(self, ready: Ready) -> Self {
         Self { ready, ..self }
@@ -50,7 +50,7 @@ impl Client {
             (wants.data, wants.refill) = (0, 0);
             wants.letters.clear();
         }
-        let mut drafts: Vec<Draft> =
+        let mut drafts: Vec<PacketDraft> =
             wants.media.iter().filter_map(|slot| self.make_media(now, *slot)).collect();
         let mut user = wants.user.into_iter().peekable();
         for _ in 0..wants.data {
@@ -76,11 +76,15 @@ impl Client {
         }
         let seals: Vec<Seal<'_>> = drafts
             .iter()
-            .map(|Draft { route, id, message, .. }| Seal { path: &route.hops, id: *id, message })
+            .map(|PacketDraft { route, id, message, .. }| Seal {
+                path: &route.hops,
+                id: *id,
+                message,
+            })
             .collect();
         let packets = self.codec.seal_batch(&mut self.packets_rng, &seals);
         let mut frames = Vec::with_capacity(drafts.len());
-        for (Draft { ready, slot, .. }, packet) in drafts.iter().zip(packets) {
+        for (PacketDraft { ready, slot, .. }, packet) in drafts.iter().zip(packets) {
             let (epoch, field) = (slot.way.epoch.low_byte(), slot.way.first);
             match (packet, ready) {
                 (Ok(packet), _) => frames.push((*ready, *slot, Frame { epoch, field, packet })),
@@ -98,7 +102,7 @@ impl Client {
     }
 
     /// A question that waits, or a datagram of the group whose turn it is.
-    fn make_data(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    fn make_data(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         let due = |query: &Query| query.asked.is_none_or(|at| now.since(at) > QUERY_AGAIN);
         let asked: Vec<ServiceAddress> =
             self.queries.iter().filter(|(_, query)| due(query)).map(|(of, _)| *of).collect();
@@ -148,7 +152,7 @@ impl Client {
         None
     }
 
-    fn make_refill(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    fn make_refill(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         // Whoever is in use comes first: when an epoch begins, all lack some.
         let short = |(id, group): (&GroupId, &Group)| {
             let (_, missing) = self.surbs_due(now, &slot, group);
@@ -164,7 +168,7 @@ impl Client {
         let (.., id) = lacking.into_iter().rev().find(may_send)?;
         let draft = self.send(now, slot, id, Vec::new())?;
         self.shares.refilled(now, id);
-        Some(Draft { ready: Ready::Refill, ..draft })
+        Some(PacketDraft { ready: Ready::Refill, ..draft })
     }
 
     /// For which epoch a packet in this slot brings a group's service SURBs, and how many are missing.
@@ -187,29 +191,35 @@ impl Client {
         (Of::Present, present)
     }
 
-    fn make_loop(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    fn make_loop(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         let own = self.own_gateway(now)?;
         // A number for each that is made, also for those that no slot takes: only this client ever sees them.
         let id = self.ids.new_loop(&self.keys)?;
         let route = self.router.draw_up(&slot, &own, Some(self.end))?;
         let delay = route.hops.iter().map(|hop| hop.delay).sum();
         self.loops.made(id, route.mixes.clone(), delay);
-        Some(Draft { ready: Ready::Loop(id), slot, route, id, message: vec![kind::LOOP] })
+        Some(PacketDraft { ready: Ready::Loop(id), slot, route, id, message: vec![kind::LOOP] })
     }
 
-    fn make_drop(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    fn make_drop(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         self.own_gateway(now)?;
         let gateway = self.router.any_gateway(slot.way.epoch)?;
         let route = self.router.draw_up(&slot, &gateway, None)?;
-        Some(Draft { ready: Ready::Drop, slot, route, id: [0; 16], message: vec![kind::DROP] })
+        Some(PacketDraft {
+            ready: Ready::Drop,
+            slot,
+            route,
+            id: [0; 16],
+            message: vec![kind::DROP],
+        })
     }
 
     /// What waits to be said in the call, or silence. Where nothing of the user's may leave, drop cover.
-    fn make_media(&mut self, now: Time, slot: Slot) -> Option<Draft> {
+    fn make_media(&mut self, now: Time, slot: Slot) -> Option<PacketDraft> {
         let protected = self.protection(now).is_ok();
         let call = self.call.as_mut().filter(|call| protected && call.lasts(slot.at));
         let Some(call) = call else {
-            return Some(Draft { ready: Ready::Media, ..self.make_drop(now, slot)? });
+            return Some(PacketDraft { ready: Ready::Media, ..self.make_drop(now, slot)? });
         };
         let Contact { inbox, key, gateway } = call.contact;
         let mut message = vec![kind::MEDIA];
@@ -217,10 +227,15 @@ impl Client {
         let draft = self.send_to_end(slot, gateway, Recipient { address: inbox.0, key }, message);
         // Where the contact's gateway is listed no more, what would be random bytes is a drop.
         let draft = draft.or_else(|| self.make_drop(now, slot))?;
-        Some(Draft { ready: Ready::Media, ..draft })
+        Some(PacketDraft { ready: Ready::Media, ..draft })
     }
 
-    fn make_query(&mut self, now: Time, slot: Slot, address: ServiceAddress) -> Option<Draft> {
+    fn make_query(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        address: ServiceAddress,
+    ) -> Option<PacketDraft> {
         let own = self.own_gateway(now)?;
         // The gateway answers in the epoch of the question. Both ends may be one gateway here: it learns that somebody
         // asks, which it sees anyway.
@@ -236,7 +251,7 @@ impl Client {
         if let Some(query) = self.queries.get_mut(&address) {
             query.asked = Some(now);
         }
-        Some(Draft { ready: Ready::Data, slot, route, id: [0; 16], message })
+        Some(PacketDraft { ready: Ready::Data, slot, route, id: [0; 16], message })
     }
 
     /// SURBs of an epoch: of those made ahead, and of a new batch if they are too few.
@@ -271,7 +286,13 @@ impl Client {
     }
 
     /// A packet of a group: a datagram, or none, and as many SURBs as fit and are missing.
-    fn send(&mut self, now: Time, slot: Slot, id: GroupId, datagram: Vec<u8>) -> Option<Draft> {
+    fn send(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        id: GroupId,
+        datagram: Vec<u8>,
+    ) -> Option<PacketDraft> {
         let own = self.own_gateway(now)?;
         let budget = self.budget(id);
         let present = self.router.epoch(now)?;
@@ -307,7 +328,7 @@ impl Client {
         slot: Slot,
         location: &ServiceLocation,
         message: Vec<u8>,
-    ) -> Option<Draft> {
+    ) -> Option<PacketDraft> {
         let end = Recipient { address: location.inbox, key: location.key };
         self.send_to_end(slot, location.gateway, end, message)
     }
@@ -319,12 +340,12 @@ impl Client {
         gateway: Identity,
         end: Recipient,
         message: Vec<u8>,
-    ) -> Option<Draft> {
+    ) -> Option<PacketDraft> {
         let Some(route) = self.router.draw_up(&slot, &gateway, Some(end)) else {
             self.counts.no_path += 1;
             return None;
         };
-        Some(Draft { ready: Ready::Data, slot, route, id: [0; 16], message })
+        Some(PacketDraft { ready: Ready::Data, slot, route, id: [0; 16], message })
     }
 
     /// What the service of a group may send, as it is told.

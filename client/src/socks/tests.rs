@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use tor_socksproto::{
     Buffer, Handshake as _, NextStep, SocksAddr, SocksAuth, SocksClientHandshake, SocksCmd,
-    SocksRequest, SocksStatus, SocksVersion,
+    SocksRequest as TorRequest, SocksStatus, SocksVersion,
 };
 
 use super::*;
@@ -38,7 +38,7 @@ fn converse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     Outcome { sent, end }
 }
 
-fn refused(bytes: &[u8]) -> (Vec<u8>, Refusal) {
+fn refused(bytes: &[u8]) -> (Vec<u8>, SocksRefusal) {
     match converse([bytes]).end {
         Step::Refuse { reply, reason } => (reply, reason),
         other => panic!("{other:?}"),
@@ -84,14 +84,17 @@ fn the_address_in_a_udp_associate_is_a_hint() {
     }
     // Where it says whom to connect to, it must be right.
     let refused = converse([b"\x05\x01\x00\x05\x01\x00\x03\x010\x00\x50".as_slice()]).end;
-    assert!(matches!(refused, Step::Refuse { reason: Refusal::BadHost, .. }));
+    assert!(matches!(refused, Step::Refuse { reason: SocksRefusal::BadHost, .. }));
 }
 
 #[test]
 fn an_empty_user_name_is_one_too() {
     let outcome =
         converse([b"\x05\x01\x02\x01\0\0\x05\x01\x00\x01\x01\x02\x03\x04\0\x50".as_slice()]);
-    assert!(matches!(outcome.end, Step::Done { request: Request { isolation: Some(_), .. }, .. }));
+    assert!(matches!(
+        outcome.end,
+        Step::Done { request: SocksRequest { isolation: Some(_), .. }, .. }
+    ));
 }
 
 #[test]
@@ -111,32 +114,32 @@ fn what_is_not_served_gets_the_right_code() {
         let (reply, reason) = refused(&[b"\x05\x01\x00", tail].concat());
         (reply[1], reason)
     };
-    assert_eq!(code(b"\x05\x02\x00\x01\x7f\0\0\x01\0\x50"), (7, Refusal::Command));
-    assert_eq!(code(b"\x05\x09\x00"), (7, Refusal::Command));
-    assert_eq!(code(b"\x05\x01\x00\x02"), (8, Refusal::AddressType));
-    assert_eq!(code(b"\x05\xf1\x00\x03\x01a\0\0"), (8, Refusal::AddressType));
-    assert_eq!(code(b"\x05\x01\x00\x03\x00\0\x50"), (4, Refusal::BadHost));
-    assert_eq!(code(b"\x05\x01\x00\x03\x03a\0b\0\x50"), (4, Refusal::BadHost));
-    assert_eq!(code(b"\x05\x01\x00\x01\x7f\0\0\x01\0\0"), (1, Refusal::PortZero));
-    assert_eq!(code(b"\x05\x01\x01"), (1, Refusal::BadRequest));
-    assert_eq!(code(b"\x04"), (1, Refusal::BadRequest));
-    assert_eq!(refused(b"\x05\x01\x01"), (vec![5, 0xff], Refusal::NoMethod));
-    assert_eq!(refused(b"\x05\x00"), (vec![5, 0xff], Refusal::NoMethod));
-    assert_eq!(refused(b"\x05\x01\x02\x05"), (vec![1, 1], Refusal::BadAuthentication));
+    assert_eq!(code(b"\x05\x02\x00\x01\x7f\0\0\x01\0\x50"), (7, SocksRefusal::Command));
+    assert_eq!(code(b"\x05\x09\x00"), (7, SocksRefusal::Command));
+    assert_eq!(code(b"\x05\x01\x00\x02"), (8, SocksRefusal::AddressType));
+    assert_eq!(code(b"\x05\xf1\x00\x03\x01a\0\0"), (8, SocksRefusal::AddressType));
+    assert_eq!(code(b"\x05\x01\x00\x03\x00\0\x50"), (4, SocksRefusal::BadHost));
+    assert_eq!(code(b"\x05\x01\x00\x03\x03a\0b\0\x50"), (4, SocksRefusal::BadHost));
+    assert_eq!(code(b"\x05\x01\x00\x01\x7f\0\0\x01\0\0"), (1, SocksRefusal::PortZero));
+    assert_eq!(code(b"\x05\x01\x01"), (1, SocksRefusal::BadRequest));
+    assert_eq!(code(b"\x04"), (1, SocksRefusal::BadRequest));
+    assert_eq!(refused(b"\x05\x01\x01"), (vec![5, 0xff], SocksRefusal::NoMethod));
+    assert_eq!(refused(b"\x05\x00"), (vec![5, 0xff], SocksRefusal::NoMethod));
+    assert_eq!(refused(b"\x05\x01\x02\x05"), (vec![1, 1], SocksRefusal::BadAuthentication));
 }
 
 #[test]
 fn other_protocols_are_told_apart() {
     assert_eq!(
         refused(b"\x04\x01\0\x50\0\0\0\x01\0a\0"),
-        (vec![0, 0x5b, 0, 0, 0, 0, 0, 0], Refusal::Socks4)
+        (vec![0, 0x5b, 0, 0, 0, 0, 0, 0], SocksRefusal::Socks4)
     );
-    assert_eq!(refused(b"\x16\x03\x01").1, Refusal::Tls);
-    assert_eq!(refused(b"SSH-2.0").1, Refusal::NotSocks);
-    assert_eq!(refused(b"\0").1, Refusal::NotSocks);
+    assert_eq!(refused(b"\x16\x03\x01").1, SocksRefusal::Tls);
+    assert_eq!(refused(b"SSH-2.0").1, SocksRefusal::NotSocks);
+    assert_eq!(refused(b"\0").1, SocksRefusal::NotSocks);
     for method in ["GET / HTTP/1.1", "CONNECT a:443 HTTP/1.1", "POST ", "PRI * HTTP/2.0"] {
         let (page, reason) = refused(format!("{method}\r\n\r\n").as_bytes());
-        assert_eq!(reason, Refusal::Http);
+        assert_eq!(reason, SocksRefusal::Http);
         assert!(page.starts_with(b"HTTP/1.0 501 "));
     }
 }
@@ -158,7 +161,7 @@ fn a_page_learns_nothing_from_the_port_and_a_person_is_told() {
         "Host: a\r\nSec-Fetch-Mode: websocket\r\nOrigin: null",
         "Host: a\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe",
     ] {
-        assert_eq!(asked(page), (Vec::new(), Refusal::Http), "{page}");
+        assert_eq!(asked(page), (Vec::new(), SocksRefusal::Http), "{page}");
     }
 }
 
@@ -167,9 +170,12 @@ fn early_data_has_a_bound_and_the_end_is_the_end() {
     let mut handshake = Handshake::new(Limits { early_bytes: 10 });
     assert_eq!(
         handshake.handle(&[5; 2000]),
-        Step::Refuse { reply: vec![], reason: Refusal::TooMuch }
+        Step::Refuse { reply: vec![], reason: SocksRefusal::TooMuch }
     );
-    assert_eq!(handshake.handle(CONNECT), Step::Refuse { reply: vec![], reason: Refusal::Over });
+    assert_eq!(
+        handshake.handle(CONNECT),
+        Step::Refuse { reply: vec![], reason: SocksRefusal::Over }
+    );
 }
 
 #[test]
@@ -193,7 +199,7 @@ fn the_client_of_tor_agrees() {
         (Command::ResolvePtr, SocksCmd::RESOLVE_PTR, ip("192.0.2.1"), 0, SocksAuth::NoAuth),
     ] {
         let with_user = matches!(auth, SocksAuth::Username(..));
-        let asked = SocksRequest::new(SocksVersion::V5, tor_command, address, port, auth).unwrap();
+        let asked = TorRequest::new(SocksVersion::V5, tor_command, address, port, auth).unwrap();
         let (request, answer) = against_tor(asked.clone());
         assert_eq!((request.command, request.port), (command, port));
         assert!(request.host == Host::parse(asked.addr().to_string().as_bytes()).unwrap());
@@ -206,7 +212,7 @@ fn the_client_of_tor_agrees() {
 }
 
 /// Runs both machines against each other; the reply is always 192.0.2.7.
-fn against_tor(asked: SocksRequest) -> (Request, (SocksStatus, String)) {
+fn against_tor(asked: TorRequest) -> (SocksRequest, (SocksStatus, String)) {
     let mut tor = SocksClientHandshake::new(asked);
     let mut from_us: Buffer = Buffer::new();
     let mut ours = Handshake::new(Limits::default());

@@ -53,7 +53,7 @@ pub struct Tunnels {
     /// The configuration from which that of each connection is made.
     server: ServerConfig,
     /// The connections, by pseudonym.
-    peers: BTreeMap<Pseudonym, Peer>,
+    peers: BTreeMap<Pseudonym, ClientTunnel>,
     /// The pseudonym of each of quinn's handles.
     handles: BTreeMap<usize, Pseudonym>,
     /// When each connection wants to be called, the earliest first.
@@ -73,7 +73,7 @@ pub struct Tunnels {
     refused: u64,
 }
 
-struct Peer {
+struct ClientTunnel {
     end: End,
     /// When the connection came, or a datagram last brought something for a stream.
     used: Time,
@@ -192,7 +192,8 @@ impl Tunnels {
             Ok((handle, conn)) => {
                 let end = End::new(conn, handle, self.clock, now, window, &self.settings);
                 self.handles.insert(handle.0, pseudonym);
-                self.peers.insert(pseudonym, Peer { end, used: now, timer: None, queued: false });
+                self.peers
+                    .insert(pseudonym, ClientTunnel { end, used: now, timer: None, queued: false });
                 self.with(pseudonym, |end, endpoint| end.settle(endpoint, now));
                 true
             }
@@ -215,7 +216,7 @@ impl Tunnels {
         let victim = self
             .peers
             .iter()
-            .filter_map(|(pseudonym, Peer { end, .. })| {
+            .filter_map(|(pseudonym, ClientTunnel { end, .. })| {
                 let silence = now.since(end.heard());
                 let limit = if end.was_connected() { SILENT } else { SLOW_HANDSHAKE };
                 (end.is_closed() || silence > limit).then_some((
@@ -268,7 +269,7 @@ impl Tunnels {
         }
     }
 
-    fn remove(&mut self, pseudonym: Pseudonym) -> Option<Peer> {
+    fn remove(&mut self, pseudonym: Pseudonym) -> Option<ClientTunnel> {
         let peer = self.peers.remove(&pseudonym)?;
         // An ended connection that waits for its events to be taken may see its number in use again.
         let handle = peer.end.handle().0;

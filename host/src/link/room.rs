@@ -44,7 +44,7 @@ pub(super) enum Whence {
     Elsewhere,
 }
 
-struct Inner {
+struct RoomState {
     listed: Strangers<ConnectionId>,
     others: Strangers<ConnectionId>,
     /// Half-open ones until their task has taken them up. The other end's address names one.
@@ -59,7 +59,7 @@ pub(super) struct Room {
     key: [u8; 32],
     addresses: Listed,
     counters: Arc<Counters>,
-    inner: Mutex<Inner>,
+    state: Mutex<RoomState>,
 }
 
 impl Room {
@@ -71,13 +71,13 @@ impl Room {
     ) -> Self {
         let strangers = || Strangers::new(most, most_of_one);
         let (openings, open, origins) = Default::default();
-        let inner = Inner { listed: strangers(), others: strangers(), openings, open, origins };
-        Self { key, addresses, counters, inner: Mutex::new(inner) }
+        let state = RoomState { listed: strangers(), others: strangers(), openings, open, origins };
+        Self { key, addresses, counters, state: Mutex::new(state) }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn state(&self) -> MutexGuard<'_, RoomState> {
         // Each change is complete in itself.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where whoever has this address comes from.
@@ -88,82 +88,82 @@ impl Room {
     /// A connection has come; which one makes room for it, and ends.
     pub(super) fn add(&self, id: ConnectionId, from: SocketAddr) -> Option<ConnectionId> {
         let whence = self.whence(from.ip());
-        let mut inner = self.inner();
+        let mut state = self.state();
         let (leaves, origin) = match whence {
             Whence::Listed => {
                 let origin = Origin::host(&self.key, from.ip());
-                (inner.listed.add(id, origin), origin)
+                (state.listed.add(id, origin), origin)
             }
             Whence::Elsewhere => {
                 let origin = Origin::network(&self.key, from.ip());
-                (inner.others.add(id, origin), origin)
+                (state.others.add(id, origin), origin)
             }
         };
         let (open, lost) = oneshot::channel();
-        inner.open.insert(id, open);
-        inner.origins.insert(id, (origin, whence));
-        inner.openings.insert(from, Opening { id, lost });
+        state.open.insert(id, open);
+        state.origins.insert(id, (origin, whence));
+        state.openings.insert(from, Opening { id, lost });
         if let Some(leaves) = &leaves {
-            self.end(&mut inner, leaves);
+            self.end(&mut state, leaves);
         }
         leaves
     }
 
     /// The task of a half-open connection begins.
     pub(super) fn opening(&self, from: SocketAddr) -> Option<Opening> {
-        self.inner().openings.remove(&from)
+        self.state().openings.remove(&from)
     }
 
     /// The other end has said its first byte.
     pub(super) fn heard(&self, id: ConnectionId) {
-        let mut inner = self.inner();
-        inner.listed.heard(&id);
-        inner.others.heard(&id);
+        let mut state = self.state();
+        state.listed.heard(&id);
+        state.others.heard(&id);
     }
 
     /// A connection has to make room.
-    fn end(&self, inner: &mut Inner, id: &ConnectionId) {
+    fn end(&self, state: &mut RoomState, id: &ConnectionId) {
         Counters::add(&self.counters.displaced_connections);
-        inner.open.remove(id);
-        inner.origins.remove(id);
+        state.open.remove(id);
+        state.origins.remove(id);
     }
 
     /// Where a connection comes from.
     pub(super) fn origin(&self, id: ConnectionId) -> Origin {
-        self.inner().origins.get(&id).map(|(origin, _)| *origin).unwrap_or_default()
+        self.state().origins.get(&id).map(|(origin, _)| *origin).unwrap_or_default()
     }
 
     /// A connection's other end is no stranger any more.
     fn admit(&self, id: ConnectionId) {
-        let mut inner = self.inner();
-        inner.listed.remove(&id);
-        inner.others.remove(&id);
+        let mut state = self.state();
+        state.listed.remove(&id);
+        state.others.remove(&id);
     }
 
     /// A connection's other end is sent away.
     fn dismiss(&self, id: ConnectionId) {
-        let mut inner = self.inner();
-        let leaves = match inner.origins.get(&id).copied() {
-            Some((origin, Whence::Listed)) => inner.listed.dismiss(id, origin),
-            Some((origin, Whence::Elsewhere)) => inner.others.dismiss(id, origin),
+        let mut state = self.state();
+        let leaves = match state.origins.get(&id).copied() {
+            Some((origin, Whence::Listed)) => state.listed.dismiss(id, origin),
+            Some((origin, Whence::Elsewhere)) => state.others.dismiss(id, origin),
             // It has ended already.
             None => None,
         };
         if let Some(leaves) = &leaves {
-            self.end(&mut inner, leaves);
+            self.end(&mut state, leaves);
         }
     }
 
     /// A connection has ended.
     pub(super) fn remove(&self, id: ConnectionId, from: Option<SocketAddr>) {
         self.admit(id);
-        let mut inner = self.inner();
-        inner.open.remove(&id);
-        inner.origins.remove(&id);
+        let mut state = self.state();
+        state.open.remove(&id);
+        state.origins.remove(&id);
         if let Some(from) = from
-            && inner.openings.get(&from).is_some_and(|opening| opening.id == id)
+            && state.openings.get(&from).is_some_and(|opening| opening.id == id)
         {
-            inner.openings.remove(&from);
+            state.openings.remove(&from);
         }
     }
 }

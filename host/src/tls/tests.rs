@@ -159,7 +159,7 @@ async fn a_client_that_does_not_hold_the_key_it_shows_is_refused() {
     let world = world();
     let thief = CertifiedKey::new(
         vec![CertificateDer::from(spki(&world.client.public()).to_vec())],
-        Arc::new(Key(Identity::from_seed(&[3; 32]))),
+        Arc::new(TlsSigningKey(Identity::from_seed(&[3; 32]))),
     );
     let mut config = Arc::unwrap_or_clone(world.client(provider()));
     config.client_auth_cert_resolver =

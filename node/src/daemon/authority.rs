@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_host::admin::{Admin, Readiness};
+use shoal_host::admin::{AdminServer, Readiness};
 use shoal_host::authorities::{AuthorityLinks, Messages, send};
 use shoal_host::control::Control;
 use shoal_host::exit::chain;
@@ -20,7 +20,9 @@ use shoal_host::network;
 use shoal_host::process::Process;
 use shoal_host::secret::{self, SecretError};
 use shoal_host::shutdown::Shutdown;
-use shoal_topology::consensus::{Authority, AuthoritySettings, Event, Input, Output, Proof, State};
+use shoal_topology::consensus::{
+    Authority, AuthorityInput, AuthorityOutput, AuthoritySettings, Event, Proof, State,
+};
 use shoal_topology::reputation::Reputation;
 use shoal_topology::wire::authorities::{FromAuthority, ToAuthority};
 use shoal_topology::{
@@ -139,12 +141,12 @@ pub(super) async fn run(
     let about = About::new(&config, identity.to_string(), unix_ms() / 1_000);
     let (say, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let admin = match config.admin {
-        Some(address) => Some(Admin::start(address, gauges.registry.clone(), ready).await?),
+        Some(address) => Some(AdminServer::start(address, gauges.registry.clone(), ready).await?),
         None => None,
     };
     let (publish, published) = watch::channel(Vec::new());
-    let desk = Desk { waiting: waiting.clone(), clock: clock.clone() };
-    let accepting = tokio::spawn(accept(endpoint, desk, published, shutdown.clone()));
+    let mailbox = Mailbox { waiting: waiting.clone(), clock: clock.clone() };
+    let accepting = tokio::spawn(accept(endpoint, mailbox, published, shutdown.clone()));
     let mut chamber = AuthorityDaemon {
         gauges,
         engine,
@@ -270,7 +272,7 @@ struct AuthorityDaemon {
 
 impl AuthorityDaemon {
     async fn run(&mut self, shutdown: &Shutdown) {
-        self.handle(self.now(), Input::Wake).await;
+        self.handle(self.now(), AuthorityInput::Wake).await;
         self.given().await;
         let mut told = tokio::time::Instant::now() - REPORT;
         loop {
@@ -327,7 +329,7 @@ impl AuthorityDaemon {
                 return;
             }
         }
-        self.handle(now, Input::Wake).await;
+        self.handle(now, AuthorityInput::Wake).await;
     }
 
     fn now(&self) -> u64 {
@@ -363,34 +365,34 @@ impl AuthorityDaemon {
 
     /// A document is judged by when it can be used, whenever it came: it moves the engine's time past no message.
     async fn document(&mut self, bytes: Vec<u8>) {
-        self.handle(self.time, Input::Document(bytes)).await;
+        self.handle(self.time, AuthorityInput::Document(bytes)).await;
     }
 
     async fn message(&mut self, message: Message) {
         let Message { at, from, message, .. } = message;
         let input = match message {
             ToAuthority::Peer(bytes) if self.authorities.contains(&from) => {
-                Input::Message { from, bytes }
+                AuthorityInput::Message { from, bytes }
             }
-            ToAuthority::Descriptor(bytes) => Input::Descriptor(bytes),
-            ToAuthority::Exit(bytes) => Input::Exit(bytes),
-            ToAuthority::Head(bytes) => Input::Head(bytes),
-            ToAuthority::Report(bytes) => Input::Report(bytes),
+            ToAuthority::Descriptor(bytes) => AuthorityInput::Descriptor(bytes),
+            ToAuthority::Exit(bytes) => AuthorityInput::Exit(bytes),
+            ToAuthority::Head(bytes) => AuthorityInput::Head(bytes),
+            ToAuthority::Report(bytes) => AuthorityInput::Report(bytes),
             ToAuthority::Peer(_) => return,
         };
         self.handle(at, input).await;
     }
 
     /// Tells the engine of something that came at `at`.
-    async fn handle(&mut self, at: u64, input: Input) {
+    async fn handle(&mut self, at: u64, input: AuthorityInput) {
         self.time = at.max(self.time);
         self.engine.handle(self.time, input);
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Send { to, bytes } => {
+                AuthorityOutput::Send { to, bytes } => {
                     self.authority_links.tell(&to, &ToAuthority::Peer(bytes))
                 }
-                Output::Store { ticket, state } => {
+                AuthorityOutput::Store { ticket, state } => {
                     // To the disk before anything signed leaves.
                     let path = state_file(&self.reload.config);
                     let stored =
@@ -401,7 +403,7 @@ impl AuthorityDaemon {
                     };
                     self.stored(ticket, failed);
                 }
-                Output::Evidence(evidence) => {
+                AuthorityOutput::Evidence(evidence) => {
                     let path = evidence_file(&self.reload.config);
                     let kept =
                         tokio::task::spawn_blocking(move || secret::replace(&path, &evidence))
@@ -410,9 +412,9 @@ impl AuthorityDaemon {
                         tracing::warn!("cannot keep what the reports showed: {error}");
                     }
                 }
-                Output::Document(_) => self.publish(),
-                Output::Liar { authority, proof } => self.liar(&authority, &proof),
-                Output::Event(event) => log(&event),
+                AuthorityOutput::Document(_) => self.publish(),
+                AuthorityOutput::Liar { authority, proof } => self.liar(&authority, &proof),
+                AuthorityOutput::Event(event) => log(&event),
             }
         }
     }
@@ -424,7 +426,7 @@ impl AuthorityDaemon {
                 if self.unstored.is_some() {
                     tracing::info!("the state can be stored again");
                 }
-                self.engine.handle(self.time, Input::Stored(ticket));
+                self.engine.handle(self.time, AuthorityInput::Stored(ticket));
             }
             Some(why) => {
                 self.gauges.failures.inc();
@@ -507,7 +509,7 @@ fn log(event: &Event) {
 
 /// Where messages are put, with when they came.
 #[derive(Clone)]
-struct Desk {
+struct Mailbox {
     waiting: Arc<Waiting>,
     clock: Clock,
 }
@@ -515,7 +517,7 @@ struct Desk {
 /// Takes links until the end of the run.
 async fn accept(
     mut endpoint: Endpoint,
-    desk: Desk,
+    mailbox: Mailbox,
     documents: watch::Receiver<Vec<Arc<[u8]>>>,
     shutdown: Shutdown,
 ) {
@@ -523,7 +525,7 @@ async fn accept(
     loop {
         tokio::select! {
             link = endpoint.accept() => match link {
-                Some(link) => _ = tasks.spawn(serve(link, desk.clone(), documents.clone())),
+                Some(link) => _ = tasks.spawn(serve(link, mailbox.clone(), documents.clone())),
                 None => break,
             },
             () = shutdown.wait() => break,
@@ -534,12 +536,12 @@ async fn accept(
 }
 
 /// Reads what one peer says, and gives it every new document.
-async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u8]>>>) {
+async fn serve(link: Link, mailbox: Mailbox, mut documents: watch::Receiver<Vec<Arc<[u8]>>>) {
     let Link { peer, mut sender, receiver, standing, .. } = link;
     // The handshake has found it on the list.
     standing.admit();
     let peer = Identity(peer);
-    let mut received = Messages::of_at_most(receiver, desk.waiting.longest(&peer));
+    let mut received = Messages::of_at_most(receiver, mailbox.waiting.longest(&peer));
     let mut given: Vec<Arc<[u8]>> = Vec::new();
     documents.mark_changed();
     loop {
@@ -547,9 +549,9 @@ async fn serve(link: Link, desk: Desk, mut documents: watch::Receiver<Vec<Arc<[u
             message = received.next() => {
                 let Ok(bytes) = message else { return };
                 // Taken before the message waits for room: a share that is full makes no vote late.
-                let at = (desk.clock)();
+                let at = (mailbox.clock)();
                 let Ok(message) = ToAuthority::decode(&bytes) else { return };
-                if !desk.waiting.put(at, peer, bytes.len(), message).await {
+                if !mailbox.waiting.put(at, peer, bytes.len(), message).await {
                     return;
                 }
             }

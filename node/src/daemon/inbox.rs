@@ -23,7 +23,7 @@ use shoal_host::exit::chain;
 use shoal_sphinx::{Frame, Packet};
 use shoal_topology::{ClientDescriptor, Signed};
 
-use super::metrics::{Kept, Shared};
+use super::metrics::{Shared, Subsystem};
 use crate::engine::gateway::InboxId;
 use crate::engine::{Input, KnownClient};
 
@@ -195,7 +195,7 @@ impl Store {
                 if self.tried.take().is_some() {
                     tracing::info!("the inbox file can be used again");
                 }
-                self.shared.stands(Kept::Inbox, None);
+                self.shared.stands(Subsystem::Inbox, None);
                 if !self.told {
                     self.told = true;
                     // Once: the engine adds it to what it counts by itself, and would count the same packets twice.
@@ -218,7 +218,7 @@ impl Store {
         // Let go of, since redb locks its file: it could not be opened again otherwise.
         self.database = None;
         self.tried = Some(Instant::now());
-        self.shared.stands(Kept::Inbox, Some(&chain(error)));
+        self.shared.stands(Subsystem::Inbox, Some(&chain(error)));
     }
 
     fn known(&self) -> Result<Vec<KnownClient>> {

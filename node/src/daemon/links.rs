@@ -48,14 +48,14 @@ pub(super) struct Neighbour {
 }
 
 /// The links to the next hops.
-pub(super) struct Outgoing {
+pub(super) struct OutgoingLinks {
     context: LinkContext,
     dialler: Dialler,
     neighbours: HashMap<Identity, Neighbour>,
     tasks: JoinSet<()>,
 }
 
-impl Outgoing {
+impl OutgoingLinks {
     pub(super) fn new(context: LinkContext, dialler: Dialler) -> Self {
         Self { context, dialler, neighbours: HashMap::new(), tasks: JoinSet::new() }
     }

@@ -54,7 +54,7 @@ pub(super) struct Shared {
     /// Whom the network can lose.
     spares: Mutex<Spares>,
     /// What does not work at present, and why.
-    troubles: Mutex<BTreeMap<Kept, String>>,
+    troubles: Mutex<BTreeMap<Subsystem, String>>,
     /// How often something of these began to fail.
     failures: AtomicU64,
 }
@@ -98,7 +98,7 @@ impl Shared {
 
     /// How something stands that can fail and come back: why it does not work, or that it does. True if that is news;
     /// a new reason is counted.
-    pub(super) fn stands(&self, what: Kept, why: Option<&str>) -> bool {
+    pub(super) fn stands(&self, what: Subsystem, why: Option<&str>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let news = troubles.get(&what).map(String::as_str) != why;
         match why {
@@ -123,7 +123,7 @@ impl Shared {
 
 /// What of a node can fail while it runs, for want of room or descriptors, and comes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Kept {
+pub(super) enum Subsystem {
     /// The mix keys and the descriptor.
     Keys,
     /// The logs of replay tags.
@@ -136,7 +136,7 @@ pub(super) enum Kept {
     Connections,
 }
 
-impl Kept {
+impl Subsystem {
     fn words(self) -> &'static str {
         match self {
             Self::Keys => "the mix keys cannot be renewed",

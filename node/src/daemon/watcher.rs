@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::engine_thread::{EngineEvent, Events, NodeClock};
 use super::keys::Keyring;
-use super::links::{Neighbourhood, Outgoing};
-use super::metrics::{Kept, Shared};
+use super::links::{Neighbourhood, OutgoingLinks};
+use super::metrics::{Shared, Subsystem};
 use super::summary::InUse;
 use super::topology::{File, objection, unix_ms};
 use super::{Config, NodeError};
@@ -71,7 +71,7 @@ pub(super) struct Watcher<'a> {
     /// Whom frames are taken from, for those who read links.
     pub(super) around: watch::Sender<Neighbourhood>,
     /// The links to the next hops.
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: OutgoingLinks,
     /// The documents that are in use, or soon.
     pub(super) documents: DocumentStore,
     /// The epoch that the node was last told of.
@@ -88,10 +88,10 @@ impl Watcher<'_> {
         let now = unix_ms();
         // First of all: what is announced and what is compared with the document below is of the present epoch then.
         let _ = self.keys.advance(now);
-        self.shared.stands(Kept::Keys, self.keys.complaint());
+        self.shared.stands(Subsystem::Keys, self.keys.complaint());
         self.shared.keys_until.store(self.keys.until(), Ordering::Relaxed);
         let unwritten = self.keys.unwritten();
-        self.shared.stands(Kept::Tags, unwritten.as_deref());
+        self.shared.stands(Subsystem::Tags, unwritten.as_deref());
         self.authority_links.announce(&ToAuthority::Descriptor(self.keys.descriptor().encode()));
         self.report(now).await;
         while let Ok(bytes) = self.received.try_recv() {
@@ -153,7 +153,7 @@ impl Watcher<'_> {
 
     fn keep(&self, signed: &[u8]) {
         let failed = self.file.keep(signed).err().map(|error| chain(&error));
-        if self.shared.stands(Kept::Topology, failed.as_deref())
+        if self.shared.stands(Subsystem::Topology, failed.as_deref())
             && let Some(why) = failed
         {
             tracing::warn!("cannot keep the topology document for the next start: {why}");

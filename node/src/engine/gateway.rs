@@ -34,7 +34,7 @@ const MAX_ANNOUNCEMENTS: usize = 4;
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
-enum Stage {
+enum SessionStage {
     /// Was challenged and has not answered.
     Challenged([u8; 32]),
     /// Was let in.
@@ -65,10 +65,10 @@ impl Session {
     /// Who answers for it, once it was let in.
     fn holder(&self) -> Option<Holder> {
         match &self.stage {
-            Stage::Active(active) => {
+            SessionStage::Active(active) => {
                 Some(active.token.map_or(Holder::Network(self.origin), Holder::Token))
             }
-            Stage::Challenged(_) => None,
+            SessionStage::Challenged(_) => None,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Session {
 struct Session {
     peer: Identity,
     origin: Origin,
-    stage: Stage,
+    stage: SessionStage,
 }
 
 /// The gateway's part of an engine.
@@ -172,7 +172,7 @@ impl Gateway {
         match due {
             Due::Hello(session) => {
                 // Only who was never let in: the timer of one that was is still in the wheel.
-                let silent = |s: &Session| matches!(s.stage, Stage::Challenged(_));
+                let silent = |s: &Session| matches!(s.stage, SessionStage::Challenged(_));
                 if self.sessions.get(&session).is_some_and(silent) {
                     self.close(core, session);
                 }
@@ -230,7 +230,7 @@ impl Gateway {
         if let Some(part) = running.parts.get(running.next) {
             // In the order of sessions, so that one seed gives one trace.
             for (session, state) in &self.sessions {
-                if matches!(state.stage, Stage::Active(_)) {
+                if matches!(state.stage, SessionStage::Active(_)) {
                     let (session, frame) = (*session, part.clone());
                     core.outputs.push_back(Output::ToClient { session, frame });
                 }
@@ -270,8 +270,8 @@ impl Gateway {
 
     fn active(&mut self, session: SessionId) -> Option<&mut Active> {
         match &mut self.sessions.get_mut(&session)?.stage {
-            Stage::Active(active) => Some(active),
-            Stage::Challenged(_) => None,
+            SessionStage::Active(active) => Some(active),
+            SessionStage::Challenged(_) => None,
         }
     }
 
@@ -285,7 +285,8 @@ impl Gateway {
         let mut nonce = [0; 32];
         self.nonces.fill_bytes(&mut nonce);
         notice(core, session, &Notice::Challenge { nonce });
-        self.sessions.insert(session, Session { peer, origin, stage: Stage::Challenged(nonce) });
+        self.sessions
+            .insert(session, Session { peer, origin, stage: SessionStage::Challenged(nonce) });
         // A connection that says nothing holds a place; it loses it soon.
         core.wheel.insert(now + HELLO_WITHIN, Due::Hello(session));
     }
@@ -307,7 +308,7 @@ impl Gateway {
             }
         };
         match &mut state.stage {
-            Stage::Active(active) if frame.field == CLIENT_CONTROL => {
+            SessionStage::Active(active) if frame.field == CLIENT_CONTROL => {
                 // Checking a descriptor costs a signature, and a client has another one once a period: so there is a
                 // limit of its own.
                 let inbox = active.may_renew(now).then_some((active.inbox, active.id));
@@ -315,7 +316,7 @@ impl Gateway {
                     core.counters.drop(reason);
                 }
             }
-            Stage::Active(active) => {
+            SessionStage::Active(active) => {
                 let passed = active.upward(now, &frame);
                 let to = passed.and_then(|()| self.first_hop(core, &frame));
                 match to {
@@ -326,7 +327,7 @@ impl Gateway {
                     Err(reason) => core.counters.drop(reason),
                 }
             }
-            Stage::Challenged(nonce) => {
+            SessionStage::Challenged(nonce) => {
                 let (nonce, from) = (*nonce, (state.peer, state.origin));
                 let hello = (frame.field == CLIENT_CONTROL)
                     .then(|| Hello::unpack(&frame.packet).ok())
@@ -347,7 +348,7 @@ impl Gateway {
 
     fn left(&mut self, core: &mut Core, session: SessionId) {
         let Some(state) = self.sessions.remove(&session) else { return };
-        let Stage::Active(active) = state.stage else { return };
+        let SessionStage::Active(active) = state.stage else { return };
         match active.token {
             Some(token) => {
                 _ = self.connections.get_mut(token).map(|used| *used = used.saturating_sub(1));
@@ -447,7 +448,7 @@ impl Gateway {
         }
         // By the inbox, not by the session that asked: that one may be gone, and its client back on another.
         let to = self.sessions.iter().find_map(|(session, state)| match &state.stage {
-            Stage::Active(active) if active.id == inbox => Some(*session),
+            SessionStage::Active(active) if active.id == inbox => Some(*session),
             _ => None,
         });
         match to.and_then(|session| Some((session, self.active(session)?))) {

@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_secs(15);
 const MAX_ANSWER: usize = 256 << 10;
 
 /// What is sent.
-pub(super) enum Sent {
+pub(super) enum HttpsRequest {
     /// Nothing: the document at the address is wanted.
     Get,
     /// A form, which may have secrets in it.
@@ -90,7 +90,7 @@ impl Https {
     pub(super) async fn ask(
         &self,
         uri: &Uri,
-        sent: Sent,
+        sent: HttpsRequest,
         authorization: Option<&str>,
     ) -> Result<Answered, ProviderError> {
         timeout(LONGEST, self.exchange(uri, sent, authorization))
@@ -101,7 +101,7 @@ impl Https {
     async fn exchange(
         &self,
         uri: &Uri,
-        sent: Sent,
+        sent: HttpsRequest,
         authorization: Option<&str>,
     ) -> Result<Answered, ProviderError> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
@@ -143,12 +143,12 @@ impl Https {
 fn request(
     uri: &Uri,
     authority: &str,
-    sent: Sent,
+    sent: HttpsRequest,
     authorization: Option<&str>,
 ) -> Result<Request<Full<Bytes>>, ProviderError> {
     let (method, body) = match &sent {
-        Sent::Get => (Method::GET, Bytes::new()),
-        Sent::Form(form) => (Method::POST, Bytes::copy_from_slice(form.as_bytes())),
+        HttpsRequest::Get => (Method::GET, Bytes::new()),
+        HttpsRequest::Form(form) => (Method::POST, Bytes::copy_from_slice(form.as_bytes())),
     };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder()
@@ -156,7 +156,7 @@ fn request(
         .uri(path)
         .header(HOST, authority)
         .header(ACCEPT, "application/json");
-    if matches!(sent, Sent::Form(_)) {
+    if matches!(sent, HttpsRequest::Form(_)) {
         request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
     if let Some(authorization) = authorization {

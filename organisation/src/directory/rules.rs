@@ -2,10 +2,10 @@
 
 use shoal_topology::Identity;
 
-use super::{Member, MemberDevice, State};
+use super::{DirectoryState, Member, MemberDevice};
 use crate::{Admin, Batch, Device, Entry, Error, FOUNDER, MAX_DEVICES, Person, Removed, Role};
 
-impl State {
+impl DirectoryState {
     /// Takes the entries of a batch that these roles signed for.
     pub(super) fn apply(
         &mut self,

@@ -12,7 +12,8 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{Read, Session, ratchet, step};
 use crate::packet::{
-    Begun, Between, Opened, Opener, Parsed, decrypt, fingerprint, parse, repeated, with_sender,
+    Between, InitialSecrets, Opened, Opener, Parsed, decrypt, fingerprint, parse, repeated,
+    with_sender,
 };
 use crate::{Error, PeriodKeys};
 
@@ -86,7 +87,7 @@ pub struct Chain {
 }
 
 /// A packet, and what it is made from.
-pub struct Sent {
+pub struct SentPacket {
     /// The end that wrote it.
     pub by: End,
     /// The ratchet before it was written.
@@ -109,7 +110,7 @@ pub fn converse(
     first: &[u8],
     others: &[(End, Form, Vec<u8>)],
     seed: &Seed,
-) -> Result<(Shown, Vec<Sent>), Error> {
+) -> Result<(Shown, Vec<SentPacket>), Error> {
     let mut rng = seed.stream("session of an example");
     // The same bytes once more: the opener draws the key of his chain, and then what the encapsulation takes.
     let (mut own, mut randomness) = ([0; 32], [0; 64]);
@@ -125,7 +126,7 @@ pub fn converse(
     let chain = opener.chain().ok_or(UNREAD)?;
     let packet = opener.seal(first, &mut rng).ok_or(UNREAD)?;
     let (shown, message, reader) = opened(ends, &between, randomness, first, &packet)?;
-    let mut sent = vec![Sent { by: End::Opener, chain, message, packet }];
+    let mut sent = vec![SentPacket { by: End::Opener, chain, message, packet }];
 
     let mut sessions = [opener, reader];
     let mut keys = seed.stream("chains of an example");
@@ -147,7 +148,7 @@ pub fn converse(
         };
         let packet = packet.ok_or(UNREAD)?;
         let message = read(other, &shown, ends.opened, &packet, frame)?;
-        sent.push(Sent { by: *by, chain, message, packet });
+        sent.push(SentPacket { by: *by, chain, message, packet });
     }
     Ok((shown, sent))
 }
@@ -166,7 +167,7 @@ fn opened(
     let by = ends.opener.1.identity();
     let opened = Opened::read(between, ends.keys, ciphertext, (nonce, sealed)).ok_or(UNREAD)?;
     let message = Message::from_bytes(&opened.message).map_err(|_| UNREAD)?;
-    let Begun { root, hide } =
+    let InitialSecrets { root, hide } =
         opened.verify(&by, &message.ratchet_key().to_bytes()).ok_or(UNREAD)?;
     let known = fingerprint(ciphertext);
     let (reader, frame) =

@@ -15,7 +15,8 @@ use super::{Usage, VERSION};
 use crate::experiment::{Context, Measured, Outcome};
 use crate::harness::figures::Figure;
 use crate::harness::output::{
-    Directory, ResultRow, measured_to_json, write_packets, write_rows, write_truth, write_view,
+    OutputDirectory, ResultRow, measured_to_json, write_packets, write_rows, write_truth,
+    write_view,
 };
 use crate::harness::scenario::{self, Kind, Scenario};
 use crate::stats;
@@ -92,8 +93,9 @@ pub fn run(args: &RunArgs, kinds: &'static [Kind], to: &mut dyn Write) -> anyhow
     }
     // Before the work, not after it: is there a place for the results?
     let identity = "manifest.json";
-    let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
-    dir.iter().for_each(Directory::tidy);
+    let dir =
+        args.out.as_ref().map(|dir| OutputDirectory::open(dir, identity, &job)).transpose()?;
+    dir.iter().for_each(OutputDirectory::tidy);
     let keep = if dir.is_some() { Keep::Everything } else { Keep::Figures };
     let runs = execute(&scenario, args.threads, keep)?;
     let figures: Vec<&[Measured]> =
@@ -225,7 +227,7 @@ pub(crate) fn by_name(measured: &[Measured]) -> Value {
 }
 
 /// Writes all files but the manifest; gives their names and sizes.
-fn leave(dir: &Directory, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<Value> {
+fn leave(dir: &OutputDirectory, scenario: &Scenario, runs: &[Run]) -> anyhow::Result<Value> {
     let path = dir.path();
     let mut files = vec!["results.parquet".to_owned()];
     let rows: Vec<ResultRow> = runs

@@ -14,7 +14,7 @@ use super::{Usage, VERSION, bar, pool};
 use crate::adversary::at_gateway::attacks::{self, ActiveOutcome};
 use crate::adversary::{coalition, holds};
 use crate::experiment::Measured;
-use crate::harness::output::{Directory, scoreboard_figure, write_scoreboard};
+use crate::harness::output::{OutputDirectory, scoreboard_figure, write_scoreboard};
 use crate::score::scoreboard::active::Decided;
 use crate::score::scoreboard::{self, ALONE, Line, Requirement};
 use crate::systems::{self, System};
@@ -265,8 +265,9 @@ pub fn scoreboard(args: &ScoreboardArgs, to: &mut dyn Write) -> anyhow::Result<(
         "version": VERSION,
     });
     let identity = "scoreboard.json";
-    let dir = args.out.as_ref().map(|dir| Directory::open(dir, identity, &job)).transpose()?;
-    dir.iter().for_each(Directory::tidy);
+    let dir =
+        args.out.as_ref().map(|dir| OutputDirectory::open(dir, identity, &job)).transpose()?;
+    dir.iter().for_each(OutputDirectory::tidy);
     let shown = bar(1_000);
     let shares = Mutex::new(vec![0.0; cases.len()]);
     let ran = pool(args.threads)?.install(|| {

@@ -8,7 +8,7 @@ mod tables;
 
 pub use columns::{Column, Values, Writer, read_columns};
 pub(crate) use directory::part;
-pub use directory::{Directory, Foreign, write_atomic};
+pub use directory::{Foreign, OutputDirectory, write_atomic};
 pub use observation::{read_truth, read_view, write_truth, write_view};
 pub use scoreboard::{scoreboard_figure, write_scoreboard};
 pub use tables::{ResultRow, measured_from_json, measured_to_json, write_packets, write_rows};

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::commands::Usage;
 use crate::experiment::Context;
-use crate::harness::output::{Directory, measured_to_json};
+use crate::harness::output::{OutputDirectory, measured_to_json};
 use crate::harness::scenario::Kind;
 pub use grid::{Grid, Job};
 
@@ -91,7 +91,7 @@ pub fn sweep(args: &SweepArgs, kinds: &'static [Kind], to: &mut dyn Write) -> an
             temporary.path()
         }
     };
-    let dir = Directory::open(path, IDENTITY, &grid.identity)?;
+    let dir = OutputDirectory::open(path, IDENTITY, &grid.identity)?;
     dir.tidy();
     let jobs: Vec<&Job> = match (args.job, args.shard) {
         (Some(number), _) => {
@@ -131,7 +131,7 @@ pub fn sweep(args: &SweepArgs, kinds: &'static [Kind], to: &mut dyn Write) -> an
 
 /// Runs what is not there yet; gives the errors by number.
 fn run_all(
-    dir: &Directory,
+    dir: &OutputDirectory,
     grid: &Grid,
     jobs: &[&Job],
     threads: Option<usize>,
@@ -149,7 +149,7 @@ fn run_all(
     Ok(failed)
 }
 
-fn run_one(dir: &Directory, grid: &Grid, job: &Job) -> anyhow::Result<()> {
+fn run_one(dir: &OutputDirectory, grid: &Grid, job: &Job) -> anyhow::Result<()> {
     let scenario = grid.scenario(job)?;
     let context = Context { seed: job.seed, progress: &|_| {} };
     let outcome = scenario.experiment.run(&context)?;
@@ -179,7 +179,7 @@ fn result(dir: &Path, job: &Job) -> Option<Value> {
 
 fn list(args: &SweepArgs, grid: &Grid, to: &mut dyn Write) -> anyhow::Result<()> {
     if let Some(out) = args.out.as_ref().filter(|out| out.exists()) {
-        Directory::open(out, IDENTITY, &grid.identity)?;
+        OutputDirectory::open(out, IDENTITY, &grid.identity)?;
     }
     for job in &grid.jobs {
         let done = args.out.as_ref().is_some_and(|out| result(out, job).is_some());

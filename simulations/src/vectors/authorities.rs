@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_topology::consensus::{
-    Authority, AuthoritySettings, Basis, Input, Output, PeerMessage, Proof, Proposal, SessionId,
-    SignedVote, Vote,
+    Authority, AuthorityInput, AuthorityOutput, AuthoritySettings, Basis, PeerMessage, Proof,
+    Proposal, SessionId, SignedVote, Vote,
 };
 use shoal_topology::reputation::Reputation;
 use shoal_topology::reputation::report::{LinkCount, Report, SignedReport};
@@ -36,7 +36,7 @@ fn authority(n: u8) -> Authority {
 }
 
 /// What one authority said to another.
-struct Sent {
+struct SentMessage {
     at: u64,
     from: Identity,
     to: Identity,
@@ -44,33 +44,37 @@ struct Sent {
 }
 
 /// A session that makes the document of [`EPOCH`]: all that was said, in order, and the document. Messages take 20 ms.
-fn session() -> anyhow::Result<(Vec<Sent>, VerifiedDocument)> {
+fn session() -> anyhow::Result<(Vec<SentMessage>, VerifiedDocument)> {
     let mut authorities: Vec<Authority> = (0..AUTHORITIES).map(authority).collect();
     let identities: Vec<Identity> = network().authorities;
     let schedule = *authorities.first().context("an authority")?.schedule();
     let mut now = schedule.begins(Epoch(EPOCH.0 - 1));
     let end = schedule.begins(EPOCH);
-    let mut said: Vec<Sent> = Vec::new();
-    let (mut way, mut made) = (VecDeque::<Sent>::new(), None);
+    let mut said: Vec<SentMessage> = Vec::new();
+    let (mut way, mut made) = (VecDeque::<SentMessage>::new(), None);
     let head = head_update()?;
     for authority in &mut authorities {
-        authority.handle(now, Input::Wake);
+        authority.handle(now, AuthorityInput::Wake);
         (0..NODES).for_each(|n| {
-            authority.handle(now, Input::Descriptor(node_descriptor(n).encode()));
+            authority.handle(now, AuthorityInput::Descriptor(node_descriptor(n).encode()));
         });
-        authority.handle(now, Input::Exit(client_descriptor().encode()));
-        authority.handle(now, Input::Head(head.encode()));
+        authority.handle(now, AuthorityInput::Exit(client_descriptor().encode()));
+        authority.handle(now, AuthorityInput::Head(head.encode()));
     }
     while now < end && made.is_none() {
         for (authority, from) in authorities.iter_mut().zip(&identities) {
             while let Some(output) = authority.poll_output() {
                 match output {
-                    Output::Send { to, bytes } => {
-                        way.push_back(Sent { at: now, from: *from, to, bytes });
+                    AuthorityOutput::Send { to, bytes } => {
+                        way.push_back(SentMessage { at: now, from: *from, to, bytes });
                     }
-                    Output::Store { ticket, .. } => authority.handle(now, Input::Stored(ticket)),
-                    Output::Document(held) => made = Some(held),
-                    Output::Evidence(_) | Output::Liar { .. } | Output::Event(_) => {}
+                    AuthorityOutput::Store { ticket, .. } => {
+                        authority.handle(now, AuthorityInput::Stored(ticket))
+                    }
+                    AuthorityOutput::Document(held) => made = Some(held),
+                    AuthorityOutput::Evidence(_)
+                    | AuthorityOutput::Liar { .. }
+                    | AuthorityOutput::Event(_) => {}
                 }
             }
         }
@@ -81,18 +85,18 @@ fn session() -> anyhow::Result<(Vec<Sent>, VerifiedDocument)> {
             let Some(sent) = way.pop_front() else { break };
             let to = identities.iter().position(|identity| *identity == sent.to);
             if let Some(authority) = to.and_then(|to| authorities.get_mut(to)) {
-                let input = Input::Message { from: sent.from, bytes: sent.bytes.clone() };
+                let input = AuthorityInput::Message { from: sent.from, bytes: sent.bytes.clone() };
                 authority.handle(now, input);
             }
             said.push(sent);
         }
-        authorities.iter_mut().for_each(|authority| authority.handle(now, Input::Wake));
+        authorities.iter_mut().for_each(|authority| authority.handle(now, AuthorityInput::Wake));
     }
     Ok((said, made.context("the session makes no document")?))
 }
 
 /// The votes of the session, each by its author alone.
-fn own_votes(said: &[Sent]) -> Vec<SignedVote> {
+fn own_votes(said: &[SentMessage]) -> Vec<SignedVote> {
     let mut votes: Vec<SignedVote> = Vec::new();
     for sent in said {
         if let Ok(PeerMessage::Vote(vote)) = PeerMessage::decode(&sent.bytes)
@@ -115,7 +119,7 @@ pub(super) fn votes() -> anyhow::Result<Value> {
     // One message of each kind to each number of signatures.
     let mut messages: Vec<Value> = Vec::new();
     let mut seen: Vec<(u8, usize)> = Vec::new();
-    for Sent { bytes, .. } in &sent {
+    for SentMessage { bytes, .. } in &sent {
         let word = PeerMessage::decode(bytes)?;
         let (kind, name, signatures) = match &word {
             PeerMessage::Vote(vote) => (0, "Vote", vote.signatures.len()),
@@ -163,7 +167,7 @@ fn signed(vote: &Vote) -> SignedVote {
 }
 
 /// The hash of the body that the authorities of a session signed.
-fn hash_of_body(sent: &[Sent]) -> Option<[u8; 32]> {
+fn hash_of_body(sent: &[SentMessage]) -> Option<[u8; 32]> {
     sent.iter().find_map(|sent| match PeerMessage::decode(&sent.bytes) {
         Ok(PeerMessage::Signature { hash, .. }) => Some(hash),
         _ => None,

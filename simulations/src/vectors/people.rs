@@ -2,7 +2,7 @@
 
 use blake3::derive_key;
 use serde_json::{Value, json};
-use shoal_people::vectors::{End, Ends, Form, Sent, Shown, converse};
+use shoal_people::vectors::{End, Ends, Form, SentPacket, Shown, converse};
 use shoal_people::{Ack, Before, Body, Frame, GroupMark, MessageName, PeriodKeys, Published};
 use shoal_topology::{Seed, encoding::encode};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -84,8 +84,8 @@ fn conversation() -> Vec<(End, Form, Vec<u8>)> {
     .to_vec()
 }
 
-fn packet(sent: &Sent, frame: &[u8]) -> Value {
-    let Sent { by, chain, message, packet } = sent;
+fn packet(sent: &SentPacket, frame: &[u8]) -> Value {
+    let SentPacket { by, chain, message, packet } = sent;
     let kind = packet.first().copied().unwrap_or_default();
     // The nonce stands behind the ciphertext in a packet that opens a session, and first in another.
     let nonce = packet.get(if kind == 1 { 1_125..1_137 } else { 1..13 }).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_topology::consensus::{
-    Authority, AuthoritySettings as Founding, Input, Output, Schedule, State,
+    Authority, AuthorityInput, AuthorityOutput, AuthoritySettings as Founding, Schedule, State,
 };
 use shoal_topology::reputation::Reputation;
 use shoal_topology::{
@@ -30,7 +30,7 @@ pub(super) enum Due {
     /// It is [`Authorities::next_wake`].
     Wake,
     /// A message, a descriptor or a report came.
-    Input(Input),
+    Input(AuthorityInput),
     /// A state is on the disk, if the program that wrote it still runs.
     Stored { start: u64, ticket: u64, state: Vec<u8> },
     /// The next round of a liar.
@@ -153,7 +153,7 @@ impl Authorities {
         let judge = Box::new(known.unwrap_or_default());
         machine.engine = Some(Authority::new(settings, judge, state));
         self.take(n, now, Due::Wake);
-        let exit = Due::Input(Input::Exit(self.exit.1.clone()));
+        let exit = Due::Input(AuthorityInput::Exit(self.exit.1.clone()));
         self.outputs.push_back(Sent::Due(n, now + self.latency, exit));
     }
 
@@ -182,14 +182,14 @@ impl Authorities {
     pub(super) fn take(&mut self, n: usize, now: Time, due: Due) {
         let machine = &mut self.machines[n];
         let input = match due {
-            Due::Wake => Input::Wake,
+            Due::Wake => AuthorityInput::Wake,
             Due::Input(input) => input,
             Due::Stored { start, .. } if start != machine.starts || machine.engine.is_none() => {
                 return;
             }
             Due::Stored { ticket, state, .. } => {
                 machine.disk = Some(state);
-                Input::Stored(ticket)
+                AuthorityInput::Stored(ticket)
             }
             Due::Lie => return self.say(n, now),
         };
@@ -202,9 +202,9 @@ impl Authorities {
         self.schedule_wake(n, now);
     }
 
-    fn output(&mut self, n: usize, now: Time, output: Output) {
+    fn output(&mut self, n: usize, now: Time, output: AuthorityOutput) {
         match output {
-            Output::Send { to, bytes } => {
+            AuthorityOutput::Send { to, bytes } => {
                 let Some(to) = self.network.authorities.iter().position(|other| *other == to)
                 else {
                     return;
@@ -215,24 +215,24 @@ impl Authorities {
                 };
                 words.into_iter().for_each(|bytes| self.send(n, to, now, bytes));
             }
-            Output::Store { ticket, state } => {
+            AuthorityOutput::Store { ticket, state } => {
                 let start = self.machines[n].starts;
                 let due = Due::Stored { start, ticket, state };
                 self.outputs.push_back(Sent::Due(n, now + DISK, due));
             }
-            Output::Evidence(evidence) => self.machines[n].evidence = Some(evidence),
-            Output::Document(held) => {
+            AuthorityOutput::Evidence(evidence) => self.machines[n].evidence = Some(evidence),
+            AuthorityOutput::Document(held) => {
                 self.history.published(n, &held);
                 self.outputs.push_back(Sent::Document(held));
             }
-            Output::Liar { authority, .. } => self.history.proven(n, &authority, now),
-            Output::Event(event) => self.history.event(n, &event, now),
+            AuthorityOutput::Liar { authority, .. } => self.history.proven(n, &authority, now),
+            AuthorityOutput::Event(event) => self.history.event(n, &event, now),
         }
     }
 
     fn send(&mut self, from: usize, to: usize, now: Time, bytes: Vec<u8>) {
         let from = self.network.authorities[from];
-        let due = Due::Input(Input::Message { from, bytes });
+        let due = Due::Input(AuthorityInput::Message { from, bytes });
         self.outputs.push_back(Sent::Due(to, now + self.latency, due));
     }
 

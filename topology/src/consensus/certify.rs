@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::conduct::{Fault, Proof};
 use super::event::Event;
 use super::vote::PeerMessage;
-use super::{Authority, Output, vote};
+use super::{Authority, AuthorityOutput, vote};
 use crate::{Epoch, Error, HeadUpdate, Identity, Signature, SignedDocument, VerifiedDocument};
 
 impl Authority {
@@ -150,7 +150,7 @@ impl Authority {
         self.event(Event::Certified { epoch: key.0, amendment: key.1, votes: (votes, of) });
         // For those who made another one, or none. Each passes it on once, since a second time it is known.
         self.tell_others(&PeerMessage::Certified(bytes.to_vec()));
-        self.outputs.push_back(Output::Document(held));
+        self.outputs.push_back(AuthorityOutput::Document(held));
         // Nothing waits for it: without it a restart asks the others.
         self.save(0);
         Ok(())

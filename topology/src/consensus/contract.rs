@@ -1,18 +1,18 @@
 //! The contract of engines, as an authority keeps it.
 
-use super::{Authority, Input, Output};
+use super::{Authority, AuthorityInput, AuthorityOutput};
 use crate::Engine;
 
 impl Engine for Authority {
     /// Milliseconds of Unix time by this authority's clock.
     type Clock = u64;
-    type Output = Output;
+    type Output = AuthorityOutput;
 
     fn wake(&mut self, now: u64) {
-        self.handle(now, Input::Wake);
+        self.handle(now, AuthorityInput::Wake);
     }
 
-    fn poll_output(&mut self) -> Option<Output> {
+    fn poll_output(&mut self) -> Option<AuthorityOutput> {
         Self::poll_output(self)
     }
 

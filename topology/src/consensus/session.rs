@@ -5,7 +5,7 @@ use super::derive;
 use super::event::{Event, NoDocument};
 use super::schedule::SessionId;
 use super::vote::{self, Basis, PeerMessage, Proposal, SignedVote, Vote};
-use super::{Authority, Output, OwnDocument};
+use super::{Authority, AuthorityOutput, OwnDocument};
 use crate::base::encoding::encode;
 use crate::reputation::Judgement;
 use crate::{
@@ -121,7 +121,7 @@ impl Authority {
                     self.documents.iter().map(|held| held.signed.to_vec()).collect();
                 for document in held {
                     let bytes = PeerMessage::Certified(document).encode();
-                    self.outputs.push_back(Output::Send { to: from, bytes });
+                    self.outputs.push_back(AuthorityOutput::Send { to: from, bytes });
                 }
             }
             Err(_) => self.fault(from, Fault::Unreadable),
@@ -330,7 +330,7 @@ impl Authority {
         self.state.documents = self.documents.iter().map(|held| held.signed.to_vec()).collect();
         let nodes = self.nodes.values().map(Signed::<NodeDescriptor>::encode);
         self.state.descriptors = nodes.collect();
-        self.outputs.push_back(Output::Store { ticket, state: self.state.encode() });
+        self.outputs.push_back(AuthorityOutput::Store { ticket, state: self.state.encode() });
     }
 
     pub(super) fn stored(&mut self, now: u64, ticket: u64) {

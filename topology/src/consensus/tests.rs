@@ -148,7 +148,7 @@ impl World {
         let state = self.disks[n].as_ref().map(|bytes| State::decode(bytes).unwrap());
         let judge = Told(n, self.accused.clone());
         self.authorities[n] = Some(Authority::new(settings, Box::new(judge), state));
-        self.handle(n, Input::Wake);
+        self.handle(n, AuthorityInput::Wake);
         for number in 0..self.nodes {
             let mut said = node(number, 1);
             if let Some(last) = self.lost.get(&number) {
@@ -156,7 +156,7 @@ impl World {
                 body.keys.iter_mut().for_each(|key| key.last = *last);
                 said = Signed::<NodeDescriptor>::new(body, &node_secret(number));
             }
-            self.handle(n, Input::Descriptor(said.encode()));
+            self.handle(n, AuthorityInput::Descriptor(said.encode()));
         }
     }
 
@@ -168,14 +168,14 @@ impl World {
         (FIRST * START + self.now).saturating_add_signed(self.offsets[n])
     }
 
-    fn handle(&mut self, n: usize, input: Input) {
+    fn handle(&mut self, n: usize, input: AuthorityInput) {
         let clock = self.clock(n);
         let Some(authority) = &mut self.authorities[n] else { return };
         authority.handle(clock, input);
         let mut stored = Vec::new();
         while let Some(output) = self.authorities[n].as_mut().unwrap().poll_output() {
             match output {
-                Output::Send { to, bytes } => {
+                AuthorityOutput::Send { to, bytes } => {
                     let to = (0..self.n).find(|n| self::authority(*n).identity() == to).unwrap();
                     let Some(bytes) = (self.twist)(n, to, bytes) else { continue };
                     if let Some(at) = (self.fate)(n, to, self.now, &bytes) {
@@ -183,25 +183,25 @@ impl World {
                         self.under_way.insert((at, self.sent), (n, to, bytes));
                     }
                 }
-                Output::Store { ticket, state } => {
+                AuthorityOutput::Store { ticket, state } => {
                     self.disks[n] = Some(state);
                     stored.push(ticket);
                 }
-                Output::Evidence(evidence) => {
+                AuthorityOutput::Evidence(evidence) => {
                     assert_eq!(evidence, [n as u8]);
                     self.evidence[n] += 1;
                 }
-                Output::Document(held) => self.documents[n].push(held.document),
-                Output::Liar { authority, proof } => {
+                AuthorityOutput::Document(held) => self.documents[n].push(held.document),
+                AuthorityOutput::Liar { authority, proof } => {
                     let again = Proof::decode(&proof.encode()).unwrap();
                     assert_eq!(again.verify(&self.network()).unwrap(), authority);
                     self.liars[n].insert(authority);
                 }
-                Output::Event(event) => self.events[n].push(event),
+                AuthorityOutput::Event(event) => self.events[n].push(event),
             }
         }
         for ticket in stored {
-            self.handle(n, Input::Stored(ticket));
+            self.handle(n, AuthorityInput::Stored(ticket));
         }
         if let Some(authority) = &mut self.authorities[n]
             && authority.next_wake().is_none_or(|at| at > clock)
@@ -228,9 +228,9 @@ impl World {
             if message.is_some_and(|at| at <= next) {
                 let (_, (from, to, bytes)) = self.under_way.pop_first().unwrap();
                 let from = authority(from).identity();
-                self.handle(to, Input::Message { from, bytes });
+                self.handle(to, AuthorityInput::Message { from, bytes });
             } else if let Some((_, n)) = wake {
-                self.handle(n, Input::Wake);
+                self.handle(n, AuthorityInput::Wake);
             }
         }
         self.now = end;
@@ -290,7 +290,7 @@ fn layers_are_drawn_every_so_many_epochs_listed_two_ahead_and_balanced() {
     // The operator of mix 2 brings six more, so that its layer has eight and the others two.
     for n in 0..4 {
         (8..14).for_each(|number| {
-            world.handle(n, Input::Descriptor(node_of(number, 2, 1).encode()));
+            world.handle(n, AuthorityInput::Descriptor(node_of(number, 2, 1).encode()));
         });
     }
     world.run(355_000);
@@ -339,13 +339,13 @@ fn a_mix_that_takes_too_little_is_listed_when_it_declares_enough_and_it_is_said_
     let slow = node(8, 1).body().identity;
     let is_listed =
         |world: &World, epoch| world.document(0, epoch).unwrap().index_of(&slow).is_some();
-    (0..4).for_each(|n| world.handle(n, Input::Descriptor(declares(99, 1))));
+    (0..4).for_each(|n| world.handle(n, AuthorityInput::Descriptor(declares(99, 1))));
     world.run(10_000);
     assert!(!is_listed(&world, 4));
     let left_out = world.authorities[0].as_ref().unwrap().status().left_out;
     let why = "it declares 99 packets a second, and a mix must take 100";
     assert!(left_out.iter().any(|(who, said)| *who == slow.to_string() && said.contains(why)));
-    (0..4).for_each(|n| world.handle(n, Input::Descriptor(declares(100, 2))));
+    (0..4).for_each(|n| world.handle(n, AuthorityInput::Descriptor(declares(100, 2))));
     world.run(10_000);
     assert!(is_listed(&world, 5));
 }
@@ -361,10 +361,10 @@ fn a_mix_whose_operator_runs_a_gateway_is_not_listed_and_it_is_said() {
         Signed::<NodeDescriptor>::new(body, &node_secret(n))
     };
     for n in 0..4 {
-        world.handle(n, Input::Descriptor(node_of(8, 0, 1).encode()));
-        world.handle(n, Input::Descriptor(as_gateway(9, 5).encode()));
+        world.handle(n, AuthorityInput::Descriptor(node_of(8, 0, 1).encode()));
+        world.handle(n, AuthorityInput::Descriptor(as_gateway(9, 5).encode()));
         // And a mix that would now be of another operator: it is left out once.
-        world.handle(n, Input::Descriptor(node_of(4, 3, 9).encode()));
+        world.handle(n, AuthorityInput::Descriptor(node_of(4, 3, 9).encode()));
     }
     world.run(10_000);
     let names = |world: &World, epoch| -> BTreeSet<Identity> {
@@ -476,7 +476,7 @@ fn one_that_starts_again_is_not_troubled_by_documents_that_are_over() {
     world.events[2].clear();
     world.start(2);
     for document in old.into_iter().chain(held(&world, 0)) {
-        world.handle(2, Input::Document(document));
+        world.handle(2, AuthorityInput::Document(document));
     }
     world.run(100);
     let events = &world.events[2];
@@ -568,7 +568,7 @@ fn one_that_votes_differently_to_different_peers_is_proven_to_lie_and_counts_for
         vote.proposal.as_mut().unwrap().nodes.pop();
     });
     let from = authority(3).identity();
-    world.handle(2, Input::Message { from, bytes: word.encode() });
+    world.handle(2, AuthorityInput::Message { from, bytes: word.encode() });
     world.run(60_000);
     world.check_documents(&[0, 1, 2], 2..10);
     for n in 0..3 {
@@ -597,7 +597,7 @@ fn a_descriptor_that_an_authority_made_up_counts_for_nothing() {
     world.under_way.retain(|_, (from, ..)| *from != 3);
     for n in 0..3 {
         let from = authority(3).identity();
-        world.handle(n, Input::Message { from, bytes: word.encode() });
+        world.handle(n, AuthorityInput::Message { from, bytes: word.encode() });
     }
     world.run(10_000);
     world.check_documents(&[0, 1, 2], 2..5);
@@ -618,7 +618,7 @@ fn a_vote_that_comes_to_one_at_the_last_moment_counts_at_all_or_none() {
         });
         world.run(after);
         let from = authority(3).identity();
-        world.handle(1, Input::Message { from, bytes: word.encode() });
+        world.handle(1, AuthorityInput::Message { from, bytes: word.encode() });
         world.run(30_000);
         world.check_documents(&[0, 1, 2], 2..7);
     }
@@ -740,17 +740,17 @@ fn a_mix_that_joins_is_listed_in_the_next_document_and_later_descriptors_hold() 
     world.run(22_000);
     let newcomer = node(9, 1);
     for n in 0..4 {
-        world.handle(n, Input::Descriptor(newcomer.encode()));
+        world.handle(n, AuthorityInput::Descriptor(newcomer.encode()));
         // Two authorities have heard a later word of one, one alone of another: it might have made that up to choose.
         if n >= 2 {
-            world.handle(n, Input::Descriptor(node(4, 7).encode()));
+            world.handle(n, AuthorityInput::Descriptor(node(4, 7).encode()));
         }
         if n == 2 {
-            world.handle(n, Input::Descriptor(node(5, 7).encode()));
+            world.handle(n, AuthorityInput::Descriptor(node(5, 7).encode()));
         }
         // An older one, and one by nobody on the list, change nothing.
-        world.handle(n, Input::Descriptor(node(3, 0).encode()));
-        world.handle(n, Input::Descriptor(node(30, 9).encode()));
+        world.handle(n, AuthorityInput::Descriptor(node(3, 0).encode()));
+        world.handle(n, AuthorityInput::Descriptor(node(30, 9).encode()));
     }
     world.run(10_000);
     let document = world.document(0, 4).unwrap();
@@ -802,7 +802,7 @@ proptest! {
                     proposal.nodes.remove(rng.random_range(0..8));
                 }
                 let bytes = PeerMessage::Vote(SignedVote::of(&vote, &liar)).encode();
-                world.handle(rng.random_range(0..3), Input::Message { from: liar.identity(), bytes });
+                world.handle(rng.random_range(0..3), AuthorityInput::Message { from: liar.identity(), bytes });
             }
             // And it signs whatever any other has made.
             for n in 0..3 {
@@ -816,7 +816,7 @@ proptest! {
                     let signature = SignedDocument::sign(&liar, (epoch, amendment, &hash));
                     let word = PeerMessage::Signature { epoch, amendment, hash, signature };
                     let from = liar.identity();
-                    world.handle(n, Input::Message { from, bytes: word.encode() });
+                    world.handle(n, AuthorityInput::Message { from, bytes: word.encode() });
                 }
             }
             if restarts > 0 && rng.random_bool(0.05 * restarts as f64) {
@@ -833,17 +833,17 @@ proptest! {
         let mut world = World::new(2);
         let from = authority(1).identity();
         let _ = State::decode(&bytes);
-        world.handle(0, Input::Message { from, bytes: bytes.clone() });
-        world.handle(0, Input::Descriptor(bytes.clone()));
-        world.handle(0, Input::Exit(bytes.clone()));
-        world.handle(0, Input::Head(bytes.clone()));
-        world.handle(0, Input::Report(bytes.clone()));
-        world.handle(0, Input::Document(bytes));
+        world.handle(0, AuthorityInput::Message { from, bytes: bytes.clone() });
+        world.handle(0, AuthorityInput::Descriptor(bytes.clone()));
+        world.handle(0, AuthorityInput::Exit(bytes.clone()));
+        world.handle(0, AuthorityInput::Head(bytes.clone()));
+        world.handle(0, AuthorityInput::Report(bytes.clone()));
+        world.handle(0, AuthorityInput::Document(bytes));
         // A vote with one bit flipped.
         world.run(5_001);
         let mut bytes = forge(&world, 1, session(1, 1), |_| {}).encode();
         let at = at % bytes.len();
         bytes[at] ^= 1 << bit;
-        world.handle(0, Input::Message { from, bytes });
+        world.handle(0, AuthorityInput::Message { from, bytes });
     }
 }

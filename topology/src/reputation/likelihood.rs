@@ -72,12 +72,12 @@ impl Cell {
     }
 }
 
-/// What is asked.
+/// What is tested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Question {
-    /// Asks whether it loses more than the others, beyond the tolerance.
+pub(super) enum Hypothesis {
+    /// It loses more than the others, beyond the tolerance.
     Worse,
-    /// Asks whether it does not.
+    /// It does not.
     NoWorse,
 }
 
@@ -91,13 +91,13 @@ struct Alternative {
 
 /// What is looked for has most of the weight, so that the fewest loops are enough: a dead node beside sound ones, and one
 /// that loses a fifth.
-fn alternatives(question: Question) -> Vec<Alternative> {
+fn alternatives(hypothesis: Hypothesis) -> Vec<Alternative> {
     type Lists<'a> = (&'a [(f64, f64, f64)], &'a [f64], &'a [f64]);
-    let (first, own, rest): Lists<'_> = match question {
-        Question::Worse => {
+    let (first, own, rest): Lists<'_> = match hypothesis {
+        Hypothesis::Worse => {
             (&[(0.97, 0.03, 0.4), (0.11, 0.2, 0.3)], &[0.06, 0.2, 0.5, 0.97], &[0.2, 0.6, 1.0])
         }
-        Question::NoWorse => (&[], &[0.02, 0.2, 0.4, 0.7], &[0.0, 0.003, 0.01, 0.03, 0.1, 0.3]),
+        Hypothesis::NoWorse => (&[], &[0.02, 0.2, 0.4, 0.7], &[0.0, 0.003, 0.01, 0.03, 0.1, 0.3]),
     };
     // The prior weights sum to one: trying many alternatives raises no more false alarms than trying one.
     let left = 1.0 - first.iter().map(|(_, _, weight)| weight).sum::<f64>();
@@ -117,19 +117,19 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(question: Question, alternative: &Alternative, p: f64) -> Self {
+    fn of(hypothesis: Hypothesis, alternative: &Alternative, p: f64) -> Self {
         let bound = p + TOLERANCE;
         // Below one, or the logarithm of what comes back would be infinite.
         let q = bound.min(0.999);
         let Alternative { own, rest, cost } = *alternative;
-        let (a, b) = match question {
-            Question::Worse => (q + (1.0 - q) * own, p * rest),
-            Question::NoWorse => (q * own, p + (1.0 - p) * rest),
+        let (a, b) = match hypothesis {
+            Hypothesis::Worse => (q + (1.0 - q) * own, p * rest),
+            Hypothesis::NoWorse => (q * own, p + (1.0 - p) * rest),
         };
         let ratio = |to: f64, from: f64| (to / from).ln();
         // Nothing is worse than to lose all.
         let says = |ratio: f64| {
-            if question == Question::Worse && bound >= 1.0 { 0.0 } else { ratio }
+            if hypothesis == Hypothesis::Worse && bound >= 1.0 { 0.0 } else { ratio }
         };
         Self {
             lost: says(ratio(a, q)),
@@ -151,28 +151,28 @@ impl Weights {
 
 /// The weight of the evidence, nats: with at most ⌊m/3⌋ liars among m operators it exceeds x with probability e^−x at
 /// most when the answer is no. Stops looking, and answers with less, as soon as it is below `enough`.
-pub(super) fn weigh(question: Question, cells: &[Cell], enough: f64) -> f64 {
+pub(super) fn weigh(hypothesis: Hypothesis, cells: &[Cell], enough: f64) -> f64 {
     // An operator whose loops could have crossed the node counts, whether they did or not: else m, and with it the number
     // of liars that are borne, would depend on what liars say.
-    let hears = |cell: &&Cell| match question {
-        Question::Worse => cell.rest_sent > 0.0,
-        Question::NoWorse => cell.sent + cell.rest_sent > 0.0,
+    let hears = |cell: &&Cell| match hypothesis {
+        Hypothesis::Worse => cell.rest_sent > 0.0,
+        Hypothesis::NoWorse => cell.sent + cell.rest_sent > 0.0,
     };
     let heard: Vec<Cell> = cells.iter().filter(hears).copied().collect();
     if heard.len() < LEAST_OPERATORS {
         return 0.0;
     }
-    least(question, &heard, heard.len() / LIARS, enough)
+    least(hypothesis, &heard, heard.len() / LIARS, enough)
 }
 
-fn least(question: Question, heard: &[Cell], left_out: usize, enough: f64) -> f64 {
+fn least(hypothesis: Hypothesis, heard: &[Cell], left_out: usize, enough: f64) -> f64 {
     let cut = -(1.0 + (heard.len() as f64).ln());
-    let alternatives = alternatives(question);
+    let alternatives = alternatives(hypothesis);
     let mut scores = Vec::with_capacity(heard.len());
     let mut at = |p: f64| {
         let mut greatest = 0.0f64;
         for alternative in &alternatives {
-            let weights = Weights::of(question, alternative, p);
+            let weights = Weights::of(hypothesis, alternative, p);
             scores.clear();
             // Cut off below first and sorted after: the bound holds for the sum of scores that are cut.
             scores.extend(heard.iter().map(|cell| weights.score(cell).max(cut)));
@@ -235,14 +235,14 @@ mod tests {
     fn evidence_of_x_nats_is_false_with_probability_e_to_the_minus_x_at_most() {
         let n = 40;
         for p in [0.001, 0.02, 0.1, 0.3, 0.6] {
-            for question in [Question::Worse, Question::NoWorse] {
+            for hypothesis in [Hypothesis::Worse, Hypothesis::NoWorse] {
                 // The worst case of either answer: exactly on the border.
                 let q = p + TOLERANCE;
                 let mut exceeded = [(1.0, 0.0), (3.0, 0.0), (8.0, 0.0), (15.0, 0.0), (20.0, 0.0)];
                 for lost in 0..=n {
                     for rest in 0..=n {
                         let cell = cells(1, [n, lost, n, rest].map(|count| count as f32));
-                        let weight = least(question, &cell, 0, 0.0);
+                        let weight = least(hypothesis, &cell, 0, 0.0);
                         let chance = (ln_binomial(n, lost, q) + ln_binomial(n, rest, p)).exp();
                         for (x, sum) in &mut exceeded {
                             *sum += if weight >= *x { chance } else { 0.0 };
@@ -250,7 +250,7 @@ mod tests {
                     }
                 }
                 for (x, sum) in exceeded {
-                    assert!(sum <= f64::exp(-x), "{question:?} {p} {x} {sum}");
+                    assert!(sum <= f64::exp(-x), "{hypothesis:?} {p} {x} {sum}");
                 }
             }
         }
@@ -271,7 +271,7 @@ mod tests {
     fn a_couple_dozen_loops_all_lost_are_enough() {
         // 4 windows, 1e-9.
         let enough = 4e9f64.ln();
-        let weigh = |cells: &[Cell]| weigh(Question::Worse, cells, enough);
+        let weigh = |cells: &[Cell]| weigh(Hypothesis::Worse, cells, enough);
         // Of ten in the layer, by ten operators: 20 lost, 180 back.
         assert!(weigh(&cells(10, [2.0, 2.0, 18.0, 0.0])) >= enough);
         // Of two in the layer, by six: 30 lost, 30 back.
@@ -283,7 +283,7 @@ mod tests {
     fn where_everybody_loses_as_much_nobody_is_worse() {
         for lost in [0.0, 10.0, 500.0, 900.0, 1_000.0] {
             let cells = cells(9, [1_000.0, lost, 1_000.0, lost]);
-            assert_eq!(weigh(Question::Worse, &cells, 1.0), 0.0, "{lost}");
+            assert_eq!(weigh(Hypothesis::Worse, &cells, 1.0), 0.0, "{lost}");
         }
     }
 
@@ -291,8 +291,8 @@ mod tests {
     fn a_third_of_the_operators_adds_nothing_and_takes_away_little() {
         let honest = cells(6, [50.0, 25.0, 50.0, 1.0]);
         let with = |liar: [f32; 4]| [honest.clone(), cells(3, liar)].concat();
-        let ask = |cells: &[Cell]| weigh(Question::Worse, cells, 0.0);
-        let alone = least(Question::Worse, &honest, 0, 0.0);
+        let ask = |cells: &[Cell]| weigh(Hypothesis::Worse, cells, 0.0);
+        let alone = least(Hypothesis::Worse, &honest, 0, 0.0);
         assert!(alone > 50.0);
         for liar in [[1e6, 1e6, 1e6, 0.0], [1e3, 9e2, 1e3, 1e1], [50.0, 26.0, 50.0, 1.0]] {
             // The cut and its cost aside.
@@ -316,12 +316,12 @@ mod tests {
             [largest; 4],
             [1.0, 0.0, largest, largest],
         ] {
-            for question in [Question::Worse, Question::NoWorse] {
-                assert!(weigh(question, &cells(7, count), 0.0).is_finite());
+            for hypothesis in [Hypothesis::Worse, Hypothesis::NoWorse] {
+                assert!(weigh(hypothesis, &cells(7, count), 0.0).is_finite());
             }
         }
         for few in 0..LEAST_OPERATORS {
-            assert_eq!(weigh(Question::Worse, &cells(few, [1e3, 1e3, 1e3, 0.0]), 0.0), 0.0);
+            assert_eq!(weigh(Hypothesis::Worse, &cells(few, [1e3, 1e3, 1e3, 0.0]), 0.0), 0.0);
         }
     }
 }

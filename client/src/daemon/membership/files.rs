@@ -15,7 +15,7 @@ const MAX_KEPT: usize = 4 << 20;
 
 /// Beside the request and the directory.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct MembershipRecord {
     /// The organisation's key.
     pub(super) organisation: Identity,
     /// Its name when it was asked.
@@ -38,7 +38,7 @@ fn hold_s(directory: &Directory, person: u32) -> u64 {
     (if marked { policy.marked_hold_s.max(policy.hold_s) } else { policy.hold_s }).into()
 }
 
-impl Kept {
+impl MembershipRecord {
     /// Of an organisation that is about to be asked.
     pub(super) fn new(organisation: Identity, name: String) -> Self {
         let (held, alarms) = (Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ impl Kept {
 /// seldom.
 pub(super) fn write(
     data_dir: &Path,
-    kept: &Kept,
+    kept: &MembershipRecord,
     request: &Request,
     directory: &Directory,
 ) -> Result<(), SecretError> {
@@ -111,12 +111,14 @@ pub(super) fn write(
 }
 
 /// Writes what changes though the directory does not.
-pub(super) fn write_kept(data_dir: &Path, kept: &Kept) -> Result<(), SecretError> {
+pub(super) fn write_kept(data_dir: &Path, kept: &MembershipRecord) -> Result<(), SecretError> {
     secret::replace(&super::place(data_dir).join("kept"), &encode(kept))
 }
 
 /// Reads all of it; `None` if no organisation was ever asked.
-pub(super) fn read(data_dir: &Path) -> Result<Option<(Kept, Request, Directory)>, SecretError> {
+pub(super) fn read(
+    data_dir: &Path,
+) -> Result<Option<(MembershipRecord, Request, Directory)>, SecretError> {
     let place = super::place(data_dir);
     let io = |path: &Path, source| SecretError::Io { path: path.to_owned(), source };
     let bytes = |name: &str| {
@@ -130,7 +132,7 @@ pub(super) fn read(data_dir: &Path) -> Result<Option<(Kept, Request, Directory)>
         let why = format!("{error}; move {} away to join anew", place.display());
         io(&place.join(name), std::io::Error::new(std::io::ErrorKind::InvalidData, why))
     };
-    let kept: Kept =
+    let kept: MembershipRecord =
         decode("state of a member", &bytes("kept")?, MAX_KEPT).map_err(|e| wrong("kept", &e))?;
     let request = Request::decode(&bytes("request")?).map_err(|e| wrong("request", &e))?;
     let directory = match place.join("directory").exists() {

@@ -113,7 +113,7 @@ impl Membership {
     /// True if this person is the owner of this client.
     pub(in crate::daemon) fn is_own(&self, person: u32) -> bool {
         let state = self.state();
-        let own = state.as_ref().and_then(State::device);
+        let own = state.as_ref().and_then(MembershipState::device);
         own.is_some_and(|device| device.device.person == person)
     }
 

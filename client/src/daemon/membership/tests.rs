@@ -391,7 +391,7 @@ fn after_a_crash_between_two_files_no_directory_is_taken_for_another_one() {
     client.shows(&acme);
     client.take(&acme, 0).unwrap();
     // What is written first when another organisation is asked.
-    let other = Kept::new(secret(77).identity(), "other".into());
+    let other = MembershipRecord::new(secret(77).identity(), "other".into());
     files::write_kept(&client.dir.path().join("data"), &other).unwrap();
     let again = Membership::open(&config(&client.dir), client.shared.clone(), events::events());
     let shown = again.show(false).unwrap();

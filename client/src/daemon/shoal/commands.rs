@@ -7,13 +7,13 @@ use shoal_host::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Answer, Command, ConnectError};
+use super::{Command, CommandReply, ConnectError};
 use crate::daemon::proxy::{self, Translated};
 use crate::daemon::stream::{bridge, pair};
 use crate::daemon::user::{ProxyContext, Refused};
 use crate::engine::Isolation;
 use crate::request::Response;
-use crate::socks::{self, ReplyCode};
+use crate::socks::{ReplyCode, SocksRequest};
 
 /// Does what handles ask for until `shutdown`, or until no handle is left. To be called on the engine's thread.
 pub(super) async fn obey(
@@ -61,14 +61,14 @@ pub(super) async fn obey(
 
 async fn ask(
     context: &Rc<ProxyContext>,
-    request: &socks::Request,
+    request: &SocksRequest,
     isolation: Isolation,
-) -> Result<Answer, Refused> {
+) -> Result<CommandReply, Refused> {
     let (target, asked) = match proxy::translate(request, &context.virtual_addresses)? {
         Translated::Ask(target, asked) => (target, asked),
         Translated::Resolved(address) => {
             let ip = context.virtual_addresses.borrow_mut().give(address);
-            return Ok(Answer::Resolved(vec![ip.into()]));
+            return Ok(CommandReply::Resolved(vec![ip.into()]));
         }
     };
     let (stream, response, rest) = context.ask(isolation, target, &asked).await?;
@@ -76,9 +76,9 @@ async fn ask(
         Response::Connected => {
             let (ours, pipe) = pair();
             tokio::task::spawn_local(async move { bridge(&stream, rest, pipe).await });
-            Ok(Answer::Connected(ours))
+            Ok(CommandReply::Connected(ours))
         }
-        Response::Resolved { addresses, .. } => Ok(Answer::Resolved(addresses)),
+        Response::Resolved { addresses, .. } => Ok(CommandReply::Resolved(addresses)),
         _ => Err(ReplyCode::GeneralFailure.into()),
     }
 }

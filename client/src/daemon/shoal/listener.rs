@@ -54,22 +54,22 @@ pub struct Listener {
     addresses: Vec<ServiceAddress>,
     incoming: mpsc::Receiver<Incoming>,
     readiness: watch::Receiver<Readiness>,
-    shutdown: Ending,
+    shutdown: ShutdownOnDrop,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Ends a service when it is dropped.
-struct Ending(Shutdown);
+struct ShutdownOnDrop(Shutdown);
 
-impl Drop for Ending {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         self.0.trigger();
     }
 }
 
-impl std::fmt::Debug for Ending {
+impl std::fmt::Debug for ShutdownOnDrop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ending")
+        f.write_str("ShutdownOnDrop")
     }
 }
 
@@ -95,7 +95,7 @@ impl Listener {
         let (to, incoming) = mpsc::channel(BACKLOG);
         let shutdown = Shutdown::new();
         let thread = serve::start(config, shutdown.clone(), (shared, ready), Offer::Program(to))?;
-        let (shutdown, thread) = (Ending(shutdown), Some(thread));
+        let (shutdown, thread) = (ShutdownOnDrop(shutdown), Some(thread));
         Ok(Self { addresses, incoming, readiness, shutdown, thread })
     }
 

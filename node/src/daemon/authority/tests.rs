@@ -94,11 +94,11 @@ async fn a_vote_that_came_in_time_counts_however_busy_the_engine_was() {
     }
     for n in 1..4 {
         let mut other = engine(n);
-        other.handle(start - 1, Input::Wake);
-        other.handle(start, Input::Wake);
+        other.handle(start - 1, AuthorityInput::Wake);
+        other.handle(start, AuthorityInput::Wake);
         let (from, to_us) = (secret(n).identity(), secret(0).identity());
         while let Some(output) = other.poll_output() {
-            if let Output::Send { to, bytes } = output
+            if let AuthorityOutput::Send { to, bytes } = output
                 && to == to_us
             {
                 let message = ToAuthority::Peer(bytes);

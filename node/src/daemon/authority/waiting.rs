@@ -36,13 +36,13 @@ pub(super) struct Waiting {
     shares: Mutex<HashMap<Identity, Vec<Arc<Semaphore>>>>,
     /// What all nodes and services have together.
     of_all_nodes: Arc<Semaphore>,
-    line: Mutex<Line>,
+    queue: Mutex<MessageQueue>,
     came: Notify,
 }
 
 /// Messages by when they came, those of one millisecond in the order in which there was room for them.
 #[derive(Default)]
-struct Line {
+struct MessageQueue {
     messages: BTreeMap<(u64, u64), Message>,
     put: u64,
 }
@@ -58,7 +58,7 @@ impl Waiting {
         let waiting = Self {
             shares: Mutex::new(authorities.collect()),
             of_all_nodes: semaphore(OF_ALL_NODES),
-            line: Mutex::default(),
+            queue: Mutex::default(),
             came: Notify::new(),
         };
         waiting.replace_nodes(nodes);
@@ -106,10 +106,10 @@ impl Waiting {
             room.push(permit);
         }
         {
-            let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-            line.put += 1;
-            let order = (at, line.put);
-            line.messages.insert(order, Message { at, from, message, _room: room });
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.put += 1;
+            let order = (at, queue.put);
+            queue.messages.insert(order, Message { at, from, message, _room: room });
         }
         self.came.notify_one();
         true
@@ -117,8 +117,8 @@ impl Waiting {
 
     /// The first that came and waits.
     pub(super) fn take(&self) -> Option<Message> {
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        line.messages.pop_first().map(|(_, message)| message)
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.messages.pop_first().map(|(_, message)| message)
     }
 
     /// Returns when another one came, or at once when one came since the last call.

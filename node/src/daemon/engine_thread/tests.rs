@@ -10,7 +10,7 @@ use shoal_sphinx::{NullCodec, Packet};
 use shoal_topology::{Role, Seed};
 use tokio::sync::watch;
 
-use super::super::links::{self, LinkContext, Neighbourhood, Outgoing};
+use super::super::links::{self, LinkContext, Neighbourhood, OutgoingLinks};
 use super::*;
 use crate::engine::NodeSettings;
 use crate::engine::gateway::InboxId;
@@ -140,7 +140,7 @@ async fn a_full_queue_to_a_next_hop_drops_the_newest() {
     let (mut next_hop, to, address) = listener(2);
     let ours = endpoint(1, None);
     let mut machine = machine(Role::Mix);
-    let mut outgoing = Outgoing::new(machine.context().0, ours.dialler());
+    let mut outgoing = OutgoingLinks::new(machine.context().0, ours.dialler());
     let neighbour = outgoing.connect(to, vec![address]);
     machine.event(EngineEvent::Neighbours([(to, neighbour.queue)].into()));
     // The link's task has not had its turn: nothing leaves the queue.
@@ -164,7 +164,7 @@ async fn what_waits_for_a_next_hop_that_goes_is_counted_as_lost() {
     drop(nobody);
     let ours = endpoint(1, None);
     let mut machine = machine(Role::Mix);
-    let mut outgoing = Outgoing::new(machine.context().0, ours.dialler());
+    let mut outgoing = OutgoingLinks::new(machine.context().0, ours.dialler());
     let neighbour = outgoing.connect(to, vec![address]);
     machine.event(EngineEvent::Neighbours([(to, neighbour.queue)].into()));
     (0..10).for_each(|n| machine.put(Output::Send { to, frame: frame(n) }));

@@ -10,7 +10,7 @@ use super::super::{Core, Origin, Output, SessionId};
 use super::descriptors::check_descriptor;
 use super::inboxes::Holder;
 use super::session::{self, Active};
-use super::{Admission, Gateway, InboxId, ServiceAccess, Session, Stage, Token, notice};
+use super::{Admission, Gateway, InboxId, ServiceAccess, Session, SessionStage, Token, notice};
 use crate::limit::Limit;
 
 /// Newcomers from one network that are given documents in a second; at once as many as may be here.
@@ -93,7 +93,7 @@ impl Gateway {
         }
         active.begin(core, session, now);
         if let Some(state) = self.sessions.get_mut(&session) {
-            state.stage = Stage::Active(Box::new(active));
+            state.stage = SessionStage::Active(Box::new(active));
         }
         self.fetch_more(core, session);
         Ok(())
@@ -161,7 +161,7 @@ impl Gateway {
             return Err(Refusal::NoService);
         }
         let replaces = older.is_some_and(|older| match self.sessions.get(&older) {
-            Some(Session { stage: Stage::Active(old), .. }) => old.token == Some(index),
+            Some(Session { stage: SessionStage::Active(old), .. }) => old.token == Some(index),
             _ => false,
         });
         let used = self.connections.get(index).copied().unwrap_or_default();

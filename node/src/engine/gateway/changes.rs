@@ -1,7 +1,7 @@
 //! What an operator changes while the gateway runs: tokens, places, rates.
 
 use super::super::Core;
-use super::{Admission, Gateway, GatewaySettings, ServiceAccess, SessionId, Stage, Token};
+use super::{Admission, Gateway, GatewaySettings, ServiceAccess, SessionId, SessionStage, Token};
 use crate::limit::Limit;
 
 impl Gateway {
@@ -24,8 +24,8 @@ impl Gateway {
             .sessions
             .iter()
             .filter(|(_, session)| match &session.stage {
-                Stage::Active(active) => !self.may_stay(active.token, active.is_service()),
-                Stage::Challenged(_) => false,
+                SessionStage::Active(active) => !self.may_stay(active.token, active.is_service()),
+                SessionStage::Challenged(_) => false,
             })
             .map(|(session, _)| *session)
             .collect();

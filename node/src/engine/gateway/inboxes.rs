@@ -35,7 +35,7 @@ enum Client {
 }
 
 /// An inbox in the books.
-struct Kept {
+struct InboxRecord {
     /// Packets in it, on the disk or on the way there.
     waiting: u32,
     /// Who answers for it.
@@ -73,7 +73,7 @@ pub(super) struct Inboxes {
     most: usize,
     most_packets: u64,
     packets: u64,
-    known: HashMap<InboxId, Kept>,
+    known: HashMap<InboxId, InboxRecord>,
     shares: HashMap<Holder, Share>,
     by_away: BTreeSet<(usize, Holder)>,
     by_packets: BTreeSet<(u64, Holder)>,
@@ -105,9 +105,9 @@ impl Inboxes {
     pub(super) fn found(&mut self, inbox: InboxId, waiting: u32) {
         if let Some(kept) = self.take(&inbox) {
             let waiting = kept.waiting.saturating_add(waiting);
-            self.put(inbox, Kept { waiting, ..kept });
+            self.put(inbox, InboxRecord { waiting, ..kept });
         } else if self.known.len() < self.most {
-            self.put(inbox, Kept { waiting, ..empty(Holder::Before, Client::Away) });
+            self.put(inbox, InboxRecord { waiting, ..empty(Holder::Before, Client::Away) });
         }
     }
 
@@ -117,7 +117,7 @@ impl Inboxes {
     /// All inboxes are those of clients that are here.
     pub(super) fn open(&mut self, inbox: InboxId, holder: Holder) -> Result<Option<InboxId>, ()> {
         if let Some(kept) = self.take(&inbox) {
-            self.put(inbox, Kept { holder, client: Client::Here, ..kept });
+            self.put(inbox, InboxRecord { holder, client: Client::Here, ..kept });
             return Ok(None);
         }
         let mut goes = None;
@@ -137,7 +137,7 @@ impl Inboxes {
     /// Its client is gone.
     pub(super) fn leave(&mut self, inbox: &InboxId) {
         if let Some(kept) = self.take(inbox) {
-            self.put(*inbox, Kept { client: Client::Away, ..kept });
+            self.put(*inbox, InboxRecord { client: Client::Away, ..kept });
         }
     }
 
@@ -177,7 +177,7 @@ impl Inboxes {
         }
         if let Some(kept) = self.take(&inbox) {
             let waiting = kept.waiting + 1;
-            self.put(inbox, Kept { waiting, ..kept });
+            self.put(inbox, InboxRecord { waiting, ..kept });
         }
         Stored::Kept(loses)
     }
@@ -186,12 +186,12 @@ impl Inboxes {
     pub(super) fn taken(&mut self, inbox: &InboxId, packets: u32) {
         if let Some(kept) = self.take(inbox) {
             let waiting = kept.waiting.saturating_sub(packets);
-            self.put(*inbox, Kept { waiting, ..kept });
+            self.put(*inbox, InboxRecord { waiting, ..kept });
         }
     }
 
     /// Takes an inbox out of the books.
-    fn take(&mut self, inbox: &InboxId) -> Option<Kept> {
+    fn take(&mut self, inbox: &InboxId) -> Option<InboxRecord> {
         let kept = self.known.remove(inbox)?;
         self.packets -= u64::from(kept.waiting);
         self.share(kept.holder, |share| {
@@ -202,7 +202,7 @@ impl Inboxes {
         Some(kept)
     }
 
-    fn put(&mut self, inbox: InboxId, kept: Kept) {
+    fn put(&mut self, inbox: InboxId, kept: InboxRecord) {
         self.packets += u64::from(kept.waiting);
         self.share(kept.holder, |share| {
             share.all.insert((kept.waiting, inbox));
@@ -236,10 +236,10 @@ impl Inboxes {
     }
 }
 
-fn empty(holder: Holder, client: Client) -> Kept {
+fn empty(holder: Holder, client: Client) -> InboxRecord {
     let documents = Limit::new(1.0 / DOCUMENTS.1, DOCUMENTS.0 - 1.0);
     let hellos = Limit::new(1.0 / HELLOS.1, HELLOS.0 - 1.0);
-    Kept { waiting: 0, holder, client, documents, hellos }
+    InboxRecord { waiting: 0, holder, client, documents, hellos }
 }
 
 #[cfg(test)]

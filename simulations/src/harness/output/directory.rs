@@ -18,12 +18,12 @@ pub struct Foreign {
 
 /// A directory for the results of one job.
 #[derive(Debug)]
-pub struct Directory {
+pub struct OutputDirectory {
     path: PathBuf,
     identity: &'static str,
 }
 
-impl Directory {
+impl OutputDirectory {
     /// Opens or makes the directory `path` for the job `job`, which the file `identity` in it names.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ pub fn write_atomic(
     inner().with_context(|| format!("writing {}", path.display()))
 }
 
-/// A file that is not whole yet, locked as long as it is written so that [`Directory::tidy`] leaves it.
+/// A file that is not whole yet, locked as long as it is written so that [`OutputDirectory::tidy`] leaves it.
 pub(crate) fn part(dir: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     loop {
         let part = tempfile::Builder::new().prefix(PART).suffix(suffix).tempfile_in(dir)?;
@@ -203,13 +203,13 @@ mod tests {
     fn a_directory_of_another_job_is_refused_and_says_what_differs() {
         let dir = tempfile::tempdir().unwrap();
         let job = json!({ "experiment": "toy", "seed": 1, "settings": { "rate": 2 } });
-        Directory::open(dir.path(), "manifest.json", &job)
+        OutputDirectory::open(dir.path(), "manifest.json", &job)
             .unwrap()
             .identify(&job, json!({}))
             .unwrap();
-        Directory::open(dir.path(), "manifest.json", &job).unwrap();
+        OutputDirectory::open(dir.path(), "manifest.json", &job).unwrap();
         let other = json!({ "experiment": "toy", "seed": 1, "settings": { "rate": 3 } });
-        let error = Directory::open(dir.path(), "manifest.json", &other).unwrap_err();
+        let error = OutputDirectory::open(dir.path(), "manifest.json", &other).unwrap_err();
         assert!(error.is::<Foreign>());
         assert!(error.to_string().contains("settings.rate is 2 there and 3 here"), "{error}");
     }
@@ -225,7 +225,7 @@ mod tests {
         let writing = part(&jobs, ".png").unwrap();
         let job = json!({ "experiment": "toy" });
         fs::write(dir.path().join("manifest.json"), json!({ "job": job }).to_string()).unwrap();
-        Directory::open(dir.path(), "manifest.json", &job).unwrap().tidy();
+        OutputDirectory::open(dir.path(), "manifest.json", &job).unwrap().tidy();
         assert!(!dir.path().join(".part-a").exists() && !jobs.join(".part-b").exists());
         assert!(writing.path().exists() && jobs.join("000001.json").exists());
     }
@@ -234,7 +234,7 @@ mod tests {
     fn a_directory_of_someone_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-        let error = Directory::open(dir.path(), "manifest.json", &json!({})).unwrap_err();
+        let error = OutputDirectory::open(dir.path(), "manifest.json", &json!({})).unwrap_err();
         assert!(error.to_string().contains("thesis.tex"), "{error}");
     }
 

@@ -10,7 +10,7 @@ use super::{Grid, SweepArgs, result};
 use crate::commands::{by_name, merge as merge_runs, print_table};
 use crate::experiment::Measured;
 use crate::harness::figures::{Curve, Figure, Scale};
-use crate::harness::output::{Directory, ResultRow, measured_from_json, write_rows};
+use crate::harness::output::{OutputDirectory, ResultRow, measured_from_json, write_rows};
 
 /// The results of all seeds at a point.
 pub(super) struct Point {
@@ -19,7 +19,7 @@ pub(super) struct Point {
 }
 
 /// Merges; the same results give the same bytes.
-pub(super) fn merge(dir: &Directory, grid: &Grid) -> anyhow::Result<Vec<Point>> {
+pub(super) fn merge(dir: &OutputDirectory, grid: &Grid) -> anyhow::Result<Vec<Point>> {
     let mut rows = Vec::new();
     let mut points: BTreeMap<usize, Vec<Vec<Measured>>> = BTreeMap::new();
     let mut hashes: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
@@ -79,7 +79,7 @@ pub(super) fn print(to: &mut dyn Write, points: &[Point], args: &SweepArgs) -> a
 }
 
 /// Curves of every figure over the first key that has numbers, one for each combination of the others.
-fn draw(dir: &Directory, grid: &Grid, points: &[Point]) -> anyhow::Result<()> {
+fn draw(dir: &OutputDirectory, grid: &Grid, points: &[Point]) -> anyhow::Result<()> {
     /// More curves than colours cannot be told apart.
     const CURVES: usize = 7;
     let number =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_node::Input;
-use shoal_topology::consensus::Input as AuthorityInput;
+use shoal_topology::consensus::AuthorityInput;
 use shoal_topology::reputation::report::SignedReport;
 use shoal_topology::{Time, VerifiedDocument};
 

@@ -32,7 +32,7 @@ fn update(size: u64, from: u64, (common, fork): (u64, u8)) -> HeadUpdate {
 
 /// Tells these authorities of a head.
 fn tell(world: &mut World, update: &HeadUpdate, to: impl IntoIterator<Item = usize>) {
-    to.into_iter().for_each(|n| world.handle(n, Input::Head(update.encode())));
+    to.into_iter().for_each(|n| world.handle(n, AuthorityInput::Head(update.encode())));
 }
 
 /// Entries of the directory whose head the latest document has.

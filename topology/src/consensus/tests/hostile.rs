@@ -323,11 +323,11 @@ impl Hostile {
         let bytes = self.word(if kind == Kind::FalseReports { Kind::Random } else { kind });
         for n in 0..LIAR {
             if kind == Kind::FalseReports {
-                self.world.handle(n, Input::Report(bytes.clone()));
-                self.world.handle(n, Input::Exit(bytes.clone()));
-                self.world.handle(n, Input::Descriptor(bytes.clone()));
+                self.world.handle(n, AuthorityInput::Report(bytes.clone()));
+                self.world.handle(n, AuthorityInput::Exit(bytes.clone()));
+                self.world.handle(n, AuthorityInput::Descriptor(bytes.clone()));
             }
-            self.world.handle(n, Input::Message { from, bytes: bytes.clone() });
+            self.world.handle(n, AuthorityInput::Message { from, bytes: bytes.clone() });
         }
     }
 
@@ -341,7 +341,7 @@ impl Hostile {
         let relay = SignedVote::of(&vote, &authority(LIAR));
         let (from, to) = (authority(LIAR).identity(), self.said as usize % LIAR);
         let bytes = PeerMessage::Vote(relay).encode();
-        self.world.handle(to, Input::Message { from, bytes });
+        self.world.handle(to, AuthorityInput::Message { from, bytes });
     }
 
     fn run(&mut self, kinds: &[Kind], epochs: u64) {

@@ -33,7 +33,7 @@ fn a_document_that_misses_a_mix_asks_for_fewer_until_the_mix_is_back_and_it_is_s
     assert!(world.events[0].contains(&gone), "{:?}", world.events[0]);
     assert!(world.events[0].contains(&Event::Short { found: 1, asked: 2 }));
     world.lost.clear();
-    (0..4).for_each(|n| world.handle(n, Input::Descriptor(node(5, 9).encode())));
+    (0..4).for_each(|n| world.handle(n, AuthorityInput::Descriptor(node(5, 9).encode())));
     world.run(20_000);
     assert_eq!(least(&world, 9), (8, 2));
     assert!(world.events[0].contains(&Event::Whole) && !status(&world).is_short);
@@ -53,7 +53,7 @@ fn without_a_second_operator_of_gateways_there_is_no_document_and_the_missing_on
     assert!(trouble.contains("nothing is heard of nodes of operator 1"), "{trouble}");
     // It comes back within the life of the last document.
     world.lost.clear();
-    (0..4).for_each(|n| world.handle(n, Input::Descriptor(node(1, 9).encode())));
+    (0..4).for_each(|n| world.handle(n, AuthorityInput::Descriptor(node(1, 9).encode())));
     world.run(20_000);
     world.check_documents(&[0, 1, 2, 3], [6, 7]);
 }
