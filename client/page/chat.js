@@ -9,20 +9,20 @@ const TOGETHER = 180; // Seconds within which messages of one side stand togethe
 
 export const textOf = (m) => visible(m.text ?? T.unknown(plain(m.unknown)));
 export const heldUntil = ({ devices = [] }) => devices.map((of) => of.held_until).filter((until) => until * 1000 > Date.now()).sort().at(-1);
-const Why = () => html`<button class="link" onClick=${() => store.panel("about")}>${T.why}</button>`;
+const Why = ({ text = T.why }) => html`<button class="link" onClick=${() => store.panel("about")}>${text}</button>`;
 const close = () => store.panel(null);
 
 export function Conversation({ person }) {
-	const contact = S.contacts.get(person), name = store.nameOf(person), verified = S.talks.get(person)?.verified, of = { name, person };
-	const held = contact && heldUntil(contact);
+	const contact = S.contacts.get(person) || {}, verified = S.verified.get(person), of = { name: store.nameOf(person), person };
+	const held = heldUntil(contact);
 	return html`<header class="bar head">
 			<${Round} icon="back" kind="narrow" label=${T.back} onClick=${() => store.open(null)} /><${Avatar} of=${of} />
-			<div class="who"><h1><${Name} of=${name} />${contact?.external && html`<span class="tag">${T.external}</span>`}</h1>
-				<p class="under dim">${contact?.unit && html`<span class="unit"><bdi>${plain(contact.unit)}</bdi> · </span>`}<button class="link" onClick=${() => store.panel("about")}>${T.noPresence}</button></p></div>
-			<button class=${`quiet ${verified ? "good" : ""}`} onClick=${() => store.panel("verify")}><${Icon} of=${verified ? "shield" : "weak"} /> <span>${verified ? T.verified : T.verify}</span></button>
+			<div class="who"><h1><${Name} of=${of.name} tag=${store.tag(person)} /></h1>
+				<p class="under dim">${contact.unit && html`<span class="unit"><bdi>${plain(contact.unit)}</bdi> · </span>`}<${Why} text=${T.noPresence} /></p></div>
+			${!store.isGone(person) && html`<button class=${`quiet ${verified ? "good" : ""}`} onClick=${() => store.panel("verify")}><${Icon} of=${verified ? "shield" : "weak"} /> <span>${verified ? T.verified : T.verify}</span></button>`}
 		</header>
 		${held && html`<${Strip} kind="warn" icon="queued"><p>${T.held(long(held))}</p><//>`}
-		<${Messages} of=${of} key=${person} /><${Composer} of=${of} contact=${contact} key=${`c${person}`} />`;
+		<${Messages} of=${of} key=${person} /><${Composer} of=${of} key=${`c${person}`} />`;
 }
 
 function Messages({ of, of: { person } }) {
@@ -60,14 +60,14 @@ function Messages({ of, of: { person } }) {
 const stateOf = (m) => (T.states[m.state] || plain(m.state)) + (m.next_try && m.state === "waiting" ? ` · ${T.nextTry(long(m.next_try))}` : "");
 
 function Message({ m, kind }) {
-	return html`<li class=${`message ${m.own ? "own" : ""} ${kind}`}><div class=${`bubble ${m.state === "expired" ? "failed" : ""}`}>
+	return html`<li class=${`message ${m.own ? "own" : ""} ${kind}`}><div class=${`bubble ${m.state}`}>
 			<span class="unseen">${m.own ? T.you : plain(m.name)}: </span><div class="text" dir="auto">${textOf(m)}</div>
 			<button class="meta" title=${T.details} onClick=${() => store.panel({ m })}>${m.edited && `${T.edited} · `}${m.expires_at && html`<${Icon} of="queued" label=${`${T.erased} ${long(m.expires_at)}`} />`}
 				<time>${hour(m.sent_at)}</time>${m.own && html`${stateOf(m)} <${Icon} of=${m.state} />`}</button></div>
 		${m.own && m.why && m.state !== "delivered" && html`<p class="reason">${m.why}</p>`}</li>`;
 }
 
-function Composer({ of: { name, person }, contact }) {
+function Composer({ of: { name, person } }) {
 	const [text, setText] = useState(S.drafts.get(person) || ""), field = useRef();
 	const write = (value) => (setText(value), S.drafts.set(person, value));
 	useEffect(() => void (innerWidth > 719 && field.current?.focus()), []);
@@ -77,7 +77,8 @@ function Composer({ of: { name, person }, contact }) {
 		store.send(person, text).catch((error) => (write(text), store.fail(error)));
 		field.current.focus();
 	};
-	if (!store.isMember() || !contact) return html`<${Strip}><p>${store.isMember() ? T.gone : html`<${Around} parts=${T.out(S.org.organisation)} />`}</p><//>`;
+	const why = store.isGone(person) ? T.gone : !store.isMember() && html`<${Around} parts=${T.out(S.org.organisation)} />`;
+	if (why) return html`<${Strip}><p>${why}</p><//>`;
 	const onKey = (e) => e.key === "Enter" && !e.shiftKey && !e.isComposing && (e.preventDefault(), send());
 	return html`<form class="composer" onSubmit=${(e) => (e.preventDefault(), send())}>
 		<textarea ref=${field} rows=${Math.min(text.split("\n").length, 7)} maxlength="15000" dir="auto" value=${text} placeholder=${T.write} aria-label=${`${T.writeTo(plain(name))}. ${T.enter}`} onInput=${(e) => write(e.target.value)} onKeyDown=${onKey}></textarea>
@@ -106,12 +107,12 @@ export function Details({ m }) {
 }
 
 export function Verify({ person }) {
-	const [said, setSaid] = useState(null), ask = (same) => store.verify(person, same).then(setSaid, (error) => setSaid({ error: error.message }));
+	const [answer, setAnswer] = useState({}), ask = (same) => store.verify(person, same).then(setAnswer, (error) => setAnswer({ error: error.message }));
+	const { digits, verified, error } = store.isGone(person) ? { error: T.gone } : answer;
 	useEffect(() => void ask(), []);
-	const groups = String(said?.digits ?? "").replace(/\D/g, "").match(/.{1,5}/g) || [];
-	return html`<${Dialog} title=${T.digits}><p><${Around} parts=${T.compare(store.nameOf(person))} /></p>
-		${said?.error && html`<${Strip} kind="bad" role="alert">${said.error}<//>`}
-		${said?.digits && html`<ol class="digits">${groups.map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
-			${said.verified ? html`<${Strip} kind="good" icon="shield">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}
-			<p><button class=${said.verified ? "quiet" : "primary"} onClick=${() => ask(!said.verified)}>${said.verified ? T.unmark : T.same}</button></p>`}<//>`;
+	return html`<${Dialog} title=${T.digits}>${error && html`<${Strip} kind="bad" role="alert">${error}<//>`}
+		${digits && html`<p><${Around} parts=${T.compare(store.nameOf(person))} /></p>
+			<ol class="digits">${digits.split(" ").map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
+			${verified ? html`<${Strip} kind="good" icon="shield">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}
+			<p><button class=${verified ? "quiet" : "primary"} onClick=${() => ask(!verified)}>${verified ? T.unmark : T.same}</button></p>`}<//>`;
 }

@@ -4,7 +4,7 @@ import { Around, Avatar, html, Icon, long, Name, notifies, plain, Round, Row, St
 import * as store from "./store.js";
 import { S } from "./store.js";
 import { T } from "./texts.js";
-import { useEffect, useRef, useState } from "./vendor.js";
+import { useState } from "./vendor.js";
 
 const PEOPLE = 100; // In a list at a time: a directory may have ten thousand.
 
@@ -14,7 +14,7 @@ function found(text) {
 	const all = [...S.contacts.values()].filter((c) => words.every((word) => fold(`${c.name} ${c.unit || ""}`).includes(word)));
 	return all.filter((c) => !c.own).sort((a, b) => fold(a.name).localeCompare(fold(b.name)));
 }
-const Search = ({ label, ...rest }) => html`<div class="search"><${Icon} of="search" /><input type="search" aria-label=${label} placeholder=${label} autocomplete="off" ...${rest} /></div>`;
+const Search = ({ label, ...rest }) => html`<div class="search"><${Icon} of="search" /><input type="search" aria-label=${label} placeholder=${label} maxlength="1000" autocomplete="off" ...${rest} /></div>`;
 
 export function Side() {
 	const me = store.me(), all = store.sorted();
@@ -29,7 +29,7 @@ export function Side() {
 }
 
 function Talk({ c, c: { last } }) {
-	return html`<${Row} of=${c} badge=${S.contacts.get(c.person)?.external} time=${last?.sent_at} now=${S.open === c.person} onClick=${() => store.open(c.person)}>
+	return html`<${Row} of=${c} tag=${store.tag(c.person)} time=${last?.sent_at} now=${S.open === c.person} onClick=${() => store.open(c.person)}>
 		<span class="line"><span class="snippet">${last?.own && `${T.you}: `}<bdi>${last && textOf(last).slice(0, 120)}</bdi></span>
 			${last?.own && html`<span class=${last.state}><${Icon} of=${last.state} label=${T.states[last.state]} /></span>`}
 			${c.unread > 0 && html`<span class="count" role="img" aria-label=${T.unread(c.unread)}>${c.unread}</span>`}</span><//>`;
@@ -37,32 +37,31 @@ function Talk({ c, c: { last } }) {
 
 function Contact({ c }) {
 	const held = heldUntil(c);
-	return html`<${Row} of=${c} badge=${c.external} onClick=${() => store.open(c.person)}>${c.unit && html`<span class="snippet"><bdi>${plain(c.unit)}</bdi></span>`}
+	return html`<${Row} of=${c} tag=${store.tag(c.person)} onClick=${() => store.open(c.person)}>${c.unit && html`<span class="snippet"><bdi>${plain(c.unit)}</bdi></span>`}
 		${held && html`<span class="small warn">${T.held(long(held))}</span>`}<//>`;
 }
 
 function Found() {
-	const people = found(S.search).slice(0, 8), word = S.search.trim().toLowerCase();
+	const people = found(S.search).slice(0, 8), word = S.search.trim().toLowerCase(), { messages, error } = S.found || {};
 	// From a little before the word on.
 	const part = (text) => text.slice(Math.max(text.toLowerCase().indexOf(word) - 20, 0)).slice(0, 120);
 	return html`<div class="list">${people.length > 0 && html`<h2>${T.people}</h2><ul>${people.map((c) => html`<${Contact} c=${c} />`)}</ul>`}
-		<h2 role="status">${!S.found ? T.searching : S.found.length ? T.messages : T.nothing}</h2>
-		<ul>${S.found?.map((m) => html`<${Row} of=${m} time=${m.sent_at} onClick=${() => store.openAt(m)}><span class="snippet">${m.own && `${T.you}: `}<bdi>${part(textOf(m))}</bdi></span><//>`)}</ul></div>`;
+		<h2 role="status">${error || (!messages ? T.searching : messages.length ? T.messages : T.nothing)}</h2>
+		<ul>${messages?.map((m) => html`<${Row} of=${m} tag=${store.tag(m.person)} time=${m.sent_at} onClick=${() => store.openAt(m)}><span class="snippet">${m.own && `${T.you}: `}<bdi>${part(textOf(m))}</bdi></span><//>`)}</ul></div>`;
 }
 
 export function People() {
-	const [text, setText] = useState(""), all = found(text), field = useRef();
-	useEffect(() => field.current.querySelector("input").focus(), []);
-	return html`<${Dialog} title=${T.newMessage} kind="tall"><div ref=${field}><${Search} label=${T.people} value=${text} onInput=${(e) => setText(e.target.value)}
-			onKeyDown=${(e) => e.key === "Enter" && all[0] && store.open(all[0].person)} /></div>
+	const [text, setText] = useState(""), all = found(text);
+	return html`<${Dialog} title=${T.newMessage} kind="tall"><${Search} autofocus label=${T.people} value=${text} onInput=${(e) => setText(e.target.value)}
+			onKeyDown=${(e) => e.key === "Enter" && all[0] && store.open(all[0].person)} />
 		<ul class="list">${all.slice(0, PEOPLE).map((c) => html`<${Contact} c=${c} key=${c.person} />`)}</ul>
 		${!all.length && html`<p class="empty dim">${T.nothing}</p>`}<//>`;
 }
 
 function Protection() {
 	const { connected, summary, why, warnings } = S.status || {}, isOff = S.link !== "open" || !connected;
-	const icon = isOff ? "off" : warnings?.length ? "weak" : "shield";
-	return html`<${Strip} kind=${{ off: "bad", weak: "warn", shield: "good" }[icon]} icon=${icon}><p>${S.note || summary || why || T.connecting}</p><//>`;
+	const [icon, kind] = isOff ? ["off", "bad"] : warnings?.length ? ["weak", "warn"] : ["shield", "good"];
+	return html`<${Strip} kind=${kind} icon=${icon}><p>${S.note || summary || why || T.connecting}</p><//>`;
 }
 
 export function Settings() {

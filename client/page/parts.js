@@ -13,7 +13,7 @@ export function plain(name) {
 export const visible = (text) =>
 	String(text ?? "").replace(/[\0-\x08\x0b-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt())).replace(/[\x7f-\x9f]/g, "␡");
 
-export const Name = ({ of }) => html`<bdi class="name">${plain(of)}</bdi>`;
+export const Name = ({ of, tag }) => html`<bdi class="name">${plain(of)}</bdi>${tag && html`<span class="tag">${tag}</span>`}`;
 // A text of ours with a name in the middle.
 export const Around = ({ parts: [before, name, after] }) => html`${before}<${Name} of=${name} />${after}`;
 
@@ -46,8 +46,8 @@ export function Avatar({ of: { name, person }, kind = "" }) {
 }
 
 // A line of a list: who, when, and what stands below.
-export const Row = ({ of, time, badge, now, onClick, children }) => html`<li><button class="row" aria-current=${now} onClick=${onClick}><${Avatar} of=${of} />
-	<span class="lines"><span class="line"><${Name} of=${of.name} />${badge && html`<span class="tag">${T.external}</span>`}${time && html`<time class="dim">${brief(time)}</time>`}</span>${children}</span></button></li>`;
+export const Row = ({ of, time, tag, now, onClick, children }) => html`<li><button class="row" aria-current=${now} onClick=${onClick}><${Avatar} of=${of} />
+	<span class="lines"><span class="line"><${Name} of=${of.name} tag=${tag} />${time && html`<time class="dim">${brief(time)}</time>`}</span>${children}</span></button></li>`;
 
 // Times, in the browser's own language.
 const at = (s) => new Date(Math.min(Math.max(s || 0, 0), 8e12) * 1000);
@@ -70,7 +70,10 @@ export function say(text) {
 	setTimeout(() => (live.textContent = visible(text).slice(0, 500)), 50);
 }
 
-export const notifies = () => (window.Notification?.permission === "granted" ? (localStorage.notify ? "on" : "off") : window.Notification?.permission === "default" ? "off" : "denied");
+export function notifies() {
+	const may = window.Notification?.permission || "denied";
+	return may === "denied" ? may : may === "granted" && localStorage.notify ? "on" : "off";
+}
 // Whoever sees the screen sees these: they say that something came, and nothing of it.
 export function notify(body) {
 	if (notifies() !== "on" || document.hasFocus()) return;

@@ -7,7 +7,7 @@ const PROTOCOL = 2, PAGE = 40;
 
 export const S = {
 	link: "connecting", note: "", ready: false, status: null, org: {}, toast: null,
-	contacts: new Map(), talks: new Map(), messages: new Map(), drafts: new Map(), missed: new Map(), dismissed: new Set(),
+	contacts: new Map(), known: new Map(), talks: new Map(), verified: new Map(), messages: new Map(), drafts: new Map(), missed: new Map(), dismissed: new Set(),
 	open: null, panel: null, search: "", found: null,
 };
 
@@ -21,8 +21,11 @@ export const set = (fields) => (Object.assign(S, fields), changed());
 export const panel = (panel) => set({ panel });
 
 export const me = () => [...S.contacts.values()].find((contact) => contact.own);
-export const isMember = () => !!(S.org.member && !S.org.removed);
-export const nameOf = (person) => (S.contacts.get(person) || S.talks.get(person))?.name || "";
+export const isMember = () => !!S.org.member;
+// Whom the organisation has removed.
+export const isGone = (person) => isMember() && !S.contacts.has(person);
+export const tag = (person) => (isGone(person) ? T.former : S.contacts.get(person)?.external && T.external);
+export const nameOf = (person) => (S.known.get(person) || S.talks.get(person))?.name || "";
 export const unread = () => [...S.talks.values()].reduce((sum, c) => sum + c.unread, 0);
 export const sorted = () => [...S.talks.values()].sort((a, b) => (b.last?.number || 0) - (a.last?.number || 0));
 
@@ -56,8 +59,16 @@ async function load() {
 const organisation = async (fields) => set({ org: await ask("organisation", fields) });
 const status = () => ask("status").then((status) => set({ status }), () => {});
 const byPerson = (list) => new Map(list.map((of) => [of.person, of]));
-const people = async () => set({ contacts: byPerson((await ask("contacts")).contacts) });
-const conversations = async () => set({ talks: byPerson((await ask("conversations")).conversations) });
+async function people() {
+	const contacts = byPerson((await ask("contacts")).contacts);
+	// Who goes keeps his name.
+	set({ contacts, known: new Map([...S.known, ...contacts]) });
+}
+async function conversations() {
+	const talks = byPerson((await ask("conversations")).conversations);
+	talks.forEach((c) => S.verified.set(c.person, c.verified));
+	set({ talks });
+}
 
 // Asks once for what several events changed.
 const later = new Map();
@@ -143,8 +154,11 @@ export const earlier = (person) => fetch(person, { before: S.messages.get(person
 const show = (person) => set({ open: person, panel: null, search: "", found: null });
 export function open(person) {
 	show(person);
+	if (person === null) return;
+	// Conversations say it of those with whom there are messages.
+	if (!S.verified.has(person)) verify(person).catch(() => {});
 	if (S.messages.get(person)?.isLatest) read(person);
-	else if (person !== null) latest(person);
+	else latest(person);
 }
 // Opens a conversation where a message is, with some that came after it.
 export function openAt({ person, number }) {
@@ -156,9 +170,8 @@ let searching;
 export function search(text) {
 	set({ search: text, found: null });
 	clearTimeout(searching);
-	if (text.trim().length < 2) return;
-	const find = () => ask("search", { text: text.trim() }).then(({ messages }) => S.search === text && set({ found: messages }), fail);
-	searching = setTimeout(find, 300);
+	const wanted = text.trim(), find = () => ask("search", { text: wanted }).catch(({ message }) => ({ error: message }));
+	if (wanted) searching = setTimeout(() => find().then((found) => S.search === text && set({ found })), 300);
 }
 
 export const send = (person, text) => ask("send", { person, text });
@@ -169,9 +182,8 @@ export async function remove({ person, number }) {
 	soon(conversations);
 }
 export async function verify(person, same) {
-	const said = await ask("verify", same === undefined ? { person } : { person, same });
-	const c = S.talks.get(person);
-	if (c) c.verified = said.verified;
+	const said = await ask("verify", { person, same });
+	S.verified.set(person, said.verified);
 	changed();
 	return said;
 }

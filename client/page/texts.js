@@ -1,5 +1,5 @@
 // All that the page says. An array has a name in the middle.
-const many = (n, one, more) => `${n} ${n === 1 ? one : more}`;
+const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 export const T = {
 	shoal: "Shoal",
@@ -15,8 +15,9 @@ export const T = {
 	choose: "Your messages",
 	you: "You",
 	external: "External",
+	former: "Ex-member",
 	verified: "Verified",
-	unread: (n) => many(n, "unread message", "unread messages"),
+	unread: (n) => many(n, "unread message"),
 	held: (when) => `New device: until ${when} what you write is held back from it, so that its owner can object.`,
 	back: "Back",
 	close: "Close",
@@ -43,13 +44,13 @@ export const T = {
 	earlier: "Earlier messages",
 	latest: "Latest messages",
 	beginning: (name) => ["The beginning of your conversation with ", name, "."],
-	missed: (n) => `${many(n, "part", "parts")} of what was written here will not come, though the writer sees “Delivered”. Ask for it again.`,
+	missed: (n) => `${many(n, "part")} of what was written here will not come, though the writer sees “Delivered”. Ask for it again.`,
 
 	write: "Message",
 	writeTo: (name) => `Message to ${name}`,
 	send: "Send",
 	enter: "Enter sends, Shift+Enter begins a new line",
-	gone: "Nothing can be sent: this person is not in the directory any more.",
+	gone: "This person is no longer a member of your organisation. Nothing can be sent.",
 	details: "Message details",
 	written: "Written",
 	came: "Arrived",
@@ -66,7 +67,7 @@ export const T = {
 	differ: "If they differ, write nothing secret, and tell your admin.",
 
 	alarm: "Alarm",
-	alarms: (n) => many(n, "alarm", "alarms"),
+	alarms: (n) => many(n, "alarm"),
 	alarmHint: "If you do not know of this, tell your admin at once, by another channel.",
 	seen: "I know about this",
 	announcement: "Announcement",

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import procs
 import servers
 import socks
+from browser import chromium
 from report import Failed, Skip, must, wait_until
 
 
@@ -238,8 +239,7 @@ class Basics:
         must(done.returncode == 0 and "Shoal" in done.stdout, f"{done.returncode}: {done.stdout[:100]!r} {done.stderr[-300:]!r}")
 
     def chromium(self):
-        browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        browser = browser or install("chromium", "chromium")
+        browser = chromium() or install("chromium", "chromium")
         if not browser:
             if self.quick:
                 raise Skip("no chromium, and it cannot be installed")

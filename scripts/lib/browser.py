@@ -1,9 +1,10 @@
-"""Chromium without a window, driven over its DevTools protocol by a pipe: no port that others could use, and no library."""
+"""Chromium, without a window or with one, driven over its DevTools protocol by a pipe: no port that others could use, and no library."""
 
 import base64
 import json
 import os
 import queue
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -11,9 +12,15 @@ import time
 from pathlib import Path
 
 
+def chromium():
+    """The path of a Chromium, or None."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+
+
 class Browser:
-    def __init__(self, path, *options):
-        self.profile = tempfile.TemporaryDirectory()
+    def __init__(self, path, *options, is_visible=False):
+        self.is_visible = is_visible
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         ours_read, theirs_write = os.pipe()
         theirs_read, ours_write = os.pipe()
 
@@ -23,10 +30,13 @@ class Browser:
             os.dup2(read, 3)
             os.dup2(write, 4)
 
+        headless = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "about:blank"]
+        # Its first window is the one that somebody asks for.
+        visible = ["--no-startup-window", "--no-default-browser-check", *(["--no-sandbox", "--test-type"] if os.geteuid() == 0 else [])]
         self.child = subprocess.Popen(
-            [path, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", "--hide-scrollbars",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
-             f"--user-data-dir={self.profile.name}", *options, "about:blank"],
+            [path, "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", *options,
+             *(visible if is_visible else headless)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             close_fds=False, preexec_fn=descriptors, start_new_session=True,
         )
@@ -68,15 +78,22 @@ class Browser:
             raise RuntimeError(f"{method}: {said['error'].get('message')}")
         return said["result"]
 
-    def tab(self, url="about:blank", width=1280, height=800):
-        # A context of its own, as a window of another user's: nothing that is kept is shared.
-        context = self.call("Target.createBrowserContext")["browserContextId"]
-        target = self.call("Target.createTarget", {"url": "about:blank", "browserContextId": context})["targetId"]
+    def tab(self, url="about:blank", width=1280, height=800, left=0):
+        if self.is_visible:
+            place = {"newWindow": True, "left": left, "top": 0, "width": width, "height": height}
+        else:
+            # A context of its own, as a window of another user's: nothing that is kept is shared.
+            place = {"browserContextId": self.call("Target.createBrowserContext")["browserContextId"]}
+        target = self.call("Target.createTarget", {"url": "about:blank"} | place)["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         tab = Tab(self, session)
         for domain in ("Page", "Runtime", "Log", "Network"):
             tab.call(f"{domain}.enable")
-        tab.size(width, height)
+        if self.is_visible:
+            # Somebody looks at all windows, though one alone has the keyboard.
+            tab.call("Emulation.setFocusEmulationEnabled", {"enabled": True})
+        else:
+            tab.size(width, height)
         if url != "about:blank":
             tab.go(url)
         return tab

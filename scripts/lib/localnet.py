@@ -24,13 +24,15 @@ def scratch():
 
 class Binaries:
     def __init__(self, profile):
-        at = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile
-        names = ("shoal-sim", "shoal-node", "shoal-client", "shoal-org")
-        self.sim, self.node, self.client, self.org = (str(at / name) for name in names)
+        self.profile, self.at = profile, Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / profile
+        names = ("shoal-sim", "shoal-localnet", "shoal-node", "shoal-client", "shoal-org")
+        self.sim, self.localnet, self.node, self.client, self.org = (str(self.at / name) for name in names)
 
-    def missing(self):
-        fetch = str(Path(self.sim).parent / "examples/fetch")
-        return [path for path in (self.sim, self.node, self.client, self.org, fetch) if not os.access(path, os.X_OK)]
+    def build(self, needed, *targets):
+        """Has Cargo build these targets, if a file is missing that they give."""
+        if not all(os.access(self.at / path, os.X_OK) for path in needed):
+            release = ["--release"] if self.profile == "release" else []
+            subprocess.run(["cargo", "build", "--locked", *targets, *release], cwd=ROOT, check=True)
 
 
 def query(path):
@@ -73,9 +75,10 @@ def address(text):
 
 
 class Localnet:
-    def __init__(self, binaries, *options, directory=None, ready_within=60):
+    def __init__(self, binaries, *options, directory=None, ready_within=60, program=None):
         self.binaries, self.dir = binaries, directory
-        command = [binaries.sim, "localnet", "--processes", "--json", "--socks", "127.0.0.1:0", *map(str, options)]
+        program = program or [binaries.sim, "localnet"]
+        command = [*program, "--processes", "--json", "--socks", "127.0.0.1:0", *map(str, options)]
         if directory:
             command += ["--dir", str(directory)]
         self.errors = tempfile.TemporaryFile()
@@ -92,6 +95,10 @@ class Localnet:
             self.errors.seek(0)
             said = self.errors.read().decode(errors="replace")
             raise RuntimeError(f"the localnet is not ready: {line!r} {said.strip()}") from None
+        except BaseException:
+            # Whoever is stopped while he waits leaves no network behind.
+            self.stop()
+            raise
         self.daemons = {node["name"]: node for node in self.info["nodes"]}
         self.socks = [address(text) for text in self.info["socks"]]
         self.service = address(self.info["service"])

@@ -43,28 +43,51 @@ def organisation(run, check):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class Organisation:
-    def __init__(self, binaries, net, directory):
-        self.binaries, self.net, self.dir = binaries, net, directory
-        self.network = Path(net.daemons["client-1"]["config"]).parent.parent / "network.toml"
-        self.authorities = [name for name in net.daemons if name.startswith("authority")]
-        like = net.daemons["client-1"]["config"]
-        self.service = None
-        self.alice, self.bob = (Person(binaries, like, directory.with_name(name)) for name in ("alice", "bob"))
+class Admin:
+    """The files of an organisation's admin, and the service that gives members its directory."""
 
-    def end(self):
-        for person in (self.alice, self.bob):
-            if person.child:
-                person.kill()
-        if self.service:
-            self.service.terminate()
-            self.service.wait(10)
+    def __init__(self, binaries, directory):
+        self.binaries, self.dir, self.service = binaries, directory, None
 
     def run(self, *args, ok=True, directory=None):
         command = [self.binaries.org, "--dir", str(directory or self.dir), *map(str, args)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
         must(not ok or done.returncode == 0, f"{args[0]}: {done.stderr.strip()}")
         return done
+
+    def serve(self, like, *options):
+        """Runs the service by the gateways and the token of another one; what it says when it is ready."""
+        config, path = Path(like), self.dir.with_name("service.log")
+        command = [self.binaries.org, "--dir", str(self.dir), "serve", "-c", str(config), "--token", str(config.parent / "token"), *options]
+        with open(path, "wb") as log:
+            self.service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        must(wait_until(lambda: "ready at" in path.read_text(), 60) is not None, path.read_text()[-400:])
+        return path.read_text().splitlines()[0]
+
+    def end(self):
+        if self.service:
+            self.service.terminate()
+            try:
+                self.service.wait(10)
+            except subprocess.TimeoutExpired:
+                self.service.kill()
+                self.service.wait()
+
+
+class Organisation(Admin):
+    def __init__(self, binaries, net, directory):
+        super().__init__(binaries, directory)
+        self.net = net
+        self.network = Path(net.daemons["client-1"]["config"]).parent.parent / "network.toml"
+        self.authorities = [name for name in net.daemons if name.startswith("authority")]
+        like = net.daemons["client-1"]["config"]
+        self.alice, self.bob = (Person(binaries, like, directory.with_name(name)) for name in ("alice", "bob"))
+
+    def end(self):
+        for person in (self.alice, self.bob):
+            if person.child:
+                person.kill()
+        super().end()
 
     def unlisted(self):
         self.run("init", "--name", "acme", "--owner", "Olga Owner", "--network", self.network)
@@ -132,19 +155,11 @@ class Organisation:
         return said
 
     def serves(self):
-        config = Path(self.net.daemons["service"]["config"])
-        log = open(self.dir.with_name("service.log"), "wb")
-        self.service = subprocess.Popen(
-            [self.binaries.org, "--dir", str(self.dir), "serve", "-c", str(config), "--token", str(config.parent / "token")],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )
-        log.close()
-        said = lambda: self.dir.with_name("service.log").read_text()
-        must(wait_until(lambda: "ready at" in said(), 60) is not None, said()[-400:])
+        said = self.serve(self.net.daemons["service"]["config"])
         # Nothing is held back from new devices here, but for those of marked people.
         self.run("policy", "--hold-s", 0)
         self.run("publish")
-        return said().splitlines()[0]
+        return said
 
     def enrol(self, person, name, *options):
         """Seconds until somebody is a member, from when the document has him."""

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import basics
 import page_stub
-from browser import Browser
+from browser import Browser, chromium
 from localnet import Localnet, scratch
 from organisation import EPOCH, Organisation, Person
-from report import Skip, must, wait_until
+from report import Skip, must
+from watch import watch
+from window import Window
 
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>bold</b> \u202edesrever\u202c"
 # A user who is nobody's: what he can read, everybody can.
@@ -35,7 +37,7 @@ def free_port():
 def page(run, check, stub):
     directory = scratch()
     try:
-        browser = shutil.which("chromium") or shutil.which("chromium-browser") or basics.install("chromium", "chromium")
+        browser = chromium() or basics.install("chromium", "chromium")
         if not browser:
             raise Skip("no chromium, and it cannot be installed")
         options = ("--clients", 1) if stub else ("--authorities", 4, "--epoch", EPOCH, "--clients", 1)
@@ -51,6 +53,8 @@ def page(run, check, stub):
         checks.end()
         net.stop()
         shutil.rmtree(directory, ignore_errors=True)
+    if not stub:
+        check("20 people of a localnet find each other, write, verify and see one of them removed, each at his page", watch, run.binaries, browser)
 
 
 class Stranger(http.server.BaseHTTPRequestHandler):
@@ -84,7 +88,7 @@ class Page:
         self.stranger = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
         threading.Thread(target=self.stranger.serve_forever, daemon=True).start()
         self.browser = Browser(browser, f"--host-resolver-rules=MAP rebound.example 127.0.0.1:{self.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-        self.tab, self.used = None, None
+        self.window, self.tab, self.used = None, None, None
 
     def end(self):
         self.browser.close()
@@ -104,9 +108,14 @@ class Page:
         check("20 a name that was rebound to this machine gets nothing", self.rebound)
         check("20 a script that got into the page does not run, and sends nothing out", self.inline)
         check("20 another user without a token gets no word", self.no_token)
+        check("20 digits that were compared count before there are messages, and afterwards", self.verifies)
+        check("20 a search for one letter ends, and one that the client refuses says why", self.searches)
         check("20 markup as message and name stays text", self.markup)
         check("20 what is written in the page is sent, and says how it stands", self.writes)
         check("20 it is used by the keyboard alone", self.keyboard)
+        if self.is_stub:
+            check("20 who was removed keeps his name, and is shown as an ex-member", self.removed)
+            check("20 who was removed is not to be verified, also while digits are compared", self.unverified)
         check("20 the page asked nobody but its own client, and nothing was refused or failed", self.quiet)
         check("20 tokens end with the client", self.ends)
 
@@ -161,9 +170,9 @@ class Page:
     def opens(self):
         file = self.person.run("open", "--print").stdout.strip()
         self.used = Path(file).read_text().split("url=", 1)[1].split('"')[0]
-        self.tab = self.browser.tab()
-        self.tab.go("file://" + file)
-        must(self.tab.until("document.querySelector('.frame')"), f"{self.tab.js('document.body.innerText')!r} {self.tab.logged()[-3:]}")
+        self.window = Window(self.browser.tab())
+        self.tab = self.window.tab
+        self.window.opens("file://" + file)
         must(self.tab.js("location.href") == self.url(), self.tab.js("location.href"))
         must(not Path(file).exists(), "the file is there though it was used")
         kept = self.tab.js("JSON.stringify([Object.keys(sessionStorage), Object.keys(localStorage), document.cookie])")
@@ -207,9 +216,9 @@ class Page:
             said = tab.js(expression)
             must(said == "refused", f"{name}: {said!r}")
         # The code is still good: nobody used it.
-        own = self.browser.tab(self.url("/#" + code))
-        must(own.until("document.querySelector('.frame')"), "the stranger used the code up")
-        own.go("about:blank")
+        own = Window(self.browser.tab())
+        own.opens(self.url("/#" + code))
+        own.tab.go("about:blank")
         return ", ".join(results) + ": refused"
 
     def rebound(self):
@@ -248,20 +257,41 @@ class Page:
         must(said.split(" ")[1] == "200" and "set-cookie" not in said.lower(), said[:200])
         return "closed with 4401"
 
-    def shows(self, name):
-        """Opens the conversation with somebody."""
-        find = f"[...document.querySelectorAll('.side .row')].find(row => row.innerText.includes({json.dumps(name)}))"
-        must(self.tab.until(find + " !== undefined", 90), f"no conversation with {name}: {self.tab.js('document.body.innerText')[:300]!r}")
-        self.tab.js(find + ".click()")
+    def verifies(self):
+        name, is_marked = "Bob" if self.organisation else "Echo", "document.querySelector('.head .good')"
+        self.window.chooses(name)
+        digits = self.window.digits()
+        must(len(digits) == 35, digits)
+        self.window.marks()
+        self.window.closes()
+        must(not self.tab.js("document.querySelector('.message')"), "there are messages already")
+        self.window.waits(is_marked, 5, "no mark without a message")
+        self.reloads()
+        self.window.chooses(name)
+        self.window.waits(is_marked, 5, "no mark without a message after a reload")
+        self.window.writes("the digits are the same")
+        must(self.tab.js(f"!!{is_marked}"), "no mark beside a message")
+        return digits
+
+    def searches(self):
+        found = self.window.finds("b")
+        must(any("Bob" in name for name in found), f"it finds {found}")
+        # 1,200 bytes, in fewer letters than the field takes.
+        must(self.window.finds("€" * 400) == [], "it finds somebody")
+        said = self.tab.js("document.querySelector('.side h2[role=status]').innerText")
+        must("1 to 1000 bytes" in said, said)
+        self.tab.key("Escape")
+        must(self.tab.until("document.getElementById('search').value === ''"), "Escape does not end the search")
+        return f"{len(found)} people by one letter; {said!r}"
 
     def markup(self):
         if self.organisation:
             self.organisation.bob.send("alice example", MARKUP)
-            self.shows("Bob")
+            self.window.shows("Bob")
             self.tab.until("[...document.querySelectorAll('.text')].some(e => e.textContent.includes('onerror'))", 60)
         else:
             self.words.world.receives(2, MARKUP)
-            self.shows("onerror")
+            self.window.shows("onerror")
         must(self.tab.until("[...document.querySelectorAll('.text')].some(e => e.textContent.includes('<script>'))", 10), "the message does not come")
         found = self.tab.js("document.querySelectorAll('#app b, #app script, #app .text *, #app .name *, #app img:not([src=\"/icon.svg\"])').length")
         must(found == 0, f"{found} elements of markup")
@@ -274,24 +304,15 @@ class Page:
 
     def writes(self):
         if not self.organisation:
-            self.shows("Echo Bot") if self.tab.js("[...document.querySelectorAll('.side .row')].some(r => r.innerText.includes('Echo'))") else self.chooses("Echo")
-        must(self.tab.until("document.activeElement?.tagName === 'TEXTAREA'"), "the field has not the focus")
-        self.tab.types("written in the page")
-        self.tab.key("Enter")
-        own = "[...document.querySelectorAll('.own.message')].at(-1)?.innerText"
-        must(self.tab.until(f"{own}?.includes('written in the page')"), self.tab.js("document.body.innerText")[-300:])
+            if self.tab.js("[...document.querySelectorAll('.side .row')].some(row => row.innerText.includes('Echo'))"):
+                self.window.shows("Echo Bot")
+            else:
+                self.window.chooses("Echo")
+        said = self.window.writes("written in the page")
         if not self.organisation:
-            must(self.tab.until(f"{own}.includes('Delivered')", 10), self.tab.js(own))
-            must(self.tab.until("document.body.innerText.includes('You said: written in the page')", 10), "no answer")
-        return self.tab.js(own).replace("\n", " ")
-
-    def chooses(self, name):
-        """Finds somebody in the directory."""
-        self.tab.js("document.querySelectorAll('.side .bar .round')[1].click()")
-        must(self.tab.until("document.querySelector('dialog[open] input') === document.activeElement"), "no list of people")
-        self.tab.types(name)
-        must(self.tab.until(f"document.querySelectorAll('dialog .row').length === 1"), self.tab.js("document.querySelector('dialog').innerText"))
-        self.tab.key("Enter")
+            self.window.waits("[...document.querySelectorAll('.own.message')].at(-1).innerText.includes('Delivered')", 10, "it is not delivered")
+            self.window.reads("You said: written in the page", 10)
+        return said
 
     def keyboard(self):
         self.tab.key("Escape")
@@ -308,6 +329,35 @@ class Page:
             order.append(self.tab.js("document.activeElement.tagName"))
         must("BUTTON" in order, f"{order}")
         must(self.tab.js("document.getElementById('live').ariaLive") == "polite", "nothing is said to screen readers")
+
+    def removed(self):
+        # Somebody without messages: nothing but the page has his name.
+        self.window.chooses("Hugo")
+        self.words.world.removes(page_stub.number("Hugo"))
+        said = self.former("Hugo Lindqvist")
+        must((found := self.window.finds("hugo")) == [], f"the search finds {found}")
+        self.tab.key("Escape")
+        return said
+
+    def unverified(self):
+        self.window.shows("Grace Okafor")
+        self.window.digits()
+        self.words.world.removes(page_stub.number("Grace"))
+        self.window.waits("document.querySelector('dialog').innerText.includes('no longer a member')", 5, "the digits stay")
+        must(not self.tab.js("document.querySelector('dialog .digits, dialog .primary')"), "she can still be verified")
+        self.window.closes()
+        self.former("Grace Okafor")
+        must(not self.tab.js("document.querySelector('.head .quiet')"), "she can still be verified")
+        row = self.tab.js("document.querySelector('.side [aria-current=true]').innerText")
+        must("Ex-member" in row, row)
+
+    def former(self, name):
+        """What the open conversation says of somebody whom the organisation has removed."""
+        self.window.waits("document.querySelector('main').innerText.includes('no longer a member')", 5, "the page does not say why nothing can be sent")
+        said = self.tab.js("document.querySelector('.head .who').innerText")
+        must(name in said and "Ex-member" in said, said)
+        must(not self.tab.js("document.querySelector('textarea')"), f"{name} can be written to")
+        return said.replace("\n", " ")
 
     def quiet(self):
         asked = {e["params"]["request"]["url"].split("#")[0] for e in self.browser.events

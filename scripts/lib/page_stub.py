@@ -31,6 +31,8 @@ PEOPLE = [
     ("\u202eMallory\u202c " + RTL, "Red team", {}),
     (LONG, "Department of Exceptionally Long Names, Subdivision for Names That Do Not Fit", {"external": True}),
     ("נועה כהן", "Tel Aviv", {}),
+    # Nobody has written with him.
+    ("Hugo Lindqvist", "Engineering", {}),
 ]
 HOSTILE = {8, 9}
 TALK = [
@@ -49,10 +51,16 @@ TALK = [
 ]
 
 
+def number(name):
+    """The number of the one whose name begins so."""
+    return next(n for n, of in enumerate(PEOPLE) if of[0].startswith(name))
+
+
 class World:
     def __init__(self, scene):
         self.scene, self.lock = scene, threading.RLock()
         self.messages, self.listeners, self.verified, self.taken = [], [], {2}, 0
+        self.gone, self.entries = set(), 38
         self.alarms, self.announcements, self.connected = [], [], scene != "offline"
         self.people = [] if scene in ("new", "asked") else [self.person(n, *of) for n, of in enumerate(PEOPLE)]
         self.joined = None
@@ -78,7 +86,7 @@ class World:
             self.alarms = ["Olga Owner added the device \"phone\" to you on 12 May 2026.", "The directory that your gateway shows has parted from yours."]
         self.announcements = ["The office in Lisbon is closed on Friday.", "Second-factor tokens are handed out in room 12 from Monday on. Bring your badge."]
         if scene == "many":
-            for n in range(12, 400):
+            for n in range(len(PEOPLE), 400):
                 name = f"Person {random.choice('ABCDEFGHIKLMNOPRSTUVW')}{n} {random.choice(['Silva', 'Nowak', 'Smith', 'Yilmaz', 'Dubois'])}"
                 self.people.append(self.person(n, name, f"Unit {n % 9}", {}))
                 self.add(n, n % 3 == 0, f"Message number {n} of many", now - n * 900, read=n % 7 != 0)
@@ -105,13 +113,31 @@ class World:
         for listener in list(self.listeners):
             listener(event)
 
+    def present(self):
+        return [p for p in self.people if p["person"] not in self.gone]
+
+    def named(self, name):
+        """Whom a name means: the whole of it, or how one of its words begins. None of those who were removed."""
+        lower = name.strip().lower()
+        whole = [p for p in self.present() if p["name"].lower() == lower]
+        return whole or [p for p in self.present() if lower and any(part.startswith(lower) for part in (p["name"].lower(), *p["name"].lower().split()))]
+
     def whom(self, said):
-        if isinstance(said.get("person"), int) and 0 <= said["person"] < len(self.people):
+        # Of a number nobody asks whether it is somebody's.
+        if said.get("person") is not None:
             return said["person"]
-        found = [p["person"] for p in self.people if str(said.get("name", "")).lower() in p["name"].lower()]
-        if len(found) != 1 or not said.get("name"):
-            raise ValueError("name: nobody in the directory has it, or several do")
-        return found[0]
+        found = self.named(said["name"])
+        if not found:
+            raise ValueError(f"nobody in the directory is called \"{said['name']}\"")
+        if len(found) > 1:
+            raise ValueError(f"\"{said['name']}\" can mean {' or '.join(p['name'] for p in found)}: say the whole name")
+        return found[0]["person"]
+
+    def name_of(self, person):
+        return self.people[person]["name"] if person < len(self.people) else f"person {person}"
+
+    def is_own(self, person):
+        return person < len(self.people) and self.people[person]["own"]
 
     def of(self, person):
         return [m for m in self.messages if m["person"] == person]
@@ -133,13 +159,24 @@ class World:
         with self.lock:
             self.tell({"event": "received"} | self.add(person, False, text))
 
+    def removes(self, person):
+        """An admin removes somebody: the directory is longer by that, and lists him no more."""
+        with self.lock:
+            self.gone.add(person)
+            self.entries += 1
+            self.tell({"event": "directory", "entries": self.entries})
+
     def answer(self, said):
         return getattr(self, "word_" + said["word"].replace("-", "_"))(said)
 
     def word_send(self, said):
         person = self.whom(said)
+        if self.is_own(person):
+            raise ValueError("this is you: write to somebody else")
         if self.scene == "removed":
             raise ValueError("this device was removed from the organisation")
+        if person in self.gone or person >= len(self.people):
+            raise ValueError(f"{self.name_of(person)}: this person has no device that could be written to")
         if len(said["text"].encode()) > 15000:
             raise ValueError(f"text: a message has at most 15000 bytes, not {len(said['text'].encode())}")
         more = {"expires_at": int(time.time()) + said["expires_s"]} if said.get("expires_s") else {}
@@ -172,7 +209,10 @@ class World:
         return {}
 
     def word_search(self, said):
-        return {"messages": [m for m in reversed(self.messages) if m["person"] >= 0 and said["text"].lower() in m["text"].lower()][:100]}
+        text = said["text"].strip()
+        if not text or len(said["text"].encode()) > 1000:
+            raise ValueError("text: search for 1 to 1000 bytes")
+        return {"messages": [m for m in reversed(self.messages) if m["person"] >= 0 and text.lower() in m["text"].lower()][:100]}
 
     def word_delete(self, said):
         # Its number stays taken, and it is nobody's.
@@ -183,9 +223,17 @@ class World:
 
     def word_verify(self, said):
         person = self.whom(said)
-        if "same" in said:
+        if self.scene in ("new", "asked", "removed"):
+            raise ValueError("this client belongs to no organisation")
+        if person >= len(self.people):
+            raise ValueError(f"the directory has no person of the number {person}")
+        if self.is_own(person):
+            raise ValueError("this is you: compare with somebody else")
+        if isinstance(said.get("same"), bool):
             (self.verified.add if said["same"] else self.verified.discard)(person)
-        return {"digits": f"{random.Random(person).randrange(10**29, 10**30)}", "verified": person in self.verified}
+        # Of who was removed too: they say nothing then, as there is no key in them.
+        digits = f"{random.Random(person).randrange(10**30):030}"
+        return {"person": person, "name": self.name_of(person), "digits": " ".join(digits[at:at + 5] for at in range(0, 30, 5)), "verified": person in self.verified}
 
     def word_join(self, said):
         if said["code"] == "wrong":
@@ -198,14 +246,14 @@ class World:
             if not self.joined:
                 return {"organisation": None, "refused": None}
             return {"organisation": "acme", "key": "k" * 52, "member": False, "removed": False, "refused": None, "entries": 0, "head": 40, "alarms": [], "announcements": []} | self.joined
-        shown = {"organisation": "acme", "key": "k" * 52, "member": True, "removed": self.scene == "removed", "digits": None, "refused": None, "sign_in": None,
-                 "entries": 38, "head": 40, "alarms": list(self.alarms), "announcements": self.announcements}
+        shown = {"organisation": "acme", "key": "k" * 52, "member": self.scene != "removed", "removed": self.scene == "removed", "digits": None, "refused": None, "sign_in": None,
+                 "entries": self.entries, "head": 40, "alarms": list(self.alarms), "announcements": self.announcements}
         if said.get("seen"):
             self.alarms = []
         return shown
 
     def word_contacts(self, said):
-        return {"contacts": self.people}
+        return {"contacts": self.named(said["name"]) if isinstance(said.get("name"), str) else self.present()}
 
     def word_status(self, said):
         if not self.connected:
@@ -239,6 +287,7 @@ class Handler(socketserver.StreamRequestHandler):
                         if said["word"] == "events":
                             for m in [m for m in world.messages if not m["own"] and m["number"] > world.taken and not said.get("new")]:
                                 self.say({"id": said.get("id"), "event": "received"} | m)
+                            self.say({"id": said.get("id"), "end": True})
                             listener = lambda event, id=said.get("id"): self.say({"id": id} | event)
                             world.listeners.append(listener)
                             continue
