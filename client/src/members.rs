@@ -129,6 +129,10 @@ pub(crate) fn organisation(mut asking: Asking, seen: bool, as_json: bool) -> any
             "Member of {name}; the directory has {} entries{behind}.",
             number("entries")
         ))?;
+    } else if said.get("removed").and_then(Value::as_bool).unwrap_or_default() {
+        line(format_args!(
+            "This device was removed from {name}: nobody writes to it any more. What it has stays here; join with a new client."
+        ))?;
     } else {
         let digits = said.get("digits").and_then(Value::as_str).unwrap_or_default();
         line(format_args!("Asked {name} to be let in: its admin wants to hear {digits}."))?;

@@ -38,6 +38,21 @@ impl Reloads {
     }
 }
 
+/// Ends a run when it is dropped.
+pub struct ShutdownOnDrop(pub Shutdown);
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
+}
+
+impl std::fmt::Debug for ShutdownOnDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ShutdownOnDrop")
+    }
+}
+
 impl Shutdown {
     /// A token that nobody has triggered.
     pub fn new() -> Self {

@@ -7,7 +7,7 @@ use shoal_host::authorities::AuthorityLinks;
 use shoal_host::exit::chain;
 use shoal_host::link::{Endpoint, Identity as LinkKey, LinkSettings};
 use shoal_host::network;
-use shoal_host::shutdown::Shutdown;
+use shoal_host::shutdown::{Shutdown, ShutdownOnDrop};
 use shoal_topology::wire::authorities::ToAuthority;
 use shoal_topology::{Document, SignedDocument};
 use tokio::time::{Instant, timeout_at};
@@ -91,15 +91,6 @@ pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Publish
         newest = Some(document);
     }
 }
-
-struct ShutdownOnDrop(Shutdown);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.trigger();
-    }
-}
-
 /// Publishes the head each time that the files have another one, until it is dropped. What comes while a head is on its way goes at
 /// once, and does not wait for the document that has the one before.
 ///

@@ -10,7 +10,7 @@ use crate::adversary::at_gateway::attacks::{
     self, ActiveAdversary, ActiveOutcome, GatewayReading, Instant,
 };
 use crate::adversary::at_gateway::experiments::{Busy, Case, steady};
-use crate::adversary::at_gateway::receipts::{Ranked, Ring, Trace};
+use crate::adversary::at_gateway::receipts::{Hint, Ranked, Ring};
 use crate::experiment::Estimate;
 use crate::score::scoreboard::active::question;
 
@@ -133,13 +133,13 @@ fn ask_receipts(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
     let (ranked, report) = ring.run()?;
     let of_service = (report.service.message_delays_s.len(), report.service.receipt_delays_s.len());
     let row = |of: &Ranked| {
-        let trace = match of.trace {
-            Trace::Receipt(mean_s) => format!("receipts {mean_s} s later on average"),
-            Trace::Room(within_s) => format!("room for the letter within {within_s} s"),
+        let hint = match of.hint {
+            Hint::Receipt(mean_s) => format!("receipts {mean_s} s later on average"),
+            Hint::Room(within_s) => format!("room for the letter within {within_s} s"),
         };
         let told = if of.is_told { ", told when messages came" } else { "" };
         let line = format!(
-            "class {}, {} members, {} messages each; {trace}{told}: the writer is first for {} of {} readers, by chance {:.1}; mean rank {:.2} \
+            "class {}, {} members, {} messages each; {hint}{told}: the writer is first for {} of {} readers, by chance {:.1}; mean rank {:.2} \
              (0 first, 1 last); p = {:.3}; {} messages read, {} receipts",
             args.class,
             ring.people,
@@ -153,7 +153,7 @@ fn ask_receipts(args: &GatewayArgs) -> anyhow::Result<Vec<Row>> {
             of_service.1,
         );
         let value = json!({
-            "class": args.class, "members": ring.people, "messages": ring.messages, "trace": trace, "told": of.is_told,
+            "class": args.class, "members": ring.people, "messages": ring.messages, "hint": hint, "told": of.is_told,
             "first": of.first, "readers": of.readers, "mean_rank": of.mean_rank, "p": of.p,
             "read": of_service.0, "receipts": of_service.1,
         });

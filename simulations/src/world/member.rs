@@ -45,7 +45,7 @@ pub(super) fn roster(devices: impl Iterator<Item = ServiceAddress>, seed: &Seed)
 }
 
 /// See the module.
-pub(super) struct Member {
+pub(super) struct MemberDevice {
     /// The number of its device.
     number: u32,
     identity: SecretIdentity,
@@ -66,7 +66,7 @@ pub(super) struct Member {
     wanted: VecDeque<Wanted>,
 }
 
-impl Member {
+impl MemberDevice {
     /// The one with this number, whose program starts for the first time.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use shoal_topology::{
 
 use super::exit::Downloads;
 use super::letter::{Letter, Recipients};
-use super::member::Member;
+use super::member::MemberDevice;
 use super::network::{Network, Power, identity};
 use super::reachable::Reachable;
 use super::settings::{Settings, SharedGateway};
@@ -155,7 +155,7 @@ impl Person {
         let own = (number, reachable.identity());
         let of_class = (settings, &network.class);
         let seed = self.seed.part("messages");
-        let member = Member::new(own, of_class, roster.clone(), seed, unix_ms)?;
+        let member = MemberDevice::new(own, of_class, roster.clone(), seed, unix_ms)?;
         reachable.enrol(member, unix_ms);
         Ok(())
     }

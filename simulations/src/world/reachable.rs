@@ -16,7 +16,7 @@ use shoal_topology::{ClientDescriptor, Identity, SecretIdentity, Seed, Signed, S
 
 use super::keyring::PersonKeyring;
 use super::letter::{Letter, Recipients};
-use super::member::{Member, Outcome};
+use super::member::{MemberDevice, Outcome};
 use super::network::identity;
 use super::spans::span;
 
@@ -51,7 +51,7 @@ pub(super) struct Reachable {
     gateway: Identity,
     keys: PersonKeyring,
     /// Its messages, if it is a member of the organisation.
-    pub(super) member: Option<Member>,
+    pub(super) member: Option<MemberDevice>,
     /// What has become of them since somebody asked.
     pub(super) outcomes: Vec<Outcome>,
     /// Of the key that the gateway was told of last, when its period begins.
@@ -98,7 +98,7 @@ impl Reachable {
     }
 
     /// It is a member from now on.
-    pub(super) fn enrol(&mut self, mut member: Member, unix_ms: u64) {
+    pub(super) fn enrol(&mut self, mut member: MemberDevice, unix_ms: u64) {
         member.turn_keys(self.keys.periods(), unix_ms);
         self.member = Some(member);
     }
@@ -260,7 +260,7 @@ impl Reachable {
 
     /// Letters that have not left; of a member, messages of which it is not known whether they arrive.
     pub(super) fn waiting(&self) -> usize {
-        self.member.as_ref().map_or(self.outgoing.len(), Member::waiting)
+        self.member.as_ref().map_or(self.outgoing.len(), MemberDevice::waiting)
     }
 
     /// When a letter is due that is to be tried again.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use shoal_node::wheel::Wheel;
 use shoal_node::{Arrived, DropReason, InboxId, Input, Room};
+use shoal_people::Roster;
 use shoal_sphinx::Frame;
 use shoal_topology::{Seed, Time};
 
@@ -224,10 +225,7 @@ impl World {
         let reachable = people.iter().filter_map(|person| person.reachable.as_ref());
         let addresses: Vec<_> = reachable.map(|reachable| reachable.address()).collect();
         if settings.people.members {
-            let roster = roster(addresses.iter().copied(), &seed);
-            for (number, person) in (0..).zip(&mut people) {
-                person.enrol((&network, settings), number, &roster)?;
-            }
+            enrol(&mut people, &roster(addresses.iter().copied(), &seed), (&network, settings))?;
         }
         let count = network.nodes();
         let nodes =
@@ -403,6 +401,15 @@ impl World {
             Event::Mended(number) => self.mend(number as usize),
         }
     }
+}
+
+/// All people are members of one organisation.
+fn enrol(
+    people: &mut [Person],
+    roster: &Roster,
+    of_world: (&Network, &Settings),
+) -> anyhow::Result<()> {
+    (0..).zip(people).try_for_each(|(number, person)| person.enrol(of_world, number, roster))
 }
 
 /// The person of a session; none for the service's.

@@ -81,10 +81,7 @@ impl Membership {
     /// Nobody or several are meant.
     pub(in crate::daemon) fn person(&self, name: &str) -> Result<(u32, String), String> {
         let state = self.state();
-        let state = state.as_ref().filter(|state| state.is_member());
-        let state = state.ok_or(
-            "this client belongs to no organisation whose people have names: shoal-client join",
-        )?;
+        let state = member(state.as_ref())?;
         let found = state.directory.find(name);
         match found.as_slice() {
             [member] => Ok((member.person.id, member.person.name.clone())),
@@ -126,8 +123,7 @@ impl Membership {
         person: u32,
     ) -> Result<(Identity, [PersonKeys; 2]), String> {
         let state = self.state();
-        let state = state.as_ref().filter(|state| state.is_member());
-        let state = state.ok_or("this client belongs to no organisation")?;
+        let state = member(state.as_ref())?;
         let own = state.device().map(|device| device.device.person);
         let own =
             own.filter(|own| *own != person).ok_or("this is you: compare with somebody else")?;
@@ -140,6 +136,28 @@ impl Membership {
         let both = keys(own).zip(keys(person));
         let (own, other) =
             both.ok_or_else(|| format!("the directory has no person of the number {person}"))?;
+        if other.keys.is_empty() {
+            let name = state.directory.person(person).map(|member| member.person.name.as_str());
+            return Err(format!(
+                "{} has no device in {} any more: there is nothing to compare",
+                name.unwrap_or_default(),
+                state.kept.name
+            ));
+        }
         Ok((state.kept.organisation, [own, other]))
     }
+}
+
+/// The state of a member, or why this client is none.
+fn member(state: Option<&MembershipState>) -> Result<&MembershipState, String> {
+    let state = state.ok_or("this client belongs to no organisation: shoal-client join")?;
+    let name = &state.kept.name;
+    if state.was_removed() {
+        return Err(format!(
+            "this device was removed from {name}, and nobody writes to it any more"
+        ));
+    }
+    let is_member = state.is_member().then_some(state);
+    is_member
+        .ok_or_else(|| format!("{name} has not let this client in yet: shoal-client organisation"))
 }

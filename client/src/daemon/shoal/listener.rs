@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use shoal_host::admin::Readiness;
-use shoal_host::shutdown::Shutdown;
+use shoal_host::shutdown::{Shutdown, ShutdownOnDrop};
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::sync::{mpsc, watch};
 
@@ -56,21 +56,6 @@ pub struct Listener {
     readiness: watch::Receiver<Readiness>,
     shutdown: ShutdownOnDrop,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Ends a service when it is dropped.
-struct ShutdownOnDrop(Shutdown);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.trigger();
-    }
-}
-
-impl std::fmt::Debug for ShutdownOnDrop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ShutdownOnDrop")
-    }
 }
 
 impl Listener {

@@ -19,14 +19,14 @@ use crate::world::{self, Observed, Report, Settings};
 
 /// What the adversary looks for at those who may have written.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Trace {
+pub enum Hint {
     /// More than else arrives, so many seconds later on average: the receipt.
     Receipt(f64),
     /// Less does at the same time, within so many seconds: a loop that made room for the letter.
     Room(f64),
 }
 
-impl Trace {
+impl Hint {
     /// What is looked for: receipts that leave at once, those that wait for an hour, and the room of the letter.
     pub const ALL: [Self; 3] = [Self::Receipt(4.0), Self::Receipt(3_600.0), Self::Room(4.0)];
 }
@@ -50,7 +50,7 @@ pub struct Ring {
 #[derive(Clone, Debug)]
 pub struct Ranked {
     /// What was looked for.
-    pub trace: Trace,
+    pub hint: Hint,
     /// Whether the adversary was told when messages came.
     pub is_told: bool,
     /// How often he was.
@@ -114,7 +114,7 @@ impl Ring {
         let rank = |is_told| {
             let came: Vec<_> =
                 (0..self.people).map(|n| self.came(&workload, &report, n, is_told)).collect();
-            Trace::ALL.map(|trace| self.rank(&report, &came, trace, is_told))
+            Hint::ALL.map(|hint| self.rank(&report, &came, hint, is_told))
         };
         Ok(([false, true].map(rank).concat(), report))
     }
@@ -140,10 +140,10 @@ impl Ring {
         counts
     }
 
-    fn rank(&self, report: &Report, came: &[Vec<f64>], trace: Trace, is_told: bool) -> Ranked {
+    fn rank(&self, report: &Report, came: &[Vec<f64>], hint: Hint, is_told: bool) -> Ranked {
         let (mut first, mut ranks) = (0, 0.0);
         for (reader, came) in (0..self.people).zip(came) {
-            let expected = expected(came, trace);
+            let expected = expected(came, hint);
             let score = |person: u32| {
                 let seen = report.at_gateway.get(person as usize)?;
                 Some(goes_up(seen, &expected))
@@ -160,15 +160,15 @@ impl Ring {
         let is_more = first as f64 > prior * readers as f64;
         let p = proportion_p(first, readers, prior) / 2.0;
         let p = if is_more { p } else { 1.0 - p };
-        Ranked { trace, is_told, first, readers, mean_rank: ranks / readers as f64, p }
+        Ranked { hint, is_told, first, readers, mean_rank: ranks / readers as f64, p }
     }
 }
 
 /// How much more, or less, is expected in each second around what came. Its mean is 0.
-fn expected(came: &[f64], trace: Trace) -> Vec<f64> {
-    let mut expected = match trace {
-        Trace::Receipt(mean_s) => behind(came.iter(), mean_s),
-        Trace::Room(within_s) => {
+fn expected(came: &[f64], hint: Hint) -> Vec<f64> {
+    let mut expected = match hint {
+        Hint::Receipt(mean_s) => behind(came.iter(), mean_s),
+        Hint::Room(within_s) => {
             let before = behind(came.iter().rev(), within_s);
             let around = behind(came.iter(), within_s).into_iter().zip(before.into_iter().rev());
             around.zip(came).map(|((behind, before), at)| -(behind + before + at)).collect()
@@ -217,22 +217,22 @@ mod tests {
         let mut came = vec![0.0; 5_000];
         instants.iter().for_each(|at| came[*at] = 1.0);
         let even = || (0..2_500).map(|n| 2 * n);
-        for (trace, with) in [
-            (Trace::Receipt(20.0), even().chain(instants.iter().map(|at| at + 7)).collect()),
+        for (hint, with) in [
+            (Hint::Receipt(20.0), even().chain(instants.iter().map(|at| at + 7)).collect()),
             (
-                Trace::Room(4.0),
+                Hint::Room(4.0),
                 even()
                     .filter(|s| !instants.iter().any(|at| at.abs_diff(*s) < 3))
                     .collect::<Vec<_>>(),
             ),
         ] {
-            let expected = expected(&came, trace);
+            let expected = expected(&came, hint);
             assert!(expected.iter().sum::<f64>().abs() < 1e-6);
             let mut with = with;
             with.sort_unstable();
             let with = goes_up(&seen(&mut with.into_iter()), &expected);
             let without = goes_up(&seen(&mut even()), &expected);
-            assert!(with > 2.5 && without.abs() < 1.0, "{trace:?}: {with} and {without}");
+            assert!(with > 2.5 && without.abs() < 1.0, "{hint:?}: {with} and {without}");
         }
     }
 
