@@ -65,7 +65,7 @@ pub enum Ready {
     Data,
     /// SURBs for a service that runs low.
     Refill,
-    /// A message to a person, in a slot that is kept for them.
+    /// A message to a person, which never takes the place of a loop.
     Letter(LetterId),
     /// Media of a call, or the silence that stands for it.
     Media,
@@ -84,7 +84,8 @@ pub struct Wants {
     pub data: usize,
     /// How many may take SURBs, behind them.
     pub refill: usize,
-    /// Payload slots that are kept for letters, and the same as some of the user's. None while enough letters stand ready.
+    /// Payload slots that are free for letters: those that are kept for them, or of drop cover; the same as some of the user's. None
+    /// while enough letters stand ready.
     pub letters: Vec<Slot>,
     /// Slots of a call that lack media.
     pub media: Vec<Slot>,
@@ -582,8 +583,8 @@ impl Uplink {
 /// A class all of whose slots carry loops has no others.
 fn takes_letters(class: &Class, slot: &Planned) -> bool {
     let of_loops = class.loop_share >= 1.0 && slot.fill == Fill::Loop;
-    let is_kept = slot.chance.is_some_and(|chance| chance.is_for_letters);
-    (is_kept && slot.fill == Fill::Drop) || (of_loops && slot.chance.is_some())
+    let is_kept = |chance: plan::Chance| chance.is_for_letters || class.letter_share() == 0.0;
+    slot.chance.is_some_and(is_kept) && (slot.fill == Fill::Drop || of_loops)
 }
 
 /// What a slot carries if nothing of the user's does.

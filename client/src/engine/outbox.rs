@@ -1,6 +1,6 @@
 //! Messages to people: when one leaves.
 //!
-//! A letter takes a slot that is kept for letters, so that the loops of whoever writes come back as they would have. At the reader it
+//! A letter takes a slot without a loop, so that the loops of whoever writes come back as they would have. At the reader it
 //! is one packet more, which nobody there knows of before it has come; what hides it is that the instant says little: each
 //! letter waits a time of its own, drawn anew, so that those of a burst come apart and nobody who knows when they were
 //! written knows when to look. How much it hides is in THREAT-MODEL.
@@ -118,8 +118,8 @@ impl Outbox {
 }
 
 impl Client {
-    /// A message to a person. It waits a time that is drawn, some seconds, and leaves in a payload slot that is kept for
-    /// letters. Letters may overtake each other, and be lost; whoever needs to know has the other end answer.
+    /// A message to a person. It waits a time that is drawn, some seconds, and leaves in a payload slot that would carry drop
+    /// cover. Letters may overtake each other, and be lost; whoever needs to know has the other end answer.
     ///
     /// # Errors
     /// It is not taken, and why.

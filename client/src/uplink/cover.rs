@@ -15,10 +15,11 @@
 //! too, has S = µ·(1 − p)·E[m²]/E[m]: that of a Poisson stream for E[m²]/E[m] = 1/(1 − p), up to frequencies at which the delays
 //! hide the slots anyway. Class call, with p near 1, stays too even: longer runs would tear gaps into speech.
 //!
-//! **Which slots are the letters'.** A slot with a letter has no loop. If letters took slots that a coin left without one, then who
-//! has both gateways would see fewer loops come back to the writer about when a letter comes to the reader: over a thousand
-//! letters that told who wrote to whom. So some slots are kept for letters, at even distances, and carry drop cover else: coins are
-//! thrown for the others alone, and say nothing of when a letter leaves.
+//! **Which slots are the letters'.** A slot with a letter has no loop. If letters take slots that a coin left without one, then who
+//! has both gateways sees fewer loops come back to the writer about when a letter comes to the reader. In class text, where
+//! little arrives, a thousand letters told who wrote to whom. So there some slots are kept for letters, at even distances, and carry
+//! drop cover else: coins are thrown for the others alone, and say nothing of when a letter leaves. In faster classes that trace is
+//! lost in what arrives, and slots that never carry loops would show whether what comes are one's own loops or a call.
 
 use rand::RngExt;
 use shoal_topology::{Class, Seed, Stream};
@@ -53,8 +54,8 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(seed: &Seed) -> Self {
-        let (mut coins, settling) = (seed.stream("loop coins"), seed.stream("settling of loops"));
-        let letters = coins.random();
+        let (coins, settling) = (seed.stream("loop coins"), seed.stream("settling of loops"));
+        let letters = seed.stream("slots for letters").random();
         Self { coins, settling, coin: (false, 0), letters, owed: 0.0 }
     }
 
@@ -69,8 +70,7 @@ impl Account {
         }
         if self.coin.1 == 0 {
             let share = class.loop_share / (1.0 - class.letter_share());
-            let [coin, length] = self.coins.random::<[f64; 2]>();
-            self.coin = (coin < share, run(share, length));
+            self.coin = (self.coins.random::<f64>() < share, run(share, &mut self.coins));
         }
         self.coin.1 -= 1;
         Chance { chosen: self.coin.0, is_for_letters: false, settle }
@@ -106,12 +106,13 @@ impl Account {
     }
 }
 
-/// How many slots a coin is thrown for that says loops with this chance: one of two lengths beside each other, by a number in [0, 1).
-fn run(share: f64, drawn: f64) -> u32 {
+/// How many slots a coin is thrown for that says loops with this chance: one of two lengths beside each other.
+fn run(share: f64, lengths: &mut Stream) -> u32 {
     let most = if share > EVEN { RUN_OF_EVEN } else { RUN };
     let wanted = (1.0 / (1.0 - share).max(f64::EPSILON)).min(most);
     let short = wanted.floor();
     // So that E[m²]/E[m] is what is wanted.
     let chance_of_long = short * (wanted - short) / (2.0 * short + 1.0 - wanted);
-    short as u32 + u32::from(drawn < chance_of_long)
+    let is_long = chance_of_long > 1e-9 && lengths.random::<f64>() < chance_of_long;
+    short as u32 + u32::from(is_long)
 }

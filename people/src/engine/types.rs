@@ -16,9 +16,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For a client of this class: with as many second copies, half of the slots for letters are left for messages themselves.
+    /// For a client of this class: with as many second copies, half of the letters that it carries are left for messages themselves.
     pub fn of(class: &Class) -> Self {
-        Self { copies_per_s: 0.5 * class.letter_share() * class.payload_per_s, ..Self::default() }
+        Self { copies_per_s: 0.5 * class.letters_per_s(), ..Self::default() }
     }
 }
 

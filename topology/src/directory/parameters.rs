@@ -46,15 +46,21 @@ impl Default for Class {
     }
 }
 
-/// Slots for letters, 1/s: as many as a person and his groups need. With more of them the loops, which must do without, come so
-/// evenly that other packets stand out.
-pub const LETTERS_PER_S: f64 = 2.5;
+/// Classes of fewer payload slots than this, 1/s, keep some for letters. In faster ones nobody finds what a letter leaves out among so
+/// much that arrives; and slots that never carry loops would show there whose loops, or calls, they are missing from.
+const SLOW_PER_S: f64 = 5.0;
 
 impl Class {
-    /// Share of the payload slots that letters may take, and loops never: [`LETTERS_PER_S`], but at most half of those without a
-    /// loop.
+    /// Share of the payload slots that are kept for letters and never carry loops: half of those without a loop, in a slow class.
     pub fn letter_share(&self) -> f64 {
-        ((1.0 - self.loop_share) / 2.0).min(LETTERS_PER_S / self.payload_per_s)
+        if self.payload_per_s < SLOW_PER_S { (1.0 - self.loop_share) / 2.0 } else { 0.0 }
+    }
+
+    /// Letters/s that the slots which may carry them take, and loops of their readers make way for.
+    pub fn letters_per_s(&self) -> f64 {
+        let kept = self.letter_share();
+        let free = if kept > 0.0 { kept } else { 1.0 - self.loop_share };
+        free.min(self.loop_share) * self.payload_per_s
     }
 
     /// Packets/s that a service may send to a client of this class: 0.95 · (down − λ_L).
