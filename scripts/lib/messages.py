@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 from localnet import Localnet, query, scratch
+from procs import rss_mb
 from report import Failed, must, wait_until
 
 # Seconds; short, so that a gateway whose keys are gone stands in a document again soon.
@@ -107,6 +108,12 @@ class Person:
         return found
 
 
+def cpu_ticks(pid):
+    """What a process has computed, in ticks of the system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
 class Messages:
     """Alice and Bob of an organisation, who have just been let in."""
 
@@ -123,6 +130,7 @@ class Messages:
         check("17 a message that was taken survives kill -9 of its writer", self.killed)
         check("17 who was away gets all once and in order, though his gateway was killed", self.away, False)
         check("17 who was away gets all once and in order, though his gateway lost its runtime directory as by a reboot", self.away, True)
+        check("17 an idle member's client takes less than 60 MB", self.idle)
         check("17 no word, name or address of theirs lies in clear on any disk", self.at_rest)
 
     def enrol(self):
@@ -226,6 +234,24 @@ class Messages:
         must(wait_until(lambda: "gone in two seconds" not in theirs(), 10) is not None, f"{theirs()}")
         mine = [message["text"] for message in self.alice.messages("bob")]
         must("gone in two seconds" not in mine, f"{mine}")
+
+    def idle(self):
+        """Beside a client of the same class to which nobody writes."""
+        other = Person(self.run.binaries, self.net.daemons["client-1"]["config"], self.acme.dir.with_name("alone"))
+        other.options = [option.replace("reachable=true", "reachable=false") for option in other.options]
+        other.start()
+        try:
+            pids = [self.alice.child.pid, other.child.pid]
+            wait_until(lambda: False, 5)
+            before = [cpu_ticks(pid) for pid in pids]
+            wait_until(lambda: False, 15)
+            member, alone = (cpu_ticks(pid) - ticks for pid, ticks in zip(pids, before))
+            resident = [rss_mb(pid) for pid in pids]
+        finally:
+            other.kill()
+        must(resident[0] < 60, f"{resident[0]:.0f} MB")
+        return (f"{resident[0]:.0f} MB, {resident[1]:.0f} without messages; "
+                f"{member / max(alone, 1):.2f} of the CPU of a client without them")
 
     def at_rest(self):
         words = [b"hello Bob", b"while you were away", b"before the end"]

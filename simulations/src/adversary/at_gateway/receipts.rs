@@ -94,7 +94,7 @@ impl Ring {
             let rng = &mut Seed::from_u64(self.seed).part("receipts").stream(&purpose);
             let mut at = Time::ZERO + Duration::from_secs_f64(SETTLED_S);
             for _ in 0..self.messages {
-                at = at + exponential(rng, mean);
+                at += exponential(rng, mean);
                 activities.push(Activity::Message { from, to: (from + 1) % self.people, at });
             }
         }

@@ -58,8 +58,11 @@ fn what_members_write_is_read_once_and_its_writer_knows() {
     });
 }
 
-/// What the links and the gateways of people show: both ways of each link to the bit, and each frame up as the gateway gets it.
-fn shown(settings: &Settings, workload: &Workload) -> Vec<(Trace, Vec<(u64, u16, u8)>)> {
+/// A frame up, as the gateway gets it: when it was sent, its first hop and its epoch.
+type FrameUp = (u64, u16, u8);
+
+/// What the links and the gateways of people show: both ways of each link to the bit, and each frame up.
+fn shown(settings: &Settings, workload: &Workload) -> Vec<(Trace, Vec<FrameUp>)> {
     let mut settings = settings.clone();
     settings.observer.links = Observed::Clients;
     settings.observer.gateway_view = true;
