@@ -45,7 +45,7 @@ use crate::surbs::{PendingReplies, SurbCache};
 use crate::tunnel::{self, StreamId, Tunnel};
 use call::Call;
 use credits::Credits;
-pub use credits::{ContactId, Handle};
+pub use credits::{ContactId, Handle, contact_of_person};
 use gateways::Gateways;
 pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
 pub use group::{Failure, GroupId, GroupStage, Isolation, Target};

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 use shoal_people::{LetterNumber, PeriodKeys};
+use shoal_topology::ClientDescriptor;
 use shoal_topology::directory::address::ServiceAddress;
-use shoal_topology::{ClientDescriptor, Identity};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::events::Event;
@@ -87,8 +87,8 @@ pub(super) enum ToEngine {
     },
     /// The descriptor of whoever has this address is wanted.
     Seek(ServiceAddress),
-    /// A session vouches for a letter that came: the device with this key has made it.
-    Vouch(Handle, Identity),
+    /// A session vouches for a letter that came: a device of this person has made it.
+    Vouch(Handle, u32),
 }
 
 /// The way to the thread.

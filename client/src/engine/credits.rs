@@ -30,6 +30,13 @@ const SAVED_LEAST: f64 = 4.0;
 /// A contact, or a device of one, as the caller tells them apart: say, a hash of its key.
 pub type ContactId = [u8; 32];
 
+/// The contact that a person is, by the number in the one organisation of a client.
+pub fn contact_of_person(person: u32) -> ContactId {
+    let mut contact = [0; 32];
+    contact.iter_mut().zip(person.to_be_bytes()).for_each(|(to, byte)| *to = byte);
+    contact
+}
+
 /// A letter that was given out ([`ClientOutput::Message`](super::ClientOutput::Message)): its session may answer for it
 /// once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

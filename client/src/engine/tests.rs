@@ -153,10 +153,6 @@ fn wants(client: &mut Client, now: Time, (data, refill, cover): (usize, usize, u
     let class = client.class().clone();
     let mut uplink = Uplink::new(&Seed::from_u64(1), class, now);
     uplink.clear(client.turns(now));
-    // As soon as a slot for letters is planned.
-    while uplink.wants(now).letters.is_empty() {
-        uplink.take(uplink.next_slot());
-    }
     let mut wants = uplink.wants(now);
     (wants.data, wants.refill) = (data, refill);
     wants.loops.truncate(cover);

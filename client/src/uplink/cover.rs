@@ -12,7 +12,7 @@
 //! them lose r·(2·S/µ − 1), where µ is the rate of what arrives and S its spectrum at rest. The sum moves by
 //! 2·r·(1 − S/µ): by nothing only if arrivals at rest vary as a Poisson stream does. A coin for each slot has S = µ·(1 − p):
 //! it is too even, and two messages in three seconds show in how counts of 0.1 to 2 s vary. A coin for a run of m slots, m drawn
-//! too, has S = µ·(1 − p)·E[m²]/E[m]: that of a Poisson stream for E[m²]/E[m] = 1/(1 − p), up to frequencies at which the delays
+//! too where no whole number will do, has S = µ·(1 − p)·E[m²]/E[m]: that of a Poisson stream for E[m²]/E[m] = 1/(1 − p), up to frequencies at which the delays
 //! hide the slots anyway. Class call, with p near 1, stays too even: longer runs would tear gaps into speech.
 //!
 //! **Which slots are the letters'.** A slot with a letter has no loop. If letters take slots that a coin left without one, then who
@@ -110,9 +110,11 @@ impl Account {
 fn run(share: f64, lengths: &mut Stream) -> u32 {
     let most = if share > EVEN { RUN_OF_EVEN } else { RUN };
     let wanted = (1.0 / (1.0 - share).max(f64::EPSILON)).min(most);
+    // 2/3 is none that a float has: what is a whole number but for that is one.
+    let wanted = (wanted * 1e9).round() / 1e9;
     let short = wanted.floor();
     // So that E[m²]/E[m] is what is wanted.
     let chance_of_long = short * (wanted - short) / (2.0 * short + 1.0 - wanted);
-    let is_long = chance_of_long > 1e-9 && lengths.random::<f64>() < chance_of_long;
+    let is_long = chance_of_long > 0.0 && lengths.random::<f64>() < chance_of_long;
     short as u32 + u32::from(is_long)
 }

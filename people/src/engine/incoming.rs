@@ -187,7 +187,7 @@ impl People {
         }
         // Also for a second copy, and for one that the ratchet does not open: nobody else can hide a packet so.
         if let Some(listed) = self.roster.devices.get(&device) {
-            self.effects.push_back(Output::Vouched(packet.number, listed.key));
+            self.effects.push_back(Output::Vouched(packet.number, listed.person));
         }
         // A second copy is nothing new, and one that could not be opened says so once.
         let is_new = !peer.came_before(&packet.bytes);

@@ -307,7 +307,8 @@ impl People {
         of.is_owed = false;
         let ack = of.ack();
         let still = streams.iter().any(|received| received.is_owed);
-        peer.kept.owed_at = still.then(|| later(&mut self.draws, now, ACK_MS));
+        let mean_ms = self.settings.receipts_ms;
+        peer.kept.owed_at = still.then(|| later(&mut self.draws, now, mean_ms));
         self.save_peer(device);
         Some(ack)
     }

@@ -1,7 +1,7 @@
 //! What goes into the engine, and what comes out of it.
 
+use shoal_topology::Class;
 use shoal_topology::directory::address::ServiceAddress;
-use shoal_topology::{Class, Identity};
 
 use super::{Change, Key};
 use crate::{Body, GroupMark, MessageName, PeriodKeys, Published, Roster, State};
@@ -99,9 +99,10 @@ pub enum Output {
         /// Where it is reached.
         address: ServiceAddress,
     },
-    /// A session vouches for a packet: a listed device, which has this key, has made it. The mixnet's client takes it for a
-    /// packet of somebody else's, which none that the gateway makes up is.
-    Vouched(PacketNumber, Identity),
+    /// A session vouches for a packet: a listed device of this person has made it. The mixnet's client takes it for a packet of
+    /// somebody else's, which none that the gateway makes up is, and counts by persons: one may have several devices. Nothing
+    /// that is saved has to be on disk before.
+    Vouched(PacketNumber, u32),
     /// Where a message of this device stands.
     State(MessageName, State),
     /// A message has come, whole and for the first time; it stands in the changes that were saved before.

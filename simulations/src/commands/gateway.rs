@@ -21,10 +21,10 @@ pub struct GatewayArgs {
     /// holds, injections, tags: seconds to a decision), "release" (a release at the first mix that counts from the slot) or
     /// "receipts" (whether receipts tell who wrote).
     pub question: String,
-    /// Class of all people, for "steady" and "onsets".
+    /// Class of all people, for "steady", "onsets" and "receipts".
     #[arg(long, default_value = "call", value_name = "NAME")]
     pub class: String,
-    /// Pairs of people who do something; as many do nothing ("steady": all, for half of the time).
+    /// Pairs of people who do something; as many do nothing ("steady": all, for half of the time; "receipts": all).
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
     /// How long, of virtual time.
@@ -65,8 +65,6 @@ pub struct GatewayArgs {
     pub json: bool,
 }
 
-/// Length of the periods of members' keys, as in service, seconds.
-const KEY_PERIOD_S: u32 = 86_400;
 /// Permutations of a test.
 const PERMUTATIONS: u32 = 10_000;
 
@@ -116,8 +114,7 @@ fn case(args: &GatewayArgs, busy: Busy, seed: u64) -> Case {
     case.settings.trial.credits = !args.without_credits;
     case.settings.trial.letters_wait = !args.letters_at_once;
     if args.members {
-        case.settings.people.members = true;
-        case.settings.people.key_period_s = KEY_PERIOD_S;
+        case.settings.people.make_members();
     }
     case
 }

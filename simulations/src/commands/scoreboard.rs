@@ -242,6 +242,10 @@ fn observe(
                 settings.people.access_loss = loss;
                 settings.people.access_jitter_ms = 10.0;
             }
+            if kind == WorkloadKind::Messages {
+                // By the deployed engine of messages, with receipts and second copies.
+                settings.people.make_members();
+            }
             if kind == WorkloadKind::Download {
                 // An epoch changes after a third of it, so that what its byte tells is seen.
                 let whole_s = settings.warm_up_s + window_s + settings.drain_s;

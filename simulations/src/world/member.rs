@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use shoal_client::engine::{Handle, LetterId};
+use shoal_client::engine::{Handle, LetterId, contact_of_person};
 use shoal_client::sender::Sender;
 use shoal_people::{
     Body, Input, Key, LetterNumber, MessageName, NotRestored, Output, PacketNumber, People,
@@ -202,8 +202,8 @@ impl MemberDevice {
                 Output::Seek { device, address } => {
                     self.wanted.push_back(Wanted::Seek { device, address });
                 }
-                Output::Vouched(packet, by) => {
-                    client.authenticated(now, by.0, Handle(packet.0));
+                Output::Vouched(packet, person) => {
+                    client.authenticated(now, contact_of_person(person), Handle(packet.0));
                 }
                 Output::State(name, state) => outcomes.extend(self.stands(&name, state)),
                 Output::Received(message) => {

@@ -236,6 +236,11 @@ pub struct PeopleSettings {
 }
 
 impl PeopleSettings {
+    /// People are members of one organisation, with keys for a day each, as in service.
+    pub fn make_members(&mut self) {
+        (self.members, self.key_period_s) = (true, 86_400);
+    }
+
     /// Whether access links lose or jitter.
     pub(super) fn access_is_bad(&self) -> bool {
         self.access_loss > 0.0 || self.access_jitter_ms > 0.0

@@ -225,7 +225,7 @@ const RECORDED: [(&str, u64, &str); 3] = [
         interruptions = [{ people = [2], every_s = 9.0 }]
         "#,
         7,
-        "fc23ec20e72025ce011d8f4ad76da057",
+        "2583205a6e31b7758fc6d76da8840c72",
     ),
 ];
 

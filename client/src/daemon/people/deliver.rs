@@ -20,7 +20,18 @@ impl Messages {
     /// Does what the engine wants done, as far as the disk takes it.
     pub(super) fn deliver(&mut self) {
         let Some(engine) = &mut self.engine else { return };
-        self.undone.extend(std::iter::from_fn(|| engine.poll_output()));
+        let (mut polled, mut vouched) = (VecDeque::new(), Vec::new());
+        for output in std::iter::from_fn(|| engine.poll_output()) {
+            match output {
+                Output::Vouched(packet, person) => vouched.push((packet, person)),
+                output => polled.push_back(output),
+            }
+        }
+        self.undone.append(&mut polled);
+        // That does not wait for the disk, which may be slow: what is vouched for late counts as a stranger's.
+        for (packet, person) in vouched {
+            self.give(ToEngine::Vouch(Handle(packet.0), person));
+        }
         let mut was_kept = false;
         while !self.undone.is_empty() {
             // One write for what is saved at once and for what it brings with it.
@@ -121,7 +132,6 @@ impl Messages {
                 self.sought.insert(address, device);
                 self.give(ToEngine::Seek(address));
             }
-            Output::Vouched(packet, by) => self.give(ToEngine::Vouch(Handle(packet.0), by)),
             Output::State(name, state) => {
                 let Some(number) = self.history.number(&name) else { return };
                 let mut event = Map::new();
@@ -139,7 +149,7 @@ impl Messages {
                     json!({ "event": "missed", "person": person, "name": name, "parts": parts }),
                 );
             }
-            Output::Save(_) | Output::Received(_) => {}
+            Output::Save(_) | Output::Received(_) | Output::Vouched(..) => {}
         }
     }
 

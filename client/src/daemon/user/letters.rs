@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Driver, ProxyContext};
 use crate::daemon::mail::{Mail, Order, ToEngine};
-use crate::engine::Handle;
+use crate::engine::{Handle, contact_of_person};
 
 /// Hands the engine what the thread wants of it, until `shutdown`.
 pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown: &Shutdown) {
@@ -27,8 +27,8 @@ pub(super) async fn post(context: Rc<ProxyContext>, mail: Option<Mail>, shutdown
                     user.client.seek(now, address);
                     None
                 }
-                ToEngine::Vouch(letter, by) => {
-                    user.client.authenticated(now, by.0, letter);
+                ToEngine::Vouch(letter, person) => {
+                    user.client.authenticated(now, contact_of_person(person), letter);
                     None
                 }
                 ToEngine::Post { letter, to, message } => {

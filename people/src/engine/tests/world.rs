@@ -57,7 +57,7 @@ pub(super) struct Node {
     /// How many packets have come, which is the number of the last one.
     pub(super) came: u64,
     /// The packets that a session vouched for, and whose it is.
-    pub(super) vouched: Vec<(PacketNumber, Identity)>,
+    pub(super) vouched: Vec<(PacketNumber, u32)>,
     /// Parts that it was told are lost.
     pub(super) missed: u32,
     /// The next program ends after so many outputs.

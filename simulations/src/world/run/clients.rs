@@ -2,7 +2,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "the world numbers its nodes and people itself")]
 
-use shoal_client::engine::{Arrival, ClientOutput, Handle};
+use shoal_client::engine::{Arrival, ClientOutput, Handle, contact_of_person};
 use shoal_node::{Input, Origin, SessionId};
 use shoal_sphinx::{Downward, Frame};
 use shoal_topology::wire::client_gateway::{Away, ControlMessage, Hello, Mode, Notice};
@@ -298,7 +298,5 @@ impl World {
 
 /// What people's sessions do: they know whose a letter is.
 fn authenticated(person: &mut Person, letter: &Letter, handle: Handle, now: Time) {
-    let mut contact = [0; 32];
-    contact.iter_mut().zip(letter.from.to_be_bytes()).for_each(|(to, byte)| *to = byte);
-    person.client.authenticated(now, contact, handle);
+    person.client.authenticated(now, contact_of_person(letter.from), handle);
 }

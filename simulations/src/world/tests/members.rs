@@ -25,10 +25,10 @@ fn world() -> Settings {
 }
 
 /// So many messages from one to another, from an instant on at a distance.
-type Some = (u32, u32, f64, u32, f64);
+type Written = (u32, u32, f64, u32, f64);
 
-fn written(all: &[Some], end_s: f64) -> Workload {
-    let letter = |(from, to, at_s, count, every_s): &Some| LetterSettings {
+fn written(all: &[Written], end_s: f64) -> Workload {
+    let letter = |(from, to, at_s, count, every_s): &Written| LetterSettings {
         from: *from,
         to: *to,
         at_s: *at_s,
@@ -40,7 +40,8 @@ fn written(all: &[Some], end_s: f64) -> Workload {
 }
 
 /// A and B write to each other for a quarter of an hour, and C to A once.
-const DIALOGUE: [Some; 3] = [(A, B, 30.0, 30, 30.0), (B, A, 45.0, 30, 30.0), (C, A, 400.0, 1, 0.0)];
+const DIALOGUE: [Written; 3] =
+    [(A, B, 30.0, 30, 30.0), (B, A, 45.0, 30, 30.0), (C, A, 400.0, 1, 0.0)];
 
 #[test]
 fn what_members_write_is_read_once_and_its_writer_knows() {
