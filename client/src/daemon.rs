@@ -197,7 +197,7 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
         let own = people::Own {
             data_dir: &config.data_dir,
             membership: membership.clone(),
-            settings: messages(&config),
+            settings: message_settings(&config),
             events,
             seed,
         };
@@ -217,8 +217,8 @@ async fn run_proxy(config: Config, shutdown: Shutdown) -> Result<(), ClientError
     Ok(())
 }
 
-/// How many messages the client's class carries.
-fn messages(config: &Config) -> shoal_people::Settings {
+/// The settings of messages for the client's class.
+fn message_settings(config: &Config) -> shoal_people::Settings {
     let usual = Parameters::default();
     let class = usual.class(&config.class).or(usual.classes.first());
     class.map(shoal_people::Settings::of).unwrap_or_default()

@@ -91,6 +91,7 @@ pub async fn publish(registry: &Registry, network_file: &Path) -> Result<Publish
         newest = Some(document);
     }
 }
+
 /// Publishes the head each time that the files have another one, until it is dropped. What comes while a head is on its way goes at
 /// once, and does not wait for the document that has the one before.
 ///

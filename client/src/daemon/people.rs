@@ -51,7 +51,7 @@ pub(super) struct Own<'a> {
     pub(super) data_dir: &'a Path,
     /// Where programs find it.
     pub(super) membership: Membership,
-    /// How many messages its class carries.
+    /// What the engine of messages is given for the class of the client.
     pub(super) settings: Settings,
     /// Where what happens is told.
     pub(super) events: Events,
