@@ -8,10 +8,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -21,16 +17,11 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::Sleep;
 
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// What a connection may last.
-const LIFETIME: Duration = Duration::from_secs(10);
+use crate::limited::Limited;
 
 /// Says whether a daemon does its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +88,7 @@ impl AdminServer {
             .with_state(Shared { registry, ready })
             .layer(from_fn_with_state(bound.ip(), guard))
             .layer(map_response(last_response));
-        let listener = Limited { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)) };
+        let listener = Limited::new(listener);
         let task = tokio::spawn(async move {
             // `serve` returns on a graceful end only, which is never asked for.
             let _ = axum::serve(listener, pages).await;
@@ -180,80 +171,4 @@ fn is_own(host: &str, own: IpAddr) -> bool {
 async fn last_response(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-/// A listener with a bound on connections and on the life of each.
-struct Limited {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for Limited {
-    type Io = Brief;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Brief, SocketAddr) {
-        loop {
-            let Ok(permit) = self.permits.clone().acquire_owned().await else {
-                // Nobody closes the semaphore.
-                return std::future::pending().await;
-            };
-            if let Ok((stream, address)) = self.listener.accept().await {
-                let end = Box::pin(tokio::time::sleep(LIFETIME));
-                return (Brief { stream, end, _permit: permit }, address);
-            }
-            // Out of files, as a rule: try again when some may be free.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends by itself.
-struct Brief {
-    stream: TcpStream,
-    end: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Brief {
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Brief {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_end(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Brief {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_end(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

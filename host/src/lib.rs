@@ -10,6 +10,7 @@ pub mod coarse;
 pub mod config;
 pub mod control;
 pub mod host_port;
+pub mod limited;
 pub mod link;
 pub mod logs;
 pub mod memory;

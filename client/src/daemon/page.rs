@@ -7,7 +7,6 @@
 
 mod assets;
 mod guard;
-mod listener;
 pub mod open;
 mod relay;
 mod tokens;
@@ -29,6 +28,7 @@ use serde::Serialize;
 use serde_json::json;
 use shoal_host::control::{ControlError, Socket};
 use shoal_host::exit::chain;
+use shoal_host::limited::{Limited, Terms};
 use shoal_host::secret;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -39,7 +39,6 @@ use tracing::error;
 use zeroize::Zeroizing;
 
 use guard::Own;
-use listener::{Limited, Terms};
 use tokens::Tokens;
 
 /// Pages that are open at a time, each a connection to `programs.sock`.

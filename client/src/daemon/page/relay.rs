@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use serde_json::{Value, json};
+use shoal_host::limited::Term;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use super::PageState;
-use super::listener::Term;
 
 /// The longest line from a browser, with its end.
 pub(super) const LINE: usize = 64 << 10;

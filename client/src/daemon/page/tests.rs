@@ -482,7 +482,10 @@ async fn whoever_shows_no_token_ends_soon_and_holds_up_no_page_that_is_open() {
     timeout(SOON, late.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     let took = began.elapsed();
-    assert!(took > listener::LIFETIME - Duration::from_secs(1) && took < SOON, "{took:?}");
+    assert!(
+        took > shoal_host::limited::LIFETIME - Duration::from_secs(1) && took < SOON,
+        "{took:?}"
+    );
     // The page's own connection is older than they were.
     page.says("{}").await;
     assert_eq!(page.hears_line().await, "{}\n");

@@ -1,4 +1,6 @@
-//! A listener with a bound on connections, and on the life of each that has not shown a token.
+//! A listener for pages on loopback, with a bound on connections and on the life of each, from which one may be let off.
+
+#![allow(clippy::disallowed_methods)] // The daemon's own edge of the world: sockets and timers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,20 +17,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
-/// Connections at a time that have not shown a token; more wait in the kernel's queue.
+/// Connections at a time whose term holds; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// What such a connection may last.
-pub(super) const LIFETIME: Duration = Duration::from_secs(10);
+/// What a connection may last whose term holds.
+pub const LIFETIME: Duration = Duration::from_secs(10);
 
-/// The listener of a page.
-pub(super) struct Limited {
+/// The listener of a page, for axum.
+pub struct Limited {
     listener: TcpListener,
     permits: Arc<Semaphore>,
 }
 
 impl Limited {
     /// Bounds what a listener takes.
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub fn new(listener: TcpListener) -> Self {
         Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
@@ -60,14 +62,14 @@ impl Listener for Limited {
 }
 
 /// How long a connection may last.
-pub(super) struct Term {
+pub struct Term {
     is_open: AtomicBool,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Term {
-    /// It has shown a token: it lasts as long as it likes, and takes no stranger's place.
-    pub(super) fn lift(&self) {
+    /// Whoever is at the other end has shown that he may stay: the connection lasts as long as it likes, and takes nobody's place.
+    pub fn lift(&self) {
         self.is_open.store(true, Ordering::Relaxed);
         if let Ok(mut permit) = self.permit.lock() {
             *permit = None;
@@ -77,7 +79,7 @@ impl Term {
 
 /// The term of the connection that a request came by.
 #[derive(Clone)]
-pub(super) struct Terms(pub(super) Arc<Term>);
+pub struct Terms(pub Arc<Term>);
 
 impl Connected<IncomingStream<'_, Limited>> for Terms {
     fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
@@ -86,7 +88,7 @@ impl Connected<IncomingStream<'_, Limited>> for Terms {
 }
 
 /// A connection that ends by itself, unless its term is lifted.
-pub(super) struct Brief {
+pub struct Brief {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     term: Arc<Term>,
