@@ -48,14 +48,14 @@ use credits::Credits;
 pub use credits::{ContactId, Handle, contact_of_person};
 use gateways::Gateways;
 pub use gateways::{Blame, Evidence, GatewayMemory, GatewayRecord};
-pub use group::{Failure, GroupId, GroupStage, Isolation, Target};
+pub use group::{Failure, GroupId, GroupStage, Isolation, Replies, Target};
 use group::{Group, ServiceLocation};
 use ids::Ids;
 pub use loops::LoopCounts;
 use loops::Loops;
 use outbox::Outbox;
 use shares::{Ration, Shares};
-pub use shares::{Replies, download_bytes_per_s, whole_per_s};
+pub use shares::{download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
 pub use types::{

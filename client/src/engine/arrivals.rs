@@ -166,7 +166,7 @@ impl Client {
         id: GroupId,
         message: Option<&[u8]>,
     ) -> Arrival {
-        let whole_per_s = self.whole_per_s();
+        let whole_per_s = self.whole_per_s(id);
         let Some(group) = self.groups.get_mut(&id) else { return Arrival::NoCredit };
         let Some(tunnel) = &mut group.tunnel else {
             self.counts.unknown += 1;

@@ -16,9 +16,24 @@ use super::MAX_GROUPS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub(super) u64);
 
-/// What must not be linked to something else: a hash of the SOCKS user name and password, or of nothing.
+/// What replies may take of a client's link.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Replies {
+    /// All that the downlink carries beside loops.
+    #[default]
+    Downlink,
+    /// No more than the loops in payload slots, whose place they take: no more arrives than at rest (`protect.strict`, and what
+    /// a client fetches by itself, [`Isolation::resting`]).
+    Resting,
+}
+
+/// What must not be linked to something else: a hash of the SOCKS user name and password, or of nothing. And what replies to it may
+/// take of the link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Isolation([u8; 32]);
+pub struct Isolation {
+    name: [u8; 32],
+    replies: Replies,
+}
 
 impl Isolation {
     /// The isolation of a name of the caller's choice: what has the same name may share a tunnel and a pseudonym, as a browser's tabs do.
@@ -37,7 +52,18 @@ impl Isolation {
             hasher.update(&(user.len() as u64).to_le_bytes()).update(user);
             hasher.update(&(password.len() as u64).to_le_bytes()).update(password);
         }
-        Self(*hasher.finalize().as_bytes())
+        Self { name: *hasher.finalize().as_bytes(), replies: Replies::Downlink }
+    }
+
+    /// The same, at the pace of cover: replies stay within the rate at which loops arrive at rest, as `protect.strict` has it for all,
+    /// so that the own gateway does not see that something is fetched. For what a program fetches by itself.
+    pub fn resting(self) -> Self {
+        Self { replies: Replies::Resting, ..self }
+    }
+
+    /// What replies may take, where all others may take `others`.
+    pub(super) fn replies(&self, others: Replies) -> Replies {
+        if self.replies == Replies::Resting { Replies::Resting } else { others }
     }
 }
 

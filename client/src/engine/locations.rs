@@ -41,7 +41,7 @@ impl Client {
         }
         // Who only receives asks nothing while nothing comes, until the tunnel's next sign of life. That has to do where services
         // must not gather SURBs by which they could send more at once than arrives at rest.
-        if self.settings.replies == Replies::Downlink
+        if self.replies(id) == Replies::Downlink
             && let Some(group) = self.groups.get_mut(&id)
             && group.may_stall(now)
         {

@@ -128,7 +128,7 @@ impl Client {
             if starving && !group.refilled {
                 group.refilled = true;
                 if let Some(draft) = self.send(now, slot, id, Vec::new()) {
-                    self.shares.sent(now, id, self.whole_per_s());
+                    self.shares.sent(now, id, self.whole_per_s(id));
                     self.last_turn = id;
                     return Some(draft);
                 }
@@ -139,7 +139,7 @@ impl Client {
             take_events(id, tunnel, &mut self.outputs);
             if sends {
                 group.refilled = false;
-                self.shares.sent(now, id, self.whole_per_s());
+                self.shares.sent(now, id, self.whole_per_s(id));
                 self.last_turn = id;
                 // From here on QUIC counts it as sent: if no path is found now, it is lost like any other.
                 return self.send(now, slot, id, datagram);
@@ -309,7 +309,7 @@ impl Client {
         // Before the tunnel stands the stock is unknown: fill the room.
         let unknown = self.groups.get(&id)?.stock.room(now, of);
         let missing = if connected { missing } else { unknown };
-        let missing = self.may_give_out(now, room.min(missing));
+        let missing = self.may_give_out(now, id, room.min(missing));
         let mut surbs = Vec::new();
         for (surb, keys) in self.surbs(epoch, &own, missing) {
             self.outstanding.put(Purpose::Tunnel(id), epoch, keys);
@@ -350,27 +350,33 @@ impl Client {
 
     /// What the service of a group may send, as it is told.
     pub(super) fn budget(&self, id: GroupId) -> u16 {
-        self.shares.told(id, self.whole_per_s())
+        self.shares.told(id, self.whole_per_s(id))
     }
 
-    /// Packets/s that all services may send together.
-    pub(super) fn whole_per_s(&self) -> f64 {
-        whole_per_s(&self.class, self.settings.replies)
+    /// What replies to a group may take of the link.
+    pub(super) fn replies(&self, id: GroupId) -> Replies {
+        let others = self.settings.replies;
+        self.groups.get(&id).map_or(others, |group| group.isolation.replies(others))
     }
 
-    /// Of so many SURBs, those that may go out now.
-    fn may_give_out(&mut self, now: Time, count: usize) -> usize {
-        match self.settings.replies {
+    /// Packets/s that all services may send together, if all keep to what replies to this group may take.
+    pub(super) fn whole_per_s(&self, id: GroupId) -> f64 {
+        whole_per_s(&self.class, self.replies(id))
+    }
+
+    /// Of so many SURBs, those that may go out to the service of a group now.
+    fn may_give_out(&mut self, now: Time, id: GroupId, count: usize) -> usize {
+        match self.replies(id) {
             Replies::Downlink => count,
             Replies::Resting => self.ration.take(now, &self.class, count),
         }
     }
 
-    /// Strict: services have no more SURBs than their share takes in a second.
+    /// Services whose replies stay within the resting rate have no more SURBs than their share takes in a second.
     pub(super) fn limit_stocks(&mut self) {
-        if self.settings.replies == Replies::Resting {
-            let whole = self.whole_per_s();
-            for (id, group) in &mut self.groups {
+        let whole = whole_per_s(&self.class, Replies::Resting);
+        for (id, group) in &mut self.groups {
+            if group.isolation.replies(self.settings.replies) == Replies::Resting {
                 group.stock.limit(strict_stock(self.shares.share(*id) * whole));
             }
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::RngExt;
 use shoal_topology::{Class, Seed, Stream, Time};
 
-use super::GroupId;
+use super::{GroupId, Replies};
 use crate::message::BUDGET_UNITS;
 use crate::tunnel::SERVICE_MTU;
 
@@ -48,17 +48,6 @@ const STRICT: f64 = 0.95;
 const RATION_BURST: f64 = 32.0;
 /// Application bytes in a packet of a long download, of [`SERVICE_MTU`]: headers, and what else a service says.
 const USEFUL: f64 = 0.98;
-
-/// What replies may take of a client's link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Replies {
-    /// All that the downlink carries beside loops.
-    #[default]
-    Downlink,
-    /// No more than the loops in payload slots, whose place they take: no more arrives than at rest
-    /// (`protect.strict`).
-    Resting,
-}
 
 /// Packets/s that all services of a client of this class may send together.
 pub fn whole_per_s(class: &Class, replies: Replies) -> f64 {

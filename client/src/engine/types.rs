@@ -7,8 +7,7 @@ use shoal_topology::{ClientDescriptor, Identity};
 #[cfg(doc)]
 use super::Client;
 use super::credits::Handle;
-use super::group::{Failure, GroupId};
-use super::shares::Replies;
+use super::group::{Failure, GroupId, Replies};
 use crate::tunnel::{TunnelEvent, TunnelSettings};
 use crate::uplink::LetterId;
 #[cfg(doc)]

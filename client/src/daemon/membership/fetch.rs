@@ -15,8 +15,8 @@ use crate::daemon::clock::unix_s;
 use crate::daemon::stream::Stream;
 use crate::engine::Isolation;
 
-/// Longest wait for one message of the service: a batch of the largest size takes a quarter of an hour in class text.
-const STALLED: Duration = Duration::from_secs(1_800);
+/// Longest wait for one message of the service: a batch of the largest size takes 23 minutes in class text.
+const STALLED: Duration = Duration::from_secs(3_600);
 /// Longest wait for a whole answer.
 const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 /// Most bytes of a batch.
@@ -68,7 +68,9 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
     };
     // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
     // that was enrolled, or asked the last time.
-    let isolation = Isolation::of(&format!("\0organisation {:032x}", stream().random::<u128>()));
+    let name = format!("\0organisation {:032x}", stream().random::<u128>());
+    // And at the pace of cover, so that the own gateway does not see who fetches a directory.
+    let isolation = Isolation::of(&name).resting();
     let target = format!("{service}:{PORT}");
     let asked = async {
         let mut stream =

@@ -23,7 +23,10 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(world: &mut World, name: &[u8]) -> Self {
-        let isolation = Isolation::new(Some((name, b"")));
+        Self::of(world, Isolation::new(Some((name, b""))))
+    }
+
+    pub(super) fn of(world: &mut World, isolation: Isolation) -> Self {
         let group = world.client.group(world.now, isolation, Target::Exit).unwrap();
         Self { group, stream: None, read: 0 }
     }

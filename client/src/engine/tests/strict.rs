@@ -8,9 +8,19 @@ use crate::world::World;
 /// What reached the gateway of a client that downloads all the time or rests, for each of so many seconds, and the bytes/s that
 /// it read.
 fn arrivals(seed: u64, replies: Replies, downloads: bool, seconds: usize) -> (Vec<f64>, f64) {
+    arrivals_of(seed, (replies, Isolation::of("alice")), downloads, seconds)
+}
+
+/// The same, of a group whose replies may keep to less than those of others.
+fn arrivals_of(
+    seed: u64,
+    (replies, isolation): (Replies, Isolation),
+    downloads: bool,
+    seconds: usize,
+) -> (Vec<f64>, f64) {
     let mut world =
         World::with(seed, 10_000, ClientSettings { replies, ..ClientSettings::default() });
-    let mut user = User::new(&mut world, b"alice");
+    let mut user = User::of(&mut world, isolation);
     world.run(Time::from_secs(3));
     let begin = Time::from_secs(10);
     let mut read = 0;
@@ -55,12 +65,58 @@ fn a_strict_download_does_not_raise_what_arrives_at_the_gateway() {
     assert!((kept - rest).abs() < 3.5 * e0.hypot(e1), "{kept} ± {e1} against {rest} ± {e0}");
     assert!(shown - rest > 20.0 * e0.hypot(e2), "without it shows: {shown} against {rest}");
     // Nor do single seconds stand out.
-    let high = |counts: &[f64]| {
-        let mut counts = counts.to_vec();
-        counts.sort_by(f64::total_cmp);
-        counts[counts.len() * 98 / 100]
-    };
     assert!(high(&strict) <= high(&idle) + 3.0, "{} against {}", high(&strict), high(&idle));
+}
+
+/// The 98th percentile.
+fn high(counts: &[f64]) -> f64 {
+    let mut counts = counts.to_vec();
+    counts.sort_by(f64::total_cmp);
+    counts[counts.len() * 98 / 100]
+}
+
+#[test]
+fn a_resting_group_of_a_client_that_is_not_strict_does_not_raise_what_arrives_at_the_gateway() {
+    let group = (Replies::Downlink, Isolation::of("alice").resting());
+    let (idle, _) = arrivals_of(1, group, false, 300);
+    let (kept, speed) = arrivals_of(2, group, true, 300);
+    let [(rest, e0), (mean_kept, e1)] = [&idle, &kept].map(|counts| mean(counts));
+    println!("arrivals/s: {rest:.2} ± {e0:.2} at rest, {mean_kept:.2} ± {e1:.2} at {speed:.0} B/s");
+    assert!(
+        (mean_kept - rest).abs() < 3.5 * e0.hypot(e1),
+        "{mean_kept} ± {e1} against {rest} ± {e0}"
+    );
+    assert!(high(&kept) <= high(&idle) + 3.0, "{} against {}", high(&kept), high(&idle));
+    let class = Parameters::default().class("web").cloned().unwrap();
+    let said = download_bytes_per_s(&class, Replies::Resting);
+    assert!((speed / said - 1.0).abs() < 0.04, "{speed} of {said}");
+}
+
+/// One group keeps to the rate at rest while another downloads as it likes: neither is what the other is.
+#[test]
+fn a_resting_group_beside_an_open_one_keeps_its_own_bound() {
+    let mut world = World::with(6, 10_000, ClientSettings::default());
+    let mut resting = User::of(&mut world, Isolation::of("alice").resting());
+    let mut open = User::of(&mut world, Isolation::of("alice"));
+    assert_ne!(resting.group, open.group);
+    world.run(Time::from_secs(3));
+    let begin = Time::from_secs(20);
+    let mut read = (0, 0);
+    while world.now < begin + Duration::from_secs(60) {
+        world.run(world.now + Duration::from_millis(20));
+        resting.downloads(&mut world);
+        open.downloads(&mut world);
+        if world.now <= begin {
+            read = (resting.read, open.read);
+        }
+    }
+    let [slow, fast] = [resting.read - read.0, open.read - read.1].map(|bytes| bytes as f64 / 60.0);
+    println!("{slow:.0} B/s resting, {fast:.0} B/s beside it");
+    let class = Parameters::default().class("web").cloned().unwrap();
+    // Two that carry much have half of the pool each.
+    let share = |replies| download_bytes_per_s(&class, replies) / 2.0;
+    assert!((slow / share(Replies::Resting) - 1.0).abs() < 0.1, "{slow}");
+    assert!((fast / share(Replies::Downlink) - 1.0).abs() < 0.1, "{fast}");
 }
 
 #[test]

@@ -99,8 +99,7 @@ fn the_fetch_of_a_directory_does_not_show_on_the_link_of_a_member() {
     let mut workload = written(&DIALOGUE, 1_500.0);
     workload.activities.extend([A, B].map(fetch));
     workload.activities.sort_by_key(Activity::at);
-    let mut settings = world();
-    settings.people.strict = true;
+    let settings = world();
     let report = go(&settings, &workload, 3);
     assert_eq!(report.service.download_times_s.len(), 2, "{:?}", report.measured);
     assert!(shown(&settings, &workload) == shown(&settings, &nothing(3, 1_500)));
