@@ -1,5 +1,6 @@
 //! The engine of a device: sessions with others, what was written, what has come.
 
+mod changes;
 mod incoming;
 mod records;
 mod sending;
@@ -83,6 +84,10 @@ pub struct People {
     is_online: bool,
     /// Parts of messages of which others have not come.
     pieces: BTreeMap<MessageName, incoming::Pieces>,
+    /// Changes of messages that have not come.
+    early: BTreeMap<MessageName, changes::Early>,
+    /// The last change of each message of this device that was changed.
+    changed: BTreeMap<MessageName, MessageName>,
     /// Packets of no session that is known: the one that opens it may be on its way.
     strays: VecDeque<incoming::Came>,
     /// Openings by devices of a longer directory, and those that came before the keys.
@@ -128,7 +133,8 @@ impl People {
     ) -> Result<Self, NotRestored> {
         let random = seed.stream("people");
         let (keys, peers, waiting, over, streams, posted) = Default::default();
-        let (pieces, strays, held, changes, effects, outputs) = Default::default();
+        let (pieces, early, changed, strays, held) = Default::default();
+        let (changes, effects, outputs) = Default::default();
         let draws = seed.stream("instants of people");
         let mut people = Self {
             me,
@@ -145,6 +151,8 @@ impl People {
             copies: (0.0, now),
             is_online: false,
             pieces,
+            early,
+            changed,
             strays,
             held,
             counts: PeopleCounts::default(),
@@ -167,12 +175,15 @@ impl People {
         for message in kept {
             message.written = message.written.min(now);
             message.targets.values_mut().flatten().for_each(|part| part.due = last.min(part.due));
-            // The program may have ended before it was told.
-            people.effects.push_back(Output::State(message.name, message.told.clone()));
         }
+        let names: Vec<_> = people.waiting.keys().chain(people.over.keys()).copied().collect();
+        names.iter().for_each(|name| people.note_change(*name));
+        // The program may have ended before it was told, or before changes followed what they change.
+        names.into_iter().for_each(|name| people.tell_state(name));
         let roster = people.roster.clone();
         people.enrolled(now, roster);
         people.flush();
+        people.flush_early();
         Ok(people)
     }
 
@@ -227,7 +238,8 @@ impl People {
             Outgoing { name, before, person, parts, written: now, expires_s, targets, told };
         self.waiting.insert(name, message);
         self.save_message(name);
-        self.effects.push_back(Output::State(name, State::Queued(Waiting::Turn)));
+        self.note_change(name);
+        self.tell_state(name);
         self.pump(now);
         self.flush();
         Ok(name)
@@ -255,6 +267,7 @@ impl People {
         }
         self.pump(now);
         self.flush();
+        self.flush_early();
     }
 
     /// There is a link again.
@@ -311,6 +324,7 @@ impl People {
             self.forget(Key::Peer(device));
         }
         self.drop_pieces(now);
+        self.drop_early(now);
         let messages: Vec<MessageName> = self.waiting.keys().copied().collect();
         for name in messages {
             self.retarget(now, name);

@@ -182,6 +182,14 @@ impl Frame {
 }
 
 impl Body {
+    /// The message that a message with this body changes, if it does.
+    pub fn changes(&self) -> Option<MessageName> {
+        match self {
+            Self::Edit(of, _) | Self::Delete(of) => Some(*of),
+            _ => None,
+        }
+    }
+
     /// The bytes that the parts of a message carry.
     pub fn encode(&self) -> Vec<u8> {
         let with = |kind: u8, rest: &[u8]| [&[kind], rest].concat();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::MessageName;
+use crate::{Body, MessageName};
 
 /// Where a message stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -120,6 +120,19 @@ impl Outgoing {
     /// True if a device has all of it.
     pub(crate) fn is_delivered(&self) -> bool {
         self.targets.values().any(|parts| parts.iter().all(|part| part.is_acked))
+    }
+
+    /// The message that it changes, if it does.
+    pub(crate) fn changes(&self) -> Option<MessageName> {
+        Body::decode(&self.parts.concat()).changes()
+    }
+
+    /// True if it was written later than another one of this device.
+    pub(crate) fn is_later(&self, than: &Self) -> bool {
+        match self.name.stream == than.name.stream {
+            true => self.name.sequence > than.name.sequence,
+            false => self.written > than.written,
+        }
     }
 
     /// True if no device waits for any of it.

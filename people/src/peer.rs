@@ -8,7 +8,7 @@ use shoal_topology::encoding::{decode, encode};
 use crate::packet::fingerprint;
 use crate::received::{CHECKS, Received};
 use crate::session::Session;
-use crate::{Error, Published};
+use crate::{Error, MessageName, Published};
 
 /// Most sessions beside the one that sends.
 const OLD_SESSIONS: usize = 11;
@@ -164,6 +164,12 @@ impl Peer {
         *heard = heard.map(|at| at.min(now));
         streams.iter_mut().for_each(|received| received.last = now.min(received.last));
         self.sessions.values_mut().for_each(|session| session.clamp(now));
+    }
+
+    /// True if a part of this message has come that is not one of several, or is waited for no more.
+    pub(crate) fn has_come(&self, name: &MessageName) -> bool {
+        let stream = self.kept.streams.iter().find(|known| known.stream == name.stream);
+        stream.is_some_and(|known| known.has_come(name.sequence))
     }
 
     /// What came of a stream.

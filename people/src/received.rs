@@ -106,6 +106,12 @@ impl Received {
         Taken::New
     }
 
+    /// True if this sequence has come, or is waited for no more.
+    pub(crate) fn has_come(&self, sequence: u32) -> bool {
+        let is_in = |(first, last): &(u32, u32)| (*first..=*last).contains(&sequence);
+        sequence <= self.low() || self.come.iter().any(is_in)
+    }
+
     /// All up to this one have come, or are waited for no more.
     fn low(&self) -> u32 {
         let given_up = if self.asked >= ASKED { self.oldest - 1 } else { 0 };

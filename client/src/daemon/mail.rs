@@ -40,8 +40,10 @@ pub(super) enum MessageRequest {
     Read(Whom, u64),
     /// Messages with this text in them.
     Search(String),
-    /// A message is to be erased here.
-    Delete(u64),
+    /// A message that was written here gets another text, at its reader's, too.
+    Edit(u64, String),
+    /// A message is to be erased here; one that was written here also at its reader's, if that is said.
+    Delete(u64, bool),
     /// The digits of somebody, and whether they were the same at both ends.
     Verify(Whom, Option<bool>),
     /// What came up to this number was taken.

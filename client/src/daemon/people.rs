@@ -29,6 +29,7 @@ use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Engine as _, Identity, Seed};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
+use zeroize::Zeroizing;
 
 use super::events::{Event, Events};
 use super::mail::{Mail, Member, Order, Orders, ToEngine};
@@ -95,6 +96,7 @@ pub(super) fn start(
             early,
             undone: VecDeque::new(),
             written: BTreeMap::new(),
+            edits: BTreeMap::new(),
             events,
             lost: counted,
             member: published,
@@ -144,6 +146,8 @@ struct Messages {
     undone: VecDeque<Output>,
     /// What was written here and is not on the disk yet.
     written: BTreeMap<MessageName, history::MessageRecord>,
+    /// Other texts of messages that were written here, which are not on the disk yet.
+    edits: BTreeMap<MessageName, (history::Edit, Zeroizing<String>)>,
     events: Events,
     /// Counts letters that came and could not be kept.
     lost: Arc<AtomicU64>,

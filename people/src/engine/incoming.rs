@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_topology::encoding::{decode, encode};
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::Error;
@@ -295,8 +294,7 @@ impl People {
         let (sent_at, group, expires_s) = (frame.sent_at, frame.group, frame.expires_s);
         let body = Body::decode(&content);
         let message = ReceivedMessage { name, person, sent_at, group, expires_s, body };
-        self.keep(Key::Received(name), Zeroizing::new(message.encode()));
-        self.effects.push_back(Output::Received(message));
+        self.came_whole(now, message);
     }
 
     /// A device says what it has.

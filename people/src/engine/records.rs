@@ -26,6 +26,8 @@ pub enum Key {
     Pieces(MessageName),
     /// A message that came: a [`ReceivedMessage`]. The engine never asks for it again; the driver may keep it as it likes.
     Received(MessageName),
+    /// A change that came before the message that it changes.
+    Early(MessageName),
 }
 
 /// The bytes of a piece. They hold secrets, and are wiped.
@@ -95,6 +97,9 @@ impl People {
                 }
                 Key::Outgoing(name) => self.load_message(name, &bytes),
                 Key::Received(_) => Ok(()),
+                Key::Early(name) => {
+                    changes::Early::decode(&bytes).map(|early| _ = self.early.insert(name, early))
+                }
                 Key::Pieces(name) => decode::<Pieces>("parts of a message", &bytes, MAX_MESSAGE)
                     .map(|pieces| _ = self.pieces.insert(name, pieces))
                     .map_err(Error::from),

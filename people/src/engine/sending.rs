@@ -68,7 +68,7 @@ impl People {
                 let parts = message.targets.values().flatten().filter(|part| !part.is_acked);
                 let why = parts.map(|part| part.why).max().unwrap_or(Waiting::NoAck);
                 message.told = State::Expired(why);
-                self.effects.push_back(Output::State(name, message.told.clone()));
+                self.tell_state(name);
             }
             self.put_away(now, name);
         }
@@ -473,11 +473,12 @@ impl People {
         } else {
             message.state()
         };
+        let is_over = is_gone || message.is_done();
         if state != message.told {
             message.told = state;
-            self.effects.push_back(Output::State(name, message.told.clone()));
+            self.tell_state(name);
         }
-        if is_gone || message.is_done() {
+        if is_over {
             self.put_away(now, name);
         } else {
             self.save_message(name);
@@ -502,6 +503,7 @@ impl People {
         }
         for name in gone {
             self.over.remove(&name);
+            self.drop_change(name);
             self.forget(Key::Outgoing(name));
         }
     }

@@ -1,3 +1,4 @@
 mod attacks;
+mod changes;
 mod conversations;
 mod world;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use shoal_people::{Body, MessageName, Output, ReceivedMessage, State};
 
-use super::history::{Changes, Content, MessageRecord};
+use super::history::{Changes, Content, Edit, MessageRecord};
 use super::*;
 
 /// What programs are told once it lies on the disk.
@@ -80,16 +80,23 @@ impl Messages {
                 _ => {}
             }
         }
+        let names: Vec<MessageName> = states.keys().copied().collect();
         for (name, state) in states {
             match (self.history.number(&name), self.written.get(&name)) {
                 (Some(number), _) => {
+                    let edit = self.edits.get(&name);
                     self.history.change(&mut changes, number, |record| {
                         let is_away = matches!(state, State::Left | State::Delivered);
                         if is_away && record.expires_s > 0 && record.expires_at == 0 {
                             record.expires_at = unix_ms() / 1_000 + u64::from(record.expires_s);
                         }
                         record.state = Some(state);
+                        if let Some((edit, text)) = edit {
+                            record.edited(*edit, text);
+                        }
                     })?;
+                    let person = self.history.person(number).filter(|_| edit.is_some());
+                    told.extend(person.map(|person| Told::Changed(number, person)));
                 }
                 (None, Some(record)) => {
                     let record = MessageRecord { state: Some(state), ..record.clone() };
@@ -108,6 +115,7 @@ impl Messages {
             self.history.erase(&gone)?;
         }
         self.written.retain(|name, _| self.history.number(name).is_none());
+        names.iter().for_each(|name| _ = self.edits.remove(name));
         Ok(told)
     }
 
@@ -171,7 +179,7 @@ impl Messages {
             put("came_at", record.came_at.into());
             put("read", record.is_read.into());
         }
-        if record.is_edited {
+        if record.edit.is_some() {
             put("edited", true.into());
         }
         if record.expires_at > 0 {
@@ -202,9 +210,8 @@ fn keep_received(
         Body::Text(text) => Content::Text(text.clone()),
         Body::Edit(of, text) => {
             let Some(number) = theirs(of) else { return Ok(None) };
-            history.change(changes, number, |record| {
-                (record.content, record.is_edited) = (Content::Text(text.clone()), true);
-            })?;
+            let edit = Edit { by: *name, sent_at: *sent_at };
+            history.change(changes, number, |record| record.edited(edit, text))?;
             return Ok(Some(Told::Changed(number, *person)));
         }
         Body::Delete(of) => {
@@ -228,7 +235,7 @@ fn keep_received(
         content,
         state: None,
         is_read: false,
-        is_edited: false,
+        edit: None,
         expires_s: *expires_s,
         expires_at: 0,
     };

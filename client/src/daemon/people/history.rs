@@ -36,6 +36,25 @@ impl Drop for Content {
     }
 }
 
+/// A change of a message by its writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Edit {
+    /// The message that brought it.
+    pub(super) by: MessageName,
+    /// When it was written, by its writer's clock, Unix seconds.
+    pub(super) sent_at: u64,
+}
+
+impl Edit {
+    /// True if it was written after another one of the same message.
+    fn is_later(&self, than: &Self) -> bool {
+        match self.by.stream == than.by.stream {
+            true => self.by.sequence > than.by.sequence,
+            false => self.sent_at >= than.sent_at,
+        }
+    }
+}
+
 /// A message, as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct MessageRecord {
@@ -55,8 +74,8 @@ pub(super) struct MessageRecord {
     pub(super) state: Option<State>,
     /// It counts as read.
     pub(super) is_read: bool,
-    /// Its writer changed it since.
-    pub(super) is_edited: bool,
+    /// The last change of it by its writer.
+    pub(super) edit: Option<Edit>,
     /// For how long it is kept after it was read, seconds; 0 for ever.
     pub(super) expires_s: u32,
     /// When it is erased, Unix seconds; 0 if that is not known.
@@ -67,6 +86,13 @@ impl MessageRecord {
     /// When it was written: nobody's clock puts a message behind those that come later.
     fn at(&self) -> u64 {
         if self.is_own { self.sent_at } else { self.sent_at.min(self.came_at) }
+    }
+
+    /// Its writer wrote another text, unless a later one is here.
+    pub(super) fn edited(&mut self, edit: Edit, text: &str) {
+        if self.edit.is_none_or(|last| edit.is_later(&last)) {
+            (self.content, self.edit) = (Content::Text(text.into()), Some(edit));
+        }
     }
 
     /// Which messages share its key.

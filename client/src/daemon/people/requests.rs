@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shoal_people::Body;
 
 use super::deliver::named;
-use super::history::{Content, Conversation, MessageRecord};
+use super::history::{Content, Conversation, Edit, MessageRecord};
 use super::*;
 use crate::daemon::mail::{MessageRequest, Whom};
 
@@ -14,6 +14,16 @@ const MOST: usize = 500;
 const USUAL: usize = 50;
 /// The longest text to search for, bytes.
 const WANTED: usize = 1_000;
+
+fn no_message(number: u64) -> String {
+    format!("there is no message of the number {number}")
+}
+
+fn not_kept(why: &str) -> String {
+    format!(
+        "the message is not on the disk: {why}; it is sent as soon as it is there, unless the client ends before"
+    )
+}
 
 impl Messages {
     /// Answers a program.
@@ -61,9 +71,15 @@ impl Messages {
                 let found = self.history.search(text.trim()).map_err(failed)?;
                 Ok(self.list(&found))
             }
-            MessageRequest::Delete(number) => {
+            MessageRequest::Edit(number, text) => self.edit(number, text),
+            MessageRequest::Delete(number, for_all) => {
                 let person = self.history.person(number);
-                let person = person.ok_or(format!("there is no message of the number {number}"))?;
+                let person = person.ok_or_else(|| no_message(number))?;
+                if for_all {
+                    let (name, person) = self.own(number)?;
+                    self.send_body(person, &Body::Delete(name), 0)?;
+                    self.deliver();
+                }
                 self.history.erase(&[number]).map_err(failed)?;
                 self.changed(number, person);
                 Ok(json!({}))
@@ -125,6 +141,38 @@ impl Messages {
         if self.membership.is_own(person) {
             return Err("this is you: write to somebody else".into());
         }
+        let (now, body) = (unix_ms(), Body::Text(text.clone()));
+        let message = self.send_body(person, &body, expires_s);
+        let message = message.map_err(|error| format!("{name}: {error}"))?;
+        let record = MessageRecord {
+            name: message,
+            person,
+            is_own: true,
+            sent_at: now / 1_000,
+            came_at: 0,
+            content: Content::Text(text),
+            state: None,
+            is_read: false,
+            edit: None,
+            expires_s,
+            // From when it has left.
+            expires_at: 0,
+        };
+        self.written.insert(message, record);
+        self.deliver();
+        match (self.history.number(&message), &self.trouble) {
+            (None, Some(why)) => Err(not_kept(why)),
+            (number, _) => Ok(json!({ "message": named(&message), "number": number })),
+        }
+    }
+
+    /// Has the engine of messages send something.
+    fn send_body(
+        &mut self,
+        person: u32,
+        body: &Body,
+        expires_s: u32,
+    ) -> Result<MessageName, String> {
         if let (false, Some(why)) = (self.undone.is_empty(), &self.trouble) {
             return Err(format!("messages cannot be kept now: {why}"));
         }
@@ -136,30 +184,32 @@ impl Messages {
                 "this client is no member of an organisation yet, or has no keys: again in a moment".into()
             }));
         };
-        let now = unix_ms();
-        let sent = engine.send(now, person, &Body::Text(text.clone()), expires_s);
-        let message = sent.map_err(|error| format!("{name}: {error}"))?;
-        let record = MessageRecord {
-            name: message,
-            person,
-            is_own: true,
-            sent_at: now / 1_000,
-            came_at: 0,
-            content: Content::Text(text),
-            state: None,
-            is_read: false,
-            is_edited: false,
-            expires_s,
-            // From when it has left.
-            expires_at: 0,
-        };
-        self.written.insert(message, record);
+        engine.send(unix_ms(), person, body, expires_s).map_err(|error| error.to_string())
+    }
+
+    /// The name of a message that was written here, and to whom.
+    fn own(&self, number: u64) -> Result<(MessageName, u32), String> {
+        let failed = |error: StoreError| format!("the messages cannot be used: {}", chain(&error));
+        let record =
+            self.history.read(number).map_err(failed)?.ok_or_else(|| no_message(number))?;
+        match record.is_own {
+            true => Ok((record.name, record.person)),
+            false => {
+                Err("this message was written by somebody else, and its writer alone can change it"
+                    .into())
+            }
+        }
+    }
+
+    fn edit(&mut self, number: u64, text: String) -> Result<Value, String> {
+        let (name, person) = self.own(number)?;
+        let by = self.send_body(person, &Body::Edit(name, text.clone()), 0)?;
+        let edit = Edit { by, sent_at: unix_ms() / 1_000 };
+        self.edits.insert(name, (edit, Zeroizing::new(text)));
         self.deliver();
-        match (self.history.number(&message), &self.trouble) {
-            (None, Some(why)) => Err(format!(
-                "the message is not on the disk: {why}; it is sent as soon as it is there, unless the client ends before"
-            )),
-            (number, _) => Ok(json!({ "message": named(&message), "number": number })),
+        match (self.edits.contains_key(&name), &self.trouble) {
+            (true, Some(why)) => Err(not_kept(why)),
+            _ => Ok(json!({})),
         }
     }
 

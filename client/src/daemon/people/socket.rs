@@ -163,13 +163,17 @@ fn read(word: &str, request: &Value) -> Result<MessageRequest, String> {
         }
         "read" => MessageRequest::Read(whom()?, needed("up_to")?),
         "search" => MessageRequest::Search(text("text")?),
-        "delete" => MessageRequest::Delete(needed("number")?),
+        "edit" => MessageRequest::Edit(needed("number")?, text("text")?),
+        "delete" => {
+            let for_all = request.get("for_all").and_then(Value::as_bool).unwrap_or_default();
+            MessageRequest::Delete(needed("number")?, for_all)
+        }
         "verify" => MessageRequest::Verify(whom()?, request.get("same").and_then(Value::as_bool)),
         "taken" => MessageRequest::Taken(needed("up_to")?),
         "status" => MessageRequest::Status,
         _ => {
             return Err(format!(
-                "there is no word {word:?}: send, conversations, messages, read, search, delete, verify, events, taken, join, \
+                "there is no word {word:?}: send, conversations, messages, read, search, edit, delete, verify, events, taken, join, \
                  organisation, contacts and status are"
             ));
         }

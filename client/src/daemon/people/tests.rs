@@ -45,6 +45,12 @@ impl Program {
         answer
     }
 
+    /// Why something cannot be done.
+    async fn refusal(&mut self, line: Value) -> String {
+        self.say(&line.to_string()).await;
+        self.line().await["error"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Listens from now on to all that happens. What waited.
     async fn listen(&mut self) -> Vec<Value> {
         self.say(r#"{"id":7,"word":"events"}"#).await;
@@ -313,6 +319,43 @@ async fn two_members_write_read_find_verify_and_delete() {
 }
 
 #[tokio::test]
+async fn what_was_written_is_edited_and_taken_back_at_both_ends_by_its_writer_alone() {
+    let (_net, alice, bob) = both().await;
+    let mut asks = Program::connect(&alice.control).await;
+    let mut asks_bob = Program::connect(&bob.control).await;
+    let mut of_bob = Program::connect(&bob.control).await;
+    of_bob.listen().await;
+    let sent = asks.ask(json!({ "word": "send", "name": "bob", "text": "Helo" })).await;
+    let came = of_bob.event("received").await;
+    let edit = json!({ "word": "edit", "number": sent["number"], "text": "Hello" });
+    asks.ask(edit.clone()).await;
+    // At once at the writer's, and then at the reader's.
+    let own = asks.ask(json!({ "word": "messages", "number": sent["number"] })).await;
+    let own = &own["messages"][0];
+    assert_eq!((&own["text"], &own["edited"]), (&json!("Hello"), &json!(true)));
+    assert_eq!(of_bob.event("changed").await["number"], came["number"]);
+    let theirs = json!({ "word": "messages", "number": came["number"] });
+    let read = asks_bob.ask(theirs.clone()).await;
+    let read = &read["messages"][0];
+    assert_eq!((&read["text"], &read["edited"]), (&json!("Hello"), &json!(true)));
+    assert_eq!(read["message"], sent["message"]);
+    // Nobody else changes it.
+    let other = json!({ "word": "edit", "number": came["number"], "text": "Goodbye" });
+    assert!(asks_bob.refusal(other).await.contains("somebody else"));
+    let all = json!({ "word": "delete", "number": came["number"], "for_all": true });
+    assert!(asks_bob.refusal(all).await.contains("somebody else"));
+    // A search finds what stands there now.
+    let found = asks_bob.ask(json!({ "word": "search", "text": "helo" })).await;
+    assert_eq!(found["messages"], json!([]));
+    let all = json!({ "word": "delete", "number": sent["number"], "for_all": true });
+    asks.ask(all.clone()).await;
+    assert_eq!(of_bob.event("changed").await["number"], came["number"]);
+    assert_eq!(asks_bob.ask(theirs).await["messages"], json!([]));
+    assert!(asks.refusal(all).await.contains("no message"));
+    assert!(asks.refusal(edit).await.contains("no message"));
+}
+
+#[tokio::test]
 async fn what_was_written_and_what_came_outlive_the_program() {
     let (net, alice, bob) = both().await;
     let mut asks = Program::connect(&alice.control).await;
@@ -432,6 +475,8 @@ async fn what_a_program_says_wrong_is_answered_and_harms_nobody() {
         (r#"{"word":"taken"}"#.to_owned(), "up_to"),
         (r#"{"word":"read","name":"bob"}"#.to_owned(), "up_to"),
         (r#"{"word":"delete","number":5}"#.to_owned(), "no message"),
+        (r#"{"word":"edit","number":5}"#.to_owned(), "\"text\""),
+        (r#"{"word":"edit","number":5,"text":"x"}"#.to_owned(), "no message"),
         (r#"{"word":"search","text":" "}"#.to_owned(), "1 to"),
         (r#"{"word":"verify","name":"alice"}"#.to_owned(), "this is you"),
     ] {

@@ -58,6 +58,8 @@ pub(super) struct Node {
     pub(super) came: u64,
     /// The packets that a session vouched for, and whose it is.
     pub(super) vouched: Vec<(PacketNumber, u32)>,
+    /// Changes that came before what they change.
+    pub(super) unfounded: usize,
     /// Parts that it was told are lost.
     pub(super) missed: u32,
     /// The next program ends after so many outputs.
@@ -116,6 +118,7 @@ impl World {
             sought: 0,
             came: 0,
             vouched: Vec::new(),
+            unfounded: 0,
             missed: 0,
             dies_after: None,
         });
@@ -189,8 +192,11 @@ impl World {
     }
 
     pub(super) fn write(&mut self, from: usize, to: u32, text: &str) -> MessageName {
-        let body = Body::Text(text.into());
-        let name = self.nodes[from].engine.send(self.now, to, &body, 0).unwrap();
+        self.send(from, to, &Body::Text(text.into()))
+    }
+
+    pub(super) fn send(&mut self, from: usize, to: u32, body: &Body) -> MessageName {
+        let name = self.nodes[from].engine.send(self.now, to, body, 0).unwrap();
         self.outputs(from);
         name
     }
@@ -205,6 +211,15 @@ impl World {
             }
             match output {
                 Output::Save(changes) => {
+                    // What is changed is kept before its change, not with it.
+                    for (key, change) in &changes {
+                        if let (Key::Received(name), Some(bytes)) = (key, change) {
+                            let message = crate::ReceivedMessage::decode(&bytes.0).unwrap();
+                            let of = message.body.changes().filter(|of| of.device == name.device);
+                            let is_kept = |of| node.disk.contains_key(&Key::Received(of));
+                            node.unfounded += usize::from(!of.is_none_or(is_kept));
+                        }
+                    }
                     for (key, change) in changes {
                         match change {
                             Some(bytes) => node.disk.insert(key, bytes.0.to_vec()),

@@ -17,7 +17,7 @@ fn message(n: u32, text: &str) -> MessageRecord {
         content: Content::Text(text.into()),
         state: None,
         is_read: false,
-        is_edited: false,
+        edit: None,
         expires_s: 0,
         expires_at: 0,
     }
@@ -123,6 +123,28 @@ fn a_message_that_was_erased_cannot_be_opened_by_what_lay_on_the_disk_before() {
         assert!(store.read(number).unwrap().is_none(), "message {number} opens");
     }
     assert!(store.read(new[0]).unwrap().is_none(), "it is the file from before");
+}
+
+#[test]
+fn of_several_edits_the_last_that_was_written_counts_in_whichever_order_they_come() {
+    let edit = |stream, sequence, sent_at| {
+        let by = MessageName { device: 7, stream, sequence };
+        Edit { by, sent_at }
+    };
+    // The clock was set back within a stream; and a program began anew.
+    let edits = [
+        (edit(9, 2, NOW + 9), "second"),
+        (edit(9, 3, NOW), "third"),
+        (edit(4, 1, NOW + 20), "last"),
+    ];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 1, 0], [2, 0, 1]] {
+        let mut record = message(1, "first");
+        order.iter().for_each(|n| record.edited(edits[*n].0, edits[*n].1));
+        assert_eq!(record.content, Content::Text("last".into()), "{order:?}");
+    }
+    let mut record = message(1, "first");
+    [1, 0].iter().for_each(|n| record.edited(edits[*n].0, edits[*n].1));
+    assert_eq!(record.content, Content::Text("third".into()));
 }
 
 #[test]
