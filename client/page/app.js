@@ -1,13 +1,20 @@
 // The page of a member: what is shown when, and keys.
-import { Conversation, Details, Verify } from "./chat.js";
+import { Conversation } from "./chat.js";
 import { About, Banners, Join, Locked, Nobody, People, Settings, Side, Wait } from "./panels.js";
 import { html } from "./parts.js";
 import * as store from "./store.js";
 import { S } from "./store.js";
 import { T } from "./texts.js";
-import { render } from "./vendor.js";
+import { render, useEffect, useState } from "./vendor.js";
 
-const PANELS = { people: People, settings: Settings, about: About, verify: Verify };
+// A dialog of the file that is loaded when one is wanted.
+const later = (name) => (props) => {
+	const [dialogs, setDialogs] = useState({});
+	useEffect(() => void import("./dialogs.js").then(setDialogs, store.fail), []);
+	return dialogs[name] ? html`<${dialogs[name]} ...${props} />` : null;
+};
+const Details = later("Details");
+const PANELS = { people: People, settings: Settings, about: About, verify: later("Verify") };
 
 function App() {
 	const { open, panel } = S;

@@ -10,7 +10,7 @@ const TOGETHER = 180; // Seconds within which messages of one side stand togethe
 export const textOf = (m) => visible(m.text ?? T.unknown(plain(m.unknown)));
 export const heldUntil = ({ devices = [] }) => devices.map((of) => of.held_until).filter((until) => until * 1000 > Date.now()).sort().at(-1);
 const Why = ({ text = T.why }) => html`<button class="link" onClick=${() => store.panel("about")}>${text}</button>`;
-const close = () => store.panel(null);
+export const close = () => store.panel(null);
 
 export function Conversation({ person }) {
 	const contact = S.contacts.get(person) || {}, verified = S.verified.get(person), of = { name: store.nameOf(person), person };
@@ -57,7 +57,7 @@ function Messages({ of, of: { person } }) {
 		${(far || held.isLatest === false) && html`<${Round} icon="down" kind="float" label=${T.latest} onClick=${() => (held.isLatest ? toEnd() : store.latest(person))} />`}</div>`;
 }
 
-const stateOf = (m) => (T.states[m.state] || plain(m.state)) + (m.next_try && m.state === "waiting" ? ` · ${T.nextTry(long(m.next_try))}` : "");
+export const stateOf = (m) => (T.states[m.state] || plain(m.state)) + (m.next_try && m.state === "waiting" ? ` · ${T.nextTry(long(m.next_try))}` : "");
 
 function Message({ m, kind }) {
 	return html`<li class=${`message ${m.own ? "own" : ""} ${kind}`}><div class=${`bubble ${m.state}`}>
@@ -95,24 +95,4 @@ export function Dialog({ title, kind, children }) {
 	}, []);
 	return html`<dialog ref=${ref} class=${kind} aria-labelledby="title" onCancel=${(e) => (e.preventDefault(), close())} onClick=${(e) => e.target === ref.current && close()}>
 		<div class="sheet"><header class="bar"><h2 id="title">${title}</h2><${Round} icon="close" label=${T.close} onClick=${close} /></header><div class="body">${children}</div></div></dialog>`;
-}
-
-export function Details({ m }) {
-	const now = S.messages.get(m.person)?.list.find((other) => other.number === m.number) || m;
-	const times = [[T.written, now.sent_at], [T.came, now.came_at], [T.erased, now.expires_at]].filter(([, s]) => s);
-	return html`<${Dialog} title=${T.details}><blockquote dir="auto">${textOf(now).slice(0, 300)}</blockquote>
-		<dl>${times.map(([what, s]) => html`<dt>${what}</dt><dd>${long(s)}</dd>`)}${now.own && html`<dt>${T.state}</dt><dd><${Icon} of=${now.state} /> ${stateOf(now)}<p class="dim">${now.why || T.hints[now.state]}</p></dd>`}</dl>
-		${now.own && html`<p class="dim">${T.byDesign}</p>`}
-		<p><button class="quiet bad" onClick=${() => store.remove(m).catch(store.fail)}>${T.remove}</button> <span class="dim small">${T.removeHint}</span></p><//>`;
-}
-
-export function Verify({ person }) {
-	const [answer, setAnswer] = useState({}), ask = (same) => store.verify(person, same).then(setAnswer, (error) => setAnswer({ error: error.message }));
-	const { digits, verified, error } = store.isGone(person) ? { error: T.gone } : answer;
-	useEffect(() => void ask(), []);
-	return html`<${Dialog} title=${T.digits}>${error && html`<${Strip} kind="bad" role="alert">${error}<//>`}
-		${digits && html`<p><${Around} parts=${T.compare(store.nameOf(person))} /></p>
-			<ol class="digits">${digits.split(" ").map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
-			${verified ? html`<${Strip} kind="good" icon="shield">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}
-			<p><button class=${verified ? "quiet" : "primary"} onClick=${() => ask(!verified)}>${verified ? T.unmark : T.same}</button></p>`}<//>`;
 }

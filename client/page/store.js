@@ -175,10 +175,10 @@ export function search(text) {
 }
 
 export const send = (person, text) => ask("send", { person, text });
-export async function remove({ person, number }) {
-	await ask("delete", { number });
+export const edit = ({ number }, text) => ask("edit", { number, text });
+export async function remove({ person, number }, for_all) {
+	await ask("delete", { number, for_all });
 	change(person, number, () => null);
-	panel(null);
 	soon(conversations);
 }
 export async function verify(person, same) {

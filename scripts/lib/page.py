@@ -21,7 +21,7 @@ from localnet import Localnet, scratch
 from organisation import EPOCH, Organisation, Person
 from report import Skip, must
 from watch import watch
-from window import Window
+from window import Window, camera, film
 
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>bold</b> \u202edesrever\u202c"
 # A user who is nobody's: what he can read, everybody can.
@@ -87,7 +87,7 @@ class Page:
         options[options.index("page.listen=")] = f"page.listen=127.0.0.1:{self.port}"
         self.stranger = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
         threading.Thread(target=self.stranger.serve_forever, daemon=True).start()
-        self.browser = Browser(browser, f"--host-resolver-rules=MAP rebound.example 127.0.0.1:{self.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+        self.browser = Browser(browser, f"--host-resolver-rules=MAP rebound.example 127.0.0.1:{self.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", *camera(directory / "camera.y4m"))
         self.window, self.tab, self.used = None, None, None
 
     def end(self):
@@ -109,9 +109,11 @@ class Page:
         check("20 a script that got into the page does not run, and sends nothing out", self.inline)
         check("20 another user without a token gets no word", self.no_token)
         check("20 digits that were compared count before there are messages, and afterwards", self.verifies)
+        check("20 a code before the camera is compared, and another one raises an alarm", self.scans)
         check("20 a search for one letter ends, and one that the client refuses says why", self.searches)
         check("20 markup as message and name stays text", self.markup)
         check("20 what is written in the page is sent, and says how it stands", self.writes)
+        check("20 what was written is edited, and deleted for both", self.changes)
         check("20 it is used by the keyboard alone", self.keyboard)
         if self.is_stub:
             check("20 who was removed keeps his name, and is shown as an ex-member", self.removed)
@@ -272,6 +274,42 @@ class Page:
         self.window.writes("the digits are the same")
         must(self.tab.js(f"!!{is_marked}"), "no mark beside a message")
         return digits
+
+    def scans(self):
+        """The code of one conversation before the camera, in it and in another one."""
+        name, other = ("Bob", "Olga") if self.organisation else ("Bob", "Echo")
+        self.window.chooses(name)
+        self.window.digits()
+        if self.tab.js("!!document.querySelector('dialog .good')"):
+            self.window.presses("Remove the mark")
+            self.window.waits("!document.querySelector('dialog .good')", 5, "the mark stays")
+        film(self.dir / "camera.y4m", self.window.code())
+        self.window.scans()
+        self.window.waits("document.querySelector('dialog .good')", 5, "the right code is no mark")
+        self.window.closes()
+        self.window.chooses(other)
+        self.window.digits()
+        self.window.scans()
+        said = self.window.waits("document.querySelector('dialog .strip.bad')?.innerText", 5, "another code is taken")
+        must("not that of your conversation" in said and not self.tab.js("!!document.querySelector('dialog .good')"), said)
+        self.window.closes()
+        return f"{name}'s code marks, and beside {other}'s it says: {said}"
+
+    def changes(self):
+        own = "[...document.querySelectorAll('.own.message')].at(-1)"
+        self.window.writes("what I have wrote")
+        self.window.details("what I have wrote")
+        self.window.presses("Edit")
+        self.window.waits("document.querySelector('dialog textarea') === document.activeElement", 5, "no field for another text")
+        self.tab.js("document.querySelector('dialog textarea').select()")
+        self.tab.types("what I have written")
+        self.window.presses("Save")
+        self.window.waits(f"{own}.innerText.includes('what I have written') && {own}.innerText.includes('edited')", 10, "the message is as it was")
+        self.window.details("what I have written")
+        self.window.presses("Delete for both")
+        self.window.waits("![...document.querySelectorAll('.message')].some(e => e.textContent.includes('what I have'))", 10, "the message is there")
+        must(not self.tab.js("document.querySelector('dialog')"), "the dialog stays")
+        self.tab.js("document.querySelector('textarea').focus()")
 
     def searches(self):
         found = self.window.finds("b")

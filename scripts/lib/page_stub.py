@@ -214,6 +214,14 @@ class World:
             raise ValueError("text: search for 1 to 1000 bytes")
         return {"messages": [m for m in reversed(self.messages) if m["person"] >= 0 and text.lower() in m["text"].lower()][:100]}
 
+    def word_edit(self, said):
+        for m in [m for m in self.messages if m["number"] == said["number"]]:
+            if not m["own"]:
+                raise ValueError("this message was written by somebody else, and its writer alone can change it")
+            m |= {"text": said["text"], "edited": True}
+            self.tell({"event": "changed", "number": m["number"], "person": m["person"]})
+        return {}
+
     def word_delete(self, said):
         # Its number stays taken, and it is nobody's.
         for m in [m for m in self.messages if m["number"] == said["number"]]:

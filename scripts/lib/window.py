@@ -1,8 +1,32 @@
 """A member at his page: what he does there by mouse and keyboard, and what it shows him."""
 
 import json
+import re
 
 from report import must
+
+# A camera's picture, and how large a square of a code is in it.
+WIDTH, HEIGHT, SQUARE = 640, 480, 9
+
+
+def film(path, squares):
+    """What a browser takes for the picture of its camera: a code of these squares, black on white, on grey."""
+    side = 1 + max(max(square) for square in squares)
+    left, top = (WIDTH - side * SQUARE) // 2, (HEIGHT - side * SQUARE) // 2
+    light = bytearray([120]) * (WIDTH * HEIGHT)
+    margin = 4 * SQUARE
+    for y in range(top - margin, top + side * SQUARE + margin):
+        light[y * WIDTH + left - margin:y * WIDTH + left + side * SQUARE + margin] = bytes([230]) * (side * SQUARE + 2 * margin)
+    for x, y in squares:
+        for row in range(top + y * SQUARE, top + (y + 1) * SQUARE):
+            light[row * WIDTH + left + x * SQUARE:row * WIDTH + left + (x + 1) * SQUARE] = bytes([30]) * SQUARE
+    frame = b"FRAME\n" + bytes(light) + bytes([128]) * (WIDTH * HEIGHT // 2)
+    path.write_bytes(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F10:1 Ip A1:1 C420jpeg\n".encode() + 10 * frame)
+
+
+def camera(path):
+    """Options of a browser whose camera shows the film at a path, and may be used by every page."""
+    return "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-video-capture={path}"
 
 
 class Window:
@@ -78,3 +102,23 @@ class Window:
         """Says that the digits are the same."""
         self.tab.js("document.querySelector('dialog .primary').click()")
         self.waits("document.querySelector('dialog .good')", 15, "the mark is not kept")
+
+    def code(self):
+        """The black squares of the code for a camera, beside the digits."""
+        path = self.waits("document.querySelector('dialog .qr path')?.getAttribute('d')", 15, "no code")
+        return [(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)h1v1h-1z", path)]
+
+    def scans(self):
+        """Looks through the camera, which the page ends once it saw a code of two people."""
+        self.tab.js("document.querySelectorAll('dialog .acts .quiet')[document.querySelectorAll('dialog .acts .quiet').length - 1].click()")
+        self.waits("document.querySelector('dialog video')", 15, "no camera")
+        self.waits("!document.querySelector('dialog video')", 30, "no code is seen")
+
+    def details(self, text):
+        """Opens what there is of a message."""
+        self.tab.js(f"[...document.querySelectorAll('.message')].find(e => e.textContent.includes({json.dumps(text)})).querySelector('.meta').click()")
+        self.waits("document.querySelector('dialog .acts')", 15, "no details")
+
+    def presses(self, label):
+        """Presses the button of a dialog that says this."""
+        self.tab.js(f"[...document.querySelectorAll('dialog button')].find(e => e.innerText === {json.dumps(label)}).click()")

@@ -307,6 +307,7 @@ async fn every_answer_has_the_headers_and_none_has_a_cookie() {
             "cross-origin-opener-policy: same-origin",
             "cross-origin-resource-policy: same-origin",
             "referrer-policy: no-referrer",
+            "permissions-policy: camera=(self)",
             "x-content-type-options: nosniff",
             "connection: close",
         ] {
