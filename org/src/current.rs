@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use shoal_host::exit::chain;
 use shoal_organisation::Directory;
 use shoal_topology::Identity;
 
@@ -36,8 +37,11 @@ impl Current {
         if changed.is_some() && changed != last.0 {
             // Also where it cannot be read: it is tried again when it has changed once more.
             last.0 = changed;
-            if let Ok(directory) = read_directory(&self.path, &self.organisation) {
-                last.1 = Arc::new(directory);
+            match read_directory(&self.path, &self.organisation) {
+                Ok(directory) => last.1 = Arc::new(directory),
+                Err(error) => {
+                    tracing::warn!("members are given the directory as it was: {}", chain(&error));
+                }
             }
         }
         last.1.clone()

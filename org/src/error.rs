@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use shoal_host::admin::AdminError;
 use shoal_host::config::ConfigError;
 use shoal_host::exit::Exit;
 use shoal_host::link::LinkError;
@@ -41,6 +42,12 @@ pub enum OrgError {
     /// The client by which the service runs.
     #[error(transparent)]
     Client(#[from] shoal_client::daemon::ClientError),
+    /// The page of what the service did.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Its totals.
+    #[error(transparent)]
+    Totals(#[from] prometheus::Error),
     /// Links to authorities.
     #[error("cannot open links to the authorities")]
     Link(#[from] LinkError),
@@ -53,7 +60,13 @@ impl OrgError {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Refused(_) | Self::Directory(_) | Self::Link(_) | Self::System(_) => Exit::Failed,
+            Self::Admin(AdminError::NotLoopback(_)) => Exit::Config,
+            Self::Refused(_)
+            | Self::Directory(_)
+            | Self::Link(_)
+            | Self::Admin(_)
+            | Self::Totals(_)
+            | Self::System(_) => Exit::Failed,
             Self::File { source, .. } => Exit::on_file(source),
             Self::Contents { .. } | Self::Config(_) => Exit::Config,
             Self::Secret(error) => error.exit(),

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)] // The program's own edge of the world: files, sockets, the clock.
 
 mod accounts;
+mod counters;
 mod current;
 mod error;
 mod files;

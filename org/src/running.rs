@@ -32,6 +32,9 @@ pub(crate) struct ServeOptions {
     /// Publish what is new at once; takes the organisation's key in DIR/keys
     #[arg(long)]
     publish: bool,
+    /// Show on this machine alone how much was answered, for Prometheus: /metrics, and whether it can be reached: /readyz
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    metrics: Option<SocketAddr>,
 }
 
 /// Options of `scim`.
@@ -86,7 +89,7 @@ pub(crate) fn serve(
 ) -> Result<(), OrgError> {
     let registry = Registry::open(dir)?;
     let organisation = registry.directory().organisation();
-    let mut duties = Duties::default();
+    let mut duties = Duties { metrics: options.metrics, ..Duties::default() };
     if options.auto {
         registry.allows_unseen()?;
         duties.auto = Some(registry.issuer(admin)?);

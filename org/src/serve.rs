@@ -3,22 +3,25 @@
 //! It reads the files of [`Registry`] and writes requests alone: it needs no key but that of its own address, and whoever
 //! seizes it can let nobody in. With [`Duties::auto`] it has an issuer's key, and whoever seizes it can do what an issuer can.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_client::{Config, Incoming, Listener, ServiceConfig, Shoal, Stream};
+use shoal_host::admin::Readiness;
 use shoal_host::exit::chain;
-use shoal_host::{messages, secret};
+use shoal_host::{messages, network, secret};
 use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, enrolled, since};
 use shoal_organisation::{Directory, Request, SignedBatch};
 use shoal_topology::Identity;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::accounts::kept_sign_in;
+use crate::counters::{CounterPage, Counters, Served};
 use crate::current::Current;
 use crate::files::{keep_request, kept_request, read_invitations, unix_s};
 use crate::oidc::{OidcConfig, Provider};
@@ -41,6 +44,8 @@ pub struct Duties {
     pub auto: Option<u16>,
     /// Lets people ask by a sign-in at this provider.
     pub oidc: Option<OidcConfig>,
+    /// Shows at this address, which is on loopback, how much it answered.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The service, as it runs.
@@ -49,6 +54,9 @@ pub struct DirectoryService {
     handler: Arc<RequestHandler>,
     /// As whom requests are approved.
     issuer: Option<u16>,
+    /// Says whether it can be reached.
+    says: watch::Sender<Readiness>,
+    _page: Option<CounterPage>,
     /// The client by which the service was started: it goes with it.
     _client: Shoal,
 }
@@ -57,6 +65,7 @@ pub struct DirectoryService {
 struct RequestHandler {
     dir: PathBuf,
     current: Arc<Current>,
+    counters: Arc<Counters>,
     /// Where people sign in; nowhere: they need invitations.
     sign_ins: Option<Arc<SignIns>>,
     /// A request is here that no admin has to look at.
@@ -84,6 +93,18 @@ impl DirectoryService {
         let current = Arc::new(Current::open(dir, organisation)?);
         let provider = duties.oidc.map(Provider::new).transpose()?;
         let sign_ins = provider.map(|provider| Arc::new(SignIns::new(provider, dir.into())));
+        let counters = Arc::<Counters>::default();
+        let (says, ready) = watch::channel(Readiness::NotReady("starting".into()));
+        let page = match duties.metrics {
+            Some(address) => {
+                let epoch_s = network::load(&config.network)?.epoch_s.into();
+                let shown = (counters.clone(), current.clone());
+                let page = CounterPage::start(address, shown, epoch_s, ready).await?;
+                tracing::info!("totals: http://{}/metrics", page.address());
+                Some(page)
+            }
+            None => None,
+        };
         let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
         let service = ServiceConfig::new(keys.join("keys"));
         let service = token.map_or(service.clone(), |token| service.token(token));
@@ -91,12 +112,14 @@ impl DirectoryService {
         let handler = RequestHandler {
             dir: dir.into(),
             current,
+            counters,
             sign_ins,
             unseen: Notify::new(),
             room: Semaphore::new(AT_ONCE),
             silent: Semaphore::new(SILENT),
         };
-        Ok(Self { listener, handler: Arc::new(handler), issuer: duties.auto, _client: shoal })
+        let (handler, issuer) = (Arc::new(handler), duties.auto);
+        Ok(Self { listener, handler, issuer, says, _page: page, _client: shoal })
     }
 
     /// Where members find it, the preferred one first.
@@ -106,7 +129,11 @@ impl DirectoryService {
 
     /// Returns when it can be reached. False if the client has ended.
     pub async fn ready(&mut self) -> bool {
-        self.listener.ready().await
+        let is_ready = self.listener.ready().await;
+        if is_ready {
+            self.says.send_replace(Readiness::Ready);
+        }
+        is_ready
     }
 
     /// Answers questions until the client ends.
@@ -125,7 +152,9 @@ impl DirectoryService {
             let handler = self.handler.clone();
             tokio::spawn(async move {
                 // Who goes in the middle has what he wanted, or asks again.
-                let _ = handler.attend(stream).await;
+                if handler.attend(stream).await.is_err() {
+                    handler.counters.count(Served::Broken);
+                }
             });
         }
         if let Some(task) = approves {
@@ -137,10 +166,14 @@ impl DirectoryService {
 impl RequestHandler {
     async fn attend(&self, mut stream: Stream) -> std::io::Result<()> {
         // Who says nothing takes no room from who does.
-        let Ok(silent) = self.silent.try_acquire() else { return Ok(()) };
+        let Ok(silent) = self.silent.try_acquire() else {
+            self.counters.count(Served::Silent);
+            return Ok(());
+        };
         let question = timeout(HEAR, messages::receive(&mut stream, MAX_MESSAGE)).await??;
         drop(silent);
         let Ok(_room) = self.room.try_acquire() else {
+            self.counters.count(Served::Busy);
             let busy = Answer::Refused(Refusal::Busy).encode();
             return timeout(HEAR, messages::send(&mut stream, &busy)).await?;
         };
@@ -148,6 +181,11 @@ impl RequestHandler {
         let batches = match self.answer(&directory, &question).await {
             Ok(batches) => batches,
             Err(answer) => {
+                self.counters.count(match answer {
+                    Answer::Waiting => Served::Waiting,
+                    Answer::SignIn(_) => Served::SignIn,
+                    Answer::Batches(_) | Answer::Refused(_) => Served::Refused,
+                });
                 return timeout(HEAR, messages::send(&mut stream, &answer.encode())).await?;
             }
         };
@@ -156,7 +194,9 @@ impl RequestHandler {
         for batch in batches {
             timeout(STALLED, messages::send(&mut stream, &batch.encode())).await??;
         }
-        timeout(STALLED, stream.shutdown()).await?
+        timeout(STALLED, stream.shutdown()).await??;
+        self.counters.count(Served::Batches);
+        Ok(())
     }
 
     /// Lets in whoever waits and needs no admin, each time that somebody says so. What fails is tried again when its device asks
@@ -297,8 +337,10 @@ mod tests {
         drop(registry);
         let current = Arc::new(Current::open(&dir, directory.organisation()).unwrap());
         let (room, silent, unseen) = (Semaphore::new(1), Semaphore::new(1), Notify::new());
+        let (counters, sign_ins) = (Arc::default(), None);
+        let dir = dir.clone();
         let handler =
-            RequestHandler { dir: dir.clone(), current, sign_ins: None, unseen, room, silent };
+            RequestHandler { dir: dir.clone(), current, counters, sign_ins, unseen, room, silent };
         let said = async |question: Question| handler.answer(&directory, &question.encode()).await;
         let invited = slip.code().unwrap();
         let sign_in =

@@ -17,6 +17,13 @@ from report import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def free_port():
+    """A port of 127.0.0.1 at which nobody listens now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def scratch():
     """A short path in memory where there is some: names of Unix sockets have 107 bytes at most."""
     return Path(tempfile.mkdtemp(prefix="shoal-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))

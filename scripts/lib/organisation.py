@@ -3,13 +3,14 @@ removed."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 from messages import Person
-from localnet import Localnet, scratch
+from localnet import Localnet, free_port, page, scratch
 from report import must, wait_until
 
 # Seconds; a head stands in the document of the epoch after the one in which it came.
@@ -33,6 +34,7 @@ def organisation(run, check):
         check("16 heads outlive a restart of all authorities", acme.restarts)
         check("16 the organisation's service runs inside the network", acme.serves)
         check("16 two people are invited, read their digits, and are let in", acme.enrols)
+        check("16 the service says how many entries there are, and of nobody when he asked", acme.counts)
         check("16 they find each other by name and write", acme.writes)
         check("16 a device that a rogue admin adds alarms its owner, and others hold back", acme.twin)
         check("16 a member is killed, and is one when he is back", acme.killed)
@@ -155,7 +157,8 @@ class Organisation(Admin):
         return said
 
     def serves(self):
-        said = self.serve(self.net.daemons["service"]["config"])
+        self.metrics = f"127.0.0.1:{free_port()}"
+        said = self.serve(self.net.daemons["service"]["config"], "--metrics", self.metrics)
         # Nothing is held back from new devices here, but for those of marked people.
         self.run("policy", "--hold-s", 0)
         self.run("publish")
@@ -178,6 +181,16 @@ class Organisation(Admin):
         took = wait_until(lambda: self.shows(person)["member"], 120)
         must(took is not None, f"{self.shows(person)}")
         return took
+
+    def counts(self):
+        _, text = page(self.metrics, "/metrics")
+        size = json.loads(self.run("show", "--json").stdout)["size"]
+        must(f"shoal_org_directory_entries {size}\n" in text, text[-600:])
+        answers = dict(re.findall(r'shoal_org_answers_total\{answer="(\w+)"\} (\d+)', text))
+        must("batches" in answers and all(int(count) % 8 == 0 for count in answers.values()), f"{answers}")
+        must('shoal_org_turned_away_total{reason="busy"} 0' in text, text[-600:])
+        must(not any(word in text for word in ("Alice", "Bob", "acme")), text[-600:])
+        return f"{size} entries; {answers}"
 
     def enrols(self):
         took = [self.enrol(self.alice, "Alice Example", "--unit", "Finance"), self.enrol(self.bob, "Bob Beispiel", "--marked")]

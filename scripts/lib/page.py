@@ -17,7 +17,7 @@ from pathlib import Path
 import basics
 import page_stub
 from browser import Browser, chromium
-from localnet import Localnet, scratch
+from localnet import Localnet, free_port, scratch
 from organisation import EPOCH, Organisation, Person
 from report import Skip, must
 from watch import watch
@@ -26,12 +26,6 @@ from window import Window, camera, film
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>bold</b> \u202edesrever\u202c"
 # A user who is nobody's: what he can read, everybody can.
 NOBODY = 65534
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def page(run, check, stub):
