@@ -278,6 +278,20 @@ fn explain(net: &Localnet, duration: Option<u64>) -> String {
         lines.push(format!("Later, and as {name} in a terminal:"));
         lines.push(format!("  shoal-client open -c {}", config.display()));
         lines.push(format!("  shoal-client chat -c {} {other}", config.display()));
+        lines.push(format!("As {}, their admin:", Localnet::ADMIN));
+        let files = net.dir().join(Localnet::ORGANISATION);
+        let org = format!("  shoal-org --dir {}", files.display());
+        if let Some(service) = net.daemons.iter().find(|daemon| daemon.name == "service") {
+            let token = service.config.with_file_name("token");
+            lines.push(format!(
+                "{org} serve -c {} --token {} --publish    (gives members what is new, while it runs)",
+                service.config.display(),
+                token.display()
+            ));
+        }
+        lines.push(format!("{org} invite Zoe"));
+        lines
+            .push(format!("{org} remove {other}    (it stands in the document of the next epoch)"));
     }
     lines.push(format!("\nEverything is in {}.", net.dir().display()));
     lines.push(

@@ -122,6 +122,11 @@ pub struct Localnet {
 }
 
 impl Localnet {
+    /// Who the admin of its organisation is.
+    pub const ADMIN: &str = people::OWNER;
+    /// Where the files of its organisation's admin are, in its directory.
+    pub const ORGANISATION: &str = people::FILES;
+
     /// Starts everything and waits until all daemons are ready and the internal service has answered.
     ///
     /// # Errors

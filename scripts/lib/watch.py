@@ -187,13 +187,8 @@ class Watch:
         self.says("Carol's own page says that Olga removed her, and her client sends nothing.")
 
     def administers(self):
-        """Makes the files of the localnet's admin: it leaves the two keys, and each member has the directory."""
-        member = self.people["Alice"]
-        key = json.loads(member.run("organisation", "--json").stdout)["key"]
-        self.admin = Admin(self.binaries, self.dir / "admin")
-        self.admin.run("join", "--directory", member.dir / "data/organisation/directory", "--key", key)
-        for name, as_name in (("organisation.key", "organisation.key"), ("admin.key", "admin-1.key")):
-            shutil.copy(self.net.dir / name, self.admin.dir / "keys" / as_name)
+        """The files of the localnet's admin are ready for him."""
+        self.admin = Admin(self.binaries, self.net.dir / "organisation")
         self.admin.serve(self.net.daemons["service"]["config"], "--publish")
 
     def lingers(self):
