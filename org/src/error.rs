@@ -45,7 +45,7 @@ pub enum OrgError {
     /// The page of what the service did.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// Its totals.
+    /// Totals of the service that the library for metrics does not take.
     #[error(transparent)]
     Totals(#[from] prometheus::Error),
     /// Links to authorities.

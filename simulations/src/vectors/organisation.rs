@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use shoal_organisation::enrolment::{Invited, VALID_S};
+use shoal_organisation::wire::{Answer, Question, Refusal, SignIn};
 use shoal_organisation::{
     Admin, Code, Device, Directory, Entry, Invitation, Person, PersonFlags, Policy, Removed,
     Request, Role, Vouch,
@@ -141,6 +142,34 @@ pub(super) fn organisation() -> anyhow::Result<Value> {
     };
     let invitation = Invitation { key: code.public(), invited, expires: AT + VALID_S };
     request.entries(last, &invitation, AT)?;
+    let size = last.size();
+    let token = last.reader_token(size).context("a batch that ends here")?;
+    let questions = [
+        Question::Enrol(request.encode()),
+        Question::Since { size, token },
+        Question::SignIn(request.encode()),
+    ];
+    let address = "https://login.example/device".into();
+    let sign_in = SignIn { address, code: "WDJB-MJHT".into(), expires_s: 600 };
+    let refusals = [
+        Refusal::NoInvitation,
+        Refusal::Used,
+        Refusal::Removed,
+        Refusal::NoReader,
+        Refusal::Unreadable,
+        Refusal::Busy,
+        Refusal::NoSignIn,
+        Refusal::NotSignedIn,
+        Refusal::NotAllowed,
+    ];
+    let answers = [Answer::Waiting, Answer::Batches(300), Answer::SignIn(sign_in)].into_iter();
+    let answers = answers.chain(refusals.map(Answer::Refused));
+    let question = |question: &Question| {
+        anyhow::Ok(json!({ "value": said(question)?, "bytes": hex(question.encode()) }))
+    };
+    let answer = |answer: Answer| {
+        anyhow::Ok(json!({ "value": said(&answer)?, "bytes": hex(answer.encode()) }))
+    };
     Ok(json!({
         "organisation": hex(last.organisation().0),
         "batches": batches,
@@ -149,5 +178,7 @@ pub(super) fn organisation() -> anyhow::Result<Value> {
             "code": code.to_string(), "invitation": hex(code.public().0), "digits": request.digits(),
             "value": said(&request)?, "bytes": hex(request.encode()),
         },
+        "questions": questions.iter().map(question).collect::<Result<Vec<_>, _>>()?,
+        "answers": answers.map(answer).collect::<Result<Vec<_>, _>>()?,
     }))
 }
