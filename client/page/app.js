@@ -10,7 +10,7 @@ import { render, useEffect, useState } from "./vendor.js";
 // A dialog of the file that is loaded when one is wanted.
 const later = (name) => (props) => {
 	const [dialogs, setDialogs] = useState({});
-	useEffect(() => void import("./dialogs.js").then(setDialogs, store.fail), []);
+	useEffect(() => void import("./dialogs.js").then(setDialogs, () => (store.panel(null), store.fail({ message: T.reload }))), []);
 	return dialogs[name] ? html`<${dialogs[name]} ...${props} />` : null;
 };
 const Details = later("Details");

@@ -18,6 +18,14 @@ function Code({ digits }) {
 	return html`<svg class="qr" viewBox=${`0 0 ${rows.length} ${rows.length}`} role="img" aria-label=${T.qr} shape-rendering="crispEdges"><path d=${path} /></svg>`;
 }
 
+function found(picture) {
+	try {
+		return decodeQR(picture);
+	} catch {
+		return null; // There is none in it.
+	}
+}
+
 // Says each code that the camera sees; `onEnd` with the reason if there is no camera.
 function Camera({ onCode, onEnd }) {
 	const video = useRef();
@@ -27,17 +35,13 @@ function Camera({ onCode, onEnd }) {
 		const stop = () => stream?.getTracks().forEach((track) => track.stop());
 		function look() {
 			const { videoWidth: width, videoHeight: height } = video.current;
-			timer = setTimeout(look, LOOK);
-			if (!width) return;
-			Object.assign(canvas, { width, height });
-			picture.drawImage(video.current, 0, 0);
-			let text;
-			try {
-				text = decodeQR(picture.getImageData(0, 0, width, height));
-			} catch {
-				return; // There is none in the picture.
+			if (width) {
+				Object.assign(canvas, { width, height });
+				picture.drawImage(video.current, 0, 0);
+				const text = found(picture.getImageData(0, 0, width, height));
+				if (text) onCode(text);
 			}
-			onCode(text);
+			if (!isOver) timer = setTimeout(look, LOOK);
 		}
 		const asked = navigator.mediaDevices?.getUserMedia({ video: { facingMode: "environment" } }) ?? Promise.reject();
 		asked.then(
@@ -57,12 +61,15 @@ function Camera({ onCode, onEnd }) {
 
 export function Details({ m }) {
 	const now = S.messages.get(m.person)?.list.find((other) => other.number === m.number) || m;
-	const [text, setText] = useState(null), act = (asked) => asked.then(close, store.fail);
+	const [text, setText] = useState(null), [error, setError] = useState(""), field = useRef();
+	const act = (asked) => asked.then(close, ({ message }) => setError(`${T.failed}: ${message}`));
+	useEffect(() => field.current?.focus(), [text === null]);
 	const times = [[T.written, now.sent_at], [T.came, now.came_at], [T.erased, now.expires_at]].filter(([, s]) => s);
 	return html`<${Dialog} title=${T.details}><blockquote dir="auto">${textOf(now).slice(0, 300)}</blockquote>
 		<dl>${times.map(([what, s]) => html`<dt>${what}</dt><dd>${long(s)}</dd>`)}${now.own && html`<dt>${T.state}</dt><dd><${Icon} of=${now.state} /> ${stateOf(now)}<p class="dim">${now.why || T.hints[now.state]}</p></dd>`}</dl>
 		${now.own && html`<p class="dim">${T.byDesign}</p>`}
-		${text !== null && html`<textarea ref=${(el) => el?.focus()} rows="4" maxlength="15000" dir="auto" value=${text} aria-label=${T.edit} onInput=${(e) => setText(e.target.value)}></textarea>`}
+		${text !== null && html`<textarea ref=${field} rows="4" maxlength="15000" dir="auto" value=${text} aria-label=${T.edit} onInput=${(e) => setText(e.target.value)}></textarea>`}
+		${error && html`<${Strip} kind="bad" role="alert">${error}<//>`}
 		<p class="acts">${now.own && now.text && (text === null ? html`<button class="quiet" onClick=${() => setText(now.text)}>${T.edit}</button>`
 			: html`<button class="primary" disabled=${!text.trim()} onClick=${() => act(store.edit(now, text))}>${T.save}</button>`)}
 			${now.own && html`<button class="quiet bad" onClick=${() => act(store.remove(now, true))}>${T.removeAll}</button>`}<button class="quiet bad" onClick=${() => act(store.remove(now))}>${T.remove}</button></p>
@@ -71,7 +78,8 @@ export function Details({ m }) {
 
 export function Verify({ person }) {
 	const [answer, setAnswer] = useState({}), [scans, setScans] = useState(false), [seen, setSeen] = useState(null);
-	const ask = (same) => store.verify(person, same).then(setAnswer, (error) => setAnswer({ error: error.message }));
+	// What was compared goes with it: a device may have come meanwhile.
+	const ask = (same) => store.verify(person, same, answer.digits).then(setAnswer, ({ message }) => setAnswer((before) => ({ ...before, error: message })));
 	const { digits, verified, error } = store.isGone(person) ? { error: T.gone } : answer;
 	useEffect(() => void ask(), []);
 	const onCode = (text) => {
@@ -81,11 +89,12 @@ export function Verify({ person }) {
 		setScans(false);
 		ask(is === "same");
 	};
+	const isGone = store.isGone(person);
 	const name = store.nameOf(person);
 	return html`<${Dialog} title=${T.digits}>${error && html`<${Strip} kind="bad" role="alert">${error}<//>`}
+		${seen === "other" && !isGone && html`<${Strip} kind="bad" icon="alarm" role="alert"><p><${Around} parts=${T.otherCode(name)} /></p><//>`}
 		${digits && html`<p><${Around} parts=${T.compare(name)} /></p>
 			<ol class="digits">${digits.split(" ").map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
-			${seen === "other" && html`<${Strip} kind="bad" icon="alarm" role="alert"><p><${Around} parts=${T.otherCode(name)} /></p><//>`}
 			${seen === "none" && html`<${Strip} kind="warn" role="status">${T.noCode}<//>`}
 			${typeof seen === "object" && seen && html`<${Strip} kind="warn" role="alert">${seen.why}<//>`}
 			${verified ? html`<${Strip} kind="good" icon="shield" role="status">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}

@@ -181,8 +181,8 @@ export async function remove({ person, number }, for_all) {
 	change(person, number, () => null);
 	soon(conversations);
 }
-export async function verify(person, same) {
-	const said = await ask("verify", { person, same });
+export async function verify(person, same, digits) {
+	const said = await ask("verify", { person, same, digits });
 	S.verified.set(person, said.verified);
 	changed();
 	return said;

@@ -122,4 +122,5 @@ export const T = {
 	noClient: "Your client does not answer.",
 	otherVersion: "Your client has another version than this page: reload it.",
 	failed: "That did not work",
+	reload: "reload this page",
 };

@@ -19,6 +19,7 @@ mod loss_test;
 mod outbox;
 mod packets;
 mod protection;
+mod resting;
 mod returns;
 mod shares;
 mod suspicion;
@@ -54,7 +55,7 @@ use ids::Ids;
 pub use loops::LoopCounts;
 use loops::Loops;
 use outbox::Outbox;
-use shares::{Ration, Shares};
+use resting::{AllShares, Ration};
 pub use shares::{download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
@@ -163,7 +164,7 @@ pub struct Client {
     /// The group that filled a slot last: the next in order comes next.
     last_turn: GroupId,
     /// How much of the link each group may use.
-    shares: Shares,
+    shares: AllShares,
     /// How many SURBs may go out while replies are kept within the resting rate.
     ration: Ration,
     /// Descriptors that are asked for; ordered, since who is asked first shows in what is sent.
@@ -247,7 +248,7 @@ impl Client {
             groups: BTreeMap::new(),
             next_group: 0,
             last_turn: GroupId(0),
-            shares: Shares::new(now, seed.part("shares")),
+            shares: AllShares::new(now, seed),
             ration: Ration::new(now),
             queries: BTreeMap::new(),
             descriptors: BTreeMap::new(),

@@ -41,16 +41,16 @@ pub(crate) enum Served {
 }
 
 impl Served {
-    /// What depends on people.
-    const ANSWERS: [(Self, &str); 5] = [
+    /// By its number.
+    const ALL: [(Self, &str); 7] = [
         (Self::Batches, "batches"),
         (Self::Waiting, "waiting"),
         (Self::SignIn, "sign_in"),
         (Self::Refused, "refused"),
+        (Self::Busy, "busy"),
+        (Self::Silent, "silent"),
         (Self::Broken, "broken"),
     ];
-    /// What a bound of the service brings, which many bring about together.
-    const TURNED_AWAY: [(Self, &str); 2] = [(Self::Busy, "busy"), (Self::Silent, "silent")];
 }
 
 /// Totals since the start.
@@ -99,34 +99,33 @@ impl CounterPage {
     ) -> Result<Self, OrgError> {
         let registry = Registry::new();
         let process = Process::new("shoal-org", epoch_s, *secret::fresh()?);
-        let entries = IntGauge::new("shoal_org_directory_entries", "Entries of the directory.")?;
-        let about = "Questions and streams, by what became of them. As of the last epoch, rounded, with noise.";
-        let about = Opts::new("shoal_org_answers_total", about);
-        let answers = IntCounterVec::new(about, &["answer"])?;
+        let about = "Entries of the directory, as of the beginning of the epoch.";
+        let entries = IntGauge::new("shoal_org_directory_entries", about)?;
+        let about = "Questions, by what became of them: batches of the directory; told to wait for an admin, or to sign in; refused; \
+                     none answered since too many were (busy), or since the stream broke; and streams beyond those that may be silent. \
+                     As of the last epoch, rounded up to eights, with noise of some 27.";
+        let answers = IntCounterVec::new(Opts::new("shoal_org_answers_total", about), &["answer"])?;
         registry.register(Box::new(process.clone()))?;
         registry.register(Box::new(entries.clone()))?;
         registry.register(Box::new(answers.clone()))?;
-        let about = "Questions and silent streams for which there was no room.";
-        let turned_away =
-            IntCounterVec::new(Opts::new("shoal_org_turned_away_total", about), &["reason"])?;
-        registry.register(Box::new(turned_away.clone()))?;
         let admin = AdminServer::start(address, registry, ready).await?;
         let coarse = Coarse::new(epoch_s, *secret::fresh()?);
         let task = tokio::spawn(async move {
+            let mut epoch = None;
             loop {
-                let size = current.directory().size();
-                entries.set(i64::try_from(size).unwrap_or(i64::MAX));
+                // A count that moves at once would say when somebody joined, or asked.
+                let now = unix_s() / epoch_s.max(1);
+                if epoch.replace(now) != Some(now) {
+                    let size = current.directory().size();
+                    entries.set(i64::try_from(size).unwrap_or(i64::MAX));
+                }
                 let total =
                     |(served, name)| (name, Number::Total(counters.total(served)), Grain::Few);
-                coarse.observe(unix_s(), Served::ANSWERS.map(total));
+                coarse.observe(unix_s(), Served::ALL.map(total));
                 process.observe(unix_s());
-                for (_, name) in Served::ANSWERS {
+                for (_, name) in Served::ALL {
                     let shown = answers.with_label_values(&[name]);
                     shown.inc_by(coarse.shown(name).saturating_sub(shown.get()));
-                }
-                for (served, name) in Served::TURNED_AWAY {
-                    let shown = turned_away.with_label_values(&[name]);
-                    shown.inc_by(counters.total(served).saturating_sub(shown.get()));
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -188,7 +187,7 @@ mod tests {
         let text = page(still, "/metrics").await;
         assert!(text.contains("shoal_org_directory_entries 2\n"), "{text}");
         assert!(text.contains("shoal_org_answers_total{answer=\"batches\"} 0\n"), "{text}");
-        assert!(text.contains("shoal_org_turned_away_total{reason=\"busy\"} 3\n"), "{text}");
+        assert!(text.contains("shoal_org_answers_total{answer=\"busy\"} 0\n"), "{text}");
         assert!(!text.contains("acme") && !text.contains("Olga"), "{text}");
     }
 }

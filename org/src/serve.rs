@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_client::{Config, Incoming, Listener, ServiceConfig, Shoal, Stream};
-use shoal_host::admin::Readiness;
 use shoal_host::exit::chain;
 use shoal_host::{messages, network, secret};
 use shoal_organisation::wire::{Answer, MAX_MESSAGE, PORT, Question, Refusal, enrolled, since};
@@ -17,7 +16,7 @@ use shoal_organisation::{Directory, Request, SignedBatch};
 use shoal_topology::Identity;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::accounts::kept_sign_in;
@@ -34,8 +33,8 @@ const AT_ONCE: usize = 64;
 const SILENT: usize = 512;
 /// A question takes no longer, nor does a short answer.
 const HEAR: Duration = Duration::from_secs(20);
-/// A batch takes no longer to leave: the largest takes a quarter of an hour in class text.
-const STALLED: Duration = Duration::from_secs(1_800);
+/// A batch takes no longer to leave: the largest takes 23 minutes in class text, at the pace of cover.
+const STALLED: Duration = Duration::from_secs(2 * 3_600);
 
 /// What the service does beside giving the directory and keeping requests.
 #[derive(Clone, Default)]
@@ -54,8 +53,6 @@ pub struct DirectoryService {
     handler: Arc<RequestHandler>,
     /// As whom requests are approved.
     issuer: Option<u16>,
-    /// Says whether it can be reached.
-    says: watch::Sender<Readiness>,
     _page: Option<CounterPage>,
     /// The client by which the service was started: it goes with it.
     _client: Shoal,
@@ -94,21 +91,21 @@ impl DirectoryService {
         let provider = duties.oidc.map(Provider::new).transpose()?;
         let sign_ins = provider.map(|provider| Arc::new(SignIns::new(provider, dir.into())));
         let counters = Arc::<Counters>::default();
-        let (says, ready) = watch::channel(Readiness::NotReady("starting".into()));
+        let epoch_s = network::load(&config.network)?.epoch_s.into();
+        let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
+        let service = ServiceConfig::new(keys.join("keys"));
+        let service = token.map_or(service.clone(), |token| service.token(token));
+        let listener = shoal.listen(service).await?;
         let page = match duties.metrics {
             Some(address) => {
-                let epoch_s = network::load(&config.network)?.epoch_s.into();
                 let shown = (counters.clone(), current.clone());
-                let page = CounterPage::start(address, shown, epoch_s, ready).await?;
+                let page =
+                    CounterPage::start(address, shown, epoch_s, listener.readiness()).await?;
                 tracing::info!("totals: http://{}/metrics", page.address());
                 Some(page)
             }
             None => None,
         };
-        let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
-        let service = ServiceConfig::new(keys.join("keys"));
-        let service = token.map_or(service.clone(), |token| service.token(token));
-        let listener = shoal.listen(service).await?;
         let handler = RequestHandler {
             dir: dir.into(),
             current,
@@ -119,7 +116,7 @@ impl DirectoryService {
             silent: Semaphore::new(SILENT),
         };
         let (handler, issuer) = (Arc::new(handler), duties.auto);
-        Ok(Self { listener, handler, issuer, says, _page: page, _client: shoal })
+        Ok(Self { listener, handler, issuer, _page: page, _client: shoal })
     }
 
     /// Where members find it, the preferred one first.
@@ -129,11 +126,7 @@ impl DirectoryService {
 
     /// Returns when it can be reached. False if the client has ended.
     pub async fn ready(&mut self) -> bool {
-        let is_ready = self.listener.ready().await;
-        if is_ready {
-            self.says.send_replace(Readiness::Ready);
-        }
-        is_ready
+        self.listener.ready().await
     }
 
     /// Answers questions until the client ends.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
-use shoal_topology::encoding::encode;
+use shoal_topology::encoding::encode_secret;
 use shoal_topology::{Engine, SecretIdentity, Seed, Stream, exponential};
 
 use crate::frame::{MAX_BEFORE, cut};
@@ -84,8 +84,6 @@ pub struct People {
     is_online: bool,
     /// Parts of messages of which others have not come.
     pieces: BTreeMap<MessageName, incoming::Pieces>,
-    /// Changes of messages that have not come.
-    early: BTreeMap<MessageName, changes::Early>,
     /// The last change of each message of this device that was changed.
     changed: BTreeMap<MessageName, MessageName>,
     /// Packets of no session that is known: the one that opens it may be on its way.
@@ -133,7 +131,7 @@ impl People {
     ) -> Result<Self, NotRestored> {
         let random = seed.stream("people");
         let (keys, peers, waiting, over, streams, posted) = Default::default();
-        let (pieces, early, changed, strays, held) = Default::default();
+        let (pieces, changed, strays, held) = Default::default();
         let (changes, effects, outputs) = Default::default();
         let draws = seed.stream("instants of people");
         let mut people = Self {
@@ -151,7 +149,6 @@ impl People {
             copies: (0.0, now),
             is_online: false,
             pieces,
-            early,
             changed,
             strays,
             held,
@@ -183,7 +180,6 @@ impl People {
         let roster = people.roster.clone();
         people.enrolled(now, roster);
         people.flush();
-        people.flush_early();
         Ok(people)
     }
 
@@ -205,6 +201,16 @@ impl People {
     pub fn send(
         &mut self,
         now: u64,
+        person: u32,
+        body: &Body,
+        expires_s: u32,
+    ) -> Result<MessageName, NotSent> {
+        self.send_written((now, now), person, body, expires_s)
+    }
+
+    fn send_written(
+        &mut self,
+        (now, written): (u64, u64),
         person: u32,
         body: &Body,
         expires_s: u32,
@@ -234,8 +240,7 @@ impl People {
         let to = |device| (device, parts.iter().map(delivery).collect());
         let targets = devices.into_iter().map(to).collect();
         let told = State::Queued(Waiting::Turn);
-        let message =
-            Outgoing { name, before, person, parts, written: now, expires_s, targets, told };
+        let message = Outgoing { name, before, person, parts, written, expires_s, targets, told };
         self.waiting.insert(name, message);
         self.save_message(name);
         self.note_change(name);
@@ -267,7 +272,6 @@ impl People {
         }
         self.pump(now);
         self.flush();
-        self.flush_early();
     }
 
     /// There is a link again.
@@ -313,7 +317,7 @@ impl People {
             return;
         }
         self.size = size;
-        self.keep(Key::Size, Zeroizing::new(encode(&self.size)));
+        self.keep(Key::Size, encode_secret(&self.size));
         let listed = &self.roster.devices;
         let gone: Vec<u32> =
             self.peers.keys().filter(|device| !listed.contains_key(device)).copied().collect();
@@ -324,7 +328,6 @@ impl People {
             self.forget(Key::Peer(device));
         }
         self.drop_pieces(now);
-        self.drop_early(now);
         let messages: Vec<MessageName> = self.waiting.keys().copied().collect();
         for name in messages {
             self.retarget(now, name);

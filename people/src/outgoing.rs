@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
 
 use crate::{Body, MessageName};
 
@@ -127,11 +128,21 @@ impl Outgoing {
         Body::decode(&self.parts.concat()).changes()
     }
 
-    /// True if it was written later than another one of this device.
+    /// True if it was written later than another change of the same message.
     pub(crate) fn is_later(&self, than: &Self) -> bool {
-        match self.name.stream == than.name.stream {
-            true => self.name.sequence > than.name.sequence,
-            false => self.written > than.written,
+        (self.written / 1_000, self.name) > (than.written / 1_000, than.name)
+    }
+
+    /// Nothing stands in place of what it says, in as many parts.
+    pub(crate) fn erase_text(&mut self) {
+        let nothing = Body::Empty.encode();
+        for (n, part) in self.parts.iter_mut().enumerate() {
+            part.zeroize();
+            part.extend(nothing.iter().filter(|_| n == 0));
+        }
+        for part in self.targets.values_mut().flatten() {
+            part.sealed.clear();
+            part.is_second = false;
         }
     }
 

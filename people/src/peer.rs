@@ -166,7 +166,7 @@ impl Peer {
         self.sessions.values_mut().for_each(|session| session.clamp(now));
     }
 
-    /// True if a part of this message has come that is not one of several, or is waited for no more.
+    /// True if the first part of a message of this device has come, or is waited for no more.
     pub(crate) fn has_come(&self, name: &MessageName) -> bool {
         let stream = self.kept.streams.iter().find(|known| known.stream == name.stream);
         stream.is_some_and(|known| known.has_come(name.sequence))

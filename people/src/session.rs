@@ -4,7 +4,7 @@
 pub mod vectors;
 
 use serde::{Deserialize, Serialize};
-use shoal_topology::encoding::{decode, encode};
+use shoal_topology::encoding::{decode, encode_secret};
 use shoal_topology::{Identity, Stream};
 use vodozemac::Curve25519PublicKey;
 use vodozemac::olm::{Message, OlmMessage, Session as Ratchet, SessionConfig, SessionKeys};
@@ -67,6 +67,27 @@ struct SessionRecord {
 struct Saved {
     ratchet: Vec<u8>,
     kept: SessionRecord,
+}
+
+/// Grows without leaving copies of what was in it.
+#[derive(Default)]
+struct WipedBuffer(Zeroizing<Vec<u8>>);
+
+impl std::io::Write for WipedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = self.0.len() + bytes.len();
+        if length > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * length.max(4_096)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What became of a packet.
@@ -297,9 +318,11 @@ impl Session {
     /// The bytes to keep. They hold secrets.
     pub(crate) fn save(&self) -> Zeroizing<Vec<u8>> {
         // The ratchet's state has maps with names, which JSON can hold.
-        let ratchet = serde_json::to_vec(&self.ratchet.pickle()).unwrap_or_default();
-        let mut saved = Saved { ratchet, kept: self.kept.clone() };
-        let bytes = Zeroizing::new(encode(&saved));
+        let mut ratchet = WipedBuffer::default();
+        // Fails for maps with other keys than names alone.
+        let _ = serde_json::to_writer(&mut ratchet, &self.ratchet.pickle());
+        let mut saved = Saved { ratchet: std::mem::take(&mut *ratchet.0), kept: self.kept.clone() };
+        let bytes = encode_secret(&saved);
         saved.ratchet.zeroize();
         bytes
     }

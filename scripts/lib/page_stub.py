@@ -237,11 +237,14 @@ class World:
             raise ValueError(f"the directory has no person of the number {person}")
         if self.is_own(person):
             raise ValueError("this is you: compare with somebody else")
-        if isinstance(said.get("same"), bool):
-            (self.verified.add if said["same"] else self.verified.discard)(person)
         # Of who was removed too: they say nothing then, as there is no key in them.
         digits = f"{random.Random(person).randrange(10**30):030}"
-        return {"person": person, "name": self.name_of(person), "digits": " ".join(digits[at:at + 5] for at in range(0, 30, 5)), "verified": person in self.verified}
+        digits = " ".join(digits[at:at + 5] for at in range(0, 30, 5))
+        if said.get("digits", digits) != digits:
+            raise ValueError("the digits are others now, since a device of one of you came or went: compare them again")
+        if isinstance(said.get("same"), bool):
+            (self.verified.add if said["same"] else self.verified.discard)(person)
+        return {"person": person, "name": self.name_of(person), "digits": digits, "verified": person in self.verified}
 
     def word_join(self, said):
         if said["code"] == "wrong":

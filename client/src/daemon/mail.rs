@@ -44,8 +44,8 @@ pub(super) enum MessageRequest {
     Edit(u64, String),
     /// A message is to be erased here; one that was written here also at its reader's, if that is said.
     Delete(u64, bool),
-    /// The digits of somebody, and whether they were the same at both ends.
-    Verify(Whom, Option<bool>),
+    /// The digits of somebody, whether they were the same at both ends, and which were compared.
+    Verify(Whom, Option<bool>, Option<String>),
     /// What came up to this number was taken.
     Taken(u64),
     /// How the client is, and what it does with messages.

@@ -13,7 +13,7 @@ mod sealed;
 pub(super) mod socket;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,6 +97,7 @@ pub(super) fn start(
             undone: VecDeque::new(),
             written: BTreeMap::new(),
             edits: BTreeMap::new(),
+            taken_back: BTreeSet::new(),
             events,
             lost: counted,
             member: published,
@@ -148,6 +149,8 @@ struct Messages {
     written: BTreeMap<MessageName, history::MessageRecord>,
     /// Other texts of messages that were written here, which are not on the disk yet.
     edits: BTreeMap<MessageName, (history::Edit, Zeroizing<String>)>,
+    /// Messages that were written here and are taken back, which is not on the disk yet.
+    taken_back: BTreeSet<u64>,
     events: Events,
     /// Counts letters that came and could not be kept.
     lost: Arc<AtomicU64>,
@@ -179,22 +182,30 @@ impl Messages {
     /// Looks at what nobody tells: the directory, and what is to be erased.
     fn look(&mut self) {
         self.follow();
-        let over = self.history.expired(unix_ms() / 1_000);
-        if !over.is_empty() {
-            let people: Vec<_> = over
-                .iter()
-                .filter_map(|number| Some((*number, self.history.person(*number)?)))
-                .collect();
-            match self.history.erase(&over) {
-                Ok(()) => {
-                    people.into_iter().for_each(|(number, person)| self.changed(number, person))
-                }
-                Err(error) => self.stuck(&error),
-            }
+        let over = self.history.over(unix_ms() / 1_000);
+        if !over.is_empty()
+            && let Err(error) = self.erase(&over)
+        {
+            self.stuck(&error);
         }
         for wanted in std::mem::take(&mut self.again) {
             self.give(wanted);
         }
+    }
+
+    /// Messages go, and what the engine kept of those that have arrived.
+    fn erase(&mut self, numbers: &[u64]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for number in numbers {
+            let record = self.history.read(*number)?;
+            gone.extend(record.map(|record| (*number, record.person, record.name)));
+        }
+        self.history.erase(numbers)?;
+        for (number, person, name) in gone {
+            self.engine.iter_mut().for_each(|engine| engine.forget_text(name));
+            self.changed(number, person);
+        }
+        Ok(())
     }
 
     /// Has the engine do what is due, and does what it wants done.

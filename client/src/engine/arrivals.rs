@@ -166,7 +166,7 @@ impl Client {
         id: GroupId,
         message: Option<&[u8]>,
     ) -> Arrival {
-        let whole_per_s = self.whole_per_s(id);
+        let (replies, whole_per_s) = (self.replies(id), self.whole_per_s(id));
         let Some(group) = self.groups.get_mut(&id) else { return Arrival::NoCredit };
         let Some(tunnel) = &mut group.tunnel else {
             self.counts.unknown += 1;
@@ -187,7 +187,10 @@ impl Client {
         let connected = group.connected;
         let arrival = match (heard, reply) {
             (Heard::Authentic, Some(reply)) => {
-                self.shares.carried(now, id, whole_per_s);
+                self.shares.of(id).carried(now, id, whole_per_s);
+                if replies == Replies::Downlink {
+                    self.ration.passed(now, &self.class);
+                }
                 group.turn(self.router.epoch(now));
                 let of = |ahead: u64| {
                     group.epoch.is_some_and(|e| Epoch(e.0 + ahead).low_byte() == reply.epoch)

@@ -37,6 +37,9 @@ impl Client {
         let id = GroupId(self.next_group);
         // A seed by the number: what one group draws moves no other.
         let name = self.next_group.to_string();
+        if isolation.replies(self.settings.replies) != self.settings.replies {
+            self.shares.rests(id);
+        }
         self.groups.insert(id, Group::new(now, &self.seed.part(&name), isolation, target));
         self.next_tick = now;
         id
@@ -63,9 +66,9 @@ impl Client {
         group.last_opened = now;
         group.stock.in_use(now);
         if let Some(old) = old {
-            self.shares.succeed(now, old, id);
+            self.shares.of(id).succeed(now, old, id);
         }
-        self.shares.uses(now, id);
+        self.shares.of(id).uses(now, id);
         Some(stream)
     }
 
@@ -98,7 +101,7 @@ impl Client {
         if let Some(group) = self.groups.get_mut(&id) {
             group.stock.in_use(now);
             group.last_used = now;
-            self.shares.uses(now, id);
+            self.shares.of(id).uses(now, id);
         }
     }
 

@@ -115,7 +115,7 @@ impl Client {
         match Tunnel::connect(self.base, now, &group.next_seed(), location.identity, settings) {
             Ok(tunnel) => {
                 group.connect(now, location, tunnel);
-                self.shares.uses(now, id);
+                self.shares.of(id).uses(now, id);
             }
             Err(_) => self.fail(now, id, Failure::NoPath),
         }

@@ -118,7 +118,7 @@ impl Client {
         // Who is in use comes before those that only say that they are there, of which there may be hundreds.
         turns.sort_by_key(|(rests, _)| *rests);
         for (_, id) in turns {
-            if !self.shares.may_send(now, id, self.class.payload_per_s) {
+            if !self.shares.of(id).may_send(now, id, self.class.payload_per_s) {
                 continue;
             }
             let Some(group) = self.groups.get_mut(&id) else { continue };
@@ -128,7 +128,8 @@ impl Client {
             if starving && !group.refilled {
                 group.refilled = true;
                 if let Some(draft) = self.send(now, slot, id, Vec::new()) {
-                    self.shares.sent(now, id, self.whole_per_s(id));
+                    let whole = self.whole_per_s(id);
+                    self.shares.of(id).sent(now, id, whole);
                     self.last_turn = id;
                     return Some(draft);
                 }
@@ -139,7 +140,8 @@ impl Client {
             take_events(id, tunnel, &mut self.outputs);
             if sends {
                 group.refilled = false;
-                self.shares.sent(now, id, self.whole_per_s(id));
+                let whole = self.whole_per_s(id);
+                self.shares.of(id).sent(now, id, whole);
                 self.last_turn = id;
                 // From here on QUIC counts it as sent: if no path is found now, it is lost like any other.
                 return self.send(now, slot, id, datagram);
@@ -164,10 +166,11 @@ impl Client {
         lacking.sort_unstable();
         // Within its share of the slots: a service that always says it lacks some must not take those of others.
         let slots_per_s = self.class.payload_per_s;
-        let may_send = |(.., id): &(_, _, GroupId)| self.shares.may_send(now, *id, slots_per_s);
+        let may_send =
+            |(.., id): &(_, _, GroupId)| self.shares.of(*id).may_send(now, *id, slots_per_s);
         let (.., id) = lacking.into_iter().rev().find(may_send)?;
         let draft = self.send(now, slot, id, Vec::new())?;
-        self.shares.refilled(now, id);
+        self.shares.of(id).refilled(now, id);
         Some(PacketDraft { ready: Ready::Refill, ..draft })
     }
 

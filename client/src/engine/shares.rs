@@ -44,8 +44,6 @@ const UP_BURST: f64 = 32.0;
 const UP_LEAST: f64 = 0.5;
 /// Strict: the part of the loops in payload slots that replies may take the place of.
 const STRICT: f64 = 0.95;
-/// Strict: SURBs that may go out at once, beyond the rate of loops.
-const RATION_BURST: f64 = 32.0;
 /// Application bytes in a packet of a long download, of [`SERVICE_MTU`]: headers, and what else a service says.
 const USEFUL: f64 = 0.98;
 
@@ -58,7 +56,7 @@ pub fn whole_per_s(class: &Class, replies: Replies) -> f64 {
 }
 
 /// Loops in payload slots, 1/s.
-fn loops_in_slots_per_s(class: &Class) -> f64 {
+pub(super) fn loops_in_slots_per_s(class: &Class) -> f64 {
     class.loop_share * class.payload_per_s
 }
 
@@ -260,33 +258,12 @@ impl Shares {
     }
 }
 
-/// Strict: how many SURBs may still go out. Over any time no more replies arrive than loops in payload slots would, and
-/// the burst, whatever services do.
-pub(super) struct Ration {
-    left: f64,
-    counted: Time,
-}
-
-impl Ration {
-    pub(super) fn new(now: Time) -> Self {
-        Self { left: RATION_BURST, counted: now }
-    }
-
-    /// Of so many that are wanted, those that may go out now.
-    pub(super) fn take(&mut self, now: Time, class: &Class, wanted: usize) -> usize {
-        let gained = now.since(self.counted).as_secs_f64() * loops_in_slots_per_s(class);
-        (self.left, self.counted) = ((self.left + gained).min(RATION_BURST), now);
-        let granted = wanted.min(self.left.max(0.0) as usize);
-        self.left -= granted as f64;
-        granted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use shoal_topology::Parameters;
 
+    use super::super::resting::{RATION_BURST, Ration};
     use super::*;
 
     fn shares(seed: u64) -> Shares {

@@ -1,108 +1,85 @@
 //! Messages that change earlier ones: their writers edit those, or take them back.
 //!
-//! A change that overtook the message that it changes waits for it. And where a changed message stands is told of the message that
-//! its user sees: first of the message itself, and once that has arrived, of the last change.
-
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize as _, Zeroizing};
+//! Where a changed message stands is told of the message that its user sees: first of the message itself, and once that has arrived,
+//! of the last change.
 
 use super::*;
-use crate::Error;
-
-/// Most changes of one device that wait for what they change.
-const EARLY: usize = 64;
-
-/// A change of a message that has not come.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Early {
-    message: ReceivedMessage,
-    /// When it came, Unix milliseconds.
-    since: u64,
-}
-
-/// [`Early`] as it is kept.
-#[derive(Serialize, Deserialize)]
-struct KeptEarly {
-    message: Vec<u8>,
-    since: u64,
-}
-
-impl Early {
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut wire = KeptEarly { message: self.message.encode(), since: self.since };
-        let bytes = Zeroizing::new(encode(&wire));
-        wire.message.zeroize();
-        bytes
-    }
-
-    /// Reads them.
-    ///
-    /// # Errors
-    /// Bytes of another form.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let KeptEarly { message, since } =
-            shoal_topology::encoding::decode("change that came early", bytes, 64 << 10)?;
-        Ok(Self { message: ReceivedMessage::decode(&message)?, since })
-    }
-}
 
 impl People {
-    /// A message has come, whole.
-    pub(super) fn came_whole(&mut self, now: u64, message: ReceivedMessage) {
-        let device = message.name.device;
-        let waits = message.body.changes().filter(|of| self.is_on_its_way(device, of));
-        let of_device = |name: &&MessageName| name.device == device;
-        if waits.is_none() || self.early.keys().filter(of_device).count() >= EARLY {
-            return self.receive(message);
+    /// A message that changes one of this device: its text is another, or it is taken back. Of several changes of a message the one
+    /// with the latest second counts: this one's is later than `after_s`, also where the clock was set back since.
+    ///
+    /// # Errors
+    /// It is not taken, and why.
+    pub fn send_change(
+        &mut self,
+        now: u64,
+        person: u32,
+        change: &Body,
+        after_s: u64,
+    ) -> Result<MessageName, NotSent> {
+        let written = now.max(after_s.saturating_add(1).saturating_mul(1_000));
+        self.send_written((now, written), person, change, 0)
+    }
+
+    /// True if a message of somebody else is known to have come, or is waited for no more: a change of it that is not there any more
+    /// finds nothing. One of a stream that is not remembered may still come.
+    pub fn has_come(&self, name: &MessageName) -> bool {
+        let peer = self.peers.get(&name.device);
+        !self.pieces.contains_key(name) && peer.is_some_and(|peer| peer.has_come(name))
+    }
+
+    /// A message goes: its text and those of its changes, as far as they wait or are kept here, so that whoever has not got them gets
+    /// nothing in their place. If something of them may be on its way, or has arrived, its readers are told that it is taken back, by a
+    /// change that is later than `after_s`.
+    ///
+    /// # Errors
+    /// It stays, and why.
+    pub fn take_back(
+        &mut self,
+        now: u64,
+        person: u32,
+        name: MessageName,
+        after_s: u64,
+    ) -> Result<(), NotSent> {
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(NotSent::Full);
         }
-        let name = message.name;
-        let early = Early { message, since: now };
-        self.keep(Key::Early(name), early.encode());
-        self.early.insert(name, early);
-    }
-
-    fn receive(&mut self, message: ReceivedMessage) {
-        self.keep(Key::Received(message.name), Zeroizing::new(message.encode()));
-        self.effects.push_back(Output::Received(message));
-    }
-
-    /// True if a device's message has not come, and may.
-    fn is_on_its_way(&self, device: u32, name: &MessageName) -> bool {
-        let peer = self.peers.get(&device).filter(|_| name.device == device);
-        peer.is_some_and(|peer| self.pieces.contains_key(name) || !peer.has_come(name))
-    }
-
-    /// Receives a change that waited for what has come now. What it changes has to be kept before, and so has another change of
-    /// the same. False if there is none.
-    pub(super) fn receive_early(&mut self) -> bool {
-        let has_come = |early: &Early| {
-            let of = early.message.body.changes();
-            of.is_none_or(|of| !self.is_on_its_way(early.message.name.device, &of))
-        };
-        let ripe = self.early.iter().find(|(_, early)| has_come(early)).map(|(name, _)| *name);
-        let Some((name, early)) = ripe.and_then(|name| self.early.remove_entry(&name)) else {
-            return false;
-        };
-        self.forget(Key::Early(name));
-        self.receive(early.message);
-        true
-    }
-
-    /// Receives all that waited for what has come now, each in a piece of its own.
-    pub(super) fn flush_early(&mut self) {
-        while self.receive_early() {
-            self.flush();
+        let (mut has_left, mut is_known) = (false, false);
+        for name in self.with_changes(name) {
+            let message = self.waiting.get_mut(&name).or_else(|| self.over.get_mut(&name));
+            let Some(message) = message else { continue };
+            is_known = true;
+            message.erase_text();
+            let mut parts = message.targets.values().flatten();
+            has_left |= parts.any(|part| part.tries > 0 || part.posted > 0);
+            self.save_message(name);
         }
+        // What is not known any more was sent for long enough. Of who has no device any more nobody is told.
+        if (has_left || !is_known) && !self.devices(person).is_empty() {
+            self.send_change(now, person, &Body::Delete(name), after_s)?;
+        }
+        self.flush();
+        Ok(())
     }
 
-    /// Forgets the changes by removed devices, and those of what will not come any more.
-    pub(super) fn drop_early(&mut self, now: u64) {
-        let devices = &self.roster.devices;
-        let is_over = |name: &MessageName, early: &mut Early| {
-            !devices.contains_key(&name.device) || early.since.saturating_add(LIFE_MS) <= now
-        };
-        let gone: Vec<_> = self.early.extract_if(.., is_over).map(|(name, _)| name).collect();
-        gone.into_iter().for_each(|name| self.forget(Key::Early(name)));
+    /// The text of a message that has arrived or was given up goes, and those of its changes: a device that lost it does not get it
+    /// again.
+    pub fn forget_text(&mut self, name: MessageName) {
+        for name in self.with_changes(name) {
+            if let Some(message) = self.over.get_mut(&name) {
+                message.erase_text();
+                self.save_message(name);
+            }
+        }
+        self.flush();
+    }
+
+    /// A message of this device, and those that change it.
+    fn with_changes(&self, of: MessageName) -> Vec<MessageName> {
+        let all = self.waiting.values().chain(self.over.values());
+        let changes = all.filter(|message| message.changes() == Some(of));
+        std::iter::once(of).chain(changes.map(|change| change.name)).collect()
     }
 
     /// A message of this device is kept: if it changes another one, that one stands where this one does.

@@ -1,7 +1,8 @@
 //! What comes.
 
 use serde::{Deserialize, Serialize};
-use shoal_topology::encoding::{decode, encode};
+use shoal_topology::encoding::decode;
+use zeroize::Zeroize as _;
 
 use super::*;
 use crate::Error;
@@ -51,11 +52,14 @@ struct Wire {
 
 impl ReceivedMessage {
     /// The bytes that are kept.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let Self { name, person, sent_at, group, expires_s, body } = self;
         let (name, body) = (*name, body.encode());
         let (person, sent_at, expires_s) = (*person, *sent_at, *expires_s);
-        encode(&Wire { name, person, sent_at, group: *group, expires_s, body })
+        let mut wire = Wire { name, person, sent_at, group: *group, expires_s, body };
+        let bytes = encode_secret(&wire);
+        wire.body.zeroize();
+        bytes
     }
 
     /// Reads them.
@@ -294,7 +298,8 @@ impl People {
         let (sent_at, group, expires_s) = (frame.sent_at, frame.group, frame.expires_s);
         let body = Body::decode(&content);
         let message = ReceivedMessage { name, person, sent_at, group, expires_s, body };
-        self.came_whole(now, message);
+        self.keep(Key::Received(name), message.encode());
+        self.effects.push_back(Output::Received(message));
     }
 
     /// A device says what it has.

@@ -26,8 +26,6 @@ pub enum Key {
     Pieces(MessageName),
     /// A message that came: a [`ReceivedMessage`]. The engine never asks for it again; the driver may keep it as it likes.
     Received(MessageName),
-    /// A change that came before the message that it changes.
-    Early(MessageName),
 }
 
 /// The bytes of a piece. They hold secrets, and are wiped.
@@ -66,12 +64,12 @@ impl People {
     pub(super) fn save_message(&mut self, name: MessageName) {
         let message = self.waiting.get(&name).or_else(|| self.over.get(&name));
         let Some(message) = message else { return };
-        let bytes = Zeroizing::new(encode(message));
+        let bytes = encode_secret(message);
         self.keep(Key::Outgoing(name), bytes);
     }
 
     pub(super) fn save_pieces(&mut self, name: MessageName) {
-        match self.pieces.get(&name).map(|pieces| Zeroizing::new(encode(pieces))) {
+        match self.pieces.get(&name).map(encode_secret) {
             Some(bytes) => self.keep(Key::Pieces(name), bytes),
             None => self.forget(Key::Pieces(name)),
         }
@@ -97,9 +95,6 @@ impl People {
                 }
                 Key::Outgoing(name) => self.load_message(name, &bytes),
                 Key::Received(_) => Ok(()),
-                Key::Early(name) => {
-                    changes::Early::decode(&bytes).map(|early| _ = self.early.insert(name, early))
-                }
                 Key::Pieces(name) => decode::<Pieces>("parts of a message", &bytes, MAX_MESSAGE)
                     .map(|pieces| _ = self.pieces.insert(name, pieces))
                     .map_err(Error::from),

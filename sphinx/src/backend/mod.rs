@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 pub(crate) use kernel::{Kernel, Layer};
 pub use reference::Reference;
-pub(crate) use stack::wipe_stack;
+pub use stack::wipe_stack;
 use x25519::Ladders;
 
 use crate::{Codec, Sphinx};

@@ -13,7 +13,7 @@ pub(crate) const DEPTH: usize = 32 << 10;
     any(target_arch = "x86_64", target_arch = "aarch64"),
     expect(unsafe_code, reason = "tells the compiler that the zeros are read")
 )]
-pub(crate) fn wipe_stack() {
+pub fn wipe_stack() {
     let mut below = [0_u8; DEPTH];
     // SAFETY: the assembly has no instruction. The compiler must believe that it reads what the pointer leads to, and so has
     // to write the zeros, into an array of this frame and not of static memory, since it could be written to.

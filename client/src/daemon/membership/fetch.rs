@@ -16,7 +16,7 @@ use crate::daemon::stream::Stream;
 use crate::engine::Isolation;
 
 /// Longest wait for one message of the service: a batch of the largest size takes 23 minutes in class text.
-const STALLED: Duration = Duration::from_secs(3_600);
+const STALLED: Duration = Duration::from_secs(2 * 3_600);
 /// Longest wait for a whole answer.
 const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 /// Most bytes of a batch.
@@ -67,8 +67,13 @@ pub(super) async fn once(membership: &Membership, shoal: &Shoal, head: &Director
         since.filter(|_| !is_late).unwrap_or(named)
     };
     // A tunnel of its own for each question: the service must not know that whoever asks for what is new now is the device
-    // that was enrolled, or asked the last time.
-    let name = format!("\0organisation {:032x}", stream().random::<u128>());
+    // that was enrolled, or asked the last time. Who waits to be let in says who he is, and asks in the same one.
+    let name = match &question {
+        Question::Since { .. } => format!("\0organisation {:032x}", stream().random::<u128>()),
+        Question::Enrol(request) | Question::SignIn(request) => {
+            format!("\0organisation {}", blake3::hash(request).to_hex())
+        }
+    };
     // And at the pace of cover, so that the own gateway does not see who fetches a directory.
     let isolation = Isolation::of(&name).resting();
     let target = format!("{service}:{PORT}");

@@ -85,13 +85,47 @@ impl Membership {
         let found = state.directory.find(name);
         match found.as_slice() {
             [member] => Ok((member.person.id, member.person.name.clone())),
-            [] => Err(format!("nobody in the directory is called {name:?}")),
+            [] => {
+                let is_gone = state.directory.people().any(|member| {
+                    member.is_removed && member.person.name.to_lowercase() == name.to_lowercase()
+                });
+                Err(match is_gone {
+                    true => format!("{name} was removed from {}", state.kept.name),
+                    false => format!("nobody in the directory is called {name:?}"),
+                })
+            }
             several => {
                 let names: Vec<&str> =
                     several.iter().map(|member| member.person.name.as_str()).collect();
                 Err(format!("{name:?} can mean {}: say the whole name", names.join(" or ")))
             }
         }
+    }
+
+    /// Whom a name means, also one of those who were removed, and though this client is no member any more: for whoever reads what
+    /// there is.
+    ///
+    /// # Errors
+    /// Nobody or several are meant.
+    pub(in crate::daemon) fn anybody(&self, name: &str) -> Result<(u32, String), String> {
+        self.person(name).or_else(|error| {
+            let state = self.state();
+            let all = state.iter().flat_map(|state| state.directory.people());
+            let is_called = |of: &&str| of.to_lowercase() == name.to_lowercase();
+            let mut found = all.filter(|member| is_called(&member.person.name.as_str()));
+            match (found.next(), found.next()) {
+                (Some(only), None) => Ok((only.person.id, only.person.name.clone())),
+                _ => Err(error),
+            }
+        })
+    }
+
+    /// Whether this client may write.
+    ///
+    /// # Errors
+    /// It is no member, and why.
+    pub(in crate::daemon) fn may_write(&self) -> Result<(), String> {
+        member(self.state().as_ref()).map(|_| ())
     }
 
     /// What the directory calls a person; a number where it has none.

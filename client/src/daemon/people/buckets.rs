@@ -4,13 +4,16 @@
 //! All keys lie in one file, encrypted, which is written anew for each change; the one before it is overwritten and removed.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeTuple as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_host::secret::{self, Secret, SecretError};
-use shoal_topology::encoding::{decode, encode};
-use zeroize::{Zeroize as _, Zeroizing};
+use shoal_sphinx::backend::wipe_stack;
+use shoal_topology::encoding::{decode, encode_secret};
+use zeroize::Zeroizing;
 
 use super::sealed::Sealer;
 
@@ -31,17 +34,46 @@ pub(super) enum Bucket {
 /// The number of a key.
 pub(super) type BucketId = u64;
 
-/// A key as it lies in the file.
-#[derive(Serialize, Deserialize)]
-struct KeptKey {
-    id: BucketId,
-    bucket: Bucket,
-    key: [u8; 32],
+/// A key that stays where it is in memory: what moves leaves a copy behind. It is wiped there.
+struct BucketKey(Box<Secret>);
+
+impl BucketKey {
+    /// One of zeros, to be filled.
+    fn empty() -> Self {
+        Self(Box::new(Zeroizing::new([0; 32])))
+    }
 }
 
-impl Drop for KeptKey {
-    fn drop(&mut self) {
-        self.key.zeroize();
+impl Serialize for BucketKey {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_tuple(self.0.len())?;
+        self.0.iter().try_for_each(|byte| to.serialize_element(byte))?;
+        to.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for BucketKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_tuple(32, KeyVisitor)
+    }
+}
+
+/// Reads a key into its place, byte by byte.
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = BucketKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the 32 bytes of a key")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<BucketKey, A::Error> {
+        let mut key = BucketKey::empty();
+        for (n, byte) in key.0.iter_mut().enumerate() {
+            *byte = bytes.next_element()?.ok_or_else(|| A::Error::invalid_length(n, &self))?;
+        }
+        Ok(key)
     }
 }
 
@@ -53,7 +85,7 @@ pub(super) struct Buckets {
     written: u64,
     /// The number of the next key: each is given once.
     next: BucketId,
-    keys: BTreeMap<BucketId, (Bucket, Secret)>,
+    keys: BTreeMap<BucketId, (Bucket, BucketKey)>,
     /// The keys of days that new messages take.
     days: BTreeMap<(u32, u64), BucketId>,
 }
@@ -90,23 +122,25 @@ impl Buckets {
 
     fn read(&mut self, number: u64, sealed: &[u8]) -> Option<()> {
         let bytes = self.sealer.unseal(&number.to_be_bytes(), sealed)?;
-        let (next, keys): (BucketId, Vec<KeptKey>) =
+        let (next, keys): (BucketId, Vec<(BucketId, Bucket, BucketKey)>) =
             decode("keys of messages", &bytes, LONGEST).ok()?;
-        for KeptKey { id, bucket, key } in &keys {
-            self.keys.insert(*id, (*bucket, Zeroizing::new(*key)));
+        wipe_stack();
+        for (id, bucket, key) in keys {
             // Of two keys of a day the later one is in use: the other is about to go.
             if let Bucket::Day(person, day) = bucket {
-                self.days.insert((*person, *day), *id);
+                self.days.insert((person, day), id);
             }
+            self.keys.insert(id, (bucket, key));
         }
         (self.written, self.next) = (number, next);
         Some(())
     }
 
     fn write(&mut self) -> Result<(), SecretError> {
-        let all = self.keys.iter();
-        let all = all.map(|(id, (bucket, key))| KeptKey { id: *id, bucket: *bucket, key: **key });
-        let plain = Zeroizing::new(encode(&(self.next, all.collect::<Vec<_>>())));
+        let all: Vec<(&BucketId, &Bucket, &BucketKey)> =
+            self.keys.iter().map(|(id, (bucket, key))| (id, bucket, key)).collect();
+        let plain = encode_secret(&(self.next, all));
+        wipe_stack();
         let number = self.written + 1;
         let path = self.dir.join(format!("{FILE}{number}"));
         let io = |source| SecretError::Io { path: path.clone(), source };
@@ -118,7 +152,8 @@ impl Buckets {
 
     fn add(&mut self, bucket: Bucket) -> Result<BucketId, SecretError> {
         let io = |source| SecretError::Io { path: self.dir.clone(), source };
-        let (id, key) = (self.next, secret::fresh().map_err(io)?);
+        let (id, mut key) = (self.next, BucketKey::empty());
+        secret::fill(&mut key.0).map_err(io)?;
         self.next += 1;
         self.keys.insert(id, (bucket, key));
         if let Err(error) = self.write() {
@@ -173,12 +208,14 @@ impl Buckets {
 
     /// What encrypts under a key, if it is there.
     pub(super) fn sealer(&self, id: BucketId) -> Option<Sealer> {
-        self.keys.get(&id).map(|(_, key)| Sealer::new(key))
+        self.keys.get(&id).map(|(_, key)| Sealer::new(&key.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroize as _;
+
     use super::*;
 
     /// A directory of ours alone.
@@ -244,5 +281,66 @@ mod tests {
         fs::write(path.join("keys-1"), kept).unwrap();
         assert!(open(&path).unwrap().sealer(first).is_none());
         assert_eq!(files(&path).len(), 1);
+    }
+
+    /// Eight bytes from the middle of a key, as nothing in memory has them.
+    fn mask(word: &[u8]) -> u64 {
+        u64::from_le_bytes(word.try_into().unwrap()) ^ 0x5a5a_5a5a_5a5a_5a5a
+    }
+
+    /// How often a word stands in the memory of this process.
+    fn in_memory(masked: u64) -> usize {
+        use std::os::unix::fs::FileExt as _;
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let memory = fs::File::open("/proc/self/mem").unwrap();
+        // So large that nothing else lies in its pages: what is read is in the memory that is read.
+        let mut chunk = Zeroizing::new(vec![0; 1 << 20]);
+        let own = chunk.as_ptr() as u64..chunk.as_ptr() as u64 + chunk.len() as u64;
+        let mut found = 0;
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let address = |text| u64::from_str_radix(text, 16).unwrap();
+            let (mut at, end) = (address(from), address(to));
+            while at < end {
+                let length = (end - at).min(4_096) as usize;
+                let is_own = own.contains(&at) || own.contains(&(at + length as u64 - 1));
+                let got = memory.read_at(&mut chunk[..length], at).unwrap_or_default();
+                if got < 8 {
+                    break;
+                }
+                if !is_own {
+                    found += chunk[..got].windows(8).filter(|word| mask(word) == masked).count();
+                }
+                chunk[..got].zeroize();
+                at += (got - 7) as u64;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_key_that_was_erased_is_in_no_memory_any_more() {
+        let (_dir, path) = directory();
+        let mut buckets = open(&path).unwrap();
+        let mut ids = Vec::new();
+        let word = |buckets: &Buckets, id| mask(&buckets.keys.get(&id).unwrap().1.0[8..16]);
+        for n in 0..200 {
+            let bucket = if n % 2 == 0 { Bucket::Single } else { Bucket::Day(3, n) };
+            ids.push(buckets.for_message(bucket).unwrap());
+        }
+        let sealed = buckets.sealer(ids[17]).unwrap().seal(b"here", b"hello").unwrap();
+        // As they were drawn, and as they are read.
+        for _ in 0..2 {
+            let (gone, stays) = (ids.remove(17), ids[60]);
+            let words = [gone, stays].map(|id| word(&buckets, id));
+            buckets.sealer(gone).unwrap().unseal(b"here", &sealed);
+            wipe_stack();
+            assert_eq!(words.map(in_memory), [1, 1]);
+            buckets.erase(&[gone]).unwrap();
+            assert_eq!(words.map(in_memory), [0, 1]);
+            drop(buckets);
+            assert_eq!(in_memory(words[1]), 0);
+            buckets = open(&path).unwrap();
+        }
     }
 }

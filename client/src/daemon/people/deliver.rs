@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use shoal_people::{Body, MessageName, Output, ReceivedMessage, State};
 
-use super::history::{Changes, Content, Edit, MessageRecord};
+use super::history::{Changes, Content, MessageRecord};
 use super::*;
 
 /// What programs are told once it lies on the disk.
@@ -65,22 +65,23 @@ impl Messages {
             _ => Vec::new(),
         };
         let mut changes = self.history.begin(pieces);
-        let (mut told, mut gone, mut states) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut told = Vec::new();
+        let mut states = BTreeMap::new();
         for output in self.undone.iter().take(count) {
             match output {
                 Output::State(name, state) => _ = states.insert(*name, state.clone()),
                 Output::Received(message) => {
-                    told.extend(keep_received(
-                        &mut self.history,
-                        &mut changes,
-                        message,
-                        &mut gone,
-                    )?);
+                    let received = self.coming(message);
+                    told.extend(keep_received(&mut self.history, &mut changes, message, received)?);
                 }
                 _ => {}
             }
         }
+        for number in &self.taken_back {
+            self.history.take_back(&mut changes, *number)?;
+        }
         let names: Vec<MessageName> = states.keys().copied().collect();
+        let mut over = Vec::new();
         for (name, state) in states {
             match (self.history.number(&name), self.written.get(&name)) {
                 (Some(number), _) => {
@@ -103,20 +104,29 @@ impl Messages {
                     let number = self.history.add(&mut changes, &record)?;
                     told.push(Told::New(number, record));
                 }
-                // It was erased here, and goes on.
+                // It was erased here, and goes on until it has arrived.
+                (None, None) if matches!(state, State::Delivered | State::Expired(_)) => {
+                    over.push(name);
+                }
                 (None, None) => {}
             }
         }
         self.history.commit(changes)?;
-        if !gone.is_empty() {
-            let people =
-                gone.iter().filter_map(|of| Some(Told::Changed(*of, self.history.person(*of)?)));
-            told.extend(people.collect::<Vec<_>>());
-            self.history.erase(&gone)?;
-        }
+        self.taken_back.clear();
         self.written.retain(|name, _| self.history.number(name).is_none());
         names.iter().for_each(|name| _ = self.edits.remove(name));
+        for name in over {
+            self.engine.iter_mut().for_each(|engine| engine.forget_text(name));
+        }
         Ok(told)
+    }
+
+    /// Whether the message that another one changes has come, but for those that are about to be kept.
+    fn coming(&self, change: &ReceivedMessage) -> bool {
+        let Some(of) = change.body.changes() else { return false };
+        let is_it = |output: &Output| matches!(output, Output::Received(other) if other.name == of);
+        let has_come = self.engine.as_ref().is_some_and(|engine| engine.has_come(&of));
+        has_come && !self.undone.iter().any(is_it)
     }
 
     fn announce(&self, told: Told) {
@@ -173,6 +183,7 @@ impl Messages {
         match &record.content {
             Content::Text(text) => put("text", text.as_str().into()),
             Content::Unknown(kind) => put("unknown", (*kind).into()),
+            Content::Change(..) | Content::TakenBack => {}
         }
         put("sent_at", record.sent_at.into());
         if !record.is_own {
@@ -192,38 +203,24 @@ impl Messages {
     }
 }
 
-/// Keeps what came. What programs are told of it.
+/// Keeps what came. What programs are told of it. `has_come` is what [`Messages::coming`] says of it.
 fn keep_received(
     history: &mut History,
     changes: &mut Changes,
     message: &ReceivedMessage,
-    gone: &mut Vec<u64>,
+    has_come: bool,
 ) -> Result<Option<Told>, StoreError> {
     let ReceivedMessage { name, person, sent_at, expires_s, body, .. } = message;
-    // Whoever wrote a message changes it, and nobody else.
-    let theirs = |name: &MessageName| {
-        let number = history.number(name)?;
-        (history.person(number) == Some(*person) && name.device == message.name.device)
-            .then_some(number)
-    };
     let content = match body {
         Body::Text(text) => Content::Text(text.clone()),
-        Body::Edit(of, text) => {
-            let Some(number) = theirs(of) else { return Ok(None) };
-            let edit = Edit { by: *name, sent_at: *sent_at };
-            history.change(changes, number, |record| record.edited(edit, text))?;
-            return Ok(Some(Told::Changed(number, *person)));
-        }
-        Body::Delete(of) => {
-            gone.extend(theirs(of));
-            return Ok(None);
-        }
+        Body::Edit(of, text) => Content::Change(*of, Some(text.clone())),
+        Body::Delete(of) => Content::Change(*of, None),
         Body::Other(kind, _) => Content::Unknown(*kind),
         // Of the engine alone, or what nothing shows yet.
         Body::Reaction(..) | Body::Want(_) | Body::Read(_) | Body::Empty => return Ok(None),
     };
     // Where the disk took the first part of what is to be written and not the rest, all of it comes once more.
-    if history.number(name).is_some() {
+    if history.number_in(changes, name).is_some() {
         return Ok(None);
     }
     let record = MessageRecord {
@@ -239,6 +236,11 @@ fn keep_received(
         expires_s: *expires_s,
         expires_at: 0,
     };
+    if let Some(of) = body.changes() {
+        let changed = history.change_by(changes, (of, &record), has_come)?;
+        return Ok(changed.map(|number| Told::Changed(number, *person)));
+    }
+    let Some(record) = history.with_changes(changes, record)? else { return Ok(None) };
     let number = history.add(changes, &record)?;
     Ok(Some(Told::New(number, record)))
 }

@@ -1,5 +1,7 @@
 //! The messages of a member, in their conversations. What they say lies on the disk alone; in memory is in which order they stand.
 
+mod changing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
@@ -7,17 +9,21 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use shoal_people::{Change, Key, MessageName, State};
 use shoal_topology::Identity;
-use shoal_topology::encoding::{decode, encode};
+use shoal_topology::encoding::{decode, encode, encode_secret};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::buckets::{Bucket, BucketId};
-use super::store::{Place, Store, StoreChanges, StoreError};
+use super::store::{Store, StoreChanges, StoreError};
 
 const DAY_S: u64 = 86_400;
 /// Most bytes of a message with what is known of it.
 const LONGEST: usize = 1 << 20;
 /// Most messages that a search finds.
 const FOUND: usize = 100;
+/// For so long a change waits for its message, seconds: as long as its writer sends it, and a day.
+const CHANGE_LIFE_S: u64 = 15 * DAY_S;
+/// Most changes of one person's that wait.
+const CHANGES: usize = 256;
 
 /// What a message says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,11 +32,15 @@ pub(super) enum Content {
     Text(String),
     /// Something of a kind that a later version knows.
     Unknown(u8),
+    /// No message: a change of one that has not come, which gives it another text or takes it back.
+    Change(MessageName, Option<String>),
+    /// It was taken back, and is about to be erased.
+    TakenBack,
 }
 
 impl Drop for Content {
     fn drop(&mut self) {
-        if let Self::Text(text) = self {
+        if let Self::Text(text) | Self::Change(_, Some(text)) = self {
             text.zeroize();
         }
     }
@@ -46,12 +56,9 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// True if it was written after another one of the same message.
+    /// True if it was written after another one of the same message: each has a later second than those before it.
     fn is_later(&self, than: &Self) -> bool {
-        match self.by.stream == than.by.stream {
-            true => self.by.sequence > than.by.sequence,
-            false => self.sent_at >= than.sent_at,
-        }
+        (self.sent_at, self.by) > (than.sent_at, than.by)
     }
 }
 
@@ -90,14 +97,15 @@ impl MessageRecord {
 
     /// Its writer wrote another text, unless a later one is here.
     pub(super) fn edited(&mut self, edit: Edit, text: &str) {
-        if self.edit.is_none_or(|last| edit.is_later(&last)) {
+        let has_text = matches!(self.content, Content::Text(_));
+        if has_text && self.edit.is_none_or(|last| edit.is_later(&last)) {
             (self.content, self.edit) = (Content::Text(text.into()), Some(edit));
         }
     }
 
     /// Which messages share its key.
     fn bucket(&self) -> Bucket {
-        if self.expires_s > 0 {
+        if self.expires_s > 0 || matches!(self.content, Content::Change(..)) {
             Bucket::Single
         } else {
             Bucket::Day(self.person, self.at() / DAY_S)
@@ -126,14 +134,31 @@ struct IndexEntry {
     rank: u32,
     is_unread: bool,
     expires_at: u64,
+    kind: EntryKind,
+}
+
+/// What an entry is to those who read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryKind {
+    /// Somebody wrote it, and it is shown.
+    Message,
+    /// A change of this message, which has not come.
+    Change(MessageName),
+    /// Nothing any more.
+    TakenBack,
 }
 
 impl IndexEntry {
     fn new(bucket: BucketId, record: &MessageRecord) -> Self {
-        let is_unread = !record.is_own && !record.is_read;
+        let kind = match &record.content {
+            Content::Change(of, _) => EntryKind::Change(*of),
+            Content::TakenBack => EntryKind::TakenBack,
+            Content::Text(_) | Content::Unknown(_) => EntryKind::Message,
+        };
+        let is_unread = !record.is_own && !record.is_read && kind == EntryKind::Message;
         let (person, at, name) = (record.person, record.at(), record.name);
         let rank = if record.is_own { 0 } else { name.sequence };
-        Self { bucket, person, at, name, rank, is_unread, expires_at: record.expires_at }
+        Self { bucket, person, at, name, rank, is_unread, expires_at: record.expires_at, kind }
     }
 
     /// The order of this message, which has this number.
@@ -162,7 +187,10 @@ struct HistoryState {
 /// What is about to be written in one piece.
 pub(super) struct Changes {
     batch: StoreChanges,
-    entries: BTreeMap<u64, Option<IndexEntry>>,
+    /// Messages as they are to be, with their keys.
+    records: BTreeMap<u64, (BucketId, MessageRecord)>,
+    /// Messages that go.
+    gone: BTreeSet<u64>,
     about: HistoryState,
 }
 
@@ -174,6 +202,8 @@ pub(super) struct History {
     names: BTreeMap<MessageName, u64>,
     /// Of each person, the messages in their order.
     people: BTreeMap<u32, BTreeSet<Position>>,
+    /// By the messages that have not come, the changes of them.
+    waiting: BTreeMap<MessageName, BTreeSet<u64>>,
 }
 
 impl History {
@@ -186,14 +216,14 @@ impl History {
         let about = store.read_about()?;
         let about = about.and_then(|bytes| decode("about messages", &bytes, LONGEST).ok());
         let mut about: HistoryState = about.unwrap_or_default();
-        let (entries, names, people) = Default::default();
+        let (entries, names, people, waiting) = Default::default();
         let mut read = Vec::new();
         store.each(|place, plain| {
             let record = plain.and_then(|plain| record(&plain));
             read.push((place.0, record.map(|record| IndexEntry::new(place.1, &record))));
         })?;
         about.next = about.next.max(read.last().map_or(1, |(number, _)| number + 1));
-        let mut history = Self { store, about, entries, names, people };
+        let mut history = Self { store, about, entries, names, people, waiting };
         // A key goes before what it opened.
         let gone = read.iter().filter(|(_, entry)| entry.is_none()).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.collect();
@@ -235,18 +265,36 @@ impl History {
             if let Some(of) = self.people.get_mut(&before.person) {
                 of.remove(&before.position(number));
             }
+            if let EntryKind::Change(of) = before.kind
+                && let Some(changes) = self.waiting.get_mut(&of)
+            {
+                changes.remove(&number);
+                if changes.is_empty() {
+                    self.waiting.remove(&of);
+                }
+            }
         }
-        if let Some(entry) = entry {
-            self.entries.insert(number, entry);
-            self.names.insert(entry.name, number);
-            self.people.entry(entry.person).or_default().insert(entry.position(number));
+        let Some(entry) = entry else { return };
+        self.entries.insert(number, entry);
+        match entry.kind {
+            EntryKind::Message => {
+                self.names.insert(entry.name, number);
+                self.people.entry(entry.person).or_default().insert(entry.position(number));
+            }
+            EntryKind::Change(of) => {
+                // Its own name is known, so that it comes once.
+                self.names.insert(entry.name, number);
+                self.waiting.entry(of).or_default().insert(number);
+            }
+            EntryKind::TakenBack => {}
         }
     }
 
     /// Changes that begin with those of the engine.
     pub(super) fn begin(&self, pieces: Vec<(Key, Option<Change>)>) -> Changes {
         let batch = StoreChanges { pieces, ..StoreChanges::default() };
-        Changes { batch, entries: BTreeMap::new(), about: self.about.clone() }
+        let (records, gone) = Default::default();
+        Changes { batch, records, gone, about: self.about.clone() }
     }
 
     /// Adds a message. Its number.
@@ -261,8 +309,30 @@ impl History {
         let number = to.about.next;
         let bucket = self.store.buckets.for_message(record.bucket())?;
         to.about.next += 1;
-        put(to, (number, bucket), record);
+        to.records.insert(number, (bucket, record.clone()));
         Ok(number)
+    }
+
+    /// A message as these changes leave it, or as it is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn seen(
+        &self,
+        changes: &Changes,
+        number: u64,
+    ) -> Result<Option<(BucketId, MessageRecord)>, StoreError> {
+        if let Some(changed) = changes.records.get(&number) {
+            return Ok(Some(changed.clone()));
+        }
+        let Some(entry) = self.entries.get(&number) else { return Ok(None) };
+        Ok(self.read_entry(number)?.map(|record| (entry.bucket, record)))
+    }
+
+    /// The number of the message of this name, also if it is new by these changes.
+    pub(super) fn number_in(&self, changes: &Changes, name: &MessageName) -> Option<u64> {
+        let mut new = changes.records.iter().filter(|(_, (_, record))| record.name == *name);
+        new.next().map(|(number, _)| *number).or_else(|| self.number(name))
     }
 
     /// Changes a message that is there.
@@ -275,10 +345,9 @@ impl History {
         number: u64,
         change: impl FnOnce(&mut MessageRecord),
     ) -> Result<(), StoreError> {
-        let Some(entry) = self.entries.get(&number) else { return Ok(()) };
-        let Some(mut record) = self.read(number)? else { return Ok(()) };
+        let Some((bucket, mut record)) = self.seen(changes, number)? else { return Ok(()) };
         change(&mut record);
-        put(changes, (number, entry.bucket), &record);
+        changes.records.insert(number, (bucket, record));
         Ok(())
     }
 
@@ -287,11 +356,20 @@ impl History {
     /// # Errors
     /// It cannot be written.
     pub(super) fn commit(&mut self, changes: Changes) -> Result<(), StoreError> {
-        let Changes { mut batch, entries, about } = changes;
+        let Changes { mut batch, mut records, gone, about } = changes;
+        records.retain(|number, _| !gone.contains(number));
+        let sealed = records
+            .iter()
+            .map(|(number, (bucket, record))| ((*number, *bucket), encode_secret(record)));
+        batch.messages.extend(sealed);
+        batch.gone.extend(&gone);
         batch.about = Some(encode(&about));
         self.store.write(batch)?;
         self.about = about;
-        entries.into_iter().for_each(|(number, entry)| self.index(number, entry));
+        gone.into_iter().for_each(|number| self.index(number, None));
+        for (number, (bucket, record)) in records {
+            self.index(number, Some(IndexEntry::new(bucket, &record)));
+        }
         Ok(())
     }
 
@@ -300,6 +378,11 @@ impl History {
     /// # Errors
     /// It cannot be read.
     pub(super) fn read(&self, number: u64) -> Result<Option<MessageRecord>, StoreError> {
+        let kind = self.entries.get(&number).map(|entry| entry.kind);
+        if kind == Some(EntryKind::Message) { self.read_entry(number) } else { Ok(None) }
+    }
+
+    fn read_entry(&self, number: u64) -> Result<Option<MessageRecord>, StoreError> {
         let plain = self.store.read(number)?;
         Ok(plain.and_then(|plain| record(&plain)))
     }
@@ -421,9 +504,13 @@ impl History {
         Ok(unread)
     }
 
-    /// Messages whose time is over.
-    pub(super) fn expired(&self, now_s: u64) -> Vec<u64> {
-        let is_over = |entry: &IndexEntry| entry.expires_at > 0 && entry.expires_at <= now_s;
+    /// What is to be erased: messages whose time is over or that were taken back, and changes of what will not come any more.
+    pub(super) fn over(&self, now_s: u64) -> Vec<u64> {
+        let is_over = |entry: &IndexEntry| match entry.kind {
+            EntryKind::Message => entry.expires_at > 0 && entry.expires_at <= now_s,
+            EntryKind::Change(_) => entry.at.saturating_add(CHANGE_LIFE_S) <= now_s,
+            EntryKind::TakenBack => true,
+        };
         let over = self.entries.iter().filter(|(_, entry)| is_over(entry));
         over.map(|(number, _)| *number).collect()
     }
@@ -446,12 +533,15 @@ impl History {
             if stays.is_empty() {
                 continue;
             }
-            let records = self.read_all(stays)?;
+            let mut records = Vec::new();
+            for number in stays {
+                records.extend(self.read_entry(number)?.map(|record| (number, record)));
+            }
             let Some(next) = self.store.buckets.renew(*bucket)? else { continue };
-            records.iter().for_each(|(number, record)| put(&mut changes, (*number, next), record));
+            let records = records.into_iter().map(|(number, record)| (number, (next, record)));
+            changes.records.extend(records);
         }
-        changes.batch.gone.extend(numbers);
-        changes.entries.extend(numbers.iter().map(|number| (*number, None)));
+        changes.gone.extend(numbers);
         self.commit(changes)?;
         Ok(self.store.buckets.erase(&Vec::from_iter(buckets))?)
     }
@@ -492,11 +582,6 @@ impl History {
         let _ = if is_same { verified.insert(person) } else { verified.remove(&person) };
         self.commit(changes)
     }
-}
-
-fn put(changes: &mut Changes, place: Place, record: &MessageRecord) {
-    changes.batch.messages.push((place, Zeroizing::new(encode(record))));
-    changes.entries.insert(place.0, Some(IndexEntry::new(place.1, record)));
 }
 
 fn record(plain: &[u8]) -> Option<MessageRecord> {

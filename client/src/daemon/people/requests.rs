@@ -1,7 +1,7 @@
 //! What programs ask.
 
 use serde_json::{Value, json};
-use shoal_people::Body;
+use shoal_people::{Body, State};
 
 use super::deliver::named;
 use super::history::{Content, Conversation, Edit, MessageRecord};
@@ -48,7 +48,7 @@ impl Messages {
                 Ok(json!({ "conversations": shown.collect::<Vec<_>>() }))
             }
             MessageRequest::Messages(whom, before, last) => {
-                let (person, _) = self.person(&whom)?;
+                let (person, _) = self.anybody(&whom)?;
                 let last = last.unwrap_or(USUAL).min(MOST);
                 let all = self.history.messages(person, before, last).map_err(failed)?;
                 Ok(self.list(&all))
@@ -58,7 +58,7 @@ impl Messages {
                 Ok(self.list(&found.map(|record| (number, record)).into_iter().collect::<Vec<_>>()))
             }
             MessageRequest::Read(whom, up_to) => {
-                let (person, _) = self.person(&whom)?;
+                let (person, _) = self.anybody(&whom)?;
                 let read =
                     self.history.set_read(person, up_to, unix_ms() / 1_000).map_err(failed)?;
                 read.into_iter().for_each(|number| self.changed(number, person));
@@ -72,26 +72,24 @@ impl Messages {
                 Ok(self.list(&found))
             }
             MessageRequest::Edit(number, text) => self.edit(number, text),
-            MessageRequest::Delete(number, for_all) => {
-                let person = self.history.person(number);
-                let person = person.ok_or_else(|| no_message(number))?;
-                if for_all {
-                    let (name, person) = self.own(number)?;
-                    self.send_body(person, &Body::Delete(name), 0)?;
-                    self.deliver();
-                }
-                self.history.erase(&[number]).map_err(failed)?;
-                self.changed(number, person);
+            MessageRequest::Delete(number, true) => self.take_back(number),
+            MessageRequest::Delete(number, false) => {
+                self.history.person(number).ok_or_else(|| no_message(number))?;
+                self.erase(&[number]).map_err(failed)?;
+                self.deliver();
                 Ok(json!({}))
             }
-            MessageRequest::Verify(whom, is_same) => {
+            MessageRequest::Verify(whom, is_same, compared) => {
                 let (person, name) = self.person(&whom)?;
                 let (organisation, people) = self.membership.keys_of(person)?;
+                let digits = digits(&organisation, people);
+                if compared.is_some_and(|compared| compared != digits) {
+                    return Err("the digits are others now, since a device of one of you came or went: compare them again".into());
+                }
                 if let Some(is_same) = is_same {
                     self.history.verify(person, is_same).map_err(failed)?;
                 }
-                let (digits, verified) =
-                    (digits(&organisation, people), self.history.is_verified(person));
+                let verified = self.history.is_verified(person);
                 Ok(
                     json!({ "person": person, "name": name, "digits": digits, "verified": verified }),
                 )
@@ -136,13 +134,24 @@ impl Messages {
         }
     }
 
+    /// The same of whoever was ever written with.
+    fn anybody(&self, whom: &Whom) -> Result<(u32, String), String> {
+        match whom {
+            Whom::Name(name) => self.membership.anybody(name),
+            Whom::Number(_) => self.person(whom),
+        }
+    }
+
     fn send(&mut self, whom: &Whom, text: String, expires_s: u32) -> Result<Value, String> {
         let (person, name) = self.person(whom)?;
         if self.membership.is_own(person) {
             return Err("this is you: write to somebody else".into());
         }
+        if text.trim().is_empty() {
+            return Err("text: there is nothing in it".into());
+        }
         let (now, body) = (unix_ms(), Body::Text(text.clone()));
-        let message = self.send_body(person, &body, expires_s);
+        let message = self.engine()?.send(now, person, &body, expires_s);
         let message = message.map_err(|error| format!("{name}: {error}"))?;
         let record = MessageRecord {
             name: message,
@@ -166,34 +175,32 @@ impl Messages {
         }
     }
 
-    /// Has the engine of messages send something.
-    fn send_body(
-        &mut self,
-        person: u32,
-        body: &Body,
-        expires_s: u32,
-    ) -> Result<MessageName, String> {
+    /// What sends messages.
+    ///
+    /// # Errors
+    /// Nothing can be sent, and why.
+    fn engine(&mut self) -> Result<&mut People, String> {
+        self.membership.may_write()?;
         if let (false, Some(why)) = (self.undone.is_empty(), &self.trouble) {
             return Err(format!("messages cannot be kept now: {why}"));
         }
         // Who was found by name may stand in a directory that came just now.
         self.follow();
         let trouble = self.trouble.clone();
-        let Some(engine) = &mut self.engine else {
-            return Err(trouble.unwrap_or_else(|| {
+        self.engine.as_mut().ok_or_else(|| {
+            trouble.unwrap_or_else(|| {
                 "this client is no member of an organisation yet, or has no keys: again in a moment".into()
-            }));
-        };
-        engine.send(unix_ms(), person, body, expires_s).map_err(|error| error.to_string())
+            })
+        })
     }
 
-    /// The name of a message that was written here, and to whom.
-    fn own(&self, number: u64) -> Result<(MessageName, u32), String> {
+    /// A message that was written here.
+    fn own(&self, number: u64) -> Result<MessageRecord, String> {
         let failed = |error: StoreError| format!("the messages cannot be used: {}", chain(&error));
         let record =
             self.history.read(number).map_err(failed)?.ok_or_else(|| no_message(number))?;
         match record.is_own {
-            true => Ok((record.name, record.person)),
+            true => Ok(record),
             false => {
                 Err("this message was written by somebody else, and its writer alone can change it"
                     .into())
@@ -201,15 +208,40 @@ impl Messages {
         }
     }
 
+    /// Another text in place of that of a message that was written here.
     fn edit(&mut self, number: u64, text: String) -> Result<Value, String> {
-        let (name, person) = self.own(number)?;
-        let by = self.send_body(person, &Body::Edit(name, text.clone()), 0)?;
-        let edit = Edit { by, sent_at: unix_ms() / 1_000 };
-        self.edits.insert(name, (edit, Zeroizing::new(text)));
+        let record = self.own(number)?;
+        if matches!(record.state, Some(State::Expired(_))) {
+            return Err("this message did not arrive and is sent no more: write it anew".into());
+        }
+        let after = record.edit.map_or(record.sent_at, |edit| edit.sent_at);
+        let change = Body::Edit(record.name, text.clone());
+        let now = unix_ms();
+        let by = self.engine()?.send_change(now, record.person, &change, after);
+        let by = by.map_err(|error| error.to_string())?;
+        let edit = Edit { by, sent_at: (now / 1_000).max(after + 1) };
+        self.edits.insert(record.name, (edit, Zeroizing::new(text)));
         self.deliver();
-        match (self.edits.contains_key(&name), &self.trouble) {
+        match (self.edits.contains_key(&record.name), &self.trouble) {
             (true, Some(why)) => Err(not_kept(why)),
             _ => Ok(json!({})),
+        }
+    }
+
+    /// A message that was written here goes at both ends.
+    fn take_back(&mut self, number: u64) -> Result<Value, String> {
+        let record = self.own(number)?;
+        let after = record.edit.map_or(record.sent_at, |edit| edit.sent_at);
+        let gone = self.engine()?.take_back(unix_ms(), record.person, record.name, after);
+        gone.map_err(|error| error.to_string())?;
+        self.taken_back.insert(number);
+        self.deliver();
+        match (self.taken_back.contains(&number), &self.trouble) {
+            (true, Some(why)) => Err(not_kept(why)),
+            _ => {
+                self.changed(number, record.person);
+                Ok(json!({}))
+            }
         }
     }
 

@@ -5,13 +5,15 @@ use std::io;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use shoal_host::secret::{self, Secret};
+use shoal_sphinx::backend::wipe_stack;
 use zeroize::Zeroizing;
 
 /// Bytes that what is encrypted is longer by.
 pub(super) const OVERHEAD: usize = 24 + 16;
 
-/// Encrypts under one key, with a nonce that is drawn.
-pub(super) struct Sealer(XChaCha20Poly1305);
+/// Encrypts under one key, with a nonce that is drawn. The key leaves no copies: it moves nowhere, and the stack below each use of it is
+/// wiped.
+pub(super) struct Sealer(Box<XChaCha20Poly1305>);
 
 impl Sealer {
     /// By a key for this purpose that follows from a secret.
@@ -22,7 +24,9 @@ impl Sealer {
 
     /// By this key.
     pub(super) fn new(key: &Secret) -> Self {
-        Self(XChaCha20Poly1305::new((&**key).into()))
+        let sealer = Self(cipher(key));
+        wipe_stack();
+        sealer
     }
 
     /// Encrypts for a place.
@@ -32,15 +36,38 @@ impl Sealer {
     pub(super) fn seal(&self, place: &[u8], plain: &[u8]) -> io::Result<Vec<u8>> {
         let random = secret::fresh()?;
         let nonce = random.first_chunk::<24>().copied().unwrap_or_default();
-        let sealed = self.0.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: place });
-        let sealed = sealed.map_err(|_| io::Error::other("cannot encrypt"))?;
+        let sealed = encrypt(&self.0, nonce, Payload { msg: plain, aad: place });
+        wipe_stack();
+        let sealed = sealed.ok_or_else(|| io::Error::other("cannot encrypt"))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
     /// Decrypts what was sealed for this place. None if it was not.
     pub(super) fn unseal(&self, place: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.split_first_chunk::<24>()?;
-        let payload = Payload { msg: sealed, aad: place };
-        self.0.decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
+        let plain = decrypt(&self.0, *nonce, Payload { msg: sealed, aad: place });
+        wipe_stack();
+        plain
     }
+}
+
+// Not inlined: what they leave is below their callers then.
+
+#[inline(never)]
+fn cipher(key: &Secret) -> Box<XChaCha20Poly1305> {
+    Box::new(XChaCha20Poly1305::new((&**key).into()))
+}
+
+#[inline(never)]
+fn encrypt(by: &XChaCha20Poly1305, nonce: [u8; 24], payload: Payload<'_, '_>) -> Option<Vec<u8>> {
+    by.encrypt(&XNonce::from(nonce), payload).ok()
+}
+
+#[inline(never)]
+fn decrypt(
+    by: &XChaCha20Poly1305,
+    nonce: [u8; 24],
+    payload: Payload<'_, '_>,
+) -> Option<Zeroizing<Vec<u8>>> {
+    by.decrypt(&XNonce::from(nonce), payload).ok().map(Zeroizing::new)
 }

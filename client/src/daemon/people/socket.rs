@@ -168,7 +168,11 @@ fn read(word: &str, request: &Value) -> Result<MessageRequest, String> {
             let for_all = request.get("for_all").and_then(Value::as_bool).unwrap_or_default();
             MessageRequest::Delete(needed("number")?, for_all)
         }
-        "verify" => MessageRequest::Verify(whom()?, request.get("same").and_then(Value::as_bool)),
+        "verify" => {
+            let same = request.get("same").and_then(Value::as_bool);
+            let compared = request.get("digits").and_then(Value::as_str).map(str::to_owned);
+            MessageRequest::Verify(whom()?, same, compared)
+        }
         "taken" => MessageRequest::Taken(needed("up_to")?),
         "status" => MessageRequest::Status,
         _ => {

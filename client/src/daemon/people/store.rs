@@ -8,7 +8,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 use shoal_host::secret::{self, Secret, SecretError};
 use shoal_people::{Change, Key};
-use shoal_topology::encoding::{decode, encode};
+use shoal_topology::encoding::{decode, encode, encode_secret};
 use zeroize::Zeroizing;
 
 use super::buckets::{BucketId, Buckets};
@@ -204,7 +204,7 @@ impl Store {
             let sealed = match change {
                 None => None,
                 Some(Change(bytes)) => {
-                    let plain = Zeroizing::new(encode(&(key, bytes.as_slice())));
+                    let plain = encode_secret(&(key, bytes.as_slice()));
                     Some(self.pieces.seal(&name, &plain).map_err(system)?)
                 }
             };

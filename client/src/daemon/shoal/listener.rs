@@ -89,6 +89,11 @@ impl Listener {
         &self.addresses
     }
 
+    /// Whether clients can reach it, as it changes, and why not.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.clone()
+    }
+
     /// Returns when a gateway has let it in, so that clients can reach it. False if the service has ended.
     pub async fn ready(&mut self) -> bool {
         let is_ready = |readiness: &Readiness| matches!(readiness, Readiness::Ready);

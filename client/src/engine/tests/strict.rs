@@ -92,31 +92,66 @@ fn a_resting_group_of_a_client_that_is_not_strict_does_not_raise_what_arrives_at
     assert!((speed / said - 1.0).abs() < 0.04, "{speed} of {said}");
 }
 
-/// One group keeps to the rate at rest while another downloads as it likes: neither is what the other is.
-#[test]
-fn a_resting_group_beside_an_open_one_keeps_its_own_bound() {
-    let mut world = World::with(6, 10_000, ClientSettings::default());
-    let mut resting = User::of(&mut world, Isolation::of("alice").resting());
+/// What reached the gateway each second of a download that takes all that it gets, for so many seconds, beside a fetch at the resting rate or
+/// none; bytes/s of both, and the fetch's in the minute after the download.
+fn beside(seed: u64, fetches: bool, seconds: usize) -> (Vec<f64>, [f64; 3]) {
+    let mut world = World::with(seed, 10_000, ClientSettings::default());
     let mut open = User::of(&mut world, Isolation::of("alice"));
-    assert_ne!(resting.group, open.group);
     world.run(Time::from_secs(3));
     let begin = Time::from_secs(20);
-    let mut read = (0, 0);
-    while world.now < begin + Duration::from_secs(60) {
+    let mut fetch = None;
+    let (mut read, mut after) = ((0, 0), 0);
+    let end = begin + Duration::from_secs(seconds as u64);
+    while world.now < end + Duration::from_secs(60) {
         world.run(world.now + Duration::from_millis(20));
-        resting.downloads(&mut world);
-        open.downloads(&mut world);
+        if world.now < end {
+            open.downloads(&mut world);
+        } else if after == 0 {
+            after = fetch.as_ref().map_or(1, |user: &User| user.read.max(1));
+            world.client.fail(world.now, open.group, Failure::Closed);
+        }
         if world.now <= begin {
-            read = (resting.read, open.read);
+            read.0 = open.read;
+        } else if fetches && fetch.is_none() {
+            fetch = Some(User::of(&mut world, Isolation::of("alice").resting()));
+        }
+        if let Some(fetch) = &mut fetch {
+            fetch.downloads(&mut world);
+        }
+        if world.now <= begin + Duration::from_secs(10) {
+            read.1 = fetch.as_ref().map_or(0, |user| user.read);
         }
     }
-    let [slow, fast] = [resting.read - read.0, open.read - read.1].map(|bytes| bytes as f64 / 60.0);
-    println!("{slow:.0} B/s resting, {fast:.0} B/s beside it");
+    let mut counts = vec![0.0; seconds];
+    for at in world.arrivals.iter().filter(|at| **at >= begin) {
+        if let Some(count) = counts.get_mut(at.since(begin).as_secs() as usize) {
+            *count += 1.0;
+        }
+    }
+    let of_fetch = fetch.map_or(0, |user| user.read);
+    let per_s = |bytes: u64, s: usize| bytes as f64 / s as f64;
+    let speeds = [
+        per_s(open.read - read.0, seconds),
+        per_s(after.saturating_sub(read.1), seconds - 10),
+        per_s(of_fetch.saturating_sub(after), 60),
+    ];
+    (counts, speeds)
+}
+
+#[test]
+fn a_fetch_at_the_resting_rate_shows_neither_beside_a_download_nor_in_its_speed() {
+    let (without, [alone, ..]) = beside(6, false, 200);
+    let (with, [open, slow, later]) = beside(6, true, 200);
+    let [(n0, e0), (n1, e1)] = [&without, &with].map(|counts| mean(counts));
+    println!(
+        "arrivals/s of a download: {n0:.2} ± {e0:.2} alone, {n1:.2} ± {e1:.2} beside a fetch; {alone:.0} and {open:.0} B/s, \
+         the fetch {slow:.0} B/s, and {later:.0} B/s afterwards"
+    );
+    assert!((open / alone - 1.0).abs() < 0.01, "{open} of {alone}");
+    assert!((n1 - n0).abs() < 0.02 * n0, "{n1} ± {e1} against {n0} ± {e0}");
     let class = Parameters::default().class("web").cloned().unwrap();
-    // Two that carry much have half of the pool each.
-    let share = |replies| download_bytes_per_s(&class, replies) / 2.0;
-    assert!((slow / share(Replies::Resting) - 1.0).abs() < 0.1, "{slow}");
-    assert!((fast / share(Replies::Downlink) - 1.0).abs() < 0.1, "{fast}");
+    let said = download_bytes_per_s(&class, Replies::Resting);
+    assert!(slow < 0.1 * said && later > 0.7 * said, "{slow}, {later} of {said}");
 }
 
 #[test]

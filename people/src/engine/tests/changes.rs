@@ -1,8 +1,6 @@
-use rand::RngExt;
-
 use super::super::*;
 use super::world::*;
-use crate::{Body, MessageName, State};
+use crate::{Body, State};
 
 #[test]
 fn a_change_is_told_as_the_state_of_what_it_changes() {
@@ -36,60 +34,74 @@ fn a_change_is_told_as_the_state_of_what_it_changes() {
 }
 
 #[test]
-fn a_change_that_overtakes_what_it_changes_waits_for_it() {
-    for kills in [0, 30] {
-        let mut world = World::new(2, Net { delay_ms: 60_000, ..Net::BAD }, 7 + kills);
-        let mut written: Vec<MessageName> = Vec::new();
-        let mut changes = 0;
-        for n in 0..300_u64 {
-            let at = world.now + world.rng.random_range(0..2 * MINUTE);
-            world.run_until(at);
-            if world.rng.random_bool(kills as f64 / 300.0) {
-                let n = world.rng.random_range(0..2);
-                world.restart(n);
-            }
-            let of = match world.rng.random_range(0..4) {
-                0 if n > 0 => written[world.rng.random_range(0..written.len())],
-                1 if n > 0 => *written.last().unwrap(),
-                _ => {
-                    // Of one part or of several.
-                    let text = "text ".repeat(1 + 700 * (n as usize % 2));
-                    written.push(world.write(0, 1, &text));
-                    continue;
-                }
-            };
-            let text = "more ".repeat(1 + 700 * (n as usize % 3));
-            world.send(0, 1, &if n % 7 == 0 { Body::Delete(of) } else { Body::Edit(of, text) });
-            changes += 1;
+fn a_later_change_has_a_later_second_though_the_clock_was_set_back() {
+    let mut world = World::new(2, Net::GOOD, 2);
+    let name = world.write(0, 1, "one");
+    let at = |world: &mut World, text: &str, after_s| {
+        let change = Body::Edit(name, text.into());
+        let engine = &mut world.nodes[0].engine;
+        let change = engine.send_change(world.now, 1, &change, after_s).unwrap();
+        world.run_until(world.now + MINUTE);
+        let found = world.shown(1).into_iter().find(|message| message.name == change).unwrap();
+        found.sent_at
+    };
+    let first = at(&mut world, "two", 0);
+    // The clock was an hour ahead when the last change was written.
+    let ahead = first + 3_600;
+    assert_eq!(at(&mut world, "three", ahead), ahead + 1);
+}
+
+#[test]
+fn what_is_taken_back_before_it_left_is_never_read_and_its_text_is_nowhere() {
+    for (length, is_away) in [(5, true), (5 * PART, true), (5, false), (3 * PART, false)] {
+        let mut world = World::new(2, Net::GOOD, 3);
+        if is_away {
+            // Nothing leaves.
+            world.disconnect(0);
         }
-        world.run_until(world.now + 20 * DAY);
-        let shown = world.shown(1);
-        let changed = shown.iter().filter(|message| message.body.changes().is_some()).count();
-        assert_eq!((shown.len() - changed, changed), (written.len(), changes));
-        assert_eq!(world.nodes[1].unfounded, 0);
-        assert!(!world.nodes[1].disk.keys().any(|key| matches!(key, Key::Early(_))));
+        let text = "secret ".repeat(1 + length / 7);
+        let name = world.write(0, 1, &text);
+        world.run_until(BEGIN + 5 * MINUTE);
+        let on_disk = |world: &World, n: usize| {
+            let all =
+                world.nodes[n].disk.iter().filter(|(key, _)| !matches!(key, Key::Received(_)));
+            all.filter(|(_, bytes)| bytes.windows(7).any(|bytes| bytes == b"secret ")).count()
+        };
+        assert_eq!(on_disk(&world, 0), 1);
+        let now = world.now;
+        world.nodes[0].engine.take_back(now, 1, name, 0).unwrap();
+        world.outputs(0);
+        world.restart(0);
+        assert_eq!(on_disk(&world, 0), 0);
+        world.connect(0);
+        world.run_until(BEGIN + 2 * DAY);
+        let bodies: Vec<Body> = world.shown(1).into_iter().map(|message| message.body).collect();
+        match is_away {
+            true => assert_eq!(bodies, [Body::Empty]),
+            false => assert_eq!(bodies, [Body::Text(text), Body::Delete(name)]),
+        }
+        assert_eq!(world.nodes[0].states[&name], State::Delivered);
     }
 }
 
 #[test]
-fn changes_of_what_never_comes_take_little_room_and_go() {
-    let mut world = World::new(2, Net::GOOD, 3);
-    world.write(0, 1, "hello");
-    let of = |n: u64| MessageName { device: 0, stream: n, sequence: 1 };
-    for n in 0..200 {
-        world.send(0, 1, &Body::Delete(of(n)));
-        world.run_until(world.now + MINUTE);
-    }
-    let waiting = |world: &World| {
-        world.nodes[1].disk.keys().filter(|key| matches!(key, Key::Early(_))).count()
+fn the_text_of_what_has_arrived_is_forgotten_where_that_is_wanted() {
+    let mut world = World::new(2, Net::GOOD, 4);
+    let name = world.write(0, 1, "secret text");
+    let holds = |world: &World| {
+        let mut all = world.nodes[0].disk.values();
+        all.any(|bytes| bytes.windows(11).any(|bytes| bytes == b"secret text"))
     };
-    assert_eq!(waiting(&world), 64);
-    // Somebody else's message is not its own to change, and nothing waits for it.
-    world.send(0, 1, &Body::Delete(MessageName { device: 7, stream: 1, sequence: 1 }));
-    world.run_until(world.now + HOUR);
-    assert_eq!(waiting(&world), 64);
-    world.restart(1);
-    world.run_until(world.now + 15 * DAY);
-    world.enrol(|_| ());
-    assert_eq!(waiting(&world), 0);
+    world.run_until(BEGIN + MINUTE);
+    // It has not arrived: somebody may need it.
+    world.nodes[0].engine.forget_text(name);
+    world.outputs(0);
+    assert!(holds(&world));
+    world.write(1, 0, "thank you");
+    world.run_until(BEGIN + 2 * MINUTE);
+    assert_eq!(world.nodes[0].states[&name], State::Delivered);
+    assert!(holds(&world));
+    world.nodes[0].engine.forget_text(name);
+    world.outputs(0);
+    assert!(!holds(&world));
 }

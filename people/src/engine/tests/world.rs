@@ -58,8 +58,6 @@ pub(super) struct Node {
     pub(super) came: u64,
     /// The packets that a session vouched for, and whose it is.
     pub(super) vouched: Vec<(PacketNumber, u32)>,
-    /// Changes that came before what they change.
-    pub(super) unfounded: usize,
     /// Parts that it was told are lost.
     pub(super) missed: u32,
     /// The next program ends after so many outputs.
@@ -118,7 +116,6 @@ impl World {
             sought: 0,
             came: 0,
             vouched: Vec::new(),
-            unfounded: 0,
             missed: 0,
             dies_after: None,
         });
@@ -201,7 +198,7 @@ impl World {
         name
     }
 
-    fn outputs(&mut self, n: usize) {
+    pub(super) fn outputs(&mut self, n: usize) {
         while let Some(output) = self.nodes[n].engine.poll_output() {
             let node = &mut self.nodes[n];
             match &mut node.dies_after {
@@ -211,15 +208,6 @@ impl World {
             }
             match output {
                 Output::Save(changes) => {
-                    // What is changed is kept before its change, not with it.
-                    for (key, change) in &changes {
-                        if let (Key::Received(name), Some(bytes)) = (key, change) {
-                            let message = crate::ReceivedMessage::decode(&bytes.0).unwrap();
-                            let of = message.body.changes().filter(|of| of.device == name.device);
-                            let is_kept = |of| node.disk.contains_key(&Key::Received(of));
-                            node.unfounded += usize::from(!of.is_none_or(is_kept));
-                        }
-                    }
                     for (key, change) in changes {
                         match change {
                             Some(bytes) => node.disk.insert(key, bytes.0.to_vec()),

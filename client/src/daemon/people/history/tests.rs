@@ -38,6 +38,7 @@ fn texts(found: &[(u64, MessageRecord)]) -> Vec<String> {
     let text = |record: &MessageRecord| match &record.content {
         Content::Text(text) => text.clone(),
         Content::Unknown(kind) => format!("kind {kind}"),
+        Content::Change(..) | Content::TakenBack => panic!("no message"),
     };
     found.iter().map(|(_, record)| text(record)).collect()
 }
@@ -100,8 +101,8 @@ fn a_message_that_was_erased_cannot_be_opened_by_what_lay_on_the_disk_before() {
     single.expires_s = 60;
     let numbers = add(&mut history, &[message(1, "stays"), message(2, "goes"), single]);
     history.set_read(3, numbers[2], NOW).unwrap();
-    assert!(history.expired(NOW + 59).is_empty());
-    assert_eq!(history.expired(NOW + 60), numbers[2..]);
+    assert!(history.over(NOW + 59).is_empty());
+    assert_eq!(history.over(NOW + 60), numbers[2..]);
     drop(history);
     let file = dir.path().join("people/messages.redb");
     let before = fs::read(&file).unwrap();
@@ -125,26 +126,131 @@ fn a_message_that_was_erased_cannot_be_opened_by_what_lay_on_the_disk_before() {
     assert!(store.read(new[0]).unwrap().is_none(), "it is the file from before");
 }
 
-#[test]
-fn of_several_edits_the_last_that_was_written_counts_in_whichever_order_they_come() {
-    let edit = |stream, sequence, sent_at| {
-        let by = MessageName { device: 7, stream, sequence };
-        Edit { by, sent_at }
-    };
-    // The clock was set back within a stream; and a program began anew.
-    let edits = [
-        (edit(9, 2, NOW + 9), "second"),
-        (edit(9, 3, NOW), "third"),
-        (edit(4, 1, NOW + 20), "last"),
-    ];
-    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 1, 0], [2, 0, 1]] {
-        let mut record = message(1, "first");
-        order.iter().for_each(|n| record.edited(edits[*n].0, edits[*n].1));
-        assert_eq!(record.content, Content::Text("last".into()), "{order:?}");
+/// A change of the message with that sequence, which has one of its own.
+fn change(n: u32, of: u32, text: Option<&str>) -> MessageRecord {
+    let of = MessageName { device: 7, stream: 9, sequence: of };
+    let content = Content::Change(of, text.map(str::to_owned));
+    MessageRecord { content, ..message(n, "") }
+}
+
+/// What comes in one piece: messages, and changes of them.
+fn comes(history: &mut History, records: Vec<MessageRecord>) -> Vec<u64> {
+    let mut changes = history.begin(Vec::new());
+    let mut shown = Vec::new();
+    for record in records {
+        if history.number_in(&changes, &record.name).is_some() {
+            continue;
+        }
+        let of = match &record.content {
+            Content::Change(of, _) => Some(*of),
+            _ => None,
+        };
+        if let Some(of) = of {
+            shown.extend(history.change_by(&mut changes, (of, &record), false).unwrap());
+        } else if let Some(record) = history.with_changes(&mut changes, record).unwrap() {
+            shown.push(history.add(&mut changes, &record).unwrap());
+        }
     }
-    let mut record = message(1, "first");
-    [1, 0].iter().for_each(|n| record.edited(edits[*n].0, edits[*n].1));
-    assert_eq!(record.content, Content::Text("third".into()));
+    history.commit(changes).unwrap();
+    shown
+}
+
+fn all(history: &History) -> Vec<String> {
+    texts(&history.messages(3, None, 100).unwrap())
+}
+
+#[test]
+fn changes_and_messages_that_come_in_any_order_and_in_any_pieces_end_in_one_state() {
+    let records = || {
+        vec![
+            message(1, "first"),
+            change(2, 1, Some("second")),
+            change(3, 1, Some("third")),
+            message(4, "other"),
+            change(5, 4, None),
+            change(6, 4, Some("too late")),
+        ]
+    };
+    let mut rng = shoal_topology::Seed::from_u64(1).stream("order");
+    for round in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = open(dir.path());
+        let mut left = records();
+        rand::seq::SliceRandom::shuffle(&mut left[..], &mut rng);
+        while !left.is_empty() {
+            let count = rand::RngExt::random_range(&mut rng, 1..=left.len());
+            comes(&mut history, left.drain(..count).collect());
+            if round % 3 == 0 {
+                drop(history);
+                history = open(dir.path());
+            }
+            if round % 3 == 1 {
+                let over = history.over(NOW);
+                history.erase(&over).unwrap();
+            }
+        }
+        let over = history.over(NOW);
+        history.erase(&over).unwrap();
+        assert_eq!(all(&history), ["third"], "round {round}");
+        assert_eq!(history.search("third").unwrap().len(), 1);
+        assert_eq!(history.unread(3), 1);
+        assert!(history.untaken().unwrap().iter().all(|(_, record)| record.edit.is_some()));
+        // All of it comes once more, as from a writer that lost what it knew.
+        comes(&mut history, records()[..3].to_vec());
+        assert_eq!(all(&history), ["third"], "round {round}");
+    }
+}
+
+#[test]
+fn nobody_changes_what_another_one_wrote_and_changes_of_nothing_take_little_room_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut history = open(dir.path());
+    comes(&mut history, vec![message(1, "mine")]);
+    let mut other = change(2, 1, None);
+    other.name.device = 8;
+    assert!(comes(&mut history, vec![other]).is_empty());
+    // A device of somebody else that says it has that number.
+    assert!(
+        comes(&mut history, vec![MessageRecord { person: 4, ..change(2, 1, None) }]).is_empty()
+    );
+    assert_eq!(all(&history), ["mine"]);
+    for n in 0..300 {
+        comes(&mut history, vec![change(1_000 + n, 10_000 + n, Some("nothing"))]);
+    }
+    assert_eq!(history.waiting.len(), CHANGES);
+    assert!(
+        history.messages(3, None, 100).unwrap().len() == 1 && history.untaken().unwrap().len() == 1
+    );
+    let over = history.over(NOW + 16 * DAY_S);
+    assert_eq!(over.len(), CHANGES);
+    history.erase(&over).unwrap();
+    assert!(history.waiting.is_empty());
+    // What was erased here is not waited for.
+    let mut changes = history.begin(Vec::new());
+    let late = change(9, 5, Some("late"));
+    let of = MessageName { device: 7, stream: 9, sequence: 5 };
+    assert_eq!(history.change_by(&mut changes, (of, &late), true).unwrap(), None);
+    history.commit(changes).unwrap();
+    assert!(history.waiting.is_empty());
+}
+
+#[test]
+fn what_is_taken_back_is_read_no_more_and_is_erased_though_the_program_ends_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut history = open(dir.path());
+    let numbers = add(&mut history, &[message(1, "goes"), message(2, "stays")]);
+    let mut changes = history.begin(Vec::new());
+    history.take_back(&mut changes, numbers[0]).unwrap();
+    history.commit(changes).unwrap();
+    for _ in 0..2 {
+        assert_eq!(all(&history), ["stays"]);
+        assert!(history.read(numbers[0]).unwrap().is_none());
+        assert_eq!(history.over(NOW), numbers[..1]);
+        drop(history);
+        history = open(dir.path());
+    }
+    history.erase(&numbers[..1]).unwrap();
+    assert_eq!((all(&history).len(), history.over(NOW).len()), (1, 0));
 }
 
 #[test]
