@@ -107,7 +107,9 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         content.clone(),
         Body::Want(7).encode(),
         Body::Reaction(name, Some("+".into())).encode(),
-        ReceivedMessage { name, person: 1, sent_at, group: None, expires_s, body }.encode(),
+        ReceivedMessage { name, person: 1, sent_at, group: None, expires_s, body }
+            .encode()
+            .to_vec(),
         Frame {
             stream: 7,
             sequence: 3,

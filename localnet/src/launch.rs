@@ -360,6 +360,13 @@ fn directory(
             (dir.path().to_owned(), Some(dir))
         }
     };
+    let foreign = ["client.toml", "config.toml", "organisation.toml"];
+    if let Some(found) = foreign.iter().map(|name| path.join(name)).find(|file| file.exists()) {
+        bail!(
+            "{} is another program's: choose a --dir of the localnet's own, which is made if need be",
+            found.display()
+        );
+    }
     secret::private_directory(&path)?;
     let lock = secret::lock(&path, Duration::ZERO)?;
     let lock = lock.with_context(|| {

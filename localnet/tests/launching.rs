@@ -49,6 +49,17 @@ fn what_a_daemon_fails_of_is_the_error_whether_it_is_a_thread_or_a_process() {
 }
 
 #[test]
+fn a_directory_of_another_program_is_left_as_it_is() {
+    let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
+    let own = dir.path().join("zoe");
+    private(&own);
+    fs::write(own.join("client.toml"), "").unwrap();
+    let said = fails(&own, &[]);
+    assert!(said.contains("client.toml is another program's"), "{said}");
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 1);
+}
+
+#[test]
 fn two_localnets_do_not_share_a_directory() {
     let dir = tempfile::Builder::new().prefix("net").tempdir_in("/tmp").unwrap();
     let net = dir.path().join("net");

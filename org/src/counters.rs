@@ -55,9 +55,9 @@ impl Served {
 
 /// Totals since the start.
 #[derive(Default)]
-pub(crate) struct Counters([AtomicU64; 7]);
+pub(crate) struct ServiceTotals([AtomicU64; 7]);
 
-impl Counters {
+impl ServiceTotals {
     pub(crate) fn count(&self, served: Served) {
         if let Some(total) = self.0.get(served as usize) {
             total.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +93,7 @@ impl CounterPage {
     /// The address is not on loopback, or cannot be had.
     pub(crate) async fn start(
         address: SocketAddr,
-        (counters, current): (Arc<Counters>, Arc<Current>),
+        (counters, current): (Arc<ServiceTotals>, Arc<Current>),
         epoch_s: u64,
         ready: watch::Receiver<Readiness>,
     ) -> Result<Self, OrgError> {
@@ -159,7 +159,7 @@ mod tests {
         let organisation = files.directory().organisation();
         drop(files);
         let current = Arc::new(Current::open(&dir, organisation).unwrap());
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<ServiceTotals>::default();
         (0..3).for_each(|_| counters.count(Served::Busy));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (says, ready) = watch::channel(Readiness::NotReady("starting".into()));

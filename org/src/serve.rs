@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::accounts::kept_sign_in;
-use crate::counters::{CounterPage, Counters, Served};
+use crate::counters::{CounterPage, Served, ServiceTotals};
 use crate::current::Current;
 use crate::files::{keep_request, kept_request, read_invitations, unix_s};
 use crate::oidc::{OidcConfig, Provider};
@@ -62,7 +62,7 @@ pub struct DirectoryService {
 struct RequestHandler {
     dir: PathBuf,
     current: Arc<Current>,
-    counters: Arc<Counters>,
+    counters: Arc<ServiceTotals>,
     /// Where people sign in; nowhere: they need invitations.
     sign_ins: Option<Arc<SignIns>>,
     /// A request is here that no admin has to look at.
@@ -90,7 +90,7 @@ impl DirectoryService {
         let current = Arc::new(Current::open(dir, organisation)?);
         let provider = duties.oidc.map(Provider::new).transpose()?;
         let sign_ins = provider.map(|provider| Arc::new(SignIns::new(provider, dir.into())));
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<ServiceTotals>::default();
         let epoch_s = network::load(&config.network)?.epoch_s.into();
         let shoal = Shoal::start(Config { data_dir: keys.join("client"), ..config }).await?;
         let service = ServiceConfig::new(keys.join("keys"));

@@ -175,7 +175,8 @@ impl People {
         }
         let names: Vec<_> = people.waiting.keys().chain(people.over.keys()).copied().collect();
         names.iter().for_each(|name| people.note_change(*name));
-        // The program may have ended before it was told, or before changes followed what they change.
+        // The program may have ended before it was told, or before changes followed what they change, and had a link.
+        people.requeue();
         names.into_iter().for_each(|name| people.tell_state(name));
         let roster = people.roster.clone();
         people.enrolled(now, roster);
@@ -239,7 +240,7 @@ impl People {
         let delivery = |_: &Vec<u8>| Delivery::new(now);
         let to = |device| (device, parts.iter().map(delivery).collect());
         let targets = devices.into_iter().map(to).collect();
-        let told = State::Queued(Waiting::Turn);
+        let told = State::Queued(self.why_queued());
         let message = Outgoing { name, before, person, parts, written, expires_s, targets, told };
         self.waiting.insert(name, message);
         self.save_message(name);
@@ -277,6 +278,7 @@ impl People {
     /// There is a link again.
     fn connected(&mut self, now: u64) {
         self.is_online = true;
+        self.retell();
         self.spread(now);
     }
 
@@ -301,6 +303,7 @@ impl People {
     /// There is no link: no answer comes to what was asked.
     fn disconnected(&mut self) {
         self.is_online = false;
+        self.retell();
         self.peers.values_mut().for_each(|peer| peer.is_sought = false);
     }
 
@@ -310,6 +313,7 @@ impl People {
         self.roster = roster;
         // An older directory than was seen says nothing of who was removed since.
         self.roster.is_current &= size >= self.size;
+        self.retell();
         if self.roster.is_current && !could_send {
             self.spread(now);
         }

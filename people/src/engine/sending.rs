@@ -62,11 +62,18 @@ impl People {
             (message.written.saturating_add(LIFE_MS) <= now).then_some(*name)
         };
         let over: Vec<MessageName> = self.waiting.iter().filter_map(is_over).collect();
+        let why_queued = self.why_queued();
         for name in over {
             let Some(message) = self.waiting.get_mut(&name) else { continue };
             if !message.is_delivered() && message.told != State::Delivered {
                 let parts = message.targets.values().flatten().filter(|part| !part.is_acked);
                 let why = parts.map(|part| part.why).max().unwrap_or(Waiting::NoAck);
+                let has_left = message.targets.values().flatten().any(|part| part.left.is_some());
+                let why = match (why, has_left) {
+                    (Waiting::Turn, true) => Waiting::NoAck,
+                    (Waiting::Turn, false) => why_queued,
+                    (why, _) => why,
+                };
                 message.told = State::Expired(why);
                 self.tell_state(name);
             }
@@ -464,6 +471,7 @@ impl People {
 
     /// Tells where a message stands if that is another place than before, and puts it away where it is over.
     pub(super) fn settle(&mut self, now: u64, name: MessageName) {
+        let why_queued = self.why_queued();
         let Some(message) = self.waiting.get_mut(&name) else { return };
         let is_gone = message.targets.is_empty();
         let state = if is_gone && message.told != State::Delivered {
@@ -471,7 +479,7 @@ impl People {
         } else if message.told == State::Delivered {
             State::Delivered
         } else {
-            message.state()
+            queued_for(message.state(), why_queued)
         };
         let is_over = is_gone || message.is_done();
         if state != message.told {
@@ -482,6 +490,38 @@ impl People {
             self.put_away(now, name);
         } else {
             self.save_message(name);
+        }
+    }
+
+    /// Why what could leave does not.
+    pub(super) fn why_queued(&self) -> Waiting {
+        match (self.is_online, self.roster.is_current) {
+            (false, _) => Waiting::Offline,
+            (true, false) => Waiting::Directory,
+            (true, true) => Waiting::Turn,
+        }
+    }
+
+    /// What waits to leave waits for something else now. Which messages those are.
+    pub(super) fn requeue(&mut self) -> Vec<MessageName> {
+        let why = self.why_queued();
+        let mut changed = Vec::new();
+        for (name, message) in &mut self.waiting {
+            if matches!(message.told, State::Queued(_)) {
+                let state = queued_for(message.state(), why);
+                if state != message.told {
+                    message.told = state;
+                    changed.push(*name);
+                }
+            }
+        }
+        changed
+    }
+
+    /// Tells what waits to leave, and for what, if that is something else now.
+    pub(super) fn retell(&mut self) {
+        for name in self.requeue() {
+            self.tell_state(name);
         }
     }
 
@@ -532,6 +572,11 @@ impl People {
             peers.flat_map(|peer| [peer.kept.owed_at, peer.kept.want_at, peer.kept.broken_at]);
         parts.chain(notes.flatten()).chain(written).min()
     }
+}
+
+/// Where a message stands: what waits for its turn waits for what keeps everything from leaving.
+fn queued_for(state: State, why: Waiting) -> State {
+    if state == State::Queued(Waiting::Turn) { State::Queued(why) } else { state }
 }
 
 /// A frame that is no part of a message.

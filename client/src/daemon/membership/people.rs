@@ -86,12 +86,13 @@ impl Membership {
         match found.as_slice() {
             [member] => Ok((member.person.id, member.person.name.clone())),
             [] => {
-                let is_gone = state.directory.people().any(|member| {
-                    member.is_removed && member.person.name.to_lowercase() == name.to_lowercase()
-                });
-                Err(match is_gone {
-                    true => format!("{name} was removed from {}", state.kept.name),
-                    false => format!("nobody in the directory is called {name:?}"),
+                let mut all = state.directory.people();
+                let gone = all.find(|of| of.is_removed && is_meant(&of.person.name, name));
+                Err(match gone {
+                    Some(gone) => {
+                        format!("{} was removed from {}", gone.person.name, state.kept.name)
+                    }
+                    None => format!("nobody in the directory is called {name:?}"),
                 })
             }
             several => {
@@ -111,8 +112,7 @@ impl Membership {
         self.person(name).or_else(|error| {
             let state = self.state();
             let all = state.iter().flat_map(|state| state.directory.people());
-            let is_called = |of: &&str| of.to_lowercase() == name.to_lowercase();
-            let mut found = all.filter(|member| is_called(&member.person.name.as_str()));
+            let mut found = all.filter(|member| is_meant(&member.person.name, name));
             match (found.next(), found.next()) {
                 (Some(only), None) => Ok((only.person.id, only.person.name.clone())),
                 _ => Err(error),
@@ -180,6 +180,12 @@ impl Membership {
         }
         Ok((state.kept.organisation, [own, other]))
     }
+}
+
+/// True if somebody of that name may be meant: by the whole of it, or by how it or one of its words begins.
+fn is_meant(name: &str, said: &str) -> bool {
+    let (name, said) = (name.to_lowercase(), said.to_lowercase());
+    name.starts_with(&said) || name.split_whitespace().any(|word| word.starts_with(&said))
 }
 
 /// The state of a member, or why this client is none.

@@ -25,6 +25,27 @@ fn a_message_arrives_and_its_writer_hears_of_it() {
 }
 
 #[test]
+fn a_message_that_cannot_leave_says_for_what_it_waits() {
+    let mut world = World::new(2, Net::GOOD, 21);
+    world.disconnect(0);
+    let name = world.write(0, 1, "hello");
+    assert_eq!(world.nodes[0].states[&name], State::Queued(Waiting::Offline));
+    let mut behind = world.roster.clone();
+    behind.is_current = false;
+    world.input(0, Input::Roster(behind));
+    world.connect(0);
+    assert_eq!(world.nodes[0].states[&name], State::Queued(Waiting::Directory));
+    // Whoever begins anew has no link.
+    world.nodes[0].is_on = false;
+    world.restart(0);
+    world.outputs(0);
+    assert_eq!(world.nodes[0].states[&name], State::Queued(Waiting::Offline));
+    world.connect(0);
+    world.run_until(BEGIN + MINUTE);
+    assert_eq!(world.nodes[0].states[&name], State::Left);
+}
+
+#[test]
 fn both_may_begin_at_once() {
     let mut world = World::new(2, Net::GOOD, 3);
     for n in 0..20 {
