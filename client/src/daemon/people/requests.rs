@@ -236,13 +236,17 @@ impl Messages {
         gone.map_err(|error| error.to_string())?;
         self.taken_back.insert(number);
         self.deliver();
-        match (self.taken_back.contains(&number), &self.trouble) {
-            (true, Some(why)) => Err(not_kept(why)),
-            _ => {
-                self.changed(number, record.person);
-                Ok(json!({}))
+        match (self.taken_back.remove(&number), &self.trouble) {
+            (true, Some(why)) => {
+                let why = not_kept(why);
+                self.taken_back.insert(number);
+                return Err(why);
             }
+            // The engine had nothing to keep of it.
+            (true, None) => self.erase(&[number]).map_err(|error| chain(&error))?,
+            (false, _) => self.changed(number, record.person),
         }
+        Ok(json!({}))
     }
 
     /// What came and no program has taken.
