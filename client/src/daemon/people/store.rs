@@ -8,6 +8,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 use shoal_host::secret::{self, Secret, SecretError};
 use shoal_people::{Change, Key};
+use shoal_sphinx::backend::wipe_stack;
 use shoal_topology::encoding::{decode, encode, encode_secret};
 use zeroize::Zeroizing;
 
@@ -168,12 +169,15 @@ impl Store {
                     other => &mut other.insert((bucket, self.buckets.sealer(bucket))).1,
                 };
                 let place = number.value().to_be_bytes();
-                let plain = of.as_ref().and_then(|sealer| sealer.unseal(&place, sealed));
+                let open = |sealer: &Sealer| sealer.unseal_one_of_many(&place, sealed);
+                let plain = of.as_ref().and_then(open);
                 show((number.value(), bucket), plain);
             }
             Ok(())
         };
-        read().map_err(|error| self.wrong(error))
+        let read = read();
+        wipe_stack();
+        read.map_err(|error| self.wrong(error))
     }
 
     /// What a message says, if it is there and its key is.

@@ -325,7 +325,7 @@ async fn what_was_written_is_edited_and_taken_back_at_both_ends_by_its_writer_al
     let mut asks_bob = Program::connect(&bob.control).await;
     let mut of_bob = Program::connect(&bob.control).await;
     of_bob.listen().await;
-    let sent = asks.ask(json!({ "word": "send", "name": "bob", "text": "Helo" })).await;
+    let sent = asks.ask(json!({ "word": "send", "name": "bob", "text": "First words" })).await;
     let came = of_bob.event("received").await;
     let edit = json!({ "word": "edit", "number": sent["number"], "text": "Hello" });
     asks.ask(edit.clone()).await;
@@ -345,7 +345,7 @@ async fn what_was_written_is_edited_and_taken_back_at_both_ends_by_its_writer_al
     let all = json!({ "word": "delete", "number": came["number"], "for_all": true });
     assert!(asks_bob.refusal(all).await.contains("somebody else"));
     // A search finds what stands there now.
-    let found = asks_bob.ask(json!({ "word": "search", "text": "helo" })).await;
+    let found = asks_bob.ask(json!({ "word": "search", "text": "first words" })).await;
     assert_eq!(found["messages"], json!([]));
     let all = json!({ "word": "delete", "number": sent["number"], "for_all": true });
     asks.ask(all.clone()).await;

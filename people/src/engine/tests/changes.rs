@@ -5,7 +5,7 @@ use crate::{Body, State};
 #[test]
 fn a_change_is_told_as_the_state_of_what_it_changes() {
     let mut world = World::new(2, Net::GOOD, 1);
-    let name = world.write(0, 1, "helo");
+    let name = world.write(0, 1, "first words");
     world.run_until(BEGIN + 5 * MINUTE);
     world.write(1, 0, "hello yourself");
     world.run_until(BEGIN + 6 * MINUTE);
