@@ -25,7 +25,7 @@ use daemon::Run;
 pub(crate) use daemon::spawn;
 pub use daemon::{Daemon, DaemonKind, log_level, run, run_with_faults};
 use people::Organisation;
-use plan::LaunchPlan;
+use plan::{LaunchPlan, PortLeases};
 
 /// How long daemons may take until all are ready.
 const READY: Duration = Duration::from_secs(30);
@@ -116,6 +116,8 @@ pub struct Localnet {
     pub people: Vec<(String, PathBuf)>,
     page: JoinHandle<()>,
     dir: PathBuf,
+    /// And so would two with the same ports.
+    _leases: PortLeases,
     /// Held as long as it runs: two in one directory would take each other's files.
     _lock: secret::Lock,
     temporary: Option<tempfile::TempDir>,
@@ -164,7 +166,7 @@ impl Localnet {
         founders.found(&options, &dir, (&nodes, &exits), organisation.as_ref())?;
         let people = members.iter().enumerate();
         let people = people.map(|(n, daemon)| (people::name(n), daemon.config.clone())).collect();
-        drop(plan); // frees the ports that the daemons take now
+        let leases = plan.free();
         let mut daemons: Vec<Daemon> = authorities;
         daemons.extend(nodes);
         daemons.extend(services.into_iter().map(|(daemon, _)| daemon));
@@ -179,6 +181,7 @@ impl Localnet {
             page,
             dir,
             _lock: lock,
+            _leases: leases,
             temporary,
         };
         if let Err(error) = localnet.begin(&options).await {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -95,7 +95,11 @@ fn a_daemon_that_ends_later_is_named_and_the_others_go_on() {
         .unwrap();
     let mut ready = String::new();
     BufReader::new(localnet.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let Ok(ready) = serde_json::from_str::<serde_json::Value>(&ready) else {
+        let mut said = String::new();
+        localnet.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        panic!("no localnet: {ready} {said}");
+    };
     let mix = ready["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "mix-1-1");
     signal("-KILL", mix.unwrap()["pid"].as_u64().unwrap());
     let mut said = BufReader::new(localnet.stderr.take().unwrap()).lines();

@@ -1,6 +1,7 @@
 //! The directories of all daemons of a localnet: configurations, keys, ports.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -14,31 +15,67 @@ use shoal_topology::{Network, SecretIdentity};
 use super::founders::Founders;
 use super::{Daemon, DaemonKind, Options};
 
-/// Free ports of loopback, held until the iterator is dropped: two daemons do not get the same.
-struct Ports(Vec<TcpListener>);
-
 /// Where systems do not look for the ports of outgoing connections: one of these would take the port of a daemon that is
 /// down for a moment.
 const LISTENING: std::ops::Range<u16> = 10_000..32_000;
-/// Ports that are tried of these.
-const TRIES: usize = 100;
+/// Ports that a localnet leases together.
+const BLOCK: u16 = 50;
+/// Blocks that are tried.
+const TRIES: usize = 1_000;
+
+/// Blocks of ports that no other localnet of this user takes, as long as this is kept.
+pub(super) struct PortLeases(Vec<File>);
+
+/// Free ports of loopback, held until the iterator is dropped: two daemons do not get the same. Between that and the instant at which the
+/// daemons have them the leases keep off the next localnet.
+struct Ports {
+    held: Vec<TcpListener>,
+    leases: PortLeases,
+    /// What is left of the block that was leased last.
+    left: std::ops::Range<u16>,
+}
 
 impl Ports {
+    fn new() -> Self {
+        Self { held: Vec::new(), leases: PortLeases(Vec::new()), left: 0..0 }
+    }
+
     fn next(&mut self) -> anyhow::Result<SocketAddr> {
-        let listener = (0..TRIES).find_map(|_| {
-            let drawn = secret::fresh().ok()?.first_chunk().copied().map(u16::from_le_bytes)?;
-            let port = LISTENING.start + drawn % (LISTENING.end - LISTENING.start);
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-        });
-        let listener = match listener {
-            Some(listener) => listener,
-            None => {
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on loopback")?
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        let listener = loop {
+            if let Some(listener) = self.left.by_ref().find_map(free) {
+                break listener;
+            }
+            if !self.lease() {
+                break TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .context("no free port on loopback")?;
             }
         };
         let address = listener.local_addr()?;
-        self.0.push(listener);
+        self.held.push(listener);
         Ok(address)
+    }
+
+    /// Leases another block, where there is one and leases can be kept.
+    fn lease(&mut self) -> bool {
+        let dir = std::env::temp_dir()
+            .join(format!("shoal-ports-{}", rustix::process::getuid().as_raw()));
+        if secret::private_directory(&dir).is_err() {
+            return false;
+        }
+        let blocks = (LISTENING.end - LISTENING.start) / BLOCK;
+        let leased = (0..TRIES).find_map(|_| {
+            let drawn = secret::fresh().ok()?.first_chunk().copied().map(u16::from_le_bytes)?;
+            let block = drawn % blocks;
+            let options = File::options().write(true).create(true).truncate(false).clone();
+            let file = options.open(dir.join(block.to_string())).ok()?;
+            file.try_lock().ok().map(|()| (block, file))
+        });
+        let Some((block, file)) = leased else { return false };
+        self.leases.0.push(file);
+        let begin = LISTENING.start + block * BLOCK;
+        self.left = begin..begin + BLOCK;
+        true
     }
 }
 
@@ -73,10 +110,15 @@ fn of_client(n: usize, count: usize) -> [usize; 2] {
 pub(super) type Services = Vec<(Daemon, shoal_topology::ClientDescriptor)>;
 
 impl<'a> LaunchPlan<'a> {
+    /// Frees the ports, for the daemons to take. What it returns is kept as long as they run.
+    pub(super) fn free(self) -> PortLeases {
+        self.ports.leases
+    }
+
     pub(super) fn new(options: &'a Options, dir: &'a Path) -> anyhow::Result<Self> {
         let secret = secret::fresh()?;
         let token = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { options, dir, ports: Ports(Vec::new()), token })
+        Ok(Self { options, dir, ports: Ports::new(), token })
     }
 
     pub(super) fn authorities(&mut self) -> anyhow::Result<(Vec<Daemon>, Founders)> {
@@ -249,7 +291,7 @@ impl<'a> LaunchPlan<'a> {
         let address = SocketAddr::new(wanted.ip(), port);
         match TcpListener::bind(address) {
             Ok(listener) => {
-                self.ports.0.push(listener);
+                self.ports.held.push(listener);
                 Ok(address)
             }
             Err(_) if self.options.socks.is_none() => self.ports.next(),
