@@ -26,7 +26,7 @@ function found(picture) {
 	}
 }
 
-// Says each code that the camera sees; `onEnd` with the reason if there is no camera.
+// Says each code that the camera sees; `onEnd` says that no camera can be used.
 function Camera({ onCode, onEnd }) {
 	const video = useRef();
 	useEffect(() => {
@@ -52,7 +52,7 @@ function Camera({ onCode, onEnd }) {
 				video.current.play().catch(() => {});
 				look();
 			},
-			() => isOver || onEnd(T.noCamera),
+			() => isOver || onEnd(),
 		);
 		return () => ((isOver = true), clearTimeout(timer), stop());
 	}, []);
@@ -80,7 +80,8 @@ export function Verify({ person }) {
 	const [answer, setAnswer] = useState({}), [scans, setScans] = useState(false), [seen, setSeen] = useState(null);
 	// What was compared goes with it: a device may have come meanwhile.
 	const ask = (same) => store.verify(person, same, answer.digits).then(setAnswer, ({ message }) => setAnswer((before) => ({ ...before, error: message })));
-	const { digits, verified, error } = store.isGone(person) ? { error: T.gone } : answer;
+	const isGone = store.isGone(person), name = store.nameOf(person);
+	const { digits, verified, error } = isGone ? { error: T.gone } : answer;
 	useEffect(() => void ask(), []);
 	const onCode = (text) => {
 		const is = text === codeOf(digits) ? "same" : text.startsWith(MARK) ? "other" : "none";
@@ -89,16 +90,14 @@ export function Verify({ person }) {
 		setScans(false);
 		ask(is === "same");
 	};
-	const isGone = store.isGone(person);
-	const name = store.nameOf(person);
+	const notes = { none: T.noCode, camera: T.noCamera };
 	return html`<${Dialog} title=${T.digits}>${error && html`<${Strip} kind="bad" role="alert">${error}<//>`}
 		${seen === "other" && !isGone && html`<${Strip} kind="bad" icon="alarm" role="alert"><p><${Around} parts=${T.otherCode(name)} /></p><//>`}
 		${digits && html`<p><${Around} parts=${T.compare(name)} /></p>
 			<ol class="digits">${digits.split(" ").map((group) => html`<li aria-label=${[...group].join(" ")}>${group}</li>`)}</ol>
-			${seen === "none" && html`<${Strip} kind="warn" role="status">${T.noCode}<//>`}
-			${typeof seen === "object" && seen && html`<${Strip} kind="warn" role="alert">${seen.why}<//>`}
+			${notes[seen] && html`<${Strip} kind="warn" role="alert">${notes[seen]}<//>`}
 			${verified ? html`<${Strip} kind="good" icon="shield" role="status">${T.compared}<//>` : html`<p class="dim">${T.differ}</p>`}
 			<p class="acts"><button class=${verified ? "quiet" : "primary"} onClick=${() => (setSeen(null), ask(!verified))}>${verified ? T.unmark : T.same}</button>
 				<button class="quiet" onClick=${() => (setSeen(null), setScans(!scans))}>${scans ? T.endScan : T.scan}</button></p>
-			${scans ? html`<p class="dim"><${Around} parts=${T.scanning(name)} /></p><${Camera} onCode=${onCode} onEnd=${(why) => (setScans(false), setSeen({ why }))} />` : html`<${Code} digits=${digits} />`}`}<//>`;
+			${scans ? html`<p class="dim"><${Around} parts=${T.scanning(name)} /></p><${Camera} onCode=${onCode} onEnd=${() => (setScans(false), setSeen("camera"))} />` : html`<${Code} digits=${digits} />`}`}<//>`;
 }

@@ -55,7 +55,7 @@ use ids::Ids;
 pub use loops::LoopCounts;
 use loops::Loops;
 use outbox::Outbox;
-use resting::{AllShares, Ration};
+use resting::AllShares;
 pub use shares::{download_bytes_per_s, whole_per_s};
 use suspicion::Suspicion;
 use trust::Pause;
@@ -165,8 +165,6 @@ pub struct Client {
     last_turn: GroupId,
     /// How much of the link each group may use.
     shares: AllShares,
-    /// How many SURBs may go out while replies are kept within the resting rate.
-    ration: Ration,
     /// Descriptors that are asked for; ordered, since who is asked first shows in what is sent.
     queries: BTreeMap<ServiceAddress, Query>,
     /// Ordered, since instants are drawn for them.
@@ -249,7 +247,6 @@ impl Client {
             next_group: 0,
             last_turn: GroupId(0),
             shares: AllShares::new(now, seed),
-            ration: Ration::new(now),
             queries: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             avoid: HashMap::new(),

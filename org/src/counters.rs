@@ -64,7 +64,7 @@ impl ServiceTotals {
         }
     }
 
-    pub(crate) fn total(&self, served: Served) -> u64 {
+    fn total(&self, served: Served) -> u64 {
         self.0.get(served as usize).map_or(0, |total| total.load(Ordering::Relaxed))
     }
 }

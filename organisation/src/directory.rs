@@ -293,10 +293,19 @@ impl Directory {
     /// Persons of this name, or, if there is none, whose name or a word of it begins so: in any case of letters. Those
     /// who are removed are not among them.
     pub fn find(&self, name: &str) -> Vec<&Member> {
+        self.find_among(name, |member| !member.is_removed)
+    }
+
+    /// The same, of all who were ever listed.
+    pub fn find_ever(&self, name: &str) -> Vec<&Member> {
+        self.find_among(name, |_| true)
+    }
+
+    fn find_among(&self, name: &str, is_among: impl Fn(&Member) -> bool) -> Vec<&Member> {
         let wanted = name.trim().to_lowercase();
-        let present = || self.people().filter(|member| !member.is_removed);
+        let among = || self.people().filter(|member| is_among(member));
         let lower = |member: &Member| member.person.name.to_lowercase();
-        let whole: Vec<&Member> = present().filter(|member| lower(member) == wanted).collect();
+        let whole: Vec<&Member> = among().filter(|member| lower(member) == wanted).collect();
         if !whole.is_empty() || wanted.is_empty() {
             return whole;
         }
@@ -304,7 +313,7 @@ impl Directory {
             let name = lower(member);
             name.starts_with(&wanted) || name.split_whitespace().any(|w| w.starts_with(&wanted))
         };
-        present().filter(begins).collect()
+        among().filter(begins).collect()
     }
 
     /// Entries of these numbers.

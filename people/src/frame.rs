@@ -190,6 +190,11 @@ impl Body {
         }
     }
 
+    /// True if a body that begins with this byte changes a message.
+    pub(crate) fn is_change(kind: u8) -> bool {
+        matches!(kind, kind::EDIT | kind::DELETE)
+    }
+
     /// The bytes that the parts of a message carry.
     pub fn encode(&self) -> Vec<u8> {
         let with = |kind: u8, rest: &[u8]| [&[kind], rest].concat();

@@ -125,7 +125,9 @@ impl Outgoing {
 
     /// The message that it changes, if it does.
     pub(crate) fn changes(&self) -> Option<MessageName> {
-        Body::decode(&self.parts.concat()).changes()
+        // Most change nothing, and are not put together for that.
+        let kind = self.parts.first().and_then(|part| part.first())?;
+        Body::is_change(*kind).then(|| Body::decode(&self.parts.concat()).changes())?
     }
 
     /// True if it was written later than another change of the same message.
@@ -135,10 +137,9 @@ impl Outgoing {
 
     /// Nothing stands in place of what it says, in as many parts.
     pub(crate) fn erase_text(&mut self) {
-        let nothing = Body::Empty.encode();
-        for (n, part) in self.parts.iter_mut().enumerate() {
-            part.zeroize();
-            part.extend(nothing.iter().filter(|_| n == 0));
+        self.parts.iter_mut().for_each(|part| part.zeroize());
+        if let Some(first) = self.parts.first_mut() {
+            *first = Body::Empty.encode();
         }
         for part in self.targets.values_mut().flatten() {
             part.sealed.clear();

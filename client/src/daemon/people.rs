@@ -195,16 +195,16 @@ impl Messages {
 
     /// Messages go, and what the engine kept of those that have arrived.
     fn erase(&mut self, numbers: &[u64]) -> Result<(), StoreError> {
-        let mut gone = Vec::new();
+        let (mut people, mut names) = (Vec::new(), Vec::new());
         for number in numbers {
-            let record = self.history.read(*number)?;
-            gone.extend(record.map(|record| (*number, record.person, record.name)));
+            if let Some(record) = self.history.read(*number)? {
+                people.push((*number, record.person));
+                names.push(record.name);
+            }
         }
         self.history.erase(numbers)?;
-        for (number, person, name) in gone {
-            self.engine.iter_mut().for_each(|engine| engine.forget_text(name));
-            self.changed(number, person);
-        }
+        self.engine.iter_mut().for_each(|engine| engine.forget_texts(&names));
+        people.into_iter().for_each(|(number, person)| self.changed(number, person));
         Ok(())
     }
 

@@ -189,7 +189,7 @@ impl Client {
             (Heard::Authentic, Some(reply)) => {
                 self.shares.of(id).carried(now, id, whole_per_s);
                 if replies == Replies::Downlink {
-                    self.ration.passed(now, &self.class);
+                    self.shares.ration.passed(now, &self.class);
                 }
                 group.turn(self.router.epoch(now));
                 let of = |ahead: u64| {

@@ -371,7 +371,7 @@ impl Client {
     fn may_give_out(&mut self, now: Time, id: GroupId, count: usize) -> usize {
         match self.replies(id) {
             Replies::Downlink => count,
-            Replies::Resting => self.ration.take(now, &self.class, count),
+            Replies::Resting => self.shares.ration.take(now, &self.class, count),
         }
     }
 

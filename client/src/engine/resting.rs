@@ -20,13 +20,15 @@ pub(super) struct AllShares {
     open: Shares,
     resting: Shares,
     at_rest: BTreeSet<GroupId>,
+    /// How many SURBs may go out while replies are kept within the resting rate.
+    pub(super) ration: Ration,
 }
 
 impl AllShares {
     pub(super) fn new(now: Time, seed: &Seed) -> Self {
         let open = Shares::new(now, seed.part("shares"));
         let resting = Shares::new(now, seed.part("shares at rest"));
-        Self { open, resting, at_rest: BTreeSet::new() }
+        Self { open, resting, at_rest: BTreeSet::new(), ration: Ration::new(now) }
     }
 
     /// A group keeps to the resting rate, and others do not.

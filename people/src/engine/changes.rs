@@ -63,10 +63,10 @@ impl People {
         Ok(())
     }
 
-    /// The text of a message that has arrived or was given up goes, and those of its changes: a device that lost it does not get it
-    /// again.
-    pub fn forget_text(&mut self, name: MessageName) {
-        for name in self.with_changes(name) {
+    /// The texts of messages that have arrived or were given up go, and those of their changes: a device that lost them does not get
+    /// them again.
+    pub fn forget_texts(&mut self, names: &[MessageName]) {
+        for name in names.iter().flat_map(|name| self.with_changes(*name)).collect::<Vec<_>>() {
             if let Some(message) = self.over.get_mut(&name) {
                 message.erase_text();
                 self.save_message(name);

@@ -18,16 +18,17 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// Encodes what holds secrets, as [`encode`] does: into a buffer that has its size from the beginning, so that no other one has them,
 /// and that is wiped.
 pub fn encode_secret<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
-    let size = postcard::serialize_with_flavor(value, Size::default()).unwrap_or_default();
-    let mut bytes = Zeroizing::new(vec![0; size]);
-    let written = postcard::to_slice(value, &mut bytes).map(|written| written.len());
+    let encoded = || {
+        let size = postcard::serialize_with_flavor(value, Size::default())?;
+        let mut bytes = Zeroizing::new(vec![0; size]);
+        postcard::to_slice(value, &mut bytes)?;
+        postcard::Result::Ok(bytes)
+    };
     #[expect(
         clippy::expect_used,
         reason = "fails for maps of unknown length alone, which no type here has"
     )]
-    let written = written.expect("types of this crate have an encoding");
-    bytes.truncate(written);
-    bytes
+    encoded().expect("types of this crate have an encoding")
 }
 
 /// Compares what a value would be encoded as with bytes, and keeps nothing of it.

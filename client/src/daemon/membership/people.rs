@@ -86,9 +86,8 @@ impl Membership {
         match found.as_slice() {
             [member] => Ok((member.person.id, member.person.name.clone())),
             [] => {
-                let mut all = state.directory.people();
-                let gone = all.find(|of| of.is_removed && is_meant(&of.person.name, name));
-                Err(match gone {
+                // Nobody who is listed is called so: whoever is was removed.
+                Err(match state.directory.find_ever(name).first() {
                     Some(gone) => {
                         format!("{} was removed from {}", gone.person.name, state.kept.name)
                     }
@@ -111,10 +110,9 @@ impl Membership {
     pub(in crate::daemon) fn anybody(&self, name: &str) -> Result<(u32, String), String> {
         self.person(name).or_else(|error| {
             let state = self.state();
-            let all = state.iter().flat_map(|state| state.directory.people());
-            let mut found = all.filter(|member| is_meant(&member.person.name, name));
-            match (found.next(), found.next()) {
-                (Some(only), None) => Ok((only.person.id, only.person.name.clone())),
+            let found = state.as_ref().map(|state| state.directory.find_ever(name));
+            match found.as_deref() {
+                Some([only]) => Ok((only.person.id, only.person.name.clone())),
                 _ => Err(error),
             }
         })
@@ -180,12 +178,6 @@ impl Membership {
         }
         Ok((state.kept.organisation, [own, other]))
     }
-}
-
-/// True if somebody of that name may be meant: by the whole of it, or by how it or one of its words begins.
-fn is_meant(name: &str, said: &str) -> bool {
-    let (name, said) = (name.to_lowercase(), said.to_lowercase());
-    name.starts_with(&said) || name.split_whitespace().any(|word| word.starts_with(&said))
 }
 
 /// The state of a member, or why this client is none.

@@ -71,8 +71,8 @@ impl Messages {
             match output {
                 Output::State(name, state) => _ = states.insert(*name, state.clone()),
                 Output::Received(message) => {
-                    let received = self.coming(message);
-                    told.extend(keep_received(&mut self.history, &mut changes, message, received)?);
+                    let has_come = self.has_come(message);
+                    told.extend(keep_received(&mut self.history, &mut changes, message, has_come)?);
                 }
                 _ => {}
             }
@@ -115,14 +115,12 @@ impl Messages {
         self.taken_back.clear();
         self.written.retain(|name, _| self.history.number(name).is_none());
         names.iter().for_each(|name| _ = self.edits.remove(name));
-        for name in over {
-            self.engine.iter_mut().for_each(|engine| engine.forget_text(name));
-        }
+        self.engine.iter_mut().for_each(|engine| engine.forget_texts(&over));
         Ok(told)
     }
 
-    /// Whether the message that another one changes has come, but for those that are about to be kept.
-    fn coming(&self, change: &ReceivedMessage) -> bool {
+    /// True if the message that this one changes has come, and is not about to be kept: then it was erased here.
+    fn has_come(&self, change: &ReceivedMessage) -> bool {
         let Some(of) = change.body.changes() else { return false };
         let is_it = |output: &Output| matches!(output, Output::Received(other) if other.name == of);
         let has_come = self.engine.as_ref().is_some_and(|engine| engine.has_come(&of));
@@ -203,7 +201,7 @@ impl Messages {
     }
 }
 
-/// Keeps what came. What programs are told of it. `has_come` is what [`Messages::coming`] says of it.
+/// Keeps what came. What programs are told of it. `has_come` is what [`Messages::has_come`] says of it.
 fn keep_received(
     history: &mut History,
     changes: &mut Changes,

@@ -204,6 +204,8 @@ pub(super) struct History {
     people: BTreeMap<u32, BTreeSet<Position>>,
     /// By the messages that have not come, the changes of them.
     waiting: BTreeMap<MessageName, BTreeSet<u64>>,
+    /// Changes that made room for later ones, or whose messages did not come.
+    pub(super) displaced: u64,
 }
 
 impl History {
@@ -223,7 +225,7 @@ impl History {
             read.push((place.0, record.map(|record| IndexEntry::new(place.1, &record))));
         })?;
         about.next = about.next.max(read.last().map_or(1, |(number, _)| number + 1));
-        let mut history = Self { store, about, entries, names, people, waiting };
+        let mut history = Self { store, about, entries, names, people, waiting, displaced: 0 };
         // A key goes before what it opened.
         let gone = read.iter().filter(|(_, entry)| entry.is_none()).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.collect();
@@ -541,8 +543,14 @@ impl History {
             let records = records.into_iter().map(|(number, record)| (number, (next, record)));
             changes.records.extend(records);
         }
+        let is_change = |number: &&u64| {
+            let kind = self.entries.get(number).map(|entry| entry.kind);
+            matches!(kind, Some(EntryKind::Change(_)))
+        };
+        let displaced = numbers.iter().filter(is_change).count() as u64;
         changes.gone.extend(numbers);
         self.commit(changes)?;
+        self.displaced += displaced;
         Ok(self.store.buckets.erase(&Vec::from_iter(buckets))?)
     }
 

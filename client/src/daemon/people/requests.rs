@@ -111,7 +111,7 @@ impl Messages {
             let dropped = json!({
                 "unreadable": counts.unreadable,
                 "unknown": counts.unknown,
-                "displaced": counts.displaced,
+                "displaced": counts.displaced + self.history.displaced,
                 "broken": counts.broken,
                 "no_room": counts.no_room,
                 "lost": self.lost.load(Ordering::Relaxed),

@@ -94,14 +94,14 @@ fn the_text_of_what_has_arrived_is_forgotten_where_that_is_wanted() {
     };
     world.run_until(BEGIN + MINUTE);
     // It has not arrived: somebody may need it.
-    world.nodes[0].engine.forget_text(name);
+    world.nodes[0].engine.forget_texts(&[name]);
     world.outputs(0);
     assert!(holds(&world));
     world.write(1, 0, "thank you");
     world.run_until(BEGIN + 2 * MINUTE);
     assert_eq!(world.nodes[0].states[&name], State::Delivered);
     assert!(holds(&world));
-    world.nodes[0].engine.forget_text(name);
+    world.nodes[0].engine.forget_texts(&[name]);
     world.outputs(0);
     assert!(!holds(&world));
 }

@@ -15,7 +15,7 @@ impl History {
         has_come: bool,
     ) -> Result<Option<u64>, StoreError> {
         // Whoever wrote a message changes it, and nobody else.
-        if of.device != change.name.device || self.number_in(changes, &change.name).is_some() {
+        if of.device != change.name.device {
             return Ok(None);
         }
         if let Some(number) = self.number_in(changes, &of) {
@@ -34,8 +34,10 @@ impl History {
             self.entries.get(number).is_some_and(|entry| entry.person == change.person)
         };
         let all = self.waiting.values().flatten().filter(of_person);
-        if all.clone().count() >= CHANGES {
-            changes.gone.extend(all.min());
+        let oldest = all.clone().min().copied();
+        if let Some(oldest) = oldest.filter(|_| all.count() >= CHANGES) {
+            self.take_back(changes, oldest)?;
+            self.displaced += 1;
         }
         self.add(changes, change)?;
         Ok(None)
@@ -61,7 +63,8 @@ impl History {
             if let Some(change) = change.filter(|change| change.person == record.person) {
                 apply(&mut record, &change);
             }
-            changes.gone.insert(number);
+            // Erased soon, with its key.
+            self.take_back(changes, number)?;
         }
         Ok((record.content != Content::TakenBack).then_some(record))
     }
