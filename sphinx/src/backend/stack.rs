@@ -4,7 +4,7 @@
 /// Deeper than any frame below a caller of [`wipe_stack`], as its test measures.
 pub(crate) const DEPTH: usize = 32 << 10;
 
-/// Overwrites the stack below the caller's frame, for [`DEPTH`] bytes. It is called where a batch's secrets are done with.
+/// Overwrites the stack below the caller's frame, for 32 KiB. It is called where a batch's secrets are done with.
 ///
 /// The caller must not be inlined into what it wipes for, nor the other way round: functions whose frames hold secrets are
 /// `#[inline(never)]`, as this one is.
