@@ -3,7 +3,7 @@ import { ask, enter, listen, start } from "./net.js";
 import { notify, say } from "./parts.js";
 import { T } from "./texts.js";
 
-const PROTOCOL = 2, PAGE = 40;
+const PROTOCOL = 3, PAGE = 40;
 
 export const S = {
 	link: "connecting", note: "", ready: false, status: null, org: {}, toast: null,

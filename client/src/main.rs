@@ -1,5 +1,6 @@
 //! `shoal-client`: the SOCKS5 proxy of a person, or a service.
 
+mod groups;
 mod members;
 mod messages;
 
@@ -62,8 +63,11 @@ enum ClientVerb {
     Send {
         #[command(flatten)]
         options: Options,
-        /// The whole name, or the beginning of a word of it.
+        /// The whole name, or the beginning of a word of it; with --group the name of a group.
         name: String,
+        /// It is for all others of a group.
+        #[arg(long)]
+        group: bool,
         /// Have both ends erase it so many seconds after it was read.
         #[arg(long, value_name = "SECONDS")]
         expires: Option<u32>,
@@ -87,9 +91,15 @@ enum ClientVerb {
     Chat {
         #[command(flatten)]
         options: Options,
-        /// The whole name, or the beginning of a word of it.
+        /// The whole name, or the beginning of a word of it; with --group the name of a group.
         name: String,
+        /// Show and write to a group.
+        #[arg(long)]
+        group: bool,
     },
+    /// Print the groups to which you belong, found one, and say who belongs to it.
+    #[command(subcommand)]
+    Group(groups::GroupVerb),
     /// Print digits that are the same at both ends if nobody stands between: compare them where you know each other.
     ///
     /// Example: shoal-client verify Alice
@@ -209,7 +219,7 @@ enum ClientVerb {
 }
 
 #[derive(clap::Args)]
-struct Options {
+pub(crate) struct Options {
     /// The configuration file.
     #[arg(short, long, default_value = "client.toml")]
     config: PathBuf,
@@ -295,13 +305,14 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
             }
         }
         ClientVerb::Check(options) => check(&read(&options)?)?,
-        ClientVerb::Send { options, name, expires, wait } => {
-            messages::send(asking(&options)?, &name, expires, wait)?;
+        ClientVerb::Send { options, name, group, expires, wait } => {
+            messages::send(asking(&options)?, (&name, group), expires, wait)?;
         }
         ClientVerb::Inbox { options, json } => messages::inbox(asking(&options)?, json)?,
-        ClientVerb::Chat { options, name } => {
-            messages::chat(asking(&options)?, asking(&options)?, &name)?;
+        ClientVerb::Chat { options, name, group } => {
+            messages::chat(asking(&options)?, asking(&options)?, (&name, group))?;
         }
+        ClientVerb::Group(verb) => groups::act(verb)?,
         ClientVerb::Verify { options, name, same, different } => {
             let same = (same || different).then_some(same);
             messages::verify(asking(&options)?, &name, same)?;
@@ -344,7 +355,7 @@ fn act(verb: ClientVerb, mut warnings: Vec<String>) -> anyhow::Result<()> {
 }
 
 /// The running client of a configuration.
-fn asking(options: &Options) -> anyhow::Result<Asking> {
+pub(crate) fn asking(options: &Options) -> anyhow::Result<Asking> {
     let config = config::read(&options.config, &options.overrides)?.0;
     Ok(Asking::connect(&daemon::socket(&config))?)
 }

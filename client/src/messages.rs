@@ -11,20 +11,33 @@ use shoal_topology::is_plain;
 /// Lines of a conversation that are shown before what comes.
 const BEFORE: u64 = 20;
 
-fn text<'a>(of: &'a Value, key: &str) -> &'a str {
+pub(crate) fn text<'a>(of: &'a Value, key: &str) -> &'a str {
     of.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn number(of: &Value, key: &str) -> u64 {
+pub(crate) fn number(of: &Value, key: &str) -> u64 {
     of.get(key).and_then(Value::as_u64).unwrap_or_default()
 }
 
-fn list(of: &Value, key: &str) -> Vec<Value> {
+pub(crate) fn list(of: &Value, key: &str) -> Vec<Value> {
     of.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
+/// A conversation with a person, or that of a group, as a request names it.
+fn conversation((name, is_group): (&str, bool)) -> Value {
+    if is_group { json!({ "group": name }) } else { json!({ "name": name }) }
+}
+
+/// A request with these fields, too.
+fn with(mut request: Value, fields: &Value) -> Value {
+    if let (Some(request), Some(fields)) = (request.as_object_mut(), fields.as_object()) {
+        request.extend(fields.clone());
+    }
+    request
+}
+
 /// A text of somebody else's on one line: what moves the cursor or does not show is written out.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' => " / ".to_owned(),
         c if is_plain(c.encode_utf8(&mut [0; 4])) => c.to_string(),
@@ -36,7 +49,7 @@ fn plain(text: &str) -> String {
 /// Has the client send what standard input says.
 pub(crate) fn send(
     mut asking: Asking,
-    name: &str,
+    to: (&str, bool),
     expires_s: Option<u32>,
     wait: bool,
 ) -> anyhow::Result<()> {
@@ -46,7 +59,7 @@ pub(crate) fn send(
         asking.listen(false)?;
     }
     let said = said.strip_suffix('\n').unwrap_or(&said);
-    let request = json!({ "name": name, "text": said, "expires_s": expires_s });
+    let request = with(conversation(to), &json!({ "text": said, "expires_s": expires_s }));
     let sent = asking.once("send", &request)?;
     line(format_args!("number: {}", number(&sent, "number")))?;
     if wait { departs(&mut asking, text(&sent, "message")) } else { Ok(()) }
@@ -83,7 +96,8 @@ pub(crate) fn inbox(mut asking: Asking, as_json: bool) -> anyhow::Result<()> {
             0 => String::new(),
             unread => format!(" ({unread} new)"),
         };
-        line(format_args!("{}{unread}", plain(text(&conversation, "name"))))?;
+        let group = if conversation.get("group").is_some() { " (group)" } else { "" };
+        line(format_args!("{}{group}{unread}", plain(text(&conversation, "name"))))?;
         if let Some(last) = conversation.get("last").filter(|last| last.is_object()) {
             line(format_args!("    {}", shown(last)))?;
         }
@@ -95,43 +109,80 @@ pub(crate) fn inbox(mut asking: Asking, as_json: bool) -> anyhow::Result<()> {
 fn shown(message: &Value) -> String {
     let is_own = message.get("own").and_then(Value::as_bool).unwrap_or_default();
     let who = if is_own { "you".to_owned() } else { plain(text(message, "name")) };
-    let what = match message.get("text").and_then(Value::as_str) {
-        Some(text) => plain(text),
-        None => "[something that this version does not know]".into(),
+    let what = match (message.get("text").and_then(Value::as_str), message.get("done")) {
+        (Some(text), _) => plain(text),
+        (None, Some(done)) => return format!("[{who} {}]", deed(done)),
+        (None, None) => "[something that this version does not know]".into(),
     };
     let why = match text(message, "why") {
         "" => String::new(),
         why => format!(": {why}"),
     };
-    let state = if is_own { format!("  [{}{why}]", text(message, "state")) } else { String::new() };
+    let reached = match message.get("of").and_then(Value::as_u64) {
+        Some(of) => format!(", {} of {of} have it", number(message, "reached")),
+        None => String::new(),
+    };
+    let state = if is_own {
+        format!("  [{}{reached}{why}]", text(message, "state"))
+    } else {
+        String::new()
+    };
     format!("{who}: {what}{state}")
 }
 
+/// What somebody did to a group.
+fn deed(done: &Value) -> String {
+    let people: Vec<String> =
+        list(done, "people").iter().filter_map(|name| name.as_str().map(plain)).collect();
+    let people = people.join(", ");
+    match text(done, "act") {
+        "founded" => format!("founded {} with {people}", plain(text(done, "called"))),
+        "added" => format!("added {people}"),
+        "removed" => format!("removed {people}"),
+        "appointed" => format!("made {people} {}", text(done, "role")),
+        "renamed" => format!("called it {}", plain(text(done, "called"))),
+        "expires" => match number(done, "expires_s") {
+            0 => "had messages kept for ever".into(),
+            after => format!("had messages erased {after} s after they are read"),
+        },
+        _ => "stands for what was done before".into(),
+    }
+}
+
 /// Shows a conversation, then sends each line that is typed and shows what comes, until standard input ends.
-pub(crate) fn chat(mut asking: Asking, mut other: Asking, name: &str) -> anyhow::Result<()> {
-    let said = asking.once("messages", &json!({ "name": name, "last": BEFORE }))?;
+pub(crate) fn chat(
+    mut asking: Asking,
+    mut other: Asking,
+    with_whom: (&str, bool),
+) -> anyhow::Result<()> {
+    let last = json!({ "last": BEFORE });
+    let said = asking.once("messages", &with(conversation(with_whom), &last))?;
     let before = list(&said, "messages");
     // By number from here on: a name could come to mean another.
-    let person = asking.once("verify", &json!({ "name": name }))?;
-    let is_verified = person.get("verified").and_then(Value::as_bool).unwrap_or_default();
-    let (person, name) = (number(&person, "person"), text(&person, "name").to_owned());
-    let note = if is_verified { "" } else { ", whose digits were not compared" };
-    line(format_args!(
-        "With {}{note}. An empty line shows nothing; the end of input ends it.",
-        plain(&name)
-    ))?;
+    let (of, title) = if with_whom.1 {
+        let group = asking.once("group", &conversation(with_whom))?;
+        (json!({ "group": text(&group, "group") }), plain(text(&group, "name")))
+    } else {
+        let person = asking.once("verify", &conversation(with_whom))?;
+        let is_verified = person.get("verified").and_then(Value::as_bool).unwrap_or_default();
+        let note = if is_verified { "" } else { ", whose digits were not compared" };
+        let title = format!("{}{note}", plain(text(&person, "name")));
+        (json!({ "person": number(&person, "person") }), title)
+    };
+    line(format_args!("With {title}. An empty line shows nothing; the end of input ends it."))?;
     for message in &before {
         line(shown(message))?;
     }
     // The last one that is shown need not be the last one that came.
     let last = before.iter().max_by_key(|message| number(message, "number"));
     if let Some(last) = last {
-        let read = json!({ "person": person, "up_to": number(last, "number") });
-        asking.once("read", &read)?;
+        let up_to = json!({ "up_to": number(last, "number") });
+        asking.once("read", &with(of.clone(), &up_to))?;
     }
     asking.listen(false)?;
+    let followed = of.clone();
     std::thread::spawn(move || {
-        if let Err(error) = follow(asking, person) {
+        if let Err(error) = follow(asking, &followed) {
             // The other thread waits for what is typed, which has nowhere to go now.
             report(error.as_ref());
             std::process::exit(1);
@@ -142,7 +193,7 @@ pub(crate) fn chat(mut asking: Asking, mut other: Asking, name: &str) -> anyhow:
         if typed.is_empty() {
             continue;
         }
-        if let Err(error) = other.once("send", &json!({ "person": person, "text": typed })) {
+        if let Err(error) = other.once("send", &with(of.clone(), &json!({ "text": typed }))) {
             report(&error);
         }
     }
@@ -150,20 +201,29 @@ pub(crate) fn chat(mut asking: Asking, mut other: Asking, name: &str) -> anyhow:
 }
 
 /// Prints what happens in a conversation.
-fn follow(mut asking: Asking, person: u64) -> anyhow::Result<()> {
+fn follow(mut asking: Asking, of: &Value) -> anyhow::Result<()> {
     let mut is_new = false;
+    // What is written to a group names its writer as well.
+    let is_it = |event: &Value| match of.get("group") {
+        Some(group) => event.get("group") == Some(group),
+        None => event.get("group").is_none() && event.get("person") == of.get("person"),
+    };
     loop {
         let event = asking.line()?;
         is_new |= event.get("end").is_some();
-        if event.get("person").and_then(Value::as_u64) != Some(person) {
+        if !is_it(&event) {
             continue;
         }
         match (text(&event, "event"), text(&event, "why")) {
             // What waited was shown before.
-            ("received", _) if is_new => {
+            ("received" | "done", _) if is_new => {
                 line(shown(&event))?;
-                let read = json!({ "person": person, "up_to": number(&event, "number") });
-                asking.tell("read", &read)?;
+                let up_to = json!({ "up_to": number(&event, "number") });
+                asking.tell("read", &with(of.clone(), &up_to))?;
+            }
+            ("reached", _) => {
+                let (reached, of) = (number(&event, "reached"), number(&event, "of"));
+                line(format_args!("    [{reached} of {of} have it]"))?;
             }
             ("state", "") => line(format_args!("    [{}]", text(&event, "state")))?,
             ("state", why) => line(format_args!("    [{}: {why}]", text(&event, "state")))?,
@@ -191,8 +251,11 @@ pub(crate) fn verify(mut asking: Asking, name: &str, same: Option<bool>) -> anyh
 /// Prints messages that have a text in them.
 pub(crate) fn search(mut asking: Asking, wanted: &str) -> anyhow::Result<()> {
     for message in list(&asking.once("search", &json!({ "text": wanted }))?, "messages") {
-        let name = plain(text(&message, "name"));
-        line(format_args!("{} with {name}: {}", number(&message, "number"), shown(&message)))?;
+        let with = match text(&message, "group_name") {
+            "" => format!("with {}", plain(text(&message, "name"))),
+            group => format!("in {}", plain(group)),
+        };
+        line(format_args!("{} {with}: {}", number(&message, "number"), shown(&message)))?;
     }
     Ok(())
 }

@@ -22,7 +22,9 @@ fn device(n: u8) -> People {
     };
     let devices = [1, 2].map(listed).into();
     let organisation = secret(200).identity();
-    let roster = Roster { organisation, size: 3, head: 3, is_current: true, devices };
+    let (removed, people) = ([].into(), [1, 2].into());
+    let roster =
+        Roster { organisation, size: 3, head: 3, is_current: true, devices, removed, people };
     let me = (u32::from(n), secret(n));
     let settings = Settings { copies_per_s: 1.0, ..Settings::default() };
     let mut people = People::restore(NOW, me, settings, roster, &Seed::from_u64(n.into()), [])

@@ -1,7 +1,9 @@
 //! The engine of a device: sessions with others, what was written, what has come.
 
 mod changes;
+mod groups;
 mod incoming;
+mod notes;
 mod records;
 mod sending;
 mod types;
@@ -17,11 +19,14 @@ use crate::frame::{MAX_BEFORE, cut};
 use crate::outgoing::{Delivery, Outgoing};
 use crate::peer::{Found, Peer};
 use crate::session::FURTHER_FRAME;
-use crate::{Body, MessageName, PeriodKeys, Published, Roster, State, Waiting};
+use crate::{
+    Body, Conversation, GroupId, GroupMark, MessageName, PeriodKeys, Published, Roster, State,
+    Waiting,
+};
 pub use records::{Change, Key};
 pub use types::{
-    Input, LetterNumber, NotRestored, NotSent, Output, PacketNumber, PeopleCounts, ReceivedMessage,
-    Settings,
+    GroupChanged, GroupDone, Input, LetterNumber, NotRestored, NotSent, Output, PacketNumber,
+    PeopleCounts, ReceivedMessage, Settings,
 };
 use zeroize::Zeroizing;
 
@@ -30,6 +35,8 @@ pub(crate) const PART: usize = FURTHER_FRAME - crate::frame::FRAME_HEAD;
 /// Letters with messages that the mixnet's client is given at a time, of one device, and beside them notes.
 const POSTED: usize = 32;
 const POSTED_EACH: usize = 16;
+/// Of these, those with messages to groups: what is written to one person meanwhile is soon ahead of the others.
+const POSTED_GROUPS: usize = 8;
 const NOTES: usize = 8;
 /// Most messages that wait.
 const MAX_WAITING: usize = 4_096;
@@ -43,6 +50,8 @@ const SECOND_MS: u64 = 60_000;
 const ACK_MS: u64 = HOUR_MS;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+/// For so long keys are not asked for again that nobody gave out.
+const SOUGHT_MS: u64 = 20_000;
 /// Packets that came before the one that opens their session.
 const STRAYS: usize = 64;
 /// Openings by devices that the directory does not have yet.
@@ -74,8 +83,9 @@ pub struct People {
     waiting: BTreeMap<MessageName, Outgoing>,
     /// What has arrived, or is tried no more.
     over: BTreeMap<MessageName, Outgoing>,
-    /// The stream of this run for each person.
-    streams: BTreeMap<u32, OwnStream>,
+    /// The stream of this run for each conversation.
+    streams: BTreeMap<Conversation, OwnStream>,
+    groups: groups::Groups,
     /// The letters that the mixnet's client has.
     posted: BTreeMap<LetterNumber, Posted>,
     next_letter: LetterNumber,
@@ -98,7 +108,7 @@ pub struct People {
     draws: Stream,
 }
 
-/// The stream of messages to a person, from when the program began.
+/// The stream of messages of a conversation, from when the program began; of a group, from when its people changed last.
 struct OwnStream {
     stream: u64,
     /// The next sequence.
@@ -144,6 +154,7 @@ impl People {
             waiting,
             over,
             streams,
+            groups: groups::Groups::default(),
             posted,
             next_letter: LetterNumber(0),
             copies: (0.0, now),
@@ -195,24 +206,44 @@ impl People {
         Some(Published { keys, device: self.me.0, size: self.roster.size })
     }
 
-    /// A message to a person. It goes to all devices that the person has now.
+    /// A message to a person, or to a group. It goes to all devices that these people have now. What is written to a group is kept for
+    /// as long as the group says, where nothing else is said.
     ///
     /// # Errors
     /// It is not taken, and why.
     pub fn send(
         &mut self,
         now: u64,
-        person: u32,
+        to: impl Into<Conversation>,
         body: &Body,
         expires_s: u32,
     ) -> Result<MessageName, NotSent> {
-        self.send_written((now, now), person, body, expires_s)
+        self.send_written((now, now), to.into(), body, expires_s)
     }
 
     fn send_written(
         &mut self,
         (now, written): (u64, u64),
-        person: u32,
+        to: Conversation,
+        body: &Body,
+        expires_s: u32,
+    ) -> Result<MessageName, NotSent> {
+        let (mark, of_group) = self.may_write(to)?;
+        let targets = self.devices_of(to);
+        let expires_s = if expires_s == 0 { of_group } else { expires_s };
+        let name = self.queue((now, written, now), to, mark, targets, body, expires_s)?;
+        self.pump(now);
+        self.flush();
+        Ok(name)
+    }
+
+    /// Takes a message to these devices: written at one instant, and due at another.
+    fn queue(
+        &mut self,
+        (now, written, due): (u64, u64, u64),
+        to: Conversation,
+        mark: Option<GroupMark>,
+        devices: BTreeMap<u32, u32>,
         body: &Body,
         expires_s: u32,
     ) -> Result<MessageName, NotSent> {
@@ -220,41 +251,59 @@ impl People {
         if self.waiting.len() >= MAX_WAITING {
             return Err(NotSent::Full);
         }
-        let devices = self.devices(person);
         if devices.is_empty() {
             return Err(NotSent::NoDevice);
         }
         let last = self.waiting.values().chain(self.over.values());
-        let last =
-            last.filter(|message| message.person == person).max_by_key(|message| message.written);
+        let last = last.filter(|message| message.to == to).max_by_key(|message| message.written);
         let before = last.map(|message| [&[message.name.stream], &message.before[..]].concat());
         let new = || OwnStream {
             stream: self.random.next_u64(),
             next: 1,
             before: before.unwrap_or_default().into_iter().take(MAX_BEFORE).collect(),
         };
-        let own = self.streams.entry(person).or_insert_with(new);
+        let own = self.streams.entry(to).or_insert_with(new);
         let name = MessageName { device: self.me.0, stream: own.stream, sequence: own.next };
         own.next += parts.len() as u32;
         let before = own.before.clone();
-        let delivery = |_: &Vec<u8>| Delivery::new(now);
-        let to = |device| (device, parts.iter().map(delivery).collect());
-        let targets = devices.into_iter().map(to).collect();
-        let told = State::Queued(self.why_queued());
-        let message = Outgoing { name, before, person, parts, written, expires_s, targets, told };
+        let new = |device: &u32| (*device, vec![Delivery::new(due); parts.len()]);
+        let targets = devices.keys().map(new).collect();
+        let (told, owners) = (State::Queued(self.why_queued()), devices);
+        let reached = (0, 0);
+        let message = Outgoing {
+            name,
+            before,
+            to,
+            mark,
+            parts,
+            written,
+            expires_s,
+            targets,
+            owners,
+            told,
+            reached,
+        };
         self.waiting.insert(name, message);
         self.save_message(name);
         self.note_change(name);
+        self.settle(now, name);
         self.tell_state(name);
-        self.pump(now);
-        self.flush();
         Ok(name)
     }
 
-    /// The devices of a person, this one excepted.
-    fn devices(&self, person: u32) -> Vec<u32> {
+    /// The devices to which a message goes, this one excepted, and whose each is.
+    fn devices_of(&self, to: Conversation) -> BTreeMap<u32, u32> {
+        let people = match to {
+            Conversation::Person(person) => vec![person],
+            Conversation::Group(group) => self.people_of(&group),
+        };
+        self.devices_of_people(&people)
+    }
+
+    fn devices_of_people(&self, people: &[u32]) -> BTreeMap<u32, u32> {
         let of = |(number, device): (&u32, &crate::RosterDevice)| {
-            (device.person == person && *number != self.me.0).then_some(*number)
+            let is_one = people.contains(&device.person) && *number != self.me.0;
+            is_one.then_some((*number, device.person))
         };
         self.roster.devices.iter().filter_map(of).collect()
     }
@@ -290,6 +339,7 @@ impl People {
         for part in parts.flatten().filter(repeated).filter(|part| part.due <= now) {
             part.due = later(draws, now, ACK_MS);
         }
+        self.groups.spread(now, draws);
         for peer in self.peers.values_mut() {
             let kept = &mut peer.kept;
             for at in [&mut kept.owed_at, &mut kept.want_at, &mut kept.broken_at] {
@@ -332,11 +382,14 @@ impl People {
             self.forget(Key::Peer(device));
         }
         self.drop_pieces(now);
-        let messages: Vec<MessageName> = self.waiting.keys().copied().collect();
-        for name in messages {
-            self.retarget(now, name);
-        }
+        self.settle_groups(now);
+        self.retarget_all(now);
         self.try_held(now);
+    }
+
+    fn retarget_all(&mut self, now: u64) {
+        let messages: Vec<MessageName> = self.waiting.keys().copied().collect();
+        messages.into_iter().for_each(|name| self.retarget(now, name));
     }
 
     /// Packets that could not be read before are tried once more.
@@ -346,22 +399,33 @@ impl People {
         }
     }
 
-    /// A message goes no more to devices that were removed; if none is left it goes to those that the person has now.
+    /// A message goes no more to devices that were removed, nor to those of people who belong to its group no more; to whoever has
+    /// none left of those that it went to it goes on the devices that he has now.
     fn retarget(&mut self, now: u64, name: MessageName) {
         let Some(message) = self.waiting.get(&name) else { return };
-        let (person, before) = (message.person, message.targets.len());
-        let devices = self.devices(person);
         let listed = &self.roster.devices;
-        let Some(message) = self.waiting.get_mut(&name) else { return };
-        let was_delivered = message.is_delivered();
-        message.targets.retain(|device, _| listed.contains_key(device));
-        if message.targets.len() == before {
+        let people = match message.to {
+            Conversation::Group(group) => Some(self.people_of(&group)),
+            Conversation::Person(_) => None,
+        };
+        let is_for = |person: &u32| people.as_ref().is_none_or(|people| people.contains(person));
+        let stays = |device: &u32| {
+            listed.contains_key(device) && message.owners.get(device).is_some_and(is_for)
+        };
+        let gone: Vec<u32> =
+            message.targets.keys().filter(|device| !stays(device)).copied().collect();
+        if gone.is_empty() {
             return;
         }
-        if message.targets.is_empty() && !was_delivered {
-            let parts = message.parts.len();
-            let new = |device| (device, vec![Delivery::new(now); parts]);
-            message.targets = devices.into_iter().map(new).collect();
+        let had: Vec<u32> = message.lacking_people().into_iter().filter(is_for).collect();
+        let new = self.devices_of_people(&had);
+        let Some(message) = self.waiting.get_mut(&name) else { return };
+        message.targets.retain(|device, _| !gone.contains(device));
+        let left: Vec<u32> = message.lacking_people();
+        let parts = message.parts.len();
+        for (device, person) in new.into_iter().filter(|(_, person)| !left.contains(person)) {
+            message.targets.insert(device, vec![Delivery::new(now); parts]);
+            message.owners.insert(device, person);
         }
         self.settle(now, name);
     }

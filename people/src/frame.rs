@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use shoal_topology::encoding::{decode, encode};
 
 use crate::Error;
+use crate::group::{GroupMark, SignedEntry};
 
 /// Most parts of one message; it has 1, 2, 4 or 8, so that their number says little of its length.
 pub const MAX_PARTS: u8 = 8;
@@ -49,7 +50,8 @@ pub struct Frame {
     pub parts: u8,
     /// Unix time at which it was written, seconds.
     pub sent_at: u64,
-    /// The group that the message belongs to; none between two people.
+    /// The group that the message belongs to; none between two people. Of zeros but for the group where it carries entries of the
+    /// group's log, or asks for them.
     pub group: Option<GroupMark>,
     /// What the sending device has received of the other one.
     pub ack: Option<Ack>,
@@ -57,17 +59,6 @@ pub struct Frame {
     pub expires_s: u32,
     /// This part of the encoded [`Body`].
     pub content: Vec<u8>,
-}
-
-/// Where a message of a group stands in the group's log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct GroupMark {
-    /// Which group it is.
-    pub group: [u8; 16],
-    /// The last entry of its log that the writer knows.
-    pub number: u32,
-    /// The beginning of that entry's hash.
-    pub hash: [u8; 8],
 }
 
 /// A stream of a conversation before the present one.
@@ -125,21 +116,27 @@ pub enum Body {
     Want(u64),
     /// All up to this message was read.
     Read(MessageName),
+    /// Entries of the log of the group that the frame names, each after the one before it.
+    Entries(Vec<SignedEntry>),
+    /// The entries are wanted that this device lacks of that log; it has those up to this one, or none.
+    WantEntries(Option<GroupMark>),
     /// Nothing: it acknowledges.
     Empty,
     /// What a later version knows, by its kind.
     Other(u8, Vec<u8>),
 }
 
-/// Kinds of bodies as they stand on the wire. Those between are reserved: 5 files, 6 groups, 9 calls, 10 own devices.
+/// Kinds of bodies as they stand on the wire. Those between are reserved: 5 files, 9 calls, 10 own devices.
 mod kind {
     pub(super) const TEXT: u8 = 1;
     pub(super) const EDIT: u8 = 2;
     pub(super) const DELETE: u8 = 3;
     pub(super) const REACTION: u8 = 4;
+    pub(super) const ENTRIES: u8 = 6;
     pub(super) const WANT: u8 = 7;
     pub(super) const READ: u8 = 8;
     pub(super) const EMPTY: u8 = 11;
+    pub(super) const WANT_ENTRIES: u8 = 12;
 }
 
 impl Frame {
@@ -195,6 +192,11 @@ impl Body {
         matches!(kind, kind::EDIT | kind::DELETE)
     }
 
+    /// True if a body that begins with this byte is about a group's log.
+    pub(crate) fn is_of_log(kind: u8) -> bool {
+        matches!(kind, kind::ENTRIES | kind::WANT_ENTRIES)
+    }
+
     /// The bytes that the parts of a message carry.
     pub fn encode(&self) -> Vec<u8> {
         let with = |kind: u8, rest: &[u8]| [&[kind], rest].concat();
@@ -205,6 +207,8 @@ impl Body {
             Self::Reaction(name, sign) => with(kind::REACTION, &encode(&(name, sign))),
             Self::Want(stream) => with(kind::WANT, &encode(stream)),
             Self::Read(name) => with(kind::READ, &encode(name)),
+            Self::Entries(entries) => with(kind::ENTRIES, &encode(entries)),
+            Self::WantEntries(mark) => with(kind::WANT_ENTRIES, &encode(mark)),
             Self::Empty => vec![kind::EMPTY],
             Self::Other(kind, rest) => with(*kind, rest),
         }
@@ -224,6 +228,8 @@ impl Body {
             kind::REACTION => read(rest).map(|(name, sign)| Self::Reaction(name, sign)),
             kind::WANT => read(rest).map(Self::Want),
             kind::READ => read(rest).map(Self::Read),
+            kind::ENTRIES => read(rest).map(Self::Entries),
+            kind::WANT_ENTRIES => read(rest).map(Self::WantEntries),
             kind::EMPTY if rest.is_empty() => Some(Self::Empty),
             _ => None,
         };
@@ -259,7 +265,11 @@ mod tests {
             part: 7,
             parts: 8,
             sent_at: 1 << 40,
-            group: Some(GroupMark { group: [255; 16], number: u32::MAX, hash: [255; 8] }),
+            group: Some(GroupMark {
+                group: crate::GroupId([255; 16]),
+                number: u32::MAX,
+                hash: [255; 8],
+            }),
             ack: Some(Ack {
                 stream: u64::MAX,
                 low: u32::MAX,

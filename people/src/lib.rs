@@ -8,6 +8,7 @@
 mod engine;
 mod error;
 mod frame;
+mod group;
 mod keys;
 mod outgoing;
 mod packet;
@@ -17,13 +18,17 @@ mod roster;
 mod session;
 
 pub use engine::{
-    Change, Input, Key, LetterNumber, NotRestored, NotSent, Output, PacketNumber, People,
-    PeopleCounts, ReceivedMessage, Settings,
+    Change, GroupChanged, GroupDone, Input, Key, LetterNumber, NotRestored, NotSent, Output,
+    PacketNumber, People, PeopleCounts, ReceivedMessage, Settings,
 };
 pub use error::Error;
-pub use frame::{Ack, Before, Body, Frame, GroupMark, MAX_PARTS, MessageName};
+pub use frame::{Ack, Before, Body, Frame, MAX_PARTS, MessageName};
+pub use group::{
+    GroupAct, GroupEntry, GroupId, GroupLog, GroupMark, GroupPerson, GroupRole, GroupState,
+    Inserted, MAX_ENTRIES, MAX_GROUP, MAX_GROUP_NAME, NotAllowed, SignedEntry,
+};
 pub use keys::{KEM_KEY_LEN, PeriodKeys, PublicKeys, Published};
-pub use outgoing::{State, Waiting};
+pub use outgoing::{Conversation, State, Waiting};
 pub use packet::MAX_PACKET;
 pub use roster::{Roster, RosterDevice};
 #[cfg(feature = "vectors")]

@@ -5,7 +5,22 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
-use crate::{Body, MessageName};
+use crate::{Body, GroupId, GroupMark, MessageName};
+
+/// To whom a message goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Conversation {
+    /// A person, by the number in the directory.
+    Person(u32),
+    /// All others of a group.
+    Group(GroupId),
+}
+
+impl From<u32> for Conversation {
+    fn from(person: u32) -> Self {
+        Self::Person(person)
+    }
+}
 
 /// Where a message stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,7 +29,7 @@ pub enum State {
     Queued(Waiting),
     /// It has left; nobody has acknowledged it.
     Left,
-    /// A device of the person has it, whole.
+    /// A device of the person has it, whole; in a group a device of each person.
     Delivered,
     /// It has left and was not acknowledged; it is sent again at this second of Unix time.
     Waiting {
@@ -60,6 +75,9 @@ pub enum Waiting {
     /// The person belongs to the organisation no more.
     #[error("the person has no device in the organisation's directory any more")]
     Removed,
+    /// Whoever wrote it belongs to the group no more, or nobody else does.
+    #[error("it is a message to a group that you do not share with anybody any more")]
+    NotShared,
 }
 
 /// A message that was written here.
@@ -70,7 +88,9 @@ pub(crate) struct Outgoing {
     /// The streams to the same person before that of its name, the last one first.
     pub(crate) before: Vec<u64>,
     /// To whom it goes.
-    pub(crate) person: u32,
+    pub(crate) to: Conversation,
+    /// Where it stands in the log of a group.
+    pub(crate) mark: Option<GroupMark>,
     /// What its parts carry.
     pub(crate) parts: Vec<Vec<u8>>,
     /// When it was written, Unix milliseconds.
@@ -79,8 +99,12 @@ pub(crate) struct Outgoing {
     pub(crate) expires_s: u32,
     /// For each device, how it stands with each part.
     pub(crate) targets: BTreeMap<u32, Vec<Delivery>>,
+    /// Whose the devices are.
+    pub(crate) owners: BTreeMap<u32, u32>,
     /// What was told of it last.
     pub(crate) told: State,
+    /// How many people had it of how many, as was told last; of a message to a group.
+    pub(crate) reached: (u32, u32),
 }
 
 /// A part on its way to a device.
@@ -118,9 +142,45 @@ impl Delivery {
 }
 
 impl Outgoing {
-    /// True if a device has all of it.
+    /// True if somebody has all of it, and so have all to whom it goes.
     pub(crate) fn is_delivered(&self) -> bool {
-        self.targets.values().any(|parts| parts.iter().all(|part| part.is_acked))
+        let (reached, of) = self.reach();
+        reached > 0 && reached == of
+    }
+
+    /// How many people have it, on one device at least, of how many.
+    pub(crate) fn reach(&self) -> (u32, u32) {
+        let people = self.by_person();
+        let has = |devices: &Vec<&Vec<Delivery>>| devices.iter().any(|parts| is_whole(parts));
+        (people.values().filter(|devices| has(devices)).count() as u32, people.len() as u32)
+    }
+
+    /// The people who have not got it, of those whose devices it goes to.
+    pub(crate) fn lacking_people(&self) -> Vec<u32> {
+        let has = |devices: &Vec<&Vec<Delivery>>| devices.iter().any(|parts| is_whole(parts));
+        let people = self.by_person().into_iter().filter(|(_, devices)| !has(devices));
+        people.map(|(person, _)| person).collect()
+    }
+
+    /// How it stands with the devices of each person.
+    fn by_person(&self) -> BTreeMap<u32, Vec<&Vec<Delivery>>> {
+        let mut people: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (device, parts) in &self.targets {
+            let owner = self.owners.get(device).copied().unwrap_or_default();
+            people.entry(owner).or_default().push(parts);
+        }
+        people
+    }
+
+    /// True if it says something of a group, and nothing to its people.
+    pub(crate) fn is_of_log(&self) -> bool {
+        let first = self.parts.first().and_then(|part| part.first());
+        first.is_some_and(|kind| Body::is_of_log(*kind))
+    }
+
+    /// True if it is one message in many packets, which give way to those for one person.
+    pub(crate) fn is_to_group(&self) -> bool {
+        matches!(self.to, Conversation::Group(_))
     }
 
     /// The message that it changes, if it does.
@@ -160,16 +220,50 @@ impl Outgoing {
         if matches!(self.told, State::Expired(_)) {
             return self.told.clone();
         }
-        let parts = || self.targets.values().flatten().filter(|part| !part.is_acked);
-        let why = parts().map(|part| part.why).max().unwrap_or(Waiting::Removed);
-        // By the device that is nearest to having it.
-        let has_left = |parts: &Vec<Delivery>| parts.iter().all(|part| part.left.is_some());
-        let nearest = self.targets.values().find(|parts| has_left(parts));
-        let Some(nearest) = nearest else { return State::Queued(why) };
-        if nearest.iter().all(|part| part.tries <= 1 && part.why == Waiting::Turn) {
-            return State::Left;
+        let people = self.by_person().into_values();
+        let lacks = |devices: &Vec<&Vec<Delivery>>| !devices.iter().any(|parts| is_whole(parts));
+        let states: Vec<State> = people.filter(lacks).map(|devices| state_with(&devices)).collect();
+        // What waits for its turn with one waits for it as a whole; what one has no keys for has left if others were sent it.
+        let turn = State::Queued(Waiting::Turn);
+        if states.is_empty() {
+            return State::Queued(Waiting::Removed);
         }
-        let next = nearest.iter().filter(|part| !part.is_acked).map(|part| part.due).min();
-        State::Waiting { next_s: next.unwrap_or_default() / 1_000, why }
+        if states.contains(&turn) {
+            return turn;
+        }
+        let whys = states.iter().filter_map(|state| match state {
+            State::Queued(why) | State::Waiting { why, .. } => Some(*why),
+            _ => None,
+        });
+        let Some(why) = whys.max() else { return State::Left };
+        if self.reach().0 == 0 && states.iter().all(|state| matches!(state, State::Queued(_))) {
+            return State::Queued(why);
+        }
+        let next = states.iter().filter_map(|state| match state {
+            State::Waiting { next_s, .. } => Some(*next_s),
+            _ => None,
+        });
+        let parts = || self.targets.values().flatten().filter(|part| !part.is_acked);
+        let due = parts().map(|part| part.due / 1_000).min().unwrap_or_default();
+        State::Waiting { next_s: next.min().unwrap_or(due), why }
     }
+}
+
+/// True if a device has all parts.
+fn is_whole(parts: &[Delivery]) -> bool {
+    parts.iter().all(|part| part.is_acked)
+}
+
+/// Where a message stands with a person who has not got it.
+fn state_with(devices: &[&Vec<Delivery>]) -> State {
+    let parts = devices.iter().flat_map(|parts| parts.iter()).filter(|part| !part.is_acked);
+    let why = parts.map(|part| part.why).max().unwrap_or(Waiting::Removed);
+    // By the device that is nearest to having it.
+    let has_left = |parts: &&&Vec<Delivery>| parts.iter().all(|part| part.left.is_some());
+    let Some(nearest) = devices.iter().find(has_left) else { return State::Queued(why) };
+    if nearest.iter().all(|part| part.tries <= 1 && part.why == Waiting::Turn) {
+        return State::Left;
+    }
+    let next = nearest.iter().filter(|part| !part.is_acked).map(|part| part.due).min();
+    State::Waiting { next_s: next.unwrap_or_default() / 1_000, why }
 }

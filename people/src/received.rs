@@ -28,7 +28,7 @@ pub(crate) struct Received {
     pub(crate) checks: u8,
     /// The sender does not know yet what came last.
     pub(crate) is_owed: bool,
-    /// When something came last, Unix milliseconds.
+    /// When something new came last, Unix milliseconds: of several streams that stream is acknowledged first.
     pub(crate) last: u64,
 }
 

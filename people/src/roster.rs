@@ -1,6 +1,6 @@
 //! Who may be written to: what an engine needs of the organisation's directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_topology::Identity;
 use shoal_topology::directory::address::ServiceAddress;
@@ -18,6 +18,10 @@ pub struct Roster {
     pub is_current: bool,
     /// By the number of the device.
     pub devices: BTreeMap<u32, RosterDevice>,
+    /// The devices that were removed: whose they were, and what they signed with.
+    pub removed: BTreeMap<u32, (u32, Identity)>,
+    /// Everybody who belongs to the organisation, also who has no device now.
+    pub people: BTreeSet<u32>,
 }
 
 /// A device in a [`Roster`].

@@ -43,7 +43,7 @@ class Person:
 
     def run(self, verb, *args, text=None, ok=True):
         done = subprocess.run(
-            [self.client, verb, *self.options, *args], input=text, capture_output=True, text=True, timeout=120
+            [self.client, *verb.split(), *self.options, *args], input=text, capture_output=True, text=True, timeout=120
         )
         must(not ok or done.returncode == 0, f"{verb}: {done.stderr.strip()}")
         return done

@@ -289,7 +289,7 @@ class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         world = self.server.world
         listener = None
-        self.say({"protocol": 2, "shoal": "stub"})
+        self.say({"protocol": 3, "shoal": "stub"})
         try:
             for line in self.rfile:
                 try:

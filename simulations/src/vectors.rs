@@ -3,6 +3,7 @@
 
 mod authorities;
 mod directory;
+mod groups;
 mod messages;
 mod organisation;
 mod packets;
@@ -35,6 +36,7 @@ pub fn all() -> anyhow::Result<Vec<(&'static str, String)>> {
         ("proofs.json", authorities::proofs()?),
         ("organisation.json", organisation::organisation()?),
         ("messages.json", people::people()?),
+        ("groups.json", groups::groups()?),
     ];
     let text = |value: &Value| serde_json::to_string_pretty(value).map(|text| text + "\n");
     files.iter().map(|(name, value)| Ok((*name, text(value)?))).collect()

@@ -260,6 +260,8 @@ fn received(session: &Value, packets: &[Vec<u8>]) -> Vec<ReceivedMessage> {
         head: 12,
         is_current: true,
         devices: [(number, listed(&opener["key"])), (number + 1, listed(&reader["key"]))].into(),
+        removed: [].into(),
+        people: [0].into(),
     };
     // The key of the reader does nothing but to be the one that the opener wrote to.
     let me = (number + 1, SecretIdentity::from_bytes(&[171; 32]));

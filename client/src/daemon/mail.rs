@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
-use shoal_people::{LetterNumber, PeriodKeys};
+use shoal_people::{GroupRole, LetterNumber, PeriodKeys};
 use shoal_topology::ClientDescriptor;
 use shoal_topology::directory::address::ServiceAddress;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -26,18 +26,48 @@ pub(super) enum Whom {
     Number(u32),
 }
 
+/// A conversation that a program means.
+pub(super) enum Meant {
+    /// With a person.
+    Person(Whom),
+    /// Of a group: by its identifier, or by a name that no other one has.
+    Group(String),
+}
+
+/// What a program has done to a group.
+pub(super) enum GroupDeed {
+    /// These people belong to it from now on.
+    Add(Vec<Whom>),
+    /// They belong to it no more.
+    Remove(Vec<Whom>),
+    /// A person has another role.
+    Appoint(Whom, GroupRole),
+    /// It is called so.
+    Rename(String),
+    /// What is written to it is kept for so many seconds after it was read; 0 for ever.
+    Expire(u32),
+    /// The owner of this client belongs to it no more.
+    Leave,
+}
+
 /// What a program asks.
 pub(super) enum MessageRequest {
     /// Send a text; it is erased so many seconds after it was read, unless that is 0.
-    Send(Whom, String, u32),
+    Send(Meant, String, u32),
+    /// All groups, or one of them.
+    Groups(Option<String>),
+    /// Found a group of this name, of these people.
+    Found(String, Vec<Whom>),
+    /// Do something to a group.
+    Act(String, GroupDeed),
     /// All conversations, with the last message of each.
     Conversations,
     /// Messages of a conversation: before this one, and how many.
-    Messages(Whom, Option<u64>, Option<usize>),
+    Messages(Meant, Option<u64>, Option<usize>),
     /// The message of this number alone.
     Message(u64),
     /// What came up to this number was read.
-    Read(Whom, u64),
+    Read(Meant, u64),
     /// Messages with this text in them.
     Search(String),
     /// A message that was written here gets another text, at its reader's, too.

@@ -7,6 +7,7 @@
 pub mod ask;
 mod buckets;
 mod deliver;
+mod groups;
 mod history;
 mod requests;
 mod sealed;
@@ -23,7 +24,8 @@ use serde_json::json;
 use shoal_host::exit::chain;
 use shoal_host::secret::SecretError;
 use shoal_people::{
-    Input, LetterNumber, MessageName, Output, PacketNumber, People, PeriodKeys, Settings,
+    Conversation, Input, LetterNumber, MessageName, Output, PacketNumber, People, PeriodKeys,
+    Settings,
 };
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{ClientDescriptor, Engine as _, Identity, Seed};
@@ -195,16 +197,16 @@ impl Messages {
 
     /// Messages go, and what the engine kept of those that have arrived.
     fn erase(&mut self, numbers: &[u64]) -> Result<(), StoreError> {
-        let (mut people, mut names) = (Vec::new(), Vec::new());
+        let (mut gone, mut names) = (Vec::new(), Vec::new());
         for number in numbers {
             if let Some(record) = self.history.read(*number)? {
-                people.push((*number, record.person));
+                gone.push((*number, record.conversation));
                 names.push(record.name);
             }
         }
         self.history.erase(numbers)?;
         self.engine.iter_mut().for_each(|engine| engine.forget_texts(&names));
-        people.into_iter().for_each(|(number, person)| self.changed(number, person));
+        gone.into_iter().for_each(|(number, of)| self.changed(number, of));
         Ok(())
     }
 
@@ -350,8 +352,10 @@ impl Messages {
         let _ = self.events.send(event);
     }
 
-    fn changed(&self, number: u64, person: u32) {
-        self.tell(json!({ "event": "changed", "number": number, "person": person }));
+    fn changed(&self, number: u64, of: Conversation) {
+        let mut event = json!({ "event": "changed", "number": number });
+        groups::put_conversation(&mut event, of);
+        self.tell(event);
     }
 
     /// The disk takes nothing. The log has the first of the same.

@@ -14,12 +14,12 @@ impl People {
     pub fn send_change(
         &mut self,
         now: u64,
-        person: u32,
+        to: impl Into<Conversation>,
         change: &Body,
         after_s: u64,
     ) -> Result<MessageName, NotSent> {
         let written = now.max(after_s.saturating_add(1).saturating_mul(1_000));
-        self.send_written((now, written), person, change, 0)
+        self.send_written((now, written), to.into(), change, 0)
     }
 
     /// True if a message of somebody else is known to have come, or is waited for no more: a change of it that is not there any more
@@ -38,10 +38,11 @@ impl People {
     pub fn take_back(
         &mut self,
         now: u64,
-        person: u32,
+        to: impl Into<Conversation>,
         name: MessageName,
         after_s: u64,
     ) -> Result<(), NotSent> {
+        let to = to.into();
         if self.waiting.len() >= MAX_WAITING {
             return Err(NotSent::Full);
         }
@@ -56,8 +57,8 @@ impl People {
             self.save_message(name);
         }
         // What is not known any more was sent for long enough. Of who has no device any more nobody is told.
-        if (has_left || !is_known) && !self.devices(person).is_empty() {
-            self.send_change(now, person, &Body::Delete(name), after_s)?;
+        if (has_left || !is_known) && !self.devices_of(to).is_empty() {
+            self.send_change(now, to, &Body::Delete(name), after_s)?;
         }
         self.flush();
         Ok(())
@@ -107,7 +108,8 @@ impl People {
         let own = own.filter(|told| **told != State::Delivered);
         let change = self.changed.get(&shown).and_then(message).map(|change| &change.told);
         let told = own.or(change).or_else(|| message(&shown).map(|message| &message.told));
-        if let Some(told) = told.cloned() {
+        let is_shown = !message(&shown).is_some_and(Outgoing::is_of_log);
+        if let Some(told) = told.cloned().filter(|_| is_shown) {
             self.effects.push_back(Output::State(shown, told));
         }
     }

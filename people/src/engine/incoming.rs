@@ -6,7 +6,7 @@ use zeroize::Zeroize as _;
 
 use super::*;
 use crate::Error;
-use crate::frame::{Ack, Frame, GroupMark};
+use crate::frame::{Ack, Frame};
 use crate::packet::{Between, Opened, Parsed, fingerprint, parse};
 use crate::received::{CHECKS, Taken};
 use crate::session::{Read, Session};
@@ -14,7 +14,7 @@ use crate::session::{Read, Session};
 /// Most messages of a device of which some parts are missing.
 const PIECES: usize = 64;
 /// Most bytes of a message that came.
-const MAX_RECEIVED: usize = 32 << 10;
+pub(super) const MAX_RECEIVED: usize = 32 << 10;
 
 /// For so long what is missing is waited for, and as long again on average, before its sender is asked.
 const GAP_MS: u64 = 6 * HOUR_MS;
@@ -238,7 +238,9 @@ impl People {
         let of_device = |name: &&MessageName| name.device == device;
         // What has no room is not acknowledged: it comes again.
         let is_full = self.pieces.keys().filter(of_device).count() >= PIECES;
-        if is_other || (frame.parts > 1 && !is_known && is_full) {
+        let may_wait = frame.group.is_some_and(|mark| !mark.is_of_log());
+        let has_room = !may_wait || self.has_early_room(device);
+        if is_other || (frame.parts > 1 && !is_known && is_full) || !has_room {
             self.counts.no_room += 1;
             return;
         }
@@ -261,7 +263,10 @@ impl People {
             self.counts.no_room += 1;
             return;
         }
-        (received.is_owed, received.last) = (true, now);
+        received.is_owed = true;
+        if taken == Taken::New {
+            received.last = now;
+        }
         let gaps = received.has_gap() && received.checks == 0;
         if gaps {
             received.checks = CHECKS;
@@ -297,9 +302,23 @@ impl People {
         };
         let (sent_at, group, expires_s) = (frame.sent_at, frame.group, frame.expires_s);
         let body = Body::decode(&content);
-        let message = ReceivedMessage { name, person, sent_at, group, expires_s, body };
-        self.keep(Key::Received(name), message.encode());
-        self.effects.push_back(Output::Received(message));
+        match (body, group) {
+            (Body::Entries(entries), Some(mark)) => {
+                self.entries_came(now, person, mark.group, entries);
+            }
+            (Body::WantEntries(has), Some(mark)) => {
+                self.entries_wanted(now, person, mark.group, has);
+            }
+            (body, Some(mark)) => {
+                let message = ReceivedMessage { name, person, sent_at, group, expires_s, body };
+                self.group_message(now, mark, message);
+            }
+            (body, None) => {
+                let message = ReceivedMessage { name, person, sent_at, group, expires_s, body };
+                self.keep(Key::Received(name), message.encode());
+                self.effects.push_back(Output::Received(message));
+            }
+        }
     }
 
     /// A device says what it has.

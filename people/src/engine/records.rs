@@ -24,6 +24,10 @@ pub enum Key {
     Outgoing(MessageName),
     /// Parts of a message that came, by the message's name.
     Pieces(MessageName),
+    /// A group's log.
+    Group(GroupId),
+    /// A message to a group that came before what it names of the group's log.
+    Early(MessageName),
     /// A message that came: a [`ReceivedMessage`]. The engine never asks for it again; the driver may keep it as it likes.
     Received(MessageName),
 }
@@ -68,6 +72,12 @@ impl People {
         self.keep(Key::Outgoing(name), bytes);
     }
 
+    pub(super) fn save_group(&mut self, group: GroupId) {
+        if let Some(log) = self.groups.logs.get(&group) {
+            self.keep(Key::Group(group), encode_secret(&log.all()));
+        }
+    }
+
     pub(super) fn save_pieces(&mut self, name: MessageName) {
         match self.pieces.get(&name).map(encode_secret) {
             Some(bytes) => self.keep(Key::Pieces(name), bytes),
@@ -95,6 +105,8 @@ impl People {
                 }
                 Key::Outgoing(name) => self.load_message(name, &bytes),
                 Key::Received(_) => Ok(()),
+                Key::Group(group) => self.load_group(group, &bytes),
+                Key::Early(name) => self.load_early(name, &bytes),
                 Key::Pieces(name) => decode::<Pieces>("parts of a message", &bytes, MAX_MESSAGE)
                     .map(|pieces| _ = self.pieces.insert(name, pieces))
                     .map_err(Error::from),

@@ -3,14 +3,13 @@
 use rand::SeedableRng;
 use shoal_topology::directory::address::ServiceAddress;
 
+use super::notes::nothing;
 use super::*;
-use crate::frame::{Ack, Before, Frame};
+use crate::frame::{Before, Frame};
 use crate::packet::{Between, Opener};
 use crate::peer::UNANSWERED;
 use crate::session::Session;
 
-/// For so long keys are not asked for again that nobody gave out.
-const SOUGHT_MS: u64 = 20_000;
 /// After so long they are asked for again the first time, and then after twice as long as the message waits already, for an hour:
 /// others may hear of whoever was let in before he does, and he has published nothing yet.
 const EARLY_MS: u64 = 30_000;
@@ -21,6 +20,34 @@ const AGED_MS: u64 = DAY_MS / 2;
 /// Most second copies that may leave at once.
 const BURST: f64 = 8.0;
 
+/// A part that may be sent, in the order in which they are.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct DuePart {
+    has_left: bool,
+    is_to_group: bool,
+    due: u64,
+    name: MessageName,
+    device: u32,
+    part: usize,
+}
+
+/// How many letters with messages the mixnet's client has.
+#[derive(Default)]
+struct PostedParts {
+    all: usize,
+    to_groups: usize,
+    by_device: BTreeMap<u32, usize>,
+}
+
+impl PostedParts {
+    /// True if it may have one more for this device.
+    fn has_room(&self, is_to_group: bool, device: u32) -> bool {
+        let of_device = self.by_device.get(&device).copied().unwrap_or_default();
+        let of_groups = !is_to_group || self.to_groups < POSTED_GROUPS;
+        self.all < POSTED && of_device < POSTED_EACH && of_groups
+    }
+}
+
 impl People {
     /// Sends what is due.
     pub(super) fn pump(&mut self, now: u64) {
@@ -28,12 +55,10 @@ impl People {
         if !self.is_online || !self.roster.is_current {
             return;
         }
-        let mut posted = self.posted_parts();
-        for (_, _, name, device, part) in self.due(now) {
-            let of_device = posted.get(&device).copied().unwrap_or_default();
-            if posted.values().sum::<usize>() < POSTED && of_device < POSTED_EACH {
-                self.send_part(now, name, device, part);
-                posted = self.posted_parts();
+        self.tend_groups(now);
+        for due in self.due(now) {
+            if self.posted_parts().has_room(due.is_to_group, due.device) {
+                self.send_part(now, due.name, due.device, due.part);
             }
         }
         let peers: Vec<u32> = self.peers.keys().copied().collect();
@@ -45,12 +70,15 @@ impl People {
         }
     }
 
-    /// Letters with messages that the mixnet's client has, by device.
-    fn posted_parts(&self) -> BTreeMap<u32, usize> {
-        let mut posted = BTreeMap::new();
+    /// Letters with messages that the mixnet's client has.
+    fn posted_parts(&self) -> PostedParts {
+        let mut posted = PostedParts::default();
         for letter in self.posted.values() {
-            if let Posted::Part { device, .. } = letter {
-                *posted.entry(*device).or_default() += 1;
+            if let Posted::Part { device, message, .. } = letter {
+                *posted.by_device.entry(*device).or_default() += 1;
+                posted.all += 1;
+                let is_to_group = self.waiting.get(message).is_some_and(Outgoing::is_to_group);
+                posted.to_groups += usize::from(is_to_group);
             }
         }
         posted
@@ -81,14 +109,24 @@ impl People {
         }
     }
 
-    /// Parts that are due: those that were never sent first.
-    fn due(&self, now: u64) -> Vec<(bool, u64, MessageName, u32, usize)> {
+    /// Parts that are due: those that were never sent first, and of these messages to one person.
+    fn due(&self, now: u64) -> Vec<DuePart> {
         let mut due = Vec::new();
         for (name, message) in &self.waiting {
+            let is_to_group = message.is_to_group();
             for (device, parts) in &message.targets {
                 for (at, part) in parts.iter().enumerate() {
                     if !part.is_acked && part.posted == 0 && part.due <= now {
-                        due.push((part.left.is_some(), part.due, *name, *device, at));
+                        let (has_left, name) = (part.left.is_some(), *name);
+                        let (device, at) = (*device, at);
+                        due.push(DuePart {
+                            has_left,
+                            is_to_group,
+                            due: part.due,
+                            name,
+                            device,
+                            part: at,
+                        });
                     }
                 }
             }
@@ -135,7 +173,7 @@ impl People {
         self.waiting.get_mut(&name)?.targets.get_mut(&device)?.get_mut(part)
     }
 
-    fn post(&mut self, what: Posted, to: ServiceAddress, message: Vec<u8>) {
+    pub(super) fn post(&mut self, what: Posted, to: ServiceAddress, message: Vec<u8>) {
         let letter = self.next_letter;
         self.next_letter.0 += 1;
         self.posted.insert(letter, what);
@@ -160,7 +198,7 @@ impl People {
     }
 
     /// The session that a device is written to by; opened where that is due.
-    fn session_for(&mut self, now: u64, device: u32) -> Result<u32, Waiting> {
+    pub(super) fn session_for(&mut self, now: u64, device: u32) -> Result<u32, Waiting> {
         let listed = *self.roster.devices.get(&device).ok_or(Waiting::Removed)?;
         let peer = self.peers.entry(device).or_default();
         let sending = peer.sending();
@@ -246,7 +284,7 @@ impl People {
             part: part as u8,
             parts: message.parts.len() as u8,
             sent_at: message.written / 1_000,
-            group: None,
+            group: message.mark,
             ack,
             expires_s: message.expires_s,
             content,
@@ -263,7 +301,7 @@ impl People {
     }
 
     /// Encrypts a frame for a device: in one packet, or two where the frame does not fit beside the opening.
-    fn seal(&mut self, device: u32, number: u32, frame: &Frame) -> Vec<Vec<u8>> {
+    pub(super) fn seal(&mut self, device: u32, number: u32, frame: &Frame) -> Vec<Vec<u8>> {
         let Some(peer) = self.peers.get_mut(&device) else { return Vec::new() };
         let Some(session) = peer.sessions.get_mut(&number) else { return Vec::new() };
         let bytes = zeroize::Zeroizing::new(frame.encode());
@@ -306,110 +344,14 @@ impl People {
         all.into_iter().flatten().reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
     }
 
-    /// What a device is told of what came from it: of the stream that it waits for, or of that which came last.
-    fn ack(&mut self, now: u64, device: u32) -> Option<Ack> {
-        let peer = self.peers.get_mut(&device)?;
-        let streams = &mut peer.kept.streams;
-        let of = streams.iter_mut().max_by_key(|received| (received.is_owed, received.last))?;
-        of.is_owed = false;
-        let ack = of.ack();
-        let still = streams.iter().any(|received| received.is_owed);
-        let mean_ms = self.settings.receipts_ms;
-        peer.kept.owed_at = still.then(|| later(&mut self.draws, now, mean_ms));
-        self.save_peer(device);
-        Some(ack)
-    }
-
-    /// Acknowledges, or asks, where nothing else was sent to a device.
-    fn send_note(&mut self, now: u64, device: u32) {
-        let Some(listed) = self.roster.devices.get(&device).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&device) else { return };
-        let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now);
-        let kept = &mut peer.kept;
-        let (owes, wants) = (is_due(kept.owed_at), is_due(kept.want_at));
-        let is_broken = is_due(kept.broken_at);
-        if !(is_broken || owes || wants) {
-            return;
-        }
-        if listed.held_until.saturating_mul(1_000) > now {
-            return self.put_off(now, device);
-        }
-        if is_broken {
-            peer.sessions.values_mut().for_each(Session::retire);
-            let all: Vec<u32> = peer.sessions.keys().copied().collect();
-            all.into_iter().for_each(|number| self.save_session(device, number));
-        }
-        let number = match self.session_for(now, device) {
-            Ok(number) => number,
-            Err(Waiting::Keys) => return,
-            Err(_) => return self.put_off(now, device),
-        };
-        let Some(body) = self.note(now, device, (is_broken, wants)) else {
-            return self.save_peer(device);
-        };
-        let ack = match (&body, self.peers.get_mut(&device)) {
-            (Body::Want(stream @ 1..), Some(peer)) => Some(peer.stream(*stream).ack()),
-            _ => self.ack(now, device),
-        };
-        let frame = Frame { content: body.encode(), ..nothing(ack) };
-        self.save_peer(device);
-        for packet in self.seal(device, number, &frame) {
-            self.post(Posted::Note, listed.address, packet);
-        }
-    }
-
-    /// What a device is told that is owed something; none if nothing is, after all.
-    fn note(&mut self, now: u64, device: u32, (is_broken, wants): (bool, bool)) -> Option<Body> {
-        let kept = &mut self.peers.get_mut(&device)?.kept;
-        if is_broken {
-            kept.broken_at = None;
-            return Some(Body::Want(0));
-        }
-        if !wants {
-            return Some(Body::Empty);
-        }
-        let streams = &mut kept.streams;
-        let mut open: Vec<_> =
-            streams.iter_mut().filter(|received| received.is_asked_for()).collect();
-        open.sort_by_key(|received| received.asked);
-        kept.want_at = None;
-        let first = open.first_mut()?;
-        let given_up = first.ask();
-        let stream = first.stream;
-        // Those that were asked for least come first.
-        let next = open.iter().filter(|received| received.is_asked_for());
-        let next = next.map(|received| received.asked).min();
-        let mean = next.map(|asked| match asked {
-            0..3 => ACK_MS,
-            3..6 => 6 * HOUR_MS,
-            _ => DAY_MS,
-        });
-        kept.want_at = mean.map(|mean| later(&mut self.draws, now, mean));
-        if given_up > 0 {
-            self.effects.push_back(Output::Missed(device, given_up));
-        }
-        Some(Body::Want(stream))
-    }
-
-    /// What a device is told that has no keys waits.
-    fn put_off(&mut self, now: u64, device: u32) {
-        let Some(peer) = self.peers.get_mut(&device) else { return };
-        let kept = &mut peer.kept;
-        for at in [&mut kept.owed_at, &mut kept.want_at, &mut kept.broken_at] {
-            if at.is_some_and(|at| at <= now) {
-                *at = Some(later(&mut self.draws, now + SOUGHT_MS, ACK_MS));
-            }
-        }
-        self.save_peer(device);
-    }
-
     /// A letter has left.
     pub(super) fn left(&mut self, now: u64, letter: LetterNumber) {
         let Some(Posted::Part { message, device, part }) = self.posted.remove(&letter) else {
             return;
         };
         let is_silent = self.is_silent(now, device);
-        let may_repeat = !is_silent && self.may_repeat(now);
+        let is_to_group = self.waiting.get(&message).is_some_and(Outgoing::is_to_group);
+        let may_repeat = !is_silent && !is_to_group && self.may_repeat(now);
         let mut draws = self.draws.clone();
         let Some(delivery) = self.delivery(message, device, part) else { return };
         delivery.posted = delivery.posted.saturating_sub(1);
@@ -475,14 +417,21 @@ impl People {
         let Some(message) = self.waiting.get_mut(&name) else { return };
         let is_gone = message.targets.is_empty();
         let state = if is_gone && message.told != State::Delivered {
-            State::Expired(Waiting::Removed)
+            let is_to_group = message.is_to_group();
+            State::Expired(if is_to_group { Waiting::NotShared } else { Waiting::Removed })
         } else if message.told == State::Delivered {
             State::Delivered
         } else {
             queued_for(message.state(), why_queued)
         };
         let is_over = is_gone || message.is_done();
-        if state != message.told {
+        let reach = message.reach();
+        let is_other = state != message.told;
+        if message.is_to_group() && reach != message.reached && !is_gone {
+            message.reached = reach;
+            self.effects.push_back(Output::Reached(name, reach.0, reach.1));
+        }
+        if is_other {
             message.told = state;
             self.tell_state(name);
         }
@@ -556,45 +505,28 @@ impl People {
             return written;
         }
         let is_sought = |device: &u32| self.peers.get(device).is_some_and(|peer| peer.is_sought);
-        let targets = self.waiting.values().flat_map(|message| &message.targets);
         let posted = self.posted_parts();
-        let all: usize = posted.values().sum();
         // What waits for a letter to leave is looked at when one has.
-        let has_room = |device: &u32| {
-            all < POSTED && posted.get(device).copied().unwrap_or_default() < POSTED_EACH
-        };
-        let targets = targets.filter(|(device, _)| !is_sought(device) && has_room(device));
-        let parts = targets.flat_map(|(_, parts)| parts);
+        let parts = self.waiting.values().flat_map(|message| {
+            let is_to_group = message.is_to_group();
+            let can_leave = move |device: &u32| !is_sought(device);
+            let targets = message.targets.iter().filter(move |(device, _)| can_leave(device));
+            let posted = &posted;
+            targets
+                .filter(move |(device, _)| posted.has_room(is_to_group, **device))
+                .flat_map(|(_, parts)| parts)
+        });
         let parts = parts.filter(|part| !part.is_acked && part.posted == 0).map(|part| part.due);
-        let notes_posted = self.posted.len() - all;
+        let notes_posted = self.posted.len() - posted.all;
         let peers = self.peers.values().filter(|peer| !peer.is_sought && notes_posted < NOTES);
         let notes =
             peers.flat_map(|peer| [peer.kept.owed_at, peer.kept.want_at, peer.kept.broken_at]);
-        parts.chain(notes.flatten()).chain(written).min()
+        let groups = self.groups.due();
+        parts.chain(notes.flatten()).chain(groups).chain(written).min()
     }
 }
 
 /// Where a message stands: what waits for its turn waits for what keeps everything from leaving.
 fn queued_for(state: State, why: Waiting) -> State {
     if state == State::Queued(Waiting::Turn) { State::Queued(why) } else { state }
-}
-
-/// A frame that is no part of a message.
-fn nothing(ack: Option<Ack>) -> Frame {
-    let (stream, sequence, begin, oldest, sent_at, expires_s) = Default::default();
-    let (content, before) = Default::default();
-    Frame {
-        stream,
-        sequence,
-        begin,
-        oldest,
-        before,
-        part: 0,
-        parts: 1,
-        sent_at,
-        group: None,
-        ack,
-        expires_s,
-        content,
-    }
 }

@@ -1,4 +1,5 @@
 mod attacks;
 mod changes;
 mod conversations;
+mod groups;
 mod world;

@@ -4,7 +4,10 @@ use shoal_topology::Class;
 use shoal_topology::directory::address::ServiceAddress;
 
 use super::{Change, Key};
-use crate::{Body, GroupMark, MessageName, PeriodKeys, Published, Roster, State};
+use crate::{
+    Body, GroupAct, GroupId, GroupMark, MessageName, NotAllowed, PeriodKeys, Published, Roster,
+    State,
+};
 
 /// What may be set.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -13,19 +16,25 @@ pub struct Settings {
     pub copies_per_s: f64,
     /// The mean time until an acknowledgement leaves by itself, milliseconds.
     pub receipts_ms: u64,
+    /// The most devices that a message to a group goes to.
+    pub group_devices: usize,
 }
 
 impl Settings {
     /// For a client of this class: with as many second copies, half of the letters that it carries are left for messages themselves.
     pub fn of(class: &Class) -> Self {
-        Self { copies_per_s: 0.5 * class.letters_per_s(), ..Self::default() }
+        let letters_per_s = class.letters_per_s();
+        // A message of one part has left within two minutes.
+        let group_devices = (letters_per_s * 120.0) as usize;
+        let group_devices = group_devices.min(crate::MAX_GROUP);
+        Self { copies_per_s: 0.5 * letters_per_s, group_devices, ..Self::default() }
     }
 }
 
 impl Default for Settings {
     /// Without second copies.
     fn default() -> Self {
-        Self { copies_per_s: 0.0, receipts_ms: super::ACK_MS }
+        Self { copies_per_s: 0.0, receipts_ms: super::ACK_MS, group_devices: crate::MAX_GROUP }
     }
 }
 
@@ -42,6 +51,8 @@ pub struct PeopleCounts {
     pub broken: u64,
     /// There was no room to remember them: they come again.
     pub no_room: u64,
+    /// Messages to a group by somebody who does not belong to it.
+    pub refused: u64,
 }
 
 /// By which the engine and the mixnet's client know a letter.
@@ -105,10 +116,42 @@ pub enum Output {
     Vouched(PacketNumber, u32),
     /// Where a message of this device stands.
     State(MessageName, State),
+    /// So many of so many people have a message of this device to a group.
+    Reached(MessageName, u32, u32),
+    /// A group is another one, or a new one.
+    Group(GroupChanged),
     /// A message has come, whole and for the first time; it stands in the changes that were saved before.
     Received(ReceivedMessage),
     /// So many parts that a device wrote will not come any more, and its writer takes them for delivered.
     Missed(u32, u32),
+}
+
+/// What has changed in a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupChanged {
+    /// Which group it is.
+    pub group: GroupId,
+    /// True if nothing was known of it before: `done` is all that ever was.
+    pub is_new: bool,
+    /// What was done, in its order.
+    pub done: Vec<GroupDone>,
+    /// What counts no more, since it was done at once with something else: its authors' programs do it anew where that is left to do.
+    pub undone: Vec<GroupDone>,
+}
+
+/// What somebody did to a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupDone {
+    /// By which this act is known among all: the beginning of the hash of its entry.
+    pub hash: [u8; 8],
+    /// The device that signed it.
+    pub device: u32,
+    /// Who did it.
+    pub person: u32,
+    /// When, Unix seconds, by his word.
+    pub at: u64,
+    /// What it was.
+    pub act: GroupAct,
 }
 
 /// A message that came.
@@ -137,9 +180,18 @@ pub enum NotSent {
     /// Too many wait already.
     #[error("too many messages wait: let some arrive first")]
     Full,
-    /// The person has no device that the directory lists.
-    #[error("this person has no device that could be written to")]
+    /// The person, or everybody else of the group, has no device that the directory lists.
+    #[error("there is no device that could be written to")]
     NoDevice,
+    /// Its group has more devices than a client of this class writes to.
+    #[error("this group has {0} devices, and a client of this class writes to at most {1}")]
+    TooMany(usize, usize),
+    /// There is no such group here.
+    #[error("there is no such group")]
+    NoGroup,
+    /// The group does not allow it.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
 }
 
 /// Something that was saved cannot be read. Its text does not say what, since that names a device that was written with.

@@ -3,7 +3,9 @@
 use blake3::derive_key;
 use serde_json::{Value, json};
 use shoal_people::vectors::{End, Ends, Form, SentPacket, Shown, converse};
-use shoal_people::{Ack, Before, Body, Frame, GroupMark, MessageName, PeriodKeys, Published};
+use shoal_people::{
+    Ack, Before, Body, Frame, GroupId, GroupMark, MessageName, PeriodKeys, Published,
+};
 use shoal_topology::{Seed, encoding::encode};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -154,7 +156,7 @@ fn full() -> Frame {
         ],
         part: 2,
         parts: 4,
-        group: Some(GroupMark { group: [9; 16], number: 700, hash: [8; 8] }),
+        group: Some(GroupMark { group: GroupId([9; 16]), number: 700, hash: [8; 8] }),
         ack: Some(ack(8, 4, &[(6, 9), (20, 20)])),
         expires_s: 86_400,
         ..frame(0x1122_3344_5566, 300, &Body::Text("third of four".into()))
@@ -239,6 +241,8 @@ fn body_said(body: &Body) -> anyhow::Result<Value> {
         Body::Reaction(name, sign) => json!({ "Reaction": [said(name)?, sign] }),
         Body::Want(stream) => json!({ "Want": stream }),
         Body::Read(name) => json!({ "Read": said(name)? }),
+        Body::Entries(entries) => json!({ "Entries": said(entries)? }),
+        Body::WantEntries(mark) => json!({ "WantEntries": said(mark)? }),
         Body::Empty => json!("Empty"),
         Body::Other(kind, rest) => json!({ "Other": [kind, said(rest)?] }),
     })
@@ -257,6 +261,8 @@ fn bodies() -> anyhow::Result<Vec<Value>> {
         Body::Want(u64::MAX),
         Body::Read(name),
         Body::Empty,
+        Body::WantEntries(None),
+        Body::WantEntries(Some(GroupMark { group: GroupId([9; 16]), number: 700, hash: [8; 8] })),
         Body::Other(200, b"of a later version".to_vec()),
         // A text that is not UTF-8, a name with bytes behind it, and nothing with something.
         Body::Other(1, vec![0xff]),

@@ -41,7 +41,9 @@ pub(super) fn roster(devices: impl Iterator<Item = ServiceAddress>, seed: &Seed)
     let devices: BTreeMap<_, _> = (0..).zip(devices).map(device).collect();
     let size = devices.len() as u64;
     let organisation = Identity(bytes(seed, "organisation"));
-    Roster { organisation, size, head: size, is_current: true, devices }
+    let people = devices.keys().copied().collect();
+    let removed = BTreeMap::new();
+    Roster { organisation, size, head: size, is_current: true, devices, removed, people }
 }
 
 /// See the module.
@@ -213,7 +215,7 @@ impl MemberDevice {
                     };
                     outcomes.extend(text.parse().ok().map(Outcome::Read));
                 }
-                Output::Missed(..) => {}
+                Output::Missed(..) | Output::Group(_) | Output::Reached(..) => {}
             }
         }
         self.hand_over(client, now);

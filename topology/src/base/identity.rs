@@ -100,6 +100,8 @@ pub enum Context {
     Vouch,
     /// A device's word that a session with another device is its own.
     Opening,
+    /// An entry of the log of a group of people.
+    Group,
 }
 
 impl Context {
@@ -116,6 +118,7 @@ impl Context {
             Self::Enrolment => b"shoal 1 enrolment\0",
             Self::Vouch => b"shoal 1 device of the same person\0",
             Self::Opening => b"shoal 1 opening of a session\0",
+            Self::Group => b"shoal 1 group entry\0",
         };
         // No name is the beginning of another, as each ends with a zero: so no message of one purpose can be one of
         // another.

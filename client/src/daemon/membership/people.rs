@@ -62,8 +62,20 @@ impl Membership {
         }
         *mark = now.clone();
         let RosterMark { head, is_current, .. } = now;
-        let organisation = state.kept.organisation;
-        Some((me, Roster { organisation, size, head, is_current, devices }))
+        let removed = directory.devices().filter(|device| device.is_removed);
+        let removed =
+            removed.map(|MemberDevice { device, .. }| (device.id, (device.person, device.key)));
+        let people = directory.people().filter(|member| !member.is_removed);
+        let roster = Roster {
+            organisation: state.kept.organisation,
+            size,
+            head,
+            is_current,
+            devices,
+            removed: removed.collect(),
+            people: people.map(|member| member.person.id).collect(),
+        };
+        Some((me, roster))
     }
 
     /// The key of this device.

@@ -11,6 +11,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_host::secret::{self, Secret, SecretError};
+use shoal_people::Conversation;
 use shoal_sphinx::backend::wipe_stack;
 use shoal_topology::encoding::{decode, encode_secret};
 use zeroize::Zeroizing;
@@ -25,8 +26,8 @@ const LONGEST: usize = 256 << 20;
 /// What the messages under a key have in common.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) enum Bucket {
-    /// The person whom the conversation is with, and the day, counted from the beginning of Unix time.
-    Day(u32, u64),
+    /// The conversation, and the day, counted from the beginning of Unix time.
+    Day(Conversation, u64),
     /// It is one message.
     Single,
 }
@@ -87,7 +88,7 @@ pub(super) struct Buckets {
     next: BucketId,
     keys: BTreeMap<BucketId, (Bucket, BucketKey)>,
     /// The keys of days that new messages take.
-    days: BTreeMap<(u32, u64), BucketId>,
+    days: BTreeMap<(Conversation, u64), BucketId>,
 }
 
 impl Buckets {
@@ -127,8 +128,8 @@ impl Buckets {
         wipe_stack();
         for (id, bucket, key) in keys {
             // Of two keys of a day the later one is in use: the other is about to go.
-            if let Bucket::Day(person, day) = bucket {
-                self.days.insert((person, day), id);
+            if let Bucket::Day(of, day) = bucket {
+                self.days.insert((of, day), id);
             }
             self.keys.insert(id, (bucket, key));
         }
@@ -160,8 +161,8 @@ impl Buckets {
             self.keys.remove(&id);
             return Err(error);
         }
-        if let Bucket::Day(person, day) = bucket {
-            self.days.insert((person, day), id);
+        if let Bucket::Day(of, day) = bucket {
+            self.days.insert((of, day), id);
         }
         Ok(id)
     }
@@ -171,8 +172,8 @@ impl Buckets {
     /// # Errors
     /// It cannot be written.
     pub(super) fn for_message(&mut self, bucket: Bucket) -> Result<BucketId, SecretError> {
-        if let Bucket::Day(person, day) = bucket
-            && let Some(id) = self.days.get(&(person, day))
+        if let Bucket::Day(of, day) = bucket
+            && let Some(id) = self.days.get(&(of, day))
         {
             return Ok(*id);
         }
@@ -197,10 +198,10 @@ impl Buckets {
     /// It cannot be erased on the disk.
     pub(super) fn erase(&mut self, ids: &[BucketId]) -> Result<(), SecretError> {
         for id in ids {
-            if let Some((Bucket::Day(person, day), _)) = self.keys.remove(id)
-                && self.days.get(&(person, day)) == Some(id)
+            if let Some((Bucket::Day(of, day), _)) = self.keys.remove(id)
+                && self.days.get(&(of, day)) == Some(id)
             {
-                self.days.remove(&(person, day));
+                self.days.remove(&(of, day));
             }
         }
         self.write()
@@ -238,8 +239,8 @@ mod tests {
     fn keys_outlive_the_program_until_they_are_erased() {
         let (_dir, path) = directory();
         let mut buckets = open(&path).unwrap();
-        let day = buckets.for_message(Bucket::Day(3, 20_000)).unwrap();
-        assert_eq!(buckets.for_message(Bucket::Day(3, 20_000)).unwrap(), day);
+        let day = buckets.for_message(Bucket::Day(Conversation::Person(3), 20_000)).unwrap();
+        assert_eq!(buckets.for_message(Bucket::Day(Conversation::Person(3), 20_000)).unwrap(), day);
         let single = buckets.for_message(Bucket::Single).unwrap();
         let sealed = buckets.sealer(day).unwrap().seal(b"here", b"hello").unwrap();
         let mut buckets = open(&path).unwrap();
@@ -248,12 +249,18 @@ mod tests {
         assert!(buckets.sealer(single).unwrap().unseal(b"here", &sealed).is_none());
         // Another key of the same day, and the first one goes.
         let next = buckets.renew(day).unwrap().unwrap();
-        assert_eq!(buckets.for_message(Bucket::Day(3, 20_000)).unwrap(), next);
+        assert_eq!(
+            buckets.for_message(Bucket::Day(Conversation::Person(3), 20_000)).unwrap(),
+            next
+        );
         assert!(buckets.renew(single).unwrap().is_none());
         buckets.erase(&[day, single]).unwrap();
         let mut buckets = open(&path).unwrap();
         assert!(buckets.sealer(day).is_none() && buckets.sealer(single).is_none());
-        assert_eq!(buckets.for_message(Bucket::Day(3, 20_000)).unwrap(), next);
+        assert_eq!(
+            buckets.for_message(Bucket::Day(Conversation::Person(3), 20_000)).unwrap(),
+            next
+        );
         let numbers = [day, single, next, buckets.for_message(Bucket::Single).unwrap()];
         assert!(numbers.is_sorted_by(|a, b| a < b), "a number was given twice: {numbers:?}");
         assert_eq!(files(&path).len(), 1, "the file before it is gone");
@@ -325,7 +332,8 @@ mod tests {
         let mut ids = Vec::new();
         let word = |buckets: &Buckets, id| mask(&buckets.keys.get(&id).unwrap().1.0[8..16]);
         for n in 0..200 {
-            let bucket = if n % 2 == 0 { Bucket::Single } else { Bucket::Day(3, n) };
+            let bucket =
+                if n % 2 == 0 { Bucket::Single } else { Bucket::Day(Conversation::Person(3), n) };
             ids.push(buckets.for_message(bucket).unwrap());
         }
         let sealed = buckets.sealer(ids[17]).unwrap().seal(b"here", b"hello").unwrap();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use shoal_people::{Body, MessageName, Output, ReceivedMessage, State};
+use shoal_people::{
+    Body, Conversation, GroupChanged, GroupDone, GroupMark, MessageName, Output, ReceivedMessage,
+    State,
+};
 
 use super::history::{Changes, Content, MessageRecord};
 use super::*;
@@ -13,7 +16,7 @@ enum Told {
     /// A message is new.
     New(u64, MessageRecord),
     /// A message is another one, or gone.
-    Changed(u64, u32),
+    Changed(u64, Conversation),
 }
 
 impl Messages {
@@ -74,6 +77,10 @@ impl Messages {
                     let has_come = self.has_come(message);
                     told.extend(keep_received(&mut self.history, &mut changes, message, has_come)?);
                 }
+                Output::Group(changed) => {
+                    let own = self.engine.as_ref().and_then(People::person);
+                    told.extend(keep_done(&mut self.history, &mut changes, changed, own)?);
+                }
                 _ => {}
             }
         }
@@ -96,8 +103,8 @@ impl Messages {
                             record.edited(*edit, text);
                         }
                     })?;
-                    let person = self.history.person(number).filter(|_| edit.is_some());
-                    told.extend(person.map(|person| Told::Changed(number, person)));
+                    let of = self.history.conversation(number).filter(|_| edit.is_some());
+                    told.extend(of.map(|of| Told::Changed(number, of)));
                 }
                 (None, Some(record)) => {
                     let record = MessageRecord { state: Some(state), ..record.clone() };
@@ -131,11 +138,15 @@ impl Messages {
         match told {
             Told::New(number, record) => {
                 let mut event = self.shown(number, &record);
-                let what = if record.is_own { "sent" } else { "received" };
+                let what = match (&record.content, record.is_own) {
+                    (Content::Done(_), _) => "done",
+                    (_, true) => "sent",
+                    (_, false) => "received",
+                };
                 event.insert("event".into(), what.into());
                 self.tell(event.into());
             }
-            Told::Changed(number, person) => self.changed(number, person),
+            Told::Changed(number, of) => self.changed(number, of),
         }
     }
 
@@ -154,9 +165,23 @@ impl Messages {
                 event.insert("event".into(), "state".into());
                 event.insert("number".into(), number.into());
                 event.insert("message".into(), named(&name).into());
-                event.insert("person".into(), json!(self.history.person(number)));
                 put_state(&mut event, &state);
-                self.tell(event.into());
+                let mut event = Value::from(event);
+                if let Some(of) = self.history.conversation(number) {
+                    groups::put_conversation(&mut event, of);
+                }
+                self.tell(event);
+            }
+            Output::Reached(name, reached, of) => {
+                let Some(number) = self.history.number(&name) else { return };
+                let mut event = json!({ "event": "reached", "number": number, "message": named(&name), "reached": reached, "of": of });
+                if let Some(of) = self.history.conversation(number) {
+                    groups::put_conversation(&mut event, of);
+                }
+                self.tell(event);
+            }
+            Output::Group(changed) => {
+                self.tell(json!({ "event": "group", "group": groups::hex(&changed.group) }));
             }
             Output::Missed(device, parts) => {
                 let person = self.membership.person_of(device);
@@ -175,12 +200,18 @@ impl Messages {
         let mut put = |key: &str, value: Value| _ = shown.insert(key.into(), value);
         put("number", number.into());
         put("message", named(&record.name).into());
+        if let Conversation::Group(group) = record.conversation {
+            put("group", groups::hex(&group).into());
+            put("group_name", self.group_name(&group).into());
+        }
+        // In a group the writer, who is the owner of this client himself where the message is his.
         put("person", record.person.into());
         put("name", self.membership.name_of(record.person).into());
         put("own", record.is_own.into());
         match &record.content {
             Content::Text(text) => put("text", text.as_str().into()),
             Content::Unknown(kind) => put("unknown", (*kind).into()),
+            Content::Done(act) => put("done", self.told_act(act)),
             Content::Change(..) | Content::TakenBack => {}
         }
         put("sent_at", record.sent_at.into());
@@ -197,6 +228,12 @@ impl Messages {
         if let Some(state) = &record.state {
             put_state(&mut shown, state);
         }
+        if let Some((reached, of)) =
+            self.engine.as_ref().and_then(|engine| engine.reached(&record.name))
+        {
+            shown.insert("reached".into(), reached.into());
+            shown.insert("of".into(), of.into());
+        }
         shown
     }
 }
@@ -208,21 +245,28 @@ fn keep_received(
     message: &ReceivedMessage,
     has_come: bool,
 ) -> Result<Option<Told>, StoreError> {
-    let ReceivedMessage { name, person, sent_at, expires_s, body, .. } = message;
+    let ReceivedMessage { name, person, sent_at, group, expires_s, body } = message;
     let content = match body {
         Body::Text(text) => Content::Text(text.clone()),
         Body::Edit(of, text) => Content::Change(*of, Some(text.clone())),
         Body::Delete(of) => Content::Change(*of, None),
         Body::Other(kind, _) => Content::Unknown(*kind),
         // Of the engine alone, or what nothing shows yet.
-        Body::Reaction(..) | Body::Want(_) | Body::Read(_) | Body::Empty => return Ok(None),
+        Body::Reaction(..)
+        | Body::Want(_)
+        | Body::Read(_)
+        | Body::Entries(_)
+        | Body::WantEntries(_)
+        | Body::Empty => return Ok(None),
     };
     // Where the disk took the first part of what is to be written and not the rest, all of it comes once more.
     if history.number_in(changes, name).is_some() {
         return Ok(None);
     }
+    let of_group = |mark: &GroupMark| Conversation::Group(mark.group);
     let record = MessageRecord {
         name: *name,
+        conversation: group.as_ref().map_or(Conversation::Person(*person), of_group),
         person: *person,
         is_own: false,
         sent_at: *sent_at,
@@ -236,11 +280,59 @@ fn keep_received(
     };
     if let Some(of) = body.changes() {
         let changed = history.change_by(changes, (of, &record), has_come)?;
-        return Ok(changed.map(|number| Told::Changed(number, *person)));
+        return Ok(changed.map(|number| Told::Changed(number, record.conversation)));
     }
     let Some(record) = history.with_changes(changes, record)? else { return Ok(None) };
     let number = history.add(changes, &record)?;
     Ok(Some(Told::New(number, record)))
+}
+
+/// Keeps what was done to a group among what is written to it. What programs are told of it.
+fn keep_done(
+    history: &mut History,
+    changes: &mut Changes,
+    changed: &GroupChanged,
+    own: Option<u32>,
+) -> Result<Vec<Told>, StoreError> {
+    let conversation = Conversation::Group(changed.group);
+    let named = |done: &GroupDone| MessageName {
+        device: done.device,
+        stream: u64::from_be_bytes(done.hash),
+        // What people write counts from 1.
+        sequence: 0,
+    };
+    let mut told = Vec::new();
+    for undone in &changed.undone {
+        if let Some(number) = history.number_in(changes, &named(undone)) {
+            history.take_back(changes, number)?;
+            told.push(Told::Changed(number, conversation));
+        }
+    }
+    // Whoever is new has the log, and is shown of it what was done last.
+    let earlier = if changed.is_new { changed.done.len().saturating_sub(1) } else { 0 };
+    for done in changed.done.iter().skip(earlier) {
+        let name = named(done);
+        if history.number_in(changes, &name).is_some() {
+            continue;
+        }
+        let record = MessageRecord {
+            name,
+            conversation,
+            person: done.person,
+            is_own: own == Some(done.person),
+            sent_at: done.at,
+            came_at: unix_ms() / 1_000,
+            content: Content::Done(done.act.clone()),
+            state: None,
+            is_read: true,
+            edit: None,
+            expires_s: 0,
+            expires_at: 0,
+        };
+        let number = history.add(changes, &record)?;
+        told.push(Told::New(number, record));
+    }
+    Ok(told)
 }
 
 /// The name of a message, as programs are told it.

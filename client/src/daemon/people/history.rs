@@ -1,21 +1,24 @@
 //! The messages of a member, in their conversations. What they say lies on the disk alone; in memory is in which order they stand.
 
 mod changing;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use shoal_people::{Change, Key, MessageName, State};
+use shoal_people::{Change, Conversation, Key, MessageName};
 use shoal_topology::Identity;
 use shoal_topology::encoding::{decode, encode, encode_secret};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::buckets::{Bucket, BucketId};
+use super::buckets::BucketId;
 use super::store::{Store, StoreChanges, StoreError};
 
-const DAY_S: u64 = 86_400;
+pub(super) use record::{Content, Edit, MessageRecord};
+use record::{DAY_S, EntryKind, IndexEntry, Position};
+
 /// Most bytes of a message with what is known of it.
 const LONGEST: usize = 1 << 20;
 /// Most messages that a search finds.
@@ -25,151 +28,15 @@ const CHANGE_LIFE_S: u64 = 15 * DAY_S;
 /// Most changes of one person's that wait.
 const CHANGES: usize = 256;
 
-/// What a message says.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) enum Content {
-    /// A text for people.
-    Text(String),
-    /// Something of a kind that a later version knows.
-    Unknown(u8),
-    /// No message: a change of one that has not come, which gives it another text or takes it back.
-    Change(MessageName, Option<String>),
-    /// It was taken back, and is about to be erased.
-    TakenBack,
-}
-
-impl Drop for Content {
-    fn drop(&mut self) {
-        if let Self::Text(text) | Self::Change(_, Some(text)) = self {
-            text.zeroize();
-        }
-    }
-}
-
-/// A change of a message by its writer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Edit {
-    /// The message that brought it.
-    pub(super) by: MessageName,
-    /// When it was written, by its writer's clock, Unix seconds.
-    pub(super) sent_at: u64,
-}
-
-impl Edit {
-    /// True if it was written after another one of the same message: each has a later second than those before it.
-    fn is_later(&self, than: &Self) -> bool {
-        (self.sent_at, self.by) > (than.sent_at, than.by)
-    }
-}
-
-/// A message, as it is kept.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct MessageRecord {
-    /// The name by which both ends know it.
-    pub(super) name: MessageName,
-    /// Whom the conversation is with.
-    pub(super) person: u32,
-    /// It was written here.
-    pub(super) is_own: bool,
-    /// When it was written, by its writer's clock, Unix seconds.
-    pub(super) sent_at: u64,
-    /// When it came, Unix seconds; 0 for own ones.
-    pub(super) came_at: u64,
-    /// What it says.
-    pub(super) content: Content,
-    /// Where it stands, of own ones.
-    pub(super) state: Option<State>,
-    /// It counts as read.
-    pub(super) is_read: bool,
-    /// The last change of it by its writer.
-    pub(super) edit: Option<Edit>,
-    /// For how long it is kept after it was read, seconds; 0 for ever.
-    pub(super) expires_s: u32,
-    /// When it is erased, Unix seconds; 0 if that is not known.
-    pub(super) expires_at: u64,
-}
-
-impl MessageRecord {
-    /// When it was written: nobody's clock puts a message behind those that come later.
-    fn at(&self) -> u64 {
-        if self.is_own { self.sent_at } else { self.sent_at.min(self.came_at) }
-    }
-
-    /// Its writer wrote another text, unless a later one is here.
-    pub(super) fn edited(&mut self, edit: Edit, text: &str) {
-        let has_text = matches!(self.content, Content::Text(_));
-        if has_text && self.edit.is_none_or(|last| edit.is_later(&last)) {
-            (self.content, self.edit) = (Content::Text(text.into()), Some(edit));
-        }
-    }
-
-    /// Which messages share its key.
-    fn bucket(&self) -> Bucket {
-        if self.expires_s > 0 || matches!(self.content, Content::Change(..)) {
-            Bucket::Single
-        } else {
-            Bucket::Day(self.person, self.at() / DAY_S)
-        }
-    }
-}
-
-/// What there is of one person's messages.
-pub(super) struct Conversation {
-    /// Whom it is with.
-    pub(super) person: u32,
-    /// How many of his messages are unread.
+/// What there is of a conversation.
+pub(super) struct Overview {
+    /// Which one it is.
+    pub(super) of: Conversation,
+    /// How many messages of others are unread.
     pub(super) unread: usize,
     /// The last message with its number, unless its key is gone.
     pub(super) last: Option<(u64, MessageRecord)>,
 }
-
-/// What is kept in memory of a message.
-#[derive(Clone, Copy)]
-struct IndexEntry {
-    bucket: BucketId,
-    person: u32,
-    at: u64,
-    name: MessageName,
-    /// Its place among what another one wrote in one second; own ones have their numbers.
-    rank: u32,
-    is_unread: bool,
-    expires_at: u64,
-    kind: EntryKind,
-}
-
-/// What an entry is to those who read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryKind {
-    /// Somebody wrote it, and it is shown.
-    Message,
-    /// A change of this message, which has not come.
-    Change(MessageName),
-    /// Nothing any more.
-    TakenBack,
-}
-
-impl IndexEntry {
-    fn new(bucket: BucketId, record: &MessageRecord) -> Self {
-        let kind = match &record.content {
-            Content::Change(of, _) => EntryKind::Change(*of),
-            Content::TakenBack => EntryKind::TakenBack,
-            Content::Text(_) | Content::Unknown(_) => EntryKind::Message,
-        };
-        let is_unread = !record.is_own && !record.is_read && kind == EntryKind::Message;
-        let (person, at, name) = (record.person, record.at(), record.name);
-        let rank = if record.is_own { 0 } else { name.sequence };
-        Self { bucket, person, at, name, rank, is_unread, expires_at: record.expires_at, kind }
-    }
-
-    /// The order of this message, which has this number.
-    fn position(&self, number: u64) -> Position {
-        (self.at, self.rank, number)
-    }
-}
-
-/// Where a message stands among those of its conversation: when it was written, its place among what its writer wrote in one second,
-/// its number.
-type Position = (u64, u32, u64);
 
 /// What is kept once.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -200,8 +67,8 @@ pub(super) struct History {
     about: HistoryState,
     entries: BTreeMap<u64, IndexEntry>,
     names: BTreeMap<MessageName, u64>,
-    /// Of each person, the messages in their order.
-    people: BTreeMap<u32, BTreeSet<Position>>,
+    /// Of each conversation, the messages in their order.
+    conversations: BTreeMap<Conversation, BTreeSet<Position>>,
     /// By the messages that have not come, the changes of them.
     waiting: BTreeMap<MessageName, BTreeSet<u64>>,
     /// Changes that made room for later ones, or whose messages did not come.
@@ -218,14 +85,15 @@ impl History {
         let about = store.read_about()?;
         let about = about.and_then(|bytes| decode("about messages", &bytes, LONGEST).ok());
         let mut about: HistoryState = about.unwrap_or_default();
-        let (entries, names, people, waiting) = Default::default();
+        let (entries, names, conversations, waiting) = Default::default();
         let mut read = Vec::new();
         store.each(|place, plain| {
             let record = plain.and_then(|plain| record(&plain));
             read.push((place.0, record.map(|record| IndexEntry::new(place.1, &record))));
         })?;
         about.next = about.next.max(read.last().map_or(1, |(number, _)| number + 1));
-        let mut history = Self { store, about, entries, names, people, waiting, displaced: 0 };
+        let displaced = 0;
+        let mut history = Self { store, about, entries, names, conversations, waiting, displaced };
         // A key goes before what it opened.
         let gone = read.iter().filter(|(_, entry)| entry.is_none()).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.collect();
@@ -264,7 +132,7 @@ impl History {
     fn index(&mut self, number: u64, entry: Option<IndexEntry>) {
         if let Some(before) = self.entries.remove(&number) {
             self.names.remove(&before.name);
-            if let Some(of) = self.people.get_mut(&before.person) {
+            if let Some(of) = self.conversations.get_mut(&before.conversation) {
                 of.remove(&before.position(number));
             }
             if let EntryKind::Change(of) = before.kind
@@ -281,7 +149,8 @@ impl History {
         match entry.kind {
             EntryKind::Message => {
                 self.names.insert(entry.name, number);
-                self.people.entry(entry.person).or_default().insert(entry.position(number));
+                let of = self.conversations.entry(entry.conversation).or_default();
+                of.insert(entry.position(number));
             }
             EntryKind::Change(of) => {
                 // Its own name is known, so that it comes once.
@@ -394,9 +263,9 @@ impl History {
         self.names.get(name).copied()
     }
 
-    /// Whom the message of this number is with.
-    pub(super) fn person(&self, number: u64) -> Option<u32> {
-        self.entries.get(&number).map(|entry| entry.person)
+    /// Which conversation the message of this number is of.
+    pub(super) fn conversation(&self, number: u64) -> Option<Conversation> {
+        self.entries.get(&number).map(|entry| entry.conversation)
     }
 
     /// Messages of a conversation, the earliest first: the last ones, or those before a message.
@@ -405,11 +274,11 @@ impl History {
     /// They cannot be read.
     pub(super) fn messages(
         &self,
-        person: u32,
+        of: Conversation,
         before: Option<u64>,
         last: usize,
     ) -> Result<Vec<(u64, MessageRecord)>, StoreError> {
-        let Some(all) = self.people.get(&person) else { return Ok(Vec::new()) };
+        let Some(all) = self.conversations.get(&of) else { return Ok(Vec::new()) };
         let place = |number: u64| self.entries.get(&number).map(|entry| entry.position(number));
         let until = before.and_then(place).map_or(Bound::Unbounded, Bound::Excluded);
         let mut numbers: Vec<u64> = all
@@ -430,26 +299,26 @@ impl History {
         numbers.into_iter().map(read).filter_map(Result::transpose).collect()
     }
 
-    /// Everybody with whom there are messages, the one with the latest first.
+    /// The conversations, the one with the latest message first.
     ///
     /// # Errors
     /// They cannot be read.
-    pub(super) fn conversations(&self) -> Result<Vec<Conversation>, StoreError> {
+    pub(super) fn conversations(&self) -> Result<Vec<Overview>, StoreError> {
         let last = |all: &BTreeSet<Position>| all.last().copied();
-        let people = self.people.iter().filter_map(|(person, all)| Some((last(all)?, *person)));
-        let mut people: Vec<(Position, u32)> = people.collect();
-        people.sort_unstable_by_key(|(last, _)| std::cmp::Reverse(*last));
-        let conversation = |((.., number), person): (Position, u32)| {
+        let all = self.conversations.iter().filter_map(|(of, all)| Some((last(all)?, *of)));
+        let mut all: Vec<(Position, Conversation)> = all.collect();
+        all.sort_unstable_by_key(|(last, _)| std::cmp::Reverse(*last));
+        let overview = |((.., number), of): (Position, Conversation)| {
             let record = self.read(number)?;
             let last = record.map(|record| (number, record));
-            Ok(Conversation { person, unread: self.unread(person), last })
+            Ok(Overview { of, unread: self.unread(of), last })
         };
-        people.into_iter().map(conversation).collect()
+        all.into_iter().map(overview).collect()
     }
 
-    /// How many messages of a person are unread.
-    pub(super) fn unread(&self, person: u32) -> usize {
-        let all = self.people.get(&person).into_iter().flatten();
+    /// How many messages of a conversation are unread.
+    pub(super) fn unread(&self, of: Conversation) -> usize {
+        let all = self.conversations.get(&of).into_iter().flatten();
         let is_unread = |(.., number): &&Position| {
             self.entries.get(number).is_some_and(|entry| entry.is_unread)
         };
@@ -463,7 +332,8 @@ impl History {
     pub(super) fn untaken(&self) -> Result<Vec<(u64, MessageRecord)>, StoreError> {
         let later = self.entries.range((Bound::Excluded(self.about.taken), Bound::Unbounded));
         let records = self.read_all(later.map(|(number, _)| *number))?;
-        Ok(records.into_iter().filter(|(_, record)| !record.is_own).collect())
+        let came = |(_, record): &(u64, MessageRecord)| !record.is_own && !record.is_notice();
+        Ok(records.into_iter().filter(came).collect())
     }
 
     /// Programs have taken what came, up to this number.
@@ -476,17 +346,17 @@ impl History {
         self.commit(changes)
     }
 
-    /// What came of a person up to this number counts as read. Which did not before.
+    /// What came of a conversation up to this number counts as read. Which did not before.
     ///
     /// # Errors
     /// It cannot be written.
     pub(super) fn set_read(
         &mut self,
-        person: u32,
+        of: Conversation,
         up_to: u64,
         now_s: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        let all = self.people.get(&person).into_iter().flatten().map(|(.., number)| *number);
+        let all = self.conversations.get(&of).into_iter().flatten().map(|(.., number)| *number);
         let is_unread = |number: &u64| {
             *number <= up_to && self.entries.get(number).is_some_and(|entry| entry.is_unread)
         };

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use shoal_people::{Body, State};
 
 use super::deliver::named;
-use super::history::{Content, Conversation, Edit, MessageRecord};
+use super::history::{Content, Edit, MessageRecord, Overview};
 use super::*;
-use crate::daemon::mail::{MessageRequest, Whom};
+use crate::daemon::mail::{Meant, MessageRequest, Whom};
 
 /// Most messages of one answer.
 const MOST: usize = 500;
@@ -33,35 +33,29 @@ impl Messages {
     pub(super) fn answer(&mut self, request: MessageRequest) -> Result<Value, String> {
         let failed = |error: StoreError| format!("the messages cannot be used: {}", chain(&error));
         match request {
-            MessageRequest::Send(whom, text, expires_s) => self.send(&whom, text, expires_s),
+            MessageRequest::Send(to, text, expires_s) => self.send(&to, text, expires_s),
+            MessageRequest::Groups(None) => Ok(self.groups()),
+            MessageRequest::Groups(Some(group)) => self.show_group(&group),
+            MessageRequest::Found(name, people) => self.found(&name, &people),
+            MessageRequest::Act(group, deed) => self.act_on(&group, deed),
             MessageRequest::Conversations => {
                 let all = self.history.conversations().map_err(failed)?;
-                let shown = all.into_iter().map(|Conversation { person, unread, last }| {
-                    json!({
-                        "person": person,
-                        "name": self.membership.name_of(person),
-                        "unread": unread,
-                        "last": last.map(|(number, record)| self.shown(number, &record)),
-                        "verified": self.history.is_verified(person),
-                    })
-                });
-                Ok(json!({ "conversations": shown.collect::<Vec<_>>() }))
+                Ok(self.overviews(all))
             }
-            MessageRequest::Messages(whom, before, last) => {
-                let (person, _) = self.anybody(&whom)?;
+            MessageRequest::Messages(of, before, last) => {
+                let (of, _) = self.any_conversation(&of)?;
                 let last = last.unwrap_or(USUAL).min(MOST);
-                let all = self.history.messages(person, before, last).map_err(failed)?;
+                let all = self.history.messages(of, before, last).map_err(failed)?;
                 Ok(self.list(&all))
             }
             MessageRequest::Message(number) => {
                 let found = self.history.read(number).map_err(failed)?;
                 Ok(self.list(&found.map(|record| (number, record)).into_iter().collect::<Vec<_>>()))
             }
-            MessageRequest::Read(whom, up_to) => {
-                let (person, _) = self.anybody(&whom)?;
-                let read =
-                    self.history.set_read(person, up_to, unix_ms() / 1_000).map_err(failed)?;
-                read.into_iter().for_each(|number| self.changed(number, person));
+            MessageRequest::Read(of, up_to) => {
+                let (of, _) = self.any_conversation(&of)?;
+                let read = self.history.set_read(of, up_to, unix_ms() / 1_000).map_err(failed)?;
+                read.into_iter().for_each(|number| self.changed(number, of));
                 Ok(json!({}))
             }
             MessageRequest::Search(text) => {
@@ -74,7 +68,7 @@ impl Messages {
             MessageRequest::Edit(number, text) => self.edit(number, text),
             MessageRequest::Delete(number, true) => self.take_back(number),
             MessageRequest::Delete(number, false) => {
-                self.history.person(number).ok_or_else(|| no_message(number))?;
+                self.history.conversation(number).ok_or_else(|| no_message(number))?;
                 self.erase(&[number]).map_err(failed)?;
                 self.deliver();
                 Ok(json!({}))
@@ -102,6 +96,28 @@ impl Messages {
         }
     }
 
+    /// Conversations, as programs are told them.
+    fn overviews(&self, all: Vec<Overview>) -> Value {
+        let shown = all.into_iter().map(|Overview { of, unread, last }| {
+            let last = last.map(|(number, record)| self.shown(number, &record));
+            let mut shown = json!({ "unread": unread, "last": last });
+            groups::put_conversation(&mut shown, of);
+            let (name, verified) = match of {
+                Conversation::Group(group) => (self.group_name(&group), None),
+                Conversation::Person(person) => {
+                    let is_verified = self.history.is_verified(person);
+                    (self.membership.name_of(person), Some(is_verified))
+                }
+            };
+            if let Some(shown) = shown.as_object_mut() {
+                shown.insert("name".into(), name.into());
+                shown.extend(verified.map(|is| ("verified".into(), is.into())));
+            }
+            shown
+        });
+        json!({ "conversations": shown.collect::<Vec<_>>() })
+    }
+
     /// How the client is. Of packets that were of no use there are totals alone.
     fn status(&self) -> Value {
         let mut status = self.membership.status();
@@ -114,6 +130,7 @@ impl Messages {
                 "displaced": counts.displaced + self.history.displaced,
                 "broken": counts.broken,
                 "no_room": counts.no_room,
+                "refused": counts.refused,
                 "lost": self.lost.load(Ordering::Relaxed),
             });
             status.insert("dropped".into(), dropped);
@@ -127,7 +144,7 @@ impl Messages {
     }
 
     /// The number and the name of whoever is meant.
-    fn person(&self, whom: &Whom) -> Result<(u32, String), String> {
+    pub(super) fn person(&self, whom: &Whom) -> Result<(u32, String), String> {
         match whom {
             Whom::Name(name) => self.membership.person(name),
             Whom::Number(person) => Ok((*person, self.membership.name_of(*person))),
@@ -142,19 +159,49 @@ impl Messages {
         }
     }
 
-    fn send(&mut self, whom: &Whom, text: String, expires_s: u32) -> Result<Value, String> {
-        let (person, name) = self.person(whom)?;
-        if self.membership.is_own(person) {
+    /// The conversation that is meant, also of a group that one belongs to no more, and what it is called.
+    fn any_conversation(&self, of: &Meant) -> Result<(Conversation, String), String> {
+        match of {
+            Meant::Person(whom) => {
+                let (person, name) = self.anybody(whom)?;
+                Ok((Conversation::Person(person), name))
+            }
+            Meant::Group(group) => {
+                let group = self.group(group)?;
+                Ok((Conversation::Group(group), self.group_name(&group)))
+            }
+        }
+    }
+
+    fn send(&mut self, to: &Meant, text: String, expires_s: u32) -> Result<Value, String> {
+        let (to, name) = match to {
+            Meant::Person(whom) => {
+                let (person, name) = self.person(whom)?;
+                (Conversation::Person(person), name)
+            }
+            Meant::Group(_) => self.any_conversation(to)?,
+        };
+        if matches!(to, Conversation::Person(person) if self.membership.is_own(person)) {
             return Err("this is you: write to somebody else".into());
         }
         if text.trim().is_empty() {
             return Err("text: there is nothing in it".into());
         }
         let (now, body) = (unix_ms(), Body::Text(text.clone()));
-        let message = self.engine()?.send(now, person, &body, expires_s);
+        let engine = self.engine()?;
+        let message = engine.send(now, to, &body, expires_s);
         let message = message.map_err(|error| format!("{name}: {error}"))?;
+        let (person, expires_s) = match to {
+            Conversation::Person(person) => (person, expires_s),
+            Conversation::Group(group) => {
+                let of_group = engine.group(&group).map_or(0, |head| head.expires_s);
+                let expires_s = if expires_s == 0 { of_group } else { expires_s };
+                (engine.person().unwrap_or_default(), expires_s)
+            }
+        };
         let record = MessageRecord {
             name: message,
+            conversation: to,
             person,
             is_own: true,
             sent_at: now / 1_000,
@@ -179,7 +226,7 @@ impl Messages {
     ///
     /// # Errors
     /// Nothing can be sent, and why.
-    fn engine(&mut self) -> Result<&mut People, String> {
+    pub(super) fn engine(&mut self) -> Result<&mut People, String> {
         self.membership.may_write()?;
         if let (false, Some(why)) = (self.undone.is_empty(), &self.trouble) {
             return Err(format!("messages cannot be kept now: {why}"));
@@ -200,7 +247,8 @@ impl Messages {
         let record =
             self.history.read(number).map_err(failed)?.ok_or_else(|| no_message(number))?;
         match record.is_own {
-            true => Ok(record),
+            true if !record.is_notice() => Ok(record),
+            true => Err("this says what was done to the group: it stays as it is".into()),
             false => {
                 Err("this message was written by somebody else, and its writer alone can change it"
                     .into())
@@ -217,7 +265,7 @@ impl Messages {
         let after = record.edit.map_or(record.sent_at, |edit| edit.sent_at);
         let change = Body::Edit(record.name, text.clone());
         let now = unix_ms();
-        let by = self.engine()?.send_change(now, record.person, &change, after);
+        let by = self.engine()?.send_change(now, record.conversation, &change, after);
         let by = by.map_err(|error| error.to_string())?;
         let edit = Edit { by, sent_at: (now / 1_000).max(after + 1) };
         self.edits.insert(record.name, (edit, Zeroizing::new(text)));
@@ -232,7 +280,7 @@ impl Messages {
     fn take_back(&mut self, number: u64) -> Result<Value, String> {
         let record = self.own(number)?;
         let after = record.edit.map_or(record.sent_at, |edit| edit.sent_at);
-        let gone = self.engine()?.take_back(unix_ms(), record.person, record.name, after);
+        let gone = self.engine()?.take_back(unix_ms(), record.conversation, record.name, after);
         gone.map_err(|error| error.to_string())?;
         self.taken_back.insert(number);
         self.deliver();
@@ -244,7 +292,7 @@ impl Messages {
             }
             // The engine had nothing to keep of it.
             (true, None) => self.erase(&[number]).map_err(|error| chain(&error))?,
-            (false, _) => self.changed(number, record.person),
+            (false, _) => self.changed(number, record.conversation),
         }
         Ok(json!({}))
     }

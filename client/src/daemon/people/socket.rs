@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shoal_host::about;
 use shoal_host::control::{ControlError, Socket};
+use shoal_people::GroupRole;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -13,11 +14,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use crate::daemon::events::Event;
-use crate::daemon::mail::{MessageRequest, Order, Orders, Whom};
+use crate::daemon::mail::{GroupDeed, Meant, MessageRequest, Order, Orders, Whom};
 use crate::daemon::membership::Membership;
 
 /// The version of what is said on the socket.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 /// Programs at a time; one more is closed at once.
 const PROGRAMS: usize = 32;
 /// The longest line, bytes.
@@ -149,19 +150,39 @@ fn read(word: &str, request: &Value) -> Result<MessageRequest, String> {
             .map_err(|_| format!("there is no person of the number {person}")),
         None => text("name").map(|name| Whom::Name(name.trim().to_owned())),
     };
+    let meant = || match request.get("group") {
+        None | Some(Value::Null) => whom().map(Meant::Person),
+        Some(_) => text("group").map(Meant::Group),
+    };
+    let seconds = |key: &str| {
+        let seconds = u32::try_from(number(key)?.unwrap_or_default());
+        seconds.map_err(|_| format!("{key}: too long"))
+    };
     Ok(match word {
-        "send" => {
-            let expires = number("expires_s")?.unwrap_or_default();
-            let expires = u32::try_from(expires).map_err(|_| "expires_s: too long")?;
-            MessageRequest::Send(whom()?, text("text")?, expires)
+        "send" => MessageRequest::Send(meant()?, text("text")?, seconds("expires_s")?),
+        "groups" => MessageRequest::Groups(None),
+        "found" => MessageRequest::Found(text("name")?, people(request, "people")?),
+        "group" => {
+            let has = |key: &str| request.get(key).is_some_and(|value| !value.is_null());
+            let group = text("group")?;
+            let deed = match () {
+                () if has("add") => GroupDeed::Add(people(request, "add")?),
+                () if has("remove") => GroupDeed::Remove(people(request, "remove")?),
+                () if has("role") => GroupDeed::Appoint(whom()?, role(&text("role")?)?),
+                () if has("rename") => GroupDeed::Rename(text("rename")?),
+                () if has("expires_s") => GroupDeed::Expire(seconds("expires_s")?),
+                () if has("leave") => GroupDeed::Leave,
+                () => return Ok(MessageRequest::Groups(Some(group))),
+            };
+            MessageRequest::Act(group, deed)
         }
         "conversations" => MessageRequest::Conversations,
         "messages" if request.get("number").is_some() => MessageRequest::Message(needed("number")?),
         "messages" => {
             let last = number("last")?.map(|last| usize::try_from(last).unwrap_or(usize::MAX));
-            MessageRequest::Messages(whom()?, number("before")?, last)
+            MessageRequest::Messages(meant()?, number("before")?, last)
         }
-        "read" => MessageRequest::Read(whom()?, needed("up_to")?),
+        "read" => MessageRequest::Read(meant()?, needed("up_to")?),
         "search" => MessageRequest::Search(text("text")?),
         "edit" => MessageRequest::Edit(needed("number")?, text("text")?),
         "delete" => {
@@ -177,11 +198,32 @@ fn read(word: &str, request: &Value) -> Result<MessageRequest, String> {
         "status" => MessageRequest::Status,
         _ => {
             return Err(format!(
-                "there is no word {word:?}: send, conversations, messages, read, search, edit, delete, verify, events, taken, join, \
-                 organisation, contacts and status are"
+                "there is no word {word:?}: send, conversations, messages, read, search, edit, delete, verify, groups, found, group, \
+                 events, taken, join, organisation, contacts and status are"
             ));
         }
     })
+}
+
+/// People, each by name or by number.
+fn people(request: &Value, key: &str) -> Result<Vec<Whom>, String> {
+    let all = request.get(key).and_then(Value::as_array);
+    let one = |value: &Value| match (value.as_str(), value.as_u64()) {
+        (Some(name), _) => Some(Whom::Name(name.trim().to_owned())),
+        (_, Some(person)) => u32::try_from(person).ok().map(Whom::Number),
+        _ => None,
+    };
+    let all = all.and_then(|all| all.iter().map(one).collect());
+    all.ok_or_else(|| format!("{key}: a list of names, or of numbers in the directory"))
+}
+
+fn role(text: &str) -> Result<GroupRole, String> {
+    match text {
+        "owner" => Ok(GroupRole::Owner),
+        "admin" => Ok(GroupRole::Admin),
+        "member" => Ok(GroupRole::Member),
+        _ => Err("role: owner, admin or member".into()),
+    }
 }
 
 async fn ask(request: MessageRequest, orders: &Orders) -> Result<Value, String> {

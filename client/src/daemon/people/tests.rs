@@ -24,7 +24,7 @@ impl Program {
         let stream = UnixStream::connect(socket::path(control)).await.unwrap();
         let (reads, writes) = stream.into_split();
         let mut program = Self(BufReader::new(reads).lines(), writes);
-        assert_eq!(program.line().await["protocol"], 2);
+        assert_eq!(program.line().await["protocol"], 3);
         program
     }
 
@@ -223,6 +223,70 @@ async fn both() -> (Arc<std::sync::Mutex<Net>>, End, End) {
     carry(net.clone(), ALICE, of_alice);
     carry(net.clone(), BOB, of_bob);
     (net, alice, bob)
+}
+
+#[tokio::test]
+async fn a_group_is_founded_written_to_changed_and_left() {
+    let (_net, alice, bob) = both().await;
+    let mut asks = Program::connect(&alice.control).await;
+    let mut of_alice = Program::connect(&alice.control).await;
+    let mut asks_bob = Program::connect(&bob.control).await;
+    let mut of_bob = Program::connect(&bob.control).await;
+    of_alice.listen().await;
+    of_bob.listen().await;
+    let founded = json!({ "word": "found", "name": "Finance", "people": ["bob"] });
+    let group = asks.ask(founded).await["group"].clone();
+    assert_eq!(of_alice.event("group").await["group"], group);
+    assert_eq!(of_bob.event("done").await["done"]["act"], "founded");
+    let sent = json!({ "word": "send", "group": "Finance", "text": "To all" });
+    let sent = asks.ask(sent).await;
+    let came = of_bob.event("received").await;
+    let expected = (&group, &json!("Finance"), &json!("Alice"), &json!("To all"));
+    assert_eq!((&came["group"], &came["group_name"], &came["name"], &came["text"]), expected);
+    asks_bob.ask(json!({ "word": "send", "group": group, "text": "I see" })).await;
+    assert_eq!(of_alice.event("received").await["text"], "I see");
+    let reached = of_alice.event("reached").await;
+    assert_eq!((&reached["message"], &reached["reached"]), (&sent["message"], &json!(1)));
+    // It stands in a conversation of its own.
+    let all = asks_bob.ask(json!({ "word": "conversations" })).await;
+    let conversation = &all["conversations"][0];
+    assert_eq!((&conversation["group"], &conversation["unread"]), (&group, &json!(1)));
+    let read = json!({ "word": "read", "group": group, "up_to": came["number"] });
+    asks_bob.ask(read).await;
+    let all = asks_bob.ask(json!({ "word": "messages", "group": "Finance" })).await;
+    let messages = all["messages"].as_array().unwrap();
+    let mut texts: Vec<&str> = messages.iter().filter_map(|m| m["text"].as_str()).collect();
+    texts.sort_unstable();
+    assert_eq!((messages.len(), texts), (3, vec!["I see", "To all"]));
+    assert!(messages.iter().filter(|m| m["own"] == false).all(|m| m["read"] == true));
+    // Who is no admin is told so; what was done cannot be taken back as a message is.
+    let refused = json!({ "word": "group", "group": "Finance", "rename": "Books" });
+    assert!(asks_bob.refusal(refused).await.contains("only an admin"));
+    let notice = asks.ask(json!({ "word": "messages", "group": "Finance" })).await;
+    let notice = &notice["messages"][0]["number"];
+    let refused = json!({ "word": "delete", "number": notice, "for_all": true });
+    assert!(asks.refusal(refused).await.contains("stays as it is"));
+    for (request, why) in [
+        (json!({ "word": "send", "group": "Sales", "text": "x" }), "no group"),
+        (json!({ "word": "group", "group": "Finance", "add": "bob" }), "a list of names"),
+        (json!({ "word": "group", "group": "Finance", "add": ["bob", "bob"] }), "named twice"),
+        (json!({ "word": "found", "name": "a\u{7}", "people": [] }), "control characters"),
+    ] {
+        let said = asks.refusal(request).await;
+        assert!(said.contains(why), "{said}");
+    }
+    asks.ask(json!({ "word": "group", "group": "Finance", "leave": true })).await;
+    let done = loop {
+        let done = of_bob.event("done").await["done"].clone();
+        if done["act"] != "founded" {
+            break done;
+        }
+    };
+    assert_eq!(done, json!({ "act": "removed", "people": ["Alice"] }));
+    let refused = json!({ "word": "send", "group": "Finance", "text": "x" });
+    assert!(asks.refusal(refused).await.contains("do not belong"));
+    let left = asks.ask(json!({ "word": "group", "group": "Finance" })).await;
+    assert_eq!((&left["member"], &left["name"]), (&json!(false), &json!("Finance")));
 }
 
 #[tokio::test]

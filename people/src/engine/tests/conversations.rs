@@ -139,7 +139,7 @@ fn states_from_old_backups_lose_no_message() {
 }
 
 /// This seed; or as many from it on as SHOAL_TEST_SEEDS says.
-fn seeds(first: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(first: u64) -> std::ops::Range<u64> {
     let count = std::env::var("SHOAL_TEST_SEEDS").ok().and_then(|text| text.parse().ok());
     first..first + count.unwrap_or(1)
 }

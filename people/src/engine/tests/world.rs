@@ -1,7 +1,7 @@
 //! Some devices with their engines, and a net between them that loses, delays, doubles and reorders.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rand::RngExt;
 use shoal_topology::directory::address::ServiceAddress;
@@ -60,16 +60,22 @@ pub(super) struct Node {
     pub(super) vouched: Vec<(PacketNumber, u32)>,
     /// Parts that it was told are lost.
     pub(super) missed: u32,
+    /// What it was told of groups.
+    pub(super) groups: Vec<GroupChanged>,
+    /// How many people have a message of how many.
+    pub(super) reached: BTreeMap<MessageName, (u32, u32)>,
     /// The next program ends after so many outputs.
     pub(super) dies_after: Option<usize>,
 }
 
-/// Devices with the numbers from 0 on, each of a person of the same number.
+/// Devices with the numbers from 0 on; where nothing else is said each of a person of the same number.
 pub(super) struct World {
     pub(super) now: u64,
     pub(super) nodes: Vec<Node>,
     pub(super) roster: Roster,
     net: Net,
+    /// Devices that nothing reaches.
+    lost: BTreeSet<u32>,
     events: BinaryHeap<Reverse<(u64, u64)>>,
     waiting: BTreeMap<u64, (u64, Event)>,
     counter: u64,
@@ -88,12 +94,27 @@ pub(super) fn listed(n: u32, person: u32) -> RosterDevice {
 
 impl World {
     pub(super) fn new(devices: u32, net: Net, seed: u64) -> Self {
+        Self::with_devices(devices, 1, net, seed)
+    }
+
+    /// So many devices, of which each person has so many that follow each other.
+    pub(super) fn with_devices(devices: u32, each: u32, net: Net, seed: u64) -> Self {
         let organisation = Identity(secret(200).identity().0);
-        let all = (0..devices).map(|n| (n, listed(n, n))).collect();
-        let roster = Roster { organisation, size: 10, head: 10, is_current: true, devices: all };
+        let all = (0..devices).map(|n| (n, listed(n, n / each))).collect();
+        let people = (0..devices.div_ceil(each)).collect();
+        let roster = Roster {
+            organisation,
+            size: 10,
+            head: 10,
+            is_current: true,
+            devices: all,
+            removed: BTreeMap::new(),
+            people,
+        };
         let rng = Seed::from_u64(seed).stream("world");
-        let (events, waiting, nodes) = Default::default();
-        let mut world = Self { now: BEGIN, nodes, roster, net, events, waiting, counter: 0, rng };
+        let (events, waiting, nodes, lost) = Default::default();
+        let mut world =
+            Self { now: BEGIN, nodes, roster, net, lost, events, waiting, counter: 0, rng };
         for n in 0..devices {
             world.add(n);
         }
@@ -117,6 +138,8 @@ impl World {
             came: 0,
             vouched: Vec::new(),
             missed: 0,
+            groups: Vec::new(),
+            reached: BTreeMap::new(),
             dies_after: None,
         });
         self.connect(n as usize);
@@ -153,6 +176,15 @@ impl World {
             node.periods.iter().rev().map(|(begins, random)| PeriodKeys::new(random, *begins));
         let keys = Input::Keys(keys.collect());
         self.input(n, keys);
+    }
+
+    /// Whether nothing reaches a device.
+    pub(super) fn lose_for(&mut self, device: u32, is_lost: bool) {
+        if is_lost {
+            self.lost.insert(device);
+        } else {
+            self.lost.remove(&device);
+        }
     }
 
     pub(super) fn connect(&mut self, n: usize) {
@@ -192,6 +224,25 @@ impl World {
         self.send(from, to, &Body::Text(text.into()))
     }
 
+    pub(super) fn write_to(&mut self, from: usize, group: GroupId, text: &str) -> MessageName {
+        let to = Conversation::Group(group);
+        let text = Body::Text(text.into());
+        let name = self.nodes[from].engine.send(self.now, to, &text, 0).unwrap();
+        self.outputs(from);
+        name
+    }
+
+    pub(super) fn found(&mut self, by: usize, people: &[u32]) -> GroupId {
+        let group = self.nodes[by].engine.found_group(self.now, "Finance", people).unwrap();
+        self.outputs(by);
+        group
+    }
+
+    pub(super) fn act(&mut self, by: usize, group: GroupId, act: crate::GroupAct) {
+        self.nodes[by].engine.act(self.now, group, act).unwrap();
+        self.outputs(by);
+    }
+
     pub(super) fn send(&mut self, from: usize, to: u32, body: &Body) -> MessageName {
         let name = self.nodes[from].engine.send(self.now, to, body, 0).unwrap();
         self.outputs(from);
@@ -218,6 +269,8 @@ impl World {
                 Output::State(name, state) => _ = node.states.insert(name, state),
                 // It is on disk already.
                 Output::Received(_) => {}
+                Output::Group(changed) => node.groups.push(changed),
+                Output::Reached(name, reached, of) => _ = node.reached.insert(name, (reached, of)),
                 Output::Vouched(packet, by) => node.vouched.push((packet, by)),
                 Output::Missed(_, count) => node.missed += count,
                 Output::Seek { device, .. } => {
@@ -243,7 +296,7 @@ impl World {
         let all =
             (0..self.nodes.len() as u32).map(|n| (n, listed(n, n))).collect::<BTreeMap<_, _>>();
         let Some(number) = all.iter().find_map(of) else { return };
-        let copies = if self.rng.random_bool(self.net.loss) {
+        let copies = if self.rng.random_bool(self.net.loss) || self.lost.contains(&number) {
             0
         } else if self.rng.random_bool(self.net.doubled) {
             2

@@ -20,7 +20,7 @@ impl History {
         }
         if let Some(number) = self.number_in(changes, &of) {
             let Some((_, record)) = self.seen(changes, number)? else { return Ok(None) };
-            if record.person != change.person {
+            if !is_of(&record, change) {
                 return Ok(None);
             }
             self.change(changes, number, |record| apply(record, change))?;
@@ -60,7 +60,7 @@ impl History {
             new.map(|(number, _)| number).chain(waiting).copied().collect();
         for number in numbers {
             let change = self.seen(changes, number)?.map(|(_, change)| change);
-            if let Some(change) = change.filter(|change| change.person == record.person) {
+            if let Some(change) = change.filter(|change| is_of(&record, change)) {
                 apply(&mut record, &change);
             }
             // Erased soon, with its key.
@@ -80,6 +80,11 @@ impl History {
     ) -> Result<(), StoreError> {
         self.change(changes, number, |record| record.content = Content::TakenBack)
     }
+}
+
+/// True if whoever wrote a message wrote this change of it, in the same conversation.
+fn is_of(record: &MessageRecord, change: &MessageRecord) -> bool {
+    (record.person, record.conversation) == (change.person, change.conversation)
 }
 
 fn apply(record: &mut MessageRecord, change: &MessageRecord) {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Instant;
 
-use shoal_people::Waiting;
+use shoal_people::{State, Waiting};
 
 use super::*;
 
@@ -10,6 +10,7 @@ const NOW: u64 = 20_000 * DAY_S + 40_000;
 fn message(n: u32, text: &str) -> MessageRecord {
     MessageRecord {
         name: MessageName { device: 7, stream: 9, sequence: n },
+        conversation: Conversation::Person(3),
         person: 3,
         is_own: false,
         sent_at: NOW + u64::from(n),
@@ -38,7 +39,7 @@ fn texts(found: &[(u64, MessageRecord)]) -> Vec<String> {
     let text = |record: &MessageRecord| match &record.content {
         Content::Text(text) => text.clone(),
         Content::Unknown(kind) => format!("kind {kind}"),
-        Content::Change(..) | Content::TakenBack => panic!("no message"),
+        Content::Change(..) | Content::TakenBack | Content::Done(_) => panic!("no message"),
     };
     found.iter().map(|(_, record)| text(record)).collect()
 }
@@ -54,26 +55,27 @@ fn messages_stand_in_the_order_of_writing_and_no_clock_puts_one_behind_those_tha
     for _ in 0..2 {
         // As it is, and as it is read again.
         let history = now.take().unwrap_or_else(|| open(dir.path()));
-        let all = history.messages(3, None, 10).unwrap();
+        let all = history.messages(3.into(), None, 10).unwrap();
         assert_eq!(texts(&all), ["by a clock that is ahead", "third", "fourth"]);
-        let before = history.messages(3, Some(numbers[1]), 1).unwrap();
+        let before = history.messages(3.into(), Some(numbers[1]), 1).unwrap();
         assert_eq!(texts(&before), ["third"]);
         assert_eq!(
             texts(&history.untaken().unwrap()),
             ["by a clock that is ahead", "fourth", "third"]
         );
-        assert!(history.messages(4, None, 10).unwrap().is_empty());
+        assert!(history.messages(4.into(), None, 10).unwrap().is_empty());
         let conversations = history.conversations().unwrap();
-        let Conversation { person, unread, last } = &conversations[0];
-        assert_eq!((*person, *unread, last.as_ref().unwrap().0), (3, 3, numbers[1]));
+        let Overview { of, unread, last } = &conversations[0];
+        let expected = (Conversation::Person(3), 3, numbers[1]);
+        assert_eq!((*of, *unread, last.as_ref().unwrap().0), expected);
     }
     let mut history = open(dir.path());
-    assert_eq!(history.set_read(3, numbers[1], NOW).unwrap(), numbers[..2]);
+    assert_eq!(history.set_read(3.into(), numbers[1], NOW).unwrap(), numbers[..2]);
     history.taken(numbers[1]).unwrap();
     drop(history);
     let mut history = open(dir.path());
     assert_eq!(texts(&history.untaken().unwrap()), ["third"]);
-    assert_eq!(history.unread(3), 1);
+    assert_eq!(history.unread(3.into()), 1);
     let mut changes = history.begin(Vec::new());
     let state = Some(State::Queued(Waiting::Turn));
     history.change(&mut changes, numbers[2], |record| record.state = state.clone()).unwrap();
@@ -83,7 +85,7 @@ fn messages_stand_in_the_order_of_writing_and_no_clock_puts_one_behind_those_tha
     let mut soon = message(6, "and sixth");
     soon.sent_at -= 1;
     add(&mut history, &[soon, message(5, "fifth")]);
-    assert_eq!(texts(&history.messages(3, None, 2).unwrap()), ["fifth", "and sixth"]);
+    assert_eq!(texts(&history.messages(3.into(), None, 2).unwrap()), ["fifth", "and sixth"]);
     let next = add(&mut history, &[message(7, "seventh")]);
     history.erase(&next).unwrap();
     drop(history);
@@ -100,7 +102,7 @@ fn a_message_that_was_erased_cannot_be_opened_by_what_lay_on_the_disk_before() {
     let mut single = message(3, "with a key of its own");
     single.expires_s = 60;
     let numbers = add(&mut history, &[message(1, "stays"), message(2, "goes"), single]);
-    history.set_read(3, numbers[2], NOW).unwrap();
+    history.set_read(3.into(), numbers[2], NOW).unwrap();
     assert!(history.over(NOW + 59).is_empty());
     assert_eq!(history.over(NOW + 60), numbers[2..]);
     drop(history);
@@ -108,11 +110,11 @@ fn a_message_that_was_erased_cannot_be_opened_by_what_lay_on_the_disk_before() {
     let before = fs::read(&file).unwrap();
     let mut history = open(dir.path());
     history.erase(&[numbers[1], numbers[2]]).unwrap();
-    assert_eq!(texts(&history.messages(3, None, 10).unwrap()), ["stays"]);
+    assert_eq!(texts(&history.messages(3.into(), None, 10).unwrap()), ["stays"]);
     assert!(history.number(&message(2, "").name).is_none());
     drop(history);
     let mut history = open(dir.path());
-    assert_eq!(texts(&history.messages(3, None, 10).unwrap()), ["stays"]);
+    assert_eq!(texts(&history.messages(3.into(), None, 10).unwrap()), ["stays"]);
     assert_eq!(texts(&history.search("STAY").unwrap()), ["stays"]);
     assert!(history.search("goes").unwrap().is_empty());
     // What the disk may still have somewhere, under the keys that there are now.
@@ -156,7 +158,7 @@ fn comes(history: &mut History, records: Vec<MessageRecord>) -> Vec<u64> {
 }
 
 fn all(history: &History) -> Vec<String> {
-    texts(&history.messages(3, None, 100).unwrap())
+    texts(&history.messages(3.into(), None, 100).unwrap())
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn changes_and_messages_that_come_in_any_order_and_in_any_pieces_end_in_one_stat
         let keys = (0..100).filter(|id| history.store.buckets.sealer(*id).is_some());
         assert_eq!(keys.count(), 1 + history.waiting.len());
         assert_eq!(history.search("third").unwrap().len(), 1);
-        assert_eq!(history.unread(3), 1);
+        assert_eq!(history.unread(3.into()), 1);
         assert!(history.untaken().unwrap().iter().all(|(_, record)| record.edit.is_some()));
         // All of it comes once more, as from a writer that lost what it knew.
         comes(&mut history, records()[..3].to_vec());
@@ -223,7 +225,8 @@ fn nobody_changes_what_another_one_wrote_and_changes_of_nothing_take_little_room
     }
     assert_eq!((history.waiting.len(), history.displaced), (CHANGES, 300 - CHANGES as u64));
     assert!(
-        history.messages(3, None, 100).unwrap().len() == 1 && history.untaken().unwrap().len() == 1
+        history.messages(3.into(), None, 100).unwrap().len() == 1
+            && history.untaken().unwrap().len() == 1
     );
     let over = history.over(NOW + 16 * DAY_S);
     history.erase(&over).unwrap();
@@ -283,6 +286,7 @@ fn what_a_search_takes() {
                     "message {n} says what one hundred bytes say, or nearly as many as that, no more"
                 ),
             );
+            record.conversation = Conversation::Person(n % 50);
             (record.person, record.sent_at) = (n % 50, NOW + 60 * u64::from(n));
             record.came_at = record.sent_at;
             record
