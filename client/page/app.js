@@ -1,20 +1,21 @@
 // The page of a member: what is shown when, and keys.
 import { Conversation } from "./chat.js";
-import { About, Banners, Join, Locked, Nobody, People, Settings, Side, Wait } from "./panels.js";
+import { Banners, Join, Locked, Nobody, Side, Wait } from "./panels.js";
 import { html } from "./parts.js";
 import * as store from "./store.js";
 import { S } from "./store.js";
 import { T } from "./texts.js";
 import { render, useEffect, useState } from "./vendor.js";
 
-// A dialog of the file that is loaded when one is wanted.
-const later = (name) => (props) => {
+// A dialog of a file that is loaded when it is wanted.
+const later = (file, name) => (props) => {
 	const [dialogs, setDialogs] = useState({});
-	useEffect(() => void import("./dialogs.js").then(setDialogs, () => (store.panel(null), store.fail({ message: T.reload }))), []);
+	useEffect(() => void import(file).then(setDialogs, () => (store.panel(null), store.fail({ message: T.reload }))), []);
 	return dialogs[name] ? html`<${dialogs[name]} ...${props} />` : null;
 };
-const Details = later("Details");
-const PANELS = { people: People, settings: Settings, about: About, verify: later("Verify") };
+const dialog = (name) => later("./dialogs.js", name);
+const Details = dialog("Details");
+const PANELS = { people: dialog("People"), settings: dialog("Settings"), found: dialog("Found"), group: dialog("Group"), about: dialog("About"), verify: later("./verify.js", "Verify") };
 
 function App() {
 	const { open, panel } = S;
@@ -22,16 +23,16 @@ function App() {
 	if (!S.ready) return html`<${Wait} />`;
 	const joins = !store.isMember() && !S.org.removed && !S.talks.size;
 	return html`<div class="column"><${Banners} />${joins ? html`<${Join} />` : html`<div class="frame"><${Side} />
-			<main class=${open === null && "behind"}>${open === null ? html`<${Nobody} />` : html`<${Conversation} person=${open} />`}</main></div>`}</div>
-		${PANELS[panel] && html`<${PANELS[panel]} person=${open} />`}${panel?.m && html`<${Details} m=${panel.m} />`}`;
+			<main class=${open === null && "behind"}>${open === null ? html`<${Nobody} />` : html`<${Conversation} of=${open} />`}</main></div>`}</div>
+		${PANELS[panel] && html`<${PANELS[panel]} of=${open} />`}${panel?.m && html`<${Details} m=${panel.m} />`}`;
 }
 
 addEventListener("keydown", (e) => {
 	if (S.panel) return;
 	const search = document.getElementById("search"), step = e.altKey && { ArrowDown: 1, ArrowUp: -1 }[e.key];
 	if (step) {
-		const all = store.sorted(), next = all[all.findIndex((c) => c.person === S.open) + step];
-		if (next) store.open(next.person);
+		const all = store.sorted(), next = all[all.findIndex((c) => c.key === S.open) + step];
+		if (next) store.open(next.key);
 	} else if (e.key === "Escape" && S.toast) store.set({ toast: null });
 	else if (e.key === "Escape" && S.open !== null) {
 		store.open(null);

@@ -1,20 +1,18 @@
 // All around the conversation.
-import { Dialog, heldUntil, textOf } from "./chat.js";
-import { Around, Avatar, html, Icon, long, Name, notifies, plain, Round, Row, Strip, visible } from "./parts.js";
+import { heldUntil, textOf } from "./chat.js";
+import { Around, Avatar, html, Icon, long, Name, plain, Round, Row, Strip, visible } from "./parts.js";
 import * as store from "./store.js";
 import { S } from "./store.js";
 import { T } from "./texts.js";
 import { useState } from "./vendor.js";
 
-const PEOPLE = 100; // In a list at a time: a directory may have ten thousand.
-
 const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
-function found(text) {
+export function found(text) {
 	const words = fold(text).split(/\s+/);
 	const all = [...S.contacts.values()].filter((c) => words.every((word) => fold(`${c.name} ${c.unit || ""}`).includes(word)));
 	return all.filter((c) => !c.own).sort((a, b) => fold(a.name).localeCompare(fold(b.name)));
 }
-const Search = ({ label, ...rest }) => html`<div class="search"><${Icon} of="search" /><input type="search" aria-label=${label} placeholder=${label} maxlength="1000" autocomplete="off" ...${rest} /></div>`;
+export const Search = ({ label, ...rest }) => html`<div class="search"><${Icon} of="search" /><input type="search" aria-label=${label} placeholder=${label} maxlength="1000" autocomplete="off" ...${rest} /></div>`;
 
 export function Side() {
 	const me = store.me(), all = store.sorted();
@@ -23,19 +21,19 @@ export function Side() {
 			<${Round} icon="gear" label=${T.settings} onClick=${() => store.panel("settings")} />
 			${store.isMember() && html`<${Round} icon="pen" label=${T.newMessage} onClick=${() => store.panel("people")} />`}</header>
 		<${Search} id="search" label=${T.search} value=${S.search} onInput=${(e) => store.search(e.target.value)} />
-		${S.search.trim() ? html`<${Found} />` : html`<ul class="list">${all.map((c) => html`<${Talk} c=${c} key=${c.person} />`)}
+		${S.search.trim() ? html`<${Found} />` : html`<ul class="list">${all.map((c) => html`<${Talk} c=${c} key=${c.key} />`)}
 			${!all.length && html`<li class="empty"><strong>${T.none}</strong><p class="dim">${T.noneHint}</p><button class="primary" onClick=${() => store.panel("people")}>${T.newMessage}</button></li>`}</ul>`}
 		<button class="protection" onClick=${() => store.panel("settings")}><${Protection} /></button></nav>`;
 }
 
 function Talk({ c, c: { last } }) {
-	return html`<${Row} of=${c} tag=${store.tag(c.person)} time=${last?.sent_at} now=${S.open === c.person} onClick=${() => store.open(c.person)}>
-		<span class="line"><span class="snippet">${last?.own && `${T.you}: `}<bdi>${last && textOf(last).slice(0, 120)}</bdi></span>
-			${last?.own && html`<span class=${last.state}><${Icon} of=${last.state} label=${T.states[last.state]} /></span>`}
+	return html`<${Row} of=${c} tag=${store.tag(c.key)} time=${last?.sent_at} now=${S.open === c.key} onClick=${() => store.open(c.key)}>
+		<span class="line"><span class="snippet">${last?.own ? `${T.you}: ` : c.group && last && `${plain(last.name)}: `}<bdi>${last && textOf(last).slice(0, 120)}</bdi></span>
+			${last?.state && html`<span class=${last.state}><${Icon} of=${last.state} label=${T.states[last.state]} /></span>`}
 			${c.unread > 0 && html`<span class="count" role="img" aria-label=${T.unread(c.unread)}>${c.unread}</span>`}</span><//>`;
 }
 
-function Contact({ c }) {
+export function Contact({ c }) {
 	const held = heldUntil(c);
 	return html`<${Row} of=${c} tag=${store.tag(c.person)} onClick=${() => store.open(c.person)}>${c.unit && html`<span class="snippet"><bdi>${plain(c.unit)}</bdi></span>`}
 		${held && html`<span class="small warn">${T.held(long(held))}</span>`}<//>`;
@@ -47,39 +45,14 @@ function Found() {
 	const part = (text) => text.slice(Math.max(text.toLowerCase().indexOf(word) - 20, 0)).slice(0, 120);
 	return html`<div class="list">${people.length > 0 && html`<h2>${T.people}</h2><ul>${people.map((c) => html`<${Contact} c=${c} />`)}</ul>`}
 		<h2 role="status">${error || (!messages ? T.searching : messages.length ? T.messages : T.nothing)}</h2>
-		<ul>${messages?.map((m) => html`<${Row} of=${m} tag=${store.tag(m.person)} time=${m.sent_at} onClick=${() => store.openAt(m)}><span class="snippet">${m.own && `${T.you}: `}<bdi>${part(textOf(m))}</bdi></span><//>`)}</ul></div>`;
+		<ul>${messages?.map((m) => html`<${Row} of=${{ ...m, name: m.group_name ?? m.name }} tag=${store.tag(m.person)} time=${m.sent_at} onClick=${() => store.openAt(m)}><span class="snippet">${m.own ? `${T.you}: ` : m.group && `${plain(m.name)}: `}<bdi>${part(textOf(m))}</bdi></span><//>`)}</ul></div>`;
 }
 
-export function People() {
-	const [text, setText] = useState(""), all = found(text);
-	return html`<${Dialog} title=${T.newMessage} kind="tall"><${Search} autofocus label=${T.people} value=${text} onInput=${(e) => setText(e.target.value)}
-			onKeyDown=${(e) => e.key === "Enter" && all[0] && store.open(all[0].person)} />
-		<ul class="list">${all.slice(0, PEOPLE).map((c) => html`<${Contact} c=${c} key=${c.person} />`)}</ul>
-		${!all.length && html`<p class="empty dim">${T.nothing}</p>`}<//>`;
-}
-
-function Protection() {
+export function Protection() {
 	const { connected, summary, why, warnings } = S.status || {}, isOff = S.link !== "open" || !connected;
 	const [icon, kind] = isOff ? ["off", "bad"] : warnings?.length ? ["weak", "warn"] : ["shield", "good"];
 	return html`<${Strip} kind=${kind} icon=${icon}><p>${S.note || summary || why || T.connecting}</p><//>`;
 }
-
-export function Settings() {
-	const { organisation, key, entries = 0, head = 0, announcements } = S.org, [state, setState] = useState(notifies());
-	const turn = async () => {
-		localStorage.notify = state === "on" ? "" : "1";
-		if (state === "off") await Notification.requestPermission();
-		setState(notifies());
-	};
-	return html`<${Dialog} title=${T.settings}><h3>${T.network}</h3><${Protection} />
-		${S.status?.warnings?.length ? html`<ul class="dots">${S.status.warnings.map((text) => html`<li>${text}</li>`)}</ul>` : ""}
-		${organisation && html`<h3>${T.organisation}: <${Name} of=${organisation} /></h3><p class="dim">${T.entries}: ${entries} / ${head}</p><p class="dim small">${T.key}: ${key}</p>`}
-		${announcements?.length > 0 && html`<h3>${T.announcements}</h3>${[...announcements].reverse().map((text) => html`<${Strip} kind="note"><bdi>${visible(text)}</bdi><//>`)}`}
-		<h3>${T.notifications}</h3><p class="dim">${T.notifyHint}</p><p>${state === "denied" ? T.notify.denied : html`<button class="quiet" onClick=${turn}>${T.notify[state]}</button>`}</p><//>`;
-}
-
-export const About = () => html`<${Dialog} title=${T.about}><p>${T.byDesign}</p>
-	<dl>${Object.keys(T.states).map((state) => html`<dt><${Icon} of=${state} /> ${T.states[state]}</dt><dd>${T.hints[state]}</dd>`)}</dl><//>`;
 
 // What must not be overlooked.
 export function Banners() {

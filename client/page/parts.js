@@ -1,6 +1,6 @@
 // Small parts. Text of others becomes text nodes alone, in elements that are isolated: it is no markup, and turns nothing around.
 import { html } from "./vendor.js";
-import { T } from "./texts.js";
+import { many, T } from "./texts.js";
 
 export { html };
 
@@ -34,15 +34,17 @@ const PATHS = {
 	shield: SHIELD + "M5.5 8l2 2 3-3.5",
 	weak: SHIELD + "M8 5v3.5M8 10.5v.3",
 	off: SHIELD + "M2 2l12 12",
+	people: "M8 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM2.5 14c0-3 2.5-5 5.5-5s5.5 2 5.5 5",
 	alarm: "M8 2L15 14H1zM8 6.5V10M8 12v.2",
 };
 export const Icon = ({ of, label }) => html`<svg class="icon" viewBox="0 0 16 16" role="img" aria-label=${label} aria-hidden=${!label}><path d=${PATHS[of] || PATHS.queued} /></svg>`;
 export const Round = ({ icon, label, kind = "", ...rest }) => html`<button class=${`round ${kind}`} aria-label=${label} title=${label} ...${rest}><${Icon} of=${icon} /></button>`;
 export const Strip = ({ kind = "", icon, role, children }) => html`<div class=${`strip ${kind}`} role=${role}>${icon && html`<${Icon} of=${icon} />`}${children}</div>`;
 
-export function Avatar({ of: { name, person }, kind = "" }) {
+export function Avatar({ of: { name, person, group }, kind = "" }) {
+	const hue = (group ? parseInt(group.slice(0, 4), 16) : person) * 67;
 	const words = plain(name).match(/[\p{L}\p{N}]+/gu) || ["?"], first = (word) => [...word][0];
-	return html`<span class=${`avatar ${kind}`} style=${{ background: `hsl(${person * 67} 40% 35%)` }} aria-hidden="true"><bdi>${first(words[0])}${words[1] && first(words.at(-1))}</bdi></span>`;
+	return html`<span class=${`avatar ${kind}`} style=${{ background: `hsl(${hue} 40% 35%)` }} aria-hidden="true"><bdi>${first(words[0])}${words[1] && first(words.at(-1))}</bdi></span>`;
 }
 
 // A line of a list: who, when, and what stands below.
@@ -60,6 +62,11 @@ export function day(s, month = "long") {
 	const ago = daysAgo(s);
 	if (ago === 0 || ago === 1) return ago ? T.yesterday : T.today;
 	return format(s, ago > 1 && ago < 7 ? { weekday: "long" } : { day: "numeric", month, year: at(s).getFullYear() === new Date().getFullYear() ? undefined : "numeric" });
+}
+// For how long something is kept.
+export function span(s) {
+	const [n, what] = s % 86400 ? (s % 3600 ? [s, "second"] : [s / 3600, "hour"]) : [s / 86400, "day"];
+	return s ? many(n, what) : "";
 }
 const brief = (s) => (daysAgo(s) ? day(s, "short") : hour(s));
 

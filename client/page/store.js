@@ -7,7 +7,7 @@ const PROTOCOL = 3, PAGE = 40;
 
 export const S = {
 	link: "connecting", note: "", ready: false, status: null, org: {}, toast: null,
-	contacts: new Map(), known: new Map(), talks: new Map(), verified: new Map(), messages: new Map(), drafts: new Map(), missed: new Map(), dismissed: new Set(),
+	contacts: new Map(), known: new Map(), talks: new Map(), groups: new Map(), verified: new Map(), messages: new Map(), drafts: new Map(), missed: new Map(), dismissed: new Set(),
 	open: null, panel: null, search: "", found: null,
 };
 
@@ -22,10 +22,14 @@ export const panel = (panel) => set({ panel });
 
 export const me = () => [...S.contacts.values()].find((contact) => contact.own);
 export const isMember = () => !!S.org.member;
-// Whom the organisation has removed.
-export const isGone = (person) => isMember() && !S.contacts.has(person);
-export const tag = (person) => (isGone(person) ? T.former : S.contacts.get(person)?.external && T.external);
-export const nameOf = (person) => (S.known.get(person) || S.talks.get(person))?.name || "";
+// A conversation has the number of a person, or the identifier of a group.
+export const keyOf = ({ group, person }) => group ?? person;
+const named = (key) => (isGroup(key) ? { group: key } : { person: key });
+export const isGroup = (key) => typeof key === "string";
+// Whom the organisation has removed, and groups to which one belongs no more.
+export const isGone = (key) => (isGroup(key) ? S.groups.get(key)?.member === false : isMember() && !S.contacts.has(key));
+export const tag = (key) => !isGroup(key) && (isGone(key) ? T.former : S.contacts.get(key)?.external && T.external);
+export const nameOf = (key) => (S.groups.get(key) || S.known.get(key) || S.talks.get(key))?.name || "";
 export const unread = () => [...S.talks.values()].reduce((sum, c) => sum + c.unread, 0);
 export const sorted = () => [...S.talks.values()].sort((a, b) => (b.last?.number || 0) - (a.last?.number || 0));
 
@@ -48,7 +52,7 @@ export function begin(drawing) {
 async function load() {
 	early = [];
 	listen();
-	await Promise.all([organisation(), people(), conversations(), status()]);
+	await Promise.all([organisation(), people(), groups(), conversations(), status()]);
 	const events = early;
 	early = null;
 	events.forEach(event);
@@ -58,15 +62,16 @@ async function load() {
 }
 const organisation = async (fields) => set({ org: await ask("organisation", fields) });
 const status = () => ask("status").then((status) => set({ status }), () => {});
-const byPerson = (list) => new Map(list.map((of) => [of.person, of]));
+const byKey = (list) => new Map(list.map((of) => [keyOf(of), { ...of, key: keyOf(of) }]));
+const groups = async () => set({ groups: byKey((await ask("groups")).groups) });
 async function people() {
-	const contacts = byPerson((await ask("contacts")).contacts);
+	const contacts = byKey((await ask("contacts")).contacts);
 	// Who goes keeps his name.
 	set({ contacts, known: new Map([...S.known, ...contacts]) });
 }
 async function conversations() {
-	const talks = byPerson((await ask("conversations")).conversations);
-	talks.forEach((c) => S.verified.set(c.person, c.verified));
+	const talks = byKey((await ask("conversations")).conversations);
+	talks.forEach((c) => S.verified.set(c.key, c.verified));
 	set({ talks });
 }
 
@@ -78,11 +83,13 @@ function soon(what) {
 }
 
 function event(e) {
-	const { person, number } = e;
+	const { person, number } = e, key = keyOf(e);
 	if (early) return early.push(e);
-	if (e.event === "received" || e.event === "sent") return arrived(e);
-	if (e.event === "state") return change(person, number, (m) => ({ ...m, state: e.state, why: e.why, next_try: e.next_try }));
-	if (e.event === "changed") return again(person, number).catch(fail);
+	if (["received", "sent", "done"].includes(e.event)) return arrived(e);
+	if (e.event === "group") return soon(groups);
+	if (e.event === "reached") return change(key, number, (m) => ({ ...m, reached: e.reached, of: e.of }));
+	if (e.event === "state") return change(key, number, (m) => ({ ...m, state: e.state, why: e.why, next_try: e.next_try }));
+	if (e.event === "changed") return again(key, number).catch(fail);
 	if (e.event === "missed") return S.missed.set(person, (S.missed.get(person) || 0) + e.parts), changed();
 	if (e.event === "connected") return status();
 	if (e.event === "alarm" || e.event === "announcement") {
@@ -94,76 +101,77 @@ function event(e) {
 }
 
 function arrived(m) {
-	const { person, number, name } = m;
-	const c = S.talks.get(person) || { person, name, unread: 0 };
+	const { number, name } = m, key = keyOf(m);
+	const c = S.talks.get(key) || { ...named(key), key, name: m.group_name ?? name, unread: 0 };
 	// What was known already comes again where no program took it.
 	const isNew = number > (c.last?.number || 0), isUnread = isNew && !m.own && !m.read;
 	if (isNew) c.last = m;
 	if (isUnread) c.unread += 1;
-	S.talks.set(person, c);
-	const held = S.messages.get(person);
+	S.talks.set(key, c);
+	const held = S.messages.get(key);
 	if (isNew && held?.isLatest) held.list = [...held.list, m];
 	changed();
 	if (!isUnread) return;
-	if (S.open === person && isLooking()) {
+	if (S.open === key && isLooking()) {
 		say(`${name}: ${m.text}`);
-		read(person);
+		read(key);
 	} else {
 		say(`${T.newMessage}: ${name}`);
 		notify(T.newMessage);
 	}
 }
 
-function change(person, number, how) {
-	const held = S.messages.get(person), c = S.talks.get(person);
+function change(key, number, how) {
+	const held = S.messages.get(key), c = S.talks.get(key);
 	if (held) held.list = held.list.map((m) => (m.number === number ? how(m) : m)).filter(Boolean);
 	if (c?.last?.number === number) c.last = how(c.last);
 	changed();
 }
-async function again(person, number) {
+async function again(key, number) {
 	const { messages } = await ask("messages", { number });
-	change(person, number, () => messages[0]);
+	change(key, number, () => messages[0]);
 	soon(conversations);
 }
 
 const isLooking = () => document.visibilityState === "visible" && document.hasFocus();
 
-// What came from a person counts as read when it is on the screen.
-export function read(person) {
-	const c = S.talks.get(person), held = S.messages.get(person), last = held && Math.max(...held.list.map((m) => (m.own ? 0 : m.number)));
-	if (S.open !== person || !c?.unread || !held?.isLatest || !last || !isLooking()) return;
+// What came in a conversation counts as read when it is on the screen.
+export function read(key) {
+	const c = S.talks.get(key), held = S.messages.get(key), last = held && Math.max(...held.list.map((m) => (m.own ? 0 : m.number)));
+	if (S.open !== key || !c?.unread || !held?.isLatest || !last || !isLooking()) return;
 	c.unread = 0;
 	changed();
-	ask("read", { person, up_to: last }).catch(fail);
+	ask("read", { ...named(key), up_to: last }).catch(fail);
 }
 
-async function fetch(person, fields, join) {
+async function fetch(key, fields, join) {
 	try {
-		const { messages } = await ask("messages", { person, last: PAGE, ...fields });
-		const held = S.messages.get(person) || { list: [] };
-		S.messages.set(person, { ...held, hasMore: messages.length >= PAGE, ...join(messages, held) });
+		const { messages } = await ask("messages", { ...named(key), last: PAGE, ...fields });
+		const held = S.messages.get(key) || { list: [] };
+		S.messages.set(key, { ...held, hasMore: messages.length >= PAGE, ...join(messages, held) });
 		changed();
-		read(person);
+		read(key);
 	} catch (error) {
 		fail(error);
 	}
 }
-export const latest = (person) => fetch(person, {}, (list) => ({ list, isLatest: true, mark: null }));
-export const earlier = (person) => fetch(person, { before: S.messages.get(person).list[0].number }, (list, held) => ({ list: [...list, ...held.list] }));
+export const latest = (key) => fetch(key, {}, (list) => ({ list, isLatest: true, mark: null }));
+export const earlier = (key) => fetch(key, { before: S.messages.get(key).list[0].number }, (list, held) => ({ list: [...list, ...held.list] }));
 
-const show = (person) => set({ open: person, panel: null, search: "", found: null });
-export function open(person) {
-	show(person);
-	if (person === null) return;
+const show = (key) => set({ open: key, panel: null, search: "", found: null });
+export function open(key) {
+	show(key);
+	if (key === null) return;
 	// Conversations say it of those with whom there are messages.
-	if (!S.verified.has(person)) verify(person).catch(() => {});
-	if (S.messages.get(person)?.isLatest) read(person);
-	else latest(person);
+	if (!isGroup(key) && !S.verified.has(key)) verify(key).catch(() => {});
+	if (S.messages.get(key)?.isLatest) read(key);
+	else latest(key);
 }
 // Opens a conversation where a message is, with some that came after it.
-export function openAt({ person, number }) {
-	show(person);
-	fetch(person, { before: number + 20 }, (list) => ({ list, mark: number, isLatest: list.at(-1)?.number >= S.talks.get(person)?.last?.number }));
+export function openAt(m) {
+	const { number } = m, key = keyOf(m);
+	show(key);
+	fetch(key, { before: number + 20 }, (list) => ({ list, mark: number, isLatest: list.at(-1)?.number >= S.talks.get(key)?.last?.number }));
 }
 
 let searching;
@@ -174,11 +182,12 @@ export function search(text) {
 	if (wanted) searching = setTimeout(() => find().then((found) => S.search === text && set({ found })), 300);
 }
 
-export const send = (person, text) => ask("send", { person, text });
+export const send = (key, text) => ask("send", { ...named(key), text });
 export const edit = ({ number }, text) => ask("edit", { number, text });
-export async function remove({ person, number }, for_all) {
+export async function remove(m, for_all) {
+	const { number } = m;
 	await ask("delete", { number, for_all });
-	change(person, number, () => null);
+	change(keyOf(m), number, () => null);
 	soon(conversations);
 }
 export async function verify(person, same, digits) {
@@ -187,6 +196,13 @@ export async function verify(person, same, digits) {
 	changed();
 	return said;
 }
+// Founds a group, or does something to one.
+export async function found(name, people) {
+	const { group } = await ask("found", { name, people });
+	await groups();
+	open(group);
+}
+export const act = (group, deed) => ask("group", { group, ...deed }).then(groups);
 export const seen = () => organisation({ seen: true }).then(() => organisation()).catch(fail);
 export const join = (fields) => ask("join", fields).then(() => organisation());
 export { enter };

@@ -1,10 +1,17 @@
 """Groups of an organisation's members, by the command line and by a program."""
 
 import json
+import os
+from pathlib import Path
 
+import basics
+from browser import Browser, chromium
 from localnet import Localnet
 from messages import Person
-from report import must, wait_until
+from report import Skip, must, wait_until
+from window import Window
+
+MARKUP = "<b>bold</b> <img src=x onerror=\"document.title='owned'\">"
 
 
 class Groups:
@@ -24,6 +31,7 @@ class Groups:
         check("18 a member whose program was killed reads each message once", self.killed)
         check("18 who was removed reads nothing more, and cannot write", self.removed)
         check("18 messages of a group are edited, taken back, and erased when their time is over", self.changed)
+        check("18 a group is founded, read, changed and left in the page", self.page)
         check("18 what a group does not allow says why", self.refused)
 
     def group(self, who, name="Finance"):
@@ -152,6 +160,83 @@ class Groups:
         self.carol.run("chat", "--group", "Finance", text="")
         gone = lambda: "gone in two seconds" not in self.read(self.carol) + self.read(self.bob)
         must(wait_until(gone, 20) is not None, "it is still there")
+
+    def window(self, browser, who):
+        address, code = who.run("open", "--code").stdout.split()
+        window = Window(browser.tab(width=1100, height=700))
+        window.opens(f"{address}#{code}")
+        return window
+
+    def shot(self, window, name):
+        """A picture of a page, where somebody wants those."""
+        if shots := os.environ.get("SHOAL_SHOTS"):
+            window.tab.shot(Path(shots) / f"group-{name}.png")
+
+    def page(self):
+        path = chromium() or basics.install("chromium", "chromium")
+        if not path:
+            raise Skip("no chromium, and it cannot be installed")
+        with_all = [Browser(path), Browser(path)]
+        try:
+            alice, bob = self.window(with_all[0], self.alice), self.window(with_all[1], self.bob)
+            alice.people()
+            alice.presses("New group")
+            alice.waits("document.querySelector('dialog form input') === document.activeElement", 15, "no form for a group")
+            alice.tab.types("Lunch")
+            for name in ("Bob", "Carol"):
+                alice.tab.js(f"[...document.querySelectorAll('dialog .choice label')].find(e => e.innerText.includes('{name}')).click()")
+            self.shot(alice, "new")
+            alice.presses("Found the group")
+            alice.waits("!document.querySelector('dialog') && document.querySelector('.head h1')?.innerText.includes('Lunch')", 15, "no group")
+            alice.writes("Who comes along?")
+            bob.shows("Lunch")
+            bob.reads("Who comes along?", 60)
+            bob.waits("[...document.querySelectorAll('.notice')].some(e => e.textContent.includes('founded'))", 15, "no word of its founding")
+            bob.waits("document.querySelector('.bubble > .name')?.textContent === 'Alice'", 15, "who wrote it does not show")
+            said = bob.writes("I do")
+            alice.reads("I do", 60)
+            alice.waits("[...document.querySelectorAll('.own .meta')].some(e => e.innerText.includes('1 of 2 have it'))", 60, "nothing says who has it")
+            must("On its way" in said or "Queued" in said, said)
+            self.shot(alice, "talk")
+            self.panel(alice, bob)
+        finally:
+            for browser in with_all:
+                browser.close()
+
+    def panel(self, alice, bob):
+        """What an admin does, and what somebody sees who is none."""
+        opens = "document.querySelector('.head .quiet').click()"
+        bob.tab.js(opens)
+        bob.waits("document.querySelectorAll('dialog .members li').length === 3", 15, "nobody is in it")
+        must(not bob.tab.js("[...document.querySelectorAll('dialog button')].some(e => e.innerText === 'Make admin')"), "a member is offered what an admin may")
+        bob.closes()
+        alice.tab.js(opens)
+        alice.waits("document.querySelector('dialog select')", 15, "no panel")
+        self.shot(alice, "panel")
+        alice.presses("Make admin")
+        bob.waits("[...document.querySelectorAll('.notice')].some(e => e.textContent.includes('made Bob admin'))", 60, "Bob is not told")
+        # Twice, as it cannot be undone by the one who is removed.
+        remove = "[...[...document.querySelectorAll('dialog .members li')].find(e => e.innerText.includes('Carol')).querySelectorAll('button')].at(-1).click()"
+        alice.tab.js(remove)
+        alice.waits("document.querySelector('dialog .asks')?.innerText === 'Yes, do it'", 15, "it does not ask")
+        alice.tab.js(remove)
+        alice.waits("document.querySelectorAll('dialog .members li').length === 2", 15, "Carol is still there")
+        bob.waits("[...document.querySelectorAll('.notice')].some(e => e.textContent.includes('removed Carol'))", 60, "Bob is not told")
+        bob.tab.js(opens)
+        bob.waits("document.querySelector('dialog select') && !document.querySelector('dialog select').disabled", 15, "Bob is no admin")
+        for _ in range(2):
+            bob.tab.js("[...document.querySelectorAll('dialog button')].filter(e => ['Leave the group', 'Yes, do it'].includes(e.innerText)).at(-1).click()")
+            bob.waits("document.querySelector('dialog .asks') || document.body.innerText.includes('You no longer belong')", 15, "he does not leave")
+        bob.closes()
+        bob.waits("document.body.innerText.includes('You no longer belong to this group')", 15, "he can still write")
+        self.shot(bob, "left")
+        # A name full of markup is text.
+        alice.tab.js("document.querySelector('dialog form input').select()")
+        alice.tab.types(MARKUP)
+        alice.presses("Rename")
+        alice.closes()
+        alice.waits(f"document.querySelector('.head h1').innerText.includes({json.dumps(MARKUP)})", 15, "it is not renamed")
+        must(alice.tab.js("document.title").endswith("Shoal") and not alice.tab.js("!!document.querySelector('h1 b, h1 img, .notice b')"), "markup")
 
     def refused(self):
         said = []

@@ -196,6 +196,9 @@ class World:
             found.append({"person": person, "name": self.people[person]["name"], "unread": unread, "last": of[-1], "verified": person in self.verified})
         return {"conversations": sorted(found, key=lambda c: -c["last"]["number"])}
 
+    def word_groups(self, said):
+        return {"groups": []}
+
     def word_messages(self, said):
         if "number" in said:
             return {"messages": [m for m in self.messages if m["number"] == said["number"] and m["person"] >= 0]}

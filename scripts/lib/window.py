@@ -121,4 +121,4 @@ class Window:
 
     def presses(self, label):
         """Presses the button of a dialog that says this."""
-        self.tab.js(f"[...document.querySelectorAll('dialog button')].find(e => e.innerText === {json.dumps(label)}).click()")
+        self.tab.js(f"[...document.querySelectorAll('dialog button')].find(e => e.innerText.trim() === {json.dumps(label)}).click()")

@@ -265,7 +265,12 @@ impl People {
         }
         received.is_owed = true;
         if taken == Taken::New {
-            received.last = now;
+            // Of what came about a group's log its writer hears after he has heard of what he wrote.
+            received.last = if may_wait || frame.group.is_none() {
+                now
+            } else {
+                received.last.max(now.saturating_sub(HOUR_MS))
+            };
         }
         let gaps = received.has_gap() && received.checks == 0;
         if gaps {

@@ -1,7 +1,7 @@
 //! The files of the page, in the program itself. They lie in `client/page`, as they are served: nothing builds them.
 
 /// Path, kind, bytes.
-const FILES: [(&str, &str, &[u8]); 14] = [
+const FILES: [(&str, &str, &[u8]); 16] = [
     ("/", HTML, include_bytes!("../../../page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_bytes!("../../../page/style.css")),
     ("/icon.svg", "image/svg+xml", include_bytes!("../../../page/icon.svg")),
@@ -14,6 +14,8 @@ const FILES: [(&str, &str, &[u8]); 14] = [
     ("/parts.js", SCRIPT, include_bytes!("../../../page/parts.js")),
     ("/texts.js", SCRIPT, include_bytes!("../../../page/texts.js")),
     ("/dialogs.js", SCRIPT, include_bytes!("../../../page/dialogs.js")),
+    ("/verify.js", SCRIPT, include_bytes!("../../../page/verify.js")),
+    ("/texts-later.js", SCRIPT, include_bytes!("../../../page/texts-later.js")),
     ("/qr/index.js", SCRIPT, include_bytes!("../../../page/qr/index.js")),
     ("/qr/decode.js", SCRIPT, include_bytes!("../../../page/qr/decode.js")),
 ];
@@ -39,7 +41,8 @@ mod tests {
         ("/qr/decode.js", "bc9ed4c6d171e078dc4c101cd3ed921705859d9f"),
     ];
     /// What is loaded where somebody wants it, and not with the page.
-    const LATER: [&str; 3] = ["/dialogs.js", "/qr/index.js", "/qr/decode.js"];
+    const LATER: [&str; 5] =
+        ["/dialogs.js", "/verify.js", "/texts-later.js", "/qr/index.js", "/qr/decode.js"];
 
     fn own_scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
         let is_vendored = |path: &str| VENDORED.iter().any(|(vendored, _)| *vendored == path);
