@@ -45,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("authority_liveness", liveness::liveness),
     ("directory_entries", organisation::directory_entries),
     ("organisation_words", organisation::organisation_words),
+    ("people_groups", people::people_groups),
     ("people_packets", people::people_packets),
     ("people_words", people::people_words),
     ("control_words", control_words),

@@ -1,8 +1,8 @@
 //! Packets between people's devices, and what descriptors carry for them.
 
 use shoal_people::{
-    Body, Frame, Input, Output, PacketNumber, People, PeriodKeys, Published, ReceivedMessage,
-    Roster, RosterDevice, Settings,
+    Body, Frame, GroupAct, GroupEntry, GroupLog, GroupRole, Input, Output, PacketNumber, People,
+    PeriodKeys, Published, ReceivedMessage, Roster, RosterDevice, Settings, SignedEntry,
 };
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{Engine, SecretIdentity, Seed};
@@ -90,13 +90,87 @@ pub fn people_words(data: &[u8]) {
     assert!(Body::decode(&body.encode()) == body);
 }
 
-/// Valid inputs of both targets, from which mutations start.
+/// Acts on a group: a byte each for who does it, after which entry, what it is and on whom. All are signed, and most are not allowed. The
+/// log takes them in their order, backwards, and two halves one after the other, and counts the same in the end; what it says of
+/// itself can be read again.
+pub fn people_groups(data: &[u8]) {
+    const PEOPLE: u8 = 5;
+    let listed = |n: u8| {
+        let key = secret(n + 1).identity();
+        let address = ServiceAddress { identity: key.0, gateway: [9; 32] };
+        (u32::from(n), RosterDevice { person: n.into(), key, address, held_until: 0 })
+    };
+    let organisation = secret(200).identity();
+    let roster = Roster {
+        organisation,
+        size: 3,
+        head: 3,
+        is_current: true,
+        devices: (0..PEOPLE).map(listed).collect(),
+        removed: [].into(),
+        people: (0..u32::from(PEOPLE)).collect(),
+    };
+    let sign = |number, previous, by: u8, at: usize, act| {
+        let author = u32::from(by % PEOPLE);
+        let entry = GroupEntry { number, previous, at: at as u64, author, act };
+        SignedEntry::new(&organisation, entry, &secret(by % PEOPLE + 1))
+    };
+    let create = GroupAct::Create { nonce: [7; 16], name: "group".into(), people: vec![1, 2, 3] };
+    let first = sign(0, [0; 32], 0, 0, create);
+    let mut all = vec![first.clone()];
+    for (at, step) in data.chunks_exact(4).take(40).enumerate() {
+        let &[by, after, what, on] = step else { break };
+        let Some(before) = all.get(usize::from(after) % all.len()) else { break };
+        let person = u32::from(on % PEOPLE);
+        let act = match what % 8 {
+            0 => GroupAct::Add(vec![person]),
+            1 => GroupAct::Remove(vec![person]),
+            2 => GroupAct::Appoint(person, GroupRole::Owner),
+            3 => GroupAct::Appoint(person, GroupRole::Admin),
+            4 => GroupAct::Appoint(person, GroupRole::Member),
+            5 => GroupAct::Rename(format!("{on}")),
+            6 => GroupAct::Expire(on.into()),
+            _ => GroupAct::Affirm,
+        };
+        all.push(sign(before.entry.number + 1, before.hash(), by, at, act));
+    }
+    let log = |orders: &[Vec<SignedEntry>]| {
+        let mut log = GroupLog::new(first.clone(), &roster).expect("it begins");
+        for entries in orders {
+            log.insert(entries.clone(), &roster);
+        }
+        log
+    };
+    let backwards: Vec<Vec<SignedEntry>> = all.iter().rev().map(|one| vec![one.clone()]).collect();
+    let (a, b) = all.split_at(all.len() / 2);
+    let whole = log(std::slice::from_ref(&all));
+    for other in [log(&backwards), log(&[b.to_vec(), a.to_vec()])] {
+        assert!(other.head() == whole.head(), "the order of arrival counts");
+    }
+    assert!(log(&[whole.all()]).head() == whole.head());
+    let body = Body::Entries(all);
+    assert!(Body::decode(&body.encode()) == body);
+}
+
+/// Valid inputs of these targets, from which mutations start.
 pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
     if target == "people_packets" {
         let with_length = |packet: Vec<u8>| {
             [&u16::try_from(packet.len()).unwrap_or_default().to_be_bytes()[..], &packet].concat()
         };
         return vec![written().into_iter().flat_map(with_length).collect()];
+    }
+    if target == "people_groups" {
+        // Two admins, who then act after the same entry, and an owner who settles it.
+        let (owner, first, second) = (0, 1, 2);
+        let steps = [
+            [owner, 0, 3, 1],
+            [owner, 1, 3, 2],
+            [first, 2, 0, 4],
+            [second, 2, 1, 3],
+            [owner, 4, 5, 9],
+        ];
+        return vec![steps.concat(), Vec::new()];
     }
     let keys = PeriodKeys::new(&[2; 32], 0).public().clone();
     let name = shoal_people::MessageName { device: 1, stream: 7, sequence: 3 };

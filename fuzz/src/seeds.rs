@@ -54,7 +54,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "votes" | "reports" | "authority_inputs" => crate::authorities::of(target),
         "authority_liveness" => crate::liveness::seeds(&crate::authorities::votes().1),
         "directory_entries" | "organisation_words" => crate::organisation::of(target),
-        "people_packets" | "people_words" => crate::people::of(target),
+        "people_groups" | "people_packets" | "people_words" => crate::people::of(target),
         "control_words" => words(),
         "addresses" => {
             let address = ServiceAddress { identity: [7; 32], gateway: [8; 32] };

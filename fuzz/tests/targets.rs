@@ -125,6 +125,7 @@ targets! {
     authority_liveness: 60,
     directory_entries: 1_000,
     organisation_words: 5_000,
+    people_groups: 1_000,
     people_packets: 300,
     people_words: 10_000,
     control_words: 20_000,

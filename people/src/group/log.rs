@@ -121,7 +121,7 @@ impl GroupLog {
         Some(self.entries.get(&entry.hash())?.person)
     }
 
-    /// All entries, each after the one before it: [`Self::load`] reads them.
+    /// All entries, each after the one before it: by the first one, and the others, the log can be made again.
     pub fn all(&self) -> Vec<SignedEntry> {
         let mut all: Vec<&KnownEntry> = self.entries.values().collect();
         all.sort_by_key(|known| known.signed.entry.number);
