@@ -65,16 +65,15 @@ fn state(state: &GroupState) -> anyhow::Result<Value> {
     }))
 }
 
-fn directory(roster: &Roster) -> Value {
-    let of = |number: &u32, person: u32, key: [u8; 32], listed: bool| json!({ "number": number, "person": person, "key": hex(key), "listed": listed });
-    let listed = roster.devices.iter().map(|(n, device)| of(n, device.person, device.key.0, true));
-    let removed = roster.removed.iter().map(|(n, (person, key))| of(n, *person, key.0, false));
-    json!({ "devices": listed.chain(removed).collect::<Vec<_>>(), "people": roster.people })
+/// The device of each person.
+fn device(person: u32) -> Value {
+    let seed = 170 + person as u8;
+    json!({ "person": person, "seed": hex([seed; 32]), "key": hex(secret(seed).identity().0) })
 }
 
 pub(super) fn groups() -> anyhow::Result<Value> {
     use GroupAct::{Add, Affirm, Appoint, Create, Expire, Remove, Rename};
-    let rosters = [roster(&[]), roster(&[0]), roster(&[0, 1])];
+    let left: [&[u32]; 3] = [&[], &[0], &[0, 1]];
     let mut written = Written { all: Vec::new() };
     let w = &mut written;
     let create = Create { nonce: [7; 16], name: "Financë".into(), people: vec![1, 2, 3] };
@@ -121,13 +120,18 @@ pub(super) fn groups() -> anyhow::Result<Value> {
     ];
     let all = written.all;
     let logs = logs.into_iter().map(|(at, entries)| {
-        let roster = rosters.get(at).ok_or_else(|| anyhow::anyhow!("no such directory"))?;
+        let left = left.get(at).copied().unwrap_or_default();
+        let roster = &roster(left);
         let some = entries.iter().filter_map(|at| all.get(*at)).cloned();
         let mut some = some.collect::<Vec<_>>().into_iter();
         let begun = some.next().and_then(|first| GroupLog::new(first, roster));
         let mut log = begun.ok_or_else(|| anyhow::anyhow!("the group does not begin"))?;
         log.insert(some.collect(), roster);
-        Ok(json!({ "directory": at, "entries": entries, "head": state(log.head())? }))
+        // Of what it is made, so that no other set passes for it.
+        let of = entries.iter().filter_map(|at| all.get(*at)).flat_map(SignedEntry::hash);
+        let of: Vec<u8> = of.chain(left.iter().map(|person| *person as u8)).collect();
+        let of = hex(blake3::hash(&of).as_bytes());
+        Ok(json!({ "left": left, "entries": entries, "of": of, "head": state(log.head())? }))
     });
     let logs = logs.collect::<anyhow::Result<Vec<_>>>()?;
     let entries = all.iter().map(|signed| {
@@ -135,7 +139,7 @@ pub(super) fn groups() -> anyhow::Result<Value> {
     });
     Ok(json!({
         "organisation": hex(secret(ORGANISATION).identity().0),
-        "directories": rosters.iter().map(directory).collect::<Vec<_>>(),
+        "devices": (0..PEOPLE).map(device).collect::<Vec<_>>(),
         "entries": entries.collect::<anyhow::Result<Vec<_>>>()?,
         "logs": logs,
     }))

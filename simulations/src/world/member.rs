@@ -7,8 +7,8 @@ use std::time::Duration;
 use shoal_client::engine::{Handle, LetterId, contact_of_person};
 use shoal_client::sender::Sender;
 use shoal_people::{
-    Body, Input, Key, LetterNumber, MessageName, NotRestored, Output, PacketNumber, People,
-    PeriodKeys, Published, Roster, RosterDevice, Settings as MessageSettings, State,
+    Body, Conversation, Input, Key, LetterNumber, MessageName, NotRestored, Output, PacketNumber,
+    People, PeriodKeys, Published, Roster, RosterDevice, Settings as MessageSettings, State,
 };
 use shoal_topology::directory::address::ServiceAddress;
 use shoal_topology::{Class, ClientDescriptor, Engine as _, Identity, SecretIdentity, Seed, Time};
@@ -52,6 +52,8 @@ pub(super) struct MemberDevice {
     number: u32,
     identity: SecretIdentity,
     settings: MessageSettings,
+    /// Of so many people who follow each other are groups; 0 if there are none.
+    group_size: u32,
     roster: Roster,
     seed: Seed,
     /// How often its program has started.
@@ -81,6 +83,7 @@ impl MemberDevice {
         unix_ms: u64,
     ) -> Result<Self, NotRestored> {
         let of_class = MessageSettings::of(class);
+        let group_size = settings.people.group_size;
         let receipts_ms = if settings.trial.receipts_wait { of_class.receipts_ms } else { 0 };
         let settings = MessageSettings { receipts_ms, ..of_class };
         let device = (number, identity.clone());
@@ -90,6 +93,7 @@ impl MemberDevice {
             number,
             identity,
             settings,
+            group_size,
             roster,
             seed,
             starts: 0,
@@ -137,6 +141,25 @@ impl MemberDevice {
     pub(super) fn linked(&mut self, is_linked: bool, unix_ms: u64) {
         let input = if is_linked { Input::Connected } else { Input::Disconnected };
         self.engine.handle(unix_ms, input);
+        if is_linked {
+            self.found(unix_ms);
+        }
+    }
+
+    /// True if another person belongs to the group of this one.
+    fn shares_group(&self, other: u32) -> bool {
+        self.group_size > 1 && self.number / self.group_size == other / self.group_size
+    }
+
+    /// Founds the group of those who follow this person, if that is for him to do and was not done.
+    fn found(&mut self, unix_ms: u64) {
+        let others = (self.number + 1..).take(self.group_size.saturating_sub(1) as usize);
+        let others: Vec<u32> = others.filter(|other| self.roster.people.contains(other)).collect();
+        let is_first = self.group_size > 1 && self.number.is_multiple_of(self.group_size);
+        if is_first && !others.is_empty() && self.engine.groups().next().is_none() {
+            // It has a name, and nobody here is in too many.
+            let _ = self.engine.found_group(unix_ms, "group", &others);
+        }
     }
 
     /// A letter came.
@@ -167,11 +190,16 @@ impl MemberDevice {
         self.engine.handle(unix_ms, Input::Described { device, found });
     }
 
-    /// Writes what an activity says to the person with this number. Its text is the number of the activity.
+    /// Writes what an activity says to the person with this number, or to the group that both belong to: nobody has heard of that
+    /// before its founder had a link. Its text is the number of the activity, and of that person.
     pub(super) fn write(&mut self, to: u32, activity: u32, unix_ms: u64) {
-        let body = Body::Text(activity.to_string());
+        let body = Body::Text(format!("{activity} {to}"));
+        let conversation = match self.engine.groups().next() {
+            Some((group, _)) if self.shares_group(to) => Conversation::Group(group),
+            _ => Conversation::Person(to),
+        };
         // Who is told at once that it cannot be sent was told, too.
-        if let Ok(name) = self.engine.send(unix_ms, to, &body, 0) {
+        if let Ok(name) = self.engine.send(unix_ms, conversation, &body, 0) {
             self.written.insert(name, (activity, State::Queued(shoal_people::Waiting::Turn)));
         }
     }
@@ -213,7 +241,10 @@ impl MemberDevice {
                         Body::Text(text) => text,
                         _ => continue,
                     };
-                    outcomes.extend(text.parse().ok().map(Outcome::Read));
+                    // Each message counts once, though a whole group reads it.
+                    let read =
+                        text.split_once(' ').filter(|(_, to)| *to == self.number.to_string());
+                    outcomes.extend(read.and_then(|(of, _)| of.parse().ok()).map(Outcome::Read));
                 }
                 Output::Missed(..) | Output::Group(_) | Output::Reached(..) => {}
             }

@@ -233,6 +233,9 @@ pub struct PeopleSettings {
     /// Whether people are members of one organisation, whose messages have sessions, receipts and second copies, as in service.
     /// It needs keys of periods. Else a message is one packet, and its writer is never told that it has arrived.
     pub members: bool,
+    /// Members whose numbers follow each other form groups of so many: what one writes to another one of his group goes to all of
+    /// it. 0 for none.
+    pub group_size: u32,
 }
 
 impl PeopleSettings {
@@ -259,6 +262,7 @@ impl Default for PeopleSettings {
             access_jitter_ms: 0.0,
             key_period_s: 0,
             members: false,
+            group_size: 0,
         }
     }
 }

@@ -294,3 +294,28 @@ fn killed(seed: u64) {
         assert_eq!(world.nodes[n].engine.group(&group), world.nodes[0].engine.group(&group));
     }
 }
+
+#[test]
+fn who_says_nothing_acknowledges_what_all_others_wrote() {
+    let mut world = World::new(3, Net::GOOD, 70);
+    let group = world.found(0, &[1, 2]);
+    world.run_until(BEGIN + 10 * MINUTE);
+    let mut names = Vec::new();
+    for n in 0..30 {
+        let at = world.now + 15_000;
+        world.run_until(at);
+        names.push((0, world.write_to(0, group, &format!("a{n}"))));
+        let at = world.now + 15_000;
+        world.run_until(at);
+        names.push((1, world.write_to(1, group, &format!("b{n}"))));
+        if n == 12 {
+            names.push((2, world.write_to(2, group, "c")));
+        }
+    }
+    let until = world.now + DAY;
+    world.run_until(until);
+    for (by, name) in names {
+        let node = &world.nodes[by];
+        assert_eq!(node.states[&name], State::Delivered, "{name:?} {:?}", node.reached.get(&name));
+    }
+}

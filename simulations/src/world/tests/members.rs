@@ -79,6 +79,24 @@ fn shown(settings: &Settings, workload: &Workload) -> Vec<(Trace, Vec<FrameUp>)>
 }
 
 #[test]
+fn the_links_and_the_frames_of_a_group_that_writes_are_those_of_idle_people_to_the_bit() {
+    // One of them founds the group at his first link; all write to it, and it answers.
+    let mut in_group = world();
+    in_group.people.group_size = 3;
+    let idle = shown(&world(), &nothing(3, 5_000));
+    let busy = shown(&in_group, &written(&DIALOGUE, 5_000.0));
+    for (person, (idle, busy)) in idle.iter().zip(&busy).enumerate() {
+        assert!(idle.1.len() > 5_000, "{}", idle.1.len());
+        assert!(idle.0 == busy.0, "the link of person {person}");
+        assert!(idle.1 == busy.1, "the frames of person {person}");
+    }
+    // It was written to the group, and read.
+    let report = go(&in_group, &written(&DIALOGUE, 5_000.0), 1);
+    assert_eq!(report.service.message_delays_s.len(), 61, "{:?}", report.measured);
+    assert_ne!(report.trace_hash, go(&world(), &written(&DIALOGUE, 5_000.0), 1).trace_hash);
+}
+
+#[test]
 fn the_link_and_the_frames_of_a_member_who_writes_are_those_of_an_idle_one_to_the_bit() {
     // Across two periods of keys, with receipts that come with answers and others that come alone.
     let idle = shown(&world(), &nothing(3, 5_000));
