@@ -10,7 +10,7 @@ use crate::{
     Error, GroupAct, GroupEntry, GroupLog, GroupState, NotAllowed, ReceivedMessage, SignedEntry,
 };
 
-/// Most groups, and of these begun by one person.
+/// Most groups, and of these begun by one person; of so many one person is asked for entries.
 const GROUPS: usize = 512;
 const GROUPS_EACH: usize = 64;
 /// Most messages that wait for entries of a log, and of these written by one device.
@@ -81,12 +81,6 @@ impl People {
         self.groups.logs.get(group).map(GroupLog::head)
     }
 
-    /// What was done to a group and holds, in its order.
-    pub fn group_history(&self, group: &GroupId) -> Vec<GroupDone> {
-        let Some(log) = self.groups.logs.get(group) else { return Vec::new() };
-        log.chain().filter_map(|signed| self.done(signed)).collect()
-    }
-
     /// True if the owner of this device may add people to a group, and remove others.
     pub fn may_act(&self, group: &GroupId) -> bool {
         let head = self.group(group).zip(self.person());
@@ -118,6 +112,7 @@ impl People {
     ) -> Result<GroupId, NotSent> {
         let own = self.person().ok_or(NotAllowed::NoMember)?;
         let people: Vec<u32> = people.iter().copied().filter(|person| *person != own).collect();
+        self.check_people(&people)?;
         self.check_size(&people)?;
         if self.groups.logs.len() >= GROUPS || self.begun_by(own) >= GROUPS_EACH {
             return Err(NotSent::Full);
@@ -131,9 +126,9 @@ impl People {
         let log = log.ok_or(NotAllowed::Name)?;
         let group = log.id();
         self.groups.logs.insert(group, log);
-        let inserted = Inserted { done: vec![first], ..Inserted::default() };
+        let inserted = Inserted { done: vec![first.clone()], ..Inserted::default() };
         self.group_changed(now, group, inserted, None);
-        self.tell_of(now, group, &[]);
+        self.tell_of(now, group, &[], first);
         self.pump(now);
         self.flush();
         Ok(group)
@@ -145,6 +140,7 @@ impl People {
     /// It is not done, and why.
     pub fn act(&mut self, now: u64, group: GroupId, act: GroupAct) -> Result<(), NotSent> {
         if let GroupAct::Add(people) = &act {
+            self.check_people(people)?;
             let there = self.people_of(&group);
             self.check_size(&[&there[..], people].concat())?;
         }
@@ -158,10 +154,18 @@ impl People {
         let log = self.groups.logs.get_mut(&group).ok_or(NotSent::NoGroup)?;
         let before: Vec<u32> = log.head().people.iter().map(|one| one.person).collect();
         let by = (self.me.0, &self.me.1);
-        let (_, inserted) = log.act(now / 1_000, act, by, &self.roster)?;
+        let (signed, inserted) = log.act(now / 1_000, act, by, &self.roster)?;
         self.group_changed(now, group, inserted, Some(&before));
-        self.tell_of(now, group, &before);
+        self.tell_of(now, group, &before, signed);
         Ok(())
+    }
+
+    /// Whether all of these belong to the organisation.
+    fn check_people(&self, people: &[u32]) -> Result<(), NotSent> {
+        match people.iter().find(|person| !self.roster.people.contains(person)) {
+            Some(unknown) => Err(NotAllowed::Unknown(*unknown).into()),
+            None => Ok(()),
+        }
     }
 
     /// Whether a message can go to the devices of so many people.
@@ -211,8 +215,11 @@ impl People {
         inserted: Inserted,
         before: Option<&[u32]>,
     ) {
-        self.save_group(group);
         self.plan_affirming(now, group);
+        if inserted == Inserted::default() {
+            return;
+        }
+        self.save_group(group);
         let Inserted { done, undone, .. } = inserted;
         if done.is_empty() && undone.is_empty() {
             return;
@@ -240,15 +247,14 @@ impl People {
         self.try_early(now, group);
     }
 
-    /// Tells the others of a group what this device did: those who belonged to it `before` the last entry, those who are new
-    /// everything.
-    fn tell_of(&mut self, now: u64, group: GroupId, before: &[u32]) {
+    /// Tells the others of a group what this device did: those who belonged to it `before` the entry alone, those who are new the whole
+    /// log.
+    fn tell_of(&mut self, now: u64, group: GroupId, before: &[u32], entry: SignedEntry) {
         let Some(log) = self.groups.logs.get(&group) else { return };
         let all: Vec<SignedEntry> = log.chain().cloned().collect();
-        let last = all.last().cloned().into_iter().collect();
         let new: Vec<u32> = log.head().people.iter().map(|one| one.person).collect();
         let new: Vec<u32> = new.into_iter().filter(|person| !before.contains(person)).collect();
-        self.send_entries((now, now), group, before, last);
+        self.send_entries((now, now), group, before, vec![entry]);
         self.send_entries((now, now), group, &new, all);
     }
 
@@ -324,13 +330,17 @@ impl People {
             self.counts.no_room += 1;
             return;
         }
-        let Some(mut log) = GroupLog::new(first, &self.roster) else { return };
-        log.insert(rest, &self.roster);
+        let log = GroupLog::new(first, &self.roster).map(|mut log| {
+            log.insert(rest, &self.roster);
+            log
+        });
         let own = self.person();
-        // Whoever never belonged to it need not know of it.
-        if own.is_none_or(|own| log.head().person(own).is_none()) {
+        // Whoever does not belong to it need not know of it.
+        let is_own = |log: &GroupLog| own.is_some_and(|own| log.head().person(own).is_some());
+        let Some(log) = log.filter(is_own) else {
+            self.counts.refused += 1;
             return;
-        }
+        };
         let inserted = Inserted { done: log.chain().cloned().collect(), ..Inserted::default() };
         self.groups.logs.insert(group, log);
         self.group_changed(now, group, inserted, None);
@@ -374,7 +384,8 @@ impl People {
 
     /// Plans to ask somebody for entries, who was asked so often: if that is not 0, it is not done where all is here by then.
     fn want_entries(&mut self, now: u64, group: GroupId, from: u32, asked: u32) {
-        if self.groups.wants.len() < GROUPS {
+        let of_him = self.groups.wants.keys().filter(|(_, person)| *person == from).count();
+        if of_him < GROUPS_EACH {
             let draws = &mut self.draws;
             self.groups
                 .wants

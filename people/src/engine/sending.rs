@@ -56,9 +56,11 @@ impl People {
             return;
         }
         self.tend_groups(now);
+        let mut posted = self.posted_parts();
         for due in self.due(now) {
-            if self.posted_parts().has_room(due.is_to_group, due.device) {
+            if posted.has_room(due.is_to_group, due.device) {
                 self.send_part(now, due.name, due.device, due.part);
+                posted = self.posted_parts();
             }
         }
         let peers: Vec<u32> = self.peers.keys().copied().collect();

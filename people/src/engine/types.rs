@@ -51,7 +51,7 @@ pub struct PeopleCounts {
     pub broken: u64,
     /// There was no room to remember them: they come again.
     pub no_room: u64,
-    /// Messages to a group by somebody who does not belong to it.
+    /// Messages to a group by somebody who does not belong to it, and logs of groups to which this device's owner does not.
     pub refused: u64,
 }
 

@@ -33,6 +33,9 @@ pub enum NotAllowed {
         "this person is an admin as well, for as long as you or longer: only an owner may do this"
     )]
     Above(u32),
+    /// No such person belongs to the organisation.
+    #[error("the organisation has nobody of the number {0}")]
+    Unknown(u32),
     /// The person belongs to it already.
     #[error("this person belongs to the group already")]
     There(u32),
@@ -50,7 +53,7 @@ pub enum NotAllowed {
     Full,
     /// No room for more entries.
     #[error(
-        "this group was changed {MAX_ENTRIES} times, which is as often as one can be: found another one with the same people"
+        "the log of this group has {MAX_ENTRIES} entries, which is the most: found another one with the same people"
     )]
     TooLong,
     /// Nothing that is done to a group that is there.
@@ -128,17 +131,13 @@ impl GroupLog {
         all.into_iter().map(|known| known.signed.clone()).collect()
     }
 
-    /// How many entries it has, also those that do not count.
-    pub fn entries(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The log of entries that held when they came, as [`Self::all`] gave them.
     pub(crate) fn load(all: &[SignedEntry], roster: &Roster) -> Option<Self> {
         let (first, rest) = all.split_first()?;
         let mut log = Self::new(first.clone(), roster)?;
+        let mut last = None;
         for signed in rest {
-            log.take(signed, roster);
+            log.take(signed, roster, &mut last);
         }
         log.settle(roster);
         Some(log)
@@ -153,9 +152,9 @@ impl GroupLog {
         waiting.dedup();
         waiting.retain(|signed| !self.entries.contains_key(&signed.hash()));
         let mut new = BTreeSet::new();
-        let mut left = Vec::new();
+        let (mut left, mut last) = (Vec::new(), None);
         for signed in waiting {
-            match self.take(&signed, roster) {
+            match self.take(&signed, roster, &mut last) {
                 true => _ = new.insert(signed.hash()),
                 false => left.push(signed),
             }
@@ -176,15 +175,25 @@ impl GroupLog {
         self.pending.iter().any(lacks)
     }
 
-    /// Takes an entry if it holds.
-    fn take(&mut self, signed: &SignedEntry, roster: &Roster) -> bool {
+    /// Takes an entry if it holds. `last` is the state after the entry that was taken before it: entries often come in their order, and
+    /// to compute it from the first one on for each would take as many steps as the square of their number.
+    fn take(
+        &mut self,
+        signed: &SignedEntry,
+        roster: &Roster,
+        last: &mut Option<(EntryHash, GroupState)>,
+    ) -> bool {
         let hash = signed.hash();
         let entry = &signed.entry;
         let Some((person, key, _)) = roster.author(entry.author) else { return false };
         if self.entries.contains_key(&hash) {
             return true;
         }
-        let Some(before) = self.state_at(&entry.previous) else { return false };
+        let before = match last.take() {
+            Some((hash, state)) if hash == entry.previous => Some(state),
+            _ => self.state_at(&entry.previous),
+        };
+        let Some(before) = before else { return false };
         let is_next = before.mark.number.checked_add(1) == Some(entry.number);
         let has_room = (entry.number as usize) < MAX_ENTRIES;
         let holds = is_next
@@ -198,6 +207,7 @@ impl GroupLog {
                 previous.next.push(hash);
                 previous.next.sort_unstable();
             }
+            *last = Some((hash, before.after(entry, &hash)));
         }
         holds
     }

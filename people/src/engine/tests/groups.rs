@@ -197,6 +197,11 @@ fn a_group_with_more_devices_than_a_class_writes_to_is_refused_beforehand() {
     let refused = world.nodes[0].engine.act(world.now, group, GroupAct::Add(vec![3]));
     assert_eq!(refused, Err(NotSent::TooMany(7, 5)));
     assert_eq!(names(&world, 0, group), [0, 1, 2]);
+    // Nobody is in it whom the organisation does not have.
+    let unknown = Err(NotAllowed::Unknown(99).into());
+    assert_eq!(world.nodes[0].engine.act(world.now, group, GroupAct::Add(vec![99])), unknown);
+    let refused = world.nodes[0].engine.found_group(world.now, "a", &[1, 99]);
+    assert_eq!(refused, Err(NotAllowed::Unknown(99).into()));
 }
 
 /// Thirty people with two devices each, a twentieth of all packets lost, two admins who do things at once: each device shows each
